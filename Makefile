@@ -1,0 +1,22 @@
+# What is run often; each target is one command.
+.PHONY: format lint types test test-slow wheel
+
+format:
+	ruff format .
+	ruff check --fix .
+
+lint:
+	ruff format --check .
+	ruff check .
+
+types:
+	mypy
+
+test:
+	python -m pytest -q
+
+test-slow: # the full-size parity proof: a few minutes
+	python -m pytest -q -m slow
+
+wheel:
+	python -m build --wheel

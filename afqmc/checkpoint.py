@@ -1,0 +1,101 @@
+"""Weights on disk: safetensors with the model's config and tokenizer, replaced whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from afqmc.errors import InputError
+from afqmc.model.classifier import PairClassifier, encoder_class, encoder_options, is_standard
+from afqmc.model.config import ModelConfig, Pooling
+from afqmc.model.load import plugged_in
+
+_WEIGHTS = "model.safetensors"
+_LABELS = "labels.json"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a checkpoint holds."""
+
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    labels: tuple[str, ...]
+
+
+def save_weights(target: Path, model: nn.Module, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -> None:
+    """Write a directory that ``transformers`` loads, beside ``target``, then put it there.
+
+    With the standard head (``pooling=pooler``) ``AutoModelForSequenceClassification`` reads all of it; otherwise
+    ``AutoModel`` reads the encoder and ``afqmc.checkpoint.load_weights`` the whole.
+    """
+    aside = target.with_name(f".{target.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, aside / _WEIGHTS, metadata={"format": "pt"})
+    tokenizer.save_pretrained(aside)
+    (aside / _LABELS).write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
+    if isinstance(model, PairClassifier):
+        config = model.encoder.config
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {name: number for number, name in enumerate(labels)}
+        name = type(model.encoder).__name__
+        config.architectures = [name.replace("Model", "ForSequenceClassification") if is_standard(model) else name]
+        config.save_pretrained(aside)
+    _replace(aside, target)
+
+
+def _replace(aside: Path, target: Path) -> None:
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    aside.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def restore(model: nn.Module, source: Path) -> None:
+    """Put a checkpoint's weights into a model of the same architecture."""
+    model.load_state_dict(load_file(source / _WEIGHTS))
+
+
+def load_weights(source: Path, config: ModelConfig, trust: bool = False) -> Loaded:
+    """The model of a checkpoint directory, on the CPU, in evaluation mode.
+
+    Nothing is unpickled, and no code is run that the directory names, unless ``trust`` is set.
+
+    Args:
+        source: As ``save_weights`` left it.
+        config: The ``model`` group of the run.
+        trust: Allow ``model._target_`` to be imported and called.
+
+    Raises:
+        InputError: when the directory is not such a checkpoint, or asks for code and is not trusted.
+    """
+    if not (source / _WEIGHTS).is_file() or not (source / _LABELS).is_file():
+        raise InputError(
+            f"{source}: no weights here ({_WEIGHTS} and {_LABELS}); did the run reach its first evaluation?"
+        )
+    labels = tuple(json.loads((source / _LABELS).read_text(encoding="utf-8")))
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    model: nn.Module
+    if config._target_ is not None:
+        if not trust:
+            raise InputError(f"{source}: its model is code of its own ({config._target_}); --trust runs it")
+        model = plugged_in(config, tokenizer, labels)
+    else:
+        architecture = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        encoder = encoder_class(architecture)(architecture, **encoder_options(architecture, Pooling(config.pooling)))
+        model = PairClassifier(encoder.float(), len(labels), config.pooling, config.head_dropout)
+    try:
+        restore(model, source)
+    except RuntimeError as error:
+        raise InputError(f"{source}: its weights do not fit its config: {str(error).splitlines()[0]}") from error
+    return Loaded(model.eval(), tokenizer, labels)

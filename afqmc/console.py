@@ -1,0 +1,94 @@
+"""What a person sees: bars on a terminal, plain lines elsewhere, and the table at the end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+
+class Console(logging.StreamHandler[Any]):
+    """Log lines on standard output that do not tear the bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write above the bars."""
+        try:
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+        except Exception:
+            self.handleError(record)
+
+
+def is_terminal() -> bool:
+    """Whether bars can be drawn."""
+    return sys.stderr.isatty()
+
+
+class TrainingBar:
+    """Steps done, with loss, learning rate, pairs a second and the time left: a bar, or a line a row."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.since = time.perf_counter()
+        self.bar = tqdm(total=total, unit="step", desc="train", dynamic_ncols=True, disable=not is_terminal())
+
+    def step(self, step: int, epoch: float, metrics: dict[str, float] | None) -> None:
+        """One more step; ``metrics`` when a row of figures is due."""
+        self.bar.update(step - self.bar.n if not self.bar.disable else 1)
+        if metrics is None:
+            return
+        loss, lr, speed = (metrics[f"train/{name}"] for name in ("loss", "lr", "pairs_per_second"))
+        self.bar.set_postfix_str(f"loss {loss:.4f}, lr {lr:.2e}, {speed:.0f} pairs/s")
+        if self.bar.disable:
+            left = (time.perf_counter() - self.since) / step * (self.total - step)
+            log.info(
+                "step %d/%d  epoch %.2f  loss %.4f  lr %.2e  %.0f pairs/s  %s left",
+                step, self.total, epoch, loss, lr, speed, tqdm.format_interval(left),
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.bar.close()
+
+
+class CountBar:
+    """Pairs done of an evaluation; nothing where there is no terminal."""
+
+    def __init__(self, total: int, description: str) -> None:
+        self.bar = tqdm(
+            total=total, unit="pair", desc=description, leave=False, dynamic_ncols=True, disable=not is_terminal()
+        )
+
+    def __enter__(self) -> CountBar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def add(self, count: int) -> None:
+        """So many more."""
+        self.bar.update(count)
+
+
+def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    """Two columns: a name and its value."""
+    from rich.console import Console as Rich
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for name, value in rows:
+        table.add_row(name, value)
+    Rich(file=sys.stdout, soft_wrap=False).print(table)
+
+
+def clock(seconds: float) -> str:
+    """``75.2`` as ``1:15``."""
+    return str(tqdm.format_interval(seconds))

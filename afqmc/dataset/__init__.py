@@ -1,0 +1,1 @@
+"""Sentence pairs: where they come from, how their files are read, what they hold."""

@@ -1,0 +1,71 @@
+"""The ``dataset`` group: which pairs, from where, under which names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Optional
+
+from afqmc.knobs import knob
+
+
+class Source(Enum):
+    """Where the files are."""
+
+    files = "files"  # a person's own: train_file, dev_file, test_file
+    download = "download"  # a zip fetched once into the cache, unless `path` names a copy
+    sample = "sample"  # embedded in this package
+
+
+class Format(Enum):
+    """How a file is written."""
+
+    auto = "auto"  # by its suffix
+    jsonl = "jsonl"
+    csv = "csv"
+    tsv = "tsv"
+
+
+@dataclass
+class DatasetConfig:
+    """Pairs of sentences with a class each. Field names are the columns or JSON keys of the files."""
+
+    name: str = knob("jsonl", "what the data set is called in tables and in W&B")
+    source: Source = knob(Source.files, "files, download or sample")
+    path: Optional[str] = knob(None, "directory or zip that holds the files below")
+    train_file: Optional[str] = knob(None, "training pairs; relative to path, if there is one")
+    dev_file: Optional[str] = knob(None, "labelled pairs that choose the best weights")
+    test_file: Optional[str] = knob(None, "pairs to predict, with or without labels")
+    format: Format = knob(Format.auto, "auto (by suffix), jsonl, csv or tsv")
+    columns: Optional[list[str]] = knob(None, "column names of a csv or tsv file without a header line")
+    sentence1_field: str = knob("sentence1", "key or column of the first sentence")
+    sentence2_field: str = knob("sentence2", "key or column of the second sentence")
+    label_field: str = knob("label", "key or column of the label")
+    id_field: str = knob("id", "key or column of the pair's id; the row's number from 0 where there is none")
+    labels: Optional[list[str]] = knob(None, "label names in class order; null takes the sorted names in train")
+    max_length: int = knob(512, "tokens a pair at most, [CLS] and [SEP]s included; longer ones are cut", ge=8)
+    max_train_samples: Optional[int] = knob(None, "pairs: only the first so many", ge=1)
+    max_dev_samples: Optional[int] = knob(None, "pairs: only the first so many", ge=1)
+    max_test_samples: Optional[int] = knob(None, "pairs: only the first so many", ge=1)
+    streaming: bool = knob(False, "read the training file anew each epoch instead of holding it in memory")
+    shuffle_buffer: int = knob(10_000, "pairs held for shuffling when streaming", ge=1)
+    url: Optional[str] = knob(None, "address of the zip to download; change it for a mirror")
+    checksums: dict[str, str] = knob({}, "sha256 of each file inside a downloaded zip")
+    cache_dir: Optional[str] = knob(None, "downloads go here; default $AFQMC_CACHE, then ~/.cache/afqmc")
+
+    def file_of(self, split: str) -> Optional[str]:
+        """The file of ``train``, ``dev`` or ``test``."""
+        found: Optional[str] = getattr(self, f"{split}_file")
+        return found
+
+    def limit_of(self, split: str) -> Optional[int]:
+        """How many pairs of the split are wanted at most."""
+        found: Optional[int] = getattr(self, f"max_{split}_samples")
+        return found
+
+    def format_of(self, path: Path) -> Format:
+        """The format of one file, ``auto`` resolved by its suffix; unknown suffixes are JSON lines."""
+        if self.format is not Format.auto:
+            return self.format
+        return {".csv": Format.csv, ".tsv": Format.tsv, ".txt": Format.tsv}.get(path.suffix.lower(), Format.jsonl)

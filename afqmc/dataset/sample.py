@@ -1,0 +1,110 @@
+"""The embedded pairs: built from hand-written wordings of consumer-finance questions, in AFQMC's format.
+
+``intents/*.txt`` holds topics (``## slug title``), in each topic neighbouring intents (``# slug meaning``), and under
+each intent its wordings, a line each. Two wordings of one intent are a positive pair; a negative pair joins two
+intents, mostly of the same topic, so that it shares words and differs in meaning. Each intent is in one split only.
+
+``python -m afqmc.dataset.sample DIR`` writes the three files to look at.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+POSITIVE_SHARE = 0.31  # of AFQMC's train and dev
+NEIGHBOUR_SHARE = 0.8  # of the negatives: both intents in one topic
+PAIRS = {"train": 8_000, "dev": 1_600, "test": 1_600}
+HELD_OUT_PER_TOPIC = 2  # intents of each topic for dev, and as many for test
+_SEED = 20261124
+
+
+@dataclass(frozen=True)
+class Intent:
+    """One meaning and the ways customers put it."""
+
+    topic: str
+    slug: str
+    wordings: tuple[str, ...]
+
+
+@cache
+def intents() -> tuple[Intent, ...]:
+    """Every intent, in the order of the files."""
+    found: list[Intent] = []
+    for file in sorted(resources.files("afqmc.dataset").joinpath("intents").iterdir(), key=lambda item: item.name):
+        topic = ""
+        for block in file.read_text(encoding="utf-8").split("\n# "):
+            head, *lines = block.splitlines()
+            wordings = [line for line in lines if line and not line.startswith("#")]
+            if topic and wordings:
+                found.append(Intent(topic, head.split()[0], tuple(wordings)))
+            for line in block.splitlines():
+                if line.startswith("## "):
+                    topic = line[3:].split()[0]
+    return tuple(found)
+
+
+def split_intents() -> dict[str, list[Intent]]:
+    """The intents of each split: of every topic two for dev, two for test, the rest for train."""
+    rng = random.Random(_SEED)
+    splits: dict[str, list[Intent]] = {"train": [], "dev": [], "test": []}
+    for _, group in itertools.groupby(intents(), key=lambda intent: intent.topic):
+        members = list(group)
+        rng.shuffle(members)
+        splits["dev"] += members[:HELD_OUT_PER_TOPIC]
+        splits["test"] += members[HELD_OUT_PER_TOPIC : 2 * HELD_OUT_PER_TOPIC]
+        splits["train"] += members[2 * HELD_OUT_PER_TOPIC :]
+    return splits
+
+
+def _pairs(members: list[Intent], count: int, rng: random.Random) -> list[tuple[str, str, str]]:
+    """``count`` distinct pairs with their labels, shuffled."""
+    same = [pair for intent in members for pair in itertools.combinations(intent.wordings, 2)]
+    near: list[tuple[str, str]] = []
+    far: list[tuple[str, str]] = []
+    for one, other in itertools.combinations(members, 2):
+        crossed = itertools.product(one.wordings, other.wordings)
+        (near if one.topic == other.topic else far).extend(crossed)
+    positives = round(count * POSITIVE_SHARE)
+    neighbours = round((count - positives) * NEIGHBOUR_SHARE)
+    rows = [(*pair, "1") for pair in rng.sample(same, positives)]
+    rows += [(*pair, "0") for pair in rng.sample(near, neighbours)]
+    rows += [(*pair, "0") for pair in rng.sample(far, count - positives - neighbours)]
+    rng.shuffle(rows)
+    return [(b, a, label) if rng.random() < 0.5 else (a, b, label) for a, b, label in rows]
+
+
+@cache
+def sample_files() -> dict[str, bytes]:
+    """``train.json``, ``dev.json`` and ``test.json`` as AFQMC has them: JSON lines, test with ids and no labels."""
+    files = {}
+    for split, members in split_intents().items():
+        rng = random.Random(f"{_SEED} {split}")
+        rows = []
+        for number, (first, second, label) in enumerate(_pairs(members, PAIRS[split], rng)):
+            pair = {"sentence1": first, "sentence2": second}
+            rows.append({"id": number, **pair} if split == "test" else {**pair, "label": label})
+        files[f"{split}.json"] = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    return files
+
+
+def main() -> None:
+    """Write the files into the directory named on the command line."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m afqmc.dataset.sample DIR")
+    directory = Path(sys.argv[1])
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in sample_files().items():
+        (directory / name).write_bytes(content)
+        print(directory / name)
+
+
+if __name__ == "__main__":
+    main()

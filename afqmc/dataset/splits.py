@@ -1,0 +1,190 @@
+"""From a dataset config to its splits: columns in memory, or a stream that is read anew each epoch."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Optional
+
+from afqmc.dataset.config import DatasetConfig, Format, Source
+from afqmc.dataset.download import fetch_zip
+from afqmc.dataset.files import Complain, DataFile, Pair, read_pairs
+from afqmc.dataset.sample import sample_files
+from afqmc.errors import InputError, did_you_mean
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A split in memory, column by column; ``labels`` are class indices, None when the file has none."""
+
+    file: str
+    ids: list[int | str]
+    sentence1: list[str]
+    sentence2: list[str]
+    labels: Optional[list[int]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class PairStream:
+    """A labelled split too large for memory: each pass reads its file from the start. Counted once."""
+
+    file: str
+    read: Callable[[], Iterator[Pair]]
+    index: dict[str, int]
+    label_counts: list[int]
+
+    def __len__(self) -> int:
+        return sum(self.label_counts)
+
+    def chunks(self, size: int) -> Iterator[Pairs]:
+        """The split in the file's order, ``size`` pairs at a time (the last may be shorter)."""
+        rows = self.read()
+        while chunk := list(islice(rows, size)):
+            yield to_columns(self.file, chunk, self.index)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The splits and the names of their classes, in class order."""
+
+    name: str
+    labels: tuple[str, ...]
+    train: Pairs | PairStream
+    dev: Pairs
+    test: Optional[Pairs] = None
+
+    def splits(self) -> dict[str, Pairs | PairStream]:
+        """The splits there are, by name."""
+        found = {"train": self.train, "dev": self.dev, "test": self.test}
+        return {name: split for name, split in found.items() if split is not None}
+
+    def label_counts(self, split: Pairs | PairStream) -> list[int]:
+        """Pairs of each class in a split; all 0 where it has no labels."""
+        if isinstance(split, PairStream):
+            return split.label_counts
+        counts = Counter(split.labels or ())
+        return [counts[number] for number in range(len(self.labels))]
+
+
+def locate(config: DatasetConfig) -> dict[str, DataFile]:
+    """The file of each split that the config names; a download happens here.
+
+    Raises:
+        InputError: naming the key, or the path that is not there.
+    """
+    for split in ("train", "dev"):
+        if config.file_of(split) is None:
+            raise InputError(
+                f"dataset.{split}_file: is not set; it names the {split} pairs, as in dataset.{split}_file=FILE"
+            )
+    names = {split: name for split in SPLITS if (name := config.file_of(split)) is not None}
+    if config.source is Source.sample:
+        return {split: _embedded(name) for split, name in names.items()}
+    if config.source is Source.download and config.path is None:
+        archive = fetch_zip(config)
+        return {split: DataFile.in_zip(archive, name, config) for split, name in names.items()}
+    base = Path(config.path or ".").expanduser()
+    if config.path is not None and not base.exists():
+        raise InputError(f"dataset.path={config.path}: no such directory or zip (looked at {base.absolute()})")
+    if config.path is not None and base.is_file():
+        return {split: DataFile.in_zip(base, name, config) for split, name in names.items()}
+    return {split: DataFile.on_disk(base / Path(name).expanduser(), config) for split, name in names.items()}
+
+
+def _embedded(name: str) -> DataFile:
+    files = sample_files()
+    if name not in files:
+        raise InputError(f"dataset=sample: has no file {name!r}{did_you_mean(name, files)}")
+    return DataFile(f"sample/{name}", lambda: io.BytesIO(files[name]), Format.jsonl)
+
+
+def to_columns(file: str, rows: list[Pair], index: dict[str, int]) -> Pairs:
+    """Rows as columns, label names as class indices.
+
+    Raises:
+        InputError: ``file:line`` of the first label outside the set.
+    """
+    labels: list[int] = []
+    for row in rows:
+        if row.label is not None:
+            if row.label not in index:
+                legal = ", ".join(index)
+                raise InputError(
+                    f"{file}:{row.line}: label {row.label!r} is not one of: {legal} (dataset.labels sets them)"
+                )
+            labels.append(index[row.label])
+    columns = ([row.sentence1 for row in rows], [row.sentence2 for row in rows])
+    return Pairs(file, [row.id for row in rows], *columns, labels if labels else None)
+
+
+def read_split(
+    config: DatasetConfig, split: str, file: DataFile, complain: Optional[Complain] = None
+) -> Iterator[Pair]:
+    """The rows of a split, cut at ``max_<split>_samples``; train and dev must be labelled."""
+    rows = read_pairs(file, config, labelled=None if split == "test" else True, complain=complain)
+    return islice(rows, config.limit_of(split))
+
+
+def class_names(config: DatasetConfig, found: Iterable[Optional[str]]) -> tuple[str, ...]:
+    """The classes in order: as configured, or sorted as found in train.
+
+    Raises:
+        InputError: when there are fewer than two, or one twice.
+    """
+    names = tuple(config.labels) if config.labels is not None else tuple(sorted({name for name in found if name}))
+    if len(names) < 2:
+        raise InputError(f"dataset.labels: two classes or more are needed, found {list(names)}")
+    if len(set(names)) < len(names):
+        raise InputError(f"dataset.labels={list(names)}: a name is there twice")
+    return names
+
+
+def load(config: DatasetConfig) -> Dataset:
+    """Read and check all splits.
+
+    Raises:
+        InputError: naming the key, or the file and line.
+    """
+    files = locate(config)
+    train: Pairs | PairStream
+    if config.streaming:
+        train, names = _open_stream(config, files["train"])
+    else:
+        rows = list(read_split(config, "train", files["train"]))
+        names = class_names(config, [row.label for row in rows])
+        train = to_columns(files["train"].name, rows, index_of(names))
+    others = {
+        split: to_columns(file.name, list(read_split(config, split, file)), index_of(names))
+        for split, file in files.items()
+        if split != "train"
+    }
+    for part in (train, *others.values()):
+        if len(part) == 0:
+            raise InputError(f"{part.file}: holds no pairs")
+    return Dataset(config.name, names, train, **others)
+
+
+def index_of(names: tuple[str, ...]) -> dict[str, int]:
+    """The class index of each label name."""
+    return {name: number for number, name in enumerate(names)}
+
+
+def _open_stream(config: DatasetConfig, file: DataFile) -> tuple[PairStream, tuple[str, ...]]:
+    """One pass that checks every line and counts, in constant memory; the epochs then read the file themselves."""
+    counts: Counter[str] = Counter()
+    for row in read_split(config, "train", file):
+        if config.labels is not None:
+            to_columns(file.name, [row], index_of(tuple(config.labels)))  # refuses a label outside the set
+        counts[str(row.label)] += 1
+    classes = class_names(config, counts)
+    reads = lambda: read_split(config, "train", file)  # noqa: E731
+    return PairStream(file.name, reads, index_of(classes), [counts[name] for name in classes]), classes

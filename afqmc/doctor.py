@@ -1,0 +1,66 @@
+"""``python -m afqmc.doctor [the overrides of a run]``: would it go through, and what do the data hold?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from afqmc.cli import DONE, FAILED, exit_code
+from afqmc.config import compose
+
+if TYPE_CHECKING:  # it imports torch, which wrong overrides need not wait for
+    from afqmc.diagnosis import Finding
+
+_MARKS = {"ok": ("green", "ok  "), "warn": ("yellow", "warn"), "fail": ("red", "FAIL")}
+
+
+def main() -> int:
+    """Print the report; exit code 0 when the run would go through, 1 when not, 2 for overrides that are wrong."""
+    parser = argparse.ArgumentParser(prog="python -m afqmc.doctor", description=__doc__)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as given to afqmc.run")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    arguments = parser.parse_args()
+    config = compose(arguments.overrides)
+
+    from afqmc.diagnosis import Diagnosis, Verdict
+
+    findings: list[Finding] = []
+
+    def collected() -> Iterable[Finding]:
+        for finding in Diagnosis(config).findings():
+            findings.append(finding)
+            yield finding
+
+    if arguments.json:
+        rows = [{"section": f.section, "verdict": f.verdict.value, "text": f.text} for f in collected()]
+        passed = all(row["verdict"] != "fail" for row in rows)
+        print(json.dumps({"passed": passed, "findings": rows}, ensure_ascii=False, indent=2))
+        return DONE if passed else FAILED
+    show(collected())
+    failures = sum(finding.verdict is Verdict.fail for finding in findings)
+    warnings = sum(finding.verdict is Verdict.warn for finding in findings)
+    verdict = "would stop" if failures else "would go through"
+    print(f"\nthis run {verdict}: {failures} failed, {warnings} warnings")
+    return FAILED if failures else DONE
+
+
+def show(findings: Iterable[Finding]) -> None:
+    """A line a finding, as it is found."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    section = ""
+    for finding in findings:
+        colour, mark = _MARKS[finding.verdict.value]
+        if finding.section != section:
+            section = finding.section
+            console.print(Text(section, style="bold"))
+        console.print(Text.assemble("  ", (mark, colour), "  ", finding.text))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

@@ -1,0 +1,23 @@
+"""What a person did that cannot be done: one message, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_LISTED = 16
+
+
+class InputError(ValueError):
+    """Refused input. The message names the key or the file and line, what was found and what is legal."""
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """A hint such as ``; did you mean 'bucketed'?``, or the legal names when none is near."""
+    names = sorted(set(options))
+    near = [option for option in names if name and option.startswith(name)][:1]
+    near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    return f"; legal: {listed}" if names else ""

@@ -1,0 +1,1 @@
+"""Encoder, pooling and head: pairs of sentences to one logit a class."""

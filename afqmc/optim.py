@@ -1,0 +1,117 @@
+"""Optimizer and learning-rate schedule, each built from a ``_target_`` and its arguments."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from afqmc.errors import InputError
+from afqmc.plugins import check_arguments, locate
+
+Arguments = dict[str, Any]
+
+_STEPS = ("num_training_steps", "total_steps", "total_iters", "T_max")  # what libraries call the whole length
+_WARMUP = ("warmup_steps", "warmup_ratio")
+
+
+def _split(config: Arguments, group: str) -> tuple[str, Arguments]:
+    arguments = dict(config)
+    target = arguments.pop("_target_", None)
+    if not isinstance(target, str):
+        raise InputError(f"{group}._target_: is not set; it names a class, such as torch.optim.AdamW")
+    return target, arguments
+
+
+def parameter_groups(model: nn.Module, with_decay: bool) -> list[dict[str, Any]]:
+    """Matrices in one group; biases and norms, which have one dimension, in another without weight decay."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not with_decay:
+        return [{"params": trained}]
+    matrices = [parameter for parameter in trained if parameter.ndim >= 2]
+    vectors = [parameter for parameter in trained if parameter.ndim < 2]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer:
+    """The optimizer over the model's parameters, weight decay on matrices alone.
+
+    Raises:
+        InputError: naming the argument that the class does not have or refuses.
+    """
+    target, arguments = _split(config, "optimizer")
+    if "lr" in arguments:
+        raise InputError(f"optimizer.lr={arguments['lr']}: the learning rate is a key of its own: lr={arguments['lr']}")
+    function = locate(target, "optimizer._target_")
+    check_arguments(function, arguments, "optimizer", given=("params", "lr"))
+    with_decay = "weight_decay" in inspect.signature(function).parameters
+    try:
+        optimizer = function(parameter_groups(model, with_decay), lr=lr, **arguments)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise InputError(f"optimizer={arguments}: {target} refuses this: {error}") from error
+    if not isinstance(optimizer, Optimizer):
+        raise InputError(f"optimizer._target_={target}: built a {type(optimizer).__name__}; must be a torch Optimizer")
+    return optimizer
+
+
+def warmup_steps(arguments: Arguments, total_steps: int) -> int:
+    """Warm-up in steps, from ``warmup_steps`` or from ``warmup_ratio`` of all steps; takes both keys out.
+
+    Raises:
+        InputError: when out of range, or both are set.
+    """
+    steps, ratio = arguments.pop("warmup_steps", 0), arguments.pop("warmup_ratio", 0.0)
+    if not isinstance(steps, int) or steps < 0:
+        raise InputError(f"scheduler.warmup_steps={steps}: must be a whole number >= 0 (steps)")
+    if not isinstance(ratio, int | float) or not 0 <= ratio < 1:
+        raise InputError(f"scheduler.warmup_ratio={ratio}: must be >= 0 and < 1 (share of all steps)")
+    if steps and ratio:
+        raise InputError(f"scheduler.warmup_steps={steps} and warmup_ratio={ratio}: set one of them")
+    return steps or round(ratio * total_steps)
+
+
+def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, lr: float) -> LRScheduler:
+    """The schedule over ``total_steps`` optimizer steps.
+
+    The target is called with the optimizer, with the number of steps under whichever of the libraries' names its
+    signature has, with ``num_warmup_steps``, and with ``max_lr``. A target without an ``optimizer`` parameter is a
+    pure function ``(step, total_steps, ...)`` to the factor on the learning rate.
+
+    Raises:
+        InputError: naming the argument that the target does not have or refuses.
+    """
+    target, arguments = _split(config, "scheduler")
+    function = locate(target, "scheduler._target_")
+    warmup = warmup_steps(arguments, total_steps)
+    parameters = inspect.signature(function).parameters
+    given: Arguments = {name: total_steps for name in _STEPS if name in parameters and name not in arguments}
+    given |= {"num_warmup_steps": warmup} if "num_warmup_steps" in parameters else {}
+    given |= {"max_lr": lr} if "max_lr" in parameters and "max_lr" not in arguments else {}
+    pure = "optimizer" not in parameters
+    if warmup and "num_warmup_steps" not in given:
+        raise InputError(
+            f"scheduler.{_WARMUP[0]}={warmup}: {target} has no warm-up steps of this kind; see its own arguments"
+        )
+    check_arguments(function, arguments, "scheduler", given=("step" if pure else "optimizer", *given))
+    try:
+        if pure:
+            factor = lambda step: function(step, **given, **arguments)  # noqa: E731
+            return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return function(optimizer, **given, **arguments)  # type: ignore[no-any-return]
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise InputError(f"scheduler={arguments}: {target} refuses this: {error}") from error
+
+
+def check_plugged_in(optimizer: Arguments, scheduler: Arguments, lr: float) -> None:
+    """Build both once around one small matrix, so that a wrong argument is found before anything is loaded.
+
+    Raises:
+        InputError: naming the argument.
+    """
+    toy = build_optimizer(optimizer, nn.Linear(2, 2), lr)
+    build_scheduler(scheduler, toy, total_steps=100, lr=lr)

@@ -1,0 +1,54 @@
+"""``python -m afqmc.predict RUN_DIR FILE -o OUT``: probabilities for pairs; ``--clue`` writes the CLUE submission."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+from afqmc.cli import DONE, exit_code
+from afqmc.errors import InputError
+
+_CLUE_NAME = "afqmc_predict.json"  # what the leaderboard looks for inside the zip
+
+
+def main() -> int:
+    """Predict a file with the best weights of a run."""
+    parser = argparse.ArgumentParser(prog="python -m afqmc.predict", description=__doc__)
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="as the run printed it")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="pairs, in the format of the run's own; labels are not read"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="OUT", help="JSON lines; with --clue also .zip"
+    )
+    parser.add_argument("--clue", action="store_true", help='only {"id": 0, "label": "0"} a line, in the order of FILE')
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
+    parser.add_argument("--trust", action="store_true", help="run the model code that the run directory names")
+    arguments = parser.parse_args()
+    if not arguments.out.parent.is_dir():
+        raise InputError(f"{arguments.out}: there is no directory {arguments.out.parent}")
+
+    from afqmc.evaluation import prediction_rows
+    from afqmc.rundir import write_text
+    from afqmc.scoring import TrainedRun
+
+    run = TrainedRun.open(arguments.run_dir, arguments.device, arguments.trust)
+    pairs = run.read(arguments.file, labelled=False)
+    rows = prediction_rows(pairs, run.score(pairs).logits, run.labels)
+    if arguments.clue:
+        rows = [{"id": row["id"], "label": row["prediction"]} for row in rows]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if arguments.clue and arguments.out.suffix == ".zip":
+        with zipfile.ZipFile(arguments.out, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(_CLUE_NAME, text)
+    else:
+        write_text(arguments.out, text)
+    print(f"{arguments.out}: {len(rows)} pairs")
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

@@ -1,0 +1,70 @@
+"""A finished run, loaded in a fresh process to score or predict other pairs, with its own precision and batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from torch import nn
+
+from afqmc import config as schema
+from afqmc.batching import Encoder
+from afqmc.checkpoint import load_weights
+from afqmc.config import Config
+from afqmc.console import CountBar
+from afqmc.dataset.files import DataFile, read_pairs
+from afqmc.dataset.splits import Pairs, index_of, locate, read_split, to_columns
+from afqmc.errors import InputError
+from afqmc.evaluation import Evaluation, evaluate
+from afqmc.rundir import RunDir
+from afqmc.train.config import Device
+from afqmc.train.hardware import build_accelerator, choose
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """The best weights of a run, on their device, and what is needed to feed them."""
+
+    config: Config
+    labels: tuple[str, ...]
+    model: nn.Module
+    encoder: Encoder
+
+    @classmethod
+    def open(cls, run_dir: Path, device: Optional[str] = None, trust: bool = False) -> TrainedRun:
+        """Load a run directory; nothing in it is unpickled or executed unless ``trust``.
+
+        Raises:
+            InputError: when it is not one, or has no weights.
+        """
+        config = schema.load(run_dir)
+        if device is not None:
+            config.trainer.device = Device[device]
+        loaded = load_weights(RunDir(run_dir).best, config.model, trust)
+        accelerator = build_accelerator(choose(config.trainer), config.trainer, config.seed)
+        model = accelerator.prepare(loaded.model)
+        return cls(config, loaded.labels, model, Encoder(loaded.tokenizer, config.dataset.max_length))
+
+    def read(self, file: Optional[Path], labelled: Optional[bool]) -> Pairs:
+        """The pairs of a file, or of the run's own dev split.
+
+        Raises:
+            InputError: naming the file and line.
+        """
+        index = index_of(self.labels)
+        if file is None:
+            own = locate(self.config.dataset)["dev"]
+            return to_columns(own.name, list(read_split(self.config.dataset, "dev", own)), index)
+        found = DataFile.on_disk(file, self.config.dataset)
+        pairs = to_columns(found.name, list(read_pairs(found, self.config.dataset, labelled=labelled)), index)
+        if len(pairs) == 0:
+            raise InputError(f"{file}: holds no pairs")
+        return pairs
+
+    def score(self, pairs: Pairs) -> Evaluation:
+        """Logits, and metrics where the pairs are labelled."""
+        device = next(self.model.parameters()).device
+        with CountBar(len(pairs), Path(pairs.file).name) as bar:
+            encoded = self.encoder.encode(pairs)
+            return evaluate(self.model, encoded, self.encoder, self.config.trainer.eval_batch_size, device, bar.add)

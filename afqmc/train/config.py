@@ -1,0 +1,80 @@
+"""The ``trainer`` group: precision, accumulation, evaluation, and which evaluation is best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Optional
+
+from afqmc.errors import InputError
+from afqmc.knobs import knob
+
+
+class MixedPrecision(Enum):
+    """Arithmetic of the forward pass; master weights are float32 always."""
+
+    auto = "auto"  # bf16 where the hardware is fast at it, else no
+    no = "no"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Device(Enum):
+    """Where to train."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Mode(Enum):
+    """Which direction of the monitored metric is better."""
+
+    auto = "auto"  # min for a loss, else max
+    max = "max"
+    min = "min"
+
+
+@dataclass
+class TrainerConfig:
+    """How the loop runs; names as in the Hugging Face Trainer where it has the same knob."""
+
+    max_steps: Optional[int] = knob(None, "optimizer steps; instead of epochs", ge=1)
+    device: Device = knob(Device.auto, "auto, cpu, cuda or mps")
+    mixed_precision: MixedPrecision = knob(MixedPrecision.auto, "auto, no, bf16 or fp16")
+    gradient_accumulation_steps: int = knob(1, "parts that a batch is worked through in, to save memory", ge=1)
+    max_grad_norm: Optional[float] = knob(None, "gradients are scaled down to this norm; null leaves them", gt=0)
+    label_smoothing_factor: float = knob(0.0, "share of the target spread over all classes", ge=0, lt=1)
+    class_weights: Any = knob(None, "null, balanced, or a list of one weight a class, in class order")
+    eval_batch_size: int = knob(64, "pairs", ge=1)
+    eval_steps: Optional[int] = knob(None, "steps between evaluations; null evaluates after each epoch", ge=1)
+    log_steps: int = knob(50, "steps between rows of training figures", ge=1)
+    monitor: str = knob("dev/accuracy", "the metric that chooses the best weights")
+    mode: Mode = knob(Mode.auto, "auto, max or min")
+    patience: Optional[int] = knob(None, "evaluations without improvement before training stops; null never does", ge=1)
+    min_delta: float = knob(0.0, "improvement that patience counts as one", ge=0)
+    save_total_limit: Optional[int] = knob(0, "weights kept of past evaluations, beside best; null keeps all", ge=0)
+    deterministic: bool = knob(False, "only kernels that give the same bits every time, where slower ones exist")
+    detect_anomaly: bool = knob(False, "autograd names the operation that made a NaN; slow")
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction of ``monitor``."""
+        return self.mode is Mode.max or (self.mode is Mode.auto and not self.monitor.endswith("loss"))
+
+
+def check_class_weights(weights: Any, num_labels: Optional[int] = None) -> None:
+    """Hold ``trainer.class_weights`` to what is legal.
+
+    Raises:
+        InputError: saying what was found.
+    """
+    if weights is None or weights == "balanced":
+        return
+    numbers = isinstance(weights, list) and all(isinstance(w, int | float) and w > 0 for w in weights)
+    if not numbers or (num_labels is not None and len(weights) != num_labels):
+        many = f"{num_labels} " if num_labels else ""
+        raise InputError(
+            f"trainer.class_weights={weights}: must be null, balanced, or a list of {many}positive numbers"
+        )

@@ -1,0 +1,48 @@
+"""What several tests share: no hub, pairs, a tokenizer learnt from them, and modules to plug in."""
+
+import itertools
+import os
+import random
+import sys
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may reach the network
+
+_CHARACTERS = "花呗借呗怎么还款额度提前逾期利息开通关闭支付宝为什么不能用了"
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def pairs():
+    """50 pairs of two classes, their sentences between 1 and 20 characters long."""
+    from afqmc.dataset.splits import Pairs
+
+    rng = random.Random(7)
+    sentences = ["".join(rng.choices(_CHARACTERS, k=rng.randint(1, 20))) for _ in range(100)]
+    return Pairs("pairs.jsonl", list(range(50)), sentences[:50], sentences[50:], [rng.randrange(2) for _ in range(50)])
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(pairs):
+    """A WordPiece tokenizer learnt from the pairs."""
+    from afqmc.model.vocabulary import train_wordpiece
+
+    return train_wordpiece([*pairs.sentence1, *pairs.sentence2] * 2, 100)
+
+
+@pytest.fixture
+def plug(tmp_path, monkeypatch):
+    """Make a module of some source importable; returns its name."""
+    monkeypatch.syspath_prepend(tmp_path)
+    names = []
+
+    def write(source):
+        name = f"plugged_in_{next(_numbers)}"
+        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+        names.append(name)
+        return name
+
+    yield write
+    for name in names:
+        sys.modules.pop(name, None)

@@ -1,0 +1,71 @@
+"""What several tests need: commands in a subprocess, and a config small enough to train in a second."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from afqmc.config import Config, compose
+from afqmc.job import Job, execute
+from afqmc.rundir import RunDir
+
+SMALL = (
+    "experiment=quickstart",
+    "tracker=none",
+    "dataset.max_train_samples=96",
+    "dataset.max_dev_samples=64",
+    "dataset.max_test_samples=16",
+    "batch_size=8",
+    "epochs=2",
+    "trainer.mixed_precision=no",
+    "trainer.log_steps=1",
+    "model.architecture.hidden_size=32",
+    "model.architecture.intermediate_size=64",
+)
+
+
+def small(*overrides: str) -> Config:
+    """The quickstart, cut down; dropout on."""
+    dropout = ("model.architecture.hidden_dropout_prob=0.1", "model.architecture.attention_probs_dropout_prob=0.1")
+    return compose([*SMALL, *dropout, *overrides])
+
+
+def train(directory: Path, *overrides: str) -> RunDir:
+    """Run the small config into a directory."""
+    run_dir = RunDir(directory)
+    execute(small(*overrides), run_dir)
+    return run_dir
+
+
+def prepared(directory: Path, *overrides: str) -> Job:
+    """A job with data and model built, and nothing trained."""
+    directory.mkdir(parents=True, exist_ok=True)
+    job = Job(small(*overrides), RunDir(directory))
+    job.prepare()
+    return job
+
+
+def rows(run_dir: RunDir, key: str) -> list[float]:
+    """The values of a metric in metrics.jsonl, in order."""
+    lines = (run_dir.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row[key] for row in map(json.loads, lines) if key in row]
+
+
+def summary(run_dir: RunDir) -> dict:
+    """summary.json."""
+    return json.loads(run_dir.summary.read_text(encoding="utf-8"))
+
+
+def command(module: str, *arguments: str, cwd: Path, env: dict[str, str] | None = None, timeout: float = 120):
+    """``python -m afqmc.MODULE ARGUMENTS`` in a fresh process, with no network settings of this machine."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUTF8": "1", **(env or {})}
+    return subprocess.run(
+        [sys.executable, "-m", f"afqmc.{module}", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

@@ -1,0 +1,79 @@
+"""Checks: repeated, swapped, contradictory and shared pairs are counted, with the rows to look at."""
+
+from afqmc.dataset.checks import examine, in_short, worries
+from afqmc.dataset.splits import Dataset, Pairs, PairStream
+
+TRAIN = [
+    ("a", "b", 0),
+    ("a", "b", 0),  # 2: again
+    ("b", "a", 1),  # 3: swapped, and contradicts
+    ("c", "c", 1),  # 4: twice the same sentence
+    ("c", "d", 1),
+    ("c", "c", 1),  # 6: again, and the same sentence
+    ("x", "y", 0),
+]
+DEV = [("d", "c", 1), ("y", "x", 0), ("e", "f", 0), ("g", "h", 0)]
+
+
+def pairs(rows, labelled=True):
+    first, second, labels = (list(column) for column in zip(*rows, strict=True))
+    return Pairs("file", list(range(len(rows))), first, second, labels if labelled else None)
+
+
+def dataset(train=TRAIN, dev=DEV, test=None):
+    return Dataset("some", ("0", "1"), pairs(train), pairs(dev), None if test is None else pairs(test, labelled=False))
+
+
+def test_each_kind_of_oddity_is_counted_with_its_rows():
+    found = examine(dataset()).splits["train"]
+    assert (found.pairs, found.label_counts) == (7, [3, 4])
+    assert (found.exact_duplicates, found.swapped_duplicates) == (2, 1)
+    assert (found.contradictions, found.identical_sentences) == (1, 2)
+    assert found.where == {
+        "exact_duplicates": [2, 6],
+        "swapped_duplicates": [3],
+        "contradictions": [1, 2, 3],
+        "identical_sentences": [4, 6],
+    }
+
+
+def test_clean_pairs_give_no_worries():
+    clean = [(f"a{n}", f"b{n}", n % 2) for n in range(10)]
+    facts = examine(dataset(clean[:6], clean[6:8], clean[8:]))
+    assert worries(facts) == []
+    assert facts.splits["dev"].where == {}
+
+
+def test_pairs_that_two_splits_share_are_counted_once_in_either_order():
+    facts = examine(dataset(test=[("e", "f", 0), ("b", "a", 0), ("a", "b", 0)]))
+    assert facts.shared == {("train", "dev"): 2, ("train", "test"): 1, ("dev", "test"): 1}
+
+
+def test_a_few_rows_are_shown_of_many():
+    facts = examine(dataset([("a", "b", 1)] * 20))
+    assert facts.splits["train"].exact_duplicates == 19
+    assert worries(facts) == ["train: 19 repeated pairs (rows 2, 3, 4, 5, 6 ...)"]
+
+
+def test_an_unlabelled_split_has_no_contradictions():
+    facts = examine(dataset(test=[("p", "q", 0), ("p", "q", 1)])).splits["test"]
+    assert (facts.contradictions, facts.exact_duplicates, facts.label_counts) == (0, 1, [0, 0])
+
+
+def test_a_run_is_told_the_counts_and_the_worries():
+    data = dataset(test=[("p", "q", 0)])
+    assert in_short(data, examine(data)) == [
+        "data: some: train 7 (43% '0', 57% '1'); dev 4 (75% '0', 25% '1'); test 1",
+        "data: train: 2 repeated pairs (rows 2, 6)",
+        "data: train: 1 pairs repeated with the sentences swapped (rows 3)",
+        "data: train: 1 pairs with contradictory labels (rows 1, 2, 3)",
+        "data: train and dev share 2 pairs",
+    ]
+
+
+def test_a_streamed_split_is_counted_by_label_alone():
+    data = Dataset("some", ("0", "1"), PairStream("file", lambda: iter(()), {"0": 0, "1": 1}, [30, 10]), pairs(DEV))
+    facts = examine(data)
+    assert (facts.streamed, facts.shared) == (("train",), {})
+    assert (facts.splits["train"].pairs, facts.splits["train"].where) == (40, {})
+    assert "train 40 (75% '0', 25% '1')" in in_short(data, facts)[0]

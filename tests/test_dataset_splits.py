@@ -1,0 +1,210 @@
+"""Splits: held in memory or streamed, from a directory or a zip, in any format, the pairs and classes are the same."""
+
+import json
+import zipfile
+
+import pytest
+
+from afqmc.dataset.config import DatasetConfig, Source
+from afqmc.dataset.splits import Pairs, PairStream, load
+from afqmc.errors import InputError
+
+
+def rows(count, labels=("0", "1"), start=0):
+    return [
+        {"sentence1": f"花呗{n}", "sentence2": f"借呗{n}"} | ({"label": labels[n % len(labels)]} if labels else {})
+        for n in range(start, start + count)
+    ]
+
+
+def jsonl(rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def table(rows, mark, header=True):
+    lines = [rows[0].keys()] if header else []
+    return "".join(mark.join(map(str, line)) + "\n" for line in [*lines, *(row.values() for row in rows)])
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A config over train, dev and test files of the given contents."""
+
+    def config(train, dev=None, test=None, suffix="jsonl", **settings):
+        contents = {"train": train, "dev": jsonl(rows(4)) if dev is None else dev, "test": test}
+        for split, content in contents.items():
+            if content is not None:
+                (tmp_path / f"{split}.{suffix}").write_text(content, encoding="utf-8")
+                settings[f"{split}_file"] = f"{split}.{suffix}"
+        return DatasetConfig(path=str(tmp_path), **settings)
+
+    return config
+
+
+def test_a_streamed_split_has_the_rows_of_one_held_in_memory(dataset):
+    config = dataset(jsonl(rows(25, ("b", "a", "c"))), jsonl(rows(6, ("a", "b", "c"))))
+    held = load(config)
+    config.streaming = True
+    streamed = load(config)
+    assert isinstance(held.train, Pairs)
+    assert isinstance(streamed.train, PairStream)
+    for _ in range(2):  # each pass reads the file anew
+        chunks = list(streamed.train.chunks(10))
+        assert [len(chunk) for chunk in chunks] == [10, 10, 5]
+        for column in ("ids", "sentence1", "sentence2", "labels"):
+            assert sum((getattr(chunk, column) for chunk in chunks), []) == getattr(held.train, column)
+    assert len(streamed.train) == len(held.train) == 25
+    assert streamed.labels == held.labels == ("a", "b", "c")
+    assert streamed.label_counts(streamed.train) == held.label_counts(held.train) == [8, 9, 8]
+    assert streamed.dev == held.dev
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_first_pairs_are_taken_where_a_split_is_limited(dataset, streaming):
+    config = dataset(
+        jsonl(rows(20)) + "not read", max_train_samples=7, max_dev_samples=3, max_test_samples=100, streaming=streaming
+    )
+    found = load(config)
+    assert (len(found.train), len(found.dev), found.test) == (7, 3, None)
+    assert [pair for chunk in chunks_of(found.train) for pair in chunk.sentence1] == [f"花呗{n}" for n in range(7)]
+
+
+def chunks_of(split):
+    return split.chunks(3) if isinstance(split, PairStream) else [split]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+@pytest.mark.parametrize(
+    ("suffix", "write", "settings"),
+    [
+        ("json", jsonl, {}),
+        ("csv", lambda found: table(found, ","), {}),
+        ("tsv", lambda found: table(found, "\t"), {}),
+        ("txt", lambda found: table(found, "\t", header=False), {"columns": ["sentence1", "sentence2", "label"]}),
+    ],
+)
+def test_every_format_in_a_directory_or_a_zip_gives_the_same_splits(
+    dataset, tmp_path, suffix, write, settings, bom, zipped, streaming
+):
+    config = dataset(bom + write(rows(6)), bom + write(rows(2)), suffix=suffix, streaming=streaming, **settings)
+    if zipped:
+        config.path = str(tmp_path / "all.zip")
+        with zipfile.ZipFile(config.path, "w") as archive:
+            for split in ("train", "dev"):
+                archive.write(tmp_path / f"{split}.{suffix}", f"deep/{split}.{suffix}")
+    found = load(config)
+    (train,) = found.train.chunks(100) if streaming else [found.train]
+    assert train.sentence1 == [f"花呗{n}" for n in range(6)]
+    assert train.labels == [0, 1, 0, 1, 0, 1]
+    assert found.dev.labels == [0, 1]
+    assert found.labels == ("0", "1")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_mixed_label_types_in_a_file_are_refused_and_between_files_are_one(dataset, streaming):
+    with pytest.raises(InputError, match="train.jsonl:3: mixed label types: 0 here, str before"):
+        load(dataset(jsonl(rows(2) + rows(1, (0,))), streaming=streaming))
+    found = load(dataset(jsonl(rows(4)), jsonl(rows(4, (0, 1))), streaming=streaming))
+    assert found.dev.labels == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_a_label_outside_the_set_is_refused_with_file_and_line(dataset, split, streaming):
+    contents = {name: jsonl(rows(2)) for name in ("train", "dev", "test")}
+    contents[split] += "\n" + jsonl(rows(1, ("2",)))
+    config = dataset(**contents, labels=["0", "1"], streaming=streaming)
+    with pytest.raises(InputError, match=rf"{split}.jsonl:4: label '2' is not one of: 0, 1 \(dataset.labels sets them"):
+        load(config)
+
+
+def test_an_unlabelled_test_split_has_no_labels(dataset):
+    found = load(dataset(jsonl(rows(4)), test=jsonl([{"id": "t", **rows(1, None)[0]}])))
+    assert (found.test.labels, found.test.ids) == (None, ["t"])
+    assert found.label_counts(found.test) == [0, 0]
+    assert list(found.splits()) == ["train", "dev", "test"]
+
+
+def test_a_labelled_test_split_has_its_labels(dataset):
+    assert load(dataset(jsonl(rows(4)), test=jsonl(rows(3)))).test.labels == [0, 1, 0]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_train_and_dev_must_be_labelled(dataset, split, streaming):
+    contents = {"train": jsonl(rows(4)), "dev": jsonl(rows(4))} | {split: jsonl(rows(4, None))}
+    with pytest.raises(InputError, match=f"{split}.jsonl:1: no 'label'"):
+        load(dataset(**contents, streaming=streaming))
+
+
+def test_configured_labels_set_the_order_of_the_classes(dataset):
+    found = load(dataset(jsonl(rows(4, ("no", "yes"))), jsonl(rows(2, ("no", "yes"))), labels=["yes", "no", "maybe"]))
+    assert (found.labels, found.train.labels) == (("yes", "no", "maybe"), [1, 0, 1, 0])
+    assert found.label_counts(found.train) == [2, 2, 0]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("labels", "settings", "message"),
+    [
+        (("1",), {}, r"dataset.labels: two classes or more are needed, found \['1'\]"),
+        (("1",), {"labels": ["1"]}, "two classes or more are needed"),
+        (("1",), {"labels": ["1", "0", "1"]}, r"dataset.labels=\['1', '0', '1'\]: a name is there twice"),
+    ],
+)
+def test_classes_must_be_two_or_more_and_distinct(dataset, labels, settings, message, streaming):
+    with pytest.raises(InputError, match=message):
+        load(dataset(jsonl(rows(4, labels)), streaming=streaming, **settings))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_a_split_without_pairs_is_refused(dataset, split, streaming):
+    contents = {"train": jsonl(rows(4)), "dev": jsonl(rows(4)), "test": jsonl(rows(4))} | {split: "\n"}
+    with pytest.raises(InputError, match=rf"{split}.jsonl: holds no pairs"):
+        load(dataset(**contents, labels=["0", "1"], streaming=streaming))
+
+
+@pytest.mark.parametrize("missing", ["train", "dev"])
+def test_a_split_that_is_not_named_is_refused_with_its_key(dataset, missing):
+    config = dataset(jsonl(rows(4)))
+    setattr(config, f"{missing}_file", None)
+    with pytest.raises(InputError, match=rf"dataset.{missing}_file: is not set"):
+        load(config)
+
+
+def test_a_path_or_file_that_is_not_there_is_refused(dataset, tmp_path):
+    config = dataset(jsonl(rows(4)))
+    config.dev_file = "dev.json"
+    with pytest.raises(InputError, match="dev.json: no such file; did you mean 'dev.jsonl'"):
+        load(config)
+    config.path = str(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"dataset.path=.*nowhere: no such directory or zip \(looked at /"):
+        load(config)
+
+
+def test_an_absolute_file_may_lie_outside_the_path(dataset, tmp_path_factory):
+    config = dataset(jsonl(rows(4)))
+    other = tmp_path_factory.mktemp("other") / "dev.csv"
+    other.write_text(table(rows(3), ","), encoding="utf-8")
+    config.dev_file = str(other)
+    assert len(load(config).dev) == 3
+
+
+def test_the_embedded_sample_has_its_three_splits_and_no_others():
+    config = DatasetConfig(source=Source.sample, train_file="train.json", dev_file="dev.json", test_file="test.json")
+    config.max_train_samples = config.max_dev_samples = config.max_test_samples = 5
+    found = load(config)
+    assert [len(split) for split in found.splits().values()] == [5, 5, 5]
+    config.dev_file = "dv.json"
+    with pytest.raises(InputError, match="dataset=sample: has no file 'dv.json'; did you mean 'dev.json'"):
+        load(config)
+
+
+@pytest.mark.xfail(strict=True, reason="says that dataset.labels needs two classes, and names no file")
+@pytest.mark.parametrize("streaming", [False, True])
+def test_an_empty_training_file_is_refused_as_empty_also_without_configured_labels(dataset, streaming):
+    with pytest.raises(InputError, match="train.jsonl: holds no pairs"):
+        load(dataset("", streaming=streaming))

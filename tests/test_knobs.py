@@ -1,0 +1,65 @@
+"""Knobs: a field says its range, and a value outside is refused by its flag."""
+
+import math
+import re
+from dataclasses import dataclass, field
+
+import pytest
+
+from afqmc.config import Config
+from afqmc.errors import InputError
+from afqmc.knobs import check_ranges, knob, legal
+
+
+@dataclass
+class Inner:
+    rate: float | None = knob(0.5, "share of pairs", ge=0, lt=1)
+
+
+@dataclass
+class Outer:
+    size: int = knob(4, "pairs", gt=0, le=10)
+    names: list[str] = knob(["a"], "no range")
+    inner: Inner = field(default_factory=Inner)
+
+
+@pytest.mark.parametrize(("size", "rate"), [(1, 0), (10, 0.999), (4, None)])
+def test_values_on_a_closed_bound_and_none_are_legal(size, rate):
+    check_ranges(Outer(size=size, inner=Inner(rate)))
+
+
+@pytest.mark.parametrize("size", [0, -1, 11])
+def test_a_value_outside_is_refused_with_flag_value_range_and_meaning(size):
+    with pytest.raises(InputError, match=re.escape(f"size={size}: must be > 0 and <= 10 (pairs)")):
+        check_ranges(Outer(size=size))
+
+
+@pytest.mark.parametrize("rate", [1, -0.1, math.nan, math.inf, -math.inf])
+def test_a_nested_field_is_named_by_its_path(rate):
+    with pytest.raises(InputError, match=re.escape(f"inner.rate={rate}: must be >= 0 and < 1 (share of pairs)")):
+        check_ranges(Outer(inner=Inner(rate)))
+
+
+def test_every_default_of_the_schema_is_inside_its_own_range():
+    check_ranges(Config())
+
+
+def test_two_configs_do_not_share_a_default():
+    Outer().names.append("b")
+    assert Outer().names == ["a"]
+
+
+def test_a_bound_of_another_name_is_a_programming_error():
+    with pytest.raises(AssertionError, match="above"):
+        knob(1, "pairs", above=0)
+
+
+@pytest.mark.xfail(strict=True, reason="{limit:g} rounds: the message says < 4.29497e+09")
+def test_a_large_limit_is_written_out_exactly():
+    assert legal({"ge": 0, "lt": 2**32}) == ">= 0 and < 4294967296"
+
+
+@pytest.mark.xfail(strict=True, raises=OverflowError, reason="math.isfinite() cannot take an int beyond 1e308")
+def test_a_whole_number_too_large_for_a_float_is_refused():
+    with pytest.raises(InputError, match="size="):
+        check_ranges(Outer(size=10**400))

@@ -1,0 +1,83 @@
+"""The loop's parts: durations in steps, the best so far, the loss of a batch in parts, balanced weights."""
+
+import math
+
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+
+from afqmc.train.config import TrainerConfig
+from afqmc.train.loop import Best, Durations, Loss, balanced_weights
+
+
+@pytest.mark.parametrize(
+    ("settings", "total", "evaluate"),
+    [
+        ({}, 30, 10),
+        ({"eval_steps": 4}, 30, 4),
+        ({"max_steps": 7}, 7, 10),
+        ({"max_steps": 100, "eval_steps": 25}, 100, 25),
+    ],
+)
+def test_durations_are_worked_out_in_steps(settings, total, evaluate):
+    found = Durations.of(TrainerConfig(log_steps=3, **settings), steps_per_epoch=10, epochs=3)
+    assert found == Durations(total=total, epoch=10, evaluate=evaluate, log=3)
+
+
+def test_it_is_time_every_so_many_steps_and_at_the_last():
+    durations = Durations(total=11, epoch=4, evaluate=4, log=3)
+    assert [step for step in range(1, 12) if durations.is_time(step, durations.evaluate)] == [4, 8, 11]
+    assert [step for step in range(1, 12) if durations.is_time(step, 100)] == [11]
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("higher", "min_delta", "values", "best", "waited"),
+    [
+        (True, 0.0, [0.5, 0.6, 0.6, 0.4], [True, True, False, False], [0, 0, 1, 2]),
+        (False, 0.0, [0.5, 0.6, 0.4, 0.4], [True, False, True, False], [0, 1, 0, 1]),
+        (True, 0.1, [0.5, 0.55, 0.65, 0.7], [True, True, True, True], [0, 1, 0, 1]),
+        (False, 0.1, [0.5, 0.45, 0.35, 0.3], [True, True, True, True], [0, 1, 0, 1]),
+        (True, 0.0, [NAN, NAN, 0.0, NAN, 0.1], [False, False, True, False, True], [1, 2, 0, 1, 0]),
+        (False, 0.0, [NAN, math.inf, 3.0], [False, True, True], [1, 0, 0]),
+    ],
+)
+def test_the_best_is_the_first_and_whatever_beats_it_and_never_a_nan(higher, min_delta, values, best, waited):
+    found = Best("accuracy", higher, min_delta)
+    assert [(found.update(value), found.waited) for value in values] == list(zip(best, waited, strict=True))
+    known = [value for value in values if not math.isnan(value)]
+    assert found.value == (max if higher else min)(known)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weights", [None, [0.5, 1.0, 3.0]])
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_the_loss_of_a_batch_in_parts_is_torchs_mean_over_the_whole(smoothing, weights, parts):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(8, 3, requires_grad=True), torch.tensor([0, 1, 2, 2, 1, 0, 0, 2])
+    weights = None if weights is None else torch.tensor(weights)
+    expected = torch.nn.CrossEntropyLoss(weight=weights, label_smoothing=smoothing)(logits, labels)
+    loss = Loss(smoothing, weights)
+    divisor = loss.weight_of(labels)
+    shares = [loss(part, own, divisor) for part, own in zip(logits.chunk(parts), labels.chunk(parts), strict=True)]
+    found = sum(shares)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(one, logits)[0] for one in (found, expected)))
+
+
+def test_the_loss_of_half_precision_logits_is_worked_out_in_float32():
+    logits, labels = torch.tensor([[3.0, -2.0], [0.5, 1.0]], dtype=torch.bfloat16), torch.tensor([1, 0])
+    assert Loss(0.0, None)(logits, labels, 2).dtype is torch.float32
+
+
+@pytest.mark.parametrize("counts", [[10, 10], [69, 31], [1, 2, 7]])
+def test_balanced_weights_are_scikit_learns(counts):
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    expected = compute_class_weight("balanced", classes=list(range(len(counts))), y=labels)
+    assert balanced_weights(counts) == pytest.approx(list(expected))
+
+
+def test_a_class_without_pairs_has_a_finite_weight():
+    assert balanced_weights([4, 0]) == [0.5, 2.0]

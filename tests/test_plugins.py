@@ -1,0 +1,91 @@
+"""Plug-ins: found by dotted name, their arguments held to the signature, every refusal with its key."""
+
+import functools
+
+import pytest
+import torch
+
+from afqmc.errors import InputError
+from afqmc.plugins import check_arguments, locate
+
+
+def test_a_dotted_path_gives_what_it_names(plug):
+    assert locate("torch.optim.AdamW", "optimizer._target_") is torch.optim.AdamW
+    assert locate(f"{plug('def one(): return 1')}.one", "model._target_")() == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("AdamW", "must be a dotted path, such as torch.optim.AdamW"),
+        (".AdamW", "must be a dotted path"),
+        ("no_such_package.AdamW", "cannot import 'no_such_package' .*is it installed here"),
+        ("torch.optim.AdmW", "torch.optim has no 'AdmW'; did you mean 'AdamW'"),
+        ("math.qqqq", r"math has no 'qqqq'; legal: acos, .* and \d+ more"),
+    ],
+)
+def test_a_target_that_is_not_there_is_refused_with_its_key(target, message):
+    with pytest.raises(InputError, match=rf"^optimizer\._target_={target}: {message}"):
+        locate(target, "optimizer._target_")
+
+
+def test_a_module_whose_own_import_fails_is_refused_with_the_missing_name(plug):
+    name = plug("import no_such_dependency\ndef build(): pass")
+    with pytest.raises(InputError, match="cannot import 'no_such_dependency'"):
+        locate(f"{name}.build", "model._target_")
+
+
+def build(params, lr, *, decay=0.0, momentum):
+    """Stands for something plugged in."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["momentum", "deca"], r"^opt\.deca: build has no such argument; did you mean 'decay'\?$"),
+        (["momentum", "qq"], r"^opt\.qq: build has no such argument; legal: decay, momentum$"),
+        (["momentum", "lr"], r"^opt\.lr: build has no such argument"),
+        (["decay"], r"^opt: build needs the argument 'momentum': add opt\.momentum=\.\.\.$"),
+    ],
+)
+def test_a_wrong_or_missing_argument_is_refused_with_the_nearest(arguments, message):
+    with pytest.raises(InputError, match=message):
+        check_arguments(build, arguments, "opt", given=("params", "lr"))
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (build, ["momentum"]),
+        (lambda params, lr, **others: None, ["anything"]),
+        (functools.partial(build, momentum=0.9), ["decay"]),
+        (dict, ["anything"]),  # has no signature
+    ],
+)
+def test_arguments_that_the_signature_takes_pass(function, arguments):
+    check_arguments(function, arguments, "opt", given=("params", "lr"))
+
+
+@pytest.mark.xfail(strict=True, reason="a SyntaxError or any other error of the imported module is not caught")
+@pytest.mark.parametrize("source", ["def (:", "1 / 0"])
+def test_a_module_that_does_not_import_is_refused_with_its_key(plug, source):
+    with pytest.raises(InputError, match="model._target_="):
+        locate(f"{plug(source)}.build", "model._target_")
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="import_module() takes '.' as a relative import")
+def test_a_target_with_two_leading_dots_is_refused_with_its_key():
+    with pytest.raises(InputError, match="model._target_="):
+        locate("..AdamW", "model._target_")
+
+
+@pytest.mark.xfail(strict=True, reason="says: math has no 'pi'; did you mean 'pi'?")
+def test_a_target_that_cannot_be_called_is_refused_as_such():
+    with pytest.raises(InputError, match=r"math\.pi.*call"):
+        locate("math.pi", "model._target_")
+
+
+@pytest.mark.xfail(strict=True, reason="**others hides it, and the call then fails with 'multiple values'")
+def test_an_argument_that_the_project_passes_itself_is_refused_also_beside_others():
+    with pytest.raises(InputError, match=r"args\.num_labels"):
+        check_arguments(lambda num_labels, **others: None, ["num_labels"], "args", given=("num_labels",))

@@ -1,0 +1,259 @@
+"""A run: learns, repeats itself bit for bit, keeps the best, and leaves a complete directory."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import SMALL, command, prepared, rows, small, summary, train
+from safetensors.numpy import load_file
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+from afqmc.dataset.sample import sample_files
+from afqmc.errors import InputError
+from afqmc.job import execute
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One small run, trained once for the tests that only look."""
+    return train(tmp_path_factory.mktemp("runs") / "one")
+
+
+def test_a_run_directory_holds_what_the_design_says(run):
+    names = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml", "environment.json", "metrics.jsonl", "summary.json", "status.json",
+        "predictions/dev.jsonl", "predictions/test.jsonl",
+        "checkpoints/best/model.safetensors", "checkpoints/best/config.json", "checkpoints/best/tokenizer.json",
+    } <= names  # fmt: skip
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl", ".new"))]
+
+
+def test_the_summary_holds_the_best_evaluation(run):
+    found = summary(run)
+    assert found["status"] == "completed"
+    assert {"step", "epoch", "dev/loss", "dev/accuracy", "dev/f1", "dev/auc", "dev/mcc"} <= found["best"].keys()
+    assert found["best"]["dev/accuracy"] == max(rows(run, "dev/accuracy"))
+    assert found["train_pairs_per_second"] > 0
+    assert found["seconds"] > found["train_seconds"] > 0
+
+
+def test_a_row_is_written_for_each_step_and_each_evaluation(run):
+    assert len(rows(run, "train/loss")) == 24
+    assert len(rows(run, "dev/accuracy")) == 2
+    assert rows(run, "train/lr")[0] == pytest.approx(5e-4)
+    assert rows(run, "train/lr")[-1] == pytest.approx(5e-4 / 24)
+
+
+def test_predictions_are_in_the_files_order_with_ids_and_labels(run):
+    dev = [json.loads(line) for line in (run.path / "predictions/dev.jsonl").read_text("utf-8").splitlines()]
+    assert [row["id"] for row in dev] == list(range(64))
+    assert all(row["prediction"] == ("1" if row["probability"] > 0.5 else "0") for row in dev)
+    correct = np.mean([row["prediction"] == row["label"] for row in dev])
+    assert correct == summary(run)["best"]["dev/accuracy"]
+    test = [json.loads(line) for line in (run.path / "predictions/test.jsonl").read_text("utf-8").splitlines()]
+    assert len(test) == 16
+    assert "label" not in test[0]
+
+
+def same_weights(one, other):
+    a, b = (load_file(run.best / "model.safetensors") for run in (one, other))
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(run, tmp_path):
+    again = train(tmp_path / "again")
+    other = train(tmp_path / "other", "seed=7")
+    assert rows(again, "train/loss") == rows(run, "train/loss")
+    assert same_weights(again, run)
+    assert not same_weights(other, run)
+
+
+def test_accumulation_over_parts_equals_the_whole_batch(tmp_path):
+    off = ("model.architecture.hidden_dropout_prob=0.0", "model.architecture.attention_probs_dropout_prob=0.0")
+    options = (*off, "model.head_dropout=0.0", "trainer.class_weights=[1,2.2]", "trainer.label_smoothing_factor=0.1")
+    whole = train(tmp_path / "whole", *options)
+    parts = train(tmp_path / "parts", *options, "trainer.gradient_accumulation_steps=4")
+    np.testing.assert_allclose(rows(parts, "train/loss"), rows(whole, "train/loss"), rtol=0, atol=2e-6)
+
+
+def test_sixteen_pairs_are_learnt_by_heart(tmp_path):
+    run = train(
+        tmp_path / "run", "debug=overfit", "dataset.max_train_samples=16", "batch_size=16", "epochs=60", "lr=2e-3"
+    )
+    assert summary(run)["best"]["dev/accuracy"] == 1.0
+
+
+def test_debug_overfit_measures_the_training_batch_itself(tmp_path):
+    job = prepared(tmp_path, "debug=overfit", "dataset.max_train_samples=16", "dataset.max_dev_samples=16")
+    assert job.data.dev.sentence1 == job.data.train.sentence1
+
+
+def test_max_steps_replaces_epochs_and_eval_steps_the_end_of_the_epoch(tmp_path):
+    run = train(tmp_path / "run", "trainer.max_steps=10", "trainer.eval_steps=4")
+    lines = (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [row["step"] for row in map(json.loads, lines) if "dev/loss" in row] == [4, 8, 10]
+
+
+def test_training_stops_early_when_the_monitored_metric_stands_still(tmp_path):
+    stop = ("trainer.monitor=dev/loss", "trainer.patience=2", "trainer.min_delta=10", "trainer.eval_steps=2")
+    run = train(tmp_path / "run", *stop)
+    assert summary(run)["steps"] == 6
+
+
+def test_the_lowest_loss_is_best_when_a_loss_is_monitored(tmp_path):
+    run = train(tmp_path / "run", "trainer.monitor=dev/loss", "trainer.eval_steps=5", "lr=3e-3")
+    assert summary(run)["best"]["dev/loss"] == min(rows(run, "dev/loss"))
+
+
+def test_only_so_many_past_weights_are_kept(tmp_path):
+    run = train(tmp_path / "run", "trainer.eval_steps=6", "trainer.save_total_limit=2")
+    assert [path.name for path in run.kept_steps()] == ["step-18", "step-24"]
+    every = train(tmp_path / "every", "trainer.eval_steps=6", "trainer.save_total_limit=null")
+    assert [path.name for path in every.kept_steps()] == ["step-6", "step-12", "step-18", "step-24"]
+
+
+def test_gradients_are_limited_and_their_norm_is_logged(tmp_path):
+    run = train(tmp_path / "run", "trainer.max_grad_norm=0.5", "trainer.max_steps=3")
+    assert len(rows(run, "train/grad_norm")) == 3
+
+
+def test_streaming_trains_on_every_pair(tmp_path):
+    for name, content in sample_files().items():
+        (tmp_path / name).write_bytes(content)
+    files = ("dataset=jsonl", f"dataset.path={tmp_path}", "dataset.test_file=null", "dataset.max_length=64")
+    named = ("dataset.train_file=train.json", "dataset.dev_file=dev.json", "dataset.streaming=true")
+    run = train(tmp_path / "run", *files, *named, "dataset.shuffle_buffer=40", "trainer.class_weights=balanced")
+    assert len(rows(run, "train/loss")) == 24
+    assert not (run.path / "predictions/test.jsonl").exists()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "no"])
+def test_both_precisions_of_this_machine_train(precision, tmp_path):
+    run = train(tmp_path / "run", f"trainer.mixed_precision={precision}", "trainer.max_steps=4")
+    assert np.isfinite(rows(run, "train/loss")).all()
+    assert load_file(run.best / "model.safetensors")["classifier.weight"].dtype == np.float32
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "max", "first_last_mean", "pooler"])
+def test_every_pooling_is_trained_and_scored_again_by_evaluate(pooling, tmp_path):
+    run = train(tmp_path / "run", f"model.pooling={pooling}", "trainer.max_steps=4")
+    again = command("evaluate", str(run.path), "--json", cwd=tmp_path)
+    figures = json.loads(again.stdout)
+    recorded = summary(run)["best"]
+    assert {f"dev/{key}": figures[key] for key in ("loss", "accuracy", "auc")}.items() <= recorded.items()
+
+
+def test_evaluate_and_predict_in_a_fresh_process_give_the_same_bits(run, tmp_path):
+    for name, content in sample_files().items():
+        lines = content.decode().splitlines(keepends=True)
+        (tmp_path / name).write_text("".join(lines[: 16 if name == "test.json" else 64]), encoding="utf-8")
+    scored = command("evaluate", str(run.path), "--data", "dev.json", "--json", cwd=tmp_path)
+    recorded = summary(run)["best"]
+    assert {f"dev/{k}": v for k, v in json.loads(scored.stdout).items() if f"dev/{k}" in recorded} == {
+        key: value for key, value in recorded.items() if key.startswith("dev/")
+    }
+    predicted = command("predict", str(run.path), "test.json", "-o", "out.jsonl", cwd=tmp_path)
+    assert predicted.returncode == 0, predicted.stderr
+    assert (tmp_path / "out.jsonl").read_bytes() == (run.path / "predictions/test.jsonl").read_bytes()
+
+
+def test_clue_gets_its_submission(run, tmp_path):
+    (tmp_path / "test.json").write_bytes(b"\n".join(sample_files()["test.json"].splitlines()[:9]) + b"\n")
+    for out in ("afqmc_predict.json", "submit.zip"):
+        assert command("predict", str(run.path), "test.json", "-o", out, "--clue", cwd=tmp_path).returncode == 0
+    text = (tmp_path / "afqmc_predict.json").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["id"] for line in lines] == list(range(9))
+    assert all(line.keys() == {"id", "label"} and line["label"] in {"0", "1"} for line in lines)
+    shutil.unpack_archive(tmp_path / "submit.zip", tmp_path / "zip")
+    assert (tmp_path / "zip" / "afqmc_predict.json").read_text(encoding="utf-8") == text
+
+
+def test_the_best_checkpoint_loads_with_transformers_alone(tmp_path):
+    run = train(tmp_path / "run", "model.pooling=pooler", "trainer.max_steps=3")
+    tokenizer = AutoTokenizer.from_pretrained(run.best)
+    model, loading = AutoModelForSequenceClassification.from_pretrained(run.best, output_loading_info=True)
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    first = json.loads(sample_files()["dev.json"].splitlines()[0])
+    inputs = tokenizer(first["sentence1"], first["sentence2"], return_tensors="pt")
+    probability = model.eval()(**inputs).logits.softmax(-1)[0, 1].item()
+    recorded = json.loads((run.path / "predictions/dev.jsonl").read_text("utf-8").splitlines()[0])
+    assert probability == pytest.approx(recorded["probability"], abs=1e-6)
+    assert model.config.id2label == {0: "0", 1: "1"}
+
+
+def test_the_encoder_of_any_pooling_loads_with_transformers_alone(run):
+    _, loading = AutoModel.from_pretrained(run.best, output_loading_info=True, add_pooling_layer=False)
+    assert not loading["missing_keys"]
+
+
+def test_a_model_of_ones_own_is_plugged_in_and_trusted_only_when_told(tmp_path, monkeypatch):
+    (tmp_path / "my_model.py").write_text(
+        "import torch\n"
+        "class Bag(torch.nn.Module):\n"
+        "    def __init__(self, num_labels, vocab_size, pad_token_id, width=8):\n"
+        "        super().__init__()\n"
+        "        self.bag = torch.nn.EmbeddingBag(vocab_size, width, padding_idx=pad_token_id)\n"
+        "        self.out = torch.nn.Linear(width, num_labels)\n"
+        "    def forward(self, input_ids, **_):\n"
+        "        return self.out(self.bag(input_ids))\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = train(tmp_path / "run", "model._target_=my_model.Bag", "+model.args.width=4", "trainer.max_steps=3")
+    refused = command("evaluate", str(run.path), cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--trust" in refused.stderr
+    trusted = command(
+        "evaluate", str(run.path), "--trust", "--json", cwd=tmp_path, env={"PYTHONPATH": repository(tmp_path)}
+    )
+    assert json.loads(trusted.stdout)["accuracy"] == summary(run)["best"]["dev/accuracy"]
+    with pytest.raises(InputError, match=r"model\.args\.widht.*did you mean 'width'"):
+        train(tmp_path / "wrong", "model._target_=my_model.Bag", "+model.args.widht=4")
+
+
+def repository(*more: Path) -> str:
+    return os.pathsep.join(map(str, (Path(__file__).parents[1], *more)))
+
+
+def test_a_directory_that_holds_a_run_is_refused(run):
+    before = (run.path / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match="already holds a run"):
+        execute(small(), run)
+    assert (run.path / "metrics.jsonl").read_bytes() == before
+
+
+def test_ctrl_c_marks_the_run_as_interrupted(tmp_path):
+    arguments = [sys.executable, "-m", "afqmc.run", *SMALL, "epochs=10000", f"hydra.run.dir={tmp_path / 'run'}"]
+    environment = {**os.environ, "PYTHONPATH": repository()}
+    process = subprocess.Popen(
+        arguments, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"Traceback" not in errors
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "interrupted"
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_failed_run_says_so_and_has_no_summary(tmp_path):
+    with pytest.raises(RuntimeError, match="loss is"):
+        train(tmp_path / "run", "lr=10", "optimizer=sgd", "optimizer.momentum=0.99")
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert status["status"] == "failed"
+    assert "Traceback" in status["traceback"]
+    assert not (tmp_path / "run" / "summary.json").exists()
