@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
@@ -74,8 +75,8 @@ def test_the_loss_of_half_precision_logits_is_worked_out_in_float32():
 
 @pytest.mark.parametrize("counts", [[10, 10], [69, 31], [1, 2, 7]])
 def test_balanced_weights_are_scikit_learns(counts):
-    labels = [label for label, count in enumerate(counts) for _ in range(count)]
-    expected = compute_class_weight("balanced", classes=list(range(len(counts))), y=labels)
+    classes = np.arange(len(counts))
+    expected = compute_class_weight("balanced", classes=classes, y=np.repeat(classes, counts))
     assert balanced_weights(counts) == pytest.approx(list(expected))
 
 

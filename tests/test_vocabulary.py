@@ -64,5 +64,5 @@ def test_a_vocabulary_has_no_holes_and_no_more_entries_than_wanted(tokenizer):
     assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
     many = ["".join(chr(0x4E00 + (7 * line + n) % 300) for n in range(20)) for line in range(400)]
     small = train_wordpiece(many, 100)
-    assert len(small) == 100
+    assert 90 <= len(small) <= 100
     assert {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"} <= set(small.get_vocab())

@@ -1,0 +1,170 @@
+"""W&B gets everything, in its own files inside the run directory; nothing it does stops a run."""
+
+import json
+import logging
+import threading
+import time
+
+import numpy as np
+import pytest
+from helpers import rows, small, summary, train
+from wandb_file import Offline
+
+from afqmc.config import to_container
+from afqmc.job import execute
+from afqmc.rundir import RunDir
+from afqmc.tracker import (
+    BackgroundTracker,
+    NullTracker,
+    Report,
+    TrackerConfig,
+    WandbMode,
+    build_tracker,
+    pr_points,
+    resolve_mode,
+    worst,
+)
+
+WANDB = ("tracker=wandb", "tracker.mode=offline", "tracker.group=g", "tracker.tags=[a,b]", "tracker.name=n")
+
+
+@pytest.fixture(autouse=True)
+def not_logged_in(monkeypatch, tmp_path):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("runs") / "tracked", *WANDB)
+
+
+def test_the_offline_file_holds_the_resolved_config(tracked):
+    offline = Offline(tracked.path)
+    config = {key: value for key, value in offline.config.items() if key != "_wandb"}
+    assert config == json.loads(json.dumps(to_container(small(*WANDB))))
+
+
+def test_the_offline_file_says_whose_run_it_is(tracked):
+    run = Offline(tracked.path).run
+    assert (run.project, run.run_group, run.job_type, run.display_name) == ("afqmc", "g", "train", "n")
+    assert list(run.tags) == ["a", "b"]
+
+
+def test_every_row_of_metrics_is_in_the_offline_file_against_our_own_step(tracked):
+    ours = [json.loads(line) for line in (tracked.path / "metrics.jsonl").read_text("utf-8").splitlines()]
+    theirs = [{key: value for key, value in row.items() if key[0] != "_"} for row in Offline(tracked.path).history()]
+    assert theirs[: len(ours)] == [{k: v for k, v in row.items() if v is not None} for row in ours]
+
+
+def test_the_best_evaluation_is_its_summary(tracked):
+    found, best = Offline(tracked.path).summary(), summary(tracked)["best"]
+    assert found["best/step"] == best["step"]
+    assert found["best/dev/accuracy"] == best["dev/accuracy"]
+
+
+def test_charts_of_the_best_weights_are_logged(tracked):
+    logged = {key.split(".")[0] for row in Offline(tracked.path).history() for key in row}
+    assert {"dev/worst_errors", "dev/confusion_matrix_table", "dev/pr_curve_table"} <= logged
+
+
+def test_system_metrics_are_recorded(tracked):
+    assert any(record.HasField("stats") or record.HasField("environment") for record in Offline(tracked.path).records)
+
+
+def test_a_finished_run_exits_with_0_and_a_crashed_one_with_1(tracked, tmp_path):
+    assert Offline(tracked.path).exit_code() == 0
+    with pytest.raises(RuntimeError, match="loss is"):
+        train(tmp_path / "run", *WANDB, "lr=10", "optimizer=sgd", "optimizer.momentum=0.99")
+    assert Offline(tmp_path / "run").exit_code() == 1
+
+
+def test_the_weights_are_an_artifact_when_asked(tmp_path):
+    train(tmp_path / "run", *WANDB, "tracker.log_model=true", "trainer.max_steps=2")
+    kinds = [r.request.log_artifact.artifact.type for r in Offline(tmp_path / "run").records if r.HasField("request")]
+    kinds += [r.artifact.type for r in Offline(tmp_path / "run").records if r.HasField("artifact")]
+    assert "model" in kinds
+
+
+def test_without_a_tracker_only_local_files_are_written(tmp_path):
+    run = train(tmp_path / "run", "trainer.max_steps=2")
+    assert not (run.path / "wandb").exists()
+
+
+def test_a_tracker_that_cannot_begin_is_a_warning_and_no_more(tmp_path, caplog):
+    # a file where W&B wants its directory
+    run_dir = RunDir(tmp_path / "run")
+    run_dir.path.mkdir()
+    (run_dir.path / "wandb").write_text("in the way")
+    with caplog.at_level(logging.WARNING):
+        execute(small(*WANDB, "trainer.max_steps=2"), run_dir)
+    assert summary(run_dir)["status"] == "completed"
+
+
+class Failing(NullTracker):
+    def log(self, row):
+        raise OSError("no space left")
+
+
+def test_a_tracker_that_fails_midway_warns_once(caplog):
+    tracker = BackgroundTracker(Failing)
+    with caplog.at_level(logging.WARNING):
+        for step in range(5):
+            tracker.log({"step": step})
+        tracker.finish(0)
+    assert sum("no space left" in record.message for record in caplog.records) == 1
+
+
+def test_a_tracker_that_hangs_slows_nothing_and_is_left_behind(caplog):
+    release = threading.Event()
+
+    class Hanging(NullTracker):
+        def log(self, row):
+            release.wait(20)
+
+    tracker = BackgroundTracker(Hanging, finish_s=0.3)
+    since = time.perf_counter()
+    with caplog.at_level(logging.WARNING):
+        tracker.log({"step": 1})
+        tracker.finish(0)
+    release.set()
+    assert time.perf_counter() - since < 5
+    assert "left behind" in caplog.text
+
+
+def test_auto_is_offline_without_a_key_and_online_with_one(monkeypatch, tmp_path):
+    assert resolve_mode(TrackerConfig()) == "offline"
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password " + "0" * 40)
+    assert resolve_mode(TrackerConfig()) == "online"
+    monkeypatch.setenv("WANDB_BASE_URL", "https://elsewhere.example")
+    assert resolve_mode(TrackerConfig()) == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert resolve_mode(TrackerConfig()) == "online"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert resolve_mode(TrackerConfig()) == "offline"
+    assert resolve_mode(TrackerConfig(mode=WandbMode.online)) == "online"
+
+
+def test_disabled_is_nobody(tmp_path):
+    assert isinstance(build_tracker(TrackerConfig(mode=WandbMode.disabled), {}, tmp_path), NullTracker)
+
+
+def report():
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.7, 0.3]])
+    return Report(("0", "1"), probabilities, np.array([1, 1, 0, 1]), list("abcd"), list("efgh"))
+
+
+def test_the_worst_errors_come_first():
+    assert [row[0] for row in worst(report())] == ["a", "d", "c"]
+    assert worst(report())[0] == ["a", "e", "1", "0", pytest.approx(0.1)]
+
+
+def test_the_curve_begins_at_recall_0_and_ends_at_1():
+    points = pr_points(report())
+    assert points[0][0] == 0
+    assert points[-1][0] == 1
+
+
+def test_rows_and_steps_agree(tracked):
+    assert len(rows(tracked, "train/loss")) == summary(tracked)["steps"]
