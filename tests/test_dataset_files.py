@@ -34,17 +34,17 @@ def read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("x.jsonl", line("花呗", '说"好"', label="1", id=7) + "\n" + line("c d", "e", label="0", id=8)),
-        ("x.csv", 'id,sentence1,sentence2,label\n7,花呗,"说""好""",1\n\n8,c d,e,0\n'),
-        ("x.tsv", 'id\tsentence1\tsentence2\tlabel\n7\t花呗\t说"好"\t1\n\n8\tc d\te\t0\n'),
-        ("x.txt", 'label\tid\tsentence2\tsentence1\n1\t7\t说"好"\t花呗\n\n0\t8\te\tc d\n'),
+        ("x.jsonl", line("花呗", '"好"说', label="1", id=7) + "\n" + line("c d", "e", label="0", id=8)),
+        ("x.csv", 'id,sentence1,sentence2,label\n7,花呗,"""好""说",1\n\n8,c d,e,0\n'),
+        ("x.tsv", 'id\tsentence1\tsentence2\tlabel\n7\t花呗\t"好"说\t1\n\n8\tc d\te\t0\n'),
+        ("x.txt", 'label\tid\tsentence2\tsentence1\n1\t7\t"好"说\t花呗\n\n0\t8\te\tc d\n'),
     ],
 )
 def test_each_format_gives_the_same_pairs(read, name, content, bom, newline):
     found = read(name, bom + content.replace("\n", newline))
     last = 4 if name != "x.jsonl" else 3
     whole = (lambda number: number) if name == "x.jsonl" else str
-    assert found == [Pair(whole(7), "花呗", '说"好"', "1", last - 2), Pair(whole(8), "c d", "e", "0", last)]
+    assert found == [Pair(whole(7), "花呗", '"好"说', "1", last - 2), Pair(whole(8), "c d", "e", "0", last)]
 
 
 def test_a_quoted_csv_field_may_hold_commas_and_line_breaks(read):
@@ -53,8 +53,8 @@ def test_a_quoted_csv_field_may_hold_commas_and_line_breaks(read):
 
 
 def test_a_tsv_without_a_header_is_read_by_its_columns(read):
-    (pair,) = read("x.tsv", 'a "\tb\t1\n', columns=["sentence1", "sentence2", "label"])
-    assert pair == Pair(0, 'a "', "b", "1", 1)
+    (pair,) = read("x.tsv", '"a\tb\t1\n', columns=["sentence1", "sentence2", "label"])
+    assert pair == Pair(0, '"a', "b", "1", 1)
 
 
 def test_fields_are_read_under_their_own_names(read):
@@ -78,7 +78,7 @@ def test_a_label_is_known_by_its_name(read, value, name):
     [
         ("x.jsonl", line(label="1") + "{\n", "x.jsonl:2: broken JSON: Expecting property name"),
         ("x.jsonl", "[\n" + line(label="1") + "]\n", "x.jsonl:1: .*one JSON object a line, not an array"),
-        ("x.jsonl", "[" * 100_000, "x.jsonl:1: broken JSON"),
+        pytest.param("x.jsonl", "[" * 100_000, "x.jsonl:1: broken JSON", id="deep"),
         ("x.jsonl", '"a"\n', "x.jsonl:1: is str; each line must be a JSON object"),
         ("x.jsonl", '{"sentence1": "a", "sentence3": "b"}', "x.jsonl:1: no 'sentence2'; did you mean 'sentence.'"),
         ("x.jsonl", '{"p": "a", "q": "b"}', r"x.jsonl:1: no 'sentence1'; legal: p, q \(dataset.\*_field"),

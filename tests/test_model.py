@@ -85,6 +85,13 @@ def test_logits_do_not_depend_on_padding(pooling):
     torch.testing.assert_close(model(**inputs(padding=4)), found)
 
 
+def test_the_first_and_the_last_layer_are_averaged():
+    model = classifier(BertModel, BertConfig(**TINY), Pooling.first_last_mean)
+    states = model.encoder(**inputs(), output_hidden_states=True).hidden_states  # embeddings, layer 1, layer 2
+    expected = pool((states[1] + states[2]) / 2, inputs()["attention_mask"], Pooling.mean)
+    torch.testing.assert_close(model(**inputs()), model.classifier(expected))
+
+
 @pytest.mark.parametrize(
     ("encoder_class", "config_class", "pooling", "expected"),
     [
@@ -386,7 +393,7 @@ def test_a_directory_may_be_named_from_home(saved, monkeypatch):
 @pytest.mark.xfail(strict=True, reason="GPT-2 is taken, ViT fails with an AttributeError")
 @pytest.mark.parametrize(
     "config",
-    [GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=100), ViTConfig(hidden_size=16)],
+    [GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=100), ViTConfig(hidden_size=16, num_attention_heads=2)],
     ids=["gpt2", "vit"],
 )
 def test_what_is_no_text_encoder_is_refused(directory, config):

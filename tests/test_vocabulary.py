@@ -60,6 +60,11 @@ def test_text_is_cut_as_bert_cuts_it(tokenizer, text, tokens):
     assert tokenizer.tokenize(text) == tokens
 
 
+def test_no_entry_is_spent_on_a_character_that_never_continues_a_word(tokenizer):
+    assert {"花", "？", "low", "##low"} <= set(tokenizer.get_vocab())
+    assert not {"##花", "##？"} & set(tokenizer.get_vocab())
+
+
 def test_a_vocabulary_has_no_holes_and_no_more_entries_than_wanted(tokenizer):
     assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
     many = ["".join(chr(0x4E00 + (7 * line + n) % 300) for n in range(20)) for line in range(400)]
