@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,8 @@ def execute(config: Config, run_dir: RunDir) -> dict[str, Any]:
         raise
     job.tracker.finish(exit_code=0)
     run_dir.write_status(Status.completed, step=job.step)
+    run_dir.write_summary(summary)
+    show(summary, run_dir.path)
     return summary
 
 
@@ -91,9 +95,7 @@ class Job:
         since = time.perf_counter()
         self.prepare()
         self.train()
-        summary = self.conclude(since)
-        show(summary, self.run_dir.path)
-        return summary
+        return self.conclude(since)
 
     def prepare(self) -> None:
         """Refuse what can be refused; then device, data, tokenizer and model, cheapest first."""
@@ -203,7 +205,7 @@ class Job:
         self.tracker.log(row)
 
     def conclude(self, since: float) -> dict[str, Any]:
-        """Load the best weights again, hold them to what was recorded, predict, and write the summary last."""
+        """Load the best weights again, hold them to what was recorded, predict; returns the summary."""
         if self.best is None:
             raise RuntimeError(f"no evaluation gave a finite {self.config.trainer.monitor}: there are no best weights")
         restore(self.accelerator.unwrap_model(self.model), self.run_dir.best)
@@ -211,12 +213,16 @@ class Job:
         if not np.array_equal(again.logits, self.best.evaluation.logits):
             raise RuntimeError("the best weights, loaded again, do not give the dev logits that were recorded")
         self.predict("dev", self.data.dev, again)
+        test: dict[str, float] = {}
         if self.data.test is not None:
-            self.predict("test", self.data.test, self.score(self.model, self.encoder.encode(self.data.test), "test"))
+            evaluation = self.score(self.model, self.encoder.encode(self.data.test), "test")
+            self.predict("test", self.data.test, evaluation)
+            test = named("test", evaluation)
         self.tracker.report(self.charts(again))
-        summary = {
+        return {
             "status": Status.completed.value,
             "best": {"step": self.best.step, "epoch": round(self.best.epoch, 6), **finite(named("dev", again))},
+            **({"test": finite(test)} if test else {}),
             "monitor": self.config.trainer.monitor,
             "steps": self.step,
             "parameters": count_parameters(self.model),
@@ -224,8 +230,6 @@ class Job:
             "train_seconds": round(self.seconds_trained, 3),
             "seconds": round(time.perf_counter() - since, 3),
         }
-        self.run_dir.write_summary(summary)
-        return summary
 
     def predict(self, split: str, pairs: Pairs, evaluation: Evaluation) -> None:
         """predictions/<split>.jsonl."""
@@ -239,11 +243,11 @@ class Job:
         return Report(self.data.labels, probabilities, gold, dev.sentence1, dev.sentence2, self.run_dir.best)
 
 
-def sentences(data: Dataset) -> list[str]:
+def sentences(data: Dataset) -> Iterator[str]:
     """The sentences that a vocabulary is learnt from: those of train."""
     if isinstance(data.train, Pairs):
-        return [*data.train.sentence1, *data.train.sentence2]
-    return [text for pair in data.train.read() for text in (pair.sentence1, pair.sentence2)]
+        return itertools.chain(data.train.sentence1, data.train.sentence2)
+    return (text for pair in data.train.read() for text in (pair.sentence1, pair.sentence2))
 
 
 def named(split: str, evaluation: Evaluation) -> dict[str, float]:
@@ -270,6 +274,12 @@ def describe_error(error: BaseException) -> dict[str, str]:
     return {"error": f"{type(error).__name__}: {error}", "traceback": "".join(traceback.format_exception(error))}
 
 
+def test_figures(summary: dict[str, Any]) -> list[tuple[str, float]]:
+    """The figures of a labelled test split that the table shows; none for one without labels."""
+    found = summary.get("test", {})
+    return [(name, found[f"test/{name}"]) for name in ("accuracy", "f1") if f"test/{name}" in found]
+
+
 def show(summary: dict[str, Any], path: Path) -> None:
     """The small table at the end."""
     best = summary["best"]
@@ -284,6 +294,7 @@ def show(summary: dict[str, Any], path: Path) -> None:
         [
             ("accuracy", f"{figure('accuracy')}   (majority {majority:.4f})"),
             *((name.replace("_", " "), figure(name)) for name in ("f1", "auc", "average_precision", "mcc", "loss")),
+            *((f"test {name}", f"{value:.4f}") for name, value in test_figures(summary)),
             ("training", f"{summary['train_pairs_per_second']:.0f} pairs/s, {clock(summary['train_seconds'])}"),
             ("whole run", clock(summary["seconds"])),
         ],
