@@ -20,15 +20,10 @@ from afqmc.config import Config
 from afqmc.dataset.checks import Facts, examine, worries
 from afqmc.dataset.splits import Dataset, Pairs, class_names, index_of, locate, read_split, to_columns
 from afqmc.errors import InputError
+from afqmc.model.architecture import build_architecture, longest_input
 from afqmc.model.classifier import encoder_class, encoder_options
-from afqmc.model.load import (
-    WEIGHT_FILES,
-    build_architecture,
-    build_tokenizer,
-    check_plugged_in,
-    hub_is_reachable,
-    longest_input,
-)
+from afqmc.model.hub import hub_is_reachable
+from afqmc.model.load import WEIGHT_FILES, build_tokenizer, check_plugged_in
 from afqmc.optim import check_plugged_in as check_optimizer
 from afqmc.tracker import Service, resolve_mode
 from afqmc.train.hardware import choose, cpu_name, usable_cores

@@ -25,7 +25,7 @@ def knob(default: Any, help: str, **bounds: float) -> Any:
 
 def legal(bounds: dict[str, float]) -> str:
     """``{"gt": 0, "le": 10}`` as ``> 0 and <= 10``."""
-    return " and ".join(f"{_SIGNS[name]} {limit:g}" for name, limit in bounds.items())
+    return " and ".join(f"{_SIGNS[name]} {limit}" for name, limit in bounds.items())
 
 
 def _inside(value: float, bounds: dict[str, float]) -> bool:
@@ -35,7 +35,8 @@ def _inside(value: float, bounds: dict[str, float]) -> bool:
         "lt": lambda limit: value < limit,
         "le": lambda limit: value <= limit,
     }
-    return math.isfinite(value) and all(tests[name](limit) for name, limit in bounds.items())
+    finite = isinstance(value, int) or math.isfinite(value)  # an int may be too large for a float
+    return finite and all(tests[name](limit) for name, limit in bounds.items())
 
 
 def check_ranges(config: Any, prefix: str = "") -> None:

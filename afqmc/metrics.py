@@ -23,7 +23,7 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, 
     """Every metric of a labelled split.
 
     With two classes, precision, recall, F1, AUC and average precision are those of class 1; with more, macro means
-    (AUC one against the rest). A metric that the labels leave undefined is NaN: AUC where only one class occurs.
+    (AUC one against the rest). A metric that is undefined is NaN: AUC where only one class occurs, or a logit is NaN.
 
     Args:
         logits: (N, C).
@@ -46,14 +46,15 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, 
         "precision": sk.precision_score(labels, predicted, **kind),
         "recall": sk.recall_score(labels, predicted, **kind),
         "f1": sk.f1_score(labels, predicted, **kind),
-        "mcc": sk.matthews_corrcoef(labels, predicted),
+        "mcc": sk.matthews_corrcoef(labels, predicted) if len(np.union1d(labels, predicted)) > 1 else 0.0,
         "auc": np.nan,
         "average_precision": np.nan,
     }
-    if binary and len(np.unique(labels)) == 2:
+    defined = len(np.unique(labels)) == len(classes) and bool(np.isfinite(probabilities).all())
+    if defined and binary:
         found["auc"] = sk.roc_auc_score(labels, probabilities[:, 1])
         found["average_precision"] = sk.average_precision_score(labels, probabilities[:, 1])
-    elif len(np.unique(labels)) == len(classes):
+    elif defined:
         found["auc"] = sk.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro", labels=classes)
         found["average_precision"] = sk.average_precision_score(
             labels[:, None] == classes, probabilities, average="macro"

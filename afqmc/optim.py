@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from afqmc.errors import InputError
-from afqmc.plugins import check_arguments, locate
+from afqmc.plugins import check_arguments, locate, parameters_of
 
 Arguments = dict[str, Any]
 
 _STEPS = ("num_training_steps", "total_steps", "total_iters", "T_max")  # what libraries call the whole length
-_WARMUP = ("warmup_steps", "warmup_ratio")
+_TOY_STEPS = 10**9  # more than any warm-up
+_WARMUP = ("num_warmup_steps", "warmup_steps")
+_REFUSALS = (TypeError, ValueError, RuntimeError, AssertionError, LookupError, ArithmeticError)  # of a wrong argument
 
 
-def _split(config: Arguments, group: str) -> tuple[str, Arguments]:
+def _split(config: Arguments, group: str, example: str) -> tuple[str, Arguments]:
     arguments = dict(config)
     target = arguments.pop("_target_", None)
     if not isinstance(target, str):
-        raise InputError(f"{group}._target_: is not set; it names a class, such as torch.optim.AdamW")
+        raise InputError(f"{group}._target_: is not set; it names a class or function, such as {example}")
     return target, arguments
 
 
@@ -44,15 +44,15 @@ def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer
     Raises:
         InputError: naming the argument that the class does not have or refuses.
     """
-    target, arguments = _split(config, "optimizer")
+    target, arguments = _split(config, "optimizer", "torch.optim.AdamW")
     if "lr" in arguments:
         raise InputError(f"optimizer.lr={arguments['lr']}: the learning rate is a key of its own: lr={arguments['lr']}")
     function = locate(target, "optimizer._target_")
     check_arguments(function, arguments, "optimizer", given=("params", "lr"))
-    with_decay = "weight_decay" in inspect.signature(function).parameters
+    with_decay = "weight_decay" in parameters_of(function)
     try:
         optimizer = function(parameter_groups(model, with_decay), lr=lr, **arguments)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except _REFUSALS as error:
         raise InputError(f"optimizer={arguments}: {target} refuses this: {error}") from error
     if not isinstance(optimizer, Optimizer):
         raise InputError(f"optimizer._target_={target}: built a {type(optimizer).__name__}; must be a torch Optimizer")
@@ -85,26 +85,34 @@ def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, l
     Raises:
         InputError: naming the argument that the target does not have or refuses.
     """
-    target, arguments = _split(config, "scheduler")
+    target, arguments = _split(config, "scheduler", "transformers.get_linear_schedule_with_warmup")
     function = locate(target, "scheduler._target_")
+    wanted = {key: value for key, value in arguments.items() if key in ("warmup_steps", "warmup_ratio") and value}
     warmup = warmup_steps(arguments, total_steps)
-    parameters = inspect.signature(function).parameters
+    parameters = parameters_of(function)
     given: Arguments = {name: total_steps for name in _STEPS if name in parameters and name not in arguments}
-    given |= {"num_warmup_steps": warmup} if "num_warmup_steps" in parameters else {}
+    given |= {name: warmup for name in _WARMUP if name in parameters}
     given |= {"max_lr": lr} if "max_lr" in parameters and "max_lr" not in arguments else {}
     pure = "optimizer" not in parameters
-    if warmup and "num_warmup_steps" not in given:
-        raise InputError(
-            f"scheduler.{_WARMUP[0]}={warmup}: {target} has no warm-up steps of this kind; see its own arguments"
-        )
+    if warmup >= total_steps:
+        raise InputError(f"scheduler.warmup_steps={warmup}: this run has {total_steps} steps; must be fewer than them")
+    for key, value in wanted.items():
+        if not set(_WARMUP) & set(parameters):
+            raise InputError(f"scheduler.{key}={value}: {target} has no warm-up of this kind; see its own arguments")
     check_arguments(function, arguments, "scheduler", given=("step" if pure else "optimizer", *given))
     try:
         if pure:
             factor = lambda step: function(step, **given, **arguments)  # noqa: E731
-            return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return function(optimizer, **given, **arguments)  # type: ignore[no-any-return]
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+            return LambdaLR(optimizer, factor)
+        scheduler = function(optimizer, **given, **arguments)
+    except _REFUSALS as error:
         raise InputError(f"scheduler={arguments}: {target} refuses this: {error}") from error
+    if not isinstance(scheduler, LRScheduler) or isinstance(scheduler, ReduceLROnPlateau):
+        raise InputError(
+            f"scheduler._target_={target}: built a {type(scheduler).__name__}; must be a torch LRScheduler that "
+            "depends on the step alone"
+        )
+    return scheduler
 
 
 def check_plugged_in(optimizer: Arguments, scheduler: Arguments, lr: float) -> None:
@@ -114,4 +122,4 @@ def check_plugged_in(optimizer: Arguments, scheduler: Arguments, lr: float) -> N
         InputError: naming the argument.
     """
     toy = build_optimizer(optimizer, nn.Linear(2, 2), lr)
-    build_scheduler(scheduler, toy, total_steps=100, lr=lr)
+    build_scheduler(scheduler, toy, total_steps=_TOY_STEPS, lr=lr)

@@ -72,8 +72,8 @@ def test_an_optimizer_of_the_group_builds_and_steps(model, name):
         ({**ADAMW, "eps": -1}, r"optimizer=.*'eps': -1.*: torch.optim.AdamW refuses this: Invalid epsilon"),
         ({}, r"optimizer._target_: is not set"),
         ({"_target_": "torch.optim.AdmW"}, "optimizer._target_=torch.optim.AdmW: .* did you mean 'AdamW'"),
-        ({"_target_": "torch.nn.Linear"}, "optimizer: Linear needs the argument 'in_features'"),
-        ({"_target_": "transformers.set_seed", "seed": 1}, "transformers.set_seed refuses this"),
+        ({"_target_": "torch.nn.Linear"}, "optimizer: Linear must take an argument 'params'"),
+        ({"_target_": "transformers.set_seed", "seed": 1}, "optimizer: set_seed must take an argument 'params'"),
     ],
 )
 def test_a_wrong_optimizer_is_refused_by_its_key(model, config, message):
@@ -102,8 +102,8 @@ def test_an_optimizer_of_ones_own_module_is_plugged_in_with_its_arguments(model,
 
 
 def down(step, low=0.0, high=1.0):
-    """OneCycleLR's fall from step 9 to step 99."""
-    return low + (high - low) * (1 + math.cos(math.pi * (step - 9) / 90)) / 2
+    """OneCycleLR's fall from step 29 to step 99."""
+    return low + (high - low) * (1 + math.cos(math.pi * (step - 29) / 70)) / 2
 
 
 # learning rates at the first, the middle and the last of 100 steps, with a peak of 1
@@ -161,7 +161,7 @@ def test_a_wrong_warm_up_is_refused_by_its_key(arguments, message):
     [
         ({**COSINE, "num_cycle": 1}, "scheduler.num_cycle: .* has no such argument; did you mean 'num_cycles'"),
         ({**COSINE, "num_cycles": "x"}, "scheduler=.*: transformers.get_cosine_schedule_with_warmup refuses this"),
-        ({**ONE_CYCLE, "warmup_steps": 5}, "scheduler.warmup_steps=5: .*OneCycleLR has no warm-up steps of this kind"),
+        ({**ONE_CYCLE, "warmup_steps": 5}, "scheduler.warmup_steps=5: .*OneCycleLR has no warm-up of this kind"),
         ({**ONE_CYCLE, "pct_start": 2}, "scheduler=.*OneCycleLR refuses this"),
         ({"_target_": "torch.optim.lr_scheduler.StepLR"}, "StepLR needs the argument 'step_size': add scheduler.step_"),
         ({}, r"scheduler._target_: is not set"),
@@ -196,48 +196,41 @@ def test_both_are_checked_before_there_is_a_model():
         check_plugged_in(ADAMW, {**LINEAR, "beta": 1}, lr=1e-3)
 
 
-@pytest.mark.xfail(strict=True, raises=ZeroDivisionError, reason="OneCycleLR divides by pct_start * steps - 1")
-def test_one_cycle_goes_through_ten_steps_as_debug_steps_has_them():
-    assert len(rates(ONE_CYCLE, 10)) == 10
+def test_a_cycle_too_short_for_its_steps_is_refused():
+    with pytest.raises(InputError, match="OneCycleLR refuses this"):
+        rates(ONE_CYCLE, 10)
 
 
-@pytest.mark.xfail(strict=True, reason="names scheduler.warmup_steps=10")
 def test_a_schedule_without_warm_up_names_the_key_that_was_set():
     with pytest.raises(InputError, match=r"scheduler\.warmup_ratio=0\.1"):
         rates({**ONE_CYCLE, "warmup_ratio": 0.1}, 100)
 
 
-@pytest.mark.xfail(strict=True, reason="warmup_steps is taken out of the arguments before the function is asked")
 def test_a_pure_function_may_take_warmup_steps(plug):
     name = plug("def up(step, total_steps, warmup_steps=1):\n    return min(1, step / warmup_steps)\n")
     assert rates({"_target_": f"{name}.up", "warmup_steps": 4}, 6) == [0, 0.25, 0.5, 0.75, 1, 1]
 
 
-@pytest.mark.xfail(strict=True, reason="is never compared with the number of steps: the peak is not reached")
 def test_a_warm_up_longer_than_the_run_is_refused():
     with pytest.raises(InputError, match=r"scheduler\.warmup_steps=500"):
         rates({**LINEAR, "warmup_steps": 500}, 100)
 
 
-@pytest.mark.xfail(strict=True, reason="builds, and fails at the first step: it wants the metric")
 def test_a_schedule_that_wants_the_metric_is_refused(model):
     with pytest.raises(InputError, match=r"scheduler\._target_"):
         check_plugged_in(ADAMW, {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}, lr=1e-3)
 
 
-@pytest.mark.xfail(strict=True, reason="what the target returns is not looked at")
 def test_what_is_no_schedule_is_refused(plug):
     with pytest.raises(InputError, match=r"scheduler\._target_"):
         check_plugged_in(ADAMW, {"_target_": f"{plug('def build(optimizer): return 5')}.build"}, lr=1e-3)
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="IndexError is not among the caught")
 def test_too_few_betas_are_refused(model):
     with pytest.raises(InputError, match="betas"):
         build_optimizer({**ADAMW, "betas": [0.9]}, model, lr=1e-3)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="inspect.signature() is asked again, and raises")
 def test_an_optimizer_without_a_signature_is_refused(model):
     with pytest.raises(InputError, match=r"optimizer"):
         build_optimizer({"_target_": "builtins.dict"}, model, lr=1e-3)
