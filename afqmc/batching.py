@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from afqmc.dataset.config import Batching, DatasetConfig
 from afqmc.dataset.splits import Pairs, PairStream
 
 _CHUNK = 4096  # pairs tokenised at once
+_POOL = 100  # batches sorted by length together
 
 
 @dataclass(frozen=True)
@@ -110,40 +112,49 @@ def _flat(rows: list[list[int]], kind: type[np.generic]) -> np.ndarray:
     return np.fromiter((token for row in rows for token in row), kind)
 
 
-def shuffled(length: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of an epoch: a permutation that depends on seed and epoch alone."""
-    return np.random.default_rng((seed, epoch)).permutation(length)
+def cut(order: np.ndarray, lengths: np.ndarray | None, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """An order of rows as batches; with ``lengths``, of rows of similar length, in random order.
+
+    Pools of ``_POOL`` batches are sorted by length and cut, then all batches are shuffled, so that a batch meets
+    other rows in each epoch.
+    """
+    if lengths is None:
+        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = []
+    for start in range(0, len(order), _POOL * batch_size):
+        pool = order[start : start + _POOL * batch_size]
+        batches += cut(pool[np.argsort(lengths[pool], kind="stable")], None, batch_size, rng)
+    return [batches[number] for number in rng.permutation(len(batches))]
 
 
 class TrainBatches:
-    """The batches of each epoch: every pair once, in an order of its own; the last batch may be smaller."""
+    """The batches of each epoch: every pair once, in an order that depends on seed and epoch alone."""
 
-    def __init__(self, data: Pairs | PairStream, encoder: Encoder, batch_size: int, seed: int, buffer: int) -> None:
-        self.data, self.encoder = data, encoder
-        self.batch_size, self.seed, self.buffer = batch_size, seed, buffer
+    def __init__(
+        self, data: Pairs | PairStream, encoder: Encoder, batch_size: int, seed: int, config: DatasetConfig
+    ) -> None:
+        self.data, self.encoder, self.batch_size, self.seed = data, encoder, batch_size, seed
+        self.bucketed = config.batching is Batching.bucketed
+        self.window = max(config.shuffle_buffer // batch_size, 1) * batch_size  # of a stream, in whole batches
         self._encoded = encoder.encode(data) if isinstance(data, Pairs) else None
 
     def __len__(self) -> int:
         return -(-len(self.data) // self.batch_size)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of epoch ``number``, counted from 0."""
+        """The batches of epoch ``number``, counted from 0; a stream is shuffled a window at a time."""
         if self._encoded is not None:
-            order = shuffled(len(self.data), self.seed, number)
-            for start in range(0, len(order), self.batch_size):
-                yield self.encoder.collate(self._encoded, order[start : start + self.batch_size])
-        else:
-            yield from self._streamed(number)
-
-    def _streamed(self, number: int) -> Iterator[Batch]:
-        """Windows of up to ``buffer`` pairs (whole batches), each shuffled: the file's order, blurred."""
+            yield from self._batches(self._encoded, (self.seed, number))
+            return
         assert isinstance(self.data, PairStream)
-        window = max(self.buffer // self.batch_size, 1) * self.batch_size
-        for part, chunk in enumerate(self.data.chunks(window)):
-            encoded = self.encoder.encode(chunk)
-            order = np.random.default_rng((self.seed, number, part)).permutation(len(chunk))
-            for start in range(0, len(order), self.batch_size):
-                yield self.encoder.collate(encoded, order[start : start + self.batch_size])
+        for part, chunk in enumerate(self.data.chunks(self.window)):
+            yield from self._batches(self.encoder.encode(chunk), (self.seed, number, part))
+
+    def _batches(self, encoded: Encoded, key: tuple[int, ...]) -> Iterator[Batch]:
+        rng = np.random.default_rng(key)
+        order = rng.permutation(len(encoded))
+        for rows in cut(order, encoded.lengths if self.bucketed else None, self.batch_size, rng):
+            yield self.encoder.collate(encoded, rows)
 
 
 def eval_batches(encoded: Encoded, encoder: Encoder, batch_size: int) -> Iterator[tuple[np.ndarray, Batch]]:

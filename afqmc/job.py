@@ -119,9 +119,7 @@ class Job:
     def train(self) -> None:
         """Run the loop; write, show and keep what it yields."""
         config, trainer = self.config, self.config.trainer
-        batches = TrainBatches(
-            self.data.train, self.encoder, config.batch_size, config.seed, config.dataset.shuffle_buffer
-        )
+        batches = TrainBatches(self.data.train, self.encoder, config.batch_size, config.seed, config.dataset)
         durations = Durations.of(trainer, len(batches), config.epochs)
         optimizer = build_optimizer(config.optimizer, self.model, config.lr)
         scheduler = build_scheduler(config.scheduler, optimizer, durations.total, config.lr)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from afqmc.batching import Encoder, TrainBatches, eval_batches, shuffled
+from afqmc.batching import Encoder, TrainBatches, eval_batches
+from afqmc.dataset.config import Batching, DatasetConfig
 from afqmc.dataset.files import Pair
 from afqmc.dataset.splits import PairStream
 
@@ -77,7 +78,7 @@ def test_unlabelled_pairs_make_unlabelled_batches(pairs, encoder):
 
 @pytest.mark.parametrize("batch_size", [1, 8, 50, 64])
 def test_every_pair_is_in_an_epoch_exactly_once(pairs, encoder, batch_size):
-    batches = TrainBatches(pairs, encoder, batch_size, seed=1, buffer=10)
+    batches = TrainBatches(pairs, encoder, batch_size, 1, DatasetConfig(shuffle_buffer=10))
     found = list(batches.epoch(0))
     assert sorted(ids(found)) == list(range(50))
     assert len(found) == len(batches)
@@ -86,7 +87,7 @@ def test_every_pair_is_in_an_epoch_exactly_once(pairs, encoder, batch_size):
 
 def test_the_order_depends_on_seed_and_epoch_alone(pairs, encoder):
     def order(seed, epoch, batch_size=8):
-        return ids(TrainBatches(pairs, encoder, batch_size, seed, buffer=10).epoch(epoch))
+        return ids(TrainBatches(pairs, encoder, batch_size, seed, DatasetConfig(shuffle_buffer=10)).epoch(epoch))
 
     torch.manual_seed(0)
     first = order(1, 0)
@@ -94,12 +95,12 @@ def test_the_order_depends_on_seed_and_epoch_alone(pairs, encoder):
     np.random.seed(99)
     assert order(1, 0) == order(1, 0, batch_size=5) == first
     assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4
-    assert shuffled(50, seed=1, epoch=0).tolist() == first
+    assert np.random.default_rng((1, 0)).permutation(50).tolist() == first
 
 
 @pytest.mark.parametrize("buffer", [1, 20, 10_000])
 def test_a_streamed_epoch_has_every_pair_once_and_an_order_of_its_own(stream, encoder, buffer):
-    batches = TrainBatches(stream, encoder, 8, seed=1, buffer=buffer)
+    batches = TrainBatches(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=buffer))
     epochs = [list(batches.epoch(number)) for number in (0, 0, 1)]
     for found in epochs:
         assert sorted(ids(found)) == list(range(50))
@@ -109,7 +110,7 @@ def test_a_streamed_epoch_has_every_pair_once_and_an_order_of_its_own(stream, en
 
 
 def test_a_stream_is_shuffled_within_its_buffer_only(stream, encoder):
-    found = ids(TrainBatches(stream, encoder, 8, seed=1, buffer=20).epoch(0))
+    found = ids(TrainBatches(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=20)).epoch(0))
     for start in range(0, 50, 16):  # whole batches
         assert sorted(found[start : start + 16]) == list(range(start, min(start + 16, 50)))
     assert found != sorted(found)
@@ -117,10 +118,34 @@ def test_a_stream_is_shuffled_within_its_buffer_only(stream, encoder):
 
 def test_a_streamed_pair_keeps_its_own_tokens_and_label(stream, pairs, encoder):
     encoded = encoder.encode(pairs)
-    for batch in TrainBatches(stream, encoder, 8, seed=1, buffer=20).epoch(3):
+    for batch in TrainBatches(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=20)).epoch(3):
         expected = encoder.collate(encoded, np.array(batch.ids))
         assert torch.equal(batch.inputs["input_ids"], expected.inputs["input_ids"])
         assert torch.equal(batch.labels, expected.labels)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 50, 64])
+def test_a_bucketed_epoch_has_every_pair_once_and_an_order_of_its_own(pairs, encoder, batch_size):
+    batches = TrainBatches(pairs, encoder, batch_size, 1, DatasetConfig(batching=Batching.bucketed))
+    epochs = [list(batches.epoch(number)) for number in (0, 0, 1)]
+    for found in epochs:
+        assert sorted(ids(found)) == list(range(50))
+        assert len(found) == len(batches)
+    assert ids(epochs[0]) == ids(epochs[1])
+    assert batch_size >= 50 or ids(epochs[0]) != ids(epochs[2])
+
+
+def test_bucketed_batches_have_less_padding(pairs, encoder):
+    def tokens(batching):
+        found = TrainBatches(pairs, encoder, 8, 1, DatasetConfig(batching=batching)).epoch(0)
+        return sum(batch.inputs["input_ids"].numel() for batch in found)
+
+    assert tokens(Batching.bucketed) < tokens(Batching.random)
+
+
+def test_a_bucketed_stream_has_every_pair_once(stream, encoder):
+    config = DatasetConfig(shuffle_buffer=20, batching=Batching.bucketed)
+    assert sorted(ids(TrainBatches(stream, encoder, 8, 1, config).epoch(0))) == list(range(50))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])

@@ -9,7 +9,6 @@ from helpers import prepared, rows
 from torch import nn
 from transformers import BertModel, get_scheduler
 
-from afqmc.batching import shuffled
 from afqmc.rundir import RunDir
 
 STEPS = 50
@@ -73,7 +72,8 @@ def tutorial_losses(state, config, tokenizer, pairs, order, seed):
 def compare(job):
     state = copy.deepcopy(job.model.state_dict())
     config, pairs = job.model.encoder.config, job.data.train
-    order = np.concatenate([shuffled(len(pairs), job.config.seed, epoch) for epoch in range(3)])
+    epochs = [np.random.default_rng((job.config.seed, epoch)).permutation(len(pairs)) for epoch in range(3)]
+    order = np.concatenate(epochs)
     batches = [order[start : start + 4].tolist() for start in range(0, 4 * STEPS, 4)]
     job.train()
     ours = rows(RunDir(job.run_dir.path), "train/loss")

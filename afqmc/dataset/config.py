@@ -27,6 +27,13 @@ class Format(Enum):
     tsv = "tsv"
 
 
+class Batching(Enum):
+    """Which pairs share a batch."""
+
+    random = "random"  # any: the tutorial's way
+    bucketed = "bucketed"  # pairs of similar length: less padding, the batches themselves in random order
+
+
 @dataclass
 class DatasetConfig:
     """Pairs of sentences with a class each. Field names are the columns or JSON keys of the files."""
@@ -48,6 +55,7 @@ class DatasetConfig:
     max_train_samples: Optional[int] = knob(None, "pairs: only the first so many", ge=1)
     max_dev_samples: Optional[int] = knob(None, "pairs: only the first so many", ge=1)
     max_test_samples: Optional[int] = knob(None, "pairs: only the first so many", ge=1)
+    batching: Batching = knob(Batching.random, "random or bucketed")
     streaming: bool = knob(False, "read the training file anew each epoch instead of holding it in memory")
     shuffle_buffer: int = knob(10_000, "pairs held for shuffling when streaming", ge=1)
     url: Optional[str] = knob(None, "address of the zip to download; change it for a mirror")
