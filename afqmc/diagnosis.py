@@ -104,23 +104,20 @@ class Diagnosis:
 
     def read_data(self) -> Iterator[Finding]:
         """Every row of every split; odd ones by line number."""
-        config, columns = self.config.dataset, {}
-        complaints: list[str] = []
-        rows = {
-            split: list(read_split(config, split, file, complaints.append)) for split, file in locate(config).items()
-        }
-        names = class_names(config, [row.label for row in rows["train"]])
+        config = self.config.dataset
+        files, complaints = locate(config), list[str]()
+        rows = {split: list(read_split(config, split, file, complaints.append)) for split, file in files.items()}
+        complaints += [f"{files[split].name}: holds no pairs" for split, found in rows.items() if not found]
+        names = class_names(config, [row.label for row in rows["train"]]) if rows["train"] else ()
+        columns = {}
         for split, found in rows.items():
             legal = [row for row in found if row.label is None or row.label in names]
-            files = locate(config)
+            columns[split] = to_columns(files[split].name, legal, index_of(names))
             complaints += [
                 f"{files[split].name}:{row.line}: label {row.label!r} is not one of: {', '.join(names)}"
                 for row in found
-                if row.label is not None and row.label not in names
+                if names and row.label is not None and row.label not in names
             ]
-            columns[split] = to_columns(files[split].name, legal, index_of(names))
-            if not legal:
-                complaints.append(f"{files[split].name}: holds no pairs")
         for complaint in complaints[:_SHOWN]:
             yield fail("data", complaint)
         if len(complaints) > _SHOWN:

@@ -203,7 +203,6 @@ def test_the_embedded_sample_has_its_three_splits_and_no_others():
         load(config)
 
 
-@pytest.mark.xfail(strict=True, reason="says that dataset.labels needs two classes, and names no file")
 @pytest.mark.parametrize("streaming", [False, True])
 def test_an_empty_training_file_is_refused_as_empty_also_without_configured_labels(dataset, streaming):
     with pytest.raises(InputError, match="train.jsonl: holds no pairs"):

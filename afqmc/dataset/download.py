@@ -14,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from afqmc.dataset.config import DatasetConfig
+from afqmc.dataset.files import UNREADABLE, find_member
 from afqmc.errors import InputError
 
 _ATTEMPTS = 3
@@ -32,16 +33,26 @@ def fetch_zip(config: DatasetConfig) -> Path:
     Raises:
         InputError: saying what was tried, and the other ways to the same data.
     """
-    assert config.url, "a data set to download has a url"
+    if not config.url:
+        raise InputError("dataset.url: is not set; source=download needs the address of a zip, or dataset.path a copy")
     target = cache_dir(config) / Path(config.url).name
-    if target.exists() and not (damage := _damage(target, config)):
-        return target
-    if target.exists():
+    if not config.checksums:  # nothing else tells this zip from one of the same name at another address
+        target = target.with_stem(f"{target.stem}-{hashlib.sha256(config.url.encode()).hexdigest()[:8]}")
+    if os.path.exists(target):  # Path.exists raises where the directory may not be searched
+        if not (damage := _damage(target, config)):
+            return target
         tqdm.write(f"{target}: {damage}; fetching it again")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+    except OSError as error:
+        raise InputError(
+            f"{partial.parent}: cannot keep downloads ({error.strerror}); "
+            "dataset.cache_dir or $AFQMC_CACHE names a directory that can be written"
+        ) from error
     errors: list[str] = []
     for attempt in range(_ATTEMPTS):
-        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
         try:
             _download(config.url, partial)
             if damage := _damage(partial, config):
@@ -52,6 +63,10 @@ def fetch_zip(config: DatasetConfig) -> Path:
             errors.append(str(error))
             if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403, 404, 410):
                 break  # asking again will not help
+        except ValueError as error:
+            raise InputError(
+                f"dataset.url={config.url}: {error}; an address is https://HOST/FILE.zip, in ASCII (others as %XX)"
+            ) from error
         finally:
             partial.unlink(missing_ok=True)
         if attempt + 1 < _ATTEMPTS:
@@ -82,13 +97,13 @@ def _damage(archive: Path, config: DatasetConfig) -> str:
     """What is wrong with a zip, or nothing: each named file must be in it with its sha256."""
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = {Path(name).name: name for name in opened.namelist() if "__MACOSX" not in name}
             for name, expected in config.checksums.items():
-                if name not in members:
+                member = find_member(opened.namelist(), name)
+                if member is None:
                     return f"has no {name}"
-                found = hashlib.sha256(opened.read(members[name])).hexdigest()
+                found = hashlib.sha256(opened.read(member)).hexdigest()
                 if found != expected:
                     return f"checksum of {name} is {found[:12]}.., {expected[:12]}.. was expected"
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         return f"not a readable zip ({error})"
     return ""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from afqmc.dataset.config import DatasetConfig, Format
 from afqmc.errors import InputError, did_you_mean
 
 Complain = Callable[[str], None]
+
+# what a zip that is damaged, encrypted or gone raises, as it is opened or as it is read
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class DataFile:
     """Something to read: a file on disk, a member of a zip, or bytes. ``name`` is what messages call it."""
 
     name: str
-    open: Callable[[], BinaryIO]
+    open: Callable[[], IO[bytes]]
     format: Format
 
     @classmethod
@@ -57,25 +60,32 @@ class DataFile:
 
     @classmethod
     def in_zip(cls, archive: Path, member: str, config: DatasetConfig) -> DataFile:
-        """A file inside a zip, at any depth, found by its base name; it is never extracted.
+        """A file inside a zip, at any depth, found by the end of its path; it is never extracted.
 
         Raises:
             InputError: when the zip is damaged or has no such member.
         """
         try:
             with zipfile.ZipFile(archive) as opened:
-                names = [info.filename for info in opened.infolist() if not info.is_dir()]
-        except (zipfile.BadZipFile, OSError) as error:
+                names = opened.namelist()
+        except UNREADABLE as error:
             raise InputError(f"{archive}: not a readable zip ({error})") from error
-        found = [name for name in names if Path(name).name == member and "__MACOSX" not in name]
-        if not found:
-            raise InputError(f"{archive}: no {member} in it; it holds {', '.join(names[:6]) or 'nothing'}")
+        found = find_member(names, member)
+        if found is None:
+            held = [name for name in names if not name.endswith("/")]
+            raise InputError(f"{archive}: no {member} in it; it holds {', '.join(held[:6]) or 'nothing'}")
 
-        def read() -> BinaryIO:
+        def read() -> IO[bytes]:
             with zipfile.ZipFile(archive) as opened:
-                return io.BytesIO(opened.read(found[0]))
+                return opened.open(found)  # a stream that outlives the ZipFile: the last of the two closes the file
 
-        return cls(f"{archive}/{found[0]}", read, config.format_of(Path(member)))
+        return cls(f"{archive}/{found}", read, config.format_of(Path(member)))
+
+
+def find_member(names: Iterable[str], wanted: str) -> str | None:
+    """The name in a zip that is, or ends in, the wanted path; the shortest of several."""
+    found = (name for name in names if f"/{name}".endswith(f"/{wanted}") and not name.endswith("/"))
+    return min((name for name in found if "__MACOSX" not in name), key=len, default=None)
 
 
 def read_pairs(
@@ -108,7 +118,7 @@ def read_pairs(
             second = _sentence(row, config.sentence2_field)
             value = None if labelled is False else _label(row, config.label_field, kind)
             if seen_label and value is None:
-                raise ValueError(f"no {config.label_field!r}{_near(config.label_field, row)}")
+                raise ValueError(_missing(row, config.label_field))
             if seen_label is False and value is not None:
                 raise ValueError(f"has a {config.label_field!r}, and the rows before it have none")
         except ValueError as error:
@@ -133,18 +143,25 @@ def label_name(value: str | int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _near(field: str, row: dict[str, Any]) -> str:
-    return f"{did_you_mean(field, row)} (dataset.*_field names the fields)" if row else ""
+def _missing(row: dict[str, Any], field: str) -> str:
+    if field in row:
+        return f"{field!r} is empty"
+    return f"no {field!r}" + (f"{did_you_mean(field, row)} (dataset.*_field names the fields)" if row else "")
 
 
 def _sentence(row: dict[str, Any], field: str) -> str:
-    if field not in row or row[field] is None:
-        raise ValueError(f"no {field!r}{_near(field, row)}")
-    text = row[field]
+    text = row.get(field)
+    if text is None:
+        raise ValueError(_missing(row, field))
     if not isinstance(text, str):
         raise ValueError(f"{field!r} is {text!r}; it must be a string")
     if not text.strip():
-        raise ValueError(f"{field!r} is empty")
+        raise ValueError(_missing(row, field))
+    try:
+        text.encode()  # JSON may spell half an emoji, which no tokenizer takes
+    except UnicodeEncodeError as error:
+        half = ascii(text[error.start])
+        raise ValueError(f"{field!r} has half a character, {half}; surrogates must come in pairs") from error
     return text
 
 
@@ -160,18 +177,25 @@ def _label(row: dict[str, Any], field: str, kind: type | None) -> str | int | bo
 
 
 def _text_lines(file: DataFile, refuse: Callable[[int, str], None]) -> Iterator[tuple[int, str]]:
-    with file.open() as stream:
-        for line, raw in enumerate(stream, 1):
-            if line == 1:
-                raw = raw.removeprefix(b"\xef\xbb\xbf")
-            try:
-                yield line, raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                bad = raw[error.start : error.start + 1].hex()
-                refuse(
-                    line,
-                    f"not UTF-8 (byte 0x{bad} at position {error.start}); convert it, as by: iconv -f GB18030 -t UTF-8",
-                )
+    for line, raw in enumerate(_raw_lines(file), 1):
+        if line == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        try:
+            yield line, raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            bad = raw[error.start : error.start + 1].hex()
+            refuse(
+                line,
+                f"not UTF-8 (byte 0x{bad} at position {error.start}); convert it, as by: iconv -f GB18030 -t UTF-8",
+            )
+
+
+def _raw_lines(file: DataFile) -> Iterator[bytes]:
+    try:
+        with file.open() as stream:
+            yield from stream
+    except UNREADABLE as error:
+        raise InputError(f"{file.name}: cannot be read ({error})") from error
 
 
 def _json_rows(file: DataFile, refuse: Callable[[int, str], None]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -180,7 +204,7 @@ def _json_rows(file: DataFile, refuse: Callable[[int, str], None]) -> Iterator[t
             continue
         try:
             row = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # a ValueError alone: a number of more than 4300 digits
             hint = "; the file must hold one JSON object a line, not an array" if text.lstrip().startswith("[") else ""
             refuse(line, f"broken JSON: {error}{hint}")
             continue
@@ -193,12 +217,18 @@ def _json_rows(file: DataFile, refuse: Callable[[int, str], None]) -> Iterator[t
 def _csv_rows(
     file: DataFile, config: DatasetConfig, refuse: Callable[[int, str], None]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    lines = (text for _, text in _text_lines(file, refuse))
+    line = 0  # the reader's own line_num does not count the lines that were refused
+
+    def texts() -> Iterator[str]:
+        nonlocal line
+        for line, text in _text_lines(file, refuse):  # noqa: B007  it is read below
+            yield text
+
     # a quotation mark in a TSV file is text: LCQMC and its like do not quote
     if file.format is Format.tsv:
-        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        reader = csv.reader(texts(), delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
-        reader = csv.reader(lines, strict=True)
+        reader = csv.reader(texts(), strict=True)
     columns = config.columns
     while True:
         try:
@@ -206,7 +236,7 @@ def _csv_rows(
         except StopIteration:
             return
         except csv.Error as error:
-            refuse(reader.line_num, f"broken {file.format.value}: {error}")
+            refuse(line, f"broken {file.format.value}: {error}")
             return
         if not any(cells):
             continue
@@ -214,6 +244,6 @@ def _csv_rows(
             columns = cells
             continue
         if len(cells) != len(columns):
-            refuse(reader.line_num, f"{len(cells)} columns; {len(columns)} were expected ({', '.join(columns)})")
+            refuse(line, f"{len(cells)} columns; {len(columns)} were expected ({', '.join(columns)})")
             continue
-        yield reader.line_num, dict(zip(columns, cells, strict=True))
+        yield line, dict(zip(columns, cells, strict=True))

@@ -160,6 +160,7 @@ def load(config: DatasetConfig) -> Dataset:
         train, names = _open_stream(config, files["train"])
     else:
         rows = list(read_split(config, "train", files["train"]))
+        _refuse_empty(files["train"].name, len(rows))
         names = class_names(config, [row.label for row in rows])
         train = to_columns(files["train"].name, rows, index_of(names))
     others = {
@@ -167,10 +168,14 @@ def load(config: DatasetConfig) -> Dataset:
         for split, file in files.items()
         if split != "train"
     }
-    for part in (train, *others.values()):
-        if len(part) == 0:
-            raise InputError(f"{part.file}: holds no pairs")
+    for part in others.values():
+        _refuse_empty(part.file, len(part))
     return Dataset(config.name, names, train, **others)
+
+
+def _refuse_empty(file: str, pairs: int) -> None:
+    if pairs == 0:
+        raise InputError(f"{file}: holds no pairs")
 
 
 def index_of(names: tuple[str, ...]) -> dict[str, int]:
@@ -182,9 +187,11 @@ def _open_stream(config: DatasetConfig, file: DataFile) -> tuple[PairStream, tup
     """One pass that checks every line and counts, in constant memory; the epochs then read the file themselves."""
     counts: Counter[str] = Counter()
     for row in read_split(config, "train", file):
-        if config.labels is not None:
-            to_columns(file.name, [row], index_of(tuple(config.labels)))  # refuses a label outside the set
-        counts[str(row.label)] += 1
+        label = str(row.label)
+        if config.labels is not None and label not in counts:  # a label is looked at where it first occurs
+            to_columns(file.name, [row], index_of(tuple(config.labels)))  # refuses one outside the set
+        counts[label] += 1
+    _refuse_empty(file.name, counts.total())
     classes = class_names(config, counts)
     reads = lambda: read_split(config, "train", file)  # noqa: E731
     return PairStream(file.name, reads, index_of(classes), [counts[name] for name in classes]), classes

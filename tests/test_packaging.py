@@ -1,0 +1,49 @@
+"""The wheel carries the configs and the embedded data, and works from any directory."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The wheel, unpacked into a directory of its own."""
+    built, site = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("site")
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", built, ROOT], check=True)
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    return site
+
+
+def call(site, *arguments, cwd):
+    environment = {**os.environ, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"}
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_every_config_is_in_the_wheel(installed):
+    ours = {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
+    theirs = {path.relative_to(installed / "afqmc/conf") for path in (installed / "afqmc/conf").rglob("*.yaml")}
+    assert theirs == ours
+
+
+def test_it_composes_and_holds_its_data_away_from_the_checkout(installed, tmp_path):
+    where = call(installed, "-c", "import afqmc; print(afqmc.__file__)", cwd=tmp_path)
+    assert str(installed) in where.stdout
+    shown = call(installed, "-m", "afqmc.run", "experiment=quickstart", "--cfg", "job", cwd=tmp_path)
+    assert "lr: 0.0005" in shown.stdout, shown.stderr
+    written = call(installed, "-m", "afqmc.dataset.sample", "data", cwd=tmp_path)
+    assert written.returncode == 0, written.stderr
+    assert (tmp_path / "data/train.json").stat().st_size > 100_000
+
+
+def test_the_version_is_said_once(installed):
+    metadata = next(installed.glob("*.dist-info")) / "METADATA"
+    assert "Version: 0.1.0" in metadata.read_text(encoding="utf-8")
