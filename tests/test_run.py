@@ -19,6 +19,8 @@ from afqmc.dataset.sample import sample_files
 from afqmc.errors import InputError
 from afqmc.job import execute
 
+SIXTEEN = ("dataset.max_train_samples=16", "dataset.max_dev_samples=16")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -85,14 +87,12 @@ def test_accumulation_over_parts_equals_the_whole_batch(tmp_path):
 
 
 def test_sixteen_pairs_are_learnt_by_heart(tmp_path):
-    run = train(
-        tmp_path / "run", "debug=overfit", "dataset.max_train_samples=16", "batch_size=16", "epochs=60", "lr=2e-3"
-    )
+    run = train(tmp_path / "run", "debug=overfit", *SIXTEEN, "batch_size=16", "epochs=60", "lr=2e-3")
     assert summary(run)["best"]["dev/accuracy"] == 1.0
 
 
 def test_debug_overfit_measures_the_training_batch_itself(tmp_path):
-    job = prepared(tmp_path, "debug=overfit", "dataset.max_train_samples=16", "dataset.max_dev_samples=16")
+    job = prepared(tmp_path, "debug=overfit", *SIXTEEN)
     assert job.data.dev.sentence1 == job.data.train.sentence1
 
 
