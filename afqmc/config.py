@@ -71,8 +71,11 @@ def compose(overrides: list[str]) -> Config:
 
 
 def slug(overrides: list[str]) -> str:
-    """Overrides as a directory name: ``lr=1e-5 model=mini`` becomes ``lr-1e-5_model-mini``."""
-    names = (re.sub(r"[^\w.+-]+", "-", override, flags=re.ASCII).strip("-.+") for override in overrides)
+    """Overrides as a directory name, top-level keys first: ``model.pooling=max lr=1e-5`` is ``lr-1e-5_pooling-max``."""
+    pairs = [override.partition("=")[::2] for override in overrides]
+    pairs.sort(key=lambda pair: "." in pair[0])
+    short = (f"{key.rpartition('.')[2]}={value}" for key, value in pairs)
+    names = (re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-.+") for name in short)
     return "_".join(name for name in names if name)[:_SLUG_LENGTH].rstrip("-_.") or "default"
 
 

@@ -95,9 +95,9 @@ def test_two_numbers_are_the_knobs_whose_type_is_whole():
     ("overrides", "name"),
     [
         (["lr=1e-5", "model=mini"], "lr-1e-5_model-mini"),
-        (["dataset.path=/a b/数据"], "dataset.path-a-b"),
+        (["dataset.path=/a b/数据", "lr=1"], "lr-1_path-a-b"),
         ([], "default"),
-        (["x" * 200], "x" * 60),
+        (["lr=" + "1" * 200], "lr-" + "1" * 57),
     ],
 )
 def test_a_directory_name_holds_the_overrides_and_no_separator(overrides, name):
