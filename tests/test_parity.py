@@ -17,6 +17,7 @@ TUTORIAL = (
     "batch_size=4",
     f"trainer.max_steps={STEPS}",
     "dataset.max_train_samples=300",
+    "dataset.batching=random",
     "model.pooling=cls",
 )
 
