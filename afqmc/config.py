@@ -15,7 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from afqmc.dataset.config import DatasetConfig
+from afqmc.dataset.config import Batching, DatasetConfig
 from afqmc.errors import InputError, did_you_mean
 from afqmc.knobs import check_ranges, knob
 from afqmc.metrics import NAMES as METRICS
@@ -121,7 +121,20 @@ def check(config: Config) -> None:
             f"trainer.gradient_accumulation_steps={trainer.gradient_accumulation_steps}: must be <= batch_size="
             f"{config.batch_size}; batch_size is the whole batch of a step, and is worked through in that many parts"
         )
+    _check_batching(config.dataset)
     check_class_weights(trainer.class_weights, len(config.dataset.labels) if config.dataset.labels else None)
+
+
+def _check_batching(dataset: DatasetConfig) -> None:
+    if dataset.batching is not Batching.tokens:
+        return
+    if dataset.streaming:
+        raise InputError("dataset.batching=tokens: not with dataset.streaming=true; legal there: random, bucketed")
+    if dataset.batch_tokens < dataset.max_length:
+        raise InputError(
+            f"dataset.batch_tokens={dataset.batch_tokens}: must be >= dataset.max_length={dataset.max_length}, "
+            "or the longest pair fits no batch"
+        )
 
 
 def save(config: Config, path: Path) -> None:

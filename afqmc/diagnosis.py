@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import file_exists
 from transformers import PreTrainedTokenizerBase
 
-from afqmc.batching import Encoder
+from afqmc.batching.tokens import Encoder
 from afqmc.config import Config
 from afqmc.dataset.checks import Facts, examine, worries
 from afqmc.dataset.splits import Dataset, Pairs, class_names, index_of, locate, read_split, to_columns

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from afqmc.batching import Encoded, Encoder, eval_batches
+from afqmc.batching.batches import eval_batches
+from afqmc.batching.tokens import Encoded, Encoder
 from afqmc.dataset.splits import Pairs
 from afqmc.metrics import classification_metrics, probabilities_of
 

@@ -18,11 +18,13 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from afqmc import config as schema
-from afqmc.batching import Encoded, Encoder, TrainBatches
+from afqmc.batching.batches import TrainBatches
+from afqmc.batching.tokens import Encoded, Encoder
 from afqmc.checkpoint import restore, save_weights
 from afqmc.config import Config
 from afqmc.console import CountBar, TrainingBar, clock, print_table
 from afqmc.dataset.checks import examine, in_short
+from afqmc.dataset.download import cache_dir
 from afqmc.dataset.splits import Dataset, Pairs, load
 from afqmc.errors import InputError
 from afqmc.evaluation import Evaluation, evaluate, prediction_rows
@@ -113,7 +115,7 @@ class Job:
         self.tokenizer = build_tokenizer(config.model, lambda: sentences(self.data))
         self.model = build_model(config.model, self.tokenizer, self.data.labels, config.dataset.max_length)
         log.info("model: %s, %.1f M parameters", model_name(config), count_parameters(self.model) / 1e6)
-        self.encoder = Encoder(self.tokenizer, config.dataset.max_length)
+        self.encoder = Encoder(self.tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
         self.tracker = build_tracker(config.tracker, schema.to_container(config), self.run_dir.path)
 
     def train(self) -> None:
@@ -124,7 +126,7 @@ class Job:
         optimizer = build_optimizer(config.optimizer, self.model, config.lr)
         scheduler = build_scheduler(config.scheduler, optimizer, durations.total, config.lr)
         self.model, optimizer = self.accelerator.prepare(self.model, optimizer)
-        self.dev = self.encoder.encode(self.data.dev)
+        self.dev = self.encoder.encode_once(self.data.dev)
         events = fit(
             self.model, batches, lambda model: self.score(model, self.dev, "dev"), optimizer, scheduler,
             self.accelerator, trainer, durations, self.loss(),
@@ -213,7 +215,7 @@ class Job:
         self.predict("dev", self.data.dev, again)
         test: dict[str, float] = {}
         if self.data.test is not None:
-            evaluation = self.score(self.model, self.encoder.encode(self.data.test), "test")
+            evaluation = self.score(self.model, self.encoder.encode_once(self.data.test), "test")
             self.predict("test", self.data.test, evaluation)
             test = named("test", evaluation)
         self.tracker.report(self.charts(again))

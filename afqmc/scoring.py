@@ -9,7 +9,7 @@ from typing import Optional
 from torch import nn
 
 from afqmc import config as schema
-from afqmc.batching import Encoder
+from afqmc.batching.tokens import Encoder
 from afqmc.checkpoint import load_weights
 from afqmc.config import Config
 from afqmc.console import CountBar

@@ -1,12 +1,14 @@
 """Batching: what the model sees is what the tokenizer says, and every pair is seen once an epoch."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from afqmc.batching import Encoder, TrainBatches, eval_batches
+from afqmc.batching.batches import TrainBatches, collate, eval_batches
+from afqmc.batching.tokens import Encoder
 from afqmc.dataset.config import Batching, DatasetConfig
 from afqmc.dataset.files import Pair
 from afqmc.dataset.splits import PairStream
@@ -38,7 +40,7 @@ def test_a_batch_is_what_the_tokenizer_pads_itself(pairs, tiny_tokenizer, max_le
     rng = np.random.default_rng(0)
     for size in (1, 3, 8, 50):
         rows = rng.choice(50, size, replace=False)
-        batch = encoder.collate(encoded, rows)
+        batch = collate(encoded, rows, encoder)
         expected = tiny_tokenizer(
             [pairs.sentence1[row] for row in rows],
             [pairs.sentence2[row] for row in rows],
@@ -56,7 +58,7 @@ def test_a_batch_is_what_the_tokenizer_pads_itself(pairs, tiny_tokenizer, max_le
 
 def test_pairs_are_encoded_alike_in_one_go_and_in_chunks(pairs, encoder, monkeypatch):
     whole = encoder.encode(pairs)
-    monkeypatch.setattr("afqmc.batching._CHUNK", 7)
+    monkeypatch.setattr("afqmc.batching.tokens._CHUNK", 7)
     parts = encoder.encode(pairs)
     assert len(parts) == 50
     for name in ("tokens", "segments", "offsets", "labels"):
@@ -66,19 +68,19 @@ def test_pairs_are_encoded_alike_in_one_go_and_in_chunks(pairs, encoder, monkeyp
 def test_a_tokenizer_without_segments_gives_none(pairs, tiny_tokenizer, monkeypatch):
     monkeypatch.setattr(tiny_tokenizer, "model_input_names", ["input_ids", "attention_mask"])
     encoder = Encoder(tiny_tokenizer, MAX_LENGTH)
-    batch = encoder.collate(encoder.encode(pairs), np.arange(4))
+    batch = collate(encoder.encode(pairs), np.arange(4), encoder)
     assert set(batch.inputs) == {"input_ids", "attention_mask"}
 
 
 def test_unlabelled_pairs_make_unlabelled_batches(pairs, encoder):
-    batch = encoder.collate(encoder.encode(replace(pairs, labels=None)), np.arange(4))
+    batch = collate(encoder.encode(replace(pairs, labels=None)), np.arange(4), encoder)
     assert batch.labels is None
     assert [part.labels for part in batch.split(2)] == [None, None]
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 50, 64])
 def test_every_pair_is_in_an_epoch_exactly_once(pairs, encoder, batch_size):
-    batches = TrainBatches(pairs, encoder, batch_size, 1, DatasetConfig(shuffle_buffer=10))
+    batches = TrainBatches(pairs, encoder, batch_size, 1, DatasetConfig(shuffle_buffer=10, batching=Batching.random))
     found = list(batches.epoch(0))
     assert sorted(ids(found)) == list(range(50))
     assert len(found) == len(batches)
@@ -87,7 +89,11 @@ def test_every_pair_is_in_an_epoch_exactly_once(pairs, encoder, batch_size):
 
 def test_the_order_depends_on_seed_and_epoch_alone(pairs, encoder):
     def order(seed, epoch, batch_size=8):
-        return ids(TrainBatches(pairs, encoder, batch_size, seed, DatasetConfig(shuffle_buffer=10)).epoch(epoch))
+        return ids(
+            TrainBatches(
+                pairs, encoder, batch_size, seed, DatasetConfig(shuffle_buffer=10, batching=Batching.random)
+            ).epoch(epoch)
+        )
 
     torch.manual_seed(0)
     first = order(1, 0)
@@ -100,7 +106,7 @@ def test_the_order_depends_on_seed_and_epoch_alone(pairs, encoder):
 
 @pytest.mark.parametrize("buffer", [1, 20, 10_000])
 def test_a_streamed_epoch_has_every_pair_once_and_an_order_of_its_own(stream, encoder, buffer):
-    batches = TrainBatches(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=buffer))
+    batches = TrainBatches(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=buffer, batching=Batching.random))
     epochs = [list(batches.epoch(number)) for number in (0, 0, 1)]
     for found in epochs:
         assert sorted(ids(found)) == list(range(50))
@@ -110,7 +116,9 @@ def test_a_streamed_epoch_has_every_pair_once_and_an_order_of_its_own(stream, en
 
 
 def test_a_stream_is_shuffled_within_its_buffer_only(stream, encoder):
-    found = ids(TrainBatches(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=20)).epoch(0))
+    found = ids(
+        TrainBatches(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=20, batching=Batching.random)).epoch(0)
+    )
     for start in range(0, 50, 16):  # whole batches
         assert sorted(found[start : start + 16]) == list(range(start, min(start + 16, 50)))
     assert found != sorted(found)
@@ -118,8 +126,10 @@ def test_a_stream_is_shuffled_within_its_buffer_only(stream, encoder):
 
 def test_a_streamed_pair_keeps_its_own_tokens_and_label(stream, pairs, encoder):
     encoded = encoder.encode(pairs)
-    for batch in TrainBatches(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=20)).epoch(3):
-        expected = encoder.collate(encoded, np.array(batch.ids))
+    for batch in TrainBatches(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=20, batching=Batching.random)).epoch(
+        3
+    ):
+        expected = collate(encoded, np.array(batch.ids), encoder)
         assert torch.equal(batch.inputs["input_ids"], expected.inputs["input_ids"])
         assert torch.equal(batch.labels, expected.labels)
 
@@ -160,7 +170,7 @@ def test_evaluation_covers_every_row_once_longest_first(pairs, encoder, batch_si
 
 @pytest.mark.parametrize(("parts", "sizes"), [(1, [10]), (2, [5, 5]), (3, [4, 3, 3]), (10, [1] * 10), (64, [1] * 10)])
 def test_a_batch_splits_into_nearly_equal_parts_in_order(pairs, encoder, parts, sizes):
-    batch = encoder.collate(encoder.encode(pairs), np.arange(20, 30))
+    batch = collate(encoder.encode(pairs), np.arange(20, 30), encoder)
     found = batch.split(parts)
     assert [len(part) for part in found] == sizes
     assert ids(found) == batch.ids
@@ -170,6 +180,34 @@ def test_a_batch_splits_into_nearly_equal_parts_in_order(pairs, encoder, parts, 
 
 
 def test_a_batch_moves_to_a_device_whole(pairs, encoder):
-    batch = encoder.collate(encoder.encode(pairs), np.arange(3)).to(torch.device("meta"))
+    batch = collate(encoder.encode(pairs), np.arange(3), encoder).to(torch.device("meta"))
     assert {tensor.device.type for tensor in (*batch.inputs.values(), batch.labels)} == {"meta"}
     assert batch.ids == [0, 1, 2]
+
+
+TOKENS = DatasetConfig(batching=Batching.tokens, batch_tokens=100)
+
+
+def test_batches_of_a_token_budget_hold_every_pair_once_and_keep_to_it(pairs, encoder):
+    batches = TrainBatches(pairs, encoder, 8, 1, TOKENS)
+    for number in range(3):
+        found = list(batches.epoch(number))
+        assert sorted(ids(found)) == list(range(50))
+        assert all(batch.places <= 100 for batch in found)
+        assert len(found) == len(batches)
+    assert ids(batches.epoch(0)) != ids(batches.epoch(1))
+
+
+def test_a_batch_ends_only_where_the_next_pair_would_break_the_budget(pairs, encoder):
+    batches = TrainBatches(pairs, encoder, 8, 1, TOKENS).epoch(0)
+    found = sorted(batches, key=lambda batch: (batch.places // len(batch), -len(batch)))
+    for batch, following in itertools.pairwise(found):
+        shortest = int(following.inputs["attention_mask"].sum(dim=1).min())
+        assert (len(batch) + 1) * shortest > 100
+
+
+@pytest.mark.parametrize("batching", list(Batching))
+def test_a_batch_knows_its_tokens_from_its_padding(pairs, encoder, batching):
+    for batch in TrainBatches(pairs, encoder, 8, 1, replace(TOKENS, batching=batching)).epoch(0):
+        assert batch.tokens == batch.inputs["attention_mask"].sum() <= batch.places
+        assert sum(part.tokens for part in batch.split(3)) == batch.tokens

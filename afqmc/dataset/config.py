@@ -32,6 +32,7 @@ class Batching(Enum):
 
     random = "random"  # any: the tutorial's way
     bucketed = "bucketed"  # pairs of similar length: less padding, the batches themselves in random order
+    tokens = "tokens"  # bucketed, and as many pairs as batch_tokens allows: short pairs in large batches
 
 
 @dataclass
@@ -55,12 +56,13 @@ class DatasetConfig:
     max_train_samples: Optional[int] = knob(None, "pairs: only the first so many", ge=1)
     max_dev_samples: Optional[int] = knob(None, "pairs: only the first so many", ge=1)
     max_test_samples: Optional[int] = knob(None, "pairs: only the first so many", ge=1)
-    batching: Batching = knob(Batching.random, "random or bucketed")
+    batching: Batching = knob(Batching.bucketed, "random, bucketed, or tokens (batch_tokens instead of batch_size)")
+    batch_tokens: int = knob(2048, "places of a batch at most, padding included, with batching=tokens", ge=8)
     streaming: bool = knob(False, "read the training file anew each epoch instead of holding it in memory")
     shuffle_buffer: int = knob(10_000, "pairs held for shuffling when streaming", ge=1)
     url: Optional[str] = knob(None, "address of the zip to download; change it for a mirror")
     checksums: dict[str, str] = knob({}, "sha256 of each file inside a downloaded zip")
-    cache_dir: Optional[str] = knob(None, "downloads go here; default $AFQMC_CACHE, then ~/.cache/afqmc")
+    cache_dir: Optional[str] = knob(None, "downloads and tokenised splits; default $AFQMC_CACHE, then ~/.cache/afqmc")
 
     def file_of(self, split: str) -> Optional[str]:
         """The file of ``train``, ``dev`` or ``test``."""

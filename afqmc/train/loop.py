@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from afqmc.batching import Batch, TrainBatches
+from afqmc.batching.batches import Batch, TrainBatches
 from afqmc.evaluation import Evaluation
 from afqmc.train.config import TrainerConfig
 

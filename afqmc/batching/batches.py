@@ -1,0 +1,145 @@
+"""Batches as slices of flat arrays: which rows share one, in which order they come, and how they are padded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from afqmc.batching.tokens import Encoded, Encoder
+from afqmc.dataset.config import Batching, DatasetConfig
+from afqmc.dataset.splits import Pairs, PairStream
+
+_POOL = 100  # batches sorted by length together
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded inputs (B, T) for the encoder, labels (B,) where known, the ids of the rows, and their tokens in all."""
+
+    inputs: dict[str, Tensor]
+    labels: Tensor | None
+    ids: list[int | str]
+    tokens: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def places(self) -> int:
+        """B x T: tokens and padding."""
+        return self.inputs["input_ids"].numel()
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
+        moved = {k: v.to(device, non_blocking=True) for k, v in self.inputs.items()}
+        return Batch(moved, labels, self.ids, self.tokens)
+
+    def split(self, parts: int) -> list[Batch]:
+        """At most ``parts`` smaller batches of nearly equal size, in order."""
+        if parts == 1:
+            return [self]
+        cuts = np.array_split(np.arange(len(self)), min(parts, len(self)))
+        return [self._rows(slice(int(cut[0]), int(cut[-1]) + 1)) for cut in cuts]
+
+    def _rows(self, rows: slice) -> Batch:
+        labels = None if self.labels is None else self.labels[rows]
+        inputs = {k: v[rows] for k, v in self.inputs.items()}
+        return Batch(inputs, labels, self.ids[rows], int(inputs["attention_mask"].sum()))
+
+
+def collate(encoded: Encoded, rows: np.ndarray, encoder: Encoder) -> Batch:
+    """The given rows, padded on the right to the longest of them."""
+    starts, lengths = encoded.offsets[rows], encoded.offsets[rows + 1] - encoded.offsets[rows]
+    mask = np.arange(lengths.max()) < lengths[:, None]  # (B, T)
+    where = (starts[:, None] + np.arange(lengths.max()))[mask]
+    tokens = np.full(mask.shape, encoder.pad_id, np.int64)
+    tokens[mask] = encoded.tokens[where]
+    inputs = {"input_ids": torch.from_numpy(tokens), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
+    if encoder.with_segments:
+        segments = np.zeros(mask.shape, np.int64)
+        segments[mask] = encoded.segments[where]
+        inputs["token_type_ids"] = torch.from_numpy(segments)
+    labels = None if encoded.labels is None else torch.from_numpy(encoded.labels[rows])
+    return Batch(inputs, labels, [encoded.ids[row] for row in rows], len(where))
+
+
+def in_order(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """An order of rows, cut."""
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def by_length(order: np.ndarray, lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Batches of rows of similar length, in random order.
+
+    Pools of ``_POOL`` batches are sorted by length and cut, then all batches are shuffled, so that a batch meets
+    other rows in each epoch.
+    """
+    batches = []
+    for pool in in_order(order, _POOL * batch_size):
+        batches += in_order(pool[np.argsort(lengths[pool], kind="stable")], batch_size)
+    return [batches[number] for number in rng.permutation(len(batches))]
+
+
+def by_tokens(order: np.ndarray, lengths: np.ndarray, budget: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Batches of rows of similar length with at most ``budget`` places, padding included, in random order.
+
+    All rows are sorted by length, those of equal length in the given order: where a batch ends then depends on the
+    lengths alone, and every epoch has as many batches.
+    """
+    rows = order[np.argsort(lengths[order], kind="stable")]
+    ascending = lengths[rows]
+    batches, start = [], 0
+    for end in range(1, len(rows) + 1):
+        if end == len(rows) or ascending[end] * (end + 1 - start) > budget:
+            batches.append(rows[start:end])
+            start = end
+    return [batches[number] for number in rng.permutation(len(batches))]
+
+
+class TrainBatches:
+    """The batches of each epoch: every pair once, in an order that depends on seed and epoch alone."""
+
+    def __init__(
+        self, data: Pairs | PairStream, encoder: Encoder, batch_size: int, seed: int, config: DatasetConfig
+    ) -> None:
+        self.data, self.encoder, self.batch_size, self.seed, self.config = data, encoder, batch_size, seed, config
+        self.window = max(config.shuffle_buffer // batch_size, 1) * batch_size  # of a stream, in whole batches
+        self._encoded = encoder.encode_once(data) if isinstance(data, Pairs) else None
+
+    def __len__(self) -> int:
+        if self.config.batching is Batching.tokens:
+            assert self._encoded is not None
+            return len(self._cut(self._encoded, np.random.default_rng(0)))
+        return -(-len(self.data) // self.batch_size)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of epoch ``number``, counted from 0; a stream is shuffled a window at a time."""
+        if self._encoded is not None:
+            yield from self._batches(self._encoded, (self.seed, number))
+            return
+        assert isinstance(self.data, PairStream)
+        for part, chunk in enumerate(self.data.chunks(self.window)):
+            yield from self._batches(self.encoder.encode(chunk), (self.seed, number, part))
+
+    def _batches(self, encoded: Encoded, key: tuple[int, ...]) -> Iterator[Batch]:
+        for rows in self._cut(encoded, np.random.default_rng(key)):
+            yield collate(encoded, rows, self.encoder)
+
+    def _cut(self, encoded: Encoded, rng: np.random.Generator) -> list[np.ndarray]:
+        order = rng.permutation(len(encoded))
+        if self.config.batching is Batching.bucketed:
+            return by_length(order, encoded.lengths, self.batch_size, rng)
+        if self.config.batching is Batching.tokens:
+            return by_tokens(order, encoded.lengths, self.config.batch_tokens, rng)
+        return in_order(order, self.batch_size)
+
+
+def eval_batches(encoded: Encoded, encoder: Encoder, batch_size: int) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Batches of rows of similar length, longest first, each with the row numbers it holds."""
+    for rows in in_order(np.argsort(-encoded.lengths, kind="stable"), batch_size):
+        yield rows, collate(encoded, rows, encoder)
