@@ -1,0 +1,85 @@
+"""Ours, as the command line gives it by default: only paths and sizes are set."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.clock import Clock
+from benchmarks.work import Work
+
+
+def overrides(work: Work, run_dir: Path, log_steps: int) -> list[str]:
+    """What a person would type, and one evaluation alone: after the last step."""
+    steps = [] if work.max_steps is None else [f"trainer.max_steps={work.max_steps}"]
+    return [
+        f"dataset.path={work.data}",
+        f"dataset.max_train_samples={work.pairs}",
+        "dataset.max_dev_samples=64",
+        "dataset.max_test_samples=64",
+        f"model.name_or_path={work.model}",
+        f"batch_size={work.batch_size}",
+        f"epochs={work.epochs}",
+        "tracker=none",
+        f"trainer.eval_steps={work.steps}",
+        f"trainer.log_steps={log_steps}",
+        f"hydra.run.dir={run_dir}",
+        *steps,
+    ]
+
+
+def command(arguments: list[str]) -> None:
+    """``python -m afqmc.run ARGUMENTS`` in this process, whatever it sets at its start included."""
+    sys.argv = ["afqmc.run", *arguments]
+    try:
+        runpy.run_module("afqmc.run", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if end.code:
+            raise RuntimeError(f"afqmc.run ended with {end.code}") from end
+
+
+def train(work: Work, clock: Clock) -> float:
+    """A whole run, its rows of training figures timed as they are written; returns the last row's loss.
+
+    A row an epoch is written, or one after the first step where that alone is wanted.
+    """
+    from afqmc.rundir import RunDir
+
+    run_dir = work.scratch / "run"
+    append = RunDir.append_metrics
+
+    def timed(self: RunDir, row: dict[str, Any]) -> None:
+        append(self, row)
+        if "train/loss" in row:
+            clock.reach(row["step"])
+
+    RunDir.append_metrics = timed  # type: ignore[method-assign]
+    try:
+        command(overrides(work, run_dir, min(work.steps, work.steps_per_epoch)))
+    finally:
+        RunDir.append_metrics = append  # type: ignore[method-assign]
+    assert (run_dir / "summary.json").exists(), "the run is not complete"
+    rows = map(json.loads, (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return [row["train/loss"] for row in rows if "train/loss" in row][-1]
+
+
+def evaluate(work: Work, clock: Clock) -> float:
+    """What ``afqmc.evaluate RUN_DIR --data FILE`` does, on the run directory of a single step."""
+    run_dir = work.scratch / "run"
+    one_step = Work(**{**vars(work), "pairs": 32, "batch_size": 32, "epochs": 1, "max_steps": None})
+    command(overrides(one_step, run_dir, 1))
+    from afqmc.scoring import TrainedRun
+
+    trained = TrainedRun.open(run_dir)
+    files = {"warm-up": (work.eval_pairs, 2 * work.eval_pairs), "dev": (0, work.eval_pairs)}
+    lines = (work.data / "dev.json").read_text(encoding="utf-8").splitlines(keepends=True)
+    for name, rows in files.items():
+        (work.scratch / f"{name}.jsonl").write_text("".join(lines[slice(*rows)]), encoding="utf-8")
+    trained.score(trained.read(work.scratch / "warm-up.jsonl", labelled=True))
+    clock.start()
+    found = trained.score(trained.read(work.scratch / "dev.jsonl", labelled=True))
+    clock.stop()
+    return found.metrics["accuracy"]
