@@ -1,5 +1,5 @@
 # What is run often; each target is one command.
-.PHONY: format lint types test test-slow wheel
+.PHONY: format lint types test test-slow wheel bench
 
 format:
 	ruff format .
@@ -20,3 +20,6 @@ test-slow: # the full-size parity proof: a few minutes
 
 wheel:
 	python -m build --wheel
+
+bench: # most of an hour on 2 cores; AFQMC_DATA and MODEL_DIR name directories; needs pip install -e '.[bench]'
+	python -m benchmarks.speed --model-dir $(MODEL_DIR)

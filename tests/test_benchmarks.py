@@ -1,0 +1,141 @@
+"""The benchmarks measure what they say: the floor's arithmetic, equal work, a report that follows from its raw file."""
+
+import json
+import random
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig, BertForSequenceClassification, BertModel
+
+from benchmarks import report
+from benchmarks.clock import Clock
+from benchmarks.contestants import CONTESTANTS, tutorial
+from benchmarks.floor import Floor, training_flop
+from benchmarks.plan import Plan
+from benchmarks.processes import Bench
+from benchmarks.speed import without_paths
+from benchmarks.work import Work
+
+SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
+
+
+def test_the_floors_arithmetic_is_what_torch_counts_in_a_step():
+    config = BertConfig(vocab_size=50, attn_implementation="eager", **SMALL)
+    model = BertModel(config, add_pooling_layer=False)
+    counted = 0
+    for length in (7, 13):
+        with FlopCounterMode(display=False) as counter:
+            model(input_ids=torch.randint(50, (1, length))).last_hidden_state.sum().backward()
+        counted += counter.get_total_flops()
+    assert training_flop(config, [7, 13]) == counted
+
+
+def test_bert_base_costs_514_mflop_a_token():
+    assert training_flop(BertConfig(), [30]) / 30 == pytest.approx(513e6, rel=0.005)
+
+
+def test_the_share_of_the_floor_is_the_share_of_its_rate():
+    floor = Floor(pairs=1000, tokens_per_pair=30.0, flop_per_token=1e9, gflops_fp32=100.0, gflops_bf16=300.0)
+    assert floor.pairs_per_second == pytest.approx(10.0)
+    assert floor.seconds(3) == pytest.approx(300.0)
+    assert floor.share(4.0) == pytest.approx(0.4)
+
+
+@pytest.fixture
+def bench(pairs, tiny_tokenizer, tmp_path):
+    """A bench of 50 pairs and a tiny model."""
+    data, scratch = tmp_path / "data", tmp_path / "scratch"
+    data.mkdir()
+    columns = zip(pairs.ids, pairs.sentence1, pairs.sentence2, map(str, pairs.labels), strict=True)
+    lines = [dict(zip(("id", "sentence1", "sentence2", "label"), row, strict=True)) for row in columns]
+    for split in ("train", "dev", "test"):
+        (data / f"{split}.json").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    bench = Bench(data, scratch, scratch)
+    torch.manual_seed(1)
+    config = BertConfig(vocab_size=len(tiny_tokenizer), pad_token_id=tiny_tokenizer.pad_token_id, **SMALL)
+    BertForSequenceClassification(config).save_pretrained(scratch / "weights-small")
+    tiny_tokenizer.save_pretrained(scratch / "weights-small")
+    return bench
+
+
+def test_the_tutorials_loop_and_ours_do_the_same_work(bench, tmp_path):
+    sizes = Plan(["train"], ["small"], [8], ["afqmc"], 1, pairs=32).train_sizes("small", 8)
+    ours = bench.measure(next(Plan(["train"], ["small"], [8], ["afqmc"], 1, pairs=32).measurements()))
+    assert "error" not in ours, ours
+    work = Work(bench.data, bench.weights("small"), epochs=2, max_steps=None, eval_pairs=16, scratch=tmp_path, **sizes)
+    clock = Clock(work.steps_per_epoch, work.steps, spawned=0.0)
+    loss = tutorial.train(work, clock)
+    assert clock.step == work.steps == 8
+    assert ours["pairs"] == work.pairs == 32  # the second pass
+    assert all(0.3 < value < 1.5 for value in (loss, ours["loss"]))
+    assert clock.seconds > 0
+    assert ours["pairs_per_second"] == pytest.approx(32 / ours["seconds"])
+
+
+def test_the_clock_runs_from_the_last_warm_up_step_to_the_last_of_all(monkeypatch):
+    times = iter([10.0, 12.0, 15.0, 21.0])
+    monkeypatch.setattr("benchmarks.clock.time.monotonic", lambda: next(times))
+    clock = Clock(warm_up=2, last=4, spawned=7.0)
+    for step in (1, 2, 3, 4):
+        clock.reach(step)
+    assert clock.first_step_seconds == 3.0
+    assert clock.seconds == 9.0
+
+
+def test_every_contestant_is_measured_each_round_and_another_goes_first():
+    names = list(CONTESTANTS)
+    plan = Plan(["train", "eval"], ["base"], [4, 32], names, rounds=3)
+    rows = [measurement for measurement in plan.measurements() if measurement.kind == "train"]
+    assert len(rows) == 2 * 3 * len(names)
+    turns = [[row.contestant for row in rows[start : start + len(names)]] for start in range(0, len(rows), len(names))]
+    assert all(sorted(turn) == sorted(names) for turn in turns)
+    assert [turn[0] for turn in turns[:3]] == names[:3]
+    assert all(row.sizes["pairs"] % row.sizes["batch_size"] == 0 for row in rows)
+
+
+def raw_rows():
+    machine = {
+        "kind": "machine", "date": "2026-11-24", "command": "python -m benchmarks.speed", "cpu": "A CPU", "cores": 2,
+        "flags": ["amx_bf16"], "gpu": None, "memory_gib": 24.0, "load": 0.0, "system": "Linux", "python": "3.11",
+        "packages": {"torch": "2.13"}, "environment": {}, "commit": "abc",
+    }  # fmt: skip
+    rng = random.Random(3)
+    floor = {"pairs": 100, "tokens_per_pair": 30.0, "flop_per_token": 5e8, "gflops_fp32": 100.0, "gflops_bf16": 750.0}
+    rows = [machine, {"kind": "floor", "model": "base", "contestant": "", "round": 0, **floor}]
+    for kind, size in (("train", {"batch_size": 4}), ("train", {"batch_size": 32}), ("eval", {})):
+        for number in range(3):
+            drift = rng.uniform(0.5, 1)  # the machine's, which ratios within a round do not see
+            for name, factor in (("tutorial", 1.0), ("hf-trainer", 3.0), ("afqmc", 6.0)):
+                rows.append({"kind": kind, "model": "base", "contestant": name, "round": number, **size,
+                             "pairs_per_second": 5 * factor * drift, "peak_mib": 900.0})  # fmt: skip
+    rows.append(
+        {"kind": "start", "model": "small", "contestant": "lightning", "round": 0, "error": "No module\nlightning"}
+    )
+    return rows
+
+
+def test_the_report_follows_from_the_raw_file(tmp_path):
+    pytest.importorskip("matplotlib", reason="the plot needs matplotlib: pip install -e '.[bench]'")
+    raw = tmp_path / "raw.jsonl"
+    raw.write_text("".join(json.dumps(row) + "\n" for row in raw_rows()), encoding="utf-8")
+    written = report.write(raw)
+    assert written.read_text(encoding="utf-8").startswith("# Speed, 2026-11-24")
+    assert (tmp_path / "raw.png").stat().st_size > 10_000
+
+
+def test_ratios_are_taken_within_a_round_and_what_failed_is_told():
+    rows = raw_rows()
+    (found,) = [lines for key, lines in report.tables(rows).items() if key == ("train", "base", 32)]
+    ratios = {line.name: line.ratio for line in found}
+    assert ratios["afqmc"].low == pytest.approx(6) == ratios["afqmc"].high
+    assert ratios["hf-trainer"].median == pytest.approx(3)
+    text = "\n".join(report.sections(rows))
+    assert "| **6.00** | 6.00 .. 6.00 |" in text
+    assert "share of the floor" in text
+    assert "lightning: `lightning`" in text
+
+
+def test_a_reported_command_names_no_directories_of_this_machine():
+    told = without_paths(["--data", "/home/x", "--model-dir=/home/y", "--rounds", "2"])
+    assert told == ["--data", "DIR", "--model-dir=DIR", "--rounds", "2"]
