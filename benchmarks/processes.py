@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -118,17 +119,23 @@ def start(command: list[str], directory: Path, env: dict[str, str]) -> tuple[sub
 
 def finished(started: list[tuple[subprocess.Popen[bytes], Path]]) -> str | None:
     """Wait for all of them; the end of what the first failed one said, None when all is well."""
-    deadline = time.monotonic() + TIME_LIMIT
-    try:
-        for process, log in started:
-            if process.wait(timeout=deadline - time.monotonic()):
-                said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-                return "\n".join(said[-8:]) or f"exit code {process.returncode}"
-    except subprocess.TimeoutExpired:
-        return f"not done after {TIME_LIMIT:g} s"
-    finally:
+
+    def kill() -> None:
         for process, _ in started:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+
+    # not wait(timeout=...): that looks only every 50 ms, and --help takes a few hundred
+    watchdog = threading.Timer(TIME_LIMIT, kill)
+    watchdog.start()
+    try:
+        for process, log in started:
+            if process.wait() == -signal.SIGKILL:
+                return f"killed: after {TIME_LIMIT:g} s, or for want of memory"
+            if process.returncode:
+                said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                return "\n".join(said[-8:]) or f"exit code {process.returncode}"
+    finally:
+        watchdog.cancel()
+        kill()
     return None
