@@ -27,7 +27,8 @@ _ABOUT = {
     "hf-trainer": "group_by_length (50 batches sorted together, as on the whole data), bf16, fused AdamW, no logging",
     "lightning": "bf16-mixed, fused AdamW, random batches, no bar, no logger",
     "cross-encoder": "CrossEncoderTrainer: bf16, fused AdamW, random batches; predict: sorted, weights in bf16",
-    "afqmc": "`python -m afqmc.run` with its defaults; `afqmc.evaluate`'s scoring",
+    "afqmc": "`python -m afqmc.run` with its defaults; evaluation as `afqmc.evaluate` does it, in the process that "
+    "made the run directory by a step of training, which its peak memory counts too",
 }
 
 Row = dict[str, Any]
@@ -79,8 +80,10 @@ def lines(rows: list[Row]) -> list[Line]:
 
 
 def tables(rows: list[Row]) -> dict[tuple[str, str, int | None], list[Line]]:
-    """The lines of each table of training and evaluation, by (kind, model, batch size)."""
-    keys = dict.fromkeys(key(row) for row in rows if row["kind"] in ("train", "eval"))
+    """The lines of each table of training and evaluation, by (kind, model, batch size); a model's tables together."""
+    keys = list(dict.fromkeys(key(row) for row in rows if row["kind"] in ("train", "eval")))
+    models = [model for _, model, _ in keys]
+    keys.sort(key=lambda wanted: models.index(wanted[1]))
     return {wanted: lines([row for row in rows if key(row) == wanted]) for wanted in keys}
 
 
