@@ -25,8 +25,9 @@ from afqmc.model.classifier import encoder_class, encoder_options
 from afqmc.model.hub import hub_is_reachable
 from afqmc.model.load import WEIGHT_FILES, build_tokenizer, check_plugged_in
 from afqmc.optim import check_plugged_in as check_optimizer
+from afqmc.process import usable_cores
 from afqmc.tracker import Service, resolve_mode
-from afqmc.train.hardware import choose, cpu_name, usable_cores
+from afqmc.train.hardware import choose, cpu_name
 
 _SHOWN = 8  # odd rows named, at most
 _GIB = 2**30

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from afqmc.cli import DONE, exit_code
+from afqmc.process import settle
 
 
 def main() -> int:
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("--trust", action="store_true", help="run the model code that the run directory names")
     arguments = parser.parse_args()
 
+    settle()
     from afqmc.console import print_table
     from afqmc.scoring import TrainedRun
     from afqmc.tracker import finite

@@ -29,6 +29,7 @@ from afqmc.dataset.splits import Dataset, Pairs, load
 from afqmc.errors import InputError
 from afqmc.evaluation import Evaluation, evaluate, prediction_rows
 from afqmc.metrics import collapsed_class, probabilities_of
+from afqmc.model.cpu import quicken
 from afqmc.model.load import build_model, build_tokenizer, check_plugged_in
 from afqmc.optim import build_optimizer, build_scheduler
 from afqmc.optim import check_plugged_in as check_optimizer
@@ -36,7 +37,8 @@ from afqmc.rundir import RunDir, Status
 from afqmc.tracker import NullTracker, Report, Tracker, build_tracker, finite
 from afqmc.train.config import check_class_weights
 from afqmc.train.hardware import build_accelerator, choose, describe
-from afqmc.train.loop import Durations, Evaluated, Loss, Stepped, Stopped, balanced_weights, fit
+from afqmc.train.loop import Durations, Evaluated, Stepped, Stopped, fit
+from afqmc.train.step import Loss, Step, balanced_weights
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,23 @@ class _Best:
     evaluation: Evaluation
 
 
+@dataclass
+class _Trained:
+    """What the steps so far have worked through."""
+
+    pairs: int = 0
+    tokens: int = 0
+    places: int = 0  # tokens and padding
+    seconds: float = 0.0
+
+    def add(self, event: Stepped) -> None:
+        """Count a step."""
+        self.pairs += len(event.batch)
+        self.tokens += event.batch.tokens
+        self.places += event.batch.places
+        self.seconds += event.seconds
+
+
 class Job:
     """The parts of one run, in the order in which they come to be."""
 
@@ -90,7 +109,7 @@ class Job:
         self.tracker: Tracker = NullTracker()
         self.step = 0
         self.best: _Best | None = None
-        self.pairs_trained, self.seconds_trained = 0, 0.0
+        self.trained = _Trained()
 
     def run(self) -> dict[str, Any]:
         """The whole story."""
@@ -114,6 +133,8 @@ class Job:
             log.info(line)
         self.tokenizer = build_tokenizer(config.model, lambda: sentences(self.data))
         self.model = build_model(config.model, self.tokenizer, self.data.labels, config.dataset.max_length)
+        if choice.device == "cpu":
+            quicken(self.model, config.trainer.quick_dropout)
         log.info("model: %s, %.1f M parameters", model_name(config), count_parameters(self.model) / 1e6)
         self.encoder = Encoder(self.tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
         self.tracker = build_tracker(config.tracker, schema.to_container(config), self.run_dir.path)
@@ -127,18 +148,15 @@ class Job:
         scheduler = build_scheduler(config.scheduler, optimizer, durations.total, config.lr)
         self.model, optimizer = self.accelerator.prepare(self.model, optimizer)
         self.dev = self.encoder.encode_once(self.data.dev)
-        events = fit(
-            self.model, batches, lambda model: self.score(model, self.dev, "dev"), optimizer, scheduler,
-            self.accelerator, trainer, durations, self.loss(),
-        )  # fmt: skip
+        step = Step(self.model, optimizer, scheduler, self.accelerator, trainer, self.loss())
+        events = fit(step, batches, lambda model: self.score(model, self.dev, "dev"), trainer, durations)
         set_seed(config.seed)  # dropout then does not depend on how the weights came to be
         bar = TrainingBar(durations.total)
         try:
             for event in events:
                 self.step = event.step
                 if isinstance(event, Stepped):
-                    self.pairs_trained += event.pairs
-                    self.seconds_trained += event.seconds
+                    self.trained.add(event)
                     bar.step(event.step, event.epoch, event.metrics)
                     if event.metrics is not None:
                         self.write_row(event.step, event.epoch, event.metrics)
@@ -160,7 +178,10 @@ class Job:
 
     def score(self, model: nn.Module, encoded: Encoded, split: str) -> Evaluation:
         """Evaluate a split, with a bar."""
-        with CountBar(len(encoded), split) as bar:
+        with (
+            CountBar(len(encoded), split) as bar,
+            self.accelerator.autocast(),
+        ):  # once around all: weights are cast once
             return evaluate(
                 model, encoded, self.encoder, self.config.trainer.eval_batch_size, self.accelerator.device, bar.add
             )
@@ -226,8 +247,9 @@ class Job:
             "monitor": self.config.trainer.monitor,
             "steps": self.step,
             "parameters": count_parameters(self.model),
-            "train_pairs_per_second": round(self.pairs_trained / self.seconds_trained, 2),
-            "train_seconds": round(self.seconds_trained, 3),
+            "train_pairs_per_second": round(self.trained.pairs / self.trained.seconds, 2),
+            "train_padding": round(1 - self.trained.tokens / self.trained.places, 4),
+            "train_seconds": round(self.trained.seconds, 3),
             "seconds": round(time.perf_counter() - since, 3),
         }
 
@@ -296,6 +318,7 @@ def show(summary: dict[str, Any], path: Path) -> None:
             *((name.replace("_", " "), figure(name)) for name in ("f1", "auc", "average_precision", "mcc", "loss")),
             *((f"test {name}", f"{value:.4f}") for name, value in test_figures(summary)),
             ("training", f"{summary['train_pairs_per_second']:.0f} pairs/s, {clock(summary['train_seconds'])}"),
+            ("padding", f"{summary['train_padding']:.1%} of what was computed"),
             ("whole run", clock(summary["seconds"])),
         ],
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from afqmc.cli import DONE, exit_code
 from afqmc.errors import InputError
+from afqmc.process import settle
 
 _CLUE_NAME = "afqmc_predict.json"  # what the leaderboard looks for inside the zip
 
@@ -31,6 +32,7 @@ def main() -> int:
     if not arguments.out.parent.is_dir():
         raise InputError(f"{arguments.out}: there is no directory {arguments.out.parent}")
 
+    settle()
     from afqmc.evaluation import prediction_rows
     from afqmc.rundir import write_text
     from afqmc.scoring import TrainedRun

@@ -17,15 +17,23 @@ from omegaconf.errors import OmegaConfBaseException
 from afqmc.cli import DONE, exit_code, full_errors
 from afqmc.config import Refused, conf_dir, explain, register, to_config
 from afqmc.errors import InputError
+from afqmc.process import settle, usable_cores
 from afqmc.rundir import RunDir
 
 
 def run(node: DictConfig) -> dict[str, Any]:
     """One job: what Hydra calls with a composed config."""
     config = to_config(node)
+    settle(jobs_at_once())
     from afqmc.job import execute  # torch and its kin: --help and --cfg do without them
 
     return execute(config, RunDir(Path(HydraConfig.get().runtime.output_dir)))
+
+
+def jobs_at_once() -> int:
+    """How many jobs of this sweep run side by side: what launchers that do so (joblib) call ``n_jobs``."""
+    asked = (HydraConfig.get().launcher or {}).get("n_jobs") or 1
+    return usable_cores() if asked < 0 else int(asked)
 
 
 def main() -> int:

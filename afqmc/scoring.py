@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from accelerate import Accelerator
 from torch import nn
 
 from afqmc import config as schema
@@ -17,6 +18,7 @@ from afqmc.dataset.files import DataFile, read_pairs
 from afqmc.dataset.splits import Pairs, index_of, locate, read_split, to_columns
 from afqmc.errors import InputError
 from afqmc.evaluation import Evaluation, evaluate
+from afqmc.model.cpu import quicken
 from afqmc.rundir import RunDir
 from afqmc.train.config import Device
 from afqmc.train.hardware import build_accelerator, choose
@@ -30,6 +32,7 @@ class TrainedRun:
     labels: tuple[str, ...]
     model: nn.Module
     encoder: Encoder
+    accelerator: Accelerator
 
     @classmethod
     def open(cls, run_dir: Path, device: Optional[str] = None, trust: bool = False) -> TrainedRun:
@@ -42,9 +45,12 @@ class TrainedRun:
         if device is not None:
             config.trainer.device = Device[device]
         loaded = load_weights(RunDir(run_dir).best, config.model, trust)
-        accelerator = build_accelerator(choose(config.trainer), config.trainer, config.seed)
+        choice = choose(config.trainer)
+        if choice.device == "cpu":
+            quicken(loaded.model, config.trainer.quick_dropout)
+        accelerator = build_accelerator(choice, config.trainer, config.seed)
         model = accelerator.prepare(loaded.model)
-        return cls(config, loaded.labels, model, Encoder(loaded.tokenizer, config.dataset.max_length))
+        return cls(config, loaded.labels, model, Encoder(loaded.tokenizer, config.dataset.max_length), accelerator)
 
     def read(self, file: Optional[Path], labelled: Optional[bool]) -> Pairs:
         """The pairs of a file, or of the run's own dev split.
@@ -65,6 +71,6 @@ class TrainedRun:
     def score(self, pairs: Pairs) -> Evaluation:
         """Logits, and metrics where the pairs are labelled."""
         device = next(self.model.parameters()).device
-        with CountBar(len(pairs), Path(pairs.file).name) as bar:
+        with CountBar(len(pairs), Path(pairs.file).name) as bar, self.accelerator.autocast():
             encoded = self.encoder.encode(pairs)
             return evaluate(self.model, encoded, self.encoder, self.config.trainer.eval_batch_size, device, bar.add)

@@ -5,10 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from sklearn.utils.class_weight import compute_class_weight
 
+from afqmc.batching.batches import Batch
 from afqmc.train.config import TrainerConfig
-from afqmc.train.loop import Best, Durations, Loss, balanced_weights
+from afqmc.train.loop import Best, Durations
+from afqmc.train.step import Guard, Loss, NonFiniteLossError, Step, balanced_weights
 
 
 @pytest.mark.parametrize(
@@ -82,3 +85,73 @@ def test_balanced_weights_are_scikit_learns(counts):
 
 def test_a_class_without_pairs_has_a_finite_weight():
     assert balanced_weights([4, 0]) == [0.5, 2.0]
+
+
+def stepper(optimizer="AdamW", **arguments):
+    """A step over one linear layer whose inputs are given as they are, deferring as on a GPU."""
+    torch.manual_seed(0)
+
+    class Linear(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 2)
+
+        def forward(self, inputs):
+            return self.layer(inputs)
+
+    model = Linear()
+    accelerator = Accelerator(cpu=True)
+    built = getattr(torch.optim, optimizer)(model.parameters(), lr=0.1, **arguments)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(built, lambda step: 1.0)
+    return Step(model, accelerator.prepare(built), scheduler, accelerator, TrainerConfig(), Loss(0.0, None))
+
+
+def batch(bad=False):
+    values = torch.arange(12.0).view(3, 4) * (math.nan if bad else 1)
+    return Batch({"inputs": values}, torch.tensor([0, 1, 1]), [0, 1, 2], 12)
+
+
+def test_a_loss_that_is_not_finite_is_told_before_the_step():
+    step = stepper(fused=True)
+    before = step.model.layer.weight.clone()
+    with pytest.raises(NonFiniteLossError, match="at step 7"):
+        step(batch(bad=True), 7)
+    assert torch.equal(step.model.layer.weight, before)
+
+
+def test_where_losses_are_read_late_no_step_is_taken_from_the_first_bad_one_on():
+    step = stepper(fused=True)
+    step.guard.deferred = True
+    step(batch(), 1)
+    after_one = step.model.layer.weight.clone()
+    assert torch.equal(step.model.layer.weight, after_one)
+    step(batch(bad=True), 2)
+    step(batch(), 3)
+    assert torch.equal(step.model.layer.weight, after_one)
+    assert step.guard.first_bad.item() == 2
+
+
+def test_deferral_takes_the_same_steps_when_all_is_well():
+    plain, deferred = stepper(fused=True), stepper(fused=True)
+    deferred.guard.deferred = True
+    for number in range(1, 6):
+        losses = [step(batch(), number)[0] for step in (plain, deferred)]
+        assert torch.equal(*losses)
+    assert torch.equal(plain.model.layer.weight, deferred.model.layer.weight)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "arguments", "device", "precision", "deferred"),  # "meta" stands for whatever is not the host
+    [
+        ("AdamW", {"fused": True}, "meta", "bf16", True),
+        ("AdamW", {"fused": True}, "meta", "fp16", False),
+        ("AdamW", {"fused": False}, "meta", "bf16", False),
+        ("Adafactor", {}, "meta", "bf16", False),
+        ("AdamW", {"fused": True}, "cpu", "bf16", False),
+    ],
+)
+def test_losses_are_read_late_only_where_the_optimizer_can_skip(
+    optimizer, arguments, device, precision, deferred, monkeypatch
+):
+    built = getattr(torch.optim, optimizer)([torch.nn.Parameter(torch.zeros(2))], **arguments)
+    assert Guard(built, torch.device(device), precision).deferred is deferred

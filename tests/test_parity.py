@@ -18,6 +18,7 @@ TUTORIAL = (
     f"trainer.max_steps={STEPS}",
     "dataset.max_train_samples=300",
     "dataset.batching=random",
+    "trainer.quick_dropout=false",
     "model.pooling=cls",
 )
 

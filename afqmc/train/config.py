@@ -56,6 +56,7 @@ class TrainerConfig:
     min_delta: float = knob(0.0, "improvement that patience counts as one", ge=0)
     save_total_limit: Optional[int] = knob(0, "weights kept of past evaluations, beside best; null keeps all", ge=0)
     deterministic: bool = knob(False, "only kernels that give the same bits every time, where slower ones exist")
+    quick_dropout: bool = knob(True, "on a CPU, draw dropout's masks from a quicker generator than PyTorch's")
     detect_anomaly: bool = knob(False, "autograd names the operation that made a NaN; slow")
 
     @property

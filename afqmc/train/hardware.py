@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 
 from afqmc.errors import InputError
+from afqmc.process import usable_cores
 from afqmc.train.config import Device, MixedPrecision, TrainerConfig
 
 
@@ -90,11 +91,6 @@ def describe(choice: Choice) -> dict[str, Any]:
         "mixed_precision": choice.precision,
         "mixed_precision_reason": choice.reason,
     }
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_name() -> str:

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from accelerate import Accelerator
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from afqmc.batching.batches import Batch, TrainBatches
 from afqmc.evaluation import Evaluation
 from afqmc.train.config import TrainerConfig
+from afqmc.train.step import NonFiniteLossError, Step
 
 
 @dataclass(frozen=True)
 class Stepped:
-    """After each optimizer step; ``metrics`` is there every ``log_steps`` and at the last step."""
+    """After each optimizer step.
+
+    Attributes:
+        step: Counted from 1.
+        epoch: Passes over the training pairs so far.
+        batch: What it was taken over.
+        seconds: From the making of the batch to the end of the step.
+        lr: The step's learning rate.
+        loss: Mean since the last row; None where reading it would make the host wait for the device.
+        metrics: A row of figures, every ``log_steps`` and at the last step.
+    """
 
     step: int
     epoch: float
-    pairs: int
+    batch: Batch
     seconds: float
+    lr: float
+    loss: float | None
     metrics: dict[str, float] | None
 
 
@@ -50,10 +59,6 @@ class Stopped:
 
 
 Event = Stepped | Evaluated | Stopped
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; the optimizer did not take that step."""
 
 
 @dataclass(frozen=True)
@@ -107,141 +112,90 @@ class Best:
         return value > other + margin if self.higher_is_better else value < other - margin
 
 
-class Loss:
-    """Cross-entropy, mean over the whole batch also when it is worked through in parts.
-
-    With class weights it is the weighted mean, as ``torch.nn.CrossEntropyLoss`` has it.
-    """
-
-    def __init__(self, smoothing: float, class_weights: Tensor | None) -> None:
-        self.smoothing, self.class_weights = smoothing, class_weights
-
-    def weight_of(self, labels: Tensor) -> Tensor | int:
-        """What the sum over a batch is divided by."""
-        return len(labels) if self.class_weights is None else self.class_weights[labels].sum()
-
-    def __call__(self, logits: Tensor, labels: Tensor, divisor: Tensor | int) -> Tensor:
-        """The part's share of the batch's mean loss."""
-        total = F.cross_entropy(
-            logits.float(), labels, weight=self.class_weights, label_smoothing=self.smoothing, reduction="sum"
-        )
-        return total / divisor
-
-
-def balanced_weights(counts: Sequence[int]) -> list[float]:
-    """``n / (classes * count)`` for each class, as scikit-learn's ``balanced``."""
-    return [sum(counts) / (len(counts) * max(count, 1)) for count in counts]
-
-
 def fit(
-    model: nn.Module,
+    step: Step,
     batches: TrainBatches,
     evaluate: Callable[[nn.Module], Evaluation],
-    optimizer: Optimizer,
-    scheduler: LRScheduler,
-    accelerator: Accelerator,
     config: TrainerConfig,
     durations: Durations,
-    loss: Loss,
 ) -> Iterator[Event]:
     """Run the training, yielding what happens as it happens.
 
     Args:
-        model: On its device, prepared by the accelerator, as is ``optimizer``.
+        step: Takes an optimizer step over a batch.
         batches: The batches of each epoch.
         evaluate: Scores the model on dev.
-        optimizer: Over the model's parameters.
-        scheduler: Stepped once an optimizer step.
-        accelerator: Device, precision and gradient synchronisation.
         config: Of the trainer.
         durations: Its durations in steps.
-        loss: From logits and labels to a scalar.
 
     Yields:
         ``Stepped`` after each optimizer step, ``Evaluated`` after each evaluation, at most one ``Stopped``.
 
     Raises:
-        NonFiniteLossError: before the optimizer would have used it.
+        NonFiniteLossError: when the loss stops being a number; no step was taken with it.
     """
     best = Best(config.monitor.removeprefix("dev/"), config.higher_is_better, config.min_delta)
-    window = _Window()
-    step = 0
-    model.train()
-    while step < durations.total:
-        clock = time.perf_counter()
-        for batch in batches.epoch(step // durations.epoch):
-            lr = optimizer.param_groups[0]["lr"]
-            value, norm = _step(model, batch.to(accelerator.device), optimizer, scheduler, accelerator, config, loss)
-            step += 1
-            epoch = step / durations.epoch
-            if not math.isfinite(value):
-                raise NonFiniteLossError(f"loss is {value} at step {step} (lr {lr:g}; batch ids {batch.ids[:8]})")
-            seconds = time.perf_counter() - clock
-            window.add(value, len(batch), seconds)
-            logged = durations.is_time(step, durations.log)
-            yield Stepped(step, epoch, len(batch), seconds, window.read(lr, norm) if logged else None)
-            if durations.is_time(step, durations.evaluate):
-                evaluation = evaluate(model)
-                yield Evaluated(step, epoch, evaluation, best.update(evaluation.metrics[best.monitor]))
+    window = _Window(step)
+    number = 0
+    step.model.train()
+    while number < durations.total:
+        window.resume()
+        for batch in batches.epoch(number // durations.epoch):
+            number += 1
+            epoch = number / durations.epoch
+            yield window.step(batch, number, epoch, durations.is_time(number, durations.log))
+            if durations.is_time(number, durations.evaluate):
+                evaluation = evaluate(step.model)
+                yield Evaluated(number, epoch, evaluation, best.update(evaluation.metrics[best.monitor]))
                 if config.patience is not None and best.waited >= config.patience:
-                    yield Stopped(step, epoch, best.waited)
+                    yield Stopped(number, epoch, best.waited)
                     return
-            if step >= durations.total:
+            if number >= durations.total:
                 return
-            clock = time.perf_counter()
-
-
-def _step(
-    model: nn.Module,
-    batch: Batch,
-    optimizer: Optimizer,
-    scheduler: LRScheduler,
-    accelerator: Accelerator,
-    config: TrainerConfig,
-    loss: Loss,
-) -> tuple[float, float | None]:
-    """One optimizer step over a batch, in parts; the mean loss, and the gradients' norm where it is limited."""
-    parts = batch.split(config.gradient_accumulation_steps)
-    assert batch.labels is not None
-    divisor = loss.weight_of(batch.labels)
-    total = 0.0
-    for number, part in enumerate(parts, 1):
-        with accelerator.no_sync(model) if number < len(parts) else nullcontext():
-            share = loss(model(**part.inputs), part.labels, divisor)  # type: ignore[arg-type]
-            total += share.item()
-            if not math.isfinite(total):
-                return total, None
-            accelerator.backward(share)
-    norm = None
-    if config.max_grad_norm is not None:
-        norm = float(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm))
-    optimizer.step()
-    if not accelerator.optimizer_step_was_skipped:  # fp16 skips one when its gradients overflow
-        scheduler.step()
-    optimizer.zero_grad(set_to_none=True)
-    return total, norm
+            window.resume()
 
 
 class _Window:
-    """The running figures since the last row of the log."""
+    """Steps, timed, and their running figures since the last row of the log.
 
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.pairs, self.seconds = 0, 0.0
+    The losses are summed on the device and read when a row is due; on a CPU, where reading costs nothing, always.
+    """
 
-    def add(self, loss: float, pairs: int, seconds: float) -> None:
-        """Count a step."""
-        self.losses.append(loss)
-        self.pairs += pairs
+    def __init__(self, step: Step) -> None:
+        self.take, self.device = step, step.accelerator.device
+        self.clock = 0.0
+        self._empty()
+
+    def _empty(self) -> None:
+        self.loss = torch.zeros((), device=self.device)
+        self.norm: Tensor | None = None
+        self.steps, self.pairs, self.seconds = 0, 0, 0.0
+
+    def resume(self) -> None:
+        """The clock runs from here: a batch is being made."""
+        self.clock = time.perf_counter()
+
+    def step(self, batch: Batch, number: int, epoch: float, logged: bool) -> Stepped:
+        """Take a step and count it."""
+        lr = self.take.lr
+        loss, self.norm = self.take(batch.to(self.device), number)
+        self.loss += loss
+        self.steps += 1
+        self.pairs += len(batch)
+        mean = self._read(number) if logged or self.device.type == "cpu" else None
+        seconds = time.perf_counter() - self.clock
         self.seconds += seconds
+        metrics = None
+        if logged:
+            assert mean is not None
+            metrics = {"train/loss": mean, "train/lr": lr, "train/pairs_per_second": self.pairs / self.seconds}
+            metrics |= {} if self.norm is None else {"train/grad_norm": float(self.norm)}
+            self._empty()
+        return Stepped(number, epoch, batch, seconds, lr, mean, metrics)
 
-    def read(self, lr: float, norm: float | None) -> dict[str, float]:
-        """The window's means; the next window begins."""
-        found = {
-            "train/loss": sum(self.losses) / len(self.losses),
-            "train/lr": lr,
-            "train/pairs_per_second": self.pairs / self.seconds,
-        }
-        found |= {} if norm is None else {"train/grad_norm": norm}
-        self.losses, self.pairs, self.seconds = [], 0, 0.0
-        return found
+    def _read(self, number: int) -> float:
+        mean = self.loss.item() / self.steps
+        if not math.isfinite(mean):
+            bad = int(self.take.guard.first_bad.item()) or number
+            raise NonFiniteLossError(f"the loss became {mean} at step {bad}, no step was taken from there on")
+        return mean

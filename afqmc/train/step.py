@@ -1,0 +1,134 @@
+"""One optimizer step over a batch: forward, backward, clipping, optimizer, schedule; and what its loss is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from afqmc.batching.batches import Batch
+from afqmc.train.config import TrainerConfig
+
+
+class Loss:
+    """Cross-entropy, mean over the whole batch also when it is worked through in parts.
+
+    With class weights it is the weighted mean, as ``torch.nn.CrossEntropyLoss`` has it.
+    """
+
+    def __init__(self, smoothing: float, class_weights: Tensor | None) -> None:
+        self.smoothing, self.class_weights = smoothing, class_weights
+
+    def weight_of(self, labels: Tensor) -> Tensor | int:
+        """What the sum over a batch is divided by."""
+        return len(labels) if self.class_weights is None else self.class_weights[labels].sum()
+
+    def __call__(self, logits: Tensor, labels: Tensor, divisor: Tensor | int) -> Tensor:
+        """The part's share of the batch's mean loss."""
+        total = F.cross_entropy(
+            logits.float(), labels, weight=self.class_weights, label_smoothing=self.smoothing, reduction="sum"
+        )
+        return total / divisor
+
+
+def balanced_weights(counts: Sequence[int]) -> list[float]:
+    """``n / (classes * count)`` for each class, as scikit-learn's ``balanced``."""
+    return [sum(counts) / (len(counts) * max(count, 1)) for count in counts]
+
+
+class Guard:
+    """Keeps a loss that is not finite from reaching the weights.
+
+    On a CPU each loss is looked at before the optimizer takes its step. On another device that would make the host wait
+    in each step; there the fused optimizers skip, on the device, every step from the first such loss on, as they do for
+    a gradient scaler, and the host learns of it when it next reads the losses: ``first_bad`` is the number of that
+    step. fp16 has a scaler of its own, which skips steps for its own reasons, so its losses are looked at. (Deferral
+    was tested on a CPU, and not yet run on a GPU.)
+    """
+
+    def __init__(self, optimizer: Optimizer, device: torch.device, precision: str) -> None:
+        fused = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+        self.deferred = device.type != "cpu" and fused and precision != "fp16"
+        self.optimizer = optimizer
+        self.first_bad = torch.zeros((), device=device)
+
+    def passes(self, loss: Tensor, step: int) -> bool:
+        """Whether the step may be taken as far as the host knows."""
+        if not self.deferred:
+            return math.isfinite(loss.item())
+        fresh = (self.first_bad == 0) & ~torch.isfinite(loss)
+        self.first_bad += fresh * step
+        self.optimizer.found_inf = (self.first_bad > 0).float()  # type: ignore[attr-defined]
+        return True
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; the optimizer did not take that step."""
+
+
+class Step:
+    """Takes one optimizer step a call.
+
+    Args:
+        model: On its device, prepared by the accelerator, as is ``optimizer``.
+        optimizer: Over the model's parameters.
+        scheduler: Stepped once an optimizer step.
+        accelerator: Device, precision and gradient synchronisation.
+        config: Of the trainer.
+        loss: From logits and labels to a scalar.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        scheduler: LRScheduler,
+        accelerator: Accelerator,
+        config: TrainerConfig,
+        loss: Loss,
+    ) -> None:
+        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self.accelerator, self.config, self.loss = accelerator, config, loss
+        plain = getattr(optimizer, "optimizer", optimizer)  # under Accelerate's wrapping
+        self.guard = Guard(plain, accelerator.device, accelerator.mixed_precision)
+
+    @property
+    def lr(self) -> float:
+        """Of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def __call__(self, batch: Batch, number: int) -> tuple[Tensor, Tensor | None]:
+        """Step ``number``, counted from 1: the mean loss, and the gradients' norm where it is limited; both detached.
+
+        Raises:
+            NonFiniteLossError: before the optimizer would have used such a loss, where the host looks at each.
+        """
+        parts = batch.split(self.config.gradient_accumulation_steps)
+        assert batch.labels is not None
+        divisor = self.loss.weight_of(batch.labels)
+        total = torch.zeros((), device=self.accelerator.device)
+        for place, part in enumerate(parts, 1):
+            with self.accelerator.no_sync(self.model) if place < len(parts) else nullcontext():
+                share = self.loss(self.model(**part.inputs), part.labels, divisor)  # type: ignore[arg-type]
+                total += share.detach()
+                if not self.guard.passes(total, number):
+                    self.optimizer.zero_grad(set_to_none=True)
+                    raise NonFiniteLossError(
+                        f"loss is {total.item()} at step {number} (lr {self.lr:g}; batch ids {batch.ids[:8]})"
+                    )
+                self.accelerator.backward(share)
+        norm = None
+        if self.config.max_grad_norm is not None:
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        if not self.accelerator.optimizer_step_was_skipped:  # fp16 skips one when its gradients overflow
+            self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total, norm

@@ -1,0 +1,55 @@
+"""What a process is told: threads by affinity and quota, and nothing that a person has set is changed."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from afqmc.process import cpu_quota, usable_cores
+
+
+def groups(tmp_path, own, files):
+    """A file of the process's own groups, and a tree of control groups."""
+    for name, text in files.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(text)
+    (tmp_path / "own").write_text(own)
+    return tmp_path / "cgroup", tmp_path / "own"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "quota"),
+    [
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2.0),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, math.inf),
+        ("0::/a/b\n", {"cpu.max": "400000 100000\n", "a/cpu.max": "150000 100000\n", "a/b/cpu.max": "max 100000"}, 1.5),
+        ("2:cpu:/a\n", {"cpu/a/cpu.cfs_quota_us": "50000\n", "cpu/a/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ("2:cpu,cpuacct:/\n", {"cpu,cpuacct/cpu.cfs_quota_us": "-1\n", "cpu,cpuacct/cpu.cfs_period_us": "9"}, math.inf),
+        ("5:memory:/a\n", {"memory/a/cpu.max": "1 100000\n"}, math.inf),
+        ("0::/gone\n", {"cpu.max": "broken"}, math.inf),
+    ],
+)
+def test_the_quota_is_the_least_of_the_groups_above_a_process(own, files, quota, tmp_path):
+    assert cpu_quota(*groups(tmp_path, own, files)) == quota
+
+
+def test_without_control_groups_there_is_no_quota(tmp_path):
+    assert cpu_quota(tmp_path, tmp_path / "none") == math.inf
+
+
+def printed(code, **environment):
+    command = [sys.executable, "-c", f"import os\nfrom afqmc.process import settle, usable_cores\n{code}"]
+    clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(path for path in sys.path if path), **environment}
+    return subprocess.run(command, env=clean, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+
+
+def test_torch_takes_the_threads_that_are_left_for_a_job():
+    code = "settle(jobs_at_once={})\nimport torch\nprint(torch.get_num_threads(), os.environ['OMP_WAIT_POLICY'])"
+    assert printed(code.format(1)) == [str(usable_cores()), "passive"]
+    assert printed(code.format(1000)) == ["1", "passive"]
+
+
+def test_what_a_person_has_set_stays():
+    code = "settle()\nimport torch\nprint(torch.get_num_threads(), os.environ['OMP_WAIT_POLICY'])"
+    assert printed(code, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="active") == ["1", "active"]
