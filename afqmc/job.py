@@ -29,14 +29,13 @@ from afqmc.dataset.splits import Dataset, Pairs, load
 from afqmc.errors import InputError
 from afqmc.evaluation import Evaluation, evaluate, prediction_rows
 from afqmc.metrics import collapsed_class, probabilities_of
-from afqmc.model.cpu import quicken
 from afqmc.model.load import build_model, build_tokenizer, check_plugged_in
 from afqmc.optim import build_optimizer, build_scheduler
 from afqmc.optim import check_plugged_in as check_optimizer
 from afqmc.rundir import RunDir, Status
 from afqmc.tracker import NullTracker, Report, Tracker, build_tracker, finite
 from afqmc.train.config import check_class_weights
-from afqmc.train.hardware import build_accelerator, choose, describe
+from afqmc.train.hardware import adapt, build_accelerator, choose, describe
 from afqmc.train.loop import Durations, Evaluated, Stepped, Stopped, fit
 from afqmc.train.step import Loss, Step, balanced_weights
 
@@ -133,8 +132,7 @@ class Job:
             log.info(line)
         self.tokenizer = build_tokenizer(config.model, lambda: sentences(self.data))
         self.model = build_model(config.model, self.tokenizer, self.data.labels, config.dataset.max_length)
-        if choice.device == "cpu":
-            quicken(self.model, config.trainer.quick_dropout)
+        adapt(self.model, choice, config.trainer)
         log.info("model: %s, %.1f M parameters", model_name(config), count_parameters(self.model) / 1e6)
         self.encoder = Encoder(self.tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
         self.tracker = build_tracker(config.tracker, schema.to_container(config), self.run_dir.path)
