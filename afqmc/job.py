@@ -87,6 +87,7 @@ class _Best:
 class _Trained:
     """What the steps so far have worked through."""
 
+    padding_free: bool
     pairs: int = 0
     tokens: int = 0
     places: int = 0  # tokens and padding
@@ -96,7 +97,7 @@ class _Trained:
         """Count a step."""
         self.pairs += len(event.batch)
         self.tokens += event.batch.tokens
-        self.places += event.batch.places
+        self.places += event.batch.tokens if self.padding_free else event.batch.places
         self.seconds += event.seconds
 
 
@@ -108,7 +109,7 @@ class Job:
         self.tracker: Tracker = NullTracker()
         self.step = 0
         self.best: _Best | None = None
-        self.trained = _Trained()
+        self.trained = _Trained(config.trainer.padding_free)
 
     def run(self) -> dict[str, Any]:
         """The whole story."""
