@@ -12,6 +12,10 @@ class InputError(ValueError):
     """Refused input. The message names the key or the file and line, what was found and what is legal."""
 
 
+class Refused(BaseException):
+    """An InputError on its way through code that swallows exceptions."""
+
+
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """A hint such as ``; did you mean 'bucketed'?``, or the legal names when none is near."""
     names = sorted(set(options))

@@ -15,8 +15,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from afqmc.cli import DONE, exit_code, full_errors
-from afqmc.config import Refused, conf_dir, explain, register, to_config
-from afqmc.errors import InputError
+from afqmc.config import conf_dir, register, to_config
+from afqmc.config.messages import explain
+from afqmc.errors import InputError, Refused
 from afqmc.process import settle, usable_cores
 from afqmc.rundir import RunDir
 
