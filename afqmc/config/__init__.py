@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from afqmc.config.messages import explain
+from afqmc.config.quoting import quoted_all
 from afqmc.config.schema import Config as Config
 from afqmc.config.schema import check as check
 from afqmc.errors import InputError, did_you_mean
@@ -45,7 +46,7 @@ def compose(overrides: list[str]) -> Config:
     register()
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3"):
-            return to_config(hydra_compose("config", overrides))
+            return to_config(hydra_compose("config", quoted_all(overrides)))
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(explain(error)) from error
 
