@@ -19,9 +19,12 @@ class Refused(BaseException):
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """A hint such as ``; did you mean 'bucketed'?``, or the legal names when none is near."""
     names = sorted(set(options))
-    near = [option for option in names if name and option.startswith(name)][:1]
-    near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    lower = {option.lower(): option for option in reversed(names)}
+    wanted = name.lower()
+    near = [option for option in sorted(lower) if wanted and option.startswith(wanted)][:1]
+    near = near or [option for option in sorted(lower) if wanted and option.rpartition("/")[2] == wanted][:1]
+    near = near or difflib.get_close_matches(wanted, lower, n=1, cutoff=0.6)
     if near:
-        return f"; did you mean {near[0]!r}?"
+        return f"; did you mean {lower[near[0]]!r}?"
     listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     return f"; legal: {listed}" if names else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -14,11 +14,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from afqmc.config.messages import explain
+from afqmc.config.messages import explain, unknown_key
 from afqmc.config.quoting import quoted_all
 from afqmc.config.schema import Config as Config
 from afqmc.config.schema import check as check
-from afqmc.errors import InputError, did_you_mean
+from afqmc.errors import InputError
 from afqmc.rundir import RunDir
 
 _SLUG_LENGTH = 60
@@ -37,18 +37,39 @@ def register() -> None:
     OmegaConf.register_new_resolver("slug", slug, replace=True)
 
 
-def compose(overrides: list[str]) -> Config:
-    """What ``python -m afqmc.run`` would run with these overrides.
+def compose(overrides: list[str], config_dir: Optional[Path] = None, config_name: str = "config") -> Config:
+    """What ``python -m afqmc.run`` would run with these overrides, and with its flags of these names.
 
     Raises:
         InputError: naming what is wrong in them.
     """
+    if config_dir is not None:
+        if not config_dir.is_dir():
+            raise InputError(f"--config-dir {config_dir}: no such directory")
+        overrides = [f"hydra.searchpath=[file://{config_dir.absolute()}]", *overrides]
+    overrides = quoted_all(overrides)
+    refuse_null_groups(overrides)
     register()
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3"):
-            return to_config(hydra_compose("config", quoted_all(overrides)))
+            return to_config(hydra_compose(config_name, overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(explain(error)) from error
+
+
+def refuse_null_groups(overrides: list[str]) -> None:
+    """Hold ``group=null`` to what there is: Hydra stops at it without naming the group.
+
+    Raises:
+        InputError: with the options of the group.
+    """
+    for override in overrides:
+        group, _, value = override.partition("=")
+        folder = Path(conf_dir()) / group
+        if value.lower() == "null" and group.isidentifier() and folder.is_dir():
+            options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+            optional = "leave it out for none" if group not in Config.__dataclass_fields__ else "a run needs one"
+            raise InputError(f"{override}: {optional}; legal: {options}")
 
 
 def slug(overrides: list[str]) -> str:
@@ -81,7 +102,7 @@ def _refuse_added(node: DictConfig, like: Any, prefix: str = "") -> None:
     known = {item.name: getattr(like, item.name) for item in fields(like)}
     for key in map(str, node):
         if key not in known:
-            raise InputError(f"{prefix}{key}: no such key{did_you_mean(key, known)}")
+            raise InputError(unknown_key(f"{prefix}{key}", known))
         if is_dataclass(known[key]):
             _refuse_added(node[key], known[key], f"{prefix}{key}.")
 

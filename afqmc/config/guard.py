@@ -27,7 +27,27 @@ class RunDirectoryGuard(Callback):
         try:
             to_config(without_hydra(config))
             RunDir(Path(config.hydra.run.dir)).refuse_occupied()
+            _make("hydra.run.dir", config.hydra.run.dir)
         except InputError as error:
             raise Refused(str(error)) from error
         except OmegaConfBaseException as error:
             raise Refused(explain(error)) from error
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Make the directory of the sweep.
+
+        Raises:
+            Refused: when it cannot be made.
+        """
+        try:
+            _make("hydra.sweep.dir", config.hydra.sweep.dir)
+        except InputError as error:
+            raise Refused(str(error)) from error
+
+
+def _make(key: str, directory: str) -> None:
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "is a file" if Path(directory).is_file() else f"cannot be made ({error.strerror})"
+        raise InputError(f"{key}={directory}: {reason}; a directory that can be written is needed") from error
