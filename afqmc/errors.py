@@ -16,15 +16,20 @@ class Refused(BaseException):
     """An InputError on its way through code that swallows exceptions."""
 
 
-def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """A hint such as ``; did you mean 'bucketed'?``, or the legal names when none is near."""
-    names = sorted(set(options))
-    lower = {option.lower(): option for option in reversed(names)}
+def nearest(name: str, options: Iterable[str]) -> str:
+    """A hint such as ``; did you mean 'bucketed'?``, nothing when no option is near."""
+    lower = {option.lower(): option for option in sorted(options, reverse=True)}
     wanted = name.lower()
     near = [option for option in sorted(lower) if wanted and option.startswith(wanted)][:1]
     near = near or [option for option in sorted(lower) if wanted and option.rpartition("/")[2] == wanted][:1]
     near = near or difflib.get_close_matches(wanted, lower, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {lower[near[0]]!r}?"
+    return f"; did you mean {lower[near[0]]!r}?" if near else ""
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """The nearest option as a hint, or the legal ones when none is near."""
+    names = sorted(set(options))
+    if near := nearest(name, names):
+        return near
     listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     return f"; legal: {listed}" if names else ""

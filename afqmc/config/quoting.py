@@ -22,6 +22,8 @@ def quoted(override: str) -> str:
     Lists, mappings, sweeps (``a,b``) and functions (``choice(a,b)``) keep their marks; interpolations still resolve.
     """
     key, equals, value = override.partition("=")
+    if key.endswith("dataset.checksums") and value.replace(" ", "") == "{}":
+        return f"{key}=null"  # Hydra merges a mapping into the one there is: {} would change nothing
     if not equals or override.startswith("-"):
         return override
     found = _Quoting(value).done()
