@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afqmc.cli import DONE, FAILED, exit_code
@@ -21,9 +22,11 @@ def main() -> int:
     """Print the report; exit code 0 when the run would go through, 1 when not, 2 for overrides that are wrong."""
     parser = argparse.ArgumentParser(prog="python -m afqmc.doctor", description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as given to afqmc.run")
+    parser.add_argument("--config-dir", "-cd", type=Path, metavar="DIR", help="as given to afqmc.run")
+    parser.add_argument("--config-name", "-cn", default="config", metavar="NAME", help="as given to afqmc.run")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    arguments = parser.parse_args()
-    config = compose(arguments.overrides)
+    arguments = parser.parse_intermixed_args()
+    config = compose(arguments.overrides, arguments.config_dir, arguments.config_name)
 
     from afqmc.diagnosis import Diagnosis, Verdict
 

@@ -12,12 +12,24 @@ class InputError(ValueError):
     """Refused input. The message names the key or the file and line, what was found and what is legal."""
 
 
+class Refused(BaseException):
+    """An InputError on its way through code that swallows exceptions."""
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """A hint such as ``; did you mean 'bucketed'?``, nothing when no option is near."""
+    lower = {option.lower(): option for option in sorted(options, reverse=True)}
+    wanted = name.lower()
+    near = [option for option in sorted(lower) if wanted and option.startswith(wanted)][:1]
+    near = near or [option for option in sorted(lower) if wanted and option.rpartition("/")[2] == wanted][:1]
+    near = near or difflib.get_close_matches(wanted, lower, n=1, cutoff=0.6)
+    return f"; did you mean {lower[near[0]]!r}?" if near else ""
+
+
 def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """A hint such as ``; did you mean 'bucketed'?``, or the legal names when none is near."""
+    """The nearest option as a hint, or the legal ones when none is near."""
     names = sorted(set(options))
-    near = [option for option in names if name and option.startswith(name)][:1]
-    near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
+    if near := nearest(name, names):
+        return near
     listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     return f"; legal: {listed}" if names else ""

@@ -18,6 +18,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from afqmc import config as schema
+from afqmc.agreement import check_agreement
 from afqmc.batching.batches import TrainBatches
 from afqmc.batching.tokens import Encoded, Encoder
 from afqmc.checkpoint import restore, save_weights
@@ -34,7 +35,6 @@ from afqmc.optim import build_optimizer, build_scheduler
 from afqmc.optim import check_plugged_in as check_optimizer
 from afqmc.rundir import RunDir, Status
 from afqmc.tracker import NullTracker, Report, Tracker, build_tracker, finite
-from afqmc.train.config import check_class_weights
 from afqmc.train.hardware import adapt, build_accelerator, choose, describe
 from afqmc.train.loop import Durations, Evaluated, Stepped, Stopped, fit
 from afqmc.train.step import Loss, Step, balanced_weights
@@ -65,7 +65,8 @@ def execute(config: Config, run_dir: RunDir) -> dict[str, Any]:
         raise
     except BaseException as error:
         job.tracker.finish(exit_code=1)
-        run_dir.write_status(Status.failed, step=job.step, **describe_error(error))
+        refused = isinstance(error, InputError) and job.step == 0
+        run_dir.write_status(Status.refused if refused else Status.failed, step=job.step, **describe_error(error))
         raise
     job.tracker.finish(exit_code=0)
     run_dir.write_status(Status.completed, step=job.step)
@@ -131,6 +132,7 @@ class Job:
         self.data = load(config.dataset)
         for line in in_short(self.data, examine(self.data)):
             log.info(line)
+        check_agreement(config, self.data)
         self.tokenizer = build_tokenizer(config.model, lambda: sentences(self.data))
         self.model = build_model(config.model, self.tokenizer, self.data.labels, config.dataset.max_length)
         adapt(self.model, choice, config.trainer)
@@ -169,7 +171,6 @@ class Job:
     def loss(self) -> Loss:
         """Cross-entropy as configured."""
         trainer, weights = self.config.trainer, self.config.trainer.class_weights
-        check_class_weights(weights, len(self.data.labels))
         if weights == "balanced":
             weights = balanced_weights(self.data.label_counts(self.data.train))
         tensor = None if weights is None else torch.tensor(weights, device=self.accelerator.device)

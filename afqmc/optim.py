@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -50,10 +51,14 @@ def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer
     function = locate(target, "optimizer._target_")
     check_arguments(function, arguments, "optimizer", given=("params", "lr"))
     with_decay = "weight_decay" in parameters_of(function)
+
+    def build(these: Arguments) -> Any:
+        return function(parameter_groups(model, with_decay), lr=lr, **these)
+
     try:
-        optimizer = function(parameter_groups(model, with_decay), lr=lr, **arguments)
+        optimizer = build(arguments)
     except _REFUSALS as error:
-        raise InputError(f"optimizer={arguments}: {target} refuses this: {error}") from error
+        raise _refusal("optimizer", target, arguments, error, build) from error
     if not isinstance(optimizer, Optimizer):
         raise InputError(f"optimizer._target_={target}: built a {type(optimizer).__name__}; must be a torch Optimizer")
     return optimizer
@@ -100,13 +105,16 @@ def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, l
         if not set(_WARMUP) & set(parameters):
             raise InputError(f"scheduler.{key}={value}: {target} has no warm-up of this kind; see its own arguments")
     check_arguments(function, arguments, "scheduler", given=("step" if pure else "optimizer", *given))
-    try:
+
+    def build(these: Arguments) -> Any:
         if pure:
-            factor = lambda step: function(step, **given, **arguments)  # noqa: E731
-            return LambdaLR(optimizer, factor)
-        scheduler = function(optimizer, **given, **arguments)
+            return LambdaLR(optimizer, lambda step: function(step, **given, **these))
+        return function(optimizer, **given, **these)
+
+    try:
+        scheduler = build(arguments)
     except _REFUSALS as error:
-        raise InputError(f"scheduler={arguments}: {target} refuses this: {error}") from error
+        raise _refusal("scheduler", target, arguments, error, build) from error
     if not isinstance(scheduler, LRScheduler) or isinstance(scheduler, ReduceLROnPlateau):
         raise InputError(
             f"scheduler._target_={target}: built a {type(scheduler).__name__}; must be a torch LRScheduler that "
@@ -115,11 +123,24 @@ def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, l
     return scheduler
 
 
-def check_plugged_in(optimizer: Arguments, scheduler: Arguments, lr: float) -> None:
+def check_plugged_in(optimizer: Arguments, scheduler: Arguments, lr: float, total_steps: int = _TOY_STEPS) -> None:
     """Build both once around one small matrix, so that a wrong argument is found before anything is loaded.
 
     Raises:
         InputError: naming the argument.
     """
     toy = build_optimizer(optimizer, nn.Linear(2, 2), lr)
-    build_scheduler(scheduler, toy, total_steps=_TOY_STEPS, lr=lr)
+    build_scheduler(scheduler, toy, total_steps, lr)
+
+
+def _refusal(
+    group: str, target: str, arguments: Arguments, error: Exception, build: Callable[[Arguments], Any]
+) -> InputError:
+    """Names the argument without which the target would have been content; all of them if there is no such one."""
+    for key, value in arguments.items():
+        try:
+            build({name: other for name, other in arguments.items() if name != key})
+        except _REFUSALS:
+            continue
+        return InputError(f"{group}.{key}={value}: {target} refuses this: {error}")
+    return InputError(f"{group}={arguments}: {target} refuses this: {error}")

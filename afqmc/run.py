@@ -15,8 +15,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from afqmc.cli import DONE, exit_code, full_errors
-from afqmc.config import Refused, conf_dir, explain, register, to_config
-from afqmc.errors import InputError
+from afqmc.config import completion, conf_dir, refuse_null_groups, register, to_config
+from afqmc.config.messages import explain
+from afqmc.config.quoting import quoted_all
+from afqmc.errors import InputError, Refused
 from afqmc.process import settle, usable_cores
 from afqmc.rundir import RunDir
 
@@ -51,6 +53,13 @@ def main() -> int:
 
     full = full_errors()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them
+    if completion.is_asked(sys.argv):
+        if told := completion.script(sys.argv):
+            print(told)
+            return DONE
+        os.environ["COMP_LINE"] = completion.line_for_hydra(os.environ)
+    sys.argv[1:] = quoted_all(sys.argv[1:])
+    refuse_null_groups(sys.argv[1:])
     register()
     try:
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(job)()

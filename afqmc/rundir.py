@@ -39,6 +39,7 @@ class Status(Enum):
     completed = "completed"
     interrupted = "interrupted"
     failed = "failed"
+    refused = "refused"  # its input was wrong, before the first step; the directory may be used again
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,15 @@ class RunDir:
         return self.path / "summary.json"
 
     def is_occupied(self) -> bool:
-        """Whether a run lives here already."""
-        return self.config.exists() or (self.path / "status.json").exists()
+        """Whether a run lives here already; one that was refused does not."""
+        status = self.path / "status.json"
+        if not status.exists():
+            return self.config.exists()
+        try:
+            found = json.loads(status.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return True
+        return not (isinstance(found, dict) and found.get("status") == Status.refused.value)
 
     def refuse_occupied(self) -> None:
         """Never two runs in one directory.

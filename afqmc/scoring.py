@@ -14,7 +14,8 @@ from afqmc.batching.tokens import Encoder
 from afqmc.checkpoint import load_weights
 from afqmc.config import Config
 from afqmc.console import CountBar
-from afqmc.dataset.files import DataFile, read_pairs
+from afqmc.dataset.files import DataFile
+from afqmc.dataset.pairs import read_pairs
 from afqmc.dataset.splits import Pairs, index_of, locate, read_split, to_columns
 from afqmc.errors import InputError
 from afqmc.evaluation import Evaluation, evaluate

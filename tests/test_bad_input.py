@@ -46,19 +46,22 @@ def refused(tmp_path, monkeypatch, capsys):
         ("+trainer.max_step=1", "trainer.max_step: no such key; did you mean 'max_steps'?"),
         ("trainer.patiense=1", "did you mean 'patience'?"),
         ("optimizer.weight_dekay=1", "did you mean 'weight_decay'?"),
-        ("lr=abc", "lr=abc: value 'abc' of type 'str' could not be converted to Float"),
+        ("lr=abc", "lr=abc: must be a number > 0 and <= 10 (peak learning rate)"),
         ("lr=-1", "lr=-1.0: must be > 0 and <= 10"),
         ("batch_size=0", "batch_size=0: must be >= 1"),
         ("dataset.max_length=2", "dataset.max_length=2: must be >= 8"),
         ("dataset.max_length=100000", "dataset.max_length=100000: this model has 512 positions; must be <= 512"),
         ("model=bert-bas", "did you mean 'bert-base-chinese'?"),
         ("experiment=quickstrt", "did you mean 'quickstart'?"),
-        ("model.pooling=men", "expected one of [cls, mean, max, first_last_mean, pooler]"),
+        ("model.pooling=men", "must be one of cls, mean, max, first_last_mean, pooler"),
         ("trainer.monitor=dev/f2", "did you mean 'dev/f1'?"),
         ("trainer.device=cuda", "trainer.device=cuda: not on this machine"),
         ("trainer.mixed_precision=fp16", "legal on this machine: auto, no, bf16"),
         ("trainer.gradient_accumulation_steps=9", "must be <= batch_size=4"),
-        ("trainer.class_weights=[1,2,3]", "a list of 2 positive numbers"),
+        ("trainer.class_weights=[1,2,3]", "a list of 2 positive, finite numbers"),
+        ("trainer.class_weights=[1,inf]", "a list of positive, finite numbers"),
+        ("optimizer.weight_decay=abc", "optimizer.weight_decay=abc: torch.optim.AdamW refuses this"),
+        ("scheduler.warmup_steps=30", "scheduler.warmup_steps=30: this run has 30 steps; must be fewer"),
         ("optimizer.weight_decay=-3", "torch.optim.AdamW refuses this: Invalid weight_decay value: -3"),
         ("+optimizer.foo=1", "optimizer.foo: AdamW has no such argument"),
         ("+optimizer.lr=1", "the learning rate is a key of its own: lr=1"),
@@ -66,7 +69,7 @@ def refused(tmp_path, monkeypatch, capsys):
         ("optimizer._target_=no_such_module.Adam", "is it installed here?"),
         ("scheduler.warmup_ratio=2", "scheduler.warmup_ratio=2: must be >= 0 and < 1"),
         ("+scheduler.foo=1", "scheduler.foo"),
-        ("model.name_or_path=./nowhere", "no such directory"),
+        ("model.name_or_path=./nowhere", "model.name_or_path=./nowhere: no such directory"),
         ("model.architecture.hidden_size=100", "must be a multiple of num_attention_heads=12"),
         ("+model.architecture.hiden_size=100", "model.architecture.hiden_size"),
         ("dataset.train_file=null", "dataset.train_file: is not set"),
@@ -143,3 +146,24 @@ def test_a_directory_that_is_no_run_is_told(name, tmp_path):
     more = ("x.jsonl", "-o", "out.jsonl") if name == "predict" else ()
     told = command(name, str(tmp_path), *more, cwd=tmp_path)
     assert (told.returncode, told.stderr.strip()) == (2, f"{tmp_path}: not a run directory (it has no config.yaml)")
+
+
+def test_what_data_and_config_disagree_on_is_told_before_a_model_is_built(refused, monkeypatch):
+    monkeypatch.setattr("afqmc.job.build_tokenizer", None)
+    assert "a list of 2 positive" in refused("trainer.class_weights=[1,2,3]")
+    assert "this run has 7 steps" in refused("scheduler.warmup_steps=7", "trainer.max_steps=7")
+
+
+def test_a_model_directory_that_is_not_there_is_told_before_data_are_read(refused, monkeypatch):
+    monkeypatch.setattr("afqmc.job.load", None)
+    assert "no such directory" in refused("model.name_or_path=./nowhere")
+
+
+def test_a_refused_run_leaves_its_directory_free_for_the_corrected_command(refused, tmp_path, monkeypatch):
+    where = ("hydra.run.dir=here", "trainer.max_steps=1", "dataset.max_dev_samples=8")
+    refused(*where, "dataset.sentence1_field=question")
+    assert json.loads((tmp_path / "here/status.json").read_text())["status"] == "refused"
+    sys.argv = [argument for argument in sys.argv if "question" not in argument]
+    assert exit_code(entry.main) == 0
+    assert (tmp_path / "here/summary.json").exists()
+    assert "here: already holds a run" in refused(*where)

@@ -10,7 +10,7 @@ import torch
 from afqmc.batching.batches import TrainBatches, collate, eval_batches
 from afqmc.batching.tokens import Encoder
 from afqmc.dataset.config import Batching, DatasetConfig
-from afqmc.dataset.files import Pair
+from afqmc.dataset.pairs import Pair
 from afqmc.dataset.splits import PairStream
 
 MAX_LENGTH = 24  # cuts about half of the pairs

@@ -1,7 +1,8 @@
-"""Checks: repeated, swapped, contradictory and shared pairs are counted, with the rows to look at."""
+"""Checks: repeated, swapped, contradictory and shared pairs are counted, with the lines to look at."""
 
 from afqmc.dataset.checks import examine, in_short, worries
-from afqmc.dataset.splits import Dataset, Pairs, PairStream
+from afqmc.dataset.config import DatasetConfig
+from afqmc.dataset.splits import Dataset, Pairs, PairStream, load
 
 TRAIN = [
     ("a", "b", 0),
@@ -24,7 +25,7 @@ def dataset(train=TRAIN, dev=DEV, test=None):
     return Dataset("some", ("0", "1"), pairs(train), pairs(dev), None if test is None else pairs(test, labelled=False))
 
 
-def test_each_kind_of_oddity_is_counted_with_its_rows():
+def test_each_kind_of_oddity_is_counted_with_its_lines():
     found = examine(dataset()).splits["train"]
     assert (found.pairs, found.label_counts) == (7, [3, 4])
     assert (found.exact_duplicates, found.swapped_duplicates) == (2, 1)
@@ -50,9 +51,27 @@ def test_pairs_that_two_splits_share_are_counted_once_in_either_order():
 
 
 def test_a_few_rows_are_shown_of_many():
-    facts = examine(dataset([("a", "b", 1)] * 20))
+    facts = examine(dataset([("a", "b", 1)] * 20 + [(f"a{n}", f"b{n}", 0) for n in range(20)]))
     assert facts.splits["train"].exact_duplicates == 19
-    assert worries(facts) == ["train: 19 repeated pairs (rows 2, 3, 4, 5, 6 ...)"]
+    assert worries(facts) == ["train: 19 repeated pairs (lines 2, 3, 4, 5, 6 ... of file)"]
+
+
+def test_a_class_with_a_handful_of_rows_or_absent_from_dev_is_a_worry():
+    many = [(f"a{n}", f"b{n}", n % 2) for n in range(200)]
+    train, dev = pairs([*many, ("p", "q", 2)]), pairs([("d", "e", 0), ("e", "f", 1)])
+    assert worries(examine(Dataset("some", ("0", "1", "2", "3"), train, dev))) == [
+        "train: only 1 of 201 pairs labelled '2': is it a class? (dataset.labels=[...] sets them)",
+        "dev: no pair labelled '2', which train has: no figure tells how well it is learnt",
+        "train: no pair labelled '3': is it a class? (dataset.labels=[...] sets them)",
+    ]
+
+
+def test_a_pair_is_named_by_its_line_of_the_file(tmp_path):
+    row = '{"sentence1": "a%d", "sentence2": "b", "label": "%d"}\n'
+    (tmp_path / "train.jsonl").write_text("\n\n" + row % (1, 0) + "\n" + row % (1, 0) + row % (2, 1))
+    (tmp_path / "dev.jsonl").write_text(row % (3, 0) + row % (4, 1))
+    data = load(DatasetConfig(path=str(tmp_path), train_file="train.jsonl", dev_file="dev.jsonl"))
+    assert f"train: 1 repeated pairs (line 5 of {tmp_path}/train.jsonl)" in worries(examine(data))
 
 
 def test_an_unlabelled_split_has_no_contradictions():
@@ -63,10 +82,10 @@ def test_an_unlabelled_split_has_no_contradictions():
 def test_a_run_is_told_the_counts_and_the_worries():
     data = dataset(test=[("p", "q", 0)])
     assert in_short(data, examine(data)) == [
-        "data: some: train 7 (43% '0', 57% '1'); dev 4 (75% '0', 25% '1'); test 1",
-        "data: train: 2 repeated pairs (rows 2, 6)",
-        "data: train: 1 pairs repeated with the sentences swapped (rows 3)",
-        "data: train: 1 pairs with contradictory labels (rows 1, 2, 3)",
+        "data: some: train 7 (43% '0', 57% '1'); dev 4 (75% '0', 25% '1'); test 1; '1' counts as positive",
+        "data: train: 2 repeated pairs (lines 2, 6 of file)",
+        "data: train: 1 pairs repeated with the sentences swapped (line 3 of file)",
+        "data: train: 1 pairs with contradictory labels (lines 1, 2, 3 of file)",
         "data: train and dev share 2 pairs",
     ]
 

@@ -9,7 +9,8 @@ import zipfile
 import pytest
 
 from afqmc.dataset.config import DatasetConfig, Format
-from afqmc.dataset.files import DataFile, Pair, find_member, read_pairs
+from afqmc.dataset.files import DataFile, find_member
+from afqmc.dataset.pairs import Pair, read_pairs
 from afqmc.errors import InputError
 
 BOM = "\ufeff"
@@ -70,7 +71,9 @@ def test_a_pair_without_an_id_has_its_number_from_0(read):
     assert [pair.id for pair in found] == [0, "given", 2]
 
 
-@pytest.mark.parametrize(("value", "name"), [("1", "1"), (1, "1"), (True, "true"), ("yes", "yes")])
+@pytest.mark.parametrize(
+    ("value", "name"), [("1", "1"), (1, "1"), (True, "true"), ("yes", "yes"), ("1 ", "1"), ("False", "false")]
+)
 def test_a_label_is_known_by_its_name(read, value, name):
     assert read("x.jsonl", line(label=value))[0].label == name
 
@@ -82,9 +85,20 @@ def test_a_label_is_known_by_its_name(read, value, name):
         ("x.jsonl", "[\n" + line(label="1") + "]\n", "x.jsonl:1: .*one JSON object a line, not an array"),
         pytest.param("x.jsonl", "[" * 100_000, "x.jsonl:1: broken JSON", id="deep"),
         ("x.jsonl", '"a"\n', "x.jsonl:1: is str; each line must be a JSON object"),
-        ("x.jsonl", '{"sentence1": "a", "sentence3": "b"}', "x.jsonl:1: no 'sentence2'; did you mean 'sentence.'"),
-        ("x.jsonl", '{"p": "a", "q": "b"}', r"x.jsonl:1: no 'sentence1'; legal: p, q \(dataset.\*_field"),
-        ("x.jsonl", line(label="1") + "\n" + line(), "x.jsonl:3: no 'label'; legal: sentence1, sentence2"),
+        ("x.jsonl", '{"sentence1": "a", "sentence3": "b"}', "x.jsonl:1: no 'sentence2'; did you mean 'sentence3'"),
+        ("x.jsonl", '{"sentence1": "a", "Sentence2": "b"}', "x.jsonl:1: no 'sentence2'; did you mean 'Sentence2'"),
+        ("x.jsonl", '{"sentence1": "a"}', r"x.jsonl:1: no 'sentence2' \(dataset.sentence2_field names it\)"),
+        (
+            "x.jsonl",
+            '{"sentence1": "a", "label": 1, "label": 0}',
+            "x.jsonl:1: .*the key 'label' is there twice",
+        ),
+        (
+            "x.jsonl",
+            '{"p": "a", "q": "b"}',
+            r"x.jsonl:1: no 'sentence1'; legal: p, q \(dataset.sentence1_",
+        ),
+        ("x.jsonl", line(label="1") + "\n" + line(), r"x.jsonl:3: no 'label' \(dataset.label_field names it\)"),
         ("x.jsonl", line("", label="1"), "x.jsonl:1: 'sentence1' is empty"),
         ("x.jsonl", line("a", " \u3000", label="1"), "x.jsonl:1: 'sentence2' is empty"),
         ("x.jsonl", line(5, label="1"), "x.jsonl:1: 'sentence1' is 5; it must be a string"),
@@ -97,8 +111,20 @@ def test_a_label_is_known_by_its_name(read, value, name):
         ("x.csv", 'sentence1,sentence2,label\n"a"b,b,1\n', "x.csv:2: broken csv"),
         ("x.csv", 'sentence1,sentence2,label\n"a,b,1\n', "x.csv:2: broken csv: unexpected end of data"),
         ("x.csv", "sentence1,sentence2,label\na,b,\n", "x.csv:2: 'label' is empty"),
-        ("x.csv", "a,b,1\nc,d,0\n", "x.csv:2: no 'sentence1'; legal: 1, a, b"),
-        ("x.csv", line().encode("utf-16"), "x.csv:1: not UTF-8 .byte 0xff at position 0.; convert it"),
+        (
+            "x.jsonl",
+            line("\u200b\ufeff ", label="1"),
+            r"'sentence1' is empty: .* characters, such as '\\u200b'",
+        ),
+        ("x.jsonl", line("a\0b", label="1"), "x.jsonl:1: 'sentence1' holds a NUL character"),
+        ("x.csv", "a,b,1\nc,d,0\n", "x.csv:1: the header has a, b, 1, and none of sentence1, .*needs dataset.columns="),
+        ("x.csv", "sentence1;sentence2;label\na;b;1\n", "x.csv:1: one column, .*: its delimiter seems to be ';'"),
+        ("x.csv", "sentence1\tsentence2\tlabel\na\tb\t1\n", "x.csv:1: one column, .*: its delimiter seems to be tab"),
+        ("x.csv", "sentence1,sentence2,label,label\na,b,1,1\n", "x.csv:1: the header has 'label' twice"),
+        ("x.csv", line().encode("utf-16"), "x.csv:1: is UTF-16; convert it: iconv -f UTF-16 -t UTF-8"),
+        ("x.jsonl", line().encode("utf-16-le"), "x.jsonl:1: holds zero bytes: a binary file, or UTF-16"),
+        ("x.csv", b"PK\x03\x04\0\0", "x.csv:1: is a zip or an Excel file"),
+        ("x.csv", b"\x1f\x8b\0\0", "x.csv:1: is packed by gzip"),
         ("x.tsv", "sentence1\n花呗".encode("gb18030"), "x.tsv:2: not UTF-8 .*iconv -f GB18030"),
     ],
 )
@@ -125,8 +151,8 @@ def test_labels_that_are_not_asked_for_are_not_read(read):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (line() + line(label="1"), ":2: has a 'label', and the rows before it have none"),
-        (line(label="1") + line(), ":2: no 'label'"),
+        (line() + line(label="1"), ":2: has a 'label', the rows before it have none; all rows or none"),
+        (line(label="1") + line(), ":2: has no 'label', the rows before it have one; all rows or none"),
     ],
 )
 def test_where_labels_are_optional_all_rows_have_one_or_none(read, content, message):

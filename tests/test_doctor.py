@@ -1,6 +1,7 @@
 """The doctor: would the run go through, and what do the data hold."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -96,3 +97,17 @@ def test_the_report_for_people_ends_with_a_verdict(monkeypatch, capsys, tmp_path
     monkeypatch.setattr(sys, "argv", ["afqmc.doctor", *SMALL])
     assert exit_code(doctor.main) == 0
     assert capsys.readouterr().out.strip().endswith("this run would go through: 0 failed, 0 warnings")
+
+
+def test_options_of_a_directory_of_ones_own_are_found_as_by_the_run(ask, tmp_path):
+    (tmp_path / "my conf" / "model").mkdir(parents=True)
+    (tmp_path / "my conf" / "model" / "tiny.yaml").write_text("defaults: [mini]\nvocab_size: 200\n")
+    code, findings = ask("experiment=quickstart", "--config-dir", "my conf", "model=tiny", "tracker=none")
+    assert code == 0
+    assert any(re.search(r"vocabulary of (1..|200)$", text) for _, _, text in findings)
+
+
+def test_a_config_directory_that_is_not_there_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["afqmc.doctor", "--config-dir", "nowhere"])
+    assert exit_code(doctor.main) == 2
+    assert capsys.readouterr().err.strip() == "--config-dir nowhere: no such directory"

@@ -12,7 +12,8 @@ LEVELS = {
     "batching": 1, "evaluation": 1,
     "train": 2,
     "config": 3,
-    "cli": 4, "job": 4, "scoring": 4, "diagnosis": 4, "run": 4, "evaluate": 4, "predict": 4, "doctor": 4,
+    "cli": 4, "agreement": 4, "job": 4, "scoring": 4, "diagnosis": 4,
+    "run": 4, "evaluate": 4, "predict": 4, "doctor": 4,
 }  # fmt: skip
 ONLY_IN = {"wandb": {"tracker"}, "hydra": {"config", "run"}, "omegaconf": {"config", "run"}}
 ENTRIES = {"run", "evaluate", "predict", "doctor", "job"}

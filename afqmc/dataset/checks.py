@@ -8,10 +8,13 @@ from itertools import combinations
 
 from afqmc.dataset.splits import Dataset, Pairs, PairStream
 
+_SHOWN = 5  # lines named of each kind, at most
+_RARE = 10  # pairs: fewer of a class, and less than one in a hundred, may be a slip
+
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """Counts of one split. ``where`` has a few row numbers (from 1) for each kind of oddity."""
+    """Counts of one split. ``where`` has a few line numbers of ``file`` for each kind of oddity."""
 
     pairs: int
     label_counts: list[int]
@@ -20,6 +23,7 @@ class SplitFacts:
     contradictions: int
     identical_sentences: int
     where: dict[str, list[int]]
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Facts:
     splits: dict[str, SplitFacts]
     shared: dict[tuple[str, str], int]
     streamed: tuple[str, ...]
+    labels: tuple[str, ...] = ()
 
 
 def examine(dataset: Dataset) -> Facts:
@@ -38,9 +43,9 @@ def examine(dataset: Dataset) -> Facts:
     facts = {name: _split_facts(dataset, split) for name, split in held.items()}
     streamed = {name: split for name, split in dataset.splits().items() if isinstance(split, PairStream)}
     for name, stream in streamed.items():
-        facts[name] = SplitFacts(len(stream), stream.label_counts, 0, 0, 0, 0, {})
+        facts[name] = SplitFacts(len(stream), stream.label_counts, 0, 0, 0, 0, {}, stream.file)
     shared = {(one, other): len(keys[one] & keys[other]) for one, other in combinations(held, 2)}
-    return Facts(facts, shared, tuple(streamed))
+    return Facts(facts, shared, tuple(streamed), dataset.labels)
 
 
 def _unordered(split: Pairs) -> list[tuple[str, str]]:
@@ -49,23 +54,22 @@ def _unordered(split: Pairs) -> list[tuple[str, str]]:
 
 
 def _split_facts(dataset: Dataset, split: Pairs) -> SplitFacts:
-    seen: dict[tuple[str, str], int] = {}
+    seen: set[tuple[str, str]] = set()
     classes: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
     rows: dict[str, list[int]] = {"exact_duplicates": [], "swapped_duplicates": [], "identical_sentences": []}
-    for number, (key, first, second) in enumerate(
-        zip(_unordered(split), split.sentence1, split.sentence2, strict=True), 1
-    ):
+    keys = _unordered(split)
+    for row, (key, first, second) in enumerate(zip(keys, split.sentence1, split.sentence2, strict=True)):
         if (first, second) in seen:
-            rows["exact_duplicates"].append(number)
+            rows["exact_duplicates"].append(row)
         elif (second, first) in seen:
-            rows["swapped_duplicates"].append(number)
-        seen.setdefault((first, second), number)
+            rows["swapped_duplicates"].append(row)
+        seen.add((first, second))
         if first == second:
-            rows["identical_sentences"].append(number)
+            rows["identical_sentences"].append(row)
         if split.labels is not None:
-            classes[key].add(split.labels[number - 1])
+            classes[key].add(split.labels[row])
     torn = {key for key, found in classes.items() if len(found) > 1}
-    rows["contradictions"] = [number for number, key in enumerate(_unordered(split), 1) if key in torn] if torn else []
+    rows["contradictions"] = [row for row, key in enumerate(keys) if key in torn] if torn else []
     return SplitFacts(
         pairs=len(split),
         label_counts=dataset.label_counts(split),
@@ -73,7 +77,8 @@ def _split_facts(dataset: Dataset, split: Pairs) -> SplitFacts:
         swapped_duplicates=len(rows["swapped_duplicates"]),
         contradictions=len(torn),
         identical_sentences=len(rows["identical_sentences"]),
-        where={kind: numbers[:5] for kind, numbers in rows.items() if numbers},
+        where={kind: [split.line(row) for row in found[: _SHOWN + 1]] for kind, found in rows.items() if found},
+        file=split.file,
     )
 
 
@@ -86,23 +91,42 @@ def in_short(dataset: Dataset, facts: Facts) -> list[str]:
             for label, n in zip(dataset.labels, found.label_counts, strict=True)
         ]
         counts.append(f"{name} {found.pairs}" + (f" ({', '.join(shares)})" if sum(found.label_counts) else ""))
-    lines = [f"data: {dataset.name}: " + "; ".join(counts)]
+    positive = f"; {dataset.labels[1]!r} counts as positive" if len(dataset.labels) == 2 else ""
+    lines = [f"data: {dataset.name}: " + "; ".join(counts) + positive]
     lines += [f"data: {text}" for text in worries(facts)]
     return lines
 
 
 def worries(facts: Facts) -> list[str]:
     """A sentence for each oddity that may change what a figure means."""
-    lines = []
+    lines = _odd_labels(facts)
     for name, found in facts.splits.items():
         kinds = (
             ("exact_duplicates", found.exact_duplicates, "repeated pairs"),
             ("swapped_duplicates", found.swapped_duplicates, "pairs repeated with the sentences swapped"),
             ("contradictions", found.contradictions, "pairs with contradictory labels"),
         )
-        for kind, count, text in kinds:
-            if count:
-                rows = ", ".join(map(str, found.where[kind]))
-                lines.append(f"{name}: {count} {text} (rows {rows}{' ...' if count > len(found.where[kind]) else ''})")
+        lines += [f"{name}: {count} {text} ({lines_of(found, kind)})" for kind, count, text in kinds if count]
     lines += [f"{one} and {other} share {count} pairs" for (one, other), count in facts.shared.items() if count]
+    return lines
+
+
+def lines_of(found: SplitFacts, kind: str) -> str:
+    """Where the rows of a kind are: ``lines 3, 7 of train.jsonl``."""
+    lines = found.where[kind]
+    more = " ..." if len(lines) > _SHOWN else ""
+    return f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines[:_SHOWN]))}{more} of {found.file}"
+
+
+def _odd_labels(facts: Facts) -> list[str]:
+    """Classes that may be a slip of the pen, or that dev says nothing about."""
+    lines = []
+    counts = {name: found.label_counts for name, found in facts.splits.items()}
+    for number, label in enumerate(facts.labels):
+        there, seen = counts["train"][number], counts["dev"][number]
+        if there < _RARE and there < sum(counts["train"]) / 100:
+            few = f"only {there} of {sum(counts['train'])} pairs" if there else "no pair"
+            lines.append(f"train: {few} labelled {label!r}: is it a class? (dataset.labels=[...] sets them)")
+        if there and not seen:
+            lines.append(f"dev: no pair labelled {label!r}, which train has: no figure tells how well it is learnt")
     return lines

@@ -61,7 +61,7 @@ class DatasetConfig:
     streaming: bool = knob(False, "read the training file anew each epoch instead of holding it in memory")
     shuffle_buffer: int = knob(10_000, "pairs held for shuffling when streaming", ge=1)
     url: Optional[str] = knob(None, "address of the zip to download; change it for a mirror")
-    checksums: dict[str, str] = knob({}, "sha256 of each file inside a downloaded zip")
+    checksums: Optional[dict[str, str]] = knob({}, "sha256 of each file inside a downloaded zip; {} checks none")
     cache_dir: Optional[str] = knob(None, "downloads and tokenised splits; default $AFQMC_CACHE, then ~/.cache/afqmc")
 
     def file_of(self, split: str) -> Optional[str]:

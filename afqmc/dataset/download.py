@@ -27,8 +27,8 @@ def cache_dir(config: DatasetConfig) -> Path:
     return Path(config.cache_dir or os.environ.get("AFQMC_CACHE") or Path.home() / ".cache" / "afqmc").expanduser()
 
 
-def fetch_zip(config: DatasetConfig) -> Path:
-    """The path of the cached zip, downloaded first where it is not there.
+def fetch_zip(config: DatasetConfig, fetch: bool = True) -> Path:
+    """The path of the cached zip, downloaded first where it is not there and ``fetch`` allows it.
 
     Raises:
         InputError: saying what was tried, and the other ways to the same data.
@@ -41,7 +41,9 @@ def fetch_zip(config: DatasetConfig) -> Path:
     if os.path.exists(target):  # Path.exists raises where the directory may not be searched
         if not (damage := _damage(target, config)):
             return target
-        tqdm.write(f"{target}: {damage}; fetching it again")
+        tqdm.write(f"{target}: {damage}" + ("; fetching it again" if fetch else ""))
+    if not fetch:
+        raise InputError(f"dataset.url={config.url}: not the official address, and no sound copy of it is in the cache")
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +99,7 @@ def _damage(archive: Path, config: DatasetConfig) -> str:
     """What is wrong with a zip, or nothing: each named file must be in it with its sha256."""
     try:
         with zipfile.ZipFile(archive) as opened:
-            for name, expected in config.checksums.items():
+            for name, expected in (config.checksums or {}).items():
                 member = find_member(opened.namelist(), name)
                 if member is None:
                     return f"has no {name}"

@@ -12,7 +12,8 @@ from typing import Optional
 
 from afqmc.dataset.config import DatasetConfig, Format, Source
 from afqmc.dataset.download import fetch_zip
-from afqmc.dataset.files import Complain, DataFile, Pair, read_pairs
+from afqmc.dataset.files import DataFile
+from afqmc.dataset.pairs import Complain, Pair, label_name, read_pairs
 from afqmc.dataset.sample import sample_files
 from afqmc.errors import InputError, did_you_mean
 
@@ -28,9 +29,14 @@ class Pairs:
     sentence1: list[str]
     sentence2: list[str]
     labels: Optional[list[int]]
+    lines: Optional[list[int]] = None  # of the file, where the pairs were read from one
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def line(self, row: int) -> int:
+        """Where the row, counted from 0, stands in its file."""
+        return row + 1 if self.lines is None else self.lines[row]
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,12 @@ class Dataset:
         return [counts[number] for number in range(len(self.labels))]
 
 
-def locate(config: DatasetConfig) -> dict[str, DataFile]:
+def locate(config: DatasetConfig, fetch: bool = True) -> dict[str, DataFile]:
     """The file of each split that the config names; a download happens here.
+
+    Args:
+        config: Of the data set.
+        fetch: Allow the download; without it, only a zip that is in the cache is found.
 
     Raises:
         InputError: naming the key, or the path that is not there.
@@ -90,14 +100,17 @@ def locate(config: DatasetConfig) -> dict[str, DataFile]:
     if config.source is Source.sample:
         return {split: _embedded(name) for split, name in names.items()}
     if config.source is Source.download and config.path is None:
-        archive = fetch_zip(config)
+        archive = fetch_zip(config, fetch)
         return {split: DataFile.in_zip(archive, name, config) for split, name in names.items()}
     base = Path(config.path or ".").expanduser()
     if config.path is not None and not base.exists():
         raise InputError(f"dataset.path={config.path}: no such directory or zip (looked at {base.absolute()})")
     if config.path is not None and base.is_file():
         return {split: DataFile.in_zip(base, name, config) for split, name in names.items()}
-    return {split: DataFile.on_disk(base / Path(name).expanduser(), config) for split, name in names.items()}
+    return {
+        split: DataFile.on_disk(base / Path(name).expanduser(), config, f"dataset.{split}_file")
+        for split, name in names.items()
+    }
 
 
 def _embedded(name: str) -> DataFile:
@@ -113,17 +126,10 @@ def to_columns(file: str, rows: list[Pair], index: dict[str, int]) -> Pairs:
     Raises:
         InputError: ``file:line`` of the first label outside the set.
     """
-    labels: list[int] = []
-    for row in rows:
-        if row.label is not None:
-            if row.label not in index:
-                legal = ", ".join(index)
-                raise InputError(
-                    f"{file}:{row.line}: label {row.label!r} is not one of: {legal} (dataset.labels sets them)"
-                )
-            labels.append(index[row.label])
+    labels = [index[row.label] for row in rows if row.label is not None and _is_known(file, row, index, None)]
     columns = ([row.sentence1 for row in rows], [row.sentence2 for row in rows])
-    return Pairs(file, [row.id for row in rows], *columns, labels if labels else None)
+    lines = [row.line for row in rows]
+    return Pairs(file, [row.id for row in rows], *columns, labels if labels else None, lines)
 
 
 def read_split(
@@ -140,7 +146,10 @@ def class_names(config: DatasetConfig, found: Iterable[Optional[str]]) -> tuple[
     Raises:
         InputError: when there are fewer than two, or one twice.
     """
-    names = tuple(config.labels) if config.labels is not None else tuple(sorted({name for name in found if name}))
+    if config.labels is not None:
+        names = tuple(label_name(name) for name in config.labels)
+    else:
+        names = tuple(sorted({name for name in found if name}))
     if len(names) < 2:
         raise InputError(f"dataset.labels: two classes or more are needed, found {list(names)}")
     if len(set(names)) < len(names):
@@ -148,8 +157,12 @@ def class_names(config: DatasetConfig, found: Iterable[Optional[str]]) -> tuple[
     return names
 
 
-def load(config: DatasetConfig) -> Dataset:
+def load(config: DatasetConfig, complain: Optional[Complain] = None) -> Dataset:
     """Read and check all splits.
+
+    Args:
+        config: Of the data set.
+        complain: Is called with each complaint about a row, and the row is left out. Without it, the first is raised.
 
     Raises:
         InputError: naming the key, or the file and line.
@@ -157,20 +170,42 @@ def load(config: DatasetConfig) -> Dataset:
     files = locate(config)
     train: Pairs | PairStream
     if config.streaming:
-        train, names = _open_stream(config, files["train"])
+        train, names = _open_stream(config, files["train"], complain)
     else:
-        rows = list(read_split(config, "train", files["train"]))
+        rows = list(read_split(config, "train", files["train"], complain))
         _refuse_empty(files["train"].name, len(rows))
         names = class_names(config, [row.label for row in rows])
-        train = to_columns(files["train"].name, rows, index_of(names))
+        train = _columns(files["train"].name, rows, names, complain)
     others = {
-        split: to_columns(file.name, list(read_split(config, split, file)), index_of(names))
+        split: _columns(file.name, read_split(config, split, file, complain), names, complain)
         for split, file in files.items()
         if split != "train"
     }
-    for part in others.values():
-        _refuse_empty(part.file, len(part))
     return Dataset(config.name, names, train, **others)
+
+
+def _columns(file: str, rows: Iterable[Pair], names: tuple[str, ...], complain: Optional[Complain]) -> Pairs:
+    """Rows of known labels as columns; at least one."""
+    index = index_of(names)
+    found = to_columns(file, [row for row in rows if _is_known(file, row, index, complain)], index)
+    _refuse_empty(file, len(found))
+    return found
+
+
+def _is_known(file: str, row: Pair, index: dict[str, int], complain: Optional[Complain]) -> bool:
+    """Whether the row's label, if it has one, is in the set.
+
+    Raises:
+        InputError: when it is not, and nobody takes complaints.
+    """
+    if row.label is None or row.label in index:
+        return True
+    legal = ", ".join(index)
+    told = f"{file}:{row.line}: label {row.label!r} is not one of: {legal} (dataset.labels sets them)"
+    if complain is None:
+        raise InputError(told)
+    complain(told)
+    return False
 
 
 def _refuse_empty(file: str, pairs: int) -> None:
@@ -183,15 +218,20 @@ def index_of(names: tuple[str, ...]) -> dict[str, int]:
     return {name: number for number, name in enumerate(names)}
 
 
-def _open_stream(config: DatasetConfig, file: DataFile) -> tuple[PairStream, tuple[str, ...]]:
+def _open_stream(
+    config: DatasetConfig, file: DataFile, complain: Optional[Complain]
+) -> tuple[PairStream, tuple[str, ...]]:
     """One pass that checks every line and counts, in constant memory; the epochs then read the file themselves."""
     counts: Counter[str] = Counter()
-    for row in read_split(config, "train", file):
-        label = str(row.label)
-        if config.labels is not None and label not in counts:  # a label is looked at where it first occurs
-            to_columns(file.name, [row], index_of(tuple(config.labels)))  # refuses one outside the set
-        counts[label] += 1
+    index = None if config.labels is None else index_of(class_names(config, ()))
+    for row in read_split(config, "train", file, complain):
+        if index is None or _is_known(file.name, row, index, complain):
+            counts[str(row.label)] += 1
     _refuse_empty(file.name, counts.total())
     classes = class_names(config, counts)
-    reads = lambda: read_split(config, "train", file)  # noqa: E731
+    reads = lambda: read_split(config, "train", file, complain and _say_nothing)  # noqa: E731
     return PairStream(file.name, reads, index_of(classes), [counts[name] for name in classes]), classes
+
+
+def _say_nothing(_: str) -> None:
+    """Told already, by the first pass."""

@@ -17,7 +17,8 @@ from afqmc.model.config import ModelConfig
 log = logging.getLogger(__name__)
 
 _HUB_TIMEOUT_S = 5
-UNUSABLE = (OSError, ValueError, KeyError, SafetensorError, UnpicklingError)  # what a damaged or missing file raises
+# what a damaged or missing file raises
+UNUSABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UnpicklingError)
 
 
 def hub_options(config: ModelConfig) -> dict[str, Any]:

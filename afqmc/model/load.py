@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as hf_logging
 
 from afqmc.errors import InputError
 from afqmc.model.architecture import build_architecture, check_length
 from afqmc.model.classifier import PairClassifier, encoder_class, encoder_options
 from afqmc.model.config import ModelConfig, Pooling
-from afqmc.model.hub import UNUSABLE, cannot_load, first_line, hub_options, resolved
+from afqmc.model.hub import UNUSABLE, cannot_load, hub_options, resolved
 from afqmc.model.initialisation import mimetic
 from afqmc.model.vocabulary import train_wordpiece
 from afqmc.plugins import check_arguments, locate
@@ -28,6 +30,10 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+_HEADS = {
+    "pooler", "cls", "lm_head", "classifier", "qa_outputs", "predictions", "seq_relationship", "lm_predictions",
+    "mask_predictions", "discriminator_predictions", "generator_predictions", "generator_lm_head",
+}  # fmt: skip
 _GIVEN = ("num_labels", "vocab_size", "pad_token_id")  # what a plugged-in model is called with, beside model.args
 
 
@@ -76,16 +82,18 @@ def build_model(
         if config.mimetic_init:
             mimetic(encoder)
     else:
-        encoder = _pretrained(config, architecture, options)
+        encoder = pretrained(config, architecture, options)
     return PairClassifier(encoder.float(), len(labels), config.pooling, config.head_dropout)
 
 
 def check_plugged_in(config: ModelConfig) -> None:
-    """Hold a plugged-in model's arguments to its signature.
+    """What can be said of a model before anything is loaded: its directory is there, a plug-in has its arguments.
 
     Raises:
-        InputError: naming the argument.
+        InputError: naming the key or the argument.
     """
+    if config.name_or_path is not None:
+        resolved(config.name_or_path)
     if config.mimetic_init and not config.from_scratch:
         raise InputError("model.mimetic_init=true: only with model.from_scratch=true; weights fix the rest")
     if config._target_ is None:
@@ -106,15 +114,46 @@ def plugged_in(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, labels: 
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
     }
-    model = locate(config._target_, "model._target_")(**given, **config.args)
+    key = f"model._target_={config._target_}"
+    try:
+        model = locate(config._target_, "model._target_")(**given, **config.args)
+    except InputError:
+        raise
+    except Exception as error:  # a person's own code
+        raise InputError(f"{key}: raised {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)") from error
     if not isinstance(model, nn.Module):
-        raise InputError(
-            f"model._target_={config._target_}: returned {type(model).__name__}; must be a torch.nn.Module"
-        )
+        raise InputError(f"{key}: returned {type(model).__name__}; must be a torch.nn.Module")
+    _try_forward(key, model, tokenizer, len(labels))
     return model
 
 
-def _pretrained(config: ModelConfig, architecture: PreTrainedConfig, options: dict[str, Any]) -> PreTrainedModel:
+def _try_forward(key: str, model: nn.Module, tokenizer: PreTrainedTokenizerBase, classes: int) -> None:
+    """Two short pairs through a model, so that a wrong shape is found before training."""
+    batch = tokenizer(["a", "b c"], ["d", "e"], padding=True, return_tensors="pt")
+    inputs = {name: batch[name] for name in tokenizer.model_input_names if name in batch}
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            found = model(**inputs)
+    except Exception as error:
+        raise InputError(
+            f"{key}: called with {', '.join(inputs)} (B, T), it raised {type(error).__name__}: {error}"
+        ) from error
+    model.train(was_training)
+    shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+    if shape != (2, classes):
+        raise InputError(f"{key}: for 2 pairs it returned {shape}; must be logits (B, C), here (2, {classes})")
+
+
+def pretrained(
+    config: ModelConfig, architecture: PreTrainedConfig, options: dict[str, Any], device: str | None = None
+) -> PreTrainedModel:
+    """The encoder with its weights in float32; on the ``meta`` device they are compared with it, and not read.
+
+    Raises:
+        InputError: when they cannot be had or are not of this architecture.
+    """
     assert config.name_or_path is not None
     name = resolved(config.name_or_path)
     if Path(name).is_dir() and not any((Path(name) / file).exists() for file in WEIGHT_FILES):
@@ -123,28 +162,57 @@ def _pretrained(config: ModelConfig, architecture: PreTrainedConfig, options: di
             "model.from_scratch=true trains its architecture from random ones"
         )
     try:
-        loaded: Any = encoder_class(architecture).from_pretrained(
-            name,
-            config=architecture,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **hub_options(config),
-            **options,
-        )
-    except RuntimeError as error:
-        raise InputError(
-            f"model.name_or_path={name}: its weights are of a different architecture than its config "
-            f"({architecture.model_type}): {first_line(error)}"
-        ) from error
+        with _transformers_silent(bar=not Path(name).is_dir()):
+            loaded: Any = encoder_class(architecture).from_pretrained(
+                name,
+                config=architecture,
+                dtype=torch.float32,
+                device_map=device,
+                ignore_mismatched_sizes=True,  # they are told by _hold_to
+                output_loading_info=True,
+                **hub_options(config),
+                **options,
+            )
     except UNUSABLE as error:
         raise cannot_load("weights", config, error) from error
     encoder, loading = loaded
-    missing = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise InputError(
-            f"model.name_or_path={name}: its weights are of a different architecture than its config "
-            f"({architecture.model_type}): {len(missing)} tensors are missing, such as {missing[0]}"
-        )
-    if loading["missing_keys"]:
-        log.warning("the pooler of %s has no weights there and starts from random ones", name)
+    _hold_to(name, architecture.model_type, encoder.base_model_prefix, loading)
     return encoder  # type: ignore[no-any-return]
+
+
+def _hold_to(name: str, kind: str, prefix: str, loading: dict[str, Any]) -> None:
+    """Refuse weights of another architecture; say what is not used of them, but for what an encoder leaves out."""
+    told = f"model.name_or_path={name}: its weights are of a different architecture than its config ({kind})"
+    if wrong := sorted(loading["mismatched_keys"]):
+        key, found, wanted = wrong[0]
+        raise InputError(
+            f"{told}: {len(wrong)} tensors have another shape, such as {key}: {tuple(found)}, not {tuple(wanted)}"
+        )
+    missing = sorted(loading["missing_keys"])
+    if lost := [key for key in missing if not key.startswith("pooler.")]:
+        raise InputError(f"{told}: {len(lost)} tensors are missing, such as {lost[0]}")
+    if missing:
+        log.warning("the pooler of %s has no weights there and starts from random ones", name)
+    unused = [key for key in sorted(loading["unexpected_keys"]) if not _is_left_out(key.removeprefix(f"{prefix}."))]
+    if unused:
+        log.warning("%s: %d of its tensors are not used, such as %s", name, len(unused), unused[0])
+
+
+def _is_left_out(key: str) -> bool:
+    """Whether an encoder without a head has no use for this tensor: heads of pretraining, the pooler, and counters."""
+    return key.split(".")[0] in _HEADS or key.endswith("position_ids")
+
+
+@contextmanager
+def _transformers_silent(bar: bool) -> Iterator[None]:
+    """Without the library's own report of tensors; ``bar`` leaves its bars, which a download shows."""
+    level, shown = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    if not bar:
+        hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if shown and not bar:
+            hf_logging.enable_progress_bar()

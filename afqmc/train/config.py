@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Optional
@@ -75,9 +76,9 @@ def check_class_weights(weights: Any, num_labels: Optional[int] = None) -> None:
     """
     if weights is None or weights == "balanced":
         return
-    numbers = isinstance(weights, list) and all(isinstance(w, int | float) and w > 0 for w in weights)
+    numbers = isinstance(weights, list) and all(isinstance(w, int | float) and 0 < w < math.inf for w in weights)
     if not numbers or (num_labels is not None and len(weights) != num_labels):
         many = f"{num_labels} " if num_labels else ""
         raise InputError(
-            f"trainer.class_weights={weights}: must be null, balanced, or a list of {many}positive numbers"
+            f"trainer.class_weights={weights}: must be null, balanced, or a list of {many}positive, finite numbers"
         )

@@ -1,0 +1,145 @@
+"""Configs: composed by Hydra over a typed schema, checked, saved, loaded again."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from afqmc.config.messages import explain, unknown_key
+from afqmc.config.quoting import quoted_all
+from afqmc.config.schema import Config as Config
+from afqmc.config.schema import check as check
+from afqmc.errors import InputError
+from afqmc.rundir import RunDir
+
+_SLUG_LENGTH = 60
+
+
+def conf_dir() -> str:
+    """The directory of the YAML files: inside the installed package, beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "conf"
+    return str(inside if inside.is_dir() else package.parent / "conf")
+
+
+def register() -> None:
+    """Make the schema and the ``slug`` resolver known to Hydra."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("slug", slug, replace=True)
+
+
+def compose(overrides: list[str], config_dir: Optional[Path] = None, config_name: str = "config") -> Config:
+    """What ``python -m afqmc.run`` would run with these overrides, and with its flags of these names.
+
+    Raises:
+        InputError: naming what is wrong in them.
+    """
+    if config_dir is not None:
+        if not config_dir.is_dir():
+            raise InputError(f"--config-dir {config_dir}: no such directory")
+        overrides = [f"hydra.searchpath=[file://{config_dir.absolute()}]", *overrides]
+    overrides = quoted_all(overrides)
+    refuse_null_groups(overrides)
+    register()
+    try:
+        with initialize_config_dir(conf_dir(), version_base="1.3"):
+            return to_config(hydra_compose(config_name, overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(explain(error)) from error
+
+
+def refuse_null_groups(overrides: list[str]) -> None:
+    """Hold ``group=null`` to what there is: Hydra stops at it without naming the group.
+
+    Raises:
+        InputError: with the options of the group.
+    """
+    for override in overrides:
+        group, _, value = override.partition("=")
+        folder = Path(conf_dir()) / group
+        if value.lower() == "null" and group.isidentifier() and folder.is_dir():
+            options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+            optional = "leave it out for none" if group not in Config.__dataclass_fields__ else "a run needs one"
+            raise InputError(f"{override}: {optional}; legal: {options}")
+
+
+def slug(overrides: list[str]) -> str:
+    """Overrides as a directory name, top-level keys first: ``model.pooling=max lr=1e-5`` is ``lr-1e-5_pooling-max``."""
+    pairs = [override.partition("=")[::2] for override in overrides]
+    pairs.sort(key=lambda pair: "." in pair[0])
+    short = (f"{key.rpartition('.')[2]}={value}" for key, value in pairs)
+    names = (re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-.+") for name in short)
+    return "_".join(name for name in names if name)[:_SLUG_LENGTH].rstrip("-_.") or "default"
+
+
+def to_config(node: DictConfig) -> Config:
+    """A composed node as plain dataclasses, checked.
+
+    Raises:
+        InputError: naming the key and the legal range.
+    """
+    try:
+        _refuse_added(node, Config())
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), node))
+    except OmegaConfBaseException as error:
+        raise InputError(explain(error)) from error
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def _refuse_added(node: DictConfig, like: Any, prefix: str = "") -> None:
+    """Hydra's ``+key=value`` adds keys to typed nodes too, where nothing would read them."""
+    known = {item.name: getattr(like, item.name) for item in fields(like)}
+    for key in map(str, node):
+        if key not in known:
+            raise InputError(unknown_key(f"{prefix}{key}", known))
+        if is_dataclass(known[key]):
+            _refuse_added(node[key], known[key], f"{prefix}{key}.")
+
+
+def save(config: Config, path: Path) -> None:
+    """Write it resolved, so that ``load`` gives it back equal."""
+    OmegaConf.save(OmegaConf.structured(config), path)
+
+
+def to_container(config: Config) -> dict[str, Any]:
+    """Plain containers, enums by name, for trackers."""
+    found = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
+
+
+def load(run_dir: Path) -> Config:
+    """The config of a run directory.
+
+    Raises:
+        InputError: when there is none, or it is not one of this version.
+    """
+    path = RunDir(run_dir).config
+    if not path.is_file():
+        raise InputError(f"{run_dir}: not a run directory (it has no config.yaml)")
+    try:
+        node = OmegaConf.load(path)
+    except Exception as error:  # the YAML library has many
+        raise InputError(f"{path}: not readable YAML: {error}") from error
+    if not isinstance(node, DictConfig):
+        raise InputError(f"{path}: not a run's config")
+    return to_config(node)
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """The composed config less Hydra's own node."""
+    keys = [str(key) for key in config if key != "hydra"]
+    masked = OmegaConf.masked_copy(config, keys)
+    assert isinstance(masked, DictConfig)
+    return masked

@@ -1,0 +1,53 @@
+"""What Hydra calls before it makes or touches an output directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from afqmc.config import to_config, without_hydra
+from afqmc.config.messages import explain
+from afqmc.errors import InputError, Refused
+from afqmc.rundir import RunDir
+
+
+class RunDirectoryGuard(Callback):
+    """Refuses what can be refused before Hydra makes or touches the output directory."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Check the config and the directory.
+
+        Raises:
+            Refused: since Hydra turns any Exception of a callback into a warning.
+        """
+        try:
+            to_config(without_hydra(config))
+            RunDir(Path(config.hydra.run.dir)).refuse_occupied()
+            _make("hydra.run.dir", config.hydra.run.dir)
+        except InputError as error:
+            raise Refused(str(error)) from error
+        except OmegaConfBaseException as error:
+            raise Refused(explain(error)) from error
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Make the directory of the sweep.
+
+        Raises:
+            Refused: when it cannot be made.
+        """
+        try:
+            _make("hydra.sweep.dir", config.hydra.sweep.dir)
+        except InputError as error:
+            raise Refused(str(error)) from error
+
+
+def _make(key: str, directory: str) -> None:
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "is a file" if Path(directory).is_file() else f"cannot be made ({error.strerror})"
+        raise InputError(f"{key}={directory}: {reason}; a directory that can be written is needed") from error

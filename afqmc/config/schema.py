@@ -1,0 +1,62 @@
+"""The schema: the sum of the parts' own dataclasses, and what can be said about a config without loading anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from afqmc.dataset.config import Batching, DatasetConfig
+from afqmc.errors import InputError, did_you_mean
+from afqmc.knobs import check_ranges, knob
+from afqmc.metrics import NAMES as METRICS
+from afqmc.model.config import ModelConfig
+from afqmc.tracker import TrackerConfig
+from afqmc.train.config import TrainerConfig, check_class_weights
+
+
+@dataclass
+class Config:
+    """A whole run. What people sweep is at the top; every other knob lives in its group."""
+
+    lr: float = knob(1e-5, "peak learning rate", gt=0, le=10)
+    batch_size: int = knob(4, "pairs an optimizer step", ge=1)
+    epochs: int = knob(3, "passes over the training pairs", ge=1)
+    seed: int = knob(42, "of weights, order and dropout", ge=0, lt=2**32)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+
+
+def check(config: Config) -> None:
+    """Everything about a config that can be said without loading anything.
+
+    Raises:
+        InputError: naming the key, what was found and what is legal.
+    """
+    check_ranges(config)
+    trainer = config.trainer
+    legal = [f"dev/{name}" for name in METRICS if name != "majority_accuracy"]
+    if trainer.monitor not in legal:
+        raise InputError(f"trainer.monitor={trainer.monitor}: no such metric{did_you_mean(trainer.monitor, legal)}")
+    if trainer.gradient_accumulation_steps > config.batch_size:
+        raise InputError(
+            f"trainer.gradient_accumulation_steps={trainer.gradient_accumulation_steps}: must be <= batch_size="
+            f"{config.batch_size}; batch_size is the whole batch of a step, and is worked through in that many parts"
+        )
+    _check_batching(config.dataset)
+    check_class_weights(trainer.class_weights, len(config.dataset.labels) if config.dataset.labels else None)
+
+
+def _check_batching(dataset: DatasetConfig) -> None:
+    if dataset.batching is not Batching.tokens:
+        return
+    if dataset.streaming:
+        raise InputError("dataset.batching=tokens: not with dataset.streaming=true; legal there: random, bucketed")
+    if dataset.batch_tokens < dataset.max_length:
+        raise InputError(
+            f"dataset.batch_tokens={dataset.batch_tokens}: must be >= dataset.max_length={dataset.max_length}, "
+            "or the longest pair fits no batch"
+        )
