@@ -35,6 +35,7 @@ from afqmc.optim import build_optimizer, build_scheduler
 from afqmc.optim import check_plugged_in as check_optimizer
 from afqmc.rundir import RunDir, Status
 from afqmc.tracker import NullTracker, Report, Tracker, build_tracker, finite
+from afqmc.train.graphs import WIDTHS, GraphedStep, check_graphs, make_capturable
 from afqmc.train.hardware import adapt, build_accelerator, choose, describe
 from afqmc.train.loop import Durations, Evaluated, Stepped, Stopped, fit
 from afqmc.train.step import Loss, Step, balanced_weights
@@ -125,6 +126,7 @@ class Job:
         check_optimizer(config.optimizer, config.scheduler, config.lr)
         check_plugged_in(config.model)
         choice = choose(config.trainer)
+        check_graphs(config.trainer, choice)
         log.info("device: %s, precision %s (%s)", choice.device, choice.precision, choice.reason)
         self.accelerator = build_accelerator(choice, config.trainer, config.seed)
         self.run_dir.write_environment(describe(choice))
@@ -143,13 +145,17 @@ class Job:
     def train(self) -> None:
         """Run the loop; write, show and keep what it yields."""
         config, trainer = self.config, self.config.trainer
-        batches = TrainBatches(self.data.train, self.encoder, config.batch_size, config.seed, config.dataset)
+        multiple = WIDTHS if trainer.cuda_graphs else 1
+        batches = TrainBatches(self.data.train, self.encoder, config.batch_size, config.seed, config.dataset, multiple)
         durations = Durations.of(trainer, len(batches), config.epochs)
         optimizer = build_optimizer(config.optimizer, self.model, config.lr)
+        if trainer.cuda_graphs:
+            make_capturable(optimizer, self.accelerator.device)
         scheduler = build_scheduler(config.scheduler, optimizer, durations.total, config.lr)
         self.model, optimizer = self.accelerator.prepare(self.model, optimizer)
         self.dev = self.encoder.encode_once(self.data.dev)
-        step = Step(self.model, optimizer, scheduler, self.accelerator, trainer, self.loss())
+        kind = GraphedStep if trainer.cuda_graphs else Step
+        step = kind(self.model, optimizer, scheduler, self.accelerator, trainer, self.loss())
         events = fit(step, batches, lambda model: self.score(model, self.dev, "dev"), trainer, durations)
         set_seed(config.seed)  # dropout then does not depend on how the weights came to be
         bar = TrainingBar(durations.total)
