@@ -29,7 +29,7 @@ from afqmc.dataset.download import cache_dir
 from afqmc.dataset.splits import Dataset, Pairs, load
 from afqmc.errors import InputError
 from afqmc.evaluation import Evaluation, evaluate, prediction_rows
-from afqmc.metrics import collapsed_class, probabilities_of
+from afqmc.metrics.classification import collapsed_class, probabilities_of
 from afqmc.model.load import build_model, build_tokenizer, check_plugged_in
 from afqmc.optim import build_optimizer, build_scheduler
 from afqmc.optim import check_plugged_in as check_optimizer

@@ -39,6 +39,7 @@ def test_a_schedule_writes_into_the_learning_rate_of_a_capturable_optimizer():
     lr = optimizer.param_groups[0]["lr"]
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
     for step in range(1, 4):
+        optimizer.step()
         scheduler.step()
         assert lr.item() == pytest.approx(0.5 / (1 + step))
         assert optimizer.param_groups[0]["lr"] is lr
