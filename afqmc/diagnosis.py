@@ -26,7 +26,7 @@ from afqmc.model.hub import hub_is_reachable
 from afqmc.model.load import WEIGHT_FILES, build_tokenizer, check_plugged_in
 from afqmc.optim import check_plugged_in as check_optimizer
 from afqmc.process import usable_cores
-from afqmc.tracker import Service, resolve_mode
+from afqmc.tracker.config import Service, resolve_mode
 from afqmc.train.hardware import choose, cpu_name
 
 _SHOWN = 8  # odd rows named, at most

@@ -33,8 +33,9 @@ from afqmc.metrics.classification import collapsed_class, probabilities_of
 from afqmc.model.load import build_model, build_tokenizer, check_plugged_in
 from afqmc.optim import build_optimizer, build_scheduler
 from afqmc.optim import check_plugged_in as check_optimizer
-from afqmc.rundir import RunDir, Status
-from afqmc.tracker import NullTracker, Report, Tracker, build_tracker, finite
+from afqmc.rundir import RunDir, Status, finite
+from afqmc.tracker.build import build_tracker
+from afqmc.tracker.protocol import NullTracker, Report, Tracker
 from afqmc.train.graphs import WIDTHS, GraphedStep, check_graphs, make_capturable
 from afqmc.train.hardware import adapt, build_accelerator, choose, describe
 from afqmc.train.loop import Durations, Evaluated, Stepped, Stopped, fit

@@ -10,7 +10,7 @@ from afqmc.errors import InputError, did_you_mean
 from afqmc.knobs import check_ranges, knob
 from afqmc.metrics.names import NAMES as METRICS
 from afqmc.model.config import ModelConfig
-from afqmc.tracker import TrackerConfig
+from afqmc.tracker.config import TrackerConfig
 from afqmc.train.config import TrainerConfig, check_class_weights
 
 
