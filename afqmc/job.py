@@ -6,7 +6,6 @@ import itertools
 import logging
 import shutil
 import time
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,10 @@ from afqmc.batching.batches import TrainBatches
 from afqmc.batching.tokens import Encoded, Encoder
 from afqmc.checkpoint import restore, save_weights
 from afqmc.config import Config
-from afqmc.console import CountBar, TrainingBar, clock, print_table
+from afqmc.console import CountBar, TrainingBar
 from afqmc.dataset.checks import examine, in_short
 from afqmc.dataset.download import cache_dir
 from afqmc.dataset.splits import Dataset, Pairs, load
-from afqmc.errors import InputError
 from afqmc.evaluation import Evaluation, evaluate, prediction_rows
 from afqmc.metrics.classification import collapsed_class, probabilities_of
 from afqmc.model.load import build_model, build_tokenizer, check_plugged_in
@@ -44,37 +42,6 @@ from afqmc.train.step import Loss, Step, balanced_weights
 log = logging.getLogger(__name__)
 
 _SHOWN = ("accuracy", "f1", "auc", "mcc", "loss")
-
-
-def execute(config: Config, run_dir: RunDir) -> dict[str, Any]:
-    """Train, keep the best on dev, evaluate it, predict; returns what summary.json holds.
-
-    Whatever happens, status.json and the tracker are told how it ended.
-
-    Raises:
-        InputError: for what a person can mend.
-    """
-    run_dir.refuse_occupied()
-    run_dir.path.mkdir(parents=True, exist_ok=True)
-    schema.save(config, run_dir.config)
-    run_dir.write_status(Status.running)
-    job = Job(config, run_dir)
-    try:
-        summary = job.run()
-    except KeyboardInterrupt:
-        job.tracker.finish(exit_code=130)
-        run_dir.write_status(Status.interrupted, step=job.step)
-        raise
-    except BaseException as error:
-        job.tracker.finish(exit_code=1)
-        refused = isinstance(error, InputError) and job.step == 0
-        run_dir.write_status(Status.refused if refused else Status.failed, step=job.step, **describe_error(error))
-        raise
-    job.tracker.finish(exit_code=0)
-    run_dir.write_status(Status.completed, step=job.step)
-    run_dir.write_summary(summary)
-    show(summary, run_dir.path)
-    return summary
 
 
 @dataclass
@@ -294,39 +261,3 @@ def model_name(config: Config) -> str:
 def count_parameters(model: nn.Module) -> int:
     """Trained parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-def describe_error(error: BaseException) -> dict[str, str]:
-    """For status.json: what a person did wrong in a sentence, anything else with its traceback."""
-    if isinstance(error, InputError):
-        return {"error": str(error)}
-    return {"error": f"{type(error).__name__}: {error}", "traceback": "".join(traceback.format_exception(error))}
-
-
-def test_figures(summary: dict[str, Any]) -> list[tuple[str, float]]:
-    """The figures of a labelled test split that the table shows; none for one without labels."""
-    found = summary.get("test", {})
-    return [(name, found[f"test/{name}"]) for name in ("accuracy", "f1") if f"test/{name}" in found]
-
-
-def show(summary: dict[str, Any], path: Path) -> None:
-    """The small table at the end."""
-    best = summary["best"]
-    majority = best["dev/majority_accuracy"]
-
-    def figure(name: str) -> str:
-        value = best[f"dev/{name}"]
-        return "undefined" if value is None else f"{value:.4f}"
-
-    print_table(
-        f"best on dev by {summary['monitor'].removeprefix('dev/')}: step {best['step']}, epoch {best['epoch']:g}",
-        [
-            ("accuracy", f"{figure('accuracy')}   (majority {majority:.4f})"),
-            *((name.replace("_", " "), figure(name)) for name in ("f1", "auc", "average_precision", "mcc", "loss")),
-            *((f"test {name}", f"{value:.4f}") for name, value in test_figures(summary)),
-            ("training", f"{summary['train_pairs_per_second']:.0f} pairs/s, {clock(summary['train_seconds'])}"),
-            ("padding", f"{summary['train_padding']:.1%} of what was computed"),
-            ("whole run", clock(summary["seconds"])),
-        ],
-    )
-    log.info("run directory: %s", path)

@@ -11,7 +11,7 @@ from helpers import rows, small, summary, train
 from wandb_file import Offline
 
 from afqmc.config import to_container
-from afqmc.job import execute
+from afqmc.execution import execute
 from afqmc.rundir import RunDir
 from afqmc.tracker.background import BackgroundTracker
 from afqmc.tracker.build import build_tracker

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
-import numpy as np
+if TYPE_CHECKING:  # every command imports this page, before Ctrl-C ends tidily
+    import numpy as np
 
 
 @dataclass(frozen=True)
