@@ -53,7 +53,7 @@ def execute(config: Config, run_dir: RunDir) -> dict[str, Any]:
     """
     run_dir.refuse_occupied()
     run_dir.path.mkdir(parents=True, exist_ok=True)
-    schema.save(config, run_dir.config)
+    schema.save(schema.anchored(config), run_dir.config)
     run_dir.write_status(Status.running)
     job = Job(config, run_dir)
     try:
