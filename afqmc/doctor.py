@@ -7,13 +7,14 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from afqmc.cli import DONE, FAILED, exit_code
 from afqmc.config import compose
+from afqmc.errors import InputError
 
 if TYPE_CHECKING:  # it imports torch, which wrong overrides need not wait for
-    from afqmc.diagnosis import Finding
+    from afqmc.diagnosis.findings import Finding
 
 _MARKS = {"ok": ("green", "ok  "), "warn": ("yellow", "warn"), "fail": ("red", "FAIL")}
 
@@ -26,9 +27,15 @@ def main() -> int:
     parser.add_argument("--config-name", "-cn", default="config", metavar="NAME", help="as given to afqmc.run")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_intermixed_args()
-    config = compose(arguments.overrides, arguments.config_dir, arguments.config_name)
+    try:
+        config = compose(arguments.overrides, arguments.config_dir, arguments.config_name)
+    except InputError as error:
+        if arguments.json:
+            print_json(False, [{"section": "config", "verdict": "fail", "text": str(error)}])
+        raise
 
-    from afqmc.diagnosis import Diagnosis, Verdict
+    from afqmc.diagnosis import Diagnosis
+    from afqmc.diagnosis.findings import Verdict
 
     findings: list[Finding] = []
 
@@ -38,9 +45,12 @@ def main() -> int:
             yield finding
 
     if arguments.json:
-        rows = [{"section": f.section, "verdict": f.verdict.value, "text": f.text} for f in collected()]
+        rows = [
+            {"section": f.section, "verdict": f.verdict.value, "text": f.text} | ({"facts": f.facts} if f.facts else {})
+            for f in collected()
+        ]
         passed = all(row["verdict"] != "fail" for row in rows)
-        print(json.dumps({"passed": passed, "findings": rows}, ensure_ascii=False, indent=2))
+        print_json(passed, rows)
         return DONE if passed else FAILED
     show(collected())
     failures = sum(finding.verdict is Verdict.fail for finding in findings)
@@ -48,6 +58,11 @@ def main() -> int:
     verdict = "would stop" if failures else "would go through"
     print(f"\nthis run {verdict}: {failures} failed, {warnings} warnings")
     return FAILED if failures else DONE
+
+
+def print_json(passed: bool, findings: list[dict[str, Any]]) -> None:
+    """The whole report, as one object."""
+    print(json.dumps({"passed": passed, "findings": findings}, ensure_ascii=False, indent=2))
 
 
 def show(findings: Iterable[Finding]) -> None:

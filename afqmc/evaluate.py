@@ -27,7 +27,7 @@ def main() -> int:
     from afqmc.scoring import TrainedRun
 
     run = TrainedRun.open(arguments.run_dir, arguments.device, arguments.trust)
-    pairs = run.read(arguments.data, labelled=True)
+    pairs = run.read(arguments.data, labelled=True, key="--data")
     metrics = finite(dict(run.score(pairs).metrics))
     if arguments.json:
         print(json.dumps({"file": pairs.file, "pairs": len(pairs), **metrics}, ensure_ascii=False))

@@ -34,7 +34,7 @@ def execute(config: Config, run_dir: RunDir) -> dict[str, Any]:
     with terminable():
         try:
             run_dir.write_status(Status.running)
-            schema.save(config, run_dir.config)
+            schema.save(schema.anchored(config), run_dir.config)
             from afqmc.job import Job  # torch and its kin take seconds, in which a run can be interrupted too
 
             job = Job(config, run_dir)

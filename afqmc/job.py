@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from afqmc.config import Config
 from afqmc.console import CountBar, TrainingBar
 from afqmc.dataset.checks import examine, in_short
 from afqmc.dataset.download import cache_dir
-from afqmc.dataset.splits import Dataset, Pairs, load
+from afqmc.dataset.splits import Pairs, load, sentences
 from afqmc.evaluation import Evaluation, evaluate, prediction_rows
 from afqmc.metrics.classification import collapsed_class, probabilities_of
 from afqmc.model.load import build_model, build_tokenizer, check_plugged_in
@@ -237,13 +235,6 @@ class Job:
         dev = self.data.dev
         probabilities = probabilities_of(evaluation.logits)
         return Report(self.data.labels, probabilities, gold, dev.sentence1, dev.sentence2, self.run_dir.best)
-
-
-def sentences(data: Dataset) -> Iterator[str]:
-    """The sentences that a vocabulary is learnt from: those of train."""
-    if isinstance(data.train, Pairs):
-        return itertools.chain(data.train.sentence1, data.train.sentence2)
-    return (text for pair in data.train.read() for text in (pair.sentence1, pair.sentence2))
 
 
 def named(split: str, evaluation: Evaluation) -> dict[str, float]:

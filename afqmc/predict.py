@@ -38,7 +38,7 @@ def main() -> int:
     from afqmc.scoring import TrainedRun
 
     run = TrainedRun.open(arguments.run_dir, arguments.device, arguments.trust)
-    pairs = run.read(arguments.file, labelled=False)
+    pairs = run.read(arguments.file, labelled=False, key="FILE")
     rows = prediction_rows(pairs, run.score(pairs).logits, run.labels)
     if arguments.clue:
         rows = [{"id": row["id"], "label": row["prediction"]} for row in rows]

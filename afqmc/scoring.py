@@ -51,21 +51,30 @@ class TrainedRun:
         model = accelerator.prepare(loaded.model)
         return cls(config, loaded.labels, model, Encoder(loaded.tokenizer, config.dataset.max_length), accelerator)
 
-    def read(self, file: Optional[Path], labelled: Optional[bool]) -> Pairs:
-        """The pairs of a file, or of the run's own dev split.
+    def read(self, file: Optional[Path], labelled: Optional[bool], key: str = "") -> Pairs:
+        """The pairs of a file, or of the run's own dev split; ``key`` is where a person named the file.
 
         Raises:
             InputError: naming the file and line.
         """
         index = index_of(self.labels)
         if file is None:
-            own = locate(self.config.dataset)["dev"]
-            return to_columns(own.name, list(read_split(self.config.dataset, "dev", own)), index)
-        found = DataFile.on_disk(file, self.config.dataset)
+            return self._own_dev(index)
+        found = DataFile.on_disk(file, self.config.dataset, key)
         pairs = to_columns(found.name, list(read_pairs(found, self.config.dataset, labelled=labelled)), index)
         if len(pairs) == 0:
             raise InputError(f"{file}: holds no pairs")
         return pairs
+
+    def _own_dev(self, index: dict[str, int]) -> Pairs:
+        """The dev split that the directory names; from an address of its own only what is in the cache already."""
+        dataset = self.config.dataset
+        official = dataset.url == schema.official_address()
+        try:
+            own = locate(dataset, fetch=official)["dev"]
+        except InputError as error:
+            raise InputError(f"{error}\n  other pairs:     --data FILE") from error
+        return to_columns(own.name, list(read_split(dataset, "dev", own)), index)
 
     def score(self, pairs: Pairs) -> Evaluation:
         """Logits, and metrics where the pairs are labelled."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -18,6 +19,7 @@ from afqmc.config.messages import explain, unknown_key
 from afqmc.config.quoting import quoted_all
 from afqmc.config.schema import Config as Config
 from afqmc.config.schema import check as check
+from afqmc.dataset.config import Source
 from afqmc.errors import InputError
 from afqmc.rundir import RunDir
 
@@ -134,7 +136,47 @@ def load(run_dir: Path) -> Config:
         raise InputError(f"{path}: not readable YAML: {error}") from error
     if not isinstance(node, DictConfig):
         raise InputError(f"{path}: not a run's config")
+    for key, value in _texts(OmegaConf.to_container(node, resolve=False)):
+        if "${" in value:  # it could read this machine's environment, and comes from anybody
+            raise InputError(f"{path}: {key}={value}: a saved config is literal; interpolations are not resolved here")
     return to_config(node)
+
+
+def _texts(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of plain containers, keys of mappings too, with where it is."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield prefix + str(key), str(key)
+            yield from _texts(value, f"{prefix}{key}.")
+    elif isinstance(node, list):
+        for value in node:
+            yield from _texts(value, prefix)
+    elif isinstance(node, str):
+        yield prefix.rstrip("."), node
+
+
+def anchored(config: Config) -> Config:
+    """The same config with absolute paths, so that it means the same in any directory."""
+    dataset, model = config.dataset, config.model
+    changes: dict[str, Any] = {name: _absolute(getattr(dataset, name)) for name in ("path", "cache_dir")}
+    if dataset.path is None and dataset.source is Source.files:
+        changes |= {name: _absolute(getattr(dataset, name)) for name in ("train_file", "dev_file", "test_file")}
+    name = model.name_or_path
+    local = name is not None and Path(name).expanduser().is_dir()
+    return replace(
+        config,
+        dataset=replace(dataset, **changes),
+        model=replace(model, name_or_path=_absolute(name) if local else name),
+    )
+
+
+def _absolute(path: Optional[str]) -> Optional[str]:
+    return None if path is None else str(Path(path).expanduser().absolute())
+
+
+def official_address() -> str:
+    """Where the packaged config downloads AFQMC from."""
+    return str(OmegaConf.load(Path(conf_dir()) / "dataset" / "afqmc.yaml").url)
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

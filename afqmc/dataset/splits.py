@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -206,6 +207,13 @@ def _is_known(file: str, row: Pair, index: dict[str, int], complain: Optional[Co
         raise InputError(told)
     complain(told)
     return False
+
+
+def sentences(data: Dataset) -> Iterator[str]:
+    """The sentences that a vocabulary is learnt from: those of train."""
+    if isinstance(data.train, Pairs):
+        return itertools.chain(data.train.sentence1, data.train.sentence2)
+    return (text for pair in data.train.read() for text in (pair.sentence1, pair.sentence2))
 
 
 def _refuse_empty(file: str, pairs: int) -> None:

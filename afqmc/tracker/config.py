@@ -51,10 +51,10 @@ def resolve_mode(config: TrackerConfig) -> str:
     asked = os.environ.get("WANDB_MODE")
     if asked in ("online", "offline"):
         return asked
-    return "online" if _logged_in() else "offline"
+    return "online" if logged_in() else "offline"
 
 
-def _logged_in() -> bool:
+def logged_in() -> bool:
     """Whether a key is in the environment or, for the configured host, in the netrc file."""
     if os.environ.get("WANDB_API_KEY"):
         return True

@@ -1,0 +1,111 @@
+"""What the doctor says of the data: every odd row, counts, repeats, leaks, and what dev can tell apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from afqmc.config import Config
+from afqmc.dataset.checks import Facts, SplitFacts, examine, lines_of, worries
+from afqmc.dataset.splits import Dataset, load
+from afqmc.diagnosis.findings import Finding, fail, ok, warn
+from afqmc.errors import InputError
+
+_SHOWN = 8  # odd rows named, at most
+
+
+class Complaints:
+    """The first few, and how many there were."""
+
+    def __init__(self) -> None:
+        self.first: list[str] = []
+        self.count = 0
+
+    def add(self, text: str) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.first) < _SHOWN:
+            self.first.append(text)
+
+    def findings(self) -> Iterator[Finding]:
+        """A failure each, and one for those that are not named."""
+        for text in self.first:
+            yield fail("data", text)
+        if self.count > _SHOWN:
+            yield fail("data", f"and {self.count - _SHOWN} more such rows", odd_rows=self.count)
+
+
+def read(config: Config) -> tuple[Dataset | None, Complaints]:
+    """The data without the rows that a run would stop at, and what is wrong with those; None if nothing is left."""
+    complaints = Complaints()
+    try:
+        return load(config.dataset, complaints.add), complaints
+    except InputError as error:
+        complaints.add(str(error))
+        return None, complaints
+
+
+def facts_of(data: Dataset) -> Iterator[Finding]:
+    """Counts, worries, the majority baseline."""
+    facts = examine(data)
+    yield from _counts(data, facts)
+    told = worries(facts)
+    for text in told:
+        yield warn("data", text)
+    for name, found in facts.splits.items():
+        if found.identical_sentences:
+            where = lines_of(found, "identical_sentences")
+            yield warn("data", f"{name}: {found.identical_sentences} pairs of a sentence with itself ({where})")
+    if facts.streamed:
+        yield ok("data", f"{', '.join(facts.streamed)} is streamed: repeats and shared pairs are not looked for in it")
+    elif not told:
+        yield ok("data", "no repeated, contradictory or shared pairs")
+    yield _baseline(data, facts.splits["dev"].label_counts)
+
+
+def _counts(data: Dataset, facts: Facts) -> Iterator[Finding]:
+    for name, found in facts.splits.items():
+        shares = ", ".join(
+            f"{label!r} {count} ({count / found.pairs:.1%})"
+            for label, count in zip(data.labels, found.label_counts, strict=True)
+        )
+        labelled = shares if sum(found.label_counts) else "no labels"
+        positive = f"; {data.labels[1]!r} counts as positive" if name == "dev" and len(data.labels) == 2 else ""
+        yield ok(
+            "data",
+            f"{name}: {found.pairs} pairs; {labelled}{positive}",
+            split=name,
+            pairs=found.pairs,
+            labels=dict(zip(data.labels, found.label_counts, strict=True)),
+            **({} if name in facts.streamed else _oddities(name, found, facts)),
+        )
+
+
+def _oddities(name: str, found: SplitFacts, facts: Facts) -> dict[str, object]:
+    shared = {
+        (other if one == name else one): count for (one, other), count in facts.shared.items() if name in (one, other)
+    }
+    return {
+        "exact_duplicates": found.exact_duplicates,
+        "swapped_duplicates": found.swapped_duplicates,
+        "contradictions": found.contradictions,
+        "identical_sentences": found.identical_sentences,
+        "shared_with": shared,
+        "first_lines": found.where,
+    }
+
+
+def _baseline(data: Dataset, counts: list[int]) -> Finding:
+    """What always giving the same answer scores, and the difference that dev can show."""
+    majority, total = max(counts) / sum(counts), sum(counts)
+    error = math.sqrt(majority * (1 - majority) / total)
+    label, difference = data.labels[counts.index(max(counts))], 1.96 * math.sqrt(2) * error
+    return ok(
+        "data",
+        f"dev: always answering {label!r} scores {majority:.2%}; one standard error is {error:.2%}, so two runs whose "
+        f"accuracies differ by less than about {difference:.1%} cannot be told apart by it (unpaired, 95%)",
+        majority_label=label,
+        majority_accuracy=majority,
+        standard_error=error,
+        minimal_detectable_difference=difference,
+    )

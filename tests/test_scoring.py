@@ -1,0 +1,98 @@
+"""A run directory opened again: from anywhere, and safely when it comes from a stranger."""
+
+import json
+import shutil
+import zipfile
+
+import pytest
+from helpers import SMALL, command, summary, train
+
+from afqmc import config as schema
+from afqmc.dataset.sample import sample_files
+from afqmc.errors import InputError
+from afqmc.rundir import RunDir
+from afqmc.scoring import TrainedRun
+
+ROWS = sample_files()["train.json"].splitlines(keepends=True)[:96]
+OWN = ("dataset=jsonl", "dataset.train_file=train.jsonl", "dataset.dev_file=data/dev.jsonl", "dataset.max_length=64")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Where a run was started with relative paths, and its directory."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "data").mkdir()
+    (home / "train.jsonl").write_bytes(b"".join(ROWS))
+    (home / "data/dev.jsonl").write_bytes(b"".join(ROWS[:64]))
+    done = command("run", *SMALL, *OWN, "dataset.test_file=null", "epochs=1", "hydra.run.dir=run", cwd=home)
+    assert done.returncode == 0, done.stderr
+    return RunDir(home / "run")
+
+
+def test_it_is_evaluated_from_any_directory(trained, tmp_path):
+    scored = command("evaluate", str(trained.path), "--json", cwd=tmp_path)
+    assert scored.returncode == 0, scored.stderr
+    assert json.loads(scored.stdout)["accuracy"] == summary(trained)["best"]["dev/accuracy"]
+
+
+def test_the_saved_paths_are_absolute_and_hub_ids_stay(trained, tmp_path, monkeypatch):
+    home = trained.path.parent
+    config = schema.load(trained.path)
+    assert (config.dataset.train_file, config.dataset.dev_file) == (f"{home}/train.jsonl", f"{home}/data/dev.jsonl")
+    monkeypatch.chdir(home)
+    found = schema.anchored(schema.compose(["dataset.path=data", "model.name_or_path=data", "dataset.cache_dir=~/c"]))
+    assert (found.dataset.path, found.model.name_or_path) == (f"{home}/data", f"{home}/data")
+    assert found.dataset.train_file == "train.json"
+    assert found.dataset.cache_dir.startswith("/")
+    assert schema.anchored(schema.compose([])).model.name_or_path == "google-bert/bert-base-chinese"
+
+
+def changed(trained, tmp_path, old, new):
+    """A copy of the run whose config.yaml says something else."""
+    copy = tmp_path / "copy"
+    shutil.copytree(trained.path, copy)
+    text = (copy / "config.yaml").read_text(encoding="utf-8")
+    assert old in text
+    (copy / "config.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    return copy
+
+
+@pytest.mark.parametrize("value", ["${oc.env:SECRET}", "a ${lr}", '{"${lr}": 1}', "['${oc.env:SECRET}']"])
+def test_a_config_that_would_read_this_machine_is_refused(trained, value, tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET", "do not tell")
+    copy = changed(trained, tmp_path, "notes: null", f"notes: {value}")
+    with pytest.raises(InputError, match=r"config.yaml: tracker.notes.*a saved config is literal") as refused:
+        schema.load(copy)
+    assert "do not tell" not in str(refused.value)
+
+
+def test_nothing_is_fetched_from_an_address_that_the_directory_names(trained, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("afqmc.dataset.download._download", lambda url, target: asked.append(url))
+    copy = changed(trained, tmp_path, "source: files", "source: download")
+    text = (copy / "config.yaml").read_text(encoding="utf-8")
+    (copy / "config.yaml").write_text(text.replace("url: null", "url: http://example.org/a.zip"), encoding="utf-8")
+    with pytest.raises(InputError, match="not the official address.*\n.*--data FILE"):
+        TrainedRun.open(copy).read(None, labelled=True)
+    assert asked == []
+
+
+def test_a_copy_in_the_cache_is_scored_whatever_its_address(tmp_path, monkeypatch):
+    def fetch(_, target):
+        shutil.copy(tmp_path / "a.zip", target)
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("train.json", "dev.json"):
+            archive.writestr(name, b"".join(ROWS))
+    monkeypatch.setattr("afqmc.dataset.download._download", fetch)
+    mirror = ("dataset.source=download", "dataset.url=http://mirror/a.zip", "dataset.test_file=null", "epochs=1")
+    run = train(tmp_path / "run", *mirror, f"dataset.cache_dir={tmp_path}/cache")
+    assert len(TrainedRun.open(run.path).read(None, labelled=True)) == 64
+
+
+@pytest.mark.parametrize(("name", "more", "key"), [("evaluate", ["--data"], "--data"), ("predict", [], "FILE")])
+def test_a_file_that_is_not_there_is_told_by_its_key(trained, name, more, key, tmp_path):
+    (tmp_path / "unrelated.txt").touch()
+    out = ["-o", "out"] if name == "predict" else []
+    told = command(name, str(trained.path), *more, "nope.json", *out, cwd=tmp_path)
+    assert (told.returncode, told.stderr.strip()) == (2, f"{key}=nope.json: no such file")
