@@ -1,23 +1,31 @@
-"""What the commands beside ``run`` share: exit codes, and one message instead of a traceback."""
+"""What the commands share: exit codes, and one message instead of a traceback."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from afqmc.errors import InputError
+from afqmc.signals import Terminated
+from afqmc.tracker.background import is_left_behind
 
-DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 def exit_code(command: Callable[[], int]) -> int:
     """Call it; turn what it raises into a message and one of the documented codes.
 
+    0 done, 1 failed, 2 refused input, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
     With ``HYDRA_FULL_ERROR=1`` everything is raised as it is.
     """
     try:
         return command()
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        return TERMINATED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -34,6 +42,16 @@ def exit_code(command: Callable[[], int]) -> int:
             raise
         print(f"failed: {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
         return FAILED
+
+
+def leave(code: int) -> NoReturn:
+    """End the process; at once where a tracker was left behind, since its library would wait for it at exit."""
+    if is_left_behind():
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def full_errors() -> bool:

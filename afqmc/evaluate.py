@@ -23,8 +23,8 @@ def main() -> int:
 
     settle()
     from afqmc.console import print_table
+    from afqmc.rundir import finite
     from afqmc.scoring import TrainedRun
-    from afqmc.tracker import finite
 
     run = TrainedRun.open(arguments.run_dir, arguments.device, arguments.trust)
     pairs = run.read(arguments.data, labelled=True, key="--data")

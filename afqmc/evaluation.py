@@ -13,7 +13,7 @@ from torch import nn
 from afqmc.batching.batches import eval_batches
 from afqmc.batching.tokens import Encoded, Encoder
 from afqmc.dataset.splits import Pairs
-from afqmc.metrics import classification_metrics, probabilities_of
+from afqmc.metrics.classification import classification_metrics, probabilities_of
 
 Watch = Callable[[int], None]  # told how many pairs each batch added
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,57 +20,26 @@ from afqmc.batching.batches import TrainBatches
 from afqmc.batching.tokens import Encoded, Encoder
 from afqmc.checkpoint import restore, save_weights
 from afqmc.config import Config
-from afqmc.console import CountBar, TrainingBar, clock, print_table
+from afqmc.console import CountBar, TrainingBar
 from afqmc.dataset.checks import examine, in_short
 from afqmc.dataset.download import cache_dir
 from afqmc.dataset.splits import Pairs, load, sentences
-from afqmc.errors import InputError
 from afqmc.evaluation import Evaluation, evaluate, prediction_rows
-from afqmc.metrics import collapsed_class, probabilities_of
-from afqmc.model.cpu import quicken
+from afqmc.metrics.classification import collapsed_class, probabilities_of
 from afqmc.model.load import build_model, build_tokenizer, check_plugged_in
 from afqmc.optim import build_optimizer, build_scheduler
 from afqmc.optim import check_plugged_in as check_optimizer
-from afqmc.rundir import RunDir, Status
-from afqmc.tracker import NullTracker, Report, Tracker, build_tracker, finite
-from afqmc.train.hardware import build_accelerator, choose, describe
+from afqmc.rundir import RunDir, Status, finite
+from afqmc.tracker.build import build_tracker
+from afqmc.tracker.protocol import NullTracker, Report, Tracker
+from afqmc.train.graphs import WIDTHS, GraphedStep, check_graphs, make_capturable
+from afqmc.train.hardware import adapt, build_accelerator, choose, describe
 from afqmc.train.loop import Durations, Evaluated, Stepped, Stopped, fit
 from afqmc.train.step import Loss, Step, balanced_weights
 
 log = logging.getLogger(__name__)
 
 _SHOWN = ("accuracy", "f1", "auc", "mcc", "loss")
-
-
-def execute(config: Config, run_dir: RunDir) -> dict[str, Any]:
-    """Train, keep the best on dev, evaluate it, predict; returns what summary.json holds.
-
-    Whatever happens, status.json and the tracker are told how it ended.
-
-    Raises:
-        InputError: for what a person can mend.
-    """
-    run_dir.refuse_occupied()
-    run_dir.path.mkdir(parents=True, exist_ok=True)
-    schema.save(schema.anchored(config), run_dir.config)
-    run_dir.write_status(Status.running)
-    job = Job(config, run_dir)
-    try:
-        summary = job.run()
-    except KeyboardInterrupt:
-        job.tracker.finish(exit_code=130)
-        run_dir.write_status(Status.interrupted, step=job.step)
-        raise
-    except BaseException as error:
-        job.tracker.finish(exit_code=1)
-        refused = isinstance(error, InputError) and job.step == 0
-        run_dir.write_status(Status.refused if refused else Status.failed, step=job.step, **describe_error(error))
-        raise
-    job.tracker.finish(exit_code=0)
-    run_dir.write_status(Status.completed, step=job.step)
-    run_dir.write_summary(summary)
-    show(summary, run_dir.path)
-    return summary
 
 
 @dataclass
@@ -87,6 +55,7 @@ class _Best:
 class _Trained:
     """What the steps so far have worked through."""
 
+    padding_free: bool
     pairs: int = 0
     tokens: int = 0
     places: int = 0  # tokens and padding
@@ -96,7 +65,7 @@ class _Trained:
         """Count a step."""
         self.pairs += len(event.batch)
         self.tokens += event.batch.tokens
-        self.places += event.batch.places
+        self.places += event.batch.tokens if self.padding_free else event.batch.places
         self.seconds += event.seconds
 
 
@@ -108,7 +77,7 @@ class Job:
         self.tracker: Tracker = NullTracker()
         self.step = 0
         self.best: _Best | None = None
-        self.trained = _Trained()
+        self.trained = _Trained(config.trainer.padding_free)
 
     def run(self) -> dict[str, Any]:
         """The whole story."""
@@ -123,6 +92,7 @@ class Job:
         check_optimizer(config.optimizer, config.scheduler, config.lr)
         check_plugged_in(config.model)
         choice = choose(config.trainer)
+        check_graphs(config.trainer, choice)
         log.info("device: %s, precision %s (%s)", choice.device, choice.precision, choice.reason)
         self.accelerator = build_accelerator(choice, config.trainer, config.seed)
         self.run_dir.write_environment(describe(choice))
@@ -133,8 +103,7 @@ class Job:
         check_agreement(config, self.data)
         self.tokenizer = build_tokenizer(config.model, lambda: sentences(self.data))
         self.model = build_model(config.model, self.tokenizer, self.data.labels, config.dataset.max_length)
-        if choice.device == "cpu":
-            quicken(self.model, config.trainer.quick_dropout)
+        adapt(self.model, choice, config.trainer)
         log.info("model: %s, %.1f M parameters", model_name(config), count_parameters(self.model) / 1e6)
         self.encoder = Encoder(self.tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
         self.tracker = build_tracker(config.tracker, schema.to_container(config), self.run_dir.path)
@@ -142,13 +111,17 @@ class Job:
     def train(self) -> None:
         """Run the loop; write, show and keep what it yields."""
         config, trainer = self.config, self.config.trainer
-        batches = TrainBatches(self.data.train, self.encoder, config.batch_size, config.seed, config.dataset)
+        multiple = WIDTHS if trainer.cuda_graphs else 1
+        batches = TrainBatches(self.data.train, self.encoder, config.batch_size, config.seed, config.dataset, multiple)
         durations = Durations.of(trainer, len(batches), config.epochs)
         optimizer = build_optimizer(config.optimizer, self.model, config.lr)
+        if trainer.cuda_graphs:
+            make_capturable(optimizer, self.accelerator.device)
         scheduler = build_scheduler(config.scheduler, optimizer, durations.total, config.lr)
         self.model, optimizer = self.accelerator.prepare(self.model, optimizer)
         self.dev = self.encoder.encode_once(self.data.dev)
-        step = Step(self.model, optimizer, scheduler, self.accelerator, trainer, self.loss())
+        kind = GraphedStep if trainer.cuda_graphs else Step
+        step = kind(self.model, optimizer, scheduler, self.accelerator, trainer, self.loss())
         events = fit(step, batches, lambda model: self.score(model, self.dev, "dev"), trainer, durations)
         set_seed(config.seed)  # dropout then does not depend on how the weights came to be
         bar = TrainingBar(durations.total)
@@ -279,39 +252,3 @@ def model_name(config: Config) -> str:
 def count_parameters(model: nn.Module) -> int:
     """Trained parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-def describe_error(error: BaseException) -> dict[str, str]:
-    """For status.json: what a person did wrong in a sentence, anything else with its traceback."""
-    if isinstance(error, InputError):
-        return {"error": str(error)}
-    return {"error": f"{type(error).__name__}: {error}", "traceback": "".join(traceback.format_exception(error))}
-
-
-def test_figures(summary: dict[str, Any]) -> list[tuple[str, float]]:
-    """The figures of a labelled test split that the table shows; none for one without labels."""
-    found = summary.get("test", {})
-    return [(name, found[f"test/{name}"]) for name in ("accuracy", "f1") if f"test/{name}" in found]
-
-
-def show(summary: dict[str, Any], path: Path) -> None:
-    """The small table at the end."""
-    best = summary["best"]
-    majority = best["dev/majority_accuracy"]
-
-    def figure(name: str) -> str:
-        value = best[f"dev/{name}"]
-        return "undefined" if value is None else f"{value:.4f}"
-
-    print_table(
-        f"best on dev by {summary['monitor'].removeprefix('dev/')}: step {best['step']}, epoch {best['epoch']:g}",
-        [
-            ("accuracy", f"{figure('accuracy')}   (majority {majority:.4f})"),
-            *((name.replace("_", " "), figure(name)) for name in ("f1", "auc", "average_precision", "mcc", "loss")),
-            *((f"test {name}", f"{value:.4f}") for name, value in test_figures(summary)),
-            ("training", f"{summary['train_pairs_per_second']:.0f} pairs/s, {clock(summary['train_seconds'])}"),
-            ("padding", f"{summary['train_padding']:.1%} of what was computed"),
-            ("whole run", clock(summary["seconds"])),
-        ],
-    )
-    log.info("run directory: %s", path)

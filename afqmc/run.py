@@ -5,41 +5,68 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-
-from afqmc.cli import DONE, exit_code, full_errors
-from afqmc.config import completion, conf_dir, refuse_null_groups, register, to_config
-from afqmc.config.messages import explain
-from afqmc.config.quoting import quoted_all
+from afqmc.cli import DONE, exit_code, full_errors, leave
 from afqmc.errors import InputError, Refused
-from afqmc.process import settle, usable_cores
-from afqmc.rundir import RunDir
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+# Hydra takes a while to import. It is imported inside main, where Ctrl-C already ends in one word.
 
 
 def run(node: DictConfig) -> dict[str, Any]:
     """One job: what Hydra calls with a composed config."""
-    config = to_config(node)
-    settle(jobs_at_once())
-    from afqmc.job import execute  # torch and its kin: --help and --cfg do without them
+    from hydra.core.hydra_config import HydraConfig
 
-    return execute(config, RunDir(Path(HydraConfig.get().runtime.output_dir)))
+    from afqmc.config import to_config
+    from afqmc.execution import execute
+    from afqmc.process import settle
+    from afqmc.rundir import RunDir
+
+    settle(jobs_at_once())
+    return execute(to_config(node), RunDir(Path(HydraConfig.get().runtime.output_dir)))
 
 
 def jobs_at_once() -> int:
     """How many jobs of this sweep run side by side: what launchers that do so (joblib) call ``n_jobs``."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from afqmc.process import usable_cores
+
     asked = (HydraConfig.get().launcher or {}).get("n_jobs") or 1
     return usable_cores() if asked < 0 else int(asked)
 
 
 def main() -> int:
     """Run the command line; returns the exit code."""
+    from afqmc.config import completion, refuse_null_groups, register
+    from afqmc.config.quoting import quoted_all
+
+    if completion.is_asked(sys.argv):
+        if told := completion.script(sys.argv):
+            print(told)
+            return DONE
+        os.environ["COMP_LINE"] = completion.line_for_hydra(os.environ)
+    sys.argv[1:] = quoted_all(sys.argv[1:])
+    refuse_null_groups(sys.argv[1:])
+    register()
+    hand_to_hydra()
+    return DONE
+
+
+def hand_to_hydra() -> None:
+    """Let Hydra compose and run the job, or the jobs; what goes wrong there is raised instead of printed."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf.errors import OmegaConfBaseException
+
+    from afqmc.config import conf_dir
+    from afqmc.config.messages import explain
+
     raised: list[BaseException] = []
 
     def job(node: DictConfig) -> dict[str, Any] | None:
@@ -53,14 +80,6 @@ def main() -> int:
 
     full = full_errors()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them
-    if completion.is_asked(sys.argv):
-        if told := completion.script(sys.argv):
-            print(told)
-            return DONE
-        os.environ["COMP_LINE"] = completion.line_for_hydra(os.environ)
-    sys.argv[1:] = quoted_all(sys.argv[1:])
-    refuse_null_groups(sys.argv[1:])
-    register()
     try:
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(job)()
         for error in raised:
@@ -71,8 +90,7 @@ def main() -> int:
         raise InputError(explain(error)) from error
     finally:
         os.environ["HYDRA_FULL_ERROR"] = str(int(full))
-    return DONE
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    leave(exit_code(main))

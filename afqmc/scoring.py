@@ -19,10 +19,9 @@ from afqmc.dataset.pairs import read_pairs
 from afqmc.dataset.splits import Pairs, index_of, locate, read_split, to_columns
 from afqmc.errors import InputError
 from afqmc.evaluation import Evaluation, evaluate
-from afqmc.model.cpu import quicken
 from afqmc.rundir import RunDir
 from afqmc.train.config import Device
-from afqmc.train.hardware import build_accelerator, choose
+from afqmc.train.hardware import adapt, build_accelerator, choose
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,7 @@ class TrainedRun:
             config.trainer.device = Device[device]
         loaded = load_weights(RunDir(run_dir).best, config.model, trust)
         choice = choose(config.trainer)
-        if choice.device == "cpu":
-            quicken(loaded.model, config.trainer.quick_dropout)
+        adapt(loaded.model, choice, config.trainer)
         accelerator = build_accelerator(choice, config.trainer, config.seed)
         model = accelerator.prepare(loaded.model)
         return cls(config, loaded.labels, model, Encoder(loaded.tokenizer, config.dataset.max_length), accelerator)

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from afqmc.config import Config, compose
-from afqmc.job import Job, execute
+from afqmc.execution import execute
+from afqmc.job import Job
 from afqmc.rundir import RunDir
 
 SMALL = (

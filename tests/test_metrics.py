@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from afqmc.metrics import NAMES, classification_metrics, collapsed_class, probabilities_of
+from afqmc.metrics.classification import NAMES, classification_metrics, collapsed_class, probabilities_of
 
 RNG = np.random.default_rng(3)
 LOGITS = RNG.normal(size=(60, 3)).astype(np.float32)

@@ -68,13 +68,13 @@ MASK = torch.tensor([[1, 1, 0], [1, 1, 1]])
     ],
 )
 def test_pooling_leaves_padding_out(pooling, expected):
-    assert pool(STATES, MASK, pooling, first=3 * STATES).tolist() == expected
+    assert pool(STATES, 3 * STATES, MASK, pooling).tolist() == expected
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 def test_pooling_in_half_precision_stays_finite_and_in_its_type(kind):
     for pooling in (Pooling.mean, Pooling.max):
-        found = pool(STATES.to(kind), MASK, pooling)
+        found = pool(STATES.to(kind), None, MASK, pooling)
         assert found.dtype is kind
         assert found.isfinite().all()
 
@@ -90,7 +90,7 @@ def test_logits_do_not_depend_on_padding(pooling):
 def test_the_first_and_the_last_layer_are_averaged():
     model = classifier(BertModel, BertConfig(**TINY), Pooling.first_last_mean)
     states = model.encoder(**inputs(), output_hidden_states=True).hidden_states  # embeddings, layer 1, layer 2
-    expected = pool((states[1] + states[2]) / 2, inputs()["attention_mask"], Pooling.mean)
+    expected = pool((states[1] + states[2]) / 2, None, inputs()["attention_mask"], Pooling.mean)
     torch.testing.assert_close(model(**inputs()), model.classifier(expected))
 
 

@@ -3,21 +3,17 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import SMALL, command, prepared, rows, small, summary, train
+from helpers import command, prepared, rows, small, summary, train
 from safetensors.numpy import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from afqmc.dataset.sample import sample_files
 from afqmc.errors import InputError
-from afqmc.job import execute
+from afqmc.execution import execute
 from afqmc.scoring import TrainedRun
 
 SIXTEEN = ("dataset.max_train_samples=16", "dataset.max_dev_samples=16")
@@ -231,24 +227,6 @@ def test_a_directory_that_holds_a_run_is_refused(run):
     with pytest.raises(InputError, match="already holds a run"):
         execute(small(), run)
     assert (run.path / "metrics.jsonl").read_bytes() == before
-
-
-def test_ctrl_c_marks_the_run_as_interrupted(tmp_path):
-    arguments = [sys.executable, "-m", "afqmc.run", *SMALL, "epochs=10000", f"hydra.run.dir={tmp_path / 'run'}"]
-    environment = {**os.environ, "PYTHONPATH": repository()}
-    process = subprocess.Popen(
-        arguments, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while not metrics.exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert b"Traceback" not in errors
-    assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "interrupted"
-    assert not (tmp_path / "run" / "summary.json").exists()
 
 
 def test_a_failed_run_says_so_and_has_no_summary(tmp_path):

@@ -11,19 +11,13 @@ from helpers import rows, small, summary, train
 from wandb_file import Offline
 
 from afqmc.config import to_container
-from afqmc.job import execute
+from afqmc.execution import execute
 from afqmc.rundir import RunDir
-from afqmc.tracker import (
-    BackgroundTracker,
-    NullTracker,
-    Report,
-    TrackerConfig,
-    WandbMode,
-    build_tracker,
-    pr_points,
-    resolve_mode,
-    worst,
-)
+from afqmc.tracker.background import BackgroundTracker
+from afqmc.tracker.build import build_tracker
+from afqmc.tracker.config import TrackerConfig, WandbMode, resolve_mode
+from afqmc.tracker.protocol import NullTracker, Report
+from afqmc.tracker.wandb import pr_points, worst
 
 WANDB = ("tracker=wandb", "tracker.mode=offline", "tracker.group=g", "tracker.tags=[a,b]", "tracker.name=n")
 

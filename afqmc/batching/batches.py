@@ -52,11 +52,12 @@ class Batch:
         return Batch(inputs, labels, self.ids[rows], int(inputs["attention_mask"].sum()))
 
 
-def collate(encoded: Encoded, rows: np.ndarray, encoder: Encoder) -> Batch:
-    """The given rows, padded on the right to the longest of them."""
+def collate(encoded: Encoded, rows: np.ndarray, encoder: Encoder, multiple: int = 1) -> Batch:
+    """The given rows, padded on the right to the longest of them, or to the next ``multiple``."""
     starts, lengths = encoded.offsets[rows], encoded.offsets[rows + 1] - encoded.offsets[rows]
-    mask = np.arange(lengths.max()) < lengths[:, None]  # (B, T)
-    where = (starts[:, None] + np.arange(lengths.max()))[mask]
+    places = np.arange(-(-lengths.max() // multiple) * multiple)
+    mask = places < lengths[:, None]  # (B, T)
+    where = (starts[:, None] + places)[mask]
     tokens = np.full(mask.shape, encoder.pad_id, np.int64)
     tokens[mask] = encoded.tokens[where]
     inputs = {"input_ids": torch.from_numpy(tokens), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
@@ -105,8 +106,15 @@ class TrainBatches:
     """The batches of each epoch: every pair once, in an order that depends on seed and epoch alone."""
 
     def __init__(
-        self, data: Pairs | PairStream, encoder: Encoder, batch_size: int, seed: int, config: DatasetConfig
+        self,
+        data: Pairs | PairStream,
+        encoder: Encoder,
+        batch_size: int,
+        seed: int,
+        config: DatasetConfig,
+        multiple: int = 1,
     ) -> None:
+        self.multiple = multiple
         self.data, self.encoder, self.batch_size, self.seed, self.config = data, encoder, batch_size, seed, config
         self.window = max(config.shuffle_buffer // batch_size, 1) * batch_size  # of a stream, in whole batches
         self._encoded = encoder.encode_once(data) if isinstance(data, Pairs) else None
@@ -128,7 +136,7 @@ class TrainBatches:
 
     def _batches(self, encoded: Encoded, key: tuple[int, ...]) -> Iterator[Batch]:
         for rows in self._cut(encoded, np.random.default_rng(key)):
-            yield collate(encoded, rows, self.encoder)
+            yield collate(encoded, rows, self.encoder, self.multiple)
 
     def _cut(self, encoded: Encoded, rng: np.random.Generator) -> list[np.ndarray]:
         order = rng.permutation(len(encoded))

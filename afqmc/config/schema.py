@@ -8,9 +8,9 @@ from typing import Any
 from afqmc.dataset.config import Batching, DatasetConfig
 from afqmc.errors import InputError, did_you_mean
 from afqmc.knobs import check_ranges, knob
-from afqmc.metrics import NAMES as METRICS
+from afqmc.metrics.names import NAMES as METRICS
 from afqmc.model.config import ModelConfig
-from afqmc.tracker import TrackerConfig
+from afqmc.tracker.config import TrackerConfig
 from afqmc.train.config import TrainerConfig, check_class_weights
 
 

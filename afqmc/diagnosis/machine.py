@@ -13,7 +13,7 @@ from afqmc.config import Config
 from afqmc.diagnosis.findings import Finding, fail, ok, warn
 from afqmc.diagnosis.model import Size
 from afqmc.process import usable_cores
-from afqmc.tracker import Service, WandbMode, logged_in, resolve_mode
+from afqmc.tracker.config import Service, WandbMode, logged_in, resolve_mode
 from afqmc.train.hardware import Choice, choose, cpu_name
 
 _GIB = 2**30

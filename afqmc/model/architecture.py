@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import (
 from afqmc.errors import InputError, did_you_mean
 from afqmc.model.config import ModelConfig
 from afqmc.model.hub import UNUSABLE, cannot_load, hub_options, resolved
+from afqmc.model.packing import first_position
 
 
 def build_architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
@@ -56,9 +57,7 @@ def build_architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) 
 def longest_input(architecture: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """The most tokens a pair may have for this encoder."""
     positions: int = getattr(architecture, "max_position_embeddings", None) or 512
-    if "roberta" in architecture.model_type:  # counts positions from pad_token_id + 1
-        positions -= (architecture.pad_token_id or 0) + 1
-    return min(positions, tokenizer.model_max_length)
+    return min(positions - first_position(architecture), tokenizer.model_max_length)
 
 
 def check_length(max_length: int, architecture: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:

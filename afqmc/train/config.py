@@ -57,6 +57,9 @@ class TrainerConfig:
     min_delta: float = knob(0.0, "improvement that patience counts as one", ge=0)
     save_total_limit: Optional[int] = knob(0, "weights kept of past evaluations, beside best; null keeps all", ge=0)
     deterministic: bool = knob(False, "only kernels that give the same bits every time, where slower ones exist")
+    padding_free: bool = knob(False, "pack the tokens of a batch, compute no padding; pays with batching=random")
+    compile: bool = knob(False, "torch.compile the model: a minute or so at the start; seldom pays on a CPU")
+    cuda_graphs: bool = knob(False, "capture the whole step as a CUDA graph for each shape; not yet run on a GPU")
     quick_dropout: bool = knob(True, "on a CPU, draw dropout's masks from a quicker generator than PyTorch's")
     detect_anomaly: bool = knob(False, "autograd names the operation that made a NaN; slow")
 

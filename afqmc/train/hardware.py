@@ -12,8 +12,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
+from torch import nn
 
 from afqmc.errors import InputError
+from afqmc.model.classifier import PairClassifier, use_packing
+from afqmc.model.cpu import quicken
+from afqmc.model.packing import can_pack
 from afqmc.process import usable_cores
 from afqmc.train.config import Device, MixedPrecision, TrainerConfig
 
@@ -76,6 +80,24 @@ def build_accelerator(choice: Choice, config: TrainerConfig, seed: int) -> Accel
     return Accelerator(
         mixed_precision=choice.precision, cpu=choice.device == "cpu", step_scheduler_with_optimizer=False
     )
+
+
+def adapt(model: nn.Module, choice: Choice, config: TrainerConfig) -> None:
+    """Change how a model computes, not what: for its device, and as configured.
+
+    Raises:
+        InputError: when the model cannot be changed so.
+    """
+    if choice.device == "cpu":
+        quicken(model, config.quick_dropout)
+    if isinstance(model, PairClassifier):
+        model.wide_mask = choice.device != "cpu" and can_pack(model.encoder)
+        if config.padding_free:
+            use_packing(model)
+    elif config.padding_free:
+        raise InputError("trainer.padding_free=true: not for a model of your own (model._target_)")
+    if config.compile:
+        model.compile(dynamic=True)
 
 
 def describe(choice: Choice) -> dict[str, Any]:

@@ -25,8 +25,8 @@ class Stepped:
         epoch: Passes over the training pairs so far.
         batch: What it was taken over.
         seconds: From the making of the batch to the end of the step.
-        lr: The step's learning rate.
-        loss: Mean since the last row; None where reading it would make the host wait for the device.
+        lr: The step's learning rate; None where reading it would make the host wait for the device.
+        loss: Mean since the last row; None likewise.
         metrics: A row of figures, every ``log_steps`` and at the last step.
     """
 
@@ -34,7 +34,7 @@ class Stepped:
     epoch: float
     batch: Batch
     seconds: float
-    lr: float
+    lr: float | None
     loss: float | None
     metrics: dict[str, float] | None
 
@@ -177,7 +177,7 @@ class _Window:
 
     def step(self, batch: Batch, number: int, epoch: float, logged: bool) -> Stepped:
         """Take a step and count it."""
-        lr = self.take.lr
+        lr = self.take.lr if logged or self.device.type == "cpu" else None
         loss, self.norm = self.take(batch.to(self.device), number)
         self.loss += loss
         self.steps += 1
@@ -188,6 +188,7 @@ class _Window:
         metrics = None
         if logged:
             assert mean is not None
+            assert lr is not None
             metrics = {"train/loss": mean, "train/lr": lr, "train/pairs_per_second": self.pairs / self.seconds}
             metrics |= {} if self.norm is None else {"train/grad_norm": float(self.norm)}
             self._empty()

@@ -59,7 +59,7 @@ class Guard:
         self.optimizer = optimizer
         self.first_bad = torch.zeros((), device=device)
 
-    def passes(self, loss: Tensor, step: int) -> bool:
+    def passes(self, loss: Tensor, step: int | Tensor) -> bool:
         """Whether the step may be taken as far as the host knows."""
         if not self.deferred:
             return math.isfinite(loss.item())
@@ -101,7 +101,7 @@ class Step:
 
     @property
     def lr(self) -> float:
-        """Of the next step."""
+        """Of the next step; on a device, reading it waits."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def __call__(self, batch: Batch, number: int) -> tuple[Tensor, Tensor | None]:
@@ -110,6 +110,15 @@ class Step:
         Raises:
             NonFiniteLossError: before the optimizer would have used such a loss, where the host looks at each.
         """
+        loss, norm = self.backward(batch, number)
+        self.optimizer.step()
+        if not self.accelerator.optimizer_step_was_skipped:  # fp16 skips one when its gradients overflow
+            self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss, norm
+
+    def backward(self, batch: Batch, number: int | Tensor) -> tuple[Tensor, Tensor | None]:
+        """The batch's gradients, limited; its loss, and their norm before."""
         parts = batch.split(self.config.gradient_accumulation_steps)
         assert batch.labels is not None
         divisor = self.loss.weight_of(batch.labels)
@@ -124,11 +133,6 @@ class Step:
                         f"loss is {total.item()} at step {number} (lr {self.lr:g}; batch ids {batch.ids[:8]})"
                     )
                 self.accelerator.backward(share)
-        norm = None
-        if self.config.max_grad_norm is not None:
-            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-        self.optimizer.step()
-        if not self.accelerator.optimizer_step_was_skipped:  # fp16 skips one when its gradients overflow
-            self.scheduler.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return total, norm
+        if self.config.max_grad_norm is None:
+            return total, None
+        return total, self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-NAMES = (
-    "loss", "accuracy", "majority_accuracy", "precision", "recall", "f1", "auc", "average_precision", "mcc",
-)  # fmt: skip
+from afqmc.metrics.names import NAMES
+
 _COLLAPSED = 0.995  # share of predictions in one class
 
 

@@ -1,0 +1,80 @@
+"""One run from outside: its directory is told that it began and how it ended, whatever happens in between."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from afqmc import config as schema
+from afqmc.cli import FAILED, INTERRUPTED, TERMINATED
+from afqmc.config import Config
+from afqmc.errors import InputError
+from afqmc.rundir import RunDir, Status
+from afqmc.signals import Terminated, terminable, undisturbed
+from afqmc.table import show
+
+if TYPE_CHECKING:
+    from afqmc.job import Job
+
+log = logging.getLogger(__name__)
+
+
+def execute(config: Config, run_dir: RunDir) -> dict[str, Any]:
+    """Train, keep the best on dev, evaluate it, predict; returns what summary.json holds.
+
+    However it ends, status.json says so before the tracker is told: a tracker takes its time.
+
+    Raises:
+        InputError: for what a person can mend.
+    """
+    run_dir.refuse_occupied()
+    run_dir.path.mkdir(parents=True, exist_ok=True)
+    job: Job | None = None
+    with terminable():
+        try:
+            run_dir.write_status(Status.running)
+            schema.save(schema.anchored(config), run_dir.config)
+            from afqmc.job import Job  # torch and its kin take seconds, in which a run can be interrupted too
+
+            job = Job(config, run_dir)
+            summary = job.run()
+            with undisturbed():
+                run_dir.write_status(Status.completed, step=job.step)
+                run_dir.write_summary(summary)
+        except BaseException as error:
+            with undisturbed():
+                record_end(error, run_dir, job)
+            if job is not None:
+                job.tracker.finish(exit_code_of(error))
+            raise
+        show(summary)
+        log.info("run directory: %s", run_dir.path)
+        job.tracker.finish(exit_code=0)
+    return summary
+
+
+def record_end(error: BaseException, run_dir: RunDir, job: Job | None) -> None:
+    """status.json of a run that ended before its time; one that is complete stays so."""
+    if run_dir.summary.exists():
+        return
+    step = 0 if job is None else job.step
+    if isinstance(error, KeyboardInterrupt):
+        run_dir.write_status(Status.interrupted, step=step)
+        return
+    refused = isinstance(error, InputError) and step == 0
+    run_dir.write_status(Status.refused if refused else Status.failed, step=step, **describe_error(error))
+
+
+def describe_error(error: BaseException) -> dict[str, str]:
+    """For status.json: what a person did wrong in a sentence, anything else with its traceback."""
+    if isinstance(error, InputError):
+        return {"error": str(error)}
+    return {"error": f"{type(error).__name__}: {error}", "traceback": "".join(traceback.format_exception(error))}
+
+
+def exit_code_of(error: BaseException) -> int:
+    """What the tracker is told."""
+    if isinstance(error, Terminated):
+        return TERMINATED
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED

@@ -1,0 +1,1 @@
+"""What probabilities are worth against labels."""

@@ -1,0 +1,103 @@
+"""Weights & Biases."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afqmc.tracker.config import TrackerConfig, resolve_mode
+from afqmc.tracker.protocol import Report
+
+log = logging.getLogger(__name__)
+
+
+class WandbTracker:
+    """One W&B run, its files inside the run directory."""
+
+    def __init__(self, config: TrackerConfig, settings: dict[str, Any], run_dir: Path) -> None:
+        import wandb
+
+        self._wandb, self._config = wandb, config
+        mode = resolve_mode(config)
+        self._run = wandb.init(
+            project=config.project,
+            entity=config.entity,
+            group=config.group,
+            job_type=config.job_type,
+            tags=config.tags or None,
+            name=config.name or run_dir.name,
+            notes=config.notes,
+            config=settings,
+            dir=str(run_dir),
+            mode=mode,  # type: ignore[arg-type]
+            reinit="create_new",
+            settings=wandb.Settings(silent=True, console="off", init_timeout=60),
+        )
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+        if mode == "offline":
+            log.info("W&B: offline; to send this run later: wandb sync %s", Path(self._run.dir).parent)
+        else:
+            log.info("W&B: %s", self._run.url)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """A row against our own ``step``."""
+        self._run.log({key: value for key, value in row.items() if value is not None})
+
+    def summary(self, best: dict[str, Any]) -> None:
+        """Under ``best/``, so that the last value of a metric stays beside it."""
+        self._run.summary.update({f"best/{key}": value for key, value in best.items()})
+
+    def report(self, report: Report) -> None:
+        """Confusion matrix, precision-recall curve (two classes), the worst errors, and the weights if asked."""
+        wandb = self._wandb
+        predicted = report.probabilities.argmax(axis=1)
+        charts: dict[str, Any] = {
+            "dev/confusion_matrix": wandb.plot.confusion_matrix(
+                y_true=report.gold.tolist(), preds=predicted.tolist(), class_names=list(report.labels)
+            ),
+            "dev/worst_errors": wandb.Table(
+                columns=["sentence1", "sentence2", "label", "predicted", "probability_of_label"], data=worst(report)
+            ),
+        }
+        if len(report.labels) == 2 and len(np.unique(report.gold)) == 2:
+            table = wandb.Table(columns=["recall", "precision"], data=pr_points(report))
+            charts["dev/pr_curve"] = wandb.plot.line(table, "recall", "precision", title="Precision and recall on dev")
+        self._run.log(charts)
+        if self._config.log_model and report.weights is not None:
+            artifact = wandb.Artifact(f"{self._run.id}-best", type="model")
+            artifact.add_dir(str(report.weights))
+            self._run.log_artifact(artifact)
+
+    def finish(self, exit_code: int) -> None:
+        """Shown as crashed unless ``exit_code`` is 0."""
+        self._run.finish(exit_code=exit_code)
+
+
+def worst(report: Report, count: int = 100) -> list[list[Any]]:
+    """The wrongly predicted pairs that gave their own label the least probability, worst first."""
+    of_label = report.probabilities[np.arange(len(report.gold)), report.gold]
+    predicted = report.probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != report.gold)
+    return [
+        [
+            report.sentence1[row],
+            report.sentence2[row],
+            report.labels[report.gold[row]],
+            report.labels[predicted[row]],
+            float(of_label[row]),
+        ]
+        for row in wrong[np.argsort(of_label[wrong], kind="stable")][:count].tolist()
+    ]
+
+
+def pr_points(report: Report, count: int = 200) -> list[list[float]]:
+    """About ``count`` points of the precision-recall curve of class 1, by growing recall."""
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(report.gold, report.probabilities[:, 1])
+    picked = np.unique(np.linspace(0, len(recall) - 1, min(count, len(recall))).round().astype(int))[::-1]
+    return [[float(recall[point]), float(precision[point])] for point in picked]

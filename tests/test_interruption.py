@@ -1,0 +1,194 @@
+"""Ctrl-C and SIGTERM, at any moment: the run says how it ended, the process leaves with its code and no traceback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from helpers import SMALL
+from wandb_server import WandbServer
+
+from afqmc.signals import Terminated, terminable, undisturbed
+
+ROOT = Path(__file__).parents[1]
+
+
+class Started:
+    """A run in a process of its own."""
+
+    def __init__(self, tmp_path, *overrides, env=None):
+        self.path = tmp_path / "run"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "afqmc.run", *SMALL, f"hydra.run.dir={self.path}", *overrides],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path / "first"), str(ROOT))), **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_for(self, arrived, what="it"):
+        deadline = time.monotonic() + 60
+        while not arrived():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline, f"{what} never came"
+            time.sleep(0.05)
+        return self
+
+    def training(self):
+        return self.wait_for((self.path / "metrics.jsonl").exists, "training")
+
+    def ends(self, code, within=30.0):
+        """Its standard output and error, and the seconds it took."""
+        since = time.monotonic()
+        out, errors = self.process.communicate(timeout=60)
+        assert self.process.returncode == code, errors
+        assert "Traceback" not in errors
+        assert time.monotonic() - since < within
+        return out, errors
+
+    @property
+    def status(self):
+        return json.loads((self.path / "status.json").read_text("utf-8"))["status"]
+
+    @property
+    def has_summary(self):
+        return (self.path / "summary.json").exists()
+
+
+@pytest.fixture
+def started(tmp_path):
+    runs = []
+
+    def start(*overrides, env=None):
+        runs.append(Started(tmp_path, *overrides, env=env))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.communicate()
+
+
+@pytest.fixture
+def server():
+    found = WandbServer()
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_ends_a_run_tidily(started, number, code, said):
+    run = started("epochs=10000").training()
+    run.process.send_signal(number)
+    _, errors = run.ends(code)
+    assert errors.strip() == said
+    assert run.status == "interrupted"
+    assert not run.has_summary
+
+
+@pytest.fixture
+def interrupts_itself(tmp_path):
+    """Ctrl-C in the moment at which such a module is imported."""
+
+    def shadow(module):
+        place = tmp_path / "first" / module
+        place.mkdir(parents=True)
+        (place / "__init__.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\n", "utf-8")
+
+    return shadow
+
+
+def test_ctrl_c_while_hydra_is_imported_ends_tidily(started, interrupts_itself):
+    interrupts_itself("hydra")
+    run = started()
+    assert run.ends(130)[1].strip() == "interrupted"
+    assert not run.path.exists()
+
+
+def test_ctrl_c_while_torch_is_imported_leaves_a_directory_that_says_so(started, interrupts_itself):
+    interrupts_itself("torch")
+    run = started()
+    run.ends(130)
+    assert run.status == "interrupted"
+    assert (run.path / "config.yaml").exists()
+
+
+def test_ctrl_c_while_wandb_closes_a_finished_run_loses_nothing(started, server):
+    run = started("tracker=wandb", "trainer.max_steps=400", "trainer.eval_steps=400", env=server.environment())
+    run.training().wait_for(lambda: server.variables("upsertBucket"), "W&B")
+    server.silent.set()
+    run.wait_for(lambda: run.has_summary, "the summary")
+    time.sleep(0.5)
+    run.process.send_signal(signal.SIGINT)
+    out, _ = run.ends(130, within=4)
+    assert run.status == "completed"
+    assert f"run directory: {run.path}" in out
+
+
+def test_ctrl_c_does_not_wait_long_for_a_silent_wandb_and_a_second_one_not_at_all(started, server):
+    server.silent.set()
+    run = started("tracker=wandb", "epochs=10000", env=server.environment()).training()
+    run.process.send_signal(signal.SIGINT)
+    run.wait_for(lambda: run.status == "interrupted", "the status")
+    run.process.send_signal(signal.SIGINT)
+    run.ends(130, within=1.5)
+
+
+def test_ctrl_c_waits_a_few_seconds_for_wandb_and_says_so(started, server):
+    run = started("tracker=wandb", "epochs=10000", env=server.environment()).training()
+    run.wait_for(lambda: server.variables("upsertBucket"), "W&B")
+    server.silent.set()
+    run.process.send_signal(signal.SIGINT)
+    out, _ = run.ends(130, within=8)
+    assert "closing W&B, at most 5 s" in out
+    assert run.status == "interrupted"
+
+
+def test_sigterm_does_again_what_it_did_before():
+    before = signal.getsignal(signal.SIGTERM)
+
+    def ended():
+        with terminable():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+
+    with pytest.raises(Terminated):
+        ended()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_is_put_off_while_undisturbed():
+    done = []
+
+    def work():
+        with undisturbed():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            done.append("written")
+        done.append("not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["written"]
+
+
+def test_a_thread_of_a_launcher_leaves_signals_alone():
+    inside = []
+
+    def work():
+        with terminable(), undisturbed():
+            inside.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert inside == [signal.getsignal(signal.SIGTERM)]

@@ -1,0 +1,124 @@
+"""Padding-free encoding: packed equals padded for each pooling; what cannot be packed is refused."""
+
+import copy
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
+    ElectraConfig,
+    ElectraModel,
+    ErnieConfig,
+    ErnieModel,
+    RobertaConfig,
+    RobertaModel,
+)  # fmt: skip
+
+from afqmc.errors import InputError
+from afqmc.model.classifier import PairClassifier, use_packing
+from afqmc.model.config import Pooling
+from afqmc.model.cpu import quicken
+from afqmc.model.packing import Packing
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 90}
+NONE = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+LENGTHS = [5, 12, 1, 7]
+
+
+@pytest.fixture
+def batch():
+    """Four rows of different lengths, the second sentence's segments set."""
+    mask = (torch.arange(12) < torch.tensor(LENGTHS)[:, None]).long()
+    tokens = torch.randint(5, 90, mask.shape, generator=torch.Generator().manual_seed(0)) * mask
+    segments = (torch.arange(12) > 3).long() * mask
+    return {"input_ids": tokens, "attention_mask": mask, "token_type_ids": segments}
+
+
+def classifier(config, model, pooling):
+    torch.manual_seed(0)
+    return PairClassifier(
+        model(config, **({"add_pooling_layer": True} if pooling is Pooling.pooler else {})), 2, pooling, 0.0
+    )
+
+
+def outcome(model, batch):
+    model.zero_grad()
+    logits = model(**batch)
+    logits.square().sum().backward()
+    return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("quick", [True, False], ids=["quick", "plain"])
+@pytest.mark.parametrize("pooling", list(Pooling))
+def test_packed_equals_padded(pooling, quick, batch):
+    padded = classifier(BertConfig(**SIZES, **NONE), BertModel, pooling)
+    packed = copy.deepcopy(padded)
+    if quick:
+        quicken(packed, quick_dropout=True)
+    use_packing(packed)
+    (logits, grads), (found, found_grads) = outcome(padded, batch), outcome(packed, batch)
+    torch.testing.assert_close(found, logits, rtol=0, atol=1e-6)
+    assert grads.keys() == found_grads.keys()
+    for name, grad in grads.items():
+        torch.testing.assert_close(found_grads[name], grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("config", "model"), [(RobertaConfig, RobertaModel), (ElectraConfig, ElectraModel), (ErnieConfig, ErnieModel)]
+)
+def test_its_kin_are_packed_too(config, model, batch):
+    if model is RobertaModel:
+        del batch["token_type_ids"]  # it has one segment
+    settings = {"max_position_embeddings": 64} | ({"type_vocab_size": 2} if model is not RobertaModel else {})
+    torch.manual_seed(0)
+    padded = PairClassifier(model(config(**SIZES, **NONE, **settings)), 2, Pooling.mean, 0.0).eval()
+    packed = copy.deepcopy(padded)
+    use_packing(packed)
+    torch.testing.assert_close(packed(**batch), padded(**batch), rtol=0, atol=1e-6)
+
+
+def test_padding_is_not_computed(batch):
+    packed = classifier(BertConfig(**SIZES, **NONE), BertModel, Pooling.cls)
+    use_packing(packed)
+    seen = []
+    packed.encoder.encoder.layer[0].intermediate.register_forward_hook(
+        lambda _, inputs, __: seen.append(inputs[0].shape)
+    )
+    packed(**batch)
+    assert seen == [(1, sum(LENGTHS), 32)]
+
+
+def test_dropout_works_packed(batch):
+    packed = classifier(
+        BertConfig(**SIZES, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1), BertModel, Pooling.cls
+    )
+    use_packing(packed)
+    torch.manual_seed(1)
+    first, second = packed(**batch), packed(**batch)
+    torch.manual_seed(1)
+    assert torch.equal(packed(**batch), first)
+    assert not torch.equal(first, second)
+
+
+def test_an_encoder_that_cannot_be_packed_is_refused():
+    model = PairClassifier(DebertaV2Model(DebertaV2Config(**SIZES)), 2, Pooling.cls, 0.0)
+    with pytest.raises(InputError, match="padding_free=true: not for a deberta-v2"):
+        use_packing(model)
+
+
+def test_packing_and_padding_undo_each_other(batch):
+    packing = Packing.of(batch["attention_mask"])
+    states = torch.randn(4, 12, 3) * batch["attention_mask"][:, :, None]
+    packed = packing.pack(states)
+    assert packed.shape == (1, sum(LENGTHS), 3)
+    assert torch.equal(packing.pad(packed), states)
+
+
+def test_a_wide_mask_changes_nothing(batch):
+    model = classifier(BertConfig(**SIZES, **NONE), BertModel, Pooling.mean).eval()
+    expected = model(**batch)
+    model.wide_mask = True
+    torch.testing.assert_close(model(**batch), expected, rtol=0, atol=1e-6)

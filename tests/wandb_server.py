@@ -1,0 +1,83 @@
+"""A W&B server that knows no more than a run needs: it takes a run in, writes down what it is asked, can go silent."""
+
+import gzip
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+_BUCKET = {
+    "id": "run", "name": "run1", "displayName": "run", "config": "{}", "historyLineCount": 0,
+    "project": {"id": "project", "name": "afqmc", "entity": {"id": "entity", "name": "me"}},
+}  # fmt: skip
+_ANSWERS = {
+    "upsertBucket": {"bucket": _BUCKET, "inserted": True},
+    "createRunFiles": {"runID": "run", "uploadHeaders": [], "files": []},
+    "viewer": {"id": "user", "flags": "{}", "username": "me", "entity": "me", "teams": {"edges": []}},
+}
+
+
+class WandbServer:
+    """On a port of this machine; ``silent`` leaves whoever asks about a run waiting, connection open."""
+
+    def __init__(self) -> None:
+        self.silent = threading.Event()
+        self.requests = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self._closed = threading.Event()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def environment(self):
+        """What a logged-in person's environment says."""
+        return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": "0" * 40, "WANDB_MODE": "online"}
+
+    def variables(self, mutation):
+        """Those of each such GraphQL request so far."""
+        return [asked["variables"] for asked in self.requests if mutation in asked["query"]]
+
+    def close(self):
+        self._closed.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _handler(self):
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if self.headers.get("Content-Encoding") == "gzip":
+                    body = gzip.decompress(body)
+                if outer.silent.is_set():
+                    outer._closed.wait()
+                    return
+                data = {}
+                if self.path == "/graphql":
+                    asked = json.loads(body)
+                    outer.requests.append(asked)
+                    data = {name: answer for name, answer in _ANSWERS.items() if name in asked["query"]}
+                self._answer({"data": data})
+
+            do_PUT = do_POST
+
+            def do_GET(self):
+                self._answer({})
+
+            do_HEAD = do_GET
+
+            def _answer(self, content):
+                text = json.dumps(content).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(text)
+
+            def log_message(self, *_):
+                pass
+
+        return Handler
