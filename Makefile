@@ -19,7 +19,7 @@ test-slow: # the full-size parity proof: a few minutes
 	python -m pytest -q -m slow
 
 wheel:
-	python -m build --wheel
+	python -m hatchling build -t wheel
 
 bench: # most of an hour on 2 cores; AFQMC_DATA and MODEL_DIR name directories; needs pip install -e '.[bench]'
 	python -m benchmarks.speed --model-dir $(MODEL_DIR)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from afqmc.config import compose
 from afqmc.dataset.config import DatasetConfig, Source
 from afqmc.dataset.download import cache_dir, fetch_zip
 from afqmc.dataset.splits import load
@@ -183,3 +184,15 @@ def test_another_address_without_checksums_is_not_answered_from_the_cache(server
     for _ in range(2):
         fetch_zip(config)
     assert server.asked == 2
+
+
+@pytest.mark.parametrize("checksums", [None, {}])
+def test_without_checksums_any_zip_is_taken(server, config, checksums):
+    server.answers = [OTHER]
+    config.checksums = checksums
+    assert fetch_zip(config).read_bytes() == zipped(b"other")
+
+
+def test_checksums_are_switched_off_on_the_command_line():
+    assert compose(["dataset.checksums={}"]).dataset.checksums is None
+    assert len(compose([]).dataset.checksums) == 3

@@ -207,3 +207,17 @@ def test_the_embedded_sample_has_its_three_splits_and_no_others():
 def test_an_empty_training_file_is_refused_as_empty_also_without_configured_labels(dataset, streaming):
     with pytest.raises(InputError, match="train.jsonl: holds no pairs"):
         load(dataset("", streaming=streaming))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_boolean_labels_are_named_as_in_yaml_json_or_pandas(dataset, streaming):
+    for names in (["False", "True"], ["false", "true"]):  # the first is what OmegaConf makes of [false,true]
+        config = dataset(
+            jsonl(rows(4, (False, True))), jsonl(rows(2, (False, True))), labels=names, streaming=streaming
+        )
+        found = load(config)
+        assert (found.labels, found.dev.labels) == (("false", "true"), [0, 1])
+
+
+def test_a_label_with_a_space_after_it_is_no_class_of_its_own(dataset):
+    assert load(dataset(jsonl(rows(4, ("0", "1 "))), jsonl(rows(2)))).labels == ("0", "1")

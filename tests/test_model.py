@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
     BertForMaskedLM,
+    BertForPreTraining,
     BertModel,
     ElectraConfig,
     ErnieConfig,
@@ -175,6 +176,21 @@ def change(directory, **settings):
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
 
 
+def test_a_pretraining_checkpoint_is_loaded_in_silence_and_foreign_tensors_are_told(directory, caplog, capfd):
+    BertForPreTraining(BertConfig(**TINY)).save_pretrained(directory)
+    capfd.readouterr()
+    with caplog.at_level(logging.WARNING):
+        build(directory)
+    assert (caplog.messages, *capfd.readouterr()) == ([], "", "")
+    deeper = BertConfig(**TINY | {"num_hidden_layers": TINY["num_hidden_layers"] + 1})
+    BertModel(deeper).save_pretrained(directory)
+    change(directory, num_hidden_layers=TINY["num_hidden_layers"])
+    with caplog.at_level(logging.WARNING):
+        build(directory)
+    (told,) = caplog.messages
+    assert "16 of its tensors are not used, such as encoder.layer." in told
+
+
 @pytest.mark.parametrize("pooling", [Pooling.cls, Pooling.pooler])
 def test_pretrained_weights_are_loaded_from_a_directory_in_float32(saved, pooling):
     model = build(saved, pooling=pooling)
@@ -324,6 +340,17 @@ class Bag(torch.nn.Module):
         return self.head(self.bag(input_ids))
 def number(num_labels, vocab_size, pad_token_id):
     return 5
+def broken(num_labels, vocab_size, pad_token_id):
+    raise KeyError("nothing")
+class Wide(Bag):
+    def forward(self, input_ids, **others):
+        return self.head(self.bag(input_ids))[:, None]
+class Deaf(Bag):
+    def forward(self, tokens):
+        return tokens
+class Dict(Bag):
+    def forward(self, **others):
+        return others
 def bare(num_labels):
     return torch.nn.Linear(2, num_labels)
 """
@@ -342,6 +369,10 @@ def test_a_model_of_ones_own_module_is_plugged_in_with_its_arguments(plug, tiny_
         ("Bag", {"widht": 4}, r"model.args.widht: Bag has no such argument; did you mean 'width'\?"),
         ("Bog", {}, r"model._target_=.*Bog: .* has no 'Bog'; did you mean 'Bag'\?"),
         ("number", {}, "model._target_=.*number: returned int; must be a torch.nn.Module"),
+        ("broken", {}, "model._target_=.*broken: raised KeyError: 'nothing'"),
+        ("Wide", {}, r"model._target_=.*Wide: for 2 pairs it returned \(2, 1, 2\); must be .* here \(2, 2\)"),
+        ("Deaf", {}, r"model._target_=.*Deaf: called with input_ids, .*, it raised TypeError: .*unexpected keyword"),
+        ("Dict", {}, "model._target_=.*Dict: for 2 pairs it returned dict; must be logits"),
     ],
 )
 def test_a_wrong_model_of_ones_own_is_refused_by_its_key(plug, tiny_tokenizer, name, args, message):

@@ -1,6 +1,7 @@
 """The wheel carries the configs and the embedded data, and works from any directory."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -15,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 def installed(tmp_path_factory):
     """The wheel, unpacked into a directory of its own."""
     built, site = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("site")
-    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", built, ROOT], check=True)
+    (recipe,) = re.findall(r"^wheel:.*\n\tpython (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    subprocess.run([sys.executable, *recipe.split(), "-d", built], cwd=ROOT, check=True)
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)

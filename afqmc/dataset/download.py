@@ -105,7 +105,8 @@ def _damage(archive: Path, config: DatasetConfig) -> str:
                     return f"has no {name}"
                 found = hashlib.sha256(opened.read(member)).hexdigest()
                 if found != expected:
-                    return f"checksum of {name} is {found[:12]}.., {expected[:12]}.. was expected"
+                    told = f"checksum of {name} is {found[:12]}.., {expected[:12]}.. was expected"
+                    return f"{told} (dataset.checksums={{}} checks none)"
     except UNREADABLE as error:
         return f"not a readable zip ({error})"
     return ""
