@@ -21,7 +21,7 @@ from pathlib import Path
 
 POSITIVE_SHARE = 0.31  # of AFQMC's train and dev
 HARD_SHARE = 0.8  # of the negatives: neighbours chosen by what they share
-CANDIDATES = 6  # neighbours drawn for each of these; the one with the highest overlap is kept
+CANDIDATES = 6  # neighbours of a wording drawn for each of these; the one that shares the most is kept
 PAIRS = {"train": 8_000, "dev": 1_600, "test": 1_600}
 HELD_OUT_PER_TOPIC = 4  # intents of a topic that is held out for dev or for test; the others of it are for train
 _SEED = 20261124
@@ -75,30 +75,38 @@ def overlap(first: str, second: str) -> float:
     return len(one & other) / len(one | other)
 
 
-def _hard(crossings: list[tuple[str, str]], count: int, rng: random.Random) -> set[tuple[str, str]]:
-    """``count`` crossings, each the one that shares the most of ``CANDIDATES`` drawn at random."""
-    chosen: set[tuple[str, str]] = set()
+def _hard(members: list[Intent], count: int, rng: random.Random) -> list[tuple[str, str]]:
+    """``count`` pairs of a wording, each as likely, and the one of ``CANDIDATES`` neighbours that shares the most."""
+    drawn = [(wording, intent) for intent in members for wording in intent.wordings]
+    neighbours = {
+        intent: [
+            wording
+            for other in members
+            if other != intent and other.topic == intent.topic
+            for wording in other.wordings
+        ]
+        for intent in members
+    }
+    chosen: dict[frozenset[str], tuple[str, str]] = {}
     while len(chosen) < count:
-        free = [pair for pair in rng.sample(crossings, CANDIDATES) if pair not in chosen]
-        if free:
-            chosen.add(max(free, key=lambda pair: overlap(*pair)))
-    return chosen
+        wording, intent = rng.choice(drawn)
+        closest = max(rng.sample(neighbours[intent], CANDIDATES), key=lambda other: overlap(wording, other))
+        chosen.setdefault(frozenset((wording, closest)), (wording, closest))
+    return list(chosen.values())
 
 
 def _pairs(members: list[Intent], count: int, rng: random.Random) -> list[tuple[str, str, str]]:
     """``count`` distinct pairs with their labels, shuffled."""
     same = [pair for intent in members for pair in itertools.combinations(intent.wordings, 2)]
-    crossed: list[tuple[str, str]] = []
-    near: list[tuple[str, str]] = []
-    for one, other in itertools.combinations(members, 2):
-        crossings = list(itertools.product(one.wordings, other.wordings))
-        crossed += crossings
-        near += crossings if one.topic == other.topic else []
+    crossed = [
+        pair for a, b in itertools.combinations(members, 2) for pair in itertools.product(a.wordings, b.wordings)
+    ]
     positives = round(count * POSITIVE_SHARE)
-    hard = _hard(near, round((count - positives) * HARD_SHARE), rng)
-    easy = rng.sample([pair for pair in crossed if pair not in hard], count - positives - len(hard))
+    hard = _hard(members, round((count - positives) * HARD_SHARE), rng)
+    taken = {frozenset(pair) for pair in hard}
+    easy = rng.sample([pair for pair in crossed if frozenset(pair) not in taken], count - positives - len(hard))
     rows = [(*pair, "1") for pair in rng.sample(same, positives)]
-    rows += [(*pair, "0") for pair in (*sorted(hard), *easy)]
+    rows += [(*pair, "0") for pair in (*hard, *easy)]
     rng.shuffle(rows)
     return [(b, a, label) if rng.random() < 0.5 else (a, b, label) for a, b, label in rows]
 
