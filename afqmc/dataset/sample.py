@@ -22,7 +22,7 @@ from pathlib import Path
 POSITIVE_SHARE = 0.31  # of AFQMC's train and dev
 HARD_SHARE = 0.8  # of the negatives: neighbours chosen by what they share
 CANDIDATES = 6  # neighbours of a wording drawn for each of these; the one that shares the most is kept
-PAIRS = {"train": 8_000, "dev": 1_600, "test": 1_600}
+PAIRS = {"train": 12_000, "dev": 1_600, "test": 1_600}
 HELD_OUT_PER_TOPIC = 4  # intents of a topic that is held out for dev or for test; the others of it are for train
 _SEED = 20261124
 
