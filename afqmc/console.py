@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterable
@@ -37,19 +38,20 @@ class TrainingBar:
         self.total = total
         self.since = time.perf_counter()
         self.bar = tqdm(total=total, unit="step", desc="train", dynamic_ncols=True, disable=not is_terminal())
+        self.loss, self.lr = math.nan, math.nan
 
-    def step(self, step: int, epoch: float, metrics: dict[str, float] | None) -> None:
-        """One more step; ``metrics`` when a row of figures is due."""
-        self.bar.update(step - self.bar.n if not self.bar.disable else 1)
-        if metrics is None:
-            return
-        loss, lr, speed = (metrics[f"train/{name}"] for name in ("loss", "lr", "pairs_per_second"))
-        self.bar.set_postfix_str(f"loss {loss:.4f}, lr {lr:.2e}, {speed:.0f} pairs/s")
-        if self.bar.disable:
+    def step(self, step: int, epoch: float, loss: float | None, lr: float | None, speed: float, due: bool) -> None:
+        """One more step, with its figures; loss and learning rate may be unknown, unless a row is ``due``."""
+        self.loss, self.lr = (self.loss if loss is None else loss), (self.lr if lr is None else lr)
+        if not self.bar.disable:
+            known = f"loss {self.loss:.4f}, lr {self.lr:.2e}, " if math.isfinite(self.loss) else ""
+            self.bar.set_postfix_str(f"{known}{speed:.0f} pairs/s", refresh=False)
+            self.bar.update(step - self.bar.n)  # draws ten times a second at most
+        elif due:
             left = (time.perf_counter() - self.since) / step * (self.total - step)
             log.info(
                 "step %d/%d  epoch %.2f  loss %.4f  lr %.2e  %.0f pairs/s  %s left",
-                step, self.total, epoch, loss, lr, speed, tqdm.format_interval(left),
+                step, self.total, epoch, self.loss, self.lr, speed, tqdm.format_interval(left),
             )  # fmt: skip
 
     def close(self) -> None:

@@ -130,7 +130,8 @@ class Job:
                 self.step = event.step
                 if isinstance(event, Stepped):
                     self.trained.add(event)
-                    bar.step(event.step, event.epoch, event.metrics)
+                    due = event.metrics is not None
+                    bar.step(event.step, event.epoch, event.loss, event.lr, event.speed, due)
                     if event.metrics is not None:
                         self.write_row(event.step, event.epoch, event.metrics)
                 elif isinstance(event, Evaluated):
