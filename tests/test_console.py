@@ -1,12 +1,13 @@
 """What a person sees: figures on the bar all along, and what the run's own log keeps of it."""
 
+import logging
 import re
 
 import pytest
-from helpers import SMALL
+from helpers import SMALL, command
 from terminal import on_terminal
 
-from afqmc.console import TrainingBar
+from afqmc.console import Console, TrainingBar
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +37,34 @@ def test_figures_that_are_unknown_for_a_while_stay_as_they_were(capsys, monkeypa
     shown = re.findall(r"(\d)/3 \[[^\]]*step[^\]]*?, ([^\]?]*)\]", capsys.readouterr().err)
     assert ("1", "10 pairs/s") in shown
     assert shown[-1] == ("3", "loss 0.5000, lr 1.00e-03, 30 pairs/s")
+
+
+def test_the_log_of_a_run_on_a_terminal_keeps_what_the_screen_draws(drawn):
+    screen, run = drawn
+    log = (run / "run.log").read_text(encoding="utf-8")
+    assert "step 120/120  epoch 10.00  loss " in log
+    assert "step 120/120  epoch" not in screen
+    rows = re.findall(r"│ [\w ]+│ .*│", log)
+    assert len(rows) == len(re.findall(r"│ *[\w ]+│ .*│", re.sub(r"\x1b\[\d*m", "", screen))) > 7
+    assert "\x1b" not in log
+
+
+def logged(run):
+    return (run / "run.log").read_text(encoding="utf-8")
+
+
+def test_a_failed_run_says_in_its_log_why_and_on_the_screen_where_it_lies(tmp_path):
+    bad = ("lr=10", "optimizer=sgd", "optimizer.momentum=0.99", f"hydra.run.dir={tmp_path / 'run'}")
+    ended = command("run", *SMALL, *bad, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert re.search(r"ERROR afqmc\.execution: failed at step \d+: NonFiniteLossError: ", logged(tmp_path / "run"))
+    assert ended.stdout.splitlines()[-1] == f"run directory: {tmp_path / 'run'}"
+    assert ended.stderr.count("NonFiniteLossError") == 1
+    assert "NonFiniteLossError" not in ended.stdout
+
+
+def test_a_warning_says_that_it_is_one(capsys):
+    console = Console()
+    for level in (logging.INFO, logging.WARNING):
+        console.handle(logging.LogRecord("name", level, "file", 1, "said", None, None))
+    assert capsys.readouterr().out == "said\nwarning: said\n"
