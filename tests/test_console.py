@@ -4,7 +4,7 @@ import logging
 import re
 
 import pytest
-from helpers import SMALL, command
+from helpers import SMALL, command, summary, train
 from terminal import on_terminal
 
 from afqmc.console import Console, TrainingBar
@@ -61,6 +61,23 @@ def test_a_failed_run_says_in_its_log_why_and_on_the_screen_where_it_lies(tmp_pa
     assert ended.stdout.splitlines()[-1] == f"run directory: {tmp_path / 'run'}"
     assert ended.stderr.count("NonFiniteLossError") == 1
     assert "NonFiniteLossError" not in ended.stdout
+
+
+def test_a_collapse_is_told_when_it_happens_and_beside_the_table(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        run = train(tmp_path / "run", "trainer.class_weights=[1,1000]", "lr=5e-3", "epochs=3")
+    told = [record.getMessage() for record in caplog.records if "collapsed" in record.getMessage()]
+    label = summary(run)["collapsed_onto"]
+    assert label == "1"
+    assert [text.partition(":")[0] for text in told] == ["the model has collapsed", "the best weights are collapsed"]
+    assert all(f"{label!r} for (nearly) every dev pair" in text for text in told)
+
+
+def test_a_model_that_tells_pairs_apart_has_not_collapsed(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        run = train(tmp_path / "run", "debug=overfit", "dataset.max_train_samples=16", "epochs=60", "lr=2e-3")
+    assert summary(run)["collapsed_onto"] is None
+    assert "the best weights" not in caplog.text
 
 
 def test_a_warning_says_that_it_is_one(capsys):
