@@ -26,6 +26,11 @@ def settle(jobs_at_once: int = 1) -> None:
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // jobs_at_once)))
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Let the allocator of glibc keep blocks of up to 1 GiB; others are left alone."""
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it, musl has not
         if mallopt is not None:

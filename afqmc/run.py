@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from afqmc.cli import DONE, exit_code, full_errors, leave
 from afqmc.errors import InputError, Refused
+from afqmc.groups import help_text, is_help_asked
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -41,6 +42,9 @@ def jobs_at_once() -> int:
 
 def main() -> int:
     """Run the command line; returns the exit code."""
+    if is_help_asked(sys.argv):
+        print(help_text(sys.argv))
+        return DONE
     from afqmc.config import completion, refuse_null_groups, register
     from afqmc.config.quoting import quoted_all
 

@@ -23,7 +23,7 @@ def draw(found: dict[tuple[str, str, int | None], list[Line]], path: Path) -> bo
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    from benchmarks.report import BASELINE, title
+    from benchmarks.report import baseline, title
 
     columns = min(_COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
@@ -32,8 +32,9 @@ def draw(found: dict[tuple[str, str, int | None], list[Line]], path: Path) -> bo
         panel(axis, title(wanted), [line for line in lines if line.ratio])
     for axis in axes.flat[len(shown) :]:
         axis.set_visible(False)
+    against = baseline(line.name for lines in shown.values() for line in lines)
     figure.suptitle(
-        f"Pairs a second, as a multiple of the {BASELINE}'s loop (median; whiskers: lowest and highest round)",
+        f"Pairs a second, as a multiple of {against} (median; whiskers: lowest and highest round)",
         fontsize=11, color=_INK, x=0.01, ha="left",
     )  # fmt: skip
     figure.tight_layout(rect=(0, 0, 1, 0.98))

@@ -20,7 +20,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contestants import CONTESTANTS
+from benchmarks.contestants import CONTESTANTS, PART
+from benchmarks.contestants.afqmc_without import WITHOUT
 from benchmarks.machine import describe_machine, slug
 from benchmarks.plan import KINDS, Measurement, Plan
 from benchmarks.processes import Bench
@@ -117,7 +118,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", type=several(["base", "small"]), default=["base", "small"], help="base,small")
     parser.add_argument("--batch-sizes", type=lambda text: [int(n) for n in text.split(",")], default=[4, 32])
     names = list(CONTESTANTS)
-    parser.add_argument("--contestants", type=several(names), default=names, help=f"of {','.join(names)}")
+    less = [f"{PART}{part}" for part in WITHOUT]
+    about = f"of {','.join(names + less)}; default the first {len(names)}"
+    parser.add_argument("--contestants", type=several(names + less), default=names, help=about)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pairs", type=int, help="training pairs of a measurement; default by model")
     parser.add_argument("--quick", action="store_true", help="a sixteenth of the pairs: whether it works, no figures")

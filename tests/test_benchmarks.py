@@ -8,9 +8,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
+from afqmc.config import compose
 from benchmarks import report
 from benchmarks.clock import Clock
-from benchmarks.contestants import CONTESTANTS, tutorial
+from benchmarks.contestants import CONTESTANTS, load, tutorial
+from benchmarks.contestants.afqmc_without import WITHOUT
 from benchmarks.floor import Floor, training_flop
 from benchmarks.plan import Plan
 from benchmarks.processes import Bench
@@ -139,3 +141,10 @@ def test_ratios_are_taken_within_a_round_and_what_failed_is_told():
 def test_a_reported_command_names_no_directories_of_this_machine():
     told = without_paths(["--data", "/home/x", "--model-dir=/home/y", "--rounds", "2"])
     assert told == ["--data", "DIR", "--model-dir=DIR", "--rounds", "2"]
+
+
+@pytest.mark.parametrize("part", WITHOUT)
+def test_each_part_can_be_left_out(part):
+    name = f"afqmc-without-{part}"
+    left_out = load(name).left_out
+    assert callable(left_out) or compose(["experiment=quickstart", *left_out]) != compose(["experiment=quickstart"])

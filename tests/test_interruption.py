@@ -23,10 +23,11 @@ class Started:
 
     def __init__(self, tmp_path, *overrides, env=None):
         self.path = tmp_path / "run"
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "afqmc.run", *SMALL, f"hydra.run.dir={self.path}", *overrides],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path / "first"), str(ROOT))), **(env or {})},
+            env={**environment, "PYTHONPATH": os.pathsep.join((str(tmp_path / "first"), str(ROOT))), **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

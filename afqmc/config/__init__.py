@@ -21,16 +21,11 @@ from afqmc.config.schema import Config as Config
 from afqmc.config.schema import check as check
 from afqmc.dataset.config import Source
 from afqmc.errors import InputError
+from afqmc.groups import conf_dir as conf_dir
+from afqmc.groups import options
 from afqmc.rundir import RunDir
 
 _SLUG_LENGTH = 60
-
-
-def conf_dir() -> str:
-    """The directory of the YAML files: inside the installed package, beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    inside = package / "conf"
-    return str(inside if inside.is_dir() else package.parent / "conf")
 
 
 def register() -> None:
@@ -67,11 +62,9 @@ def refuse_null_groups(overrides: list[str]) -> None:
     """
     for override in overrides:
         group, _, value = override.partition("=")
-        folder = Path(conf_dir()) / group
-        if value.lower() == "null" and group.isidentifier() and folder.is_dir():
-            options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        if value.lower() == "null" and group.isidentifier() and (there := options(group)):
             optional = "leave it out for none" if group not in Config.__dataclass_fields__ else "a run needs one"
-            raise InputError(f"{override}: {optional}; legal: {options}")
+            raise InputError(f"{override}: {optional}; legal: {', '.join(there)}")
 
 
 def slug(overrides: list[str]) -> str:

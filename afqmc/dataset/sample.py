@@ -2,7 +2,8 @@
 
 ``intents/*.txt`` holds topics (``## slug title``), in each topic neighbouring intents (``# slug meaning``), and under
 each intent its wordings, a line each. Two wordings of one intent are a positive pair; a negative pair joins two
-intents, mostly of the same topic, so that it shares words and differs in meaning. Each intent is in one split only.
+intents. Most negatives are hard: of several crossings of neighbouring intents, the one that shares the most characters,
+as 怎么提前还款 and 怎么延期还款 do. The rest are drawn at random. Each intent is in one split only.
 
 ``python -m afqmc.dataset.sample DIR`` writes the three files to look at.
 """
@@ -19,9 +20,10 @@ from importlib import resources
 from pathlib import Path
 
 POSITIVE_SHARE = 0.31  # of AFQMC's train and dev
-NEIGHBOUR_SHARE = 0.8  # of the negatives: both intents in one topic
-PAIRS = {"train": 8_000, "dev": 1_600, "test": 1_600}
-HELD_OUT_PER_TOPIC = 2  # intents of each topic for dev, and as many for test
+HARD_SHARE = 0.8  # of the negatives: neighbours chosen by what they share
+CANDIDATES = 6  # neighbours of a wording drawn for each of these; the one that shares the most is kept
+PAIRS = {"train": 12_000, "dev": 1_600, "test": 1_600}
+HELD_OUT_PER_TOPIC = 4  # intents of a topic that is held out for dev or for test; the others of it are for train
 _SEED = 20261124
 
 
@@ -52,31 +54,59 @@ def intents() -> tuple[Intent, ...]:
 
 
 def split_intents() -> dict[str, list[Intent]]:
-    """The intents of each split: of every topic two for dev, two for test, the rest for train."""
+    """The intents of each split.
+
+    Topics hold out some for dev and for test in turn: that many of one topic give hard negatives to choose from.
+    """
     rng = random.Random(_SEED)
     splits: dict[str, list[Intent]] = {"train": [], "dev": [], "test": []}
-    for _, group in itertools.groupby(intents(), key=lambda intent: intent.topic):
+    turns = itertools.cycle(("dev", "test"))
+    for (_, group), split in zip(itertools.groupby(intents(), key=lambda intent: intent.topic), turns, strict=False):
         members = list(group)
         rng.shuffle(members)
-        splits["dev"] += members[:HELD_OUT_PER_TOPIC]
-        splits["test"] += members[HELD_OUT_PER_TOPIC : 2 * HELD_OUT_PER_TOPIC]
-        splits["train"] += members[2 * HELD_OUT_PER_TOPIC :]
+        splits[split] += members[:HELD_OUT_PER_TOPIC]
+        splits["train"] += members[HELD_OUT_PER_TOPIC:]
     return splits
+
+
+def overlap(first: str, second: str) -> float:
+    """Jaccard's index of the characters of two sentences."""
+    one, other = set(first), set(second)
+    return len(one & other) / len(one | other)
+
+
+def _hard(members: list[Intent], count: int, rng: random.Random) -> list[tuple[str, str]]:
+    """``count`` pairs of a wording, each as likely, and the one of ``CANDIDATES`` neighbours that shares the most."""
+    drawn = [(wording, intent) for intent in members for wording in intent.wordings]
+    neighbours = {
+        intent: [
+            wording
+            for other in members
+            if other != intent and other.topic == intent.topic
+            for wording in other.wordings
+        ]
+        for intent in members
+    }
+    chosen: dict[frozenset[str], tuple[str, str]] = {}
+    while len(chosen) < count:
+        wording, intent = rng.choice(drawn)
+        closest = max(rng.sample(neighbours[intent], CANDIDATES), key=lambda other: overlap(wording, other))
+        chosen.setdefault(frozenset((wording, closest)), (wording, closest))
+    return list(chosen.values())
 
 
 def _pairs(members: list[Intent], count: int, rng: random.Random) -> list[tuple[str, str, str]]:
     """``count`` distinct pairs with their labels, shuffled."""
     same = [pair for intent in members for pair in itertools.combinations(intent.wordings, 2)]
-    near: list[tuple[str, str]] = []
-    far: list[tuple[str, str]] = []
-    for one, other in itertools.combinations(members, 2):
-        crossed = itertools.product(one.wordings, other.wordings)
-        (near if one.topic == other.topic else far).extend(crossed)
+    crossed = [
+        pair for a, b in itertools.combinations(members, 2) for pair in itertools.product(a.wordings, b.wordings)
+    ]
     positives = round(count * POSITIVE_SHARE)
-    neighbours = round((count - positives) * NEIGHBOUR_SHARE)
+    hard = _hard(members, round((count - positives) * HARD_SHARE), rng)
+    taken = {frozenset(pair) for pair in hard}
+    easy = rng.sample([pair for pair in crossed if frozenset(pair) not in taken], count - positives - len(hard))
     rows = [(*pair, "1") for pair in rng.sample(same, positives)]
-    rows += [(*pair, "0") for pair in rng.sample(near, neighbours)]
-    rows += [(*pair, "0") for pair in rng.sample(far, count - positives - neighbours)]
+    rows += [(*pair, "0") for pair in (*hard, *easy)]
     rng.shuffle(rows)
     return [(b, a, label) if rng.random() < 0.5 else (a, b, label) for a, b, label in rows]
 

@@ -12,7 +12,7 @@ from benchmarks.clock import Clock
 from benchmarks.work import Work
 
 
-def overrides(work: Work, run_dir: Path, log_steps: int) -> list[str]:
+def overrides(work: Work, run_dir: Path, log_steps: int, more: tuple[str, ...]) -> list[str]:
     """What a person would type, and one evaluation alone: after the last step."""
     steps = [] if work.max_steps is None else [f"trainer.max_steps={work.max_steps}"]
     return [
@@ -28,6 +28,7 @@ def overrides(work: Work, run_dir: Path, log_steps: int) -> list[str]:
         f"trainer.log_steps={log_steps}",
         f"hydra.run.dir={run_dir}",
         *steps,
+        *more,
     ]
 
 
@@ -41,7 +42,7 @@ def command(arguments: list[str]) -> None:
             raise RuntimeError(f"afqmc.run ended with {end.code}") from end
 
 
-def train(work: Work, clock: Clock) -> float:
+def train(work: Work, clock: Clock, *more: str) -> float:
     """A whole run, its rows of training figures timed as they are written; returns the last row's loss.
 
     A row an epoch is written, or one after the first step where that alone is wanted.
@@ -58,7 +59,7 @@ def train(work: Work, clock: Clock) -> float:
 
     RunDir.append_metrics = timed  # type: ignore[method-assign]
     try:
-        command(overrides(work, run_dir, min(work.steps, work.steps_per_epoch)))
+        command(overrides(work, run_dir, min(work.steps, work.steps_per_epoch), more))
     finally:
         RunDir.append_metrics = append  # type: ignore[method-assign]
     assert (run_dir / "summary.json").exists(), "the run is not complete"
@@ -66,11 +67,11 @@ def train(work: Work, clock: Clock) -> float:
     return [row["train/loss"] for row in rows if "train/loss" in row][-1]
 
 
-def evaluate(work: Work, clock: Clock) -> float:
+def evaluate(work: Work, clock: Clock, *more: str) -> float:
     """What ``afqmc.evaluate RUN_DIR --data FILE`` does, on the run directory of a single step."""
     run_dir = work.scratch / "run"
     one_step = Work(**{**vars(work), "pairs": 32, "batch_size": 32, "epochs": 1, "max_steps": None})
-    command(overrides(one_step, run_dir, 1))
+    command(overrides(one_step, run_dir, 1, more))
     from afqmc.scoring import TrainedRun
 
     trained = TrainedRun.open(run_dir)
