@@ -42,7 +42,7 @@ def test_the_quickstart_would_go_through(ask):
     }  # fmt: skip
     assert not [text for _, verdict, text in findings if verdict == "fail"]
     told = "\n".join(text for _, _, text in findings)
-    for fact in ("train: 8000 pairs", "scores 69.00%", "cannot be told apart", "tokens a pair", "GiB free"):
+    for fact in ("train: 24000 pairs", "scores 69.00%", "cannot be told apart", "tokens a pair", "GiB free"):
         assert fact in told
 
 
@@ -256,7 +256,7 @@ def test_the_json_report_has_its_figures_as_numbers(monkeypatch, capsys, tmp_pat
     assert exit_code(doctor.main) == 0
     facts = [finding.get("facts", {}) for finding in json.loads(capsys.readouterr().out)["findings"]]
     counts = next(row for row in facts if row.get("split") == "train" and "pairs" in row)
-    assert (counts["pairs"], counts["labels"]) == (8000, {"0": 5520, "1": 2480})
+    assert (counts["pairs"], counts["labels"]) == (24000, {"0": 16560, "1": 7440})
     assert (counts["exact_duplicates"], counts["shared_with"]) == (0, {"dev": 0, "test": 0})
     merged = {key: value for row in facts for key, value in row.items()}
     assert merged["majority_accuracy"] == 0.69
