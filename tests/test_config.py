@@ -98,6 +98,13 @@ def test_two_numbers_are_the_knobs_whose_type_is_whole():
         (["dataset.path=/a b/数据", "lr=1"], "lr-1_path-a-b"),
         ([], "default"),
         (["lr=" + "1" * 200], "lr-" + "1" * 57),
+        (["epochs=2", "lr=1e-5", "epochs=8"], "epochs-8_lr-1e-5"),
+        (["+optimizer.eps=1", "++optimizer.eps=2"], "eps-2"),
+        (["model.name_or_path=" + "a" * 40, "dataset.path=" + "b" * 5, "lr=1"], "lr-1_name_or_path-" + "a" * 40),
+        (
+            ["dataset.path=/data/first-half-of-a-long-path/second-half-of-it-is-cut-here"],
+            "path-data-first-half-of-a-long-path-second-half-of-it-is",
+        ),
     ],
 )
 def test_a_directory_name_holds_the_overrides_and_no_separator(overrides, name):

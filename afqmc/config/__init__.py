@@ -68,12 +68,27 @@ def refuse_null_groups(overrides: list[str]) -> None:
 
 
 def slug(overrides: list[str]) -> str:
-    """Overrides as a directory name, top-level keys first: ``model.pooling=max lr=1e-5`` is ``lr-1e-5_pooling-max``."""
-    pairs = [override.partition("=")[::2] for override in overrides]
-    pairs.sort(key=lambda pair: "." in pair[0])
-    short = (f"{key.rpartition('.')[2]}={value}" for key, value in pairs)
+    """Overrides as a directory name, top-level keys first: ``model.pooling=max lr=1e-5`` is ``lr-1e-5_pooling-max``.
+
+    Of a key that is given twice the last value counts, as it does for the run.
+    """
+    last = {key.lstrip("+"): value for key, _, value in (override.partition("=") for override in overrides)}
+    short = (f"{key.rpartition('.')[2]}={last[key]}" for key in sorted(last, key=lambda key: "." in key))
     names = (re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-.+") for name in short)
-    return "_".join(name for name in names if name)[:_SLUG_LENGTH].rstrip("-_.") or "default"
+    return _as_fit([name for name in names if name]).rstrip("-_.") or "default"
+
+
+def _as_fit(names: list[str]) -> str:
+    """As many as fit, the first of them at least in part, up to the end of a word where that leaves most of it."""
+    found = "".join(names[:1])[:_SLUG_LENGTH]
+    if found != "".join(names[:1]):
+        end = max(found.rfind("-"), found.rfind("."))
+        return found[:end] if end > _SLUG_LENGTH // 2 else found
+    for name in names[1:]:
+        if len(found) + 1 + len(name) > _SLUG_LENGTH:
+            break
+        found += f"_{name}"
+    return found
 
 
 def to_config(node: DictConfig) -> Config:
