@@ -33,3 +33,8 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
         return near
     listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     return f"; legal: {listed}" if names else ""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in short."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -205,7 +205,7 @@ class Job:
             evaluation = self.score(self.model, self.encoder.encode_once(self.data.test), "test")
             self.predict("test", self.data.test, evaluation)
             test = named("test", evaluation)
-        self.tracker.report(self.charts(again))
+        self.tracker.report(self.charts(self.best))
         return {
             "status": Status.completed.value,
             "best": {"step": self.best.step, "epoch": round(self.best.epoch, 6), **finite(named("dev", again))},
@@ -224,12 +224,11 @@ class Job:
         """predictions/<split>.jsonl."""
         self.run_dir.write_predictions(split, prediction_rows(pairs, evaluation.logits, self.data.labels))
 
-    def charts(self, evaluation: Evaluation) -> Report:
+    def charts(self, best: _Best) -> Report:
         """What the tracker draws."""
-        gold = np.asarray(self.data.dev.labels)
-        dev = self.data.dev
-        probabilities = probabilities_of(evaluation.logits)
-        return Report(self.data.labels, probabilities, gold, dev.sentence1, dev.sentence2, self.run_dir.best)
+        dev, probabilities = self.data.dev, probabilities_of(best.evaluation.logits)
+        gold = np.asarray(dev.labels)
+        return Report(best.step, self.data.labels, probabilities, gold, dev.sentence1, dev.sentence2, self.run_dir.best)
 
 
 def named(split: str, evaluation: Evaluation) -> dict[str, float]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def run(node: DictConfig) -> dict[str, Any]:
     """One job: what Hydra calls with a composed config."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
     from afqmc.config import to_config
     from afqmc.execution import execute
@@ -27,7 +28,10 @@ def run(node: DictConfig) -> dict[str, Any]:
     from afqmc.rundir import RunDir
 
     settle(jobs_at_once())
-    return execute(to_config(node), RunDir(Path(HydraConfig.get().runtime.output_dir)))
+    config, hydra = to_config(node), HydraConfig.get()
+    if hydra.mode is RunMode.MULTIRUN and config.tracker.group is None:
+        config.tracker.group = Path(hydra.sweep.dir).name
+    return execute(config, RunDir(Path(hydra.runtime.output_dir)))
 
 
 def jobs_at_once() -> int:

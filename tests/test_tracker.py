@@ -60,7 +60,7 @@ def test_the_best_evaluation_is_its_summary(tracked):
 
 def test_charts_of_the_best_weights_are_logged(tracked):
     logged = {key.split(".")[0] for row in Offline(tracked.path).history() for key in row}
-    assert {"dev/worst_errors", "dev/confusion_matrix_table", "dev/pr_curve_table"} <= logged
+    assert {"best/dev/worst_errors", "best/dev/confusion_matrix_table", "best/dev/pr_curve_table"} <= logged
 
 
 def test_system_metrics_are_recorded(tracked):
@@ -146,7 +146,7 @@ def test_disabled_is_nobody(tmp_path):
 
 def report():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.7, 0.3]])
-    return Report(("0", "1"), probabilities, np.array([1, 1, 0, 1]), list("abcd"), list("efgh"))
+    return Report(7, ("0", "1"), probabilities, np.array([1, 1, 0, 1]), list("abcd"), list("efgh"))
 
 
 def test_the_worst_errors_come_first():

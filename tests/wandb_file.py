@@ -1,8 +1,10 @@
 """Read an offline ``.wandb`` file back: W&B's records in LevelDB's log format."""
 
 import json
+import time
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
 from wandb.proto.wandb_internal_pb2 import Record
 
 _BLOCK, _HEADER = 32768, 7
@@ -27,12 +29,26 @@ def records(path: Path):
             yield record
 
 
+def finished(path: Path):
+    """All records, once the last is there: W&B's process writes on for a moment after it has said that it is done."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            found = list(records(path))
+            if any(record.HasField("exit") for record in found) or time.monotonic() > deadline:
+                return found
+        except (AssertionError, DecodeError):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
 class Offline:
     """What an offline run holds."""
 
     def __init__(self, run_dir: Path) -> None:
         (file,) = (run_dir / "wandb").glob("offline-run-*/run-*.wandb")
-        self.records = list(records(file))
+        self.records = finished(file)
         self.run = next(record.run for record in self.records if record.HasField("run"))
         self.config = {item.key: json.loads(item.value_json) for item in self.run.config.update}
 

@@ -12,6 +12,7 @@ _BUCKET = {
 _ANSWERS = {
     "upsertBucket": {"bucket": _BUCKET, "inserted": True},
     "createRunFiles": {"runID": "run", "uploadHeaders": [], "files": []},
+    "project(name:": None,  # which has no artifacts yet
     "viewer": {"id": "user", "flags": "{}", "username": "me", "entity": "me", "teams": {"edges": []}},
 }
 
@@ -21,6 +22,7 @@ class WandbServer:
 
     def __init__(self) -> None:
         self.silent = threading.Event()
+        self.code = 200  # to who only looks whether it is there
         self.requests = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -54,23 +56,24 @@ class WandbServer:
                 if outer.silent.is_set():
                     outer._closed.wait()
                     return
-                data = {}
-                if self.path == "/graphql":
-                    asked = json.loads(body)
-                    outer.requests.append(asked)
-                    data = {name: answer for name, answer in _ANSWERS.items() if name in asked["query"]}
-                self._answer({"data": data})
+                if self.path != "/graphql":
+                    self._answer({})
+                    return
+                asked = json.loads(body)
+                outer.requests.append(asked)
+                data = {name.partition("(")[0]: answer for name, answer in _ANSWERS.items() if name in asked["query"]}
+                self._answer({"data": data} if data else {"errors": [{"message": "not known here"}]})
 
             do_PUT = do_POST
 
-            def do_GET(self):
-                self._answer({})
+            def do_HEAD(self):
+                self._answer({}, outer.code)
 
-            do_HEAD = do_GET
+            do_GET = do_HEAD
 
-            def _answer(self, content):
+            def _answer(self, content, code=200):
                 text = json.dumps(content).encode()
-                self.send_response(200)
+                self.send_response(code)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()

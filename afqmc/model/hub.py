@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import constants, get_session
 from safetensors import SafetensorError
 
-from afqmc.errors import InputError
+from afqmc.errors import InputError, first_line
 from afqmc.model.config import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -51,11 +51,6 @@ def resolved(name: str) -> str:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"model.name_or_path={name}: no such directory")
     return name
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in short."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def cannot_load(what: str, config: ModelConfig, error: Exception) -> InputError:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from afqmc.errors import first_line
 from afqmc.tracker.protocol import NullTracker, Report, Tracker
 
 log = logging.getLogger(__name__)
@@ -28,12 +29,13 @@ def is_left_behind() -> bool:
 class BackgroundTracker:
     """Another tracker, used from a thread of its own: whatever it raises is a warning, once, and then it is left alone.
 
-    ``start`` builds the other tracker, in that thread, since beginning may take seconds or never end.
+    ``start`` builds the other tracker, in that thread, since beginning may take seconds or never end; ``rescue`` says
+    how to save what a tracker has not sent when it is left behind.
     """
 
-    def __init__(self, start: Callable[[], Tracker], finish_s: float = _FINISH_S) -> None:
+    def __init__(self, start: Callable[[], Tracker], rescue: str = "", finish_s: float = _FINISH_S) -> None:
         self._calls: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
-        self._finish_s = finish_s
+        self._rescue, self._finish_s = rescue, finish_s
         self._broken = False
         self._begun = threading.Event()
         self._thread = threading.Thread(target=self._work, args=(start,), name=_THREAD, daemon=True)
@@ -62,20 +64,19 @@ class BackgroundTracker:
         limit = self._finish_s if exit_code == 0 else min(self._finish_s, _HURRY_S)
         self._thread.join(min(limit, _SILENT_S))
         if self._thread.is_alive():
+            limit = limit if self._begun.is_set() else min(limit, _BEGIN_S)
             log.info("closing W&B, at most %g s", limit)
-            self._begun.wait(min(limit, _BEGIN_S))
-        if self._begun.is_set():
             self._thread.join(max(0.0, limit - (time.monotonic() - since)))
         if self._thread.is_alive():
-            done = "finished" if self._begun.is_set() else "begun"
-            self._warn(f"not {done} after {time.monotonic() - since:.0f} s, left behind")
+            done, rescue = ("finished", f"; {self._rescue}") if self._begun.is_set() else ("begun", "")
+            self._warn(f"not {done} after {limit:g} s, left behind{rescue}")
 
     def _work(self, start: Callable[[], Tracker]) -> None:
         tracker: Tracker = NullTracker()
         try:
             tracker = start()
         except BaseException as error:  # the library may raise anything, SystemExit too
-            self._warn(error)
+            self._warn(first_line(error))
         self._begun.set()
         while (call := self._calls.get()) is not None:
             if self._broken and call[0] != "finish":
@@ -83,9 +84,9 @@ class BackgroundTracker:
             try:
                 getattr(tracker, call[0])(call[1])
             except BaseException as error:
-                self._warn(error)
+                self._warn(first_line(error))
 
-    def _warn(self, error: BaseException | str) -> None:
+    def _warn(self, problem: str) -> None:
         if not self._broken:
             self._broken = True
-            log.warning("W&B: %s; the run goes on, and its own files are complete without it", error)
+            log.warning("W&B: %s; the run goes on, and its own files are complete without it", problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 from afqmc.tracker.background import BackgroundTracker
 from afqmc.tracker.config import Service, TrackerConfig, WandbMode
 from afqmc.tracker.protocol import NullTracker, Tracker
-from afqmc.tracker.wandb import WandbTracker
+from afqmc.tracker.wandb import WandbTracker, preload
+
+log = logging.getLogger(__name__)
 
 
 def build_tracker(config: TrackerConfig, settings: dict[str, Any], run_dir: Path) -> Tracker:
@@ -20,4 +23,10 @@ def build_tracker(config: TrackerConfig, settings: dict[str, Any], run_dir: Path
         or os.environ.get("WANDB_MODE") == "disabled"
     ):
         return NullTracker()
-    return BackgroundTracker(lambda: WandbTracker(config, settings, run_dir))
+    try:
+        preload()
+    except Exception as error:  # an installation may be broken in any way
+        log.warning("W&B: cannot be imported (%s); the run goes on without it", error)
+        return NullTracker()
+    rescue = f"wandb sync {run_dir / 'wandb'}/*run-* sends what is missing"
+    return BackgroundTracker(lambda: WandbTracker(config, settings, run_dir), rescue)

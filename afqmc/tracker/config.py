@@ -36,7 +36,7 @@ class TrackerConfig:
     mode: WandbMode = knob(WandbMode.auto, "auto, online, offline or disabled")
     project: str = knob("afqmc", "W&B project")
     entity: Optional[str] = knob(None, "W&B user or team")
-    group: Optional[str] = knob(None, "runs shown together")
+    group: Optional[str] = knob(None, "runs shown together; null takes the directory of a sweep")
     job_type: Optional[str] = knob("train", "kind of run")
     tags: list[str] = knob([], "labels")
     name: Optional[str] = knob(None, "the run's name; null takes its directory's")

@@ -12,8 +12,9 @@ if TYPE_CHECKING:  # every command imports this page, before Ctrl-C ends tidily
 
 @dataclass(frozen=True)
 class Report:
-    """What is worth a chart after training, all on dev: probabilities (N, C), gold labels (N,), and the sentences."""
+    """What is worth a chart of the best weights, of ``step``, on dev: probabilities (N, C), labels (N,), sentences."""
 
+    step: int
     labels: tuple[str, ...]
     probabilities: np.ndarray
     gold: np.ndarray

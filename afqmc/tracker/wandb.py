@@ -1,17 +1,50 @@
-"""Weights & Biases."""
+"""Weights & Biases: a run online, or offline where it cannot be online; never a question, never a line of its own."""
 
 from __future__ import annotations
 
 import logging
+import ssl
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 
-from afqmc.tracker.config import TrackerConfig, resolve_mode
+from afqmc.errors import first_line
+from afqmc.tracker.config import TrackerConfig, logged_in, resolve_mode
 from afqmc.tracker.protocol import Report
 
 log = logging.getLogger(__name__)
+
+_PROBE_S = 5
+_INIT_S = 30
+
+
+def preload() -> None:
+    """Import what a W&B run will use, in the thread that trains.
+
+    Importing wandb (pydantic) and beginning to train (torch) both parse source, and Python 3.11 fails at that in one of
+    two threads that do it at once: ``SystemError: AST constructor recursion depth mismatch``.
+    """
+    import wandb.apis.public  # noqa: F401
+
+
+def probe(url: str) -> None:
+    """Hear whether anybody answers there: W&B itself would try for minutes.
+
+    Raises:
+        ConnectionError: when nobody does, or a gateway in its stead.
+    """
+    try:
+        urlopen(Request(url, method="HEAD"), timeout=_PROBE_S).close()  # noqa: S310 - the person's own server
+    except HTTPError as error:
+        if error.code >= 500:
+            raise ConnectionError(f"{url} answers {error.code}") from error
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        if not isinstance(reason, ssl.SSLError):  # a certificate that W&B may know is an answer too
+            raise ConnectionError(f"{url} does not answer ({reason})") from error
 
 
 class WandbTracker:
@@ -21,8 +54,23 @@ class WandbTracker:
         import wandb
 
         self._wandb, self._config = wandb, config
-        mode = resolve_mode(config)
-        self._run = wandb.init(
+        # silent for the whole library: what only a run is told leaves the login and artifacts free to write and ask
+        library = wandb.setup(wandb.Settings(silent=True))
+        if resolve_mode(config) == "online":
+            try:
+                if logged_in():  # without one W&B refuses at once
+                    probe(library.settings.base_url)
+                self._run = self._init("online", settings, run_dir)
+                log.info("W&B: %s", self._run.url)
+                return
+            except Exception as error:  # W&B has many
+                log.warning("W&B: cannot go online: %s", first_line(error))
+        self._run = self._init("offline", settings, run_dir)
+        log.info("W&B: offline; to send this run later: wandb sync %s", Path(self._run.dir).parent)
+
+    def _init(self, mode: Literal["online", "offline"], settings: dict[str, Any], run_dir: Path) -> Any:
+        wandb, config = self._wandb, self._config
+        run = wandb.init(
             project=config.project,
             entity=config.entity,
             group=config.group,
@@ -32,16 +80,13 @@ class WandbTracker:
             notes=config.notes,
             config=settings,
             dir=str(run_dir),
-            mode=mode,  # type: ignore[arg-type]
+            mode=mode,
             reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off", init_timeout=60),
+            settings=wandb.Settings(silent=True, console="off", init_timeout=_INIT_S),
         )
-        self._run.define_metric("step")
-        self._run.define_metric("*", step_metric="step")
-        if mode == "offline":
-            log.info("W&B: offline; to send this run later: wandb sync %s", Path(self._run.dir).parent)
-        else:
-            log.info("W&B: %s", self._run.url)
+        run.define_metric("step")
+        run.define_metric("*", step_metric="step")
+        return run
 
     def log(self, row: dict[str, Any]) -> None:
         """A row against our own ``step``."""
@@ -52,20 +97,26 @@ class WandbTracker:
         self._run.summary.update({f"best/{key}": value for key, value in best.items()})
 
     def report(self, report: Report) -> None:
-        """Confusion matrix, precision-recall curve (two classes), the worst errors, and the weights if asked."""
+        """Confusion matrix, precision-recall curve (two classes), worst errors; the best weights if asked."""
         wandb = self._wandb
         predicted = report.probabilities.argmax(axis=1)
+        whose = f"on dev, best weights (step {report.step})"
         charts: dict[str, Any] = {
-            "dev/confusion_matrix": wandb.plot.confusion_matrix(
-                y_true=report.gold.tolist(), preds=predicted.tolist(), class_names=list(report.labels)
+            "best/dev/confusion_matrix": wandb.plot.confusion_matrix(
+                y_true=report.gold.tolist(),
+                preds=predicted.tolist(),
+                class_names=list(report.labels),
+                title=f"Confusion matrix {whose}",
             ),
-            "dev/worst_errors": wandb.Table(
+            "best/dev/worst_errors": wandb.Table(
                 columns=["sentence1", "sentence2", "label", "predicted", "probability_of_label"], data=worst(report)
             ),
         }
         if len(report.labels) == 2 and len(np.unique(report.gold)) == 2:
             table = wandb.Table(columns=["recall", "precision"], data=pr_points(report))
-            charts["dev/pr_curve"] = wandb.plot.line(table, "recall", "precision", title="Precision and recall on dev")
+            charts["best/dev/pr_curve"] = wandb.plot.line(
+                table, "recall", "precision", title=f"Precision and recall {whose}"
+            )
         self._run.log(charts)
         if self._config.log_model and report.weights is not None:
             artifact = wandb.Artifact(f"{self._run.id}-best", type="model")

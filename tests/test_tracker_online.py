@@ -1,0 +1,77 @@
+"""W&B online, on a terminal: asks nothing, writes nothing of its own, and goes offline where it cannot be online."""
+
+from pathlib import Path
+
+import pytest
+from helpers import SMALL
+from terminal import on_terminal
+from wandb_file import Offline
+from wandb_server import WandbServer
+
+from afqmc.tracker.wandb import probe
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def server():
+    found = WandbServer()
+    yield found
+    found.close()
+
+
+def run(tmp_path, *overrides, env=None):
+    """A run in a directory of its own: what the terminal showed."""
+    home = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "TERM": "xterm", **(env or {})}
+    options = (*SMALL, "tracker=wandb", f"hydra.run.dir={tmp_path / 'run'}", *overrides)
+    code, shown = on_terminal("run", *options, cwd=tmp_path, env=home)
+    assert code == 0, shown
+    assert "wandb:" not in shown
+    return shown
+
+
+def kept_offline(tmp_path):
+    return Offline(tmp_path / "run").exit_code() == 0
+
+
+def test_without_a_key_nobody_is_asked_for_one(tmp_path):
+    shown = run(tmp_path, "tracker.mode=online")
+    assert "No API key" in shown
+    assert shown.count("wandb sync") == 1
+    assert kept_offline(tmp_path)
+
+
+def test_what_a_server_that_is_away_would_have_got_is_kept_offline(tmp_path):
+    shown = run(tmp_path, env={"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40})
+    assert "cannot go online: http://127.0.0.1:9 does not answer" in shown
+    assert "closing W&B" not in shown
+    assert kept_offline(tmp_path)
+
+
+def test_online_nothing_but_the_address_is_said(tmp_path, server):
+    shown = run(tmp_path, "tracker.group=mine", env=server.environment())
+    assert [line for line in shown.splitlines() if "W&B" in line] == [f"W&B: {server.url}/me/afqmc/runs/run1"]
+    assert server.variables("upsertBucket")[0]["groupName"] == "mine"
+
+
+def test_a_server_that_falls_silent_before_it_has_begun_is_not_waited_for(tmp_path, server):
+    server.silent.set()
+    shown = run(tmp_path, env=server.environment())
+    assert "closing W&B, at most 10 s" in shown
+    assert "W&B: not begun after 10 s, left behind" in shown
+
+
+@pytest.mark.parametrize(("code", "said"), [(200, None), (404, None), (503, "answers 503")])
+def test_any_answer_but_a_gateways_means_that_somebody_is_there(code, said, server):
+    server.code = code
+    if said is None:
+        probe(server.url)
+    else:
+        with pytest.raises(ConnectionError, match=said):
+            probe(server.url)
+
+
+def test_the_runs_of_a_sweep_are_a_group_of_its_name(tmp_path):
+    run(tmp_path, "hydra.mode=MULTIRUN", "seed=1,2", "trainer.max_steps=2", f"hydra.sweep.dir={tmp_path / 'a-sweep'}")
+    runs = [Offline(directory) for directory in sorted((tmp_path / "a-sweep").glob("?-*"))]
+    assert [found.run.run_group for found in runs] == ["a-sweep", "a-sweep"]
