@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterable
@@ -13,13 +15,19 @@ from tqdm import tqdm
 log = logging.getLogger(__name__)
 
 
+UNSEEN = {"unseen": True}  # logging's ``extra`` for what a run's log keeps and the screen shows otherwise
+
+
 class Console(logging.StreamHandler[Any]):
-    """Log lines on standard output that do not tear the bars."""
+    """Log lines on standard output that do not tear the bars; a warning says that it is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write above the bars."""
+        if hasattr(record, "unseen"):
+            return
+        mark = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         try:
-            tqdm.write(self.format(record), file=sys.stdout)
+            tqdm.write(mark + self.format(record), file=sys.stdout)
             sys.stdout.flush()
         except Exception:
             self.handleError(record)
@@ -37,19 +45,21 @@ class TrainingBar:
         self.total = total
         self.since = time.perf_counter()
         self.bar = tqdm(total=total, unit="step", desc="train", dynamic_ncols=True, disable=not is_terminal())
+        self.loss, self.lr = math.nan, math.nan
 
-    def step(self, step: int, epoch: float, metrics: dict[str, float] | None) -> None:
-        """One more step; ``metrics`` when a row of figures is due."""
-        self.bar.update(step - self.bar.n if not self.bar.disable else 1)
-        if metrics is None:
-            return
-        loss, lr, speed = (metrics[f"train/{name}"] for name in ("loss", "lr", "pairs_per_second"))
-        self.bar.set_postfix_str(f"loss {loss:.4f}, lr {lr:.2e}, {speed:.0f} pairs/s")
-        if self.bar.disable:
+    def step(self, step: int, epoch: float, loss: float | None, lr: float | None, speed: float, due: bool) -> None:
+        """One more step, with its figures; loss and learning rate may be unknown, unless a row is ``due``."""
+        self.loss, self.lr = (self.loss if loss is None else loss), (self.lr if lr is None else lr)
+        if not self.bar.disable:
+            known = f"loss {self.loss:.4f}, lr {self.lr:.2e}, " if math.isfinite(self.loss) else ""
+            self.bar.set_postfix_str(f"{known}{speed:.0f} pairs/s", refresh=False)
+            self.bar.update(step - self.bar.n)  # draws ten times a second at most
+        if due:
             left = (time.perf_counter() - self.since) / step * (self.total - step)
             log.info(
                 "step %d/%d  epoch %.2f  loss %.4f  lr %.2e  %.0f pairs/s  %s left",
-                step, self.total, epoch, loss, lr, speed, tqdm.format_interval(left),
+                step, self.total, epoch, self.loss, self.lr, speed, tqdm.format_interval(left),
+                extra=None if self.bar.disable else UNSEEN,
             )  # fmt: skip
 
     def close(self) -> None:
@@ -77,7 +87,7 @@ class CountBar:
 
 
 def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
-    """Two columns: a name and its value."""
+    """Two columns, a name and its value; plain in the log of a run too."""
     from rich.console import Console as Rich
     from rich.table import Table
 
@@ -87,6 +97,9 @@ def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     for name, value in rows:
         table.add_row(name, value)
     Rich(file=sys.stdout, soft_wrap=False).print(table)
+    plain = io.StringIO()
+    Rich(file=plain, width=120).print(table)
+    log.info("%s", plain.getvalue().rstrip(), extra=UNSEEN)
 
 
 def clock(seconds: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from afqmc import config as schema
 from afqmc.cli import FAILED, INTERRUPTED, TERMINATED
 from afqmc.config import Config
+from afqmc.console import UNSEEN
 from afqmc.errors import InputError
 from afqmc.rundir import RunDir, Status
 from afqmc.signals import Terminated, terminable, undisturbed
@@ -55,15 +56,22 @@ def execute(config: Config, run_dir: RunDir) -> dict[str, Any]:
 
 
 def record_end(error: BaseException, run_dir: RunDir, job: Job | None) -> None:
-    """status.json of a run that ended before its time; one that is complete stays so."""
+    """Status and log of a run that ended before its time; one that is complete stays so."""
     if run_dir.summary.exists():
         return
     step = 0 if job is None else job.step
     if isinstance(error, KeyboardInterrupt):
         run_dir.write_status(Status.interrupted, step=step)
+        why = f"{'terminated' if isinstance(error, Terminated) else 'interrupted'} at step {step}"
+    elif isinstance(error, InputError) and step == 0:
+        run_dir.write_status(Status.refused, step=step, **describe_error(error))
+        log.error("refused: %s", error, extra=UNSEEN)
         return
-    refused = isinstance(error, InputError) and step == 0
-    run_dir.write_status(Status.refused if refused else Status.failed, step=step, **describe_error(error))
+    else:
+        run_dir.write_status(Status.failed, step=step, **describe_error(error))
+        why = f"failed at step {step}: {type(error).__name__}: {error}"
+    log.error(why, extra=UNSEEN)  # the command itself prints what was raised
+    log.info("run directory: %s", run_dir.path)
 
 
 def describe_error(error: BaseException) -> dict[str, str]:

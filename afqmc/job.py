@@ -26,16 +26,19 @@ from afqmc.dataset.download import cache_dir
 from afqmc.dataset.splits import Pairs, load, sentences
 from afqmc.evaluation import Evaluation, evaluate, prediction_rows
 from afqmc.metrics.classification import collapsed_class, probabilities_of
+from afqmc.model.describe import count_parameters, name_of
 from afqmc.model.load import build_model, build_tokenizer, check_plugged_in
 from afqmc.optim import build_optimizer, build_scheduler
 from afqmc.optim import check_plugged_in as check_optimizer
 from afqmc.rundir import RunDir, Status, finite
+from afqmc.table import in_words
 from afqmc.tracker.build import build_tracker
 from afqmc.tracker.protocol import NullTracker, Report, Tracker
 from afqmc.train.graphs import WIDTHS, GraphedStep, check_graphs, make_capturable
 from afqmc.train.hardware import adapt, build_accelerator, choose, describe
 from afqmc.train.loop import Durations, Evaluated, Stepped, Stopped, fit
 from afqmc.train.step import Loss, Step, balanced_weights
+from afqmc.train.totals import Totals
 
 log = logging.getLogger(__name__)
 
@@ -51,24 +54,6 @@ class _Best:
     evaluation: Evaluation
 
 
-@dataclass
-class _Trained:
-    """What the steps so far have worked through."""
-
-    padding_free: bool
-    pairs: int = 0
-    tokens: int = 0
-    places: int = 0  # tokens and padding
-    seconds: float = 0.0
-
-    def add(self, event: Stepped) -> None:
-        """Count a step."""
-        self.pairs += len(event.batch)
-        self.tokens += event.batch.tokens
-        self.places += event.batch.tokens if self.padding_free else event.batch.places
-        self.seconds += event.seconds
-
-
 class Job:
     """The parts of one run, in the order in which they come to be."""
 
@@ -77,7 +62,8 @@ class Job:
         self.tracker: Tracker = NullTracker()
         self.step = 0
         self.best: _Best | None = None
-        self.trained = _Trained(config.trainer.padding_free)
+        self.trained = Totals(config.trainer.padding_free)
+        self.warned_of_collapse = False
 
     def run(self) -> dict[str, Any]:
         """The whole story."""
@@ -104,7 +90,7 @@ class Job:
         self.tokenizer = build_tokenizer(config.model, lambda: sentences(self.data))
         self.model = build_model(config.model, self.tokenizer, self.data.labels, config.dataset.max_length)
         adapt(self.model, choice, config.trainer)
-        log.info("model: %s, %.1f M parameters", model_name(config), count_parameters(self.model) / 1e6)
+        log.info("model: %s, %.1f M parameters", name_of(config.model), count_parameters(self.model) / 1e6)
         self.encoder = Encoder(self.tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
         self.tracker = build_tracker(config.tracker, schema.to_container(config), self.run_dir.path)
 
@@ -130,7 +116,8 @@ class Job:
                 self.step = event.step
                 if isinstance(event, Stepped):
                     self.trained.add(event)
-                    bar.step(event.step, event.epoch, event.metrics)
+                    due = event.metrics is not None
+                    bar.step(event.step, event.epoch, event.loss, event.lr, event.speed, due)
                     if event.metrics is not None:
                         self.write_row(event.step, event.epoch, event.metrics)
                 elif isinstance(event, Evaluated):
@@ -145,7 +132,7 @@ class Job:
         trainer, weights = self.config.trainer, self.config.trainer.class_weights
         if weights == "balanced":
             weights = balanced_weights(self.data.label_counts(self.data.train))
-        tensor = None if weights is None else torch.tensor(weights, device=self.accelerator.device)
+        tensor = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=self.accelerator.device)
         return Loss(trainer.label_smoothing_factor, tensor)
 
     def score(self, model: nn.Module, encoded: Encoded, split: str) -> Evaluation:
@@ -164,12 +151,7 @@ class Job:
         self.write_row(event.step, event.epoch, metrics)
         shown = "  ".join(f"{name} {event.evaluation.metrics[name]:.4f}" for name in _SHOWN)
         log.info("epoch %.2f  dev: %s%s", event.epoch, shown, "  (best so far)" if event.is_best else "")
-        collapsed = collapsed_class(probabilities_of(event.evaluation.logits))
-        if collapsed is not None:
-            log.warning(
-                "the model predicts %r for (nearly) every dev pair: accuracy says nothing here (majority: %.4f)",
-                self.data.labels[collapsed], event.evaluation.metrics["majority_accuracy"],
-            )  # fmt: skip
+        self.warn_of_collapse(event.evaluation)
         if event.is_best:
             self.best = _Best(event.step, event.epoch, event.evaluation)
             self.save(self.run_dir.best)
@@ -179,6 +161,18 @@ class Job:
             self.save(self.run_dir.step_weights(event.step))
             for old in self.run_dir.kept_steps()[: -limit if limit else 0]:
                 shutil.rmtree(old)
+
+    def warn_of_collapse(self, evaluation: Evaluation) -> None:
+        """Once a run; summary.json says whether it is true of the best weights."""
+        label = self.collapsed_onto(evaluation)
+        if label is not None and not self.warned_of_collapse:
+            self.warned_of_collapse = True
+            log.warning("the model has collapsed: %s", in_words(label, evaluation.metrics["majority_accuracy"]))
+
+    def collapsed_onto(self, evaluation: Evaluation) -> str | None:
+        """The label that (nearly) every pair gets, None for a model that tells pairs apart."""
+        found = collapsed_class(probabilities_of(evaluation.logits))
+        return None if found is None else self.data.labels[found]
 
     def say_stopped(self, event: Stopped) -> None:
         """Early stopping, in words."""
@@ -216,6 +210,7 @@ class Job:
             "status": Status.completed.value,
             "best": {"step": self.best.step, "epoch": round(self.best.epoch, 6), **finite(named("dev", again))},
             **({"test": finite(test)} if test else {}),
+            "collapsed_onto": self.collapsed_onto(again),
             "monitor": self.config.trainer.monitor,
             "steps": self.step,
             "parameters": count_parameters(self.model),
@@ -240,15 +235,3 @@ class Job:
 def named(split: str, evaluation: Evaluation) -> dict[str, float]:
     """Metrics as ``split/name``."""
     return {f"{split}/{name}": value for name, value in evaluation.metrics.items()}
-
-
-def model_name(config: Config) -> str:
-    """What to call the model in a line."""
-    model = config.model
-    name = model._target_ or model.name_or_path or "BERT"
-    return f"{name} from random weights" if model.from_scratch and not model._target_ else name
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Trained parameters."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from afqmc.console import clock, print_table
+
+log = logging.getLogger(__name__)
 
 
 def _test_figures(summary: dict[str, Any]) -> list[tuple[str, float]]:
@@ -14,7 +17,7 @@ def _test_figures(summary: dict[str, Any]) -> list[tuple[str, float]]:
 
 
 def show(summary: dict[str, Any]) -> None:
-    """Print the figures of summary.json that people look for."""
+    """Print the figures of summary.json that people look for, and whether they are worth anything."""
     best = summary["best"]
     majority = best["dev/majority_accuracy"]
 
@@ -33,3 +36,10 @@ def show(summary: dict[str, Any]) -> None:
             ("whole run", clock(summary["seconds"])),
         ],
     )
+    if summary["collapsed_onto"] is not None:
+        log.warning("the best weights are collapsed: %s", in_words(summary["collapsed_onto"], majority))
+
+
+def in_words(collapsed_onto: str, majority: float) -> str:
+    """What a collapse means."""
+    return f"{collapsed_onto!r} for (nearly) every dev pair; accuracy says nothing here (majority: {majority:.4f})"

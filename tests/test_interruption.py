@@ -90,8 +90,10 @@ def server():
 def test_a_signal_ends_a_run_tidily(started, number, code, said):
     run = started("epochs=10000").training()
     run.process.send_signal(number)
-    _, errors = run.ends(code)
+    out, errors = run.ends(code)
     assert errors.strip() == said
+    assert out.splitlines()[-1] == f"run directory: {run.path}"
+    assert f"{said} at step " in (run.path / "run.log").read_text(encoding="utf-8")
     assert run.status == "interrupted"
     assert not run.has_summary
 

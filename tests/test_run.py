@@ -83,6 +83,12 @@ def test_accumulation_over_parts_equals_the_whole_batch(tmp_path):
     np.testing.assert_allclose(rows(parts, "train/loss"), rows(whole, "train/loss"), rtol=0, atol=2e-6)
 
 
+def test_class_weights_may_be_whole_numbers(tmp_path):
+    weights = "trainer.class_weights="
+    whole, decimal = (train(tmp_path / kind, weights + kind, "trainer.max_steps=2") for kind in ("[1,2]", "[1.0,2.0]"))
+    assert rows(whole, "train/loss") == rows(decimal, "train/loss")
+
+
 def test_sixteen_pairs_are_learnt_by_heart(tmp_path):
     run = train(tmp_path / "run", "debug=overfit", *SIXTEEN, "batch_size=16", "epochs=60", "lr=2e-3")
     assert summary(run)["best"]["dev/accuracy"] == 1.0

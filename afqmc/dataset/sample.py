@@ -2,8 +2,8 @@
 
 ``intents/*.txt`` holds topics (``## slug title``), in each topic neighbouring intents (``# slug meaning``), and under
 each intent its wordings, a line each. Two wordings of one intent are a positive pair; a negative pair joins two
-intents. Most negatives are hard: of several crossings of neighbouring intents, the one that shares the most characters,
-as 怎么提前还款 and 怎么延期还款 do. The rest are drawn at random. Each intent is in one split only.
+intents, mostly of one topic and mostly alike in their characters, so that it shares words and differs in meaning. Each
+intent is in one split only.
 
 ``python -m afqmc.dataset.sample DIR`` writes the three files to look at.
 """
@@ -20,10 +20,10 @@ from importlib import resources
 from pathlib import Path
 
 POSITIVE_SHARE = 0.31  # of AFQMC's train and dev
-HARD_SHARE = 0.8  # of the negatives: neighbours chosen by what they share
-CANDIDATES = 6  # neighbours of a wording drawn for each of these; the one that shares the most is kept
-PAIRS = {"train": 12_000, "dev": 1_600, "test": 1_600}
-HELD_OUT_PER_TOPIC = 4  # intents of a topic that is held out for dev or for test; the others of it are for train
+HARD_SHARE = 0.6  # of the negatives: both intents in one topic, the wordings alike in characters
+ALIKE = 0.2  # what counts as alike, as `overlap` has it
+PAIRS = {"train": 24_000, "dev": 1_600, "test": 1_600}
+HELD_OUT = 4  # intents of each topic: of every other topic for dev, of the rest for test
 _SEED = 20261124
 
 
@@ -54,59 +54,42 @@ def intents() -> tuple[Intent, ...]:
 
 
 def split_intents() -> dict[str, list[Intent]]:
-    """The intents of each split.
+    """The intents of each split: some of every topic held out, by turns for dev and for test, the rest for train.
 
-    Topics hold out some for dev and for test in turn: that many of one topic give hard negatives to choose from.
+    Those held out together are neighbours: one drawn at random, and those of its topic that read most like it.
     """
     rng = random.Random(_SEED)
     splits: dict[str, list[Intent]] = {"train": [], "dev": [], "test": []}
-    turns = itertools.cycle(("dev", "test"))
-    for (_, group), split in zip(itertools.groupby(intents(), key=lambda intent: intent.topic), turns, strict=False):
+    for number, (_, group) in enumerate(itertools.groupby(intents(), key=lambda intent: intent.topic)):
         members = list(group)
-        rng.shuffle(members)
-        splits[split] += members[:HELD_OUT_PER_TOPIC]
-        splits["train"] += members[HELD_OUT_PER_TOPIC:]
+        drawn = "".join(rng.choice(members).wordings)
+        members.sort(key=lambda intent: overlap(drawn, "".join(intent.wordings)), reverse=True)
+        splits["test" if number % 2 else "dev"] += members[:HELD_OUT]
+        splits["train"] += members[HELD_OUT:]
     return splits
 
 
 def overlap(first: str, second: str) -> float:
-    """Jaccard's index of the characters of two sentences."""
-    one, other = set(first), set(second)
-    return len(one & other) / len(one | other)
-
-
-def _hard(members: list[Intent], count: int, rng: random.Random) -> list[tuple[str, str]]:
-    """``count`` pairs of a wording, each as likely, and the one of ``CANDIDATES`` neighbours that shares the most."""
-    drawn = [(wording, intent) for intent in members for wording in intent.wordings]
-    neighbours = {
-        intent: [
-            wording
-            for other in members
-            if other != intent and other.topic == intent.topic
-            for wording in other.wordings
-        ]
-        for intent in members
-    }
-    chosen: dict[frozenset[str], tuple[str, str]] = {}
-    while len(chosen) < count:
-        wording, intent = rng.choice(drawn)
-        closest = max(rng.sample(neighbours[intent], CANDIDATES), key=lambda other: overlap(wording, other))
-        chosen.setdefault(frozenset((wording, closest)), (wording, closest))
-    return list(chosen.values())
+    """The characters two texts share, of all that either has (Jaccard)."""
+    return len(set(first) & set(second)) / len(set(first) | set(second))
 
 
 def _pairs(members: list[Intent], count: int, rng: random.Random) -> list[tuple[str, str, str]]:
-    """``count`` distinct pairs with their labels, shuffled."""
+    """``count`` distinct pairs with their labels, shuffled.
+
+    Hard negatives are drawn from the neighbouring wordings that are alike, easy ones from all the others.
+    """
     same = [pair for intent in members for pair in itertools.combinations(intent.wordings, 2)]
-    crossed = [
-        pair for a, b in itertools.combinations(members, 2) for pair in itertools.product(a.wordings, b.wordings)
-    ]
+    hard: list[tuple[str, str]] = []
+    easy: list[tuple[str, str]] = []
+    for one, other in itertools.combinations(members, 2):
+        for pair in itertools.product(one.wordings, other.wordings):
+            (hard if one.topic == other.topic and overlap(*pair) >= ALIKE else easy).append(pair)
     positives = round(count * POSITIVE_SHARE)
-    hard = _hard(members, round((count - positives) * HARD_SHARE), rng)
-    taken = {frozenset(pair) for pair in hard}
-    easy = rng.sample([pair for pair in crossed if frozenset(pair) not in taken], count - positives - len(hard))
+    hard_negatives = round((count - positives) * HARD_SHARE)
     rows = [(*pair, "1") for pair in rng.sample(same, positives)]
-    rows += [(*pair, "0") for pair in (*hard, *easy)]
+    rows += [(*pair, "0") for pair in rng.sample(hard, hard_negatives)]
+    rows += [(*pair, "0") for pair in rng.sample(easy, count - positives - hard_negatives)]
     rng.shuffle(rows)
     return [(b, a, label) if rng.random() < 0.5 else (a, b, label) for a, b, label in rows]
 

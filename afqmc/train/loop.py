@@ -27,6 +27,7 @@ class Stepped:
         seconds: From the making of the batch to the end of the step.
         lr: The step's learning rate; None where reading it would make the host wait for the device.
         loss: Mean since the last row; None likewise.
+        speed: Pairs a second since the last row.
         metrics: A row of figures, every ``log_steps`` and at the last step.
     """
 
@@ -36,6 +37,7 @@ class Stepped:
     seconds: float
     lr: float | None
     loss: float | None
+    speed: float
     metrics: dict[str, float] | None
 
 
@@ -185,14 +187,14 @@ class _Window:
         mean = self._read(number) if logged or self.device.type == "cpu" else None
         seconds = time.perf_counter() - self.clock
         self.seconds += seconds
-        metrics = None
+        speed, metrics = self.pairs / self.seconds, None
         if logged:
             assert mean is not None
             assert lr is not None
-            metrics = {"train/loss": mean, "train/lr": lr, "train/pairs_per_second": self.pairs / self.seconds}
+            metrics = {"train/loss": mean, "train/lr": lr, "train/pairs_per_second": speed}
             metrics |= {} if self.norm is None else {"train/grad_norm": float(self.norm)}
             self._empty()
-        return Stepped(number, epoch, batch, seconds, lr, mean, metrics)
+        return Stepped(number, epoch, batch, seconds, lr, mean, speed, metrics)
 
     def _read(self, number: int) -> float:
         mean = self.loss.item() / self.steps

@@ -1,0 +1,36 @@
+"""A command on a terminal of its own: what it draws there."""
+
+import os
+import pty
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+
+def on_terminal(module, *arguments, cwd, env=None):
+    """``python -m afqmc.MODULE ARGUMENTS`` on a pseudo-terminal; its exit code and all it wrote."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, 160))
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"afqmc.{module}", *arguments],
+        cwd=cwd,
+        env={**environment, "PYTHONPATH": str(Path(__file__).parents[1]), **(env or {})},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    written = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # Linux says so when nobody has the other end open any more
+            break
+        if not part:
+            break
+        written += part
+    os.close(ours)
+    return process.wait(), written.decode("utf-8", "replace")
