@@ -58,3 +58,8 @@ def test_a_query_typed_by_hand_offers_everything(tmp_path):
 def test_what_was_installed_can_be_taken_away(tmp_path):
     shown = command("run", "-sc", "uninstall=bash", cwd=tmp_path)
     assert "complete -r python" in shown.stdout
+
+
+def test_another_shell_is_refused(tmp_path):
+    told = command("run", "-sc", "install=fish", cwd=tmp_path)
+    assert (told.returncode, told.stderr.split(": ")[:2]) == (2, ["--shell-completion install=fish", "legal"])

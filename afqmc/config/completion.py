@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from afqmc.errors import InputError
+
 _SCRIPT = r"""_afqmc_completion()
 {
     local line="${COMP_LINE:0:$COMP_POINT}" word offers
@@ -29,11 +31,17 @@ def is_asked(arguments: list[str]) -> bool:
 
 
 def script(arguments: list[str]) -> str | None:
-    """What ``install=bash`` or ``uninstall=bash`` prints; None for anything else.
+    """What ``install=bash`` or ``uninstall=bash`` prints; None for ``query=bash``, which Hydra answers.
 
     Hydra's own script takes the word after ``python`` for a file, and so never completes ``python -m``.
+
+    Raises:
+        InputError: for anything else.
     """
-    return {"install=bash": _SCRIPT, "uninstall=bash": _UNDO}.get(arguments[-1])
+    known = {"install=bash": _SCRIPT, "uninstall=bash": _UNDO, "query=bash": None}
+    if arguments[-1] not in known:
+        raise InputError(f"--shell-completion {arguments[-1]}: legal: {', '.join(known)}")
+    return known[arguments[-1]]
 
 
 def line_for_hydra(environment: Mapping[str, str]) -> str:
