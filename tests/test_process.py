@@ -45,11 +45,12 @@ def printed(code, **environment):
 
 
 def test_torch_takes_the_threads_that_are_left_for_a_job():
-    code = "settle(jobs_at_once={})\nimport torch\nprint(torch.get_num_threads(), os.environ['OMP_WAIT_POLICY'])"
-    assert printed(code.format(1)) == [str(usable_cores()), "passive"]
-    assert printed(code.format(1000)) == ["1", "passive"]
+    code = "settle(jobs_at_once={})\nimport torch\nprint(torch.get_num_threads(), os.environ['GOMP_SPINCOUNT'])"
+    assert printed(code.format(1)) == [str(usable_cores()), "2000"]
+    assert printed(code.format(1000)) == ["1", "2000"]
 
 
 def test_what_a_person_has_set_stays():
-    code = "settle()\nimport torch\nprint(torch.get_num_threads(), os.environ['OMP_WAIT_POLICY'])"
-    assert printed(code, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="active") == ["1", "active"]
+    code = "settle()\nimport torch\nprint(torch.get_num_threads(), os.environ.get('GOMP_SPINCOUNT'))"
+    assert printed(code, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="active") == ["1", "None"]
+    assert printed(code, GOMP_SPINCOUNT="7")[1] == "7"
