@@ -15,7 +15,7 @@ types:
 test:
 	python -m pytest -q
 
-test-slow: # the full-size parity proof: a few minutes
+test-slow: # the full-size parity proof, W&B servers that fail, the README's trainings: some minutes
 	python -m pytest -q -m slow
 
 wheel:

@@ -155,6 +155,7 @@ def as_bin(directory):
     (directory / "model.safetensors").unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "told"),
     [

@@ -125,6 +125,7 @@ def test_ctrl_c_while_torch_is_imported_leaves_a_directory_that_says_so(started,
     assert (run.path / "config.yaml").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_wandb_closes_a_finished_run_loses_nothing(started, server):
     run = started("tracker=wandb", "trainer.max_steps=400", "trainer.eval_steps=400", env=server.environment())
     run.training().wait_for(lambda: server.variables("upsertBucket"), "W&B")
@@ -137,6 +138,7 @@ def test_ctrl_c_while_wandb_closes_a_finished_run_loses_nothing(started, server)
     assert f"run directory: {run.path}" in out
 
 
+@pytest.mark.slow
 def test_ctrl_c_does_not_wait_long_for_a_silent_wandb_and_a_second_one_not_at_all(started, server):
     server.silent.set()
     run = started("tracker=wandb", "epochs=10000", env=server.environment()).training()
@@ -146,6 +148,7 @@ def test_ctrl_c_does_not_wait_long_for_a_silent_wandb_and_a_second_one_not_at_al
     run.ends(130, within=1.5)
 
 
+@pytest.mark.slow
 def test_ctrl_c_waits_a_few_seconds_for_wandb_and_says_so(started, server):
     run = started("tracker=wandb", "epochs=10000", env=server.environment()).training()
     run.wait_for(lambda: server.variables("upsertBucket"), "W&B")

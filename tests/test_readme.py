@@ -104,6 +104,7 @@ def test_the_quickstart_prints_what_the_readme_shows(home):
     assert set(of_table[0]) <= set(of_table[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in COMMANDS if re.search("model=mini|dataset=jsonl", line)])
 def test_what_needs_no_network_trains(line, home, tmp_path):
     own = [] if "model=mini" in line else ["model=mini"]

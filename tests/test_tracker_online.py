@@ -1,5 +1,6 @@
 """W&B online, on a terminal: asks nothing, writes nothing of its own, and goes offline where it cannot be online."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,7 @@ def test_without_a_key_nobody_is_asked_for_one(tmp_path):
     assert kept_offline(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_a_server_that_is_away_would_have_got_is_kept_offline(tmp_path):
     shown = run(tmp_path, env={"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40})
     assert "cannot go online: http://127.0.0.1:9 does not answer" in shown
@@ -48,12 +50,15 @@ def test_what_a_server_that_is_away_would_have_got_is_kept_offline(tmp_path):
     assert kept_offline(tmp_path)
 
 
+@pytest.mark.slow
 def test_online_nothing_but_the_address_is_said(tmp_path, server):
     shown = run(tmp_path, "tracker.group=mine", env=server.environment())
-    assert [line for line in shown.splitlines() if "W&B" in line] == [f"W&B: {server.url}/me/afqmc/runs/run1"]
+    lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line) for line in shown.splitlines()]  # where bars move the cursor
+    assert [line for line in lines if "W&B" in line] == [f"W&B: {server.url}/me/afqmc/runs/run1"]
     assert server.variables("upsertBucket")[0]["groupName"] == "mine"
 
 
+@pytest.mark.slow
 def test_a_server_that_falls_silent_before_it_has_begun_is_not_waited_for(tmp_path, server):
     server.silent.set()
     shown = run(tmp_path, env=server.environment())
@@ -71,6 +76,7 @@ def test_any_answer_but_a_gateways_means_that_somebody_is_there(code, said, serv
             probe(server.url)
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_sweep_are_a_group_of_its_name(tmp_path):
     run(tmp_path, "hydra.mode=MULTIRUN", "seed=1,2", "trainer.max_steps=2", f"hydra.sweep.dir={tmp_path / 'a-sweep'}")
     runs = [Offline(directory) for directory in sorted((tmp_path / "a-sweep").glob("?-*"))]
