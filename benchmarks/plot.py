@@ -34,7 +34,7 @@ def draw(found: dict[tuple[str, str, int | None], list[Line]], path: Path) -> bo
         axis.set_visible(False)
     against = baseline(line.name for lines in shown.values() for line in lines)
     figure.suptitle(
-        f"Pairs a second, as a multiple of {against} (median; whiskers: lowest and highest round)",
+        f"Pairs a second, as a multiple of {against}\n(median; whiskers: lowest and highest round)",
         fontsize=11, color=_INK, x=0.01, ha="left",
     )  # fmt: skip
     figure.tight_layout(rect=(0, 0, 1, 0.98))
