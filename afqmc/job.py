@@ -137,10 +137,8 @@ class Job:
 
     def score(self, model: nn.Module, encoded: Encoded, split: str) -> Evaluation:
         """Evaluate a split, with a bar."""
-        with (
-            CountBar(len(encoded), split) as bar,
-            self.accelerator.autocast(),
-        ):  # once around all: weights are cast once
+        # autocast around all batches: weights are cast once
+        with CountBar(len(encoded), split) as bar, self.accelerator.autocast():
             return evaluate(
                 model, encoded, self.encoder, self.config.trainer.eval_batch_size, self.accelerator.device, bar.add
             )
