@@ -69,7 +69,8 @@ def tracker(config: Config) -> Iterator[Finding]:
     if mode == "online" and settings.mode is WandbMode.online and not logged_in():
         yield warn(
             "tracker",
-            "tracker.mode=online: not logged in, so the run would be kept offline; `wandb login` or WANDB_API_KEY logs in",
+            "tracker.mode=online: not logged in, so the run would be kept offline; "
+            "`wandb login` or WANDB_API_KEY logs in",
             mode=mode,
         )
     elif mode == "online":
