@@ -8,6 +8,7 @@ from typing import Any
 
 # Training pairs of a measurement: the tutorial's two passes take well under a minute on 2 cores at 250 GFLOP/s.
 TRAIN_PAIRS = {"base": 192, "small": 2048}
+FEW_PAIRS, SMALL_BATCH = 2, 8  # of batches up to 8 a pass has enough steps with half the pairs
 EVAL_PAIRS = {"base": 384, "small": 2048}
 ALL_PAIRS = 34334  # AFQMC's training split
 SWEEP_PAIRS = 2048
@@ -75,7 +76,7 @@ class Plan:
 
     def train_sizes(self, model: str, batch_size: int) -> dict[str, int]:
         """Pairs in whole batches."""
-        pairs = self.pairs or self._scaled(TRAIN_PAIRS[model])
+        pairs = self.pairs or self._scaled(TRAIN_PAIRS[model]) // (FEW_PAIRS if batch_size <= SMALL_BATCH else 1)
         return {"batch_size": batch_size, "pairs": max(pairs // batch_size, 2) * batch_size}
 
     def _scaled(self, pairs: int) -> int:
