@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # Training pairs of a measurement: the tutorial's two passes take well under a minute on 2 cores at 250 GFLOP/s.
-TRAIN_PAIRS = {"base": 192, "small": 2048}
+TRAIN_PAIRS = {"base": 192, "small": 1024}
 FEW_PAIRS, SMALL_BATCH = 2, 8  # of batches up to 8 a pass has enough steps with half the pairs
-EVAL_PAIRS = {"base": 384, "small": 2048}
+EVAL_PAIRS = {"base": 192, "small": 2048}
 ALL_PAIRS = 34334  # AFQMC's training split
-SWEEP_PAIRS = 2048
+SWEEP_PAIRS = 1024
 SWEEP_RUNS = 4
 KINDS = ("train", "eval", "start", "sweep", "floor")
 COMMANDS = {"--help": ["--help"], "--cfg job": ["--cfg", "job"]}
