@@ -11,7 +11,7 @@ from torch import nn
 
 from afqmc import config as schema
 from afqmc.batching.tokens import Encoder
-from afqmc.checkpoint import load_weights
+from afqmc.checkpoint.weights import load_weights
 from afqmc.config import Config
 from afqmc.console import CountBar
 from afqmc.dataset.files import DataFile

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from afqmc.config import to_config, without_hydra
 from afqmc.config.messages import explain
+from afqmc.config.resume import AUTO
 from afqmc.errors import InputError, Refused
 from afqmc.rundir import RunDir
 
@@ -25,8 +26,11 @@ class RunDirectoryGuard(Callback):
             Refused: since Hydra turns any Exception of a callback into a warning.
         """
         try:
-            to_config(without_hydra(config))
-            RunDir(Path(config.hydra.run.dir)).refuse_occupied()
+            checked = to_config(without_hydra(config))
+            if checked.resume is None:
+                RunDir(Path(config.hydra.run.dir)).refuse_occupied()
+            elif checked.resume == AUTO:
+                _refuse_moving("hydra.run.dir", config.hydra.run)
             _make("hydra.run.dir", config.hydra.run.dir)
         except InputError as error:
             raise Refused(str(error)) from error
@@ -40,9 +44,17 @@ class RunDirectoryGuard(Callback):
             Refused: when it cannot be made.
         """
         try:
+            if config.resume == AUTO:
+                _refuse_moving("hydra.sweep.dir", config.hydra.sweep)
             _make("hydra.sweep.dir", config.hydra.sweep.dir)
         except InputError as error:
             raise Refused(str(error)) from error
+
+
+def _refuse_moving(key: str, node: DictConfig) -> None:
+    raw = str(OmegaConf.to_container(node, resolve=False)["dir"])  # type: ignore[index, call-overload]
+    if "${now:" in raw:
+        raise InputError(f"resume=auto: needs a directory that is the same each time: {key}=DIR")
 
 
 def _make(key: str, directory: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import secrets
 import ssl
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +19,7 @@ from afqmc.tracker.protocol import Report
 
 log = logging.getLogger(__name__)
 
+_ID = "wandb/id"
 _PROBE_S = 5
 _INIT_S = 30
 
@@ -77,6 +80,8 @@ class WandbTracker:
             job_type=config.job_type,
             tags=config.tags or None,
             name=config.name or run_dir.name,
+            id=run_id(run_dir),
+            resume="allow",
             notes=config.notes,
             config=settings,
             dir=str(run_dir),
@@ -126,6 +131,20 @@ class WandbTracker:
     def finish(self, exit_code: int) -> None:
         """Shown as crashed unless ``exit_code`` is 0."""
         self._run.finish(exit_code=exit_code)
+
+
+def run_id(run_dir: Path) -> str:
+    """The id of this directory's W&B run, the same each time that the run is gone on with."""
+    path = run_dir / _ID
+    try:
+        found = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        found = ""
+    if not re.fullmatch(r"[a-z0-9]{1,64}", found):
+        found = secrets.token_hex(4)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{found}\n", encoding="utf-8")
+    return found
 
 
 def worst(report: Report, count: int = 100) -> list[list[Any]]:
