@@ -15,9 +15,10 @@ from afqmc.evaluation import Evaluation, prediction_rows
 from afqmc.metrics.classification import collapsed_class, probabilities_of
 from afqmc.model.describe import count_parameters
 from afqmc.preparation import Prepared, prepare
+from afqmc.records import BestEvaluation, named
 from afqmc.rundir import RunDir, Status, finite
 from afqmc.tracker.protocol import NullTracker, Report, Tracker
-from afqmc.training import BestEvaluation, Training, named
+from afqmc.training import Training
 
 
 class Job:
@@ -57,7 +58,7 @@ class Job:
 
     def conclude(self, prepared: Prepared, training: Training) -> dict[str, Any]:
         """Load the best weights again, hold them to what was recorded, predict; returns the summary."""
-        best, trained, monitor = training.best, training.trained, self.config.trainer.monitor
+        best, trained, monitor = training.records.best, training.trained, self.config.trainer.monitor
         if best is None:
             raise RuntimeError(f"no evaluation gave a finite {monitor}: there are no best weights")
         restore(prepared.accelerator.unwrap_model(prepared.model), self.run_dir.best)

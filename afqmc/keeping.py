@@ -10,7 +10,7 @@ from afqmc.checkpoint.store import Store
 from afqmc.errors import InputError
 from afqmc.rundir import RunDir
 from afqmc.train.config import SaveFailure, TrainerConfig
-from afqmc.train.loop import Durations, Progress
+from afqmc.train.progress import Durations, Progress
 
 log = logging.getLogger(__name__)
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,47 +13,25 @@ from torch import nn
 
 from afqmc.batching.batches import TrainBatches
 from afqmc.checkpoint.state import randomness_kept
-from afqmc.checkpoint.weights import save_weights
 from afqmc.console import TrainingBar
 from afqmc.dataset.fingerprint import fingerprint
 from afqmc.dataset.splits import Dataset
 from afqmc.evaluation import Evaluation
 from afqmc.keeping import Keeper
-from afqmc.metrics.classification import collapsed_class, probabilities_of
 from afqmc.optim import build_optimizer, build_scheduler
 from afqmc.preparation import Prepared
-from afqmc.rundir import finite
+from afqmc.records import Records
 from afqmc.signals import admit, admitted, undisturbed
-from afqmc.table import in_words
 from afqmc.train.config import NonFinite, TrainerConfig
+from afqmc.train.events import Evaluated, Event, Skipped, Stepped
 from afqmc.train.graphs import WIDTHS, GraphedStep, make_capturable
-from afqmc.train.loop import Durations, Evaluated, Event, Progress, Skipped, Stepped, fit
+from afqmc.train.loop import fit
+from afqmc.train.progress import Durations, Progress
 from afqmc.train.snapshot import lower_lr, put_back, snapshot
 from afqmc.train.step import Loss, NonFiniteLossError, Step, balanced_weights
 from afqmc.train.totals import Totals
 
 log = logging.getLogger(__name__)
-
-_SHOWN = ("accuracy", "f1", "auc", "mcc", "loss")
-
-
-@dataclass
-class BestEvaluation:
-    """The evaluation whose weights lie in checkpoints/best."""
-
-    step: int
-    epoch: float
-    evaluation: Evaluation
-
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        logits = torch.from_numpy(self.evaluation.logits)
-        return {"step": self.step, "epoch": self.epoch, "metrics": self.evaluation.metrics, "logits": logits}
-
-    @classmethod
-    def of(cls, state: dict[str, Any]) -> BestEvaluation:
-        """From a checkpoint."""
-        return cls(state["step"], state["epoch"], Evaluation(state["logits"].numpy(), state["metrics"]))
 
 
 class Training:
@@ -72,12 +47,11 @@ class Training:
         self.prepared, self.config, self.run_dir = prepared, prepared.config, prepared.run_dir
         trainer = self.config.trainer
         self.since = since
-        self.best: BestEvaluation | None = None
         self.trained = Totals(trainer.padding_free)
-        self.warned_of_collapse = False
         self.parts = trainer.gradient_accumulation_steps
         self._build()
         self.dev = prepared.encoder.encode_once(prepared.data.dev)
+        self.records = Records(prepared, self.durations.epoch)
         self.progress = Progress.at_start(trainer)
         self.keeper = Keeper(self.run_dir, trainer, self.durations, fingerprint(prepared.data))
         set_seed(self.config.seed)  # dropout then does not depend on how the weights came to be
@@ -133,7 +107,7 @@ class Training:
                     admit()
                 return
             except NonFiniteLossError as error:
-                self._write_nonfinite(error)
+                self.records.nonfinite(error)
                 self._roll_back(error)
 
     def _score(self, _: nn.Module) -> Evaluation:
@@ -147,12 +121,12 @@ class Training:
             self.trained.add(event)
             bar.step(event.step, event.epoch, event.loss, event.lr, event.speed, event.metrics is not None)
             if event.metrics is not None:
-                self._write_row(event.step, event.epoch, event.metrics)
+                self.records.row(event.step, event.epoch, event.metrics)
             self._say_parts()
         elif isinstance(event, Evaluated):
-            self._keep(event)
+            self.records.evaluation(event)
         elif isinstance(event, Skipped):
-            self._write_nonfinite(event.error)
+            self.records.nonfinite(event.error)
             log.warning("%s; this batch is left out (trainer.on_nonfinite=skip)", event.error)
         else:
             trainer = self.config.trainer
@@ -161,54 +135,18 @@ class Training:
                 event.step, trainer.monitor, trainer.min_delta, event.evaluations,
             )  # fmt: skip
 
-    def _write_row(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
-        """A row for metrics.jsonl and the tracker."""
-        row = {"step": step, "epoch": round(epoch, 6), **finite(metrics)}
-        self.run_dir.append_metrics(row)
-        self.prepared.tracker.log(row)
-
     def _say_parts(self) -> None:
         """Each time that the memory did not suffice."""
         if self.take.parts != self.parts:
             self.parts = self.take.parts
             log.warning("out of memory: the same batches are worked through in %d parts from here on", self.parts)
 
-    def _keep(self, event: Evaluated) -> None:
-        """Write an evaluation down; keep its weights if they are the best, or wanted anyway."""
-        metrics = named("dev", event.evaluation)
-        self._write_row(event.step, event.epoch, metrics)
-        shown = "  ".join(f"{name} {event.evaluation.metrics[name]:.4f}" for name in _SHOWN)
-        log.info("epoch %.2f  dev: %s%s", event.epoch, shown, "  (best so far)" if event.is_best else "")
-        self._warn_of_collapse(event.evaluation)
-        if event.is_best:
-            self.best = BestEvaluation(event.step, event.epoch, event.evaluation)
-            self._save_weights(self.run_dir.best)
-            self.prepared.tracker.summary({"step": event.step, "epoch": event.epoch, **finite(metrics)})
-        limit = self.config.trainer.save_total_limit
-        if limit != 0:
-            self._save_weights(self.run_dir.step_weights(event.step))
-            for old in self.run_dir.kept_steps()[: -limit if limit else 0]:
-                shutil.rmtree(old)
-
-    def _save_weights(self, target: Path) -> None:
-        parts = self.prepared
-        save_weights(target, parts.accelerator.unwrap_model(parts.model), parts.tokenizer, parts.data.labels)
-
-    def _warn_of_collapse(self, evaluation: Evaluation) -> None:
-        """Once a run; summary.json says whether it is true of the best weights."""
-        found = collapsed_class(probabilities_of(evaluation.logits))
-        if found is not None and not self.warned_of_collapse:
-            self.warned_of_collapse = True
-            label = self.prepared.data.labels[found]
-            log.warning("the model has collapsed: %s", in_words(label, evaluation.metrics["majority_accuracy"]))
-
     def save_state(self) -> None:
         """A checkpoint to go on from."""
         state = {
             "training": snapshot(self.take, self.progress),
-            "best": None if self.best is None else self.best.state(),
+            "records": self.records.state(),
             "trained": vars(self.trained),
-            "warned_of_collapse": self.warned_of_collapse,
             "seconds": time.perf_counter() - self.since,
         }
         self.keeper.save(state, self.progress)
@@ -232,9 +170,8 @@ class Training:
     def _put_back(self, state: dict[str, Any]) -> None:
         """Everything as it was when a checkpoint was made."""
         self.progress = put_back(self.take, state["training"], state["total"] == self.durations.total)
-        self.best = None if state["best"] is None else BestEvaluation.of(state["best"])
+        self.records.put_back(state["records"])
         self.trained = Totals(**state["trained"])
-        self.warned_of_collapse = state["warned_of_collapse"]
         self.parts = self.take.parts
 
     def _roll_back(self, error: NonFiniteLossError) -> None:
@@ -253,18 +190,12 @@ class Training:
         self._put_back(state)
         self.progress.nonfinite = times
         lower_lr(self.take, trainer.rollback_lr_factor)
-        self._write_nonfinite(error)
+        self.records.nonfinite(error)
         log.warning(
             "%s; back to step %d, learning rate times %g (%d of at most %d rollbacks)",
             error, self.step, trainer.rollback_lr_factor, times, trainer.max_nonfinite,
         )  # fmt: skip
         self.save_state()
-
-    def _write_nonfinite(self, error: NonFiniteLossError) -> None:
-        """A row that says which batch it was."""
-        found = {"nonfinite/loss": str(error.loss), "nonfinite/lr": error.lr, "nonfinite/ids": error.ids}
-        epoch = round(error.step / self.durations.epoch, 6)
-        self.run_dir.append_metrics({"step": error.step, "epoch": epoch, **found})
 
 
 def build_loss(trainer: TrainerConfig, data: Dataset, device: torch.device) -> Loss:
@@ -274,8 +205,3 @@ def build_loss(trainer: TrainerConfig, data: Dataset, device: torch.device) -> L
         weights = balanced_weights(data.label_counts(data.train))
     tensor = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
     return Loss(trainer.label_smoothing_factor, tensor)
-
-
-def named(split: str, evaluation: Evaluation) -> dict[str, float]:
-    """Metrics as ``split/name``."""
-    return {f"{split}/{name}": value for name, value in evaluation.metrics.items()}

@@ -10,7 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from afqmc.batching.batches import Batch
 from afqmc.train.config import NonFinite, TrainerConfig
-from afqmc.train.loop import Best, Durations
+from afqmc.train.progress import Best, Durations
 from afqmc.train.step import Guard, Loss, NonFiniteLossError, Step, balanced_weights
 
 

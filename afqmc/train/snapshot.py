@@ -9,7 +9,7 @@ from typing import Any
 from torch.optim.lr_scheduler import LRScheduler
 
 from afqmc.checkpoint.state import random_state, set_random_state
-from afqmc.train.loop import Best, Progress, Window
+from afqmc.train.progress import Best, Progress, Window
 from afqmc.train.step import Step
 
 _RATES = ("lr", "initial_lr", "max_lr", "min_lr")  # of a group, in PyTorch's schedules
