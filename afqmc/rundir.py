@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from afqmc.errors import InputError
+from afqmc.redaction import redacted, redacted_argument, redacted_tree
 
 _PACKAGES = (
     "afqmc",
@@ -84,6 +85,16 @@ class RunDir:
         if self.is_occupied():
             raise InputError(f"{self.path}: already holds a run; choose another hydra.run.dir, or move that run away")
 
+    def refuse_detour(self, path: Path, key: str) -> None:
+        """What is named as inside the run must be inside: a link in the run of a stranger may lead to a person's files.
+
+        Raises:
+            InputError: naming ``key`` and where the path leads.
+        """
+        named = Path(os.path.abspath(path))
+        if named.is_relative_to(os.path.abspath(self.path)) and not named.resolve().is_relative_to(self.path.resolve()):
+            raise InputError(f"{key} {path}: a link leads out of {self.path}, to {named.resolve()}; name that instead")
+
     def step_weights(self, step: int) -> Path:
         """Weights kept of the evaluation after ``step``."""
         return self.path / "checkpoints" / f"step-{step}"
@@ -94,16 +105,18 @@ class RunDir:
         return sorted(found, key=lambda item: int(item.name.removeprefix("step-")))
 
     def write_status(self, status: Status, **more: Any) -> None:
-        """Replace status.json."""
-        write_json(self.path / "status.json", {"status": status.value, "pid": os.getpid(), "time": time.time(), **more})
+        """Replace status.json; what was raised is told without the secrets in it."""
+        told = {"status": status.value, "pid": os.getpid(), "time": time.time(), **redacted_tree(more)}
+        write_json(self.path / "status.json", told)
 
     def write_environment(self, hardware: dict[str, Any]) -> None:
-        """Where and by what this run was made; no environment variable is ever written."""
+        """Where and by what this run was made; no environment variable and no secret is ever written."""
+        words = [Path(sys.executable).name, *map(redacted_argument, sys.orig_argv[1:])]
         write_json(
             self.path / "environment.json",
             {
-                "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
-                "directory": os.getcwd(),
+                "command": shlex.join(words),
+                "directory": redacted(os.getcwd()),
                 "git": git_state(),
                 "python": platform.python_version(),
                 "platform": platform.platform(),
@@ -133,6 +146,7 @@ def write_text(path: Path, text: str) -> None:
     """Write aside, then rename: a file under its final name is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.new")
+    aside.unlink(missing_ok=True)  # a link of that name would be written through
     aside.write_text(text, encoding="utf-8")
     aside.replace(path)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import ssl
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from urllib.error import HTTPError
@@ -12,6 +15,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 
 from afqmc.errors import first_line
+from afqmc.redaction import redacted, redacted_argument
 from afqmc.tracker.config import TrackerConfig, logged_in, resolve_mode
 from afqmc.tracker.protocol import Report
 
@@ -47,6 +51,17 @@ def probe(url: str) -> None:
             raise ConnectionError(f"{url} does not answer ({reason})") from error
 
 
+@contextmanager
+def _no_secrets_in_argv() -> Iterator[None]:
+    """W&B records the command line, as it finds it in ``sys.argv``; nobody else here looks there any more."""
+    found = sys.argv
+    sys.argv = [*found[:1], *map(redacted_argument, found[1:])]
+    try:
+        yield
+    finally:
+        sys.argv = found
+
+
 class WandbTracker:
     """One W&B run, its files inside the run directory."""
 
@@ -70,20 +85,21 @@ class WandbTracker:
 
     def _init(self, mode: Literal["online", "offline"], settings: dict[str, Any], run_dir: Path) -> Any:
         wandb, config = self._wandb, self._config
-        run = wandb.init(
-            project=config.project,
-            entity=config.entity,
-            group=config.group,
-            job_type=config.job_type,
-            tags=config.tags or None,
-            name=config.name or run_dir.name,
-            notes=config.notes,
-            config=settings,
-            dir=str(run_dir),
-            mode=mode,
-            reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off", init_timeout=_INIT_S),
-        )
+        with _no_secrets_in_argv():
+            run = wandb.init(
+                project=config.project,
+                entity=config.entity,
+                group=config.group,
+                job_type=config.job_type,
+                tags=config.tags or None,
+                name=config.name or redacted(run_dir.name),
+                notes=config.notes,
+                config=settings,
+                dir=str(run_dir),
+                mode=mode,
+                reinit="create_new",
+                settings=wandb.Settings(silent=True, console="off", init_timeout=_INIT_S),
+            )
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
         return run
