@@ -7,36 +7,17 @@ import json
 import math
 import os
 import platform
-import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from hashlib import sha256
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from afqmc.environment import differing, surroundings
 from afqmc.errors import InputError
-
-_PACKAGES = (
-    "afqmc",
-    "torch",
-    "transformers",
-    "accelerate",
-    "tokenizers",
-    "hydra-core",
-    "scikit-learn",
-    "numpy",
-    "wandb",
-)
-_ARITHMETIC = {  # what bits depend on
-    "hardware": ("device", "gpu", "cpu", "threads", "mixed_precision"),
-    "packages": ("torch", "transformers", "accelerate", "numpy"),
-}
+from afqmc.redaction import redacted_tree
 
 
 class Status(Enum):
@@ -127,6 +108,16 @@ class RunDir:
                 f"{self.path}: already holds a run; resume=DIR goes on with it, another hydra.run.dir starts one"
             )
 
+    def refuse_detour(self, path: Path, key: str) -> None:
+        """What is named as inside the run must be inside: a link in the run of a stranger may lead to a person's files.
+
+        Raises:
+            InputError: naming ``key`` and where the path leads.
+        """
+        named = Path(os.path.abspath(path))
+        if named.is_relative_to(os.path.abspath(self.path)) and not named.resolve().is_relative_to(self.path.resolve()):
+            raise InputError(f"{key} {path}: a link leads out of {self.path}, to {named.resolve()}; name that instead")
+
     def step_weights(self, step: int) -> Path:
         """Weights kept of the evaluation after ``step``."""
         return self.path / "checkpoints" / f"step-{step}"
@@ -137,8 +128,9 @@ class RunDir:
         return sorted(found, key=lambda item: int(item.name.removeprefix("step-")))
 
     def write_status(self, status: Status, **more: Any) -> None:
-        """Replace status.json."""
-        write_json(self.path / "status.json", {"status": status.value, "pid": os.getpid(), "time": time.time(), **more})
+        """Replace status.json; what was raised is told without the secrets in it."""
+        told = {"status": status.value, "pid": os.getpid(), "time": time.time(), **redacted_tree(more)}
+        write_json(self.path / "status.json", told)
 
     def restore_status(self, before: dict[str, Any]) -> None:
         """As it was."""
@@ -167,20 +159,12 @@ class RunDir:
             raise InputError(f"{self.summary}: not readable ({error})") from error
 
     def write_environment(self, hardware: dict[str, Any], resumed: bool = False) -> list[str]:
-        """Where and by what this run was made; no environment variable is ever written.
+        """Where and by what this run was made; no environment variable and no secret is ever written.
 
         Returns:
             For a run that goes on, what is not as it was at its start: it may then not go on bit for bit.
         """
-        now = {
-            "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
-            "directory": os.getcwd(),
-            "git": git_state(),
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "packages": {name: version for name in _PACKAGES if (version := _version(name))},
-            "hardware": hardware,
-        }
+        now = surroundings(hardware)
         path = self.path / "environment.json"
         if not resumed or not path.exists():
             write_json(path, now)
@@ -188,7 +172,7 @@ class RunDir:
         before = json.loads(path.read_text(encoding="utf-8"))
         before["resumed"] = [*before.get("resumed", []), {"time": time.time(), **now}]
         write_json(path, before)
-        return list(_differing(before, now))
+        return list(differing(before, now))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """The last file of a run: from now on it counts as complete."""
@@ -233,6 +217,7 @@ def write_text(path: Path, text: str) -> None:
     """Write aside, then rename: a file under its final name is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.new")
+    aside.unlink(missing_ok=True)  # a link of that name would be written through
     aside.write_text(text, encoding="utf-8")
     aside.replace(path)
 
@@ -245,40 +230,3 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def finite(row: dict[str, Any]) -> dict[str, Any]:
     """The row with None for every number that JSON cannot say."""
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-
-
-def _differing(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """What of ``_ARITHMETIC`` is not the same."""
-    for group, keys in _ARITHMETIC.items():
-        for key in keys:
-            one, other = before.get(group, {}).get(key), now[group].get(key)
-            if one != other:
-                yield f"{key} {one} -> {other}"
-
-
-def git_state() -> dict[str, str] | None:
-    """Commit and a hash of the uncommitted changes of the checkout this package runs from, None outside one."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=10
-        ).stdout
-
-    try:
-        if not git("ls-files", "--", str(here / "rundir.py")).strip():
-            return None
-        changes = git("diff", "HEAD")
-        return {
-            "commit": git("rev-parse", "HEAD").strip(),
-            "diff_sha256": sha256(changes.encode()).hexdigest() if changes else "",
-        }
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from afqmc.checkpoint.store import replace
 from afqmc.errors import InputError
+from afqmc.inspection import inspect
 from afqmc.model.classifier import PairClassifier, encoder_class, encoder_options, is_standard
 from afqmc.model.config import ModelConfig, Pooling
 from afqmc.model.load import plugged_in
@@ -74,6 +75,7 @@ def load_weights(source: Path, config: ModelConfig, trust: bool = False) -> Load
         raise InputError(
             f"{source}: no weights here ({_WEIGHTS} and {_LABELS}); did the run reach its first evaluation?"
         )
+    inspect(source, own_code=config._target_ is not None)
     labels = tuple(json.loads((source / _LABELS).read_text(encoding="utf-8")))
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     model: nn.Module

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -13,6 +14,7 @@ from afqmc.config import to_config, without_hydra
 from afqmc.config.messages import explain
 from afqmc.config.resume import AUTO
 from afqmc.errors import InputError, Refused
+from afqmc.redaction import redacted_argument
 from afqmc.rundir import RunDir
 
 
@@ -36,6 +38,10 @@ class RunDirectoryGuard(Callback):
             raise Refused(str(error)) from error
         except OmegaConfBaseException as error:
             raise Refused(explain(error)) from error
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """Hydra prints the overrides of a job that failed: without secrets."""
+        job_return.overrides = [redacted_argument(override) for override in job_return.overrides or ()]
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Make the directory of the sweep.
