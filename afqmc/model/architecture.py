@@ -26,8 +26,9 @@ def build_architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) 
     if config.name_or_path is None:
         base: PreTrainedConfig = BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
     else:
+        name = resolved(config.name_or_path)
         try:
-            base = AutoConfig.from_pretrained(resolved(config.name_or_path), **hub_options(config))
+            base = AutoConfig.from_pretrained(name, **hub_options(config))
         except UNUSABLE as error:
             raise cannot_load("config", config, error) from error
     if not is_text_encoder(base):
