@@ -16,6 +16,7 @@ from afqmc.checkpoint.state import randomness_kept
 from afqmc.console import TrainingBar
 from afqmc.dataset.fingerprint import fingerprint
 from afqmc.dataset.splits import Dataset
+from afqmc.errors import blamed_on
 from afqmc.evaluation import Evaluation
 from afqmc.keeping import Keeper
 from afqmc.optim import build_optimizer, build_scheduler
@@ -157,8 +158,9 @@ class Training:
         if state is None:
             log.info("resumed: there is no checkpoint yet, so the run begins anew")
             return
-        self._put_back(state)
-        self.since -= state["seconds"]
+        with blamed_on(f"{self.keeper.store.last}: not a state of this run"):
+            self._put_back(state)
+            self.since -= state["seconds"]
         log.info("resumed at step %d of %d", self.step, self.durations.total)
         if state["total"] != self.durations.total:
             log.warning(

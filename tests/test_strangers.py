@@ -16,10 +16,15 @@ from helpers import command, train
 
 from afqmc import config as schema
 from afqmc import evaluate, predict
+from afqmc.checkpoint.store import seal
 from afqmc.cli import exit_code
+from afqmc.config.resume import Resume, taken_from
 from afqmc.dataset.config import Source
 from afqmc.dataset.sample import sample_files
+from afqmc.errors import InputError
 from afqmc.evaluation import prediction_rows
+from afqmc.execution import execute
+from afqmc.rundir import RunDir
 from afqmc.scoring import TrainedRun
 
 ROWS = sample_files()["train.json"].splitlines(keepends=True)[:32]
@@ -126,8 +131,9 @@ def person(copied, tmp_path):
     home = tmp_path / "home"
     (home / "photos").mkdir(parents=True)
     (home / "diary").write_text("dear diary", "utf-8")
-    shutil.rmtree(copied / "predictions")
     for name in ("predictions", "checkpoints/last", "checkpoints/.best.new", "wandb", ".hydra"):
+        if (copied / name).is_dir():
+            shutil.rmtree(copied / name)
         (copied / name).symlink_to(home / "photos")
     for name in ("summary.json", "status.json", "metrics.jsonl", "run.log", "environment.json", ".out.jsonl.new"):
         (copied / name).unlink(missing_ok=True)
@@ -170,6 +176,56 @@ def test_a_directory_chosen_by_the_stranger_keeps_no_download(copied, tmp_path, 
             archive.writestr(name, b"".join(ROWS))
     assert len(TrainedRun.open(copied).read(None, labelled=True)) == len(ROWS)
     assert not (tmp_path / "chosen").exists()
+
+
+def goes_on(copied):
+    """Whether the run could be made longer, or is refused in one message otherwise."""
+    try:
+        _, arguments = taken_from([f"resume={copied}", "trainer.max_steps=3"])
+        assert arguments
+        execute(Resume(copied, ["trainer.max_steps=3"]).config(), RunDir(copied), resume=True)
+    except InputError:
+        return False
+    return True
+
+
+def test_nothing_is_written_through_a_link_when_a_run_goes_on(person, copied):
+    before = everything(person)
+    assert not goes_on(copied)
+    assert everything(person) == before
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
+def test_a_state_that_is_a_pickle_is_no_state_also_when_its_checksum_is_right(copied, tmp_path, name):
+    canary, last = tmp_path / "canary", copied / "checkpoints/last"
+    (last / name).unlink()
+    (last / name).write_bytes(pickle.dumps(hostile.Pickled(canary)))
+    (last / "checksums.json").unlink()
+    seal(last)
+    assert not goes_on(copied)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("target", ["os.system", "evil.build", "subprocess.run", "afqmc.rundir.write_text"])
+@pytest.mark.parametrize("group", ["optimizer", "scheduler", "model"])
+def test_a_strangers_target_is_not_imported_when_a_run_goes_on(copied, tmp_path, group, target):
+    hostile.plant_code(copied, tmp_path / "canary")
+    saved = schema.load(copied)
+    if group == "model":
+        saved.model._target_ = target
+    else:
+        getattr(saved, group)["_target_"] = target
+    schema.save(saved, copied / "config.yaml")
+    assert not goes_on(copied)
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("payload", [*hostile.HARMLESS, *hostile.REFUSED])
+def test_going_on_with_a_strangers_run_runs_nothing_of_it(payload, copied, tmp_path):
+    hostile.plant(payload, copied, tmp_path / "canary")
+    goes_on(copied)
+    assert not (tmp_path / "canary").exists()
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -52,7 +53,7 @@ def read_state(directory: Path) -> Any:
     try:
         tensors = load_file(directory / _TENSORS)
         return _nested(json.loads((directory / _REST).read_text(encoding="utf-8")), tensors)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{directory}: no readable state ({type(error).__name__}: {error})") from error
 
 
