@@ -1,5 +1,5 @@
 # What is run often; each target is one command.
-.PHONY: format lint types test test-slow wheel bench
+.PHONY: format lint types test test-slow fuzz wheel bench
 
 format:
 	ruff format .
@@ -17,6 +17,11 @@ test:
 
 test-slow: # the full-size parity proof, W&B servers that fail, the README's trainings: some minutes
 	python -m pytest -q -m slow
+
+SEED ?= $(shell date +%s)
+fuzz: # thousands of damaged files and odd overrides, some minutes; SEED=N tries those of another time again
+	@echo "SEED=$(SEED)"
+	FUZZ=long python -m pytest -q -m '' --hypothesis-seed=$(SEED) --timeout=1800 tests/test_fuzz_files.py tests/test_fuzz_overrides.py
 
 wheel:
 	python -m hatchling build -t wheel

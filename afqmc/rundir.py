@@ -130,10 +130,19 @@ class RunDir:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write aside, then rename: a file under its final name is whole."""
+    r"""A whole text; a byte of a file name that is no UTF-8 is written as ``\udcff``, which is how JSON spells it."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write aside, then rename: a file under its final name is whole. A pipe or device is not replaced by a file."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = Path(os.path.realpath(path))  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.new")
-    aside.write_text(text, encoding="utf-8")
+    aside.write_bytes(content)
     aside.replace(path)
 
 
@@ -151,18 +160,16 @@ def git_state() -> dict[str, str] | None:
     """Commit and a hash of the uncommitted changes of the checkout this package runs from, None outside one."""
     here = Path(__file__).parent
 
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=10
-        ).stdout
+    def git(*arguments: str) -> bytes:
+        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, check=True, timeout=10).stdout
 
     try:
         if not git("ls-files", "--", str(here / "rundir.py")).strip():
             return None
         changes = git("diff", "HEAD")
         return {
-            "commit": git("rev-parse", "HEAD").strip(),
-            "diff_sha256": sha256(changes.encode()).hexdigest() if changes else "",
+            "commit": git("rev-parse", "HEAD").decode().strip(),
+            "diff_sha256": sha256(changes).hexdigest() if changes else "",
         }
     except (OSError, subprocess.SubprocessError):
         return None

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from afqmc.console import bar
 from afqmc.dataset.config import DatasetConfig
 from afqmc.dataset.files import UNREADABLE, find_member
 from afqmc.errors import InputError
+from afqmc.paths import expanded
 
 _ATTEMPTS = 3
 _TIMEOUT_S = 20
@@ -23,8 +25,15 @@ _CHUNK = 1 << 16
 
 
 def cache_dir(config: DatasetConfig) -> Path:
-    """Where downloads are kept: the config's directory, ``$AFQMC_CACHE``, or ``~/.cache/afqmc``."""
-    return Path(config.cache_dir or os.environ.get("AFQMC_CACHE") or Path.home() / ".cache" / "afqmc").expanduser()
+    """Where downloads and tokens are kept: the config's directory, ``$AFQMC_CACHE``, or ``~/.cache/afqmc``.
+
+    Raises:
+        InputError: when that is in a home directory which is not known here, as in a container under a bare user id.
+    """
+    found = expanded(config.cache_dir or os.environ.get("AFQMC_CACHE") or "~/.cache/afqmc")
+    if str(found).startswith("~"):
+        raise InputError(f"dataset.cache_dir={found}: no such home directory here; name another, or set $AFQMC_CACHE")
+    return found
 
 
 def fetch_zip(config: DatasetConfig, fetch: bool = True) -> Path:
@@ -85,10 +94,10 @@ def _download(url: str, target: Path) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "afqmc"})  # noqa: S310  the address is the person's own
     with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response, target.open("wb") as out:  # noqa: S310
         size = int(response.headers.get("Content-Length") or 0)
-        with tqdm(total=size or None, unit="B", unit_scale=True, desc=f"download {Path(url).name}") as bar:
+        with bar(total=size or None, unit="B", unit_scale=True, desc=f"download {Path(url).name}") as shown:
             while chunk := response.read(_CHUNK):
                 out.write(chunk)
-                bar.update(len(chunk))
+                shown.update(len(chunk))
         out.flush()
         os.fsync(out.fileno())
     if size and target.stat().st_size != size:
