@@ -139,12 +139,16 @@ class RunDir:
     def refuse_links(self) -> None:
         """Never write through a link into somebody's files: the directory may be a stranger's.
 
+        W&B keeps links to its own logs in the directories of its runs; nothing is written into those again.
+
         Raises:
             InputError: naming a link that leads out of it.
         """
         root = self.path.resolve()
         for path in self.path.rglob("*"):
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
+            parts = path.relative_to(self.path).parts
+            of_wandb = parts[0] == "wandb" and len(parts) > 2
+            if path.is_symlink() and not of_wandb and not path.resolve().is_relative_to(root):
                 raise InputError(f"{path}: a link that leads out of the run directory; remove it")
 
     def read_summary(self) -> dict[str, Any]:

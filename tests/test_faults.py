@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -301,3 +303,68 @@ def test_a_link_that_leads_out_of_a_run_is_never_written_through(tmp_path):
     with pytest.raises(InputError, match="a link that leads out of the run directory"):
         execute(config, run_dir, resume=True)
     assert outside.read_text() == "precious"
+
+
+WANDB = ("tracker=wandb", "tracker.mode=offline")
+
+
+def children(process):
+    """Of a process, by number and name."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            name, rest = (path / "comm").read_text().strip(), (path / "stat").read_text().rpartition(")")[2]
+        except OSError:
+            continue
+        if int(rest.split()[1]) == process:
+            yield int(path.name), name
+
+
+@pytest.mark.slow
+def test_a_wandb_service_that_is_killed_stops_nothing(tmp_path):
+    run_dir = RunDir(tmp_path / "run")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "afqmc.run", *SMALL, *WANDB, "epochs=60", f"hydra.run.dir={run_dir.path}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": ROOT},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    killed = []
+    while not killed and process.poll() is None:
+        killed = [number for number, name in children(process.pid) if name.startswith(("wandb", "gpu_stats"))]
+        time.sleep(0.01)
+    for number in killed:
+        os.kill(number, signal.SIGKILL)
+    out, errors = process.communicate(timeout=120)
+    assert killed
+    assert process.returncode == 0, errors
+    assert summary(run_dir)["steps"] == 720
+    assert "Traceback" not in errors
+    assert "the run goes on, and its own files are complete without it" in out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_of_wandb_stops_nothing(tmp_path):
+    run_dir = RunDir(tmp_path / "run")
+    place = run_dir.path / "wandb"
+    place.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("tmpfs cannot be mounted here")
+    try:
+        found = command("run", *SMALL, *WANDB, f"hydra.run.dir={run_dir.path}", cwd=tmp_path)
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+    assert found.returncode == 0, found.stderr
+    assert "Traceback" not in found.stderr
+    assert summary(run_dir)["steps"] == 24
+
+
+def test_a_run_that_is_gone_on_with_is_the_same_wandb_run(tmp_path):
+    run_dir = RunDir(tmp_path / "run")
+    execute(small(*WANDB, "trainer.max_steps=2"), run_dir)
+    execute(small(*WANDB, "trainer.max_steps=4"), run_dir, resume=True)
+    files = list((run_dir.path / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(files) == 2
+    assert {path.stem for path in files} == {f"run-{(run_dir.path / 'wandb/id').read_text().strip()}"}

@@ -72,6 +72,7 @@ class WandbTracker:
         import wandb
 
         self._wandb, self._config = wandb, config
+        logging.raiseExceptions = False  # W&B's own log: where its disk is full, each line would print a traceback
         # silent for the whole library: what only a run is told leaves the login and artifacts free to write and ask
         library = wandb.setup(wandb.Settings(silent=True))
         if resolve_mode(config) == "online":
