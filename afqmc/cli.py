@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
 from afqmc.errors import InputError
+from afqmc.redaction import redacted
 from afqmc.signals import Terminated
 from afqmc.tracker.background import is_left_behind
 
@@ -19,7 +21,7 @@ def exit_code(command: Callable[[], int]) -> int:
     """Call it; turn what it raises into a message and one of the documented codes.
 
     0 done, 1 failed, 2 refused input, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
-    With ``HYDRA_FULL_ERROR=1`` everything is raised as it is.
+    With ``HYDRA_FULL_ERROR=1`` the message is the whole traceback. No message shows a secret.
     """
     try:
         return command()
@@ -32,16 +34,17 @@ def exit_code(command: Callable[[], int]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
         return FAILED
-    except InputError as error:
-        if full_errors():
-            raise
-        print(error, file=sys.stderr)
-        return REFUSED
     except Exception as error:
-        if full_errors():
-            raise
-        print(f"failed: {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
-        return FAILED
+        print(redacted(_message(error)), file=sys.stderr)
+        return REFUSED if isinstance(error, InputError) else FAILED
+
+
+def _message(error: Exception) -> str:
+    if full_errors():
+        return "".join(traceback.format_exception(error)).rstrip()
+    if isinstance(error, InputError):
+        return str(error)
+    return f"failed: {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)"
 
 
 def leave(code: int) -> NoReturn:

@@ -11,6 +11,7 @@ from pathlib import Path
 from afqmc.cli import DONE, exit_code
 from afqmc.errors import InputError
 from afqmc.process import settle
+from afqmc.rundir import RunDir, write_text
 
 _CLUE_NAME = "afqmc_predict.json"  # what the leaderboard looks for inside the zip
 
@@ -31,10 +32,10 @@ def main() -> int:
     arguments = parser.parse_args()
     if not arguments.out.parent.is_dir():
         raise InputError(f"{arguments.out}: there is no directory {arguments.out.parent}")
+    RunDir(arguments.run_dir).refuse_detour(arguments.out, "-o")
 
     settle()
     from afqmc.evaluation import prediction_rows
-    from afqmc.rundir import write_text
     from afqmc.scoring import TrainedRun
 
     run = TrainedRun.open(arguments.run_dir, arguments.device, arguments.trust)

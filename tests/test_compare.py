@@ -18,11 +18,12 @@ from simulated import config_text, world, write_run, write_sweep
 from afqmc import compare
 from afqmc.cli import exit_code
 from afqmc.comparison import writing
-from afqmc.comparison.files import read_config
 from afqmc.comparison.report import build
-from afqmc.comparison.runs import find, read
+from afqmc.comparison.runs import find
 from afqmc.comparison.settings import fold
+from afqmc.config.literal import read_literal
 from afqmc.errors import InputError
+from afqmc.rundir import RunDir
 
 CONFIG = config_text()
 ANSWERS = world(np.random.default_rng(0), 1, 4, 200)[0]
@@ -51,12 +52,12 @@ def sweep(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Two small runs that differ in the seed, and one of another learning rate that fails."""
+    """Two small runs that differ in the seed, and one that asks for too much."""
     place = tmp_path_factory.mktemp("trained")
     for seed in (1, 2):
-        train(place / f"{seed}", f"seed={seed}")
-    with pytest.raises(Exception, match="the loss became"):
-        train(place / "3", "lr=10", "optimizer=sgd", "optimizer.momentum=0.99")
+        train(place / f"{seed}", f"seed={seed}", "dataset.test_file=dev.json")
+    with pytest.raises(InputError):
+        train(place / "3", "dataset.max_length=100000")
     return place
 
 
@@ -65,22 +66,22 @@ def line_with(text, part):
     return found
 
 
-def test_real_runs_are_folded_over_seeds_and_a_failed_one_is_listed(trained, told):
+def test_real_runs_are_folded_over_seeds_and_a_refused_one_is_listed(trained, told):
     code, text = told(trained)
     assert code == 0
-    figures = [summary(read(trained / name, name))["best"]["dev/accuracy"] for name in "12"]
+    figures = [summary(RunDir(trained / name))["best"]["dev/accuracy"] for name in "12"]
     assert f"{np.mean(figures):.4f} ± {np.std(figures, ddof=1):.4f} (2)" in text
-    assert re.search(r"- 3: failed, step \d+, NonFiniteLossError", text)
+    assert re.search(r"- 3: refused, step 0, dataset.max_length=100000: ", text)
     assert "one setting: there is nothing to compare it with" in text
 
 
 def test_every_figure_of_a_real_run_is_its_summary_s_and_follows_from_its_predictions(trained):
     runs = find([str(trained / "1"), str(trained / "2")])
     for run in runs:
-        written = summary(run)
+        written = summary(RunDir(run.path))
         assert run.figures == {key: value for key, value in written["best"].items() if "/" in key} | written["test"]
         assert (run.best_step, run.seconds) == (written["best"]["step"], written["seconds"])
-        assert len(rows(run, run.monitor)) == len([row for row in run.rows() if run.monitor in row])
+        assert len(rows(RunDir(run.path), run.monitor)) == len([row for row in run.rows() if run.monitor in row])
     for metric in ("dev/auc", "dev/mcc", "dev/loss", "test/f1", "dev/average_precision"):
         report = build(runs, metric, 20)
         assert not report.refused
@@ -108,7 +109,7 @@ def test_settings_are_told_apart_in_sentences(sweep, told):
 def test_what_the_choice_on_dev_does_to_the_figures_is_said(sweep, told):
     _, text = told(sweep)
     assert "each run's figure is the best of 3 evaluations on dev (by dev/accuracy), which flatters it" in text
-    assert "row 1 is the best of 3 settings on the same pairs, which flatters it by" in text
+    assert "row 1 is the best of 3 settings on the same pairs, which flatters it" in text
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
@@ -130,7 +131,7 @@ def test_settings_that_differ_in_much_share_a_column_and_are_called_by_their_row
         many = many.replace(old, new)
     many = many.replace("weight_decay: 0.01", "weight_decay: 0.5").replace("warmup_steps: 0", "warmup_steps: 100")
     write_run(tmp_path / "b", many, worse)
-    _, text = told(tmp_path, columns=70)
+    _, text = told(tmp_path, columns=80)
     assert re.search(r"#1 is better than #2 by .*, one run each\); McNemar: \d+ pairs right only with #1", text)
     assert "another seed may turn it round" in text
     assert re.search(r"1 +lr=0\.0005 batching=bucketed +0\.\d{4} \(1\)", text)
@@ -305,15 +306,15 @@ def broken(kind, directory):
 
 
 KINDS = {
-    "tag": "config.yaml, line 1: not a saved config: could not determine a constructor for the tag",
+    "tag": "config.yaml: not readable YAML: could not determine a constructor for the tag",
     "interpolation": "config.yaml: lr=${oc.env:HOME}: a saved config is literal",
-    "aliases": "config.yaml, line 1: not a saved config: an anchor or alias",
-    "deep config": "config.yaml, line 1: not a saved config: nested too deep",
-    "not a mapping": "config.yaml: not a saved config: no keys in it",
-    "no yaml": "config.yaml, line 1: not a saved config: mapping values are not allowed",
-    "binary": "config.yaml: not UTF-8 text",
-    "control": "config.yaml: not a saved config: ",
-    "huge": "config.yaml: larger than 1 MiB",
+    "aliases": "config.yaml:2: *a: a saved config is literal",
+    "deep config": "config.yaml:1: nested deeper than 20 levels",
+    "not a mapping": "config.yaml: not a run's config",
+    "no yaml": "config.yaml: not readable YAML: mapping values are not allowed",
+    "binary": "config.yaml: not readable YAML: ",
+    "control": "config.yaml: not readable YAML: ",
+    "huge": "config.yaml: 1048577 bytes; a run's config has at most 1048576",
     "deep summary": "summary.json: not readable JSON",
     "cut summary": "summary.json: not readable JSON",
     "list": "summary.json: not a JSON object",
@@ -457,7 +458,7 @@ def test_a_saved_config_is_read_as_dotted_keys(tmp_path):
     (tmp_path / "config.yaml").write_text(
         "a: {b: {c: 1.0e-05}, d: [1, {e: 2}]}\nf: null\ng: {}\nh: 2026-01-01", "utf-8"
     )
-    assert read_config(tmp_path / "config.yaml") == {
+    assert read_literal(tmp_path / "config.yaml") == {
         "a.b.c": 1e-5, "a.d": [1, {"e": 2}], "f": None, "g": {}, "h": "2026-01-01"
     }  # fmt: skip
 

@@ -145,9 +145,9 @@ def _runs_in(place: Path, depth: int) -> Iterator[Path]:
 
 
 def _natural(name: str) -> tuple[int, str]:
-    """Jobs of a sweep by number: 2 before 10."""
+    """Jobs of a sweep by number, 2 before 10; then what has none."""
     number = name.partition("-")[0]
-    return (int(number), name) if number.isdecimal() and len(number) < 10 else (-1, name)
+    return (int(number), name) if number.isdecimal() and len(number) < 10 else (1 << 40, name)
 
 
 def _names(paths: list[Path]) -> list[str]:
