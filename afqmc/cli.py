@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from afqmc.errors import InputError
+from afqmc.process import speak_utf8
 from afqmc.redaction import redacted
 from afqmc.signals import Terminated
+from afqmc.streams import lost_output, make_lasting
 from afqmc.tracker.background import is_left_behind
 
 DONE, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
@@ -20,9 +22,20 @@ DONE, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 def exit_code(command: Callable[[], int]) -> int:
     """Call it; turn what it raises into a message and one of the documented codes.
 
-    0 done, 1 failed, 2 refused input, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
+    0 done, 1 failed, 2 refused input, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM, SIGUSR1). What is printed and
+    cannot be written stops no command; one that was done all the same ends with 1, unless its reader went away.
     With ``HYDRA_FULL_ERROR=1`` the message is the whole traceback. No message shows a secret.
     """
+    speak_utf8()
+    make_lasting()
+    code = _code_of(command)
+    if told := lost_output():
+        print(f"standard output: {told}; what was printed from there on is lost", file=sys.stderr)
+        return code or FAILED
+    return code
+
+
+def _code_of(command: Callable[[], int]) -> int:
     try:
         return command()
     except Terminated:
@@ -31,9 +44,6 @@ def exit_code(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
-        return FAILED
     except Exception as error:
         print(redacted(_message(error)), file=sys.stderr)
         return REFUSED if isinstance(error, InputError) else FAILED

@@ -38,13 +38,21 @@ def is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
+def bar(**settings: Any) -> tqdm[Any]:
+    """A bar of tqdm's by a clock that nobody sets back; by the time of day, its own, it would stand still as long."""
+    found = tqdm(**settings)
+    found._time = time.monotonic  # type: ignore[attr-defined]
+    found.start_t = found.last_print_t = time.monotonic()
+    return found
+
+
 class TrainingBar:
     """Steps done, with loss, learning rate, pairs a second and the time left: a bar, or a line a row."""
 
     def __init__(self, total: int, done: int = 0) -> None:
         self.total, self.done = total, done
         self.since = time.perf_counter()
-        self.bar = tqdm(
+        self.bar = bar(
             total=total, initial=done, unit="step", desc="train", dynamic_ncols=True, disable=not is_terminal()
         )
         self.loss, self.lr = math.nan, math.nan
@@ -73,7 +81,7 @@ class CountBar:
     """Pairs done of an evaluation; nothing where there is no terminal."""
 
     def __init__(self, total: int, description: str) -> None:
-        self.bar = tqdm(
+        self.bar = bar(
             total=total, unit="pair", desc=description, leave=False, dynamic_ncols=True, disable=not is_terminal()
         )
 

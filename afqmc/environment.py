@@ -58,18 +58,16 @@ def git_state() -> dict[str, str] | None:
     """Commit and a hash of the uncommitted changes of the checkout this package runs from, None outside one."""
     here = Path(__file__).parent
 
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=10
-        ).stdout
+    def git(*arguments: str) -> bytes:
+        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, check=True, timeout=10).stdout
 
     try:
         if not git("ls-files", "--", str(here / "environment.py")).strip():
             return None
         changes = git("diff", "HEAD")
         return {
-            "commit": git("rev-parse", "HEAD").strip(),
-            "diff_sha256": sha256(changes.encode()).hexdigest() if changes else "",
+            "commit": git("rev-parse", "HEAD").decode().strip(),
+            "diff_sha256": sha256(changes).hexdigest() if changes else "",
         }
     except (OSError, subprocess.SubprocessError):
         return None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _LISTED = 16
+_LONGEST = 300  # letters of what a message quotes
 
 
 class InputError(ValueError):
@@ -34,6 +35,12 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
         return near
     listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     return f"; legal: {listed}" if names else ""
+
+
+def in_brief(text: str) -> str:
+    """A text that quotes what somebody's file holds, without its middle where that is long."""
+    half = _LONGEST // 2
+    return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
 
 
 def first_line(error: BaseException) -> str:

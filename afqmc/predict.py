@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import zipfile
@@ -11,7 +12,7 @@ from pathlib import Path
 from afqmc.cli import DONE, exit_code
 from afqmc.errors import InputError
 from afqmc.process import settle
-from afqmc.rundir import RunDir, write_text
+from afqmc.rundir import RunDir
 
 _CLUE_NAME = "afqmc_predict.json"  # what the leaderboard looks for inside the zip
 
@@ -32,10 +33,13 @@ def main() -> int:
     arguments = parser.parse_args()
     if not arguments.out.parent.is_dir():
         raise InputError(f"{arguments.out}: there is no directory {arguments.out.parent}")
+    if arguments.out.is_dir():
+        raise InputError(f"{arguments.out}: is a directory; a file to write is needed")
     RunDir(arguments.run_dir).refuse_detour(arguments.out, "-o")
 
     settle()
     from afqmc.evaluation import prediction_rows
+    from afqmc.rundir import write_bytes
     from afqmc.scoring import TrainedRun
 
     run = TrainedRun.open(arguments.run_dir, arguments.device, arguments.trust)
@@ -44,13 +48,18 @@ def main() -> int:
     if arguments.clue:
         rows = [{"id": row["id"], "label": row["prediction"]} for row in rows]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    if arguments.clue and arguments.out.suffix == ".zip":
-        with zipfile.ZipFile(arguments.out, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(_CLUE_NAME, text)
-    else:
-        write_text(arguments.out, text)
+    content = text.encode("utf-8", "backslashreplace")  # half a character in an id: JSON's own spelling of it
+    write_bytes(arguments.out, zipped(content) if arguments.clue and arguments.out.suffix == ".zip" else content)
     print(f"{arguments.out}: {len(rows)} pairs")
     return DONE
+
+
+def zipped(submission: bytes) -> bytes:
+    """A zip as the leaderboard takes it."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(_CLUE_NAME, submission)
+    return whole.getvalue()
 
 
 if __name__ == "__main__":

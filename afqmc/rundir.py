@@ -214,11 +214,20 @@ class RunDir:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write aside, then rename: a file under its final name is whole."""
+    r"""A whole text; a byte of a file name that is no UTF-8 is written as ``\udcff``, which is how JSON spells it."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write aside, then rename: a file under its final name is whole. A pipe or device is not replaced by a file."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    path = Path(os.path.realpath(path))  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.new")
     aside.unlink(missing_ok=True)  # a link of that name would be written through
-    aside.write_text(text, encoding="utf-8")
+    aside.write_bytes(content)
     aside.replace(path)
 
 

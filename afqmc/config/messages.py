@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from afqmc.config.schema import Config
-from afqmc.errors import Refused, did_you_mean
+from afqmc.errors import Refused, did_you_mean, first_line, in_brief
 from afqmc.knobs import legal
 
 # what the Hugging Face Trainer and its scripts call the same knob
@@ -53,6 +53,9 @@ _OPEN = {  # mappings that take keys the schema does not know
 }
 
 
+_NO_SUCH_LETTER = "LexerNoViableAltException: "
+
+
 def explain(error: BaseException) -> str:
     """One message for what Hydra or OmegaConf refused, with the nearest valid name where a name was wrong."""
     causes: list[BaseException] = [error]
@@ -62,23 +65,26 @@ def explain(error: BaseException) -> str:
     if isinstance(error, Refused):
         return text
     if isinstance(error, MissingConfigException):
-        return _explain_missing(text)
+        return _explain_missing(error, text)
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read: {text.splitlines()[0]} (quote spaces, commas, brackets)"
-    if several := _first(r"Ambiguous value for argument '(.*)'", text):
+        return _explain_unreadable(str(error.override), text)
+    if several := _first(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", text):
+        several = in_brief(several)
         return (
             f"{several}: several values; -m runs each: python -m afqmc.run -m {several} "
             "(a list is [a,b]; a comma in a text is written \\,)"
         )
     if group := _first(r"Could not override '([^']+)'\.\s*No match in the defaults list", text):
         return unknown_key(group)
+    if there := _first(r"Could not append to config\. An item is already at '([^']+)'", text):
+        return f"+{there}=...: {there} is there already; {there}=... sets it"
     key = _first(r"full_key: (\S+)", text)
     if isinstance(last, OmegaConfBaseException) and re.search(r"Key '[^']+' (is not in struct|not in)", text):
         return _explain_unknown(key, last)
     if isinstance(last, OmegaConfBaseException) and key:
         return _explain_value(key, text, last)
-    reason = next((line for line in str(last).splitlines() if line.strip()), text)
-    return text.splitlines()[0] if len(causes) == 1 else f"{text.splitlines()[0]}: {reason}"
+    told = [first_line(cause) for cause in (error, last) if str(cause).strip()]
+    return ": ".join(dict.fromkeys(told)) or type(error).__name__
 
 
 def unknown_key(key: str, siblings: Iterable[str] = ()) -> str:
@@ -90,20 +96,32 @@ def unknown_key(key: str, siblings: Iterable[str] = ()) -> str:
     """
     prefix, _, name = key.rpartition(".")
     names = list(siblings) or ([] if prefix in _OPEN else [item.name for item in fields(Config)])
-    there = [found for found in (*_leaves(Config), _ELSEWHERE.get(name, "")) if found.rpartition(".")[2] == name]
+    there = [found for found in (*leaves(Config), _ELSEWHERE.get(name, "")) if found.rpartition(".")[2] == name]
     elsewhere = _ELSEWHERE.get(name) or (there[0] if len(there) == 1 else "")
     hint = f"; did you mean {elsewhere!r}?" if elsewhere and elsewhere != key else did_you_mean(name, names)
     added = f" (+{key}=... adds {_OPEN[prefix]})" if prefix in _OPEN else ""
     return f"{key}: no such key{hint}{added}"
 
 
-def _leaves(schema: Any, prefix: str = "") -> dict[str, Any]:
+def leaves(schema: Any, prefix: str = "") -> dict[str, Any]:
     """Every key of the schema in full, with its field."""
     found: dict[str, Any] = {}
     for item in fields(schema):
         kind = get_type_hints(schema)[item.name]
-        found |= _leaves(kind, f"{prefix}{item.name}.") if is_dataclass(kind) else {prefix + item.name: (item, kind)}
+        found |= leaves(kind, f"{prefix}{item.name}.") if is_dataclass(kind) else {prefix + item.name: (item, kind)}
     return found
+
+
+def _explain_unreadable(override: str, text: str) -> str:
+    """An override that is not in Hydra's grammar: from which letter on, where that is told."""
+    if "=" not in override:
+        return f"{in_brief(override)}: has no value; it is key=value"
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("Error parsing override")]
+    reason = lines[0] if lines else "not in Hydra's grammar"
+    if reason.startswith(_NO_SUCH_LETTER):
+        start = next((len(line) - 1 - len(_NO_SUCH_LETTER) for line in lines if line.strip() == "^"), 0)
+        reason = f"unexpected {override[start : start + 20]!r}"
+    return f"{in_brief(override)}: cannot be read: {in_brief(reason)} (quote spaces, commas, brackets)"
 
 
 def _explain_unknown(key: str, error: OmegaConfBaseException) -> str:
@@ -117,13 +135,14 @@ def _explain_value(key: str, text: str, error: OmegaConfBaseException) -> str:
     """A value of the wrong type: what the key takes, where the schema says."""
     wrong = _first(r"Error merging override (.+)", text)
     found = wrong if wrong.startswith(key) else key
-    known = _leaves(Config).get(re.sub(r"\[\d+\]$", "", key))
+    known = leaves(Config).get(re.sub(r"\[\d+\]$", "", key))
     if known is not None:
         item, kind = known
         help = "" if _is_enum(kind) else f" ({item.metadata['help']})"  # which lists them, too
         return f"{found}: must be {_legal(kind, item.metadata.get('bounds', {}))}{help}"
-    reason = next((line for line in str(error).splitlines() if line.strip()), text)
-    return f"{found}: {reason[:1].lower()}{reason[1:]}"
+    reason = first_line(error).replace("a ListConfig, list or tuple", "a list")
+    reason = reason.replace("DictConfig", "a mapping").replace("ListConfig", "a list")
+    return f"{in_brief(found)}: {reason[:1].lower()}{reason[1:]}"
 
 
 def _legal(kind: Any, bounds: dict[str, float]) -> str:
@@ -142,14 +161,14 @@ def _is_enum(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Enum)
 
 
-def _explain_missing(text: str) -> str:
+def _explain_missing(error: BaseException, text: str) -> str:
     """An option that a group does not have, beside those it has."""
     option = _first(r"Could not (?:find|load) '([^']+)'", text)
     listed = text.partition("Available options in")[2]
     options = [line.strip() for line in listed.splitlines()[1:] if re.fullmatch(r"\s+[\w./-]+", line)]
     group, _, name = option.rpartition("/")
     if not options:
-        return text.strip().splitlines()[0]
+        return first_line(error)
     hint = did_you_mean(name, options)
     return f"{group}={name}: no such {group}{hint}" + (f" There are: {', '.join(options)}" if "did you" in hint else "")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from afqmc.config.overrides import refuse_unreadable
+
 _PLAIN = re.compile(r"(?:[\w/\-+.$%*@?|:\s]|\\.|\$\{.*?\})*", re.ASCII)  # what Hydra reads without quotes
 _NAME = re.compile(r"\s*[A-Za-z_]\w*\s*", re.ASCII)
 _ESCAPED = re.compile(r"\\([\\()\[\]{}:=, \t])")
@@ -12,8 +14,14 @@ _CLOSING = {"[": "]", "{": "}", "(": ")"}
 
 
 def quoted_all(arguments: Iterable[str]) -> list[str]:
-    """``quoted`` for each argument of a command line."""
-    return [quoted(argument) for argument in arguments]
+    """``quoted`` for each argument of a command line, and each readable.
+
+    Raises:
+        InputError: naming the first that is not.
+    """
+    found = [quoted(argument) for argument in arguments]
+    refuse_unreadable(found)
+    return found
 
 
 def quoted(override: str) -> str:

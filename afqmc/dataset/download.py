@@ -21,6 +21,7 @@ from afqmc.dataset.config import DatasetConfig
 from afqmc.dataset.files import UNREADABLE, find_member
 from afqmc.dataset.transfer import Transfer, cannot_keep
 from afqmc.errors import InputError
+from afqmc.paths import expanded
 from afqmc.signals import terminable
 
 _TRIES = 3  # in a row that bring nothing new
@@ -31,8 +32,15 @@ _WORTH_ANOTHER = (408, 416, 425, 429)  # of the errors that are not the server's
 
 
 def cache_dir(config: DatasetConfig) -> Path:
-    """Where downloads are kept: the config's directory, ``$AFQMC_CACHE``, or ``~/.cache/afqmc``."""
-    return Path(config.cache_dir or os.environ.get("AFQMC_CACHE") or Path.home() / ".cache" / "afqmc").expanduser()
+    """Where downloads and tokens are kept: the config's directory, ``$AFQMC_CACHE``, or ``~/.cache/afqmc``.
+
+    Raises:
+        InputError: when that is in a home directory which is not known here, as in a container under a bare user id.
+    """
+    found = expanded(config.cache_dir or os.environ.get("AFQMC_CACHE") or "~/.cache/afqmc")
+    if str(found).startswith("~"):
+        raise InputError(f"dataset.cache_dir={found}: no such home directory here; name another, or set $AFQMC_CACHE")
+    return found
 
 
 def fetch_zip(config: DatasetConfig, fetch: bool = True) -> Path:

@@ -38,14 +38,14 @@ class DataFile:
             InputError: when it is missing, a directory, or unreadable.
         """
         name = f"{key}={path}" if key else str(path)
-        if path.is_dir():
+        if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
             raise InputError(f"{name}: is a directory; a file was expected")
         try:
             path.open("rb").close()
         except FileNotFoundError as error:
             raise InputError(f"{name}: no such file{_nearest_file(path)}") from error
-        except OSError as error:
-            raise InputError(f"{name}: cannot be read: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # a ValueError: a NUL in the name
+            raise InputError(f"{name}: cannot be read: {getattr(error, 'strerror', error)}") from error
         return cls(str(path), lambda: path.open("rb"), config.format_of(path))
 
     @classmethod

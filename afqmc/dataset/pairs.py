@@ -10,7 +10,7 @@ from typing import Any
 from afqmc.dataset.config import DatasetConfig
 from afqmc.dataset.files import DataFile
 from afqmc.dataset.rows import read_rows
-from afqmc.errors import InputError, did_you_mean
+from afqmc.errors import InputError, did_you_mean, in_brief
 
 Complain = Callable[[str], None]
 
@@ -42,7 +42,7 @@ def read_pairs(
     """
 
     def refuse(line: int, what: str) -> None:
-        message = f"{file.name}:{line}: {what}"
+        message = f"{file.name}:{line}: {in_brief(what)}"
         if complain is None:
             raise InputError(message)
         complain(message)
@@ -101,16 +101,20 @@ def _sentence(row: dict[str, Any], key: str, config: DatasetConfig) -> str:
     if not text.strip():
         raise ValueError(_missing(row, key, config))
     if not text.isprintable():
-        _refuse_unprintable(field, text)
+        _refuse_unwritable(field, text)
+        _refuse_invisible(field, text)
     return text
 
 
-def _refuse_unprintable(field: str, text: str) -> None:
+def _refuse_unwritable(field: str, text: str) -> None:
     half = next((letter for letter in text if unicodedata.category(letter) == "Cs"), "")
-    if half:  # JSON may spell half an emoji, which no tokenizer takes
+    if half:  # JSON may spell half an emoji, which no tokenizer and no file takes
         raise ValueError(f"{field!r} has half a character, {half!a}; surrogates must come in pairs")
     if "\0" in text:
         raise ValueError(f"{field!r} holds a NUL character (U+0000); take it out")
+
+
+def _refuse_invisible(field: str, text: str) -> None:
     if all(letter.isspace() or unicodedata.category(letter) in ("Cf", "Cc") for letter in text):
         raise ValueError(f"{field!r} is empty: nothing but invisible characters, such as {text.strip()[0]!a}")
 
@@ -121,6 +125,8 @@ def _label(row: dict[str, Any], field: str, kind: type | None) -> str | int | bo
         return None
     if not isinstance(value, str | int):
         raise ValueError(f"{field!r} is {value!r}; it must be a string or a whole number")
+    if isinstance(value, str) and not value.isprintable():
+        _refuse_unwritable(field, value)
     if kind not in (None, type(value)):
         raise ValueError(f"mixed label types: {value!r} here, {kind.__name__} before" if kind else "")
     return value

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from afqmc.dataset.config import DatasetConfig, Format
@@ -81,9 +82,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, each key once: which of two values was meant nobody knows."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {max(keys, key=keys.count)!r} is there twice")
+        raise ValueError(f"the key {_most_common(key for key, _ in pairs)!r} is there twice")
     return found
+
+
+def _most_common(names: Iterable[str]) -> str:
+    return Counter(names).most_common(1)[0][0]
 
 
 def _csv_rows(file: DataFile, config: DatasetConfig, refuse: Refuse) -> Iterator[Row]:
@@ -133,5 +137,4 @@ def _bad_header(columns: list[str], config: DatasetConfig) -> str:
             f"the header has {', '.join(columns)}, and none of {wanted}; dataset.*_field names the columns, "
             "and a file without a header line needs dataset.columns=[...]"
         )
-    twice = [name for name in columns if columns.count(name) > 1]
-    return f"the header has {twice[0]!r} twice" if twice else ""
+    return f"the header has {_most_common(columns)!r} twice" if len(set(columns)) < len(columns) else ""

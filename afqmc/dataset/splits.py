@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Optional
 
 from afqmc.dataset.config import DatasetConfig, Format, Source
@@ -17,7 +17,8 @@ from afqmc.dataset.download import fetch_zip
 from afqmc.dataset.files import DataFile
 from afqmc.dataset.pairs import Complain, Pair, label_name, read_pairs
 from afqmc.dataset.sample import sample_files
-from afqmc.errors import InputError, did_you_mean
+from afqmc.errors import InputError, did_you_mean, in_brief
+from afqmc.paths import expanded
 
 SPLITS = ("train", "dev", "test")
 
@@ -105,14 +106,13 @@ def locate(config: DatasetConfig, fetch: bool = True) -> dict[str, DataFile]:
     if config.source is Source.download and config.path is None:
         archive = fetch_zip(config, fetch)
         return {split: DataFile.in_zip(archive, name, config) for split, name in names.items()}
-    base = Path(config.path or ".").expanduser()
-    if config.path is not None and not base.exists():
+    base = expanded(config.path or ".")
+    if config.path is not None and not os.path.exists(base):  # Path.exists raises for a name that is too long
         raise InputError(f"dataset.path={config.path}: no such directory or zip (looked at {base.absolute()})")
     if config.path is not None and base.is_file():
         return {split: DataFile.in_zip(base, name, config) for split, name in names.items()}
     return {
-        split: DataFile.on_disk(base / Path(name).expanduser(), config, f"dataset.{split}_file")
-        for split, name in names.items()
+        split: DataFile.on_disk(base / expanded(name), config, f"dataset.{split}_file") for split, name in names.items()
     }
 
 
@@ -154,7 +154,7 @@ def class_names(config: DatasetConfig, found: Iterable[Optional[str]]) -> tuple[
     else:
         names = tuple(sorted({name for name in found if name}))
     if len(names) < 2:
-        raise InputError(f"dataset.labels: two classes or more are needed, found {list(names)}")
+        raise InputError(f"dataset.labels: two classes or more are needed, found {in_brief(str(list(names)))}")
     if len(set(names)) < len(names):
         raise InputError(f"dataset.labels={list(names)}: a name is there twice")
     return names
@@ -203,8 +203,8 @@ def _is_known(file: str, row: Pair, index: dict[str, int], complain: Optional[Co
     """
     if row.label is None or row.label in index:
         return True
-    legal = ", ".join(index)
-    told = f"{file}:{row.line}: label {row.label!r} is not one of: {legal} (dataset.labels sets them)"
+    told = in_brief(f"label {row.label!r} is not one of: {', '.join(index)}")
+    told = f"{file}:{row.line}: {told} (dataset.labels sets them)"
     if complain is None:
         raise InputError(told)
     complain(told)

@@ -12,8 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from afqmc.console import bar
 from afqmc.errors import InputError
 
 _TIMEOUT_S = 20  # without a single byte
@@ -91,14 +90,14 @@ class Transfer:
         name = f"download {Path(self.url.partition('?')[0]).name}"
         with (
             self.part.open("r+b", buffering=0) as out,
-            tqdm(total=self._total, initial=start, unit="B", unit_scale=True, desc=name) as bar,
+            bar(total=self._total, initial=start, unit="B", unit_scale=True, desc=name) as shown,
         ):
             out.seek(start)
             out.truncate()
             since, before = time.monotonic(), start
             while chunk := response.read1(_CHUNK):
                 self._keep(out, chunk)
-                bar.update(len(chunk))
+                shown.update(len(chunk))
                 if time.monotonic() - since > _WINDOW_S:
                     if (news := out.tell() - before) < _LEAST:
                         raise TimeoutError(f"{news} bytes in {_WINDOW_S} s")

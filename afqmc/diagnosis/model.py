@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from afqmc.model.architecture import build_architecture, check_length
 from afqmc.model.classifier import encoder_class, encoder_options
 from afqmc.model.hub import hub_is_reachable
 from afqmc.model.load import WEIGHT_FILES, plugged_in, pretrained
+from afqmc.paths import expanded
 
 _CHUNK = 10_000  # pairs of a stream held at once
 _WHOLE = 1_000_000  # tokens: longer than any pair
@@ -83,7 +84,7 @@ def _weights(config: Config, architecture: PreTrainedConfig) -> Finding:
         return ok("model", "random weights (model.from_scratch=true)")
     name, revision = config.model.name_or_path, config.model.revision
     assert name is not None
-    if Path(name).expanduser().is_dir() or _is_cached(name, revision):
+    if os.path.isdir(expanded(name)) or _is_cached(name, revision):
         pretrained(config.model, architecture, encoder_options(architecture, config.model.pooling), device="meta")
         return ok("model", "its weights are there, of this architecture")
     if hub_is_reachable() and any(file_exists(name, file, revision=revision) for file in WEIGHT_FILES):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError, FileMetadataError, HfHubH
 
 from afqmc.errors import InputError, first_line
 from afqmc.model.config import ModelConfig
+from afqmc.paths import expanded
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ _HINTS = {
 def hub_options(config: ModelConfig) -> dict[str, Any]:
     """What every ``from_pretrained`` is given: no code from elsewhere, and the cache alone where the hub is away."""
     name = config.name_or_path
-    local = name is None or Path(name).expanduser().is_dir() or not hub_is_reachable()
+    local = name is None or os.path.isdir(expanded(name)) or not hub_is_reachable()
     return {"revision": config.revision or "main", "trust_remote_code": False, "local_files_only": local}
 
 
@@ -59,8 +61,8 @@ def resolved(name: str) -> str:
     Raises:
         InputError: when it looks like one and is not there.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = expanded(name)
+    if os.path.isdir(path):
         return str(path)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"model.name_or_path={name}: no such directory")
@@ -73,7 +75,7 @@ def cannot_load(what: str, config: ModelConfig, error: Exception) -> InputError:
     assert name is not None
     failed = _failed_request(error)
     reason = _answer(failed) if failed else _in_short(error)
-    if Path(name).expanduser().is_dir():
+    if os.path.isdir(expanded(name)):
         return InputError(f"model.name_or_path={name}: no usable {what} in this directory: {reason}")
     tried = (
         f"{constants.ENDPOINT} and the cache" if hub_is_reachable() else f"{constants.ENDPOINT} (no answer), the cache"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,13 +157,13 @@ def pretrained(
     """
     assert config.name_or_path is not None
     name = resolved(config.name_or_path)
-    if Path(name).is_dir() and not any((Path(name) / file).exists() for file in WEIGHT_FILES):
+    if os.path.isdir(name) and not any((Path(name) / file).exists() for file in WEIGHT_FILES):
         raise InputError(
             f"model.name_or_path={name}: holds no weights ({' or '.join(WEIGHT_FILES[::2])}); "
             "model.from_scratch=true trains its architecture from random ones"
         )
     try:
-        with _transformers_silent(bar=not Path(name).is_dir()):
+        with _transformers_silent(bar=not os.path.isdir(name)):
             loaded: Any = encoder_class(architecture).from_pretrained(
                 name,
                 config=architecture,

@@ -1,0 +1,323 @@
+"""Faults of the surroundings: a clock set back, a locale without Chinese, streams that are gone or full, odd paths."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import SMALL
+from terminal import on_terminal
+
+from afqmc.rundir import RunDir, write_bytes
+
+ROOT = Path(__file__).parents[1]
+ODD = 'it\'s a "place", x=1 [2] {3} (中文) & $HOME #%s ~'
+ROWS = [
+    {"句子一": f"花呗怎么还款{number}", "句子二": f"借呗如何还钱{number}", "标签": ["不同", "相同"][number % 2]}
+    for number in range(32)
+]
+CHINESE = (
+    "dataset=jsonl", "dataset.path=数据", "dataset.train_file=训练.jsonl", "dataset.dev_file=训练.jsonl",
+    "dataset.sentence1_field=句子一", "dataset.sentence2_field=句子二", "dataset.label_field=标签",
+    "dataset.labels=[不同,相同]", "dataset.max_length=64", "epochs=1",
+)  # fmt: skip
+NO_CHINESE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def shell(line, cwd, env=None):
+    """A line of bash, in which ``afqmc.`` stands for ``python -m afqmc.``; bytes as they come."""
+    line = re.sub(r"\bafqmc\.(?=run|evaluate|predict|doctor)", f"{shlex.quote(sys.executable)} -m afqmc.", line)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LC_", "LANG"))}
+    return subprocess.run(
+        ["bash", "-c", line],
+        cwd=cwd,
+        env={**inherited, "LC_ALL": "C.UTF-8", "PYTHONPATH": str(ROOT), **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def small_run(*more):
+    return shlex.join(["afqmc.run", *SMALL, "epochs=1", "hydra.run.dir=run", *more])
+
+
+def hold_complete(run_dir):
+    """All files are there and say so, the log to its last line."""
+    run = RunDir(run_dir)
+    assert json.loads((run.path / "status.json").read_text(encoding="utf-8"))["status"] == "completed"
+    assert run.summary.exists()
+    last = (run.path / "run.log").read_text(encoding="utf-8").splitlines()[-1]
+    assert "run directory: " in last
+    return run
+
+
+# standard output and error
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "errors"),
+    [
+        ("afqmc.run --help | head -1; exit ${PIPESTATUS[0]}", 0, ""),
+        ("afqmc.run --help >&-", 0, ""),
+        ("afqmc.run --help <&- >&- 2>&-", 0, ""),
+        ("afqmc.run --help > /dev/full", 1, "standard output: No space left on device; what was printed from there"),
+        ("afqmc.run --help > /dev/full 2>&1", 1, ""),
+        ("afqmc.run lr=-1 2>&-", 2, ""),
+        ("afqmc.run lr=-1 2> /dev/full", 2, ""),
+    ],
+)
+def test_a_stream_that_is_gone_or_full_raises_nothing(line, code, errors, tmp_path):
+    ended = shell(line, tmp_path)
+    assert ended.returncode == code
+    assert ended.stderr.decode().startswith(errors)
+    assert len(ended.stderr.splitlines()) == bool(errors)
+
+
+def test_a_training_whose_reader_goes_away_goes_on_to_its_end(tmp_path):
+    ended = shell(f"{small_run()} | head -1; exit ${{PIPESTATUS[0]}}", tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert len(ended.stdout.splitlines()) == 1
+    hold_complete(tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("streams", "code"),
+    [
+        (">&-", 0),
+        ("2>&-", 0),
+        ("<&- >&- 2>&-", 0),
+        ("2> /dev/full", 0),
+        ("> /dev/full", 1),
+        ("> /dev/full 2>&1", 1),
+        ("2>&1 | head -1; exit ${PIPESTATUS[0]}", 0),
+    ],
+)
+def test_a_training_goes_on_to_its_end_whatever_becomes_of_its_streams(streams, code, tmp_path):
+    ended = shell(f"{small_run()} {streams}", tmp_path)
+    assert ended.returncode == code, ended.stderr
+    assert b"Traceback" not in ended.stderr
+    assert b"Logging error" not in ended.stderr
+    hold_complete(tmp_path / "run")
+    assert b"step 1/12" not in (tmp_path / "run/config.yaml").read_bytes()  # which would be standard output otherwise
+
+
+@pytest.mark.slow
+def test_figures_that_cannot_be_printed_are_no_success(tmp_path):
+    assert shell(small_run(), tmp_path).returncode == 0
+    for full in ("afqmc.evaluate run --json > /dev/full", "afqmc.doctor experiment=quickstart > /dev/full"):
+        ended = shell(full, tmp_path)
+        assert ended.returncode == 1
+        assert ended.stderr.decode().startswith("standard output: No space left on device")
+
+
+def test_a_device_is_written_into_and_a_link_stays_one(tmp_path):
+    ours, theirs = os.pipe()
+    write_bytes(Path(f"/dev/fd/{theirs}"), b"whole")
+    assert os.read(ours, 100) == b"whole"
+    os.close(ours)
+    os.close(theirs)
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_bytes(tmp_path / "link", b"whole")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"whole"
+
+
+# locale
+
+
+def test_chinese_arguments_are_understood_in_a_locale_without_chinese(tmp_path):
+    shown = shell("afqmc.run --cfg job dataset.path=数据 dataset.labels=[不同,相同]", tmp_path, NO_CHINESE)
+    assert shown.returncode == 0, shown.stderr
+    assert "path: 数据\n" in shown.stdout.decode("utf-8")
+    refused = shell("afqmc.run lrr=数据", tmp_path, {**NO_CHINESE, "PYTHONIOENCODING": "ascii"})
+    assert refused.stderr == b"lrr: no such key; did you mean 'lr'?\n"
+
+
+@pytest.fixture
+def chinese(tmp_path):
+    """A place with a Chinese data set."""
+    (tmp_path / "数据").mkdir()
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+    (tmp_path / "数据/训练.jsonl").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def hold_chinese(chinese, env):
+    """Train, evaluate and predict there, with Chinese in every place; what evaluate printed."""
+    trained = shell(
+        shlex.join(["afqmc.run", *SMALL, *CHINESE, "dataset.test_file=null", "hydra.run.dir=跑"]), chinese, env
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert b"Logging error" not in trained.stderr
+    log = hold_complete(chinese / "跑").path / "run.log"
+    assert "'不同'" in log.read_text(encoding="utf-8")
+    found = shell("afqmc.evaluate 跑 --json", chinese, env)
+    assert found.returncode == 0, found.stderr
+    assert shell("afqmc.predict 跑 数据/训练.jsonl -o 预测.jsonl", chinese, env).returncode == 0
+    rows = [json.loads(row) for row in (chinese / "预测.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {row["prediction"] for row in rows} <= {"不同", "相同"}
+    return trained.stdout, found.stdout
+
+
+@pytest.mark.slow
+def test_a_run_in_chinese_needs_no_locale(chinese):
+    printed, figures = hold_chinese(chinese, NO_CHINESE)
+    assert "run directory: 跑" in printed.decode("utf-8")
+    assert json.loads(figures.decode("utf-8"))["file"].endswith("数据/训练.jsonl")
+
+
+@pytest.mark.slow
+def test_a_stream_asked_to_be_ascii_spells_chinese_out(chinese):
+    printed, figures = hold_chinese(chinese, {**NO_CHINESE, "PYTHONIOENCODING": "ascii"})
+    assert b"run directory: \\u8dd1" in printed
+    assert json.loads(figures.decode("ascii"))["file"].endswith("数据/训练.jsonl")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("localedef"), reason="no localedef here, which makes locales")
+@pytest.mark.parametrize(("charset", "encoding"), [("ISO-8859-1", "utf-8"), ("GB18030", "gb18030")])
+def test_a_run_in_chinese_goes_through_in_an_older_locale(charset, encoding, chinese):
+    made = subprocess.run(["localedef", "-i", "zh_CN", "-f", charset, chinese / "zh_CN.x"], capture_output=True)
+    if not (chinese / "zh_CN.x/LC_CTYPE").exists():
+        pytest.skip(f"localedef has no {charset}: {made.stderr[:200]!r}")
+    settings = {"LC_ALL": "zh_CN.x", "LOCPATH": str(chinese)}
+    told = subprocess.run(
+        [sys.executable, "-c", "import sys; print(sys.getfilesystemencoding())"], env=settings, capture_output=True
+    )
+    assert told.stdout.strip().decode().lower().replace("-", "") == charset.lower().replace("-", "").replace("_", "")
+    ended = shell("afqmc.run --cfg job tracker.name=数据", chinese, settings)
+    assert ended.returncode == 0, ended.stderr
+    if encoding == "utf-8":
+        assert "name: 数据\n" in ended.stdout.decode("utf-8")
+
+
+# paths
+
+
+@pytest.mark.slow
+def test_any_path_will_do(tmp_path):
+    home = tmp_path / ODD
+    home.mkdir()
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+    (home / f"{ODD}.jsonl").write_text(text, encoding="utf-8")
+
+    def typed(path):
+        return str(path).replace(",", "\\,")
+
+    where = [
+        f"dataset.path={typed(home)}", f"dataset.train_file={typed(ODD)}.jsonl", f"dataset.dev_file={typed(ODD)}.jsonl",
+        f"dataset.cache_dir={typed(home)}/cache", f"hydra.run.dir={typed(home)}/run", "dataset.test_file=null",
+    ]  # fmt: skip
+    names = [text for text in CHINESE if not text.startswith(("dataset.path", "dataset.train", "dataset.dev"))]
+    trained = shell(shlex.join(["afqmc.run", *SMALL, *names, *where]), tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.decode().splitlines()[-1] == f"run directory: {home}/run"
+    hold_complete(home / "run")
+    assert list((home / "cache/tokens").iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == [ODD]
+    assert sorted(path.name for path in home.iterdir()) == ["cache", f"{ODD}.jsonl", "run"]
+
+    scored = shell(shlex.join(["afqmc.evaluate", f"{home}/run", "--json"]), tmp_path)
+    assert json.loads(scored.stdout)["file"] == f"{home}/{ODD}.jsonl", scored.stderr
+    given = ["afqmc.predict", f"{home}/run", f"{home}/{ODD}.jsonl", "-o", f"{home}/{ODD}.out"]
+    predicted = shell(shlex.join(given), tmp_path)
+    assert predicted.returncode == 0, predicted.stderr
+    assert len((home / f"{ODD}.out").read_bytes().splitlines()) == len(ROWS)
+
+
+@pytest.mark.slow
+def test_a_path_that_is_no_utf8_will_do(tmp_path):
+    home = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xca\xfd\xbe\xdd"))  # as GB18030 has it
+    home.mkdir()
+    (home / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    names = [text for text in CHINESE if not text.startswith(("dataset.path", "dataset.train", "dataset.dev"))]
+    files = ["dataset.train_file=train.jsonl", "dataset.dev_file=train.jsonl", "dataset.test_file=null"]
+    where = [f"dataset.path={home}", f"hydra.run.dir={home}/run"]
+    trained = shell(shlex.join(["afqmc.run", *SMALL, *names, *files, *where]), tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert b"Logging error" not in trained.stderr
+    hold_complete(home / "run")
+    assert shell(shlex.join(["afqmc.evaluate", f"{home}/run", "--json"]), tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "override", [f"dataset.train_file={'x' * 300}", f"dataset.path={'x' * 300}", "dataset.path=~nobody_of_this_name/x"]
+)
+def test_a_name_that_no_file_can_have_is_told_by_its_key(override, tmp_path):
+    from afqmc.config import compose
+    from afqmc.dataset.splits import load
+    from afqmc.errors import InputError
+
+    with pytest.raises(InputError, match=rf"^{override[:40]}"):
+        load(compose(["dataset=jsonl", "dataset.train_file=a", "dataset.dev_file=a", override]).dataset)
+
+
+# the clock
+
+BACK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+/* An hour, as soon as a certain file is there. */
+static time_t back(void) { return access(getenv("CLOCK_BACK_WHEN"), F_OK) == 0 ? 3600 : 0; }
+int clock_gettime(clockid_t id, struct timespec *now) {
+    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
+    int failed = real(id, now);
+    if (!failed && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) now->tv_sec -= back();
+    return failed;
+}
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    int (*real)(struct timeval *, void *) = dlsym(RTLD_NEXT, "gettimeofday");
+    int failed = real(now, zone);
+    if (!failed) now->tv_sec -= back();
+    return failed;
+}
+time_t time(time_t *out) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (out) *out = now.tv_sec;
+    return now.tv_sec;
+}
+"""
+
+
+@pytest.fixture
+def clock_back(tmp_path):
+    """A library that, loaded first, sets the clock of a process back by an hour once a file is there."""
+    if not sys.platform.startswith("linux") or not shutil.which("cc"):
+        pytest.skip("needs Linux and a C compiler")
+    (tmp_path / "back.c").write_text(BACK)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", "back.so", "back.c", "-ldl"], cwd=tmp_path, check=True)
+    return tmp_path / "back.so"
+
+
+@pytest.mark.slow
+def test_a_clock_set_back_in_the_middle_changes_no_figure_and_stops_no_bar(clock_back, tmp_path):
+    run = tmp_path / "run"
+    env = {"LD_PRELOAD": str(clock_back), "CLOCK_BACK_WHEN": str(run / "metrics.jsonl")}
+    since = time.monotonic()
+    code, screen = on_terminal("run", *SMALL, "epochs=20", f"hydra.run.dir={run}", cwd=tmp_path, env=env)
+    elapsed = time.monotonic() - since
+    assert code == 0, screen
+    hold_complete(run)
+    stamps = [line[:23] for line in (run / "run.log").read_text("utf-8").splitlines() if re.match(r"\d{4}-", line)]
+    assert stamps[-1] < stamps[0], "the clock was not set back"
+    found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    assert 0 < found["train_seconds"] < found["seconds"] < elapsed
+    rows = [json.loads(row) for row in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert all(row["train/pairs_per_second"] > 0 for row in rows if "train/loss" in row)
+    drawn = re.findall(r"(\d+)/240 \[(-?[\d:]+)<", screen)
+    assert len({step for step, _ in drawn}) > 5
+    assert not any(shown.startswith("-") for _, shown in drawn)
