@@ -27,11 +27,13 @@ def main() -> int:
     from afqmc.comparison.runs import find
     from afqmc.comparison.table import show
 
+    files = [(path, f"--{kind}", text) for kind, text in writing.KINDS.items() if (path := getattr(arguments, kind))]
+    for path, flag, _ in files:
+        writing.check(path, flag, arguments.paths)
     report = build(find(arguments.paths), arguments.metric, arguments.top)
     show(report, arguments.top)
-    for flag, write in (("csv", writing.as_csv), ("json", writing.as_json), ("md", writing.as_markdown)):
-        if path := getattr(arguments, flag):
-            writing.write(path, write(report), f"--{flag}")
+    for path, flag, text in files:
+        writing.write(path, text(report), flag)
     return DONE
 
 

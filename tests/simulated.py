@@ -49,7 +49,8 @@ def write_run(directory, config, answers, ids=None, rows=3, **summary):
     whole = np.ones((len(answers.gold), 1), dtype=np.float32)
     figures = {f"dev/{name}": measure(name, [answers], whole).item() for name in MEASURES}
     ids = range(len(answers.gold)) if ids is None else ids
-    columns = zip(ids, answers.probabilities[:, 1].tolist(), answers.predicted, answers.gold, strict=True)
+    probabilities = answers.probabilities[:, 1] if answers.probabilities.shape[1] == 2 else answers.probabilities
+    columns = zip(ids, probabilities.tolist(), answers.predicted, answers.gold, strict=True)
     lines = [
         json.dumps({"id": one, "probability": probability, "prediction": str(said), "label": str(true)})
         for one, probability, said, true in columns

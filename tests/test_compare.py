@@ -17,12 +17,13 @@ from simulated import config_text, world, write_run, write_sweep
 
 from afqmc import compare
 from afqmc.cli import exit_code
-from afqmc.comparison import writing
+from afqmc.comparison.measures import Answers
 from afqmc.comparison.report import build
 from afqmc.comparison.runs import find
 from afqmc.comparison.settings import fold
 from afqmc.config.literal import read_literal
 from afqmc.errors import InputError
+from afqmc.metrics.classification import probabilities_of
 from afqmc.rundir import RunDir
 
 CONFIG = config_text()
@@ -192,12 +193,12 @@ def test_what_holds_no_run_is_refused(path, said, tmp_path, told):
     assert path in text
 
 
-def test_a_repeated_seed_is_counted_once_and_said_so(sweep, told):
+def test_a_repeated_seed_is_not_counted_again_and_said_so(sweep, told):
     job = next(sweep.glob("0-*"))
     shutil.copytree(job, sweep / "again")
     _, text = told(sweep)
     assert "9 runs of 3 settings" in text
-    assert "counted once: again: the same settings and seed as another run" in text
+    assert "not counted again, the same settings and seed as another run: again" in text
 
 
 def test_runs_that_were_shown_and_kept_otherwise_are_one_setting(tmp_path):
@@ -349,7 +350,7 @@ ROWS = {
     "no share": ('{"id": 0, "probability": NaN, "prediction": "0", "label": "1"}', "holds probabilities that are none"),
     "unlikely": ('{"id": 0, "probability": 0.9, "prediction": "0", "label": "1"}', "not the likeliest of 0, 1"),
     "a list": ('{"id": 0, "probability": [0.9], "prediction": "0", "label": "1"}', "probabilities of 2 classes"),
-    "nothing": ("", "holds no rows"),
+    "nothing": ("", "holds too few rows to tell anything"),
     "deep": ("[" * 100_000, "dev.jsonl, line 1: not readable JSON"),
 }
 
@@ -359,7 +360,7 @@ def test_broken_predictions_are_a_line(kind, tmp_path, told):
     write_run(tmp_path / "a", CONFIG, ANSWERS[0])
     write_run(tmp_path / "b", CONFIG.replace("lr: 0.0005", "lr: 0.1"), ANSWERS[1])
     row, said = ROWS[kind]
-    (tmp_path / "b/predictions/dev.jsonl").write_text(row, encoding="utf-8")
+    (tmp_path / "b/predictions/dev.jsonl").write_text(f"{row}\n{row}", encoding="utf-8")
     code, text = told(tmp_path, columns=400)
     assert code == 0
     assert said in line_with(text, "- lr=0.1: b: predictions/dev.jsonl: ")
@@ -411,7 +412,7 @@ def test_nothing_a_stranger_wrote_steers_the_terminal_or_a_spreadsheet(tmp_path,
 
 def test_the_files_hold_every_run(sweep, tmp_path, told):
     (next(sweep.glob("8-*")) / "summary.json").unlink()
-    files = {flag: tmp_path / f"new/out.{flag}" for flag in ("csv", "json", "md")}
+    files = {flag: tmp_path / f"out.{flag}" for flag in ("csv", "json", "md")}
     code, text = told(sweep, "--top", "2", *(part for flag, path in files.items() for part in (f"--{flag}", path)))
     assert code == 0
     table = list(csv.DictReader(files["csv"].read_text(encoding="utf-8").splitlines()))
@@ -430,11 +431,70 @@ def test_the_files_hold_every_run(sweep, tmp_path, told):
     assert "has no summary.json" in markdown
 
 
-def test_a_file_that_cannot_be_written_is_refused(sweep, tmp_path, told):
-    (tmp_path / "out").touch()
-    code, text = told(sweep, "--csv", tmp_path / "out/x.csv")
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("nowhere/x.csv", "there is no directory"),
+        ("sweep", "is a directory; a file to write is needed"),
+        ("sweep/out/x.csv", "a link leads out of"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_compared(file, said, sweep, tmp_path, told):
+    (tmp_path / "elsewhere").mkdir()
+    (sweep / "out").symlink_to(tmp_path / "elsewhere")
+    code, text = told(sweep, "--csv", tmp_path / file)
     assert code == 2
-    assert re.search(r"--csv \S+x.csv: cannot be written: ", text)
+    assert text.startswith(f"--csv {tmp_path / file}: {said}")
+
+
+def test_a_disk_that_takes_no_more_is_told(sweep, told):
+    code, text = told(sweep, "--json", "/dev/full")
+    assert code == 2
+    assert "--json /dev/full: cannot be written: No space left on device" in text
+
+
+def test_secrets_of_a_config_are_not_shown(tmp_path, told):
+    for name, secret in (("a", "hunter2hunter2"), ("b", "correcthorse")):
+        text = CONFIG.replace("args: {}", f"args:\n    api_key: {secret}\n    url: https://me:{secret}@host/{name}")
+        write_run(tmp_path / name, text, ANSWERS[name == "b"])
+    code, text = told(tmp_path, "--json", tmp_path / "out.json", "--csv", tmp_path / "out.csv")
+    assert code == 0
+    assert "url=https://***@host/a" in text
+    for shown in (text, *((tmp_path / f"out.{kind}").read_text(encoding="utf-8") for kind in ("json", "csv"))):
+        assert "hunter2" not in shown
+        assert "correcthorse" not in shown
+
+
+def test_a_name_that_is_no_text_is_listed_and_written(tmp_path, told):
+    (tmp_path / "runs" / os.fsdecode(b"\xff") / ".hydra").mkdir(parents=True)
+    write_run(tmp_path / "runs/a", CONFIG, ANSWERS[0])
+    files = [part for kind in ("csv", "json", "md") for part in (f"--{kind}", tmp_path / f"out.{kind}")]
+    code, text = told(tmp_path / "runs", *files)
+    assert code == 0
+    assert r"- \udcff: incomplete" in text
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["unfinished"][0]["name"] == "\udcff"
+
+
+def test_three_classes_are_compared_by_their_macro_means(tmp_path, told):
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 3, 300)
+    for number, good in enumerate((2.0, 0.5)):
+        probabilities = probabilities_of(rng.normal(0, 1, (300, 3)) + good * (gold[:, None] == np.arange(3)))
+        text = CONFIG.replace("  labels:\n  - '0'\n  - '1'\n", "  labels: null\n").replace(
+            "lr: 0.0005", f"lr: 0.{number + 1}"
+        )
+        write_run(tmp_path / f"{number}", text, Answers(gold, probabilities.argmax(axis=1), probabilities))
+    for metric in ("dev/f1", "dev/auc", "dev/mcc", "dev/loss"):
+        assert "lr=0.1 is better than lr=0.2 by" in told(tmp_path, "--metric", metric)[1]
+
+
+def test_a_dev_set_of_one_pair_is_no_error(tmp_path, told):
+    for number, one in enumerate(ANSWERS[:2]):
+        tiny = Answers(one.gold[:1], one.predicted[:1], one.probabilities[:1])
+        write_run(tmp_path / f"{number}", CONFIG.replace("lr: 0.0005", f"lr: 0.{number + 1}"), tiny)
+    code, text = told(tmp_path)
+    assert code == 0
+    assert "- lr=0.1: 0: predictions/dev.jsonl: holds too few rows to tell anything" in text
 
 
 def test_labels_saved_with_the_weights_say_which_class_is_which(tmp_path, told):
@@ -479,8 +539,3 @@ def test_a_thousand_runs_are_compared_in_seconds(tmp_path, told):
     assert code == 0
     assert "1000 runs of 200 settings" in text
     assert time.process_time() - since < 10
-
-
-def test_writing_refuses_what_is_no_place(tmp_path):
-    with pytest.raises(InputError, match="cannot be written"):
-        writing.write(tmp_path, "text", "--md")

@@ -40,7 +40,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: naming the line that is none.
     """
-    lines = _text(path, _LARGE).splitlines()
+    lines = [line for line in _text(path, _LARGE).split("\n") if line.strip()]
     try:
         rows = json.loads("[" + ",".join(lines) + "]")  # at once: several times quicker than line by line
         if len(rows) == len(lines) and all(type(row) is dict for row in rows):

@@ -41,8 +41,8 @@ class Predictions:
         file = f"predictions/{split}.jsonl"
         try:
             rows = read_rows(run.path / file)
-            if not rows:
-                raise ValueError("holds no rows")
+            if len(rows) < 2:
+                raise ValueError("holds too few rows to tell anything")
             found = cls._from_rows(rows, _classes(run, rows))
         except (KeyError, TypeError) as error:
             raise InputError(f"{file}: rows need id, probability, prediction and label") from error

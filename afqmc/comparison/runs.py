@@ -13,6 +13,7 @@ from typing import Any
 
 from afqmc.comparison.files import read_config, read_object, read_rows
 from afqmc.errors import InputError
+from afqmc.redaction import is_secret, redacted_tree
 from afqmc.rundir import Status
 
 _MARKS = ("config.yaml", "summary.json", "status.json", ".hydra")  # any of them makes a directory a run's
@@ -30,7 +31,7 @@ class Run:
         name: Short, unique among those read together.
         status: As in status.json; ``completed`` where there is a summary, ``unreadable`` where something is broken.
         why: In a line, where it is not completed.
-        config: Every setting by its dotted key; empty where it cannot be read.
+        config: Every setting by its dotted key, secrets as ``***``; empty where it cannot be read.
         figures: Metrics of the best weights as ``split/name``; None where one is undefined.
         monitor: The metric that chose the best weights.
         collapsed_onto: The label that (nearly) every pair gets; None for a model that tells pairs apart.
@@ -121,7 +122,7 @@ def read(path: Path, name: str) -> Run:
     try:
         if not (path / "config.yaml").exists() and not (path / "summary.json").exists():
             return Run(path, name, *_ended(path, "has no config.yaml: refused, or never begun"))
-        config = read_config(path / "config.yaml")
+        config = {key: _shown(key, value) for key, value in read_config(path / "config.yaml").items()}
         if not (path / "summary.json").exists():
             return Run(path, name, *_ended(path, "has no summary.json"), config)
         return _completed(path, name, config, read_object(path / "summary.json"))
@@ -193,6 +194,12 @@ def _completed(path: Path, name: str, config: dict[str, Any], summary: dict[str,
         _number(summary.get("seconds")), _number(summary.get("train_pairs_per_second")),
         _number(summary.get("peak_memory_gib")),
     )  # fmt: skip
+
+
+def _shown(key: str, value: Any) -> Any:
+    """A config holds the secrets that its run was given; tables do not."""
+    is_plain = value is None or isinstance(value, int | float) or (isinstance(value, str) and "://" not in value)
+    return value if is_plain and not is_secret(key) else redacted_tree(value, key)
 
 
 def _number(value: Any) -> float | None:

@@ -12,13 +12,16 @@ import numpy as np
 from afqmc.comparison.runs import Run
 
 # what tells where a run is kept, shown or reported, and cannot change its figures
-_NOT_SETTINGS = ("seed", "dataset.cache_dir", "trainer.log_steps", "trainer.save_total_limit")
+_NOT_SETTINGS = (
+    "seed", "resume", "dataset.cache_dir", "trainer.log_steps", "trainer.save_total_limit", "trainer.save_steps",
+    "trainer.save_minutes", "trainer.on_save_failure", "trainer.detect_anomaly",
+)  # fmt: skip
 _NOT_GROUPS = ("tracker.",)
 
 MISSING = object()  # a key that a run's config does not have
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Setting:
     """Runs whose configs agree in all but the seed.
 

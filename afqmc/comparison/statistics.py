@@ -6,6 +6,7 @@ level, seeds, has three to five members and is not resampled: a bootstrap of so 
 of their variance, and knows no Student's t), and together with resampled examples it counts three times what seeds and
 examples do jointly (Owen 2007, "The pigeonhole bootstrap"). The seeds' variance is taken as it is instead, that joint
 part counted once. Intervals and p-values are Student's, with Satterthwaite's degrees of freedom.
+Runs of equal seeds are not taken as pairs.
 tests/test_comparison_calibration.py holds both to what they promise, and shows what the plain hierarchical bootstrap
 does.
 """
@@ -187,7 +188,7 @@ class Family:
     def _uncertainty(self, first: int | Array, second: int | Array, seeds: Array | None = None) -> tuple[Array, Array]:
         """Variance and degrees of freedom of differences, with the seeds there are or so many of each."""
         of_examples = self._of_examples(first, second)
-        variance, squares = of_examples, of_examples**2 / (self.examples - 1)
+        variance, squares = of_examples, of_examples**2 / max(self.examples - 1, 1)
         for setting in (first, second):
             now = self.seeds[setting]
             n = now if seeds is None else seeds

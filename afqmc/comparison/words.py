@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from afqmc.comparison.runs import Run
     from afqmc.comparison.settings import Setting
 
-_LONG = 40
+_LONG = 40  # signs of a setting's name, beyond which a sentence calls it by its row
+_LISTED = 8
 
 
 def printable(text: str) -> str:
@@ -109,23 +110,26 @@ def _round(number: int) -> int:
 
 def notes(report: Report, top: int) -> Iterator[str]:
     """What a reader must know to read the figures rightly."""
-    for setting in report.settings:
-        of = label(setting, report.settings)
-        if setting.repeats:
-            names = ", ".join(run.name for run in setting.repeats)
-            yield f"counted once: {names}: the same settings and seed as another run"
-        figures = len(setting.figures(report.metric))
-        if figures < len(setting.runs):
-            missing = len(setting.runs) - figures
-            yield f"{of}: {report.metric} is undefined in {missing} of {len(setting.runs)} runs"
-        collapsed = [run for run in setting.runs if run.collapsed_onto is not None]
-        if collapsed:
-            yield f"{of}: one label for (nearly) every pair in {len(collapsed)} of {len(setting.runs)} runs"
+    runs = [(label(setting, report.settings), setting.runs) for setting in report.settings]
+    repeats = [run.name for setting in report.settings for run in setting.repeats]
+    if repeats:
+        yield f"not counted again, the same settings and seed as another run: {_some(repeats)}"
+    for said, is_so in (
+        (f"{report.metric} is undefined", lambda run: run.figures.get(report.metric) is None),
+        ("one label for (nearly) every pair", lambda run: run.collapsed_onto is not None),
+    ):
+        counts = [(name, sum(map(is_so, of)), len(of)) for name, of in runs]
+        if found := [f"{name} in {count} of {n} runs" for name, count, n in counts if count]:
+            yield f"{said}: {_some(found)}"
     if len(report.settings) > top:
         yield f"compared: the best {top} of {len(report.settings)} settings; --top {len(report.settings)} compares all"
     yield from _of_the_test(report)
     yield from _of_the_making(report)
     yield from _of_choosing(report)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 def _of_the_test(report: Report) -> Iterator[str]:

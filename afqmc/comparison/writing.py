@@ -14,10 +14,24 @@ from afqmc.comparison.settings import in_short
 from afqmc.comparison.table import columns
 from afqmc.comparison.words import label, printable
 from afqmc.errors import InputError
-from afqmc.rundir import write_text
+from afqmc.rundir import RunDir, write_bytes
 
 _FACTS = ("best_step", "best_epoch", "seconds", "pairs_per_second", "peak_memory_gib", "monitor", "collapsed_onto")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a text that begins so
+
+
+def check(path: Path, flag: str, paths: Sequence[str]) -> None:
+    """Whether a file may be written there, before the work of comparing.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{flag} {path}: there is no directory {path.parent}")
+    if path.is_dir():
+        raise InputError(f"{flag} {path}: is a directory; a file to write is needed")
+    for place in paths:
+        RunDir(Path(place)).refuse_detour(path, flag)
 
 
 def write(path: Path, text: str, flag: str) -> None:
@@ -27,7 +41,7 @@ def write(path: Path, text: str, flag: str) -> None:
         InputError: when it cannot be written, naming the flag.
     """
     try:
-        write_text(path, text)
+        write_bytes(path, text.encode("utf-8", "backslashreplace"))  # half a character: as JSON spells it
     except OSError as error:
         raise InputError(f"{flag} {path}: cannot be written: {error.strerror}") from error
 
@@ -58,8 +72,9 @@ def _cells(report: Report, name: str, run: Run, figures: Sequence[str]) -> list[
 
 
 def _harmless(cell: object) -> object:
-    if not isinstance(cell, str):
+    if cell is None or isinstance(cell, int | float):
         return cell
+    cell = str(cell)
     try:
         float(cell)
     except ValueError:
@@ -99,3 +114,6 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _escaped(text: str) -> str:
     """No markup or link of a stranger's."""
     return "".join("\\" + sign if sign in "\\|`<>[]" else sign for sign in printable(text))
+
+
+KINDS = {"csv": as_csv, "json": as_json, "md": as_markdown}  # by the flag's name
