@@ -109,7 +109,7 @@ def test_settings_are_told_apart_in_sentences(sweep, told):
 
 def test_what_the_choice_on_dev_does_to_the_figures_is_said(sweep, told):
     _, text = told(sweep)
-    assert "each run's figure is the best of 3 evaluations on dev (by dev/accuracy), which flatters it" in text
+    assert "each run's weights are the best of 3 evaluations on dev by dev/accuracy, which flatters them;" in text
     assert "row 1 is the best of 3 settings on the same pairs, which flatters it" in text
 
 

@@ -166,16 +166,19 @@ def _of_choosing(report: Report) -> Iterator[str]:
     """What it does to a figure that it was chosen on the pairs it is measured on."""
     if not report.settings:
         return
-    best, split = report.settings[0], split_of(report.metric)
+    split = split_of(report.metric)
     if split != "dev":
         yield f"weights were chosen on dev, not on {split}; to choose a row of this table by {split} uses {split} up"
         return
-    times = {count for run in best.runs if (count := evaluations(run))}
-    monitored = ", ".join(sorted({str(run.monitor) for run in best.runs}))
+    runs = [run for setting in report.compared or report.settings[:1] for run in setting.runs]
+    times = sorted({count for run in runs if (count := evaluations(run))})
+    monitored = ", ".join(sorted({str(run.monitor) for run in runs}))
     told = []
-    if times != {1}:
-        often = f"{min(times)} evaluations" if len(times) == 1 else "several evaluations"
-        told.append(f"each run's figure is the best of {often} on {split} (by {monitored}), which flatters it")
+    if times != [1]:
+        often = "its" if not times else f"{times[0]} to {times[-1]}" if len(times) > 1 else f"{times[0]}"
+        told.append(
+            f"each run's weights are the best of {often} evaluations on dev by {monitored}, which flatters them"
+        )
     if len(report.settings) > 1:
         again = f"row 1 is the best of {len(report.settings)} settings on the same pairs, which flatters it"
         much = report.family.optimism(report.higher_is_better) if report.family is not None else 0
