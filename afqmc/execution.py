@@ -106,7 +106,7 @@ def record_end(error: BaseException, run_dir: RunDir, job: Job | None, before: d
         why = f"failed at step {step}: {type(error).__name__}: {error}"
     log.error(why, extra=UNSEEN)  # the command itself prints what was raised
     log.info("run directory: %s", run_dir.path)
-    if begun:
+    if begun and isinstance(error, KeyboardInterrupt):  # a failure would most likely come again
         log.info("to go on: python -m afqmc.run %s", quoted(f"resume={run_dir.path}"))
 
 

@@ -94,6 +94,7 @@ def test_going_back_ends_when_it_does_not_help(model, tmp_path):
     assert len(nonfinite(run_dir)) >= 1
 
 
+@pytest.mark.slow
 def test_a_run_that_went_back_and_is_ended_goes_on_as_if_it_had_not_been(plug, tmp_path):
     # the learning rate is not finite at one step, the first time: then neither are the weights, nor the next loss
     source = """
@@ -162,6 +163,7 @@ def test_a_checkpoint_that_finds_the_disk_full_is_said_and_the_run_goes_on(tmp_p
     assert not list(run_dir.path.rglob("*.new"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_finds_the_disk_full_can_stop_the_run(tmp_path):
     size = weights_size(tmp_path)
     found = on_a_full_disk(tmp_path / "run", int(size * 1.5), "trainer.on_save_failure=stop")
@@ -177,7 +179,10 @@ def weights_size(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-@pytest.mark.parametrize(("what", "options"), [("no space", "size=3m"), ("no inodes", "size=100m,nr_inodes=24")])
+@pytest.mark.parametrize(
+    ("what", "options"),
+    [("no space", "size=3m"), pytest.param("no inodes", "size=100m,nr_inodes=24", marks=pytest.mark.slow)],
+)
 def test_a_file_system_without_room_leaves_no_half_file_under_a_final_name(tmp_path, what, options):
     place = tmp_path / "mounted"
     place.mkdir()
@@ -267,6 +272,7 @@ def test_too_little_memory_is_told_with_what_makes_it_enough(tmp_path):
         assert key in found.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_with_auto_batch_the_same_batch_is_worked_through_in_parts(tmp_path):
     found = short_of_memory(tmp_path / "run", 400, "trainer.auto_batch=true", "trainer.eval_batch_size=8")
     assert found.returncode == 0, found.stderr[-2000:]

@@ -1,5 +1,6 @@
 """Faults of the surroundings: a clock set back, a locale without Chinese, streams that are gone or full, odd paths."""
 
+import codecs
 import json
 import os
 import re
@@ -171,33 +172,36 @@ def hold_chinese(chinese, env):
 @pytest.mark.slow
 def test_a_run_in_chinese_needs_no_locale(chinese):
     printed, figures = hold_chinese(chinese, NO_CHINESE)
-    assert "run directory: 跑" in printed.decode("utf-8")
+    assert f"run directory: {chinese}/跑\n" in printed.decode("utf-8")
     assert json.loads(figures.decode("utf-8"))["file"].endswith("数据/训练.jsonl")
 
 
 @pytest.mark.slow
 def test_a_stream_asked_to_be_ascii_spells_chinese_out(chinese):
     printed, figures = hold_chinese(chinese, {**NO_CHINESE, "PYTHONIOENCODING": "ascii"})
-    assert b"run directory: \\u8dd1" in printed
+    assert f"run directory: {chinese}/\\u8dd1\n" in printed.decode("ascii")
     assert json.loads(figures.decode("ascii"))["file"].endswith("数据/训练.jsonl")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("localedef"), reason="no localedef here, which makes locales")
-@pytest.mark.parametrize(("charset", "encoding"), [("ISO-8859-1", "utf-8"), ("GB18030", "gb18030")])
-def test_a_run_in_chinese_goes_through_in_an_older_locale(charset, encoding, chinese):
-    made = subprocess.run(["localedef", "-i", "zh_CN", "-f", charset, chinese / "zh_CN.x"], capture_output=True)
-    if not (chinese / "zh_CN.x/LC_CTYPE").exists():
-        pytest.skip(f"localedef has no {charset}: {made.stderr[:200]!r}")
-    settings = {"LC_ALL": "zh_CN.x", "LOCPATH": str(chinese)}
-    told = subprocess.run(
-        [sys.executable, "-c", "import sys; print(sys.getfilesystemencoding())"], env=settings, capture_output=True
-    )
-    assert told.stdout.strip().decode().lower().replace("-", "") == charset.lower().replace("-", "").replace("_", "")
-    ended = shell("afqmc.run --cfg job tracker.name=数据", chinese, settings)
-    assert ended.returncode == 0, ended.stderr
-    if encoding == "utf-8":
-        assert "name: 数据\n" in ended.stdout.decode("utf-8")
+@pytest.mark.parametrize(
+    ("source", "charset", "name", "seen"),
+    [("en_US", "ISO-8859-1", "en_US.iso88591", "utf-8"), ("zh_CN", "GB18030", "zh_CN.gb18030", "gb18030")],
+)
+def test_an_older_locale_is_understood(source, charset, name, seen, tmp_path):
+    """Where it has Chinese it is the locale of the terminal too; where it has none, UTF-8 is meant."""
+    subprocess.run(["localedef", "-i", source, "-f", charset, tmp_path / name], capture_output=True, check=False)
+    if not (tmp_path / name / "LC_CTYPE").exists():
+        pytest.skip(f"localedef cannot make {name} here")
+    settings = {"LC_ALL": f"{source}.{charset}", "LOCPATH": str(tmp_path)}
+    python = [sys.executable, "-c", "import sys; print(sys.getfilesystemencoding())"]
+    found = subprocess.run(python, env=settings, capture_output=True, text=True, check=True).stdout.strip()
+    assert codecs.lookup(found) == codecs.lookup(charset)
+    line = os.fsdecode("afqmc.run --cfg job tracker.name=数据".encode(seen))
+    shown = shell(line, tmp_path, settings)
+    assert shown.returncode == 0, shown.stderr
+    assert "name: 数据\n" in shown.stdout.decode(seen)
 
 
 # paths
@@ -234,19 +238,36 @@ def test_any_path_will_do(tmp_path):
     assert len((home / f"{ODD}.out").read_bytes().splitlines()) == len(ROWS)
 
 
-@pytest.mark.slow
-def test_a_path_that_is_no_utf8_will_do(tmp_path):
-    home = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xca\xfd\xbe\xdd"))  # as GB18030 has it
+@pytest.fixture
+def no_utf8(tmp_path):
+    """A directory whose name is as GB18030 has it."""
+    home = Path(os.fsdecode(os.fsencode(tmp_path) + "/数据".encode("gb18030")))
     home.mkdir()
-    (home / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    return home
+
+
+@pytest.mark.slow
+def test_data_may_lie_where_no_utf8_names_it(no_utf8, tmp_path):
+    (no_utf8 / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
     names = [text for text in CHINESE if not text.startswith(("dataset.path", "dataset.train", "dataset.dev"))]
     files = ["dataset.train_file=train.jsonl", "dataset.dev_file=train.jsonl", "dataset.test_file=null"]
-    where = [f"dataset.path={home}", f"hydra.run.dir={home}/run"]
+    where = [f"dataset.path={no_utf8}", f"dataset.cache_dir={no_utf8}/cache", "hydra.run.dir=run"]
     trained = shell(shlex.join(["afqmc.run", *SMALL, *names, *files, *where]), tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert b"Logging error" not in trained.stderr
-    hold_complete(home / "run")
-    assert shell(shlex.join(["afqmc.evaluate", f"{home}/run", "--json"]), tmp_path).returncode == 0
+    command = json.loads(hold_complete(tmp_path / "run").path.joinpath("environment.json").read_bytes())["command"]
+    assert f"dataset.path={no_utf8}" in command
+    scored = shell("afqmc.evaluate run --json", tmp_path)
+    assert json.loads(scored.stdout)["file"] == str(no_utf8 / "train.jsonl"), scored.stderr
+
+
+def test_a_run_directory_must_be_utf8(no_utf8, tmp_path):
+    """The library that saves tokenizers takes no other; known before the training, not after its first epoch."""
+    refused = shell(shlex.join(["afqmc.run", *SMALL, f"hydra.run.dir={no_utf8}/run"]), tmp_path)
+    assert refused.returncode == 2
+    assert b"hydra.run.dir=" in refused.stderr
+    assert b"is no UTF-8" in refused.stderr
+    assert not list(no_utf8.iterdir())
 
 
 @pytest.mark.parametrize(

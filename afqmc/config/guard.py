@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,10 @@ def _refuse_moving(key: str, node: DictConfig) -> None:
 
 
 def _make(key: str, directory: str) -> None:
+    try:
+        os.path.abspath(directory).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{key}={directory}: is no UTF-8, and a tokenizer cannot be saved there") from error
     try:
         Path(directory).mkdir(parents=True, exist_ok=True)
     except OSError as error:
