@@ -27,6 +27,7 @@ from afqmc.metrics.classification import probabilities_of
 from afqmc.rundir import RunDir
 
 CONFIG = config_text()
+pytestmark = pytest.mark.usefixtures("little_garbage")
 ANSWERS = world(np.random.default_rng(0), 1, 4, 200)[0]
 
 
@@ -56,7 +57,13 @@ def trained(tmp_path_factory):
     """Two small runs that differ in the seed, and one that asks for too much."""
     place = tmp_path_factory.mktemp("trained")
     for seed in (1, 2):
-        train(place / f"{seed}", f"seed={seed}", "dataset.test_file=dev.json")
+        train(
+            place / f"{seed}",
+            f"seed={seed}",
+            "dataset.test_file=dev.json",
+            "trainer.max_steps=4",
+            "trainer.eval_steps=2",
+        )
     with pytest.raises(InputError):
         train(place / "3", "dataset.max_length=100000")
     return place

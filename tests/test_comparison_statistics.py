@@ -10,6 +10,8 @@ from afqmc.comparison import words
 from afqmc.comparison.measures import Answers
 from afqmc.comparison.statistics import ALPHA, Difference, Family, Resampled, mcnemar, resample
 
+pytestmark = pytest.mark.usefixtures("little_garbage")
+
 
 def family(settings=2, seeds=3, examples=400, seed=1, name="accuracy", **design):
     answers, setting = world(np.random.default_rng(seed), settings, seeds, examples, **design)
