@@ -17,6 +17,7 @@ _SHORTEST = 8  # characters of a value that is looked for in any text; a shorter
 _ANYWHERE = ("auth", "authorization", "credential", "credentials", "secret", "secrets", "signature")
 _ENDINGS = ("apikey", "passphrase", "password", "passwords", "passwd", "secret", "token")  # also of joined words
 _LAST = ("key", "keys", "pat", "pwd", "sig")  # of several: pad_token_id and key_size are none
+_DIRECTORIES = ("PWD", "OLDPWD")  # the shell's own, and no passwords
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _USER = re.compile(r"(?<=://)[^\s/?#\"'<>]+(?=@)")  # of https://user:password@host
 _VALUE = r"\"[^\"]*\"|'[^']*'"
@@ -74,7 +75,7 @@ def _hide(found: re.Match[str]) -> str:
 
 def _given() -> list[str]:
     """The secrets of the environment and of the command line, longest first: one may be part of another."""
-    values = {value.strip() for name, value in os.environ.items() if is_secret(name)}
+    values = {value.strip() for name, value in os.environ.items() if is_secret(name) and name not in _DIRECTORIES}
     for argument in sys.orig_argv:  # as typed: sys.argv is quoted for Hydra
         values.update(_of_override(argument))
     return sorted((value for value in values if len(value) >= _SHORTEST), key=len, reverse=True)

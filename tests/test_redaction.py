@@ -72,6 +72,12 @@ def test_an_override_is_shown_without_its_secret(argument, clean):
     assert redacted_argument(argument) == clean
 
 
+def test_the_directory_a_shell_is_in_is_no_password(monkeypatch):
+    monkeypatch.setenv("PWD", "/home/somebody")
+    monkeypatch.setenv("OLDPWD", "/home/somebody/else")
+    assert redacted("/home/somebody/else/run: no such directory") == "/home/somebody/else/run: no such directory"
+
+
 def test_containers_are_shown_without_secrets_and_otherwise_equal():
     found = {"args": {"token": "x", "auth": {"user": "me"}, "key": None, "password": 123, "n": [1, f"a {GIVEN}"]}}
     clean = {"args": {"token": "***", "auth": "***", "key": None, "password": "***", "n": [1, "a ***"]}}
