@@ -12,7 +12,7 @@ from typing import NoReturn
 from afqmc.errors import InputError
 from afqmc.process import speak_utf8
 from afqmc.redaction import redacted
-from afqmc.signals import Terminated
+from afqmc.signals import Terminated, terminable
 from afqmc.streams import lost_output, make_lasting
 from afqmc.tracker.background import is_left_behind
 
@@ -37,7 +37,8 @@ def exit_code(command: Callable[[], int]) -> int:
 
 def _code_of(command: Callable[[], int]) -> int:
     try:
-        return command()
+        with terminable():
+            return command()
     except Terminated:
         print("terminated", file=sys.stderr)
         return TERMINATED

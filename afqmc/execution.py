@@ -46,17 +46,18 @@ def execute(config: Config, run_dir: RunDir, resume: bool = False) -> dict[str, 
             summary = run_dir.read_summary()
             show(summary)
             log.info("complete already: %s", run_dir.path)
+            if run_dir.read_status().get("status") != Status.completed.value:
+                run_dir.write_status(Status.completed, step=summary.get("steps"))
             return summary
         return _execute(config, run_dir, resumed)
 
 
 def _execute(config: Config, run_dir: RunDir, resumed: bool) -> dict[str, Any]:
-    before = run_dir.read_status()
     job: Job | None = None
     try:
         if not resumed:
             schema.save(schema.anchored(config), run_dir.config)
-        run_dir.write_status(Status.running)
+            run_dir.write_status(Status.running)
         from afqmc.job import Job  # torch and its kin take seconds, in which a run can be interrupted too
 
         job = Job(config, run_dir, resumed)
@@ -65,10 +66,14 @@ def _execute(config: Config, run_dir: RunDir, resumed: bool) -> dict[str, Any]:
             run_dir.write_status(Status.completed, step=job.step)
             run_dir.write_summary(summary)
     except BaseException as error:
-        with undisturbed():
-            record_end(error, run_dir, job, before if resumed else {})
-        if job is not None:
-            job.tracker.finish(exit_code_of(error))
+        try:
+            with undisturbed():
+                record_end(error, run_dir, job, resumed)
+        except OSError as another:  # a full disk, a directory that is gone
+            log.error("status.json could not be written: %s", another)
+        finally:
+            if job is not None:
+                job.tracker.finish(exit_code_of(error))
         raise
     show(summary)
     log.info("run directory: %s", run_dir.path)
@@ -76,19 +81,20 @@ def _execute(config: Config, run_dir: RunDir, resumed: bool) -> dict[str, Any]:
     return summary
 
 
-def record_end(error: BaseException, run_dir: RunDir, job: Job | None, before: dict[str, Any]) -> None:
+def record_end(error: BaseException, run_dir: RunDir, job: Job | None, resumed: bool) -> None:
     """Status and log of a run that ended before its time; one that is complete stays so.
 
     Args:
         error: What ended it.
         run_dir: Where.
         job: As far as it came.
-        before: The status of a run that was to be gone on with: it stays that until the first of its steps.
+        resumed: Whether it went on with a run; its status stays what it was until that is put back.
     """
     begun = job is not None and job.training is not None
-    if before and not begun:
-        dead = before.get("status") == Status.running.value  # it was killed
-        run_dir.restore_status(before | {"status": Status.interrupted.value} if dead else before)
+    if resumed and not begun:
+        before = run_dir.read_status()
+        if before.get("status") == Status.running.value:  # it was killed
+            run_dir.write_status(Status.interrupted, step=before.get("step", 0))
         log.error("not gone on with: %s", error or type(error).__name__, extra=UNSEEN)
         return
     if run_dir.summary.exists():

@@ -18,6 +18,7 @@ from afqmc.preparation import Prepared, prepare
 from afqmc.records import BestEvaluation, named
 from afqmc.rundir import RunDir, Status, finite
 from afqmc.tracker.protocol import NullTracker, Report, Tracker
+from afqmc.train.hardware import peak_memory
 from afqmc.training import Training
 
 
@@ -51,8 +52,9 @@ class Job:
         self.prepared = prepare(self.config, self.run_dir, self.resumed)
         self.training = Training(self.prepared, self.resumed, since)
         if self.resumed:
-            schema.save(schema.anchored(self.config), self.run_dir.config)
             self.run_dir.summary.unlink(missing_ok=True)  # it may become longer than it was when it was complete
+            self.run_dir.write_status(Status.running, step=self.step)
+            schema.save(schema.anchored(self.config), self.run_dir.config)
         self.training.run()
         return self.conclude(self.prepared, self.training)
 
@@ -63,7 +65,8 @@ class Job:
             raise RuntimeError(f"no evaluation gave a finite {monitor}: there are no best weights")
         restore(prepared.accelerator.unwrap_model(prepared.model), self.run_dir.best)
         again = prepared.score(training.dev, "dev")
-        if not np.array_equal(again.logits, best.evaluation.logits):
+        same = np.array_equal(again.logits, best.evaluation.logits)
+        if not same and best.batch_size == self.config.trainer.eval_batch_size:
             raise RuntimeError("the best weights, loaded again, do not give the dev logits that were recorded")
         self.predict("dev", prepared.data.dev, again)
         test: dict[str, float] = {}
@@ -84,6 +87,7 @@ class Job:
             "parameters": count_parameters(prepared.model),
             "train_pairs_per_second": round(trained.pairs / trained.seconds, 2),
             "train_padding": round(1 - trained.tokens / trained.places, 4),
+            "peak_memory_gib": round(peak_memory(prepared.accelerator.device) / 2**30, 3),
             "train_seconds": round(trained.seconds, 3),
             "seconds": round(time.perf_counter() - training.since, 3),
         }

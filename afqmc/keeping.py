@@ -32,6 +32,7 @@ class Keeper:
         self.store = Store(run_dir.checkpoints, run_dir.best)
         self._clock = time.monotonic()
         self._saved: tuple[int, bool] | None = None
+        self.lenient = config.on_save_failure is SaveFailure.warn
 
     def holds(self, progress: Progress) -> bool:
         """Whether this very moment is saved, or being saved."""
@@ -57,15 +58,9 @@ class Keeper:
         """
         self.settle()
         self._saved, self._clock = (progress.step, progress.evaluated), time.monotonic()
-        whole = {
-            "format": _FORMAT,
-            "data": self.fingerprint,
-            "total": self.durations.total,
-            "metrics_bytes": self.run_dir.metrics_size(),
-            **state,
-        }
+        whole = {"format": _FORMAT, "data": self.fingerprint, "total": self.durations.total, **state}
         try:
-            self.store.save(whole)
+            self.store.save(whole | {"metrics_bytes": self.run_dir.metrics_size()})
         except OSError as error:
             self._failed(error)
 
@@ -89,17 +84,19 @@ class Keeper:
         self._saved = None
         there = "the one before it is still there" if self.store.last.exists() else "there is none yet"
         told = f"checkpoints/last could not be written: {error}; {there}"
-        if self.config.on_save_failure is SaveFailure.stop:
+        if not self.lenient:
             raise RuntimeError(f"{told} (trainer.on_save_failure=stop)") from error
-        log.warning("%s; the run goes on", told)
+        log.warning("%s", told)
 
     def load(self) -> dict[str, Any] | None:
         """The newest sound checkpoint, None where there is none; metrics.jsonl is cut back to it.
 
         Raises:
-            InputError: when it is of other data, or all are damaged.
+            InputError: when it is of other data, all are damaged, or a complete run has none.
         """
         state = self.store.load(lambda told: log.warning("%s; the one before it is used, if there is one", told))
+        if state is None and self.run_dir.summary.exists():
+            raise InputError(f"{self.run_dir.path}: complete, and has no checkpoint to go on from (checkpoints/last)")
         if state is None:
             self.store.clear()
             self.run_dir.cut_metrics(0)
@@ -107,7 +104,7 @@ class Keeper:
         if state.get("format") != _FORMAT:
             raise InputError(f"{self.store.last}: format {state.get('format')}; this version reads {_FORMAT}")
         if state["data"] != self.fingerprint:
-            raise InputError(f"{self.run_dir.path}: the data are not those that this run began with")
+            raise InputError(f"{self.run_dir.path}: data or tokenizer are not those that this run began with")
         self.run_dir.cut_metrics(state["metrics_bytes"])
         self._saved = (state["training"]["progress"]["step"], state["training"]["progress"]["evaluated"])
         return dict(state)

@@ -31,16 +31,25 @@ class BestEvaluation:
     step: int
     epoch: float
     evaluation: Evaluation
+    batch_size: int  # of the evaluation: the last bits of logits depend on it
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
         logits = torch.from_numpy(self.evaluation.logits)
-        return {"step": self.step, "epoch": self.epoch, "metrics": self.evaluation.metrics, "logits": logits}
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "metrics": self.evaluation.metrics,
+            "logits": logits,
+            "batch_size": self.batch_size,
+        }
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> BestEvaluation:
         """From a checkpoint."""
-        return cls(state["step"], state["epoch"], Evaluation(state["logits"].numpy(), state["metrics"]))
+        return cls(
+            state["step"], state["epoch"], Evaluation(state["logits"].numpy(), state["metrics"]), state["batch_size"]
+        )
 
 
 class Records:
@@ -85,7 +94,8 @@ class Records:
         log.info("epoch %.2f  dev: %s%s", event.epoch, shown, "  (best so far)" if event.is_best else "")
         self._warn_of_collapse(event.evaluation)
         if event.is_best:
-            self.best = BestEvaluation(event.step, event.epoch, event.evaluation)
+            size = self.prepared.config.trainer.eval_batch_size
+            self.best = BestEvaluation(event.step, event.epoch, event.evaluation, size)
             self._save_weights(self.run_dir.best)
             self.prepared.tracker.summary({"step": event.step, "epoch": event.epoch, **finite(metrics)})
         limit = self.prepared.config.trainer.save_total_limit

@@ -85,17 +85,11 @@ class RunDir:
 
     def read_status(self) -> dict[str, Any]:
         """What status.json says; empty where there is none."""
-        try:
-            found = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return read_json(self.path / "status.json")
 
     def is_occupied(self) -> bool:
         """Whether a run lives here already; one that was refused does not."""
-        if not (self.path / "status.json").exists():
-            return self.config.exists()
-        return self.read_status().get("status") != Status.refused.value
+        return self.config.exists() and self.read_status().get("status") != Status.refused.value
 
     def refuse_occupied(self) -> None:
         """Never two runs in one directory.
@@ -122,19 +116,15 @@ class RunDir:
         """Weights kept of the evaluation after ``step``."""
         return self.path / "checkpoints" / f"step-{step}"
 
-    def kept_steps(self) -> list[Path]:
-        """All kept ``step-N`` directories, oldest first."""
-        found = (self.path / "checkpoints").glob("step-*")
-        return sorted(found, key=lambda item: int(item.name.removeprefix("step-")))
+    def kept_steps(self, past: int = 0) -> list[Path]:
+        """The kept ``step-N`` directories of steps past the given one, oldest first."""
+        found = {int(item.name.removeprefix("step-")): item for item in self.checkpoints.glob("step-*")}
+        return [found[step] for step in sorted(found) if step > past]
 
     def write_status(self, status: Status, **more: Any) -> None:
         """Replace status.json; what was raised is told without the secrets in it."""
         told = {"status": status.value, "pid": os.getpid(), "time": time.time(), **redacted_tree(more)}
         write_json(self.path / "status.json", told)
-
-    def restore_status(self, before: dict[str, Any]) -> None:
-        """As it was."""
-        write_json(self.path / "status.json", before)
 
     def refuse_links(self) -> None:
         """Never write through a link into somebody's files: the directory may be a stranger's.
@@ -170,10 +160,10 @@ class RunDir:
         """
         now = surroundings(hardware)
         path = self.path / "environment.json"
-        if not resumed or not path.exists():
+        before = read_json(path) if resumed else {}
+        if not before:
             write_json(path, now)
             return []
-        before = json.loads(path.read_text(encoding="utf-8"))
         before["resumed"] = [*before.get("resumed", []), {"time": time.time(), **now}]
         write_json(path, before)
         return list(differing(before, now))
@@ -231,8 +221,20 @@ def write_bytes(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.new")
     aside.unlink(missing_ok=True)  # a link of that name would be written through
-    aside.write_bytes(content)
+    with aside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     aside.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +33,6 @@ def _handle(number: int, _: FrameType | None) -> None:
     if number == signal.SIGINT:
         _Pending.interrupts += 1
         if _Pending.interrupts > 1:
-            sys.stderr.flush()
             os._exit(_AT_ONCE)
     if _Pending.deferred:
         _Pending.came = number

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import shutil
 import time
 from contextlib import nullcontext
 from typing import Any
@@ -54,7 +56,8 @@ class Training:
         self.dev = prepared.encoder.encode_once(prepared.data.dev)
         self.records = Records(prepared, self.durations.epoch)
         self.progress = Progress.at_start(trainer)
-        self.keeper = Keeper(self.run_dir, trainer, self.durations, fingerprint(prepared.data))
+        same = f"{fingerprint(prepared.data)} {prepared.encoder.fingerprint}"
+        self.keeper = Keeper(self.run_dir, trainer, self.durations, same)
         set_seed(self.config.seed)  # dropout then does not depend on how the weights came to be
         if resumed:
             self._go_on()
@@ -87,6 +90,7 @@ class Training:
             try:
                 self._follow(bar)
             except KeyboardInterrupt:
+                self.keeper.lenient = True  # no failure to save may hide that somebody wants it gone
                 if not self.keeper.holds(self.progress):
                     self.save_state()
                 raise
@@ -113,7 +117,7 @@ class Training:
 
     def _score(self, _: nn.Module) -> Evaluation:
         """Dev; an interruption changes nothing."""
-        with admitted(), randomness_kept():
+        with randomness_kept(), admitted():
             return self.prepared.score(self.dev, "dev")
 
     def _handle(self, event: Event, bar: TrainingBar) -> None:
@@ -143,7 +147,13 @@ class Training:
             log.warning("out of memory: the same batches are worked through in %d parts from here on", self.parts)
 
     def save_state(self) -> None:
-        """A checkpoint to go on from."""
+        """A checkpoint to go on from.
+
+        Raises:
+            NonFiniteLossError: where losses are read late, and one was not finite: there is nothing to go on with.
+        """
+        if bad := self.take.guard.bad_step():
+            raise NonFiniteLossError("the loss or the gradients were not finite", bad, self.take.lr, math.nan, [])
         state = {
             "training": snapshot(self.take, self.progress),
             "records": self.records.state(),
@@ -154,15 +164,17 @@ class Training:
 
     def _go_on(self) -> None:
         """From the last checkpoint, where there is one."""
-        state = self.keeper.load()
-        if state is None:
-            log.info("resumed: there is no checkpoint yet, so the run begins anew")
-            return
-        with blamed_on(f"{self.keeper.store.last}: not a state of this run"):
+        with undisturbed(), blamed_on(f"{self.keeper.store.last}: not a state of this run"):
+            state = self.keeper.load()
+            if state is None:
+                log.warning("resumed: there is no checkpoint yet, so the run begins anew")
+                return
             self._put_back(state)
             self.since -= state["seconds"]
         log.info("resumed at step %d of %d", self.step, self.durations.total)
-        if state["total"] != self.durations.total:
+        if self.progress.stopped:
+            log.warning("it had stopped early, at step %d: there is nothing left to train", self.step)
+        elif state["total"] != self.durations.total:
             log.warning(
                 "the run is now LONGER than it was meant to be, %d steps instead of %d: its schedule is that of the "
                 "longer run from here on",
@@ -174,6 +186,8 @@ class Training:
         self.progress = put_back(self.take, state["training"], state["total"] == self.durations.total)
         self.records.put_back(state["records"])
         self.trained = Totals(**state["trained"])
+        for path in self.run_dir.kept_steps(past=self.step):
+            shutil.rmtree(path)
         self.parts = self.take.parts
 
     def _roll_back(self, error: NonFiniteLossError) -> None:
@@ -191,6 +205,7 @@ class Training:
             raise error
         self._put_back(state)
         self.progress.nonfinite = times
+        self.progress.lr_factor *= trainer.rollback_lr_factor
         lower_lr(self.take, trainer.rollback_lr_factor)
         self.records.nonfinite(error)
         log.warning(

@@ -5,7 +5,7 @@ import json
 
 from afqmc.checkpoint.state import read_state
 
-TIMES = ("train/pairs_per_second", "train_pairs_per_second", "train_seconds", "seconds")
+TIMES = ("train/pairs_per_second", "train_pairs_per_second", "train_seconds", "seconds", "peak_memory_gib")
 
 
 def differences(one, other):

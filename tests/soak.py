@@ -2,9 +2,10 @@
 
     python tests/soak.py [--kills 100] [--seed S] [--minutes M] [--at-once 2]
 
-Each run is started with ``resume=auto``, killed (SIGKILL) some times at moments of several kinds - any moment, its
-first second, inside a save, inside an evaluation, inside the final write - and then left to its end. What it leaves
-must be equal, bit for bit, to an uninterrupted run; until then there must be no summary.json.
+Each run is started with ``resume=auto``, killed some times (SIGKILL, or SIGTERM for a quarter of them) at moments of
+several kinds - any moment, its first seconds, inside a save, an evaluation, the final write - and then left to its end.
+The runs take turns in several ways of training, all with dropout. What one leaves must be equal, bit for bit, to an
+uninterrupted run of its way; until then there must be no summary.json.
 """
 
 import argparse
@@ -29,12 +30,20 @@ RUN = (
     *SMALL,
     "resume=auto",
     "epochs=8",
+    "model.architecture.hidden_dropout_prob=0.1",
+    "model.architecture.attention_probs_dropout_prob=0.1",
     "trainer.mixed_precision=bf16",
-    "trainer.gradient_accumulation_steps=2",
     "trainer.eval_steps=10",
     "trainer.save_steps=3",
     "trainer.log_steps=1",
 )
+WAYS = (
+    ("trainer.gradient_accumulation_steps=2",),
+    ("dataset.streaming=true", "dataset.shuffle_buffer=20", "trainer.max_grad_norm=0.5"),
+    ("dataset.batching=random", "trainer.patience=6", "trainer.save_total_limit=2", "trainer.monitor=dev/loss"),
+    ("trainer.quick_dropout=false", "trainer.padding_free=true", "optimizer=adafactor"),
+)
+TERMINATED = 0.25  # of the kills are SIGTERM, after which the run saves itself
 MOMENTS = {
     "start": lambda run, rng: _after(rng.uniform(0.2, 4)),
     "any": lambda run, rng: _once(run.metrics.exists, rng.uniform(0, 4)),
@@ -76,11 +85,11 @@ def _once(happens, later, times=1):
     return check
 
 
-def start(run, cache):
+def start(run, cache, way):
     environment = {**os.environ, "AFQMC_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join((str(ROOT), environment.get("PYTHONPATH", "")))
     return subprocess.Popen(
-        [sys.executable, "-m", "afqmc.run", *RUN, f"hydra.run.dir={run.path}"],
+        [sys.executable, "-m", "afqmc.run", *RUN, *way, f"hydra.run.dir={run.path}"],
         env=environment,
         cwd=run.path.parent,
         stdout=subprocess.PIPE,
@@ -89,15 +98,16 @@ def start(run, cache):
     )
 
 
-def kill_once(run, cache, moment, rng):
+def kill_once(run, cache, way, moment, rng):
     """Start or go on, kill in such a moment; whether it was still there to be killed."""
-    due, process = MOMENTS[moment](run, rng), start(run, cache)
+    due, process = MOMENTS[moment](run, rng), start(run, cache, way)
+    number = signal.SIGTERM if rng.random() < TERMINATED else signal.SIGKILL
     while process.poll() is None and not due():
         time.sleep(0.001)
     if process.poll() is None:
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(number)
     out, _ = process.communicate()
-    if process.returncode not in (0, -signal.SIGKILL):
+    if process.returncode not in (0, -signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM):
         raise AssertionError(f"ended with {process.returncode}:\n{out}")
     killed = process.returncode != 0
     if killed and run.summary.exists() and run.read_status().get("status") != "completed":
@@ -105,34 +115,37 @@ def kill_once(run, cache, moment, rng):
     return killed
 
 
-def one_run(place, number, seed, kills, whole, cache):
+def one_run(place, number, seed, kills, wholes, cache):
     """One run killed so often, to its end; the moments of its kills, and what differs."""
     rng, run, moments = random.Random(f"{seed}-{number}"), RunDir(place / f"run-{number}"), []
+    way = WAYS[number % len(WAYS)]
     while len(moments) < kills and not run.summary.exists():
         moment = rng.choice(list(MOMENTS))
-        if kill_once(run, cache, moment, rng):
+        if kill_once(run, cache, way, moment, rng):
             moments.append(moment)
-    process = start(run, cache)
+    process = start(run, cache, way)
     out, _ = process.communicate(timeout=120)
     if process.returncode != 0:
         return moments, [f"ended with {process.returncode}: {out}"]
-    return moments, differences(whole, run)
+    return moments, differences(wholes[way], run)
 
 
 def soak(kills, seed, minutes, at_once):
     """Until so many kills or minutes; returns the counts."""
     with tempfile.TemporaryDirectory(prefix="afqmc-soak-") as name:
         place = Path(name)
-        whole, cache, deadline = RunDir(place / "whole"), place / "cache", time.monotonic() + 60 * minutes
-        assert start(whole, cache).communicate() is not None
-        assert whole.summary.exists(), "the uninterrupted run did not end well"
+        cache, deadline = place / "cache", time.monotonic() + 60 * minutes
+        wholes = {way: RunDir(place / f"whole-{number}") for number, way in enumerate(WAYS)}
+        for way, whole in wholes.items():
+            out, _ = start(whole, cache, way).communicate()
+            assert whole.summary.exists(), f"an uninterrupted run did not end well: {out}"
         counts, runs, wrong, number = Counter(), 0, [], 0
         with ThreadPoolExecutor(at_once) as pool:
             while counts.total() < kills and time.monotonic() < deadline:
                 each = min(4, -(-(kills - counts.total()) // at_once))
                 these = range(number, number + at_once)
                 number += at_once
-                started = [pool.submit(one_run, place, n, seed, each, whole, cache) for n in these]
+                started = [pool.submit(one_run, place, n, seed, each, wholes, cache) for n in these]
                 for moments, found in (run.result() for run in started):
                     counts.update(moments)
                     runs += 1

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from afqmc.errors import InputError
 from afqmc.execution import execute
 from afqmc.rundir import RunDir
 from afqmc.train.step import NonFiniteLossError
+from afqmc.training import Training
 
 ROOT = str(Path(__file__).parents[1])
 
@@ -368,3 +370,29 @@ def test_a_run_that_is_gone_on_with_is_the_same_wandb_run(tmp_path):
     files = list((run_dir.path / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len(files) == 2
     assert {path.stem for path in files} == {f"run-{(run_dir.path / 'wandb/id').read_text().strip()}"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_long_run_stays_the_size_it_was(tmp_path, monkeypatch):
+    sizes = {}
+
+    def size():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") >> 20, len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    handle = Training._handle
+
+    def watched(self, event, bar):
+        handle(self, event, bar)
+        if self.step % 2000 == 0:
+            sizes[self.step] = size()
+
+    monkeypatch.setattr(Training, "_handle", watched)
+    long = ("trainer.max_steps=20000", "trainer.eval_steps=1000", "trainer.save_steps=500", "trainer.log_steps=500")
+    batches = ("dataset.max_train_samples=4000", "dataset.batching=random", "trainer.mixed_precision=bf16")
+    execute(small(*long, *batches), RunDir(tmp_path / "run"))
+    first, last = sizes[4000], sizes[20000]
+    assert last[0] < first[0] * 1.1 + 20, sizes  # MiB
+    assert last[1] <= first[1] + 2, sizes
+    assert last[2] <= first[2] + 1, sizes

@@ -128,7 +128,7 @@ def test_where_losses_are_read_late_no_step_is_taken_from_the_first_bad_one_on()
     step(batch(bad=True), 2)
     step(batch(), 3)
     assert torch.equal(step.model.layer.weight, after_one)
-    assert step.guard.first_bad.item() == 2
+    assert step.guard.bad_step() == 2
 
 
 def test_deferral_takes_the_same_steps_when_all_is_well():

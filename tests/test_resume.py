@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -153,7 +154,7 @@ def test_auto_holds_the_whole_command_to_the_run_that_is_there(run):
 def test_other_data_are_not_gone_on_with_and_the_run_stays_complete(run):
     text = (run.path / "config.yaml").read_text().replace("max_train_samples: 96", "max_train_samples: 95")
     (run.path / "config.yaml").write_text(text)
-    with pytest.raises(InputError, match="the data are not those"):
+    with pytest.raises(InputError, match="data or tokenizer are not those"):
         execute(Resume(run.path, ["epochs=3"]).config(), run, resume=True)
     assert run.summary.exists()
     assert run.read_status()["status"] == "completed"
@@ -305,3 +306,44 @@ def test_an_interrupted_evaluation_is_done_first_when_the_run_goes_on(schedule, 
 def test_the_config_that_is_saved_says_nothing_of_resuming(tmp_path):
     assert compose(["resume=auto"]).resume == "auto"
     assert going_on(compose([]), compose(["resume=auto"])).resume is None
+
+
+def test_a_killed_run_goes_on_its_lock_dead_with_it(tmp_path):
+    dropout = ("model.architecture.hidden_dropout_prob=0.1", "model.architecture.attention_probs_dropout_prob=0.1")
+    arguments = (*SMALL, *dropout, "epochs=40", "trainer.save_steps=5", "dataset.max_test_samples=16")
+    whole, killed = RunDir(tmp_path / "whole"), RunDir(tmp_path / "killed")
+    execute(small("epochs=40", "trainer.save_steps=5"), whole)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "afqmc.run", *arguments, f"hydra.run.dir={killed.path}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": ROOT},
+        stdout=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not (killed.checkpoints / "previous").exists():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert killed.read_status()["status"] == "running"
+    assert not killed.summary.exists()
+    execute(small("epochs=40", "trainer.save_steps=5"), killed, resume=True)
+    assert differences(whole, killed) == []
+
+
+def test_a_complete_run_without_a_checkpoint_is_not_begun_anew(run):
+    shutil.rmtree(run.path / "checkpoints/last")
+    before = metrics(run)
+    with pytest.raises(InputError, match="complete, and has no checkpoint"):
+        execute(Resume(run.path, ["epochs=3"]).config(), run, resume=True)
+    assert run.summary.exists()
+    assert metrics(run) == before
+
+
+def test_hydras_record_of_how_a_run_began_stays_when_auto_refuses_or_goes_on(tmp_path):
+    arguments = (*SMALL, "resume=auto", f"hydra.run.dir={tmp_path / 'run'}", "trainer.max_steps=2")
+    assert command("run", *arguments, cwd=tmp_path).returncode == 0
+    overrides = tmp_path / "run/.hydra/overrides.yaml"
+    before = overrides.read_text()
+    refused = command("run", *arguments, "lr=7e-4", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "lr=0.0007: the run has lr=0.0005" in refused.stderr
+    assert overrides.read_text() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,15 @@ class Encoder:
             self._core.enable_truncation(max_length, strategy="longest_first")
             self._core.no_padding()
 
+    @property
+    def fingerprint(self) -> str:
+        """Of what the tokens depend on besides the texts."""
+        return hashlib.sha256(self._settings().encode()).hexdigest()
+
+    def _settings(self) -> str:
+        core = repr(self.tokenizer) if self._core is None else self._core.to_str()
+        return f"{tokenizers.__version__} {self.with_segments} {core}"
+
     def encode(self, pairs: Pairs) -> Encoded:
         """All pairs of a split, or of a chunk of a stream, as flat arrays."""
         return _with_labels(self._arrays(pairs), pairs)
@@ -67,8 +77,7 @@ class Encoder:
         """``encode``, the arrays memory-mapped from the cache where an earlier run has left them there."""
         if self.cache is None or self._core is None:
             return self.encode(pairs)
-        settings = f"{tokenizers.__version__} {self.with_segments} {self._core.to_str()}"
-        arrays = kept(self.cache, settings, (pairs.sentence1, pairs.sentence2), lambda: self._arrays(pairs))
+        arrays = kept(self.cache, self._settings(), (pairs.sentence1, pairs.sentence2), lambda: self._arrays(pairs))
         return _with_labels(arrays, pairs)
 
     def _arrays(self, pairs: Pairs) -> dict[str, np.ndarray]:

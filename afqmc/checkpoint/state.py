@@ -89,13 +89,14 @@ def _nested(node: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def random_state() -> dict[str, Any]:
-    """Python's, NumPy's and PyTorch's random generators, those of all CUDA devices too."""
+    """Python's, NumPy's and PyTorch's random generators, and that of the device in use."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": (str(kind), [int(key) for key in keys], int(position), int(has_gauss), float(gauss)),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
     }
 
 
@@ -105,8 +106,10 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
     np.random.set_state((kind, np.array(keys, np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if torch.cuda.is_available() and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])
+    if torch.backends.mps.is_available() and state["mps"] is not None:
+        torch.mps.set_rng_state(state["mps"])
 
 
 @contextmanager

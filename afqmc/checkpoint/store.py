@@ -84,6 +84,10 @@ def verify(directory: Path) -> None:
     try:
         sums = json.loads((directory / _SUMS).read_text(encoding="utf-8"))
         for name, expected in sums.items():
+            if ".." in Path(name).parts or not (directory / name).resolve().is_relative_to(directory.resolve()):
+                raise DamagedError(f"{directory / _SUMS}: names {name}, which is not within")
+            if (directory / name).exists() and not (directory / name).is_file():
+                raise DamagedError(f"{directory / name}: is no file")
             if _sha256(directory / name) != expected:
                 raise DamagedError(f"{directory / name}: damaged (its checksum is not the one written down)")
             if Path(name).name == _SUMS:
@@ -221,11 +225,12 @@ class Store:
                 self.last.rename(self.previous)
             found.rename(self.last)
             found = self.last
-        shutil.rmtree(self.best, ignore_errors=True)
+        aside = _aside(self.best)
+        shutil.rmtree(aside, ignore_errors=True)
         if (found / _BEST).exists():
-            aside = _aside(self.best)
-            shutil.rmtree(aside, ignore_errors=True)
             link(found / _BEST, aside)
+        shutil.rmtree(self.best, ignore_errors=True)
+        if aside.exists():
             aside.rename(self.best)
 
     def clear(self) -> None:

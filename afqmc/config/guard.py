@@ -8,12 +8,12 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from afqmc.config import to_config, without_hydra
+from afqmc.config import Config, load, to_config, without_hydra
 from afqmc.config.messages import explain
-from afqmc.config.resume import AUTO
+from afqmc.config.resume import AUTO, going_on
 from afqmc.errors import InputError, Refused
 from afqmc.redaction import redacted_argument
 from afqmc.rundir import RunDir
@@ -34,11 +34,20 @@ class RunDirectoryGuard(Callback):
                 RunDir(Path(config.hydra.run.dir)).refuse_occupied()
             elif checked.resume == AUTO:
                 _refuse_moving("hydra.run.dir", config.hydra.run)
+                self._leave_hydras_files(config, checked)
             _make("hydra.run.dir", config.hydra.run.dir)
         except InputError as error:
             raise Refused(str(error)) from error
         except OmegaConfBaseException as error:
             raise Refused(explain(error)) from error
+
+    def _leave_hydras_files(self, config: DictConfig, checked: Config) -> None:
+        """Where a run is, hold the command to it, and let Hydra's record of how it began stay as it is."""
+        run_dir = RunDir(Path(config.hydra.run.dir))
+        if run_dir.is_occupied():
+            going_on(load(run_dir.path), checked)
+            with read_write(config), open_dict(config):
+                config.hydra.output_subdir = None
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Hydra prints the overrides of a job that failed: without secrets."""
@@ -74,3 +83,5 @@ def _make(key: str, directory: str) -> None:
     except OSError as error:
         reason = "is a file" if Path(directory).is_file() else f"cannot be made ({error.strerror})"
         raise InputError(f"{key}={directory}: {reason}; a directory that can be written is needed") from error
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise InputError(f"{key}={directory}: may not be written; a directory that can be written is needed")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +132,14 @@ def describe(choice: Choice) -> dict[str, Any]:
         "mixed_precision": choice.precision,
         "mixed_precision_reason": choice.reason,
     }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes that were in use at once at most: of a GPU, by this process's tensors; else by this process, so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
 
 
 def cpu_name() -> str:

@@ -94,6 +94,7 @@ class _Timed:
         self.take, self.device, self.progress = step, step.accelerator.device, progress
         self.skips = config.max_nonfinite if config.on_nonfinite is NonFinite.skip else 0
         self.clock = 0.0
+        self.unread: dict[int, list[int | str]] = {}  # ids of the batches whose losses nobody has looked at yet
 
     def resume(self) -> None:
         """The clock runs from here: a batch is being made."""
@@ -116,6 +117,7 @@ class _Timed:
             self._count(number, durations)
             return Skipped(number, number / durations.epoch, error)
         self._count(number, durations)
+        self.unread[number] = batch.ids
         window.loss = window.loss + loss
         window.steps += 1
         window.pairs += len(batch)
@@ -135,9 +137,16 @@ class _Timed:
         self.progress.step, self.progress.evaluated = number, not durations.is_time(number, durations.evaluate)
 
     def _read(self, number: int, lr: float) -> float:
+        """The mean loss; where losses are read late, whether all was well since the last look.
+
+        Raises:
+            NonFiniteLossError: naming the first step that was not taken.
+        """
         window = self.progress.window
         mean = float(window.loss) / window.steps
-        if not math.isfinite(mean):
-            bad = int(self.take.guard.first_bad.item()) or number
-            raise NonFiniteLossError(f"the loss became {mean}, no step was taken from there on,", bad, lr, mean, [])
+        bad = self.take.guard.bad_step() or (0 if math.isfinite(mean) else number)
+        if bad:
+            told = f"the loss or the gradients became {'NaN' if math.isnan(mean) else 'infinite'}; no step was taken"
+            raise NonFiniteLossError(told, bad, lr, mean, self.unread.get(bad, []))
+        self.unread.clear()
         return mean

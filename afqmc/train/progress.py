@@ -70,6 +70,7 @@ class Progress:
         evaluated: Whether the evaluation that is due after ``step``, if one is, has been done.
         stopped: Whether early stopping has ended it.
         nonfinite: Steps skipped, or rollbacks, for a loss that was not finite.
+        lr_factor: What rollbacks have made of the learning rate.
         best: The monitored metric so far.
         window: Running figures since the last row of the log.
     """
@@ -79,6 +80,7 @@ class Progress:
     evaluated: bool = True
     stopped: bool = False
     nonfinite: int = 0
+    lr_factor: float = 1.0
     window: Window = field(default_factory=lambda: Window())
 
     @classmethod

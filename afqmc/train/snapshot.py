@@ -6,6 +6,8 @@ import warnings
 from dataclasses import asdict
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from afqmc.checkpoint.state import random_state, set_random_state
@@ -39,21 +41,34 @@ def put_back(step: Step, state: dict[str, Any], with_schedule: bool = True) -> P
         with_schedule: Whether the schedule goes on as it was; else, since the run has become longer, it is the new
             one that is brought to this step.
     """
-    begun_at = [group["lr"] for group in step.optimizer.param_groups]
+    groups = step.optimizer.param_groups
+    rates = [group["lr"] for group in groups]  # a tensor on the device where a graph reads it
+    begun_at = [float(lr) for lr in rates]
     step.accelerator.unwrap_model(step.model).load_state_dict(state["model"])
     step.optimizer.load_state_dict(state["optimizer"])
-    kept = state["progress"]
+    groups, kept = step.optimizer.param_groups, state["progress"]
+    for group, place in zip(groups, rates, strict=True):
+        if isinstance(place, Tensor):
+            group["lr"] = place.copy_(torch.as_tensor(group["lr"]))
     if with_schedule:
         step.scheduler.load_state_dict(state["scheduler"])
     else:
-        for group, lr in zip(step.optimizer.param_groups, begun_at, strict=True):
-            group["lr"] = lr
+        for group, lr in zip(groups, begun_at, strict=True):
+            _set_rate(group, lr)
+        lower_lr(step, kept["lr_factor"])
         _bring_to(step.scheduler, kept["step"])
     if step.accelerator.scaler is not None and state["scaler"] is not None:
         step.accelerator.scaler.load_state_dict(state["scaler"])
     step.parts = state["parts"]
     set_random_state(state["random"])
     return Progress(**(kept | {"best": Best(**kept["best"]), "window": Window(**kept["window"])}))
+
+
+def _set_rate(group: dict[str, Any], lr: float) -> None:
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr
 
 
 def _bring_to(scheduler: LRScheduler, steps: int) -> None:

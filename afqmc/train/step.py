@@ -61,6 +61,10 @@ class Guard:
         self.optimizer = optimizer
         self.first_bad = torch.zeros((), device=device)
 
+    def bad_step(self) -> int:
+        """Where looking was put off: the first step that was not taken, 0 if there is none. The host waits for it."""
+        return int(self.first_bad.item()) if self.deferred else 0
+
     def passes(self, loss: Tensor, step: int | Tensor) -> bool:
         """Whether the step may be taken as far as the host knows."""
         if not self.deferred:
@@ -89,6 +93,9 @@ class NonFiniteLossError(RuntimeError):
 
 class MemoryShortageError(RuntimeError):
     """The device has too little memory for a batch; the message names what makes one smaller."""
+
+
+_LESS_STATE = "less is needed with optimizer=adafactor or adamw8bit, or a smaller model"
 
 
 class Step:
@@ -131,7 +138,12 @@ class Step:
             MemoryShortageError: when there is not enough memory, and the batch may not be worked through in more parts.
         """
         loss, norm = self.backward_in_memory(batch, number)
-        self.optimizer.step()
+        try:
+            self.optimizer.step()
+        except RuntimeError as error:  # its state is made in the first step
+            if not should_reduce_batch_size(error):
+                raise
+            raise MemoryShortageError(f"out of memory in the optimizer, at step {number}: {_LESS_STATE}") from error
         if not self.accelerator.optimizer_step_was_skipped:  # fp16 skips one when its gradients overflow
             self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
