@@ -14,7 +14,7 @@ class _Lasting(io.FileIO):
 
     lost: OSError | None = None
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:

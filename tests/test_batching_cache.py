@@ -82,9 +82,10 @@ def test_a_damaged_entry_is_told_and_made_again(tmp_path, make, damage, caplog):
     assert make.calls == 2
 
 
-def test_a_directory_that_cannot_be_written_is_told_and_done_without(tmp_path, make, caplog):
+@pytest.mark.parametrize("name", ["file/tokens", "x" * 300])
+def test_a_directory_that_cannot_be_written_is_told_and_done_without(name, tmp_path, make, caplog):
     (tmp_path / "file").touch()
-    assert_equal(kept(tmp_path / "file" / "tokens", "settings", TEXTS, make))
+    assert_equal(kept(tmp_path / name, "settings", TEXTS, make))
     assert "not kept" in caplog.text
 
 

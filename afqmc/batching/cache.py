@@ -34,7 +34,7 @@ def kept(directory: Path, settings: str, columns: Sequence[Sequence[str]], make:
         make: Called when there is no sound entry.
     """
     entry = directory / _digest(settings, columns)
-    if entry.exists():
+    if os.path.exists(entry):  # Path.exists raises for a name that is too long
         try:
             return _open(entry)
         except (OSError, ValueError, EOFError, AttributeError) as error:

@@ -10,17 +10,20 @@ from afqmc.config.overrides import refuse_unreadable
 _PLAIN = re.compile(r"(?:[\w/\-+.$%*@?|:\s]|\\.|\$\{.*?\})*", re.ASCII)  # what Hydra reads without quotes
 _NAME = re.compile(r"\s*[A-Za-z_]\w*\s*", re.ASCII)
 _ESCAPED = re.compile(r"\\([\\()\[\]{}:=, \t])")
+_TAKE_A_PATH = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun")
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
 
 
 def quoted_all(arguments: Iterable[str]) -> list[str]:
-    """``quoted`` for each argument of a command line, and each readable.
+    """``quoted`` for each argument of a command line, and each readable; the paths that flags take stay as they are.
 
     Raises:
         InputError: naming the first that is not.
     """
-    found = [quoted(argument) for argument in arguments]
-    refuse_unreadable(found)
+    given = list(arguments)
+    paths = {place + 1 for place, argument in enumerate(given) if argument in _TAKE_A_PATH}
+    found = [argument if place in paths else quoted(argument) for place, argument in enumerate(given)]
+    refuse_unreadable(argument for place, argument in enumerate(found) if place not in paths)
     return found
 
 
@@ -82,7 +85,7 @@ class _Quoting:
         return character == "," or (character == "=" and inside == "(" and bool(_NAME.fullmatch(self.element)))
 
     def _finish(self, mark: str) -> None:
-        self.out.append(self.element if self.in_key or mark == "(" else _in_quotes(self.element))
+        self.out.append(self.element if self.in_key or mark == "(" else in_quotes(self.element))
         self.out.append(mark)
         self.element = ""
         if mark in _CLOSING:
@@ -106,7 +109,8 @@ def _whole(rest: str, at_start: bool) -> int:
     return 2 if rest.startswith("\\") and len(rest) > 1 else 1
 
 
-def _in_quotes(element: str) -> str:
+def in_quotes(element: str) -> str:
+    """An element of a list, or a whole value, that Hydra reads as this text."""
     text = element.strip()
     if text[:1] in ("'", '"') or _PLAIN.fullmatch(text):
         return element
