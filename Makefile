@@ -1,5 +1,5 @@
 # What is run often; each target is one command.
-.PHONY: format lint types test test-slow fuzz wheel bench
+.PHONY: format lint types test test-slow soak fuzz wheel bench
 
 format:
 	ruff format .
@@ -17,6 +17,9 @@ test:
 
 test-slow: # the full-size parity proof, W&B servers that fail, the README's trainings: some minutes
 	python -m pytest -q -m slow
+
+soak: # kills runs at 100 random moments and holds what they become to a run that was never killed: about 10 minutes
+	cd tests && python soak.py
 
 SEED ?= $(shell date +%s)
 fuzz: # thousands of damaged files and odd overrides, some minutes; SEED=N tries those of another time again

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
 from afqmc.errors import InputError
 from afqmc.process import speak_utf8
+from afqmc.redaction import redacted
 from afqmc.signals import Terminated
 from afqmc.streams import lost_output, make_lasting
 from afqmc.tracker.background import is_left_behind
@@ -20,9 +22,9 @@ DONE, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 def exit_code(command: Callable[[], int]) -> int:
     """Call it; turn what it raises into a message and one of the documented codes.
 
-    0 done, 1 failed, 2 refused input, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM). What is printed and cannot be
-    written stops no command; one that was done all the same ends with 1, unless its reader went away of its own accord.
-    With ``HYDRA_FULL_ERROR=1`` everything is raised as it is.
+    0 done, 1 failed, 2 refused input, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM, SIGUSR1). What is printed and
+    cannot be written stops no command; one that was done all the same ends with 1, unless its reader went away.
+    With ``HYDRA_FULL_ERROR=1`` the message is the whole traceback. No message shows a secret.
     """
     speak_utf8()
     make_lasting()
@@ -42,16 +44,17 @@ def _code_of(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except InputError as error:
-        if full_errors():
-            raise
-        print(error, file=sys.stderr)
-        return REFUSED
     except Exception as error:
-        if full_errors():
-            raise
-        print(f"failed: {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr)
-        return FAILED
+        print(redacted(_message(error)), file=sys.stderr)
+        return REFUSED if isinstance(error, InputError) else FAILED
+
+
+def _message(error: Exception) -> str:
+    if full_errors():
+        return "".join(traceback.format_exception(error)).rstrip()
+    if isinstance(error, InputError):
+        return str(error)
+    return f"failed: {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)"
 
 
 def leave(code: int) -> NoReturn:

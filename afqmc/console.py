@@ -49,10 +49,12 @@ def bar(**settings: Any) -> tqdm[Any]:
 class TrainingBar:
     """Steps done, with loss, learning rate, pairs a second and the time left: a bar, or a line a row."""
 
-    def __init__(self, total: int) -> None:
-        self.total = total
+    def __init__(self, total: int, done: int = 0) -> None:
+        self.total, self.done = total, done
         self.since = time.perf_counter()
-        self.bar = bar(total=total, unit="step", desc="train", dynamic_ncols=True, disable=not is_terminal())
+        self.bar = bar(
+            total=total, initial=done, unit="step", desc="train", dynamic_ncols=True, disable=not is_terminal()
+        )
         self.loss, self.lr = math.nan, math.nan
 
     def step(self, step: int, epoch: float, loss: float | None, lr: float | None, speed: float, due: bool) -> None:
@@ -63,7 +65,7 @@ class TrainingBar:
             self.bar.set_postfix_str(f"{known}{speed:.0f} pairs/s", refresh=False)
             self.bar.update(step - self.bar.n)  # draws ten times a second at most
         if due:
-            left = (time.perf_counter() - self.since) / step * (self.total - step)
+            left = (time.perf_counter() - self.since) / max(step - self.done, 1) * (self.total - step)
             log.info(
                 "step %d/%d  epoch %.2f  loss %.4f  lr %.2e  %.0f pairs/s  %s left",
                 step, self.total, epoch, self.loss, self.lr, speed, tqdm.format_interval(left),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from afqmc.cli import DONE, FAILED, exit_code
 from afqmc.config import compose
 from afqmc.errors import InputError
+from afqmc.redaction import redacted, redacted_tree
 
 if TYPE_CHECKING:  # it imports torch, which wrong overrides need not wait for
     from afqmc.diagnosis.findings import Finding
@@ -62,7 +63,7 @@ def main() -> int:
 
 def print_json(passed: bool, findings: list[dict[str, Any]]) -> None:
     """The whole report, as one object."""
-    print(json.dumps({"passed": passed, "findings": findings}, ensure_ascii=False, indent=2))
+    print(json.dumps({"passed": passed, "findings": redacted_tree(findings)}, ensure_ascii=False, indent=2))
 
 
 def show(findings: Iterable[Finding]) -> None:
@@ -77,7 +78,7 @@ def show(findings: Iterable[Finding]) -> None:
         if finding.section != section:
             section = finding.section
             console.print(Text(section, style="bold"))
-        console.print(Text.assemble("  ", (mark, colour), "  ", finding.text))
+        console.print(Text.assemble("  ", (mark, colour), "  ", redacted(finding.text)))
 
 
 if __name__ == "__main__":

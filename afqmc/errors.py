@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 _LISTED = 16
 _LONGEST = 300  # letters of what a message quotes
@@ -45,3 +46,18 @@ def in_brief(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """What an error says, in short."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def blamed_on(what: str) -> Iterator[None]:
+    """Whatever goes wrong inside is the fault of something that comes from anybody, and is told in one message.
+
+    Raises:
+        InputError: in place of any other Exception.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # a damaged or hostile file makes libraries raise anything
+        raise InputError(f"{what} ({type(error).__name__}: {first_line(error)})") from error

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import traceback
+from shlex import quote as quoted
 from typing import TYPE_CHECKING, Any
 
 from afqmc import config as schema
 from afqmc.cli import FAILED, INTERRUPTED, TERMINATED
 from afqmc.config import Config
+from afqmc.config.resume import is_longer
 from afqmc.console import UNSEEN
 from afqmc.errors import InputError
 from afqmc.rundir import RunDir, Status
@@ -21,49 +23,81 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def execute(config: Config, run_dir: RunDir) -> dict[str, Any]:
+def execute(config: Config, run_dir: RunDir, resume: bool = False) -> dict[str, Any]:
     """Train, keep the best on dev, evaluate it, predict; returns what summary.json holds.
 
     However it ends, status.json says so before the tracker is told: a tracker takes its time.
 
+    Args:
+        config: Of the run.
+        run_dir: Where; nobody else may be at it.
+        resume: Go on with the run that is there, if one is; its config is then the given one.
+
     Raises:
         InputError: for what a person can mend.
     """
-    run_dir.refuse_occupied()
-    run_dir.path.mkdir(parents=True, exist_ok=True)
-    job: Job | None = None
-    with terminable():
-        try:
-            run_dir.write_status(Status.running)
-            schema.save(schema.anchored(config), run_dir.config)
-            from afqmc.job import Job  # torch and its kin take seconds, in which a run can be interrupted too
+    with run_dir.locked(), terminable():
+        resumed = resume and run_dir.is_occupied()
+        if resumed:
+            run_dir.refuse_links()
+        else:
+            run_dir.refuse_occupied()
+        if run_dir.summary.exists() and not is_longer(schema.load(run_dir.path), config):
+            summary = run_dir.read_summary()
+            show(summary)
+            log.info("complete already: %s", run_dir.path)
+            return summary
+        return _execute(config, run_dir, resumed)
 
-            job = Job(config, run_dir)
-            summary = job.run()
-            with undisturbed():
-                run_dir.write_status(Status.completed, step=job.step)
-                run_dir.write_summary(summary)
-        except BaseException as error:
-            with undisturbed():
-                record_end(error, run_dir, job)
-            if job is not None:
-                job.tracker.finish(exit_code_of(error))
-            raise
-        show(summary)
-        log.info("run directory: %s", run_dir.path)
-        job.tracker.finish(exit_code=0)
+
+def _execute(config: Config, run_dir: RunDir, resumed: bool) -> dict[str, Any]:
+    before = run_dir.read_status()
+    job: Job | None = None
+    try:
+        if not resumed:
+            schema.save(schema.anchored(config), run_dir.config)
+        run_dir.write_status(Status.running)
+        from afqmc.job import Job  # torch and its kin take seconds, in which a run can be interrupted too
+
+        job = Job(config, run_dir, resumed)
+        summary = job.run()
+        with undisturbed():
+            run_dir.write_status(Status.completed, step=job.step)
+            run_dir.write_summary(summary)
+    except BaseException as error:
+        with undisturbed():
+            record_end(error, run_dir, job, before if resumed else {})
+        if job is not None:
+            job.tracker.finish(exit_code_of(error))
+        raise
+    show(summary)
+    log.info("run directory: %s", run_dir.path)
+    job.tracker.finish(exit_code=0)
     return summary
 
 
-def record_end(error: BaseException, run_dir: RunDir, job: Job | None) -> None:
-    """Status and log of a run that ended before its time; one that is complete stays so."""
+def record_end(error: BaseException, run_dir: RunDir, job: Job | None, before: dict[str, Any]) -> None:
+    """Status and log of a run that ended before its time; one that is complete stays so.
+
+    Args:
+        error: What ended it.
+        run_dir: Where.
+        job: As far as it came.
+        before: The status of a run that was to be gone on with: it stays that until the first of its steps.
+    """
+    begun = job is not None and job.training is not None
+    if before and not begun:
+        dead = before.get("status") == Status.running.value  # it was killed
+        run_dir.restore_status(before | {"status": Status.interrupted.value} if dead else before)
+        log.error("not gone on with: %s", error or type(error).__name__, extra=UNSEEN)
+        return
     if run_dir.summary.exists():
         return
     step = 0 if job is None else job.step
     if isinstance(error, KeyboardInterrupt):
         run_dir.write_status(Status.interrupted, step=step)
         why = f"{'terminated' if isinstance(error, Terminated) else 'interrupted'} at step {step}"
-    elif isinstance(error, InputError) and step == 0:
+    elif isinstance(error, InputError) and not begun:
         run_dir.write_status(Status.refused, step=step, **describe_error(error))
         log.error("refused: %s", error, extra=UNSEEN)
         return
@@ -72,6 +106,8 @@ def record_end(error: BaseException, run_dir: RunDir, job: Job | None) -> None:
         why = f"failed at step {step}: {type(error).__name__}: {error}"
     log.error(why, extra=UNSEEN)  # the command itself prints what was raised
     log.info("run directory: %s", run_dir.path)
+    if begun and isinstance(error, KeyboardInterrupt):  # a failure would most likely come again
+        log.info("to go on: python -m afqmc.run %s", quoted(f"resume={run_dir.path}"))
 
 
 def describe_error(error: BaseException) -> dict[str, str]:

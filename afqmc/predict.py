@@ -12,6 +12,7 @@ from pathlib import Path
 from afqmc.cli import DONE, exit_code
 from afqmc.errors import InputError
 from afqmc.process import settle
+from afqmc.rundir import RunDir
 
 _CLUE_NAME = "afqmc_predict.json"  # what the leaderboard looks for inside the zip
 
@@ -34,6 +35,7 @@ def main() -> int:
         raise InputError(f"{arguments.out}: there is no directory {arguments.out.parent}")
     if arguments.out.is_dir():
         raise InputError(f"{arguments.out}: is a directory; a file to write is needed")
+    RunDir(arguments.run_dir).refuse_detour(arguments.out, "-o")
 
     settle()
     from afqmc.evaluation import prediction_rows

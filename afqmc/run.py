@@ -14,15 +14,18 @@ from afqmc.groups import help_text, is_help_asked
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from afqmc.config.resume import Resume
+
 # Hydra takes a while to import. It is imported inside main, where Ctrl-C already ends in one word.
 
 
-def run(node: DictConfig) -> dict[str, Any]:
-    """One job: what Hydra calls with a composed config."""
+def run(node: DictConfig, resume: Resume | None) -> dict[str, Any]:
+    """One job: what Hydra calls with a composed config; a run that is gone on with has its own."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from afqmc.config import to_config
+    from afqmc.config import load, to_config
+    from afqmc.config.resume import AUTO, going_on
     from afqmc.execution import execute
     from afqmc.process import settle
     from afqmc.rundir import RunDir
@@ -31,7 +34,13 @@ def run(node: DictConfig) -> dict[str, Any]:
     config, hydra = to_config(node), HydraConfig.get()
     if hydra.mode is RunMode.MULTIRUN and config.tracker.group is None:
         config.tracker.group = Path(hydra.sweep.dir).name
-    return execute(config, RunDir(Path(hydra.runtime.output_dir)))
+    run_dir = RunDir(Path(hydra.runtime.output_dir))
+    if resume is not None:
+        return execute(resume.config(), run_dir, resume=True)
+    asked, config.resume = config.resume, None  # it is no part of what a run is
+    if asked == AUTO and run_dir.is_occupied():
+        config = going_on(load(run_dir.path), config)
+    return execute(config, run_dir, resume=asked == AUTO)
 
 
 def jobs_at_once() -> int:
@@ -51,20 +60,22 @@ def main() -> int:
         return DONE
     from afqmc.config import completion, refuse_null_groups, register
     from afqmc.config.quoting import quoted_all
+    from afqmc.config.resume import taken_from
 
     if completion.is_asked(sys.argv):
         if told := completion.script(sys.argv):
             print(told)
             return DONE
         os.environ["COMP_LINE"] = completion.line_for_hydra(os.environ)
+    resume, sys.argv[1:] = taken_from(sys.argv[1:])
     sys.argv[1:] = quoted_all(sys.argv[1:])
     refuse_null_groups(sys.argv[1:])
     register()
-    hand_to_hydra()
+    hand_to_hydra(resume)
     return DONE
 
 
-def hand_to_hydra() -> None:
+def hand_to_hydra(resume: Resume | None) -> None:
     """Let Hydra compose and run the job, or the jobs; what goes wrong there is raised instead of printed."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -79,7 +90,7 @@ def hand_to_hydra() -> None:
 
     def job(node: DictConfig) -> dict[str, Any] | None:
         try:
-            return run(node)
+            return run(node, resume)
         except BaseException as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise

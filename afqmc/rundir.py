@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import platform
-import shlex
-import subprocess
-import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from hashlib import sha256
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from afqmc.environment import differing, surroundings
 from afqmc.errors import InputError
-
-_PACKAGES = (
-    "afqmc",
-    "torch",
-    "transformers",
-    "accelerate",
-    "tokenizers",
-    "hydra-core",
-    "scikit-learn",
-    "numpy",
-    "wandb",
-)
+from afqmc.redaction import redacted_tree
 
 
 class Status(Enum):
@@ -64,16 +51,51 @@ class RunDir:
         """The final figures."""
         return self.path / "summary.json"
 
+    @property
+    def checkpoints(self) -> Path:
+        """All weights and states."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """A row an event."""
+        return self.path / "metrics.jsonl"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone in here: the lock is the operating system's, and ends with its process, however that ends.
+
+        Raises:
+            InputError: when another process is at this run.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        number = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        with os.fdopen(number, "r+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                owner = file.read().strip()
+                raise InputError(f"{self.path}: another process is at this run ({owner or 'unknown'})") from error
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+            yield
+
+    def read_status(self) -> dict[str, Any]:
+        """What status.json says; empty where there is none."""
+        try:
+            found = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def is_occupied(self) -> bool:
         """Whether a run lives here already; one that was refused does not."""
-        status = self.path / "status.json"
-        if not status.exists():
+        if not (self.path / "status.json").exists():
             return self.config.exists()
-        try:
-            found = json.loads(status.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return True
-        return not (isinstance(found, dict) and found.get("status") == Status.refused.value)
+        return self.read_status().get("status") != Status.refused.value
 
     def refuse_occupied(self) -> None:
         """Never two runs in one directory.
@@ -82,7 +104,19 @@ class RunDir:
             InputError: when there is one.
         """
         if self.is_occupied():
-            raise InputError(f"{self.path}: already holds a run; choose another hydra.run.dir, or move that run away")
+            raise InputError(
+                f"{self.path}: already holds a run; resume=DIR goes on with it, another hydra.run.dir starts one"
+            )
+
+    def refuse_detour(self, path: Path, key: str) -> None:
+        """What is named as inside the run must be inside: a link in the run of a stranger may lead to a person's files.
+
+        Raises:
+            InputError: naming ``key`` and where the path leads.
+        """
+        named = Path(os.path.abspath(path))
+        if named.is_relative_to(os.path.abspath(self.path)) and not named.resolve().is_relative_to(self.path.resolve()):
+            raise InputError(f"{key} {path}: a link leads out of {self.path}, to {named.resolve()}; name that instead")
 
     def step_weights(self, step: int) -> Path:
         """Weights kept of the evaluation after ``step``."""
@@ -94,23 +128,55 @@ class RunDir:
         return sorted(found, key=lambda item: int(item.name.removeprefix("step-")))
 
     def write_status(self, status: Status, **more: Any) -> None:
-        """Replace status.json."""
-        write_json(self.path / "status.json", {"status": status.value, "pid": os.getpid(), "time": time.time(), **more})
+        """Replace status.json; what was raised is told without the secrets in it."""
+        told = {"status": status.value, "pid": os.getpid(), "time": time.time(), **redacted_tree(more)}
+        write_json(self.path / "status.json", told)
 
-    def write_environment(self, hardware: dict[str, Any]) -> None:
-        """Where and by what this run was made; no environment variable is ever written."""
-        write_json(
-            self.path / "environment.json",
-            {
-                "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
-                "directory": os.getcwd(),
-                "git": git_state(),
-                "python": platform.python_version(),
-                "platform": platform.platform(),
-                "packages": {name: version for name in _PACKAGES if (version := _version(name))},
-                "hardware": hardware,
-            },
-        )
+    def restore_status(self, before: dict[str, Any]) -> None:
+        """As it was."""
+        write_json(self.path / "status.json", before)
+
+    def refuse_links(self) -> None:
+        """Never write through a link into somebody's files: the directory may be a stranger's.
+
+        W&B keeps links to its own logs in the directories of its runs; nothing is written into those again.
+
+        Raises:
+            InputError: naming a link that leads out of it.
+        """
+        root = self.path.resolve()
+        for path in self.path.rglob("*"):
+            parts = path.relative_to(self.path).parts
+            of_wandb = parts[0] == "wandb" and len(parts) > 2
+            if path.is_symlink() and not of_wandb and not path.resolve().is_relative_to(root):
+                raise InputError(f"{path}: a link that leads out of the run directory; remove it")
+
+    def read_summary(self) -> dict[str, Any]:
+        """The final figures of a run that is complete.
+
+        Raises:
+            InputError: when they cannot be read.
+        """
+        try:
+            return dict(json.loads(self.summary.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{self.summary}: not readable ({error})") from error
+
+    def write_environment(self, hardware: dict[str, Any], resumed: bool = False) -> list[str]:
+        """Where and by what this run was made; no environment variable and no secret is ever written.
+
+        Returns:
+            For a run that goes on, what is not as it was at its start: it may then not go on bit for bit.
+        """
+        now = surroundings(hardware)
+        path = self.path / "environment.json"
+        if not resumed or not path.exists():
+            write_json(path, now)
+            return []
+        before = json.loads(path.read_text(encoding="utf-8"))
+        before["resumed"] = [*before.get("resumed", []), {"time": time.time(), **now}]
+        write_json(path, before)
+        return list(differing(before, now))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """The last file of a run: from now on it counts as complete."""
@@ -118,8 +184,30 @@ class RunDir:
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """One more line of metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def metrics_size(self) -> int:
+        """Bytes of metrics.jsonl, on the disk for certain."""
+        if not self.metrics.exists():
+            return 0
+        with self.metrics.open("ab") as file:
+            os.fsync(file.fileno())
+            return file.tell()
+
+    def cut_metrics(self, size: int) -> None:
+        """Drop the rows past a checkpoint: their steps are taken again.
+
+        Raises:
+            InputError: when rows from before it are missing.
+        """
+        if size == 0:
+            self.metrics.unlink(missing_ok=True)
+            return
+        there = self.metrics.stat().st_size if self.metrics.exists() else 0
+        if there < size:
+            raise InputError(f"{self.metrics}: has lost rows ({there} bytes; the checkpoint was made at {size})")
+        os.truncate(self.metrics, size)
 
     def write_predictions(self, split: str, rows: Iterable[dict[str, Any]]) -> None:
         """predictions/<split>.jsonl, whole."""
@@ -142,6 +230,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     path = Path(os.path.realpath(path))  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.new")
+    aside.unlink(missing_ok=True)  # a link of that name would be written through
     aside.write_bytes(content)
     aside.replace(path)
 
@@ -154,29 +243,3 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def finite(row: dict[str, Any]) -> dict[str, Any]:
     """The row with None for every number that JSON cannot say."""
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-
-
-def git_state() -> dict[str, str] | None:
-    """Commit and a hash of the uncommitted changes of the checkout this package runs from, None outside one."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> bytes:
-        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, check=True, timeout=10).stdout
-
-    try:
-        if not git("ls-files", "--", str(here / "rundir.py")).strip():
-            return None
-        changes = git("diff", "HEAD")
-        return {
-            "commit": git("rev-parse", "HEAD").decode().strip(),
-            "diff_sha256": sha256(changes).hexdigest() if changes else "",
-        }
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

@@ -1,48 +1,101 @@
-"""SIGTERM as an exception, and moments that neither it nor Ctrl-C may cut in two."""
+"""Signals that end a run: raised at once, put off to the end of what must not be cut in two, or never waited for.
+
+SIGTERM and SIGUSR1 are what schedulers send, SIGINT (Ctrl-C) is a person. A second Ctrl-C leaves at once.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: the machine is wanted back. To all that tidies up it is another Ctrl-C."""
+    """The machine is wanted back. To all that tidies up it is another Ctrl-C."""
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_AT_ONCE = 130
+
+
+class _Pending:
+    """What came while it was put off, and how often a person asked."""
+
+    deferred = False
+    came: int | None = None
+    interrupts = 0
+
+
+def _handle(number: int, _: FrameType | None) -> None:
+    if number == signal.SIGINT:
+        _Pending.interrupts += 1
+        if _Pending.interrupts > 1:
+            sys.stderr.flush()
+            os._exit(_AT_ONCE)
+    if _Pending.deferred:
+        _Pending.came = number
+    else:
+        _raise(number)
+
+
+def _raise(number: int) -> None:
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """In here SIGTERM raises ``Terminated``; afterwards it does again what it did before."""
+    """In here these signals raise ``KeyboardInterrupt`` or ``Terminated``; afterwards they do what they did before.
 
-    def terminate(*_: object) -> None:
-        raise Terminated
-
-    with _handled(terminate, signal.SIGTERM):
-        yield
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Put Ctrl-C and SIGTERM off to the end: for the few files that say how a run ended."""
-    came: list[int] = []
-    with _handled(lambda number, _: came.append(number), signal.SIGINT, signal.SIGTERM):
-        yield
-    if came:
-        signal.raise_signal(came[-1])
-
-
-@contextmanager
-def _handled(handler: Any, *signals: signal.Signals) -> Iterator[None]:
-    """Handle them so; the main thread alone may say so, a launcher's thread leaves them as they are."""
+    Only the main thread may say so; in a launcher's thread nothing changes.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in signals}
+    _Pending.deferred, _Pending.came, _Pending.interrupts = False, None, 0
+    before = {number: signal.signal(number, _handle) for number in _SIGNALS}
     try:
         yield
     finally:
         for number, handled in before.items():
             signal.signal(number, signal.SIG_DFL if handled is None else handled)  # None: not Python's
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within ``terminable``: put signals off to the end, or to the next ``admitted`` or ``admit``."""
+    outer = _set(True)
+    try:
+        yield
+    finally:
+        _set(outer)
+    if not outer:
+        admit()
+
+
+@contextmanager
+def admitted() -> Iterator[None]:
+    """Within ``undisturbed``: something long that may be cut short at any moment."""
+    outer = _set(False)
+    try:
+        admit()
+        yield
+    finally:
+        _set(outer)
+
+
+def admit() -> None:
+    """Raise what was put off, if anything was: here it may."""
+    number, _Pending.came = _Pending.came, None
+    if number is not None and threading.current_thread() is threading.main_thread():
+        _raise(number)
+
+
+def _set(deferred: bool) -> bool:
+    if threading.current_thread() is not threading.main_thread():
+        return deferred
+    before, _Pending.deferred = _Pending.deferred, deferred
+    return before

@@ -1,6 +1,7 @@
 """What several tests share: no hub, pairs, a tokenizer learnt from them, and modules to plug in."""
 
 import atexit
+import gc
 import itertools
 import os
 import random
@@ -35,6 +36,14 @@ def tiny_tokenizer(pairs):
     from afqmc.model.vocabulary import train_wordpiece
 
     return train_wordpiece([*pairs.sentence1, *pairs.sentence2] * 2, 100)
+
+
+@pytest.fixture
+def little_garbage():
+    """For what collects garbage in each call, as statsmodels does: what the session holds is not looked at again."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

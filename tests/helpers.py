@@ -8,7 +8,7 @@ from pathlib import Path
 
 from afqmc.config import Config, compose
 from afqmc.execution import execute
-from afqmc.job import Job
+from afqmc.preparation import Prepared, prepare
 from afqmc.rundir import RunDir
 
 SMALL = (
@@ -39,12 +39,10 @@ def train(directory: Path, *overrides: str) -> RunDir:
     return run_dir
 
 
-def prepared(directory: Path, *overrides: str) -> Job:
-    """A job with data and model built, and nothing trained."""
+def prepared(directory: Path, *overrides: str) -> Prepared:
+    """The parts of a run, and nothing trained."""
     directory.mkdir(parents=True, exist_ok=True)
-    job = Job(small(*overrides), RunDir(directory))
-    job.prepare()
-    return job
+    return prepare(small(*overrides), RunDir(directory))
 
 
 def rows(run_dir: RunDir, key: str) -> list[float]:

@@ -149,13 +149,13 @@ def test_a_directory_that_is_no_run_is_told(name, tmp_path):
 
 
 def test_what_data_and_config_disagree_on_is_told_before_a_model_is_built(refused, monkeypatch):
-    monkeypatch.setattr("afqmc.job.build_tokenizer", None)
+    monkeypatch.setattr("afqmc.preparation.build_tokenizer", None)
     assert "a list of 2 positive" in refused("trainer.class_weights=[1,2,3]")
     assert "this run has 7 steps" in refused("scheduler.warmup_steps=7", "trainer.max_steps=7")
 
 
 def test_a_model_directory_that_is_not_there_is_told_before_data_are_read(refused, monkeypatch):
-    monkeypatch.setattr("afqmc.job.load", None)
+    monkeypatch.setattr("afqmc.preparation.load", None)
     assert "no such directory" in refused("model.name_or_path=./nowhere")
 
 

@@ -26,7 +26,7 @@ def stream(pairs):
     """The pairs as a stream."""
     columns = zip(pairs.ids, pairs.sentence1, pairs.sentence2, map(str, pairs.labels), range(50), strict=True)
     rows = [Pair(*column) for column in columns]
-    return PairStream("pairs.jsonl", lambda: iter(rows), {"0": 0, "1": 1}, list(np.bincount(pairs.labels)))
+    return PairStream("pairs.jsonl", lambda: iter(rows), {"0": 0, "1": 1}, list(np.bincount(pairs.labels)), "")
 
 
 def ids(batches):

@@ -37,6 +37,12 @@ def test_every_file_opens_with_what_it_is_for_and_the_command(path):
         assert any("python -m afqmc." in line for line in head), path
 
 
+def test_a_directory_is_not_named_after_a_secret():
+    assert slug(["lr=1e-5", "+model.args.api_key=abc", "dataset.url=https://me:pw@host/a?token=xyz"]) == (
+        "lr-1e-5_api_key_url-https-host-a-token"
+    )
+
+
 def test_the_default_is_the_tutorials_recipe():
     config = compose([])
     assert (config.lr, config.batch_size, config.epochs) == (1e-5, 4, 3)

@@ -2,12 +2,11 @@
 
 import hashlib
 import io
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from file_server import Answer, FileServer, serving
 
 from afqmc.config import compose
 from afqmc.dataset.config import DatasetConfig, Source
@@ -28,39 +27,22 @@ def zipped(content=ROWS):
     return stream.getvalue()
 
 
-GOOD = (200, zipped(), None)
-CUT = (200, zipped()[:200], len(zipped()))  # says more than it sends
-OTHER = (200, zipped(b"other"), None)
-NO_ZIP = (200, b"<html>log in first</html>", None)
-GONE, BUSY = (404, b"", None), (500, b"", None)
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        status, body, length = self.server.answers[min(self.server.asked, len(self.server.answers) - 1)]
-        self.server.asked += 1
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
+GOOD = Answer(zipped())
+CUT = Answer(zipped(), sends=200)
+OTHER = Answer(zipped(b"other"))
+NO_ZIP = Answer(b"<html>log in first</html>")
+GONE, BUSY = Answer(status=404), Answer(status=500)
 
 
 @pytest.fixture
 def server(monkeypatch):
-    """Gives its ``answers`` one after another, the last one again and again; pauses between tries take no time."""
+    """Pauses between tries take no time, and are noted."""
     monkeypatch.setenv("no_proxy", "*")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.answers, server.pauses = 0, [GOOD], []
+    server = FileServer()
+    server.answers, server.pauses = [GOOD], []
     monkeypatch.setattr("time.sleep", server.pauses.append)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield server
 
 
 @pytest.fixture
@@ -68,7 +50,7 @@ def config(server, tmp_path):
     return DatasetConfig(
         name="some",
         source=Source.download,
-        url=f"http://127.0.0.1:{server.server_port}/some.zip",
+        url=f"{server.address}/some.zip",
         cache_dir=str(tmp_path / "cache"),
         checksums={"train.json": SHA256},
         train_file="train.json",

@@ -13,7 +13,7 @@ import pytest
 from helpers import SMALL
 from wandb_server import WandbServer
 
-from afqmc.signals import Terminated, terminable, undisturbed
+from afqmc.signals import Terminated, admitted, terminable, undisturbed
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,14 +85,22 @@ def server():
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGUSR1, 143, "terminated"),
+    ],
 )
 def test_a_signal_ends_a_run_tidily(started, number, code, said):
     run = started("epochs=10000").training()
     run.process.send_signal(number)
     out, errors = run.ends(code)
     assert errors.strip() == said
-    assert out.splitlines()[-1] == f"run directory: {run.path}"
+    assert out.splitlines()[-2:] == [
+        f"run directory: {run.path}",
+        f"to go on: python -m afqmc.run resume={run.path}",
+    ]
     assert f"{said} at step " in (run.path / "run.log").read_text(encoding="utf-8")
     assert run.status == "interrupted"
     assert not run.has_summary
@@ -176,15 +184,47 @@ def test_a_signal_is_put_off_while_undisturbed():
     done = []
 
     def work():
-        with undisturbed():
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.1)
-            done.append("written")
-        done.append("not reached")
+        with terminable():
+            with undisturbed():
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.1)
+                done.append("written")
+            done.append("not reached")
 
     with pytest.raises(KeyboardInterrupt):
         work()
     assert done == ["written"]
+
+
+def test_what_is_put_off_is_raised_where_it_is_admitted():
+    done = []
+
+    def work():
+        with terminable(), undisturbed():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            done.append("step")
+            with undisturbed():
+                done.append("within")
+            with admitted():
+                done.append("not reached")
+
+    with pytest.raises(Terminated):
+        work()
+    assert done == ["step", "within"]
+
+
+def test_a_second_ctrl_c_leaves_at_once_whatever_is_put_off(tmp_path):
+    source = (
+        "import os, signal, time\n"
+        "from afqmc.signals import terminable, undisturbed\n"
+        "with terminable(), undisturbed():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('one', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('not reached', flush=True)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (130, "one\n")
 
 
 def test_a_thread_of_a_launcher_leaves_signals_alone():

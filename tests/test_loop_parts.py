@@ -9,8 +9,8 @@ from accelerate import Accelerator
 from sklearn.utils.class_weight import compute_class_weight
 
 from afqmc.batching.batches import Batch
-from afqmc.train.config import TrainerConfig
-from afqmc.train.loop import Best, Durations
+from afqmc.train.config import NonFinite, TrainerConfig
+from afqmc.train.progress import Best, Durations
 from afqmc.train.step import Guard, Loss, NonFiniteLossError, Step, balanced_weights
 
 
@@ -154,4 +154,4 @@ def test_losses_are_read_late_only_where_the_optimizer_can_skip(
     optimizer, arguments, device, precision, deferred, monkeypatch
 ):
     built = getattr(torch.optim, optimizer)([torch.nn.Parameter(torch.zeros(2))], **arguments)
-    assert Guard(built, torch.device(device), precision).deferred is deferred
+    assert Guard(built, torch.device(device), precision, NonFinite.stop).deferred is deferred

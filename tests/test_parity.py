@@ -10,6 +10,7 @@ from torch import nn
 from transformers import BertModel, get_scheduler
 
 from afqmc.rundir import RunDir
+from afqmc.training import Training
 
 STEPS = 50
 TUTORIAL = (
@@ -77,7 +78,7 @@ def compare(job):
     epochs = [np.random.default_rng((job.config.seed, epoch)).permutation(len(pairs)) for epoch in range(3)]
     order = np.concatenate(epochs)
     batches = [order[start : start + 4].tolist() for start in range(0, 4 * STEPS, 4)]
-    job.train()
+    Training(job, resumed=False, since=0.0).run()
     ours = rows(RunDir(job.run_dir.path), "train/loss")
     plain = tutorial_losses(state, config, job.tokenizer, pairs, batches, job.config.seed)
     assert len(ours) == STEPS

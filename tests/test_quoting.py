@@ -69,7 +69,7 @@ def test_chinese_values_and_a_home_directory_compose():
 def test_the_run_takes_them_too(more, monkeypatch, tmp_path):
     seen = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(entry, "run", lambda node: seen.append(to_config(node).tracker.name))
+    monkeypatch.setattr(entry, "run", lambda node, resume: seen.append(to_config(node).tracker.name))
     names = "甲,乙" if more else "甲"
     monkeypatch.setattr(sys, "argv", ["afqmc.run", *more, "experiment=quickstart", f"tracker.name={names}"])
     assert entry.main() == 0

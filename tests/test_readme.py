@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_both_languages_have_the_same_commands_code_and_keys():
 
 def test_no_command_is_left_out():
     kinds = ("python3.11 -m venv", "python -m pytest", "python -m afqmc.")
-    assert len(COMMANDS) == 14
+    assert len(COMMANDS) == 20
     assert all(any(kind in line for kind in kinds) for line in COMMANDS)
 
 
@@ -89,6 +90,7 @@ def home(tmp_path_factory):
     short = ("tracker=none", "trainer.max_steps=2", "hydra.run.dir=RUN_DIR")
     done = command("run", *arguments(line, "run"), *short, cwd=home)
     assert done.returncode == 0, done.stderr
+    shutil.copytree(home / "RUN_DIR", home / "SWEEP_DIR/0")
     (home / "printed").write_text(done.stdout, encoding="utf-8")
     return home
 
@@ -113,9 +115,9 @@ def test_what_needs_no_network_trains(line, home, tmp_path):
     assert (tmp_path / "run/summary.json").exists()
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if re.search(r"afqmc\.(evaluate|predict)", line)])
+@pytest.mark.parametrize("line", [line for line in COMMANDS if re.search(r"afqmc\.(evaluate|predict|compare)", line)])
 def test_each_command_after_a_run_works(line, home):
-    name = "evaluate" if "evaluate" in line else "predict"
+    name = next(name for name in ("evaluate", "predict", "compare") if f"afqmc.{name}" in line)
     done = command(name, *arguments(line, name), cwd=home)
     assert done.returncode == 0, done.stderr
     if name == "predict":

@@ -5,6 +5,7 @@ import shutil
 import zipfile
 
 import pytest
+from file_server import Answer, FileServer, serving
 from helpers import SMALL, command, summary, train
 
 from afqmc import config as schema
@@ -67,26 +68,30 @@ def test_a_config_that_would_read_this_machine_is_refused(trained, value, tmp_pa
 
 
 def test_nothing_is_fetched_from_an_address_that_the_directory_names(trained, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr("afqmc.dataset.download._download", lambda url, target: asked.append(url))
+    monkeypatch.setenv("no_proxy", "*")
     copy = changed(trained, tmp_path, "source: files", "source: download")
     text = (copy / "config.yaml").read_text(encoding="utf-8")
-    (copy / "config.yaml").write_text(text.replace("url: null", "url: http://example.org/a.zip"), encoding="utf-8")
-    with pytest.raises(InputError, match="not the official address.*\n.*--data FILE"):
-        TrainedRun.open(copy).read(None, labelled=True)
-    assert asked == []
+    with serving(FileServer()) as server:
+        (copy / "config.yaml").write_text(text.replace("url: null", f"url: {server.address}/a.zip"), encoding="utf-8")
+        with pytest.raises(InputError, match="not the official address.*\n.*--data FILE"):
+            TrainedRun.open(copy).read(None, labelled=True)
+        assert server.asked == 0
 
 
 def test_a_copy_in_the_cache_is_scored_whatever_its_address(tmp_path, monkeypatch):
-    def fetch(_, target):
-        shutil.copy(tmp_path / "a.zip", target)
-
+    monkeypatch.setenv("no_proxy", "*")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name in ("train.json", "dev.json"):
             archive.writestr(name, b"".join(ROWS))
-    monkeypatch.setattr("afqmc.dataset.download._download", fetch)
-    mirror = ("dataset.source=download", "dataset.url=http://mirror/a.zip", "dataset.test_file=null", "epochs=1")
-    run = train(tmp_path / "run", *mirror, f"dataset.cache_dir={tmp_path}/cache")
+    with serving(FileServer()) as server:
+        server.answers = [Answer((tmp_path / "a.zip").read_bytes())]
+        mirror = (
+            "dataset.source=download",
+            f"dataset.url={server.address}/a.zip",
+            "dataset.test_file=null",
+            "epochs=1",
+        )
+        run = train(tmp_path / "run", *mirror, f"dataset.cache_dir={tmp_path}/cache")
     assert len(TrainedRun.open(run.path).read(None, labelled=True)) == 64
 
 

@@ -125,17 +125,22 @@ class TrainBatches:
             return len(self._cut(self._encoded, np.random.default_rng(0)))
         return -(-len(self.data) // self.batch_size)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of epoch ``number``, counted from 0; a stream is shuffled a window at a time."""
+    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of epoch ``number``, counted from 0, less the first ``skip``; a stream is shuffled by windows."""
         if self._encoded is not None:
-            yield from self._batches(self._encoded, (self.seed, number))
+            yield from self._batches(self._encoded, (self.seed, number), skip)
             return
         assert isinstance(self.data, PairStream)
+        a_window = self.window // self.batch_size  # batches
         for part, chunk in enumerate(self.data.chunks(self.window)):
-            yield from self._batches(self.encoder.encode(chunk), (self.seed, number, part))
+            if skip >= a_window:  # read and counted, not tokenised
+                skip -= a_window
+                continue
+            yield from self._batches(self.encoder.encode(chunk), (self.seed, number, part), skip)
+            skip = 0
 
-    def _batches(self, encoded: Encoded, key: tuple[int, ...]) -> Iterator[Batch]:
-        for rows in self._cut(encoded, np.random.default_rng(key)):
+    def _batches(self, encoded: Encoded, key: tuple[int, ...], skip: int) -> Iterator[Batch]:
+        for rows in self._cut(encoded, np.random.default_rng(key))[skip:]:
             yield collate(encoded, rows, self.encoder, self.multiple)
 
     def _cut(self, encoded: Encoded, rng: np.random.Generator) -> list[np.ndarray]:

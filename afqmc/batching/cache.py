@@ -15,17 +15,21 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1  # of the layout
+_VERSION = 2  # of the layout
 _INDEX = "index.json"
 
 Arrays = dict[str, np.ndarray]
+
+# what reading an entry raises that is damaged, gone or out of reach; recursion: of brackets in what was JSON
+_UNUSABLE = (OSError, ValueError, EOFError, AttributeError, RecursionError)
 
 
 def kept(directory: Path, settings: str, columns: Sequence[Sequence[str]], make: Callable[[], Arrays]) -> Arrays:
     """The arrays that ``make`` gives for these texts and settings, read-only and memory-mapped where they are kept.
 
     An entry is a directory of ``.npy`` files, written aside and renamed; of several processes that make the same one
-    the first to finish wins. A damaged entry is found by its checksums and made again.
+    the first to finish wins. A damaged entry is found by its checksums and made again. Where nothing can be kept the
+    arrays are given all the same, and a warning says so.
 
     Args:
         directory: Of all entries.
@@ -34,17 +38,17 @@ def kept(directory: Path, settings: str, columns: Sequence[Sequence[str]], make:
         make: Called when there is no sound entry.
     """
     entry = directory / _digest(settings, columns)
-    if os.path.exists(entry):  # Path.exists raises for a name that is too long
+    if os.path.lexists(entry):  # Path.exists raises where the directory may not be searched
         try:
             return _open(entry)
-        except (OSError, ValueError, EOFError, AttributeError) as error:
+        except _UNUSABLE as error:
             log.warning("%s: damaged (%s); made again", entry, error)
             shutil.rmtree(entry, ignore_errors=True)
     arrays = make()
     try:
         _write(entry, arrays)
         return _open(entry)
-    except OSError as error:
+    except _UNUSABLE as error:
         log.warning("%s: tokens are not kept for later runs (%s)", directory, error)
         return arrays
 
@@ -65,23 +69,31 @@ def _write(entry: Path, arrays: Arrays) -> None:
     try:
         for name, array in arrays.items():
             np.save(aside / f"{name}.npy", array, allow_pickle=False)
-        index = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
+        index = {name: _checksum(aside / f"{name}.npy") for name in arrays}
         (aside / _INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
         try:
             os.rename(aside, entry)
         except OSError:
-            if not entry.exists():  # else another process was quicker
+            if not os.path.lexists(entry):  # else another process was quicker
                 raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def _open(entry: Path) -> Arrays:
+    """The arrays of an entry; no byte of a file is interpreted before its checksum has been found right."""
     index = json.loads((entry / _INDEX).read_text(encoding="utf-8"))
+    if index.keys() != {path.stem for path in entry.glob("*.npy")}:
+        raise ValueError(f"{_INDEX} names other arrays than there are")
     arrays = {}
     for name, expected in index.items():
-        array = np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        if hashlib.sha256(array).hexdigest() != expected:
+        path = entry / f"{name}.npy"
+        if _checksum(path) != expected:
             raise ValueError(f"the checksum of {name} is wrong")
-        arrays[name] = np.asarray(array)  # a plain view of the map
+        arrays[name] = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))  # a plain view of the map
     return arrays
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

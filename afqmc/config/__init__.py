@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from afqmc.config.literal import refuse_unfolding
 from afqmc.config.messages import explain, unknown_key
 from afqmc.config.quoting import quoted_all
 from afqmc.config.schema import Config as Config
@@ -23,7 +24,8 @@ from afqmc.dataset.config import Source
 from afqmc.errors import InputError
 from afqmc.groups import conf_dir as conf_dir
 from afqmc.groups import options
-from afqmc.rundir import RunDir
+from afqmc.redaction import redacted_argument
+from afqmc.rundir import RunDir, write_text
 
 _SLUG_LENGTH = 60
 
@@ -72,7 +74,8 @@ def slug(overrides: list[str]) -> str:
 
     Of a key that is given twice the last value counts, as it does for the run.
     """
-    last = {key.lstrip("+"): value for key, _, value in (override.partition("=") for override in overrides)}
+    last = {key.lstrip("+"): value for key, _, value in (redacted_argument(item).partition("=") for item in overrides)}
+    last.pop("resume", None)  # the same run, whether it starts or goes on
     short = (f"{key.rpartition('.')[2]}={last[key]}" for key in sorted(last, key=lambda key: "." in key))
     names = (re.sub(r"[^\w.+-]+", "-", name, flags=re.ASCII).strip("-.+") for name in short)
     return _as_fit([name for name in names if name]).rstrip("-_.") or "default"
@@ -119,7 +122,7 @@ def _refuse_added(node: DictConfig, like: Any, prefix: str = "") -> None:
 
 def save(config: Config, path: Path) -> None:
     """Write it resolved, so that ``load`` gives it back equal."""
-    OmegaConf.save(OmegaConf.structured(config), path)
+    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def to_container(config: Config) -> dict[str, Any]:
@@ -138,6 +141,7 @@ def load(run_dir: Path) -> Config:
     path = RunDir(run_dir).config
     if not path.is_file():
         raise InputError(f"{run_dir}: not a run directory (it has no config.yaml)")
+    refuse_unfolding(path)
     try:
         node = OmegaConf.load(path)
     except Exception as error:  # the YAML library has many

@@ -85,7 +85,7 @@ class _Quoting:
         return character == "," or (character == "=" and inside == "(" and bool(_NAME.fullmatch(self.element)))
 
     def _finish(self, mark: str) -> None:
-        self.out.append(self.element if self.in_key or mark == "(" else in_quotes(self.element))
+        self.out.append(self.element if self.in_key or mark == "(" else literal(self.element))
         self.out.append(mark)
         self.element = ""
         if mark in _CLOSING:
@@ -109,11 +109,11 @@ def _whole(rest: str, at_start: bool) -> int:
     return 2 if rest.startswith("\\") and len(rest) > 1 else 1
 
 
-def in_quotes(element: str) -> str:
-    """An element of a list, or a whole value, that Hydra reads as this text."""
+def literal(element: str) -> str:
+    """One element in quotes where Hydra could not read it without."""
     text = element.strip()
     if text[:1] in ("'", '"') or _PLAIN.fullmatch(text):
         return element
-    literal = _ESCAPED.sub(r"\1", text)
-    literal = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), literal)
-    return f"'{literal}'"
+    plain = _ESCAPED.sub(r"\1", text)
+    plain = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), plain)
+    return f"'{plain}'"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional
 
 from afqmc.dataset.config import Batching, DatasetConfig
 from afqmc.errors import InputError, did_you_mean
@@ -22,6 +22,7 @@ class Config:
     batch_size: int = knob(4, "pairs an optimizer step", ge=1)
     epochs: int = knob(3, "passes over the training pairs", ge=1)
     seed: int = knob(42, "of weights, order and dropout", ge=0, lt=2**32)
+    resume: Optional[str] = knob(None, "a run directory to go on in, or auto: start or go on, whichever fits")
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: dict[str, Any] = field(default_factory=dict)

@@ -1,27 +1,34 @@
-"""Fetch a data set's zip once into a cache: progress, retries, checksums, and only whole files under final names."""
+"""Fetch a data set's zip once into a cache: tries, pauses, checksums, and only whole files under final names."""
 
 from __future__ import annotations
 
+import email.utils
 import hashlib
 import http.client
 import os
+import re
+import secrets
 import time
 import urllib.error
-import urllib.request
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
-from afqmc.console import bar
 from afqmc.dataset.config import DatasetConfig
 from afqmc.dataset.files import UNREADABLE, find_member
+from afqmc.dataset.transfer import Transfer, cannot_keep
 from afqmc.errors import InputError
 from afqmc.paths import expanded
+from afqmc.signals import terminable
 
-_ATTEMPTS = 3
-_TIMEOUT_S = 20
-_CHUNK = 1 << 16
+_TRIES = 3  # in a row that bring nothing new
+_NEWS = 1 << 16  # bytes
+_PATIENCE_S = 60  # with a server that asks for more by Retry-After no try is made
+_ABANDONED_S = 3600  # since the last byte: a download that lives waits for minutes at most
+_WORTH_ANOTHER = (408, 416, 425, 429)  # of the errors that are not the server's own
 
 
 def cache_dir(config: DatasetConfig) -> Path:
@@ -44,64 +51,109 @@ def fetch_zip(config: DatasetConfig, fetch: bool = True) -> Path:
     """
     if not config.url:
         raise InputError("dataset.url: is not set; source=download needs the address of a zip, or dataset.path a copy")
-    target = cache_dir(config) / Path(config.url).name
-    if not config.checksums:  # nothing else tells this zip from one of the same name at another address
-        target = target.with_stem(f"{target.stem}-{hashlib.sha256(config.url.encode()).hexdigest()[:8]}")
+    target = cache_dir(config) / _name(config)
     if os.path.exists(target):  # Path.exists raises where the directory may not be searched
         if not (damage := _damage(target, config)):
             return target
         tqdm.write(f"{target}: {damage}" + ("; fetching it again" if fetch else ""))
     if not fetch:
         raise InputError(f"dataset.url={config.url}: not the official address, and no sound copy of it is in the cache")
-    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-    except OSError as error:
-        raise InputError(
-            f"{partial.parent}: cannot keep downloads ({error.strerror}); "
-            "dataset.cache_dir or $AFQMC_CACHE names a directory that can be written"
-        ) from error
-    errors: list[str] = []
-    for attempt in range(_ATTEMPTS):
+    with terminable(), _part_of(target) as part:  # of several processes each has its own; the last to end wins
+        _fetch(config, config.url, part)
         try:
-            _download(config.url, partial)
-            if damage := _damage(partial, config):
-                raise OSError(damage)
-            partial.replace(target)
-            return target
+            part.replace(target)
+        except OSError as error:
+            raise cannot_keep(target, error) from error
+    return target
+
+
+def _name(config: DatasetConfig) -> str:
+    """Of the address, without what follows ``?``: that may be long, or secret."""
+    assert config.url is not None
+    name = Path(config.url.partition("?")[0]).name
+    if not config.checksums:  # nothing else tells this zip from one of the same name at another address
+        name = f"{Path(name).stem}-{hashlib.sha256(config.url.encode()).hexdigest()[:8]}{Path(name).suffix}"
+    return name
+
+
+@contextmanager
+def _part_of(target: Path) -> Iterator[Path]:
+    """A new file beside the target, gone at the end unless it was renamed."""
+    part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
+        part.touch(exist_ok=False)
+    except OSError as error:
+        raise cannot_keep(part.parent, error) from error
+    try:
+        yield part
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed processes left; none of it is gone on with, since nobody knows which version it is of."""
+    for path in target.parent.iterdir():
+        if path.name.startswith(f"{target.name}.") and path.suffix == ".part":
+            with suppress(OSError):  # it is gone already, or another person's
+                if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                    path.unlink()
+
+
+def _fetch(config: DatasetConfig, url: str, part: Path) -> None:
+    """Tries until the file is whole and sound, or nothing new comes any more."""
+    transfer = Transfer(url, part)
+    tries, fruitless, best = 0, 0, 0
+    while True:
+        tries += 1
+        try:
+            transfer.attempt()
+            if not (damage := _damage(part, config)):
+                return
+            transfer.forget()
+            raise OSError(damage)
         except (OSError, http.client.HTTPException) as error:
-            errors.append(str(error))
-            if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403, 404, 410):
-                break  # asking again will not help
-        except ValueError as error:
-            raise InputError(
-                f"dataset.url={config.url}: {error}; an address is https://HOST/FILE.zip, in ASCII (others as %XX)"
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
-        if attempt + 1 < _ATTEMPTS:
-            time.sleep(2**attempt)
-    raise InputError(
-        f"dataset {config.name}: could not download {config.url} ({len(errors)} tries; last: {errors[-1]}).\n"
+            fruitless = 0 if transfer.received >= best + _NEWS else fruitless + 1
+            best = max(best, transfer.received)
+            pause = _pause(error, fruitless)
+            if pause is None or fruitless == _TRIES:
+                raise _given_up(config, tries, error) from error
+        time.sleep(pause)
+
+
+def _pause(error: Exception, fruitless: int) -> float | None:
+    """Seconds until the next try; None where asking again will not help."""
+    pause = 2.0 ** max(fruitless - 1, 0)
+    if not isinstance(error, urllib.error.HTTPError):
+        return pause
+    if error.code < 500 and error.code not in _WORTH_ANOTHER:
+        return None
+    asked = _retry_after(error)
+    return None if asked > _PATIENCE_S else max(pause, asked)
+
+
+def _retry_after(error: urllib.error.HTTPError) -> float:
+    """Seconds that a server wants to be left alone for, given as a number or a date; 0 where it says nothing."""
+    told = error.headers.get("Retry-After") or ""
+    if re.fullmatch(r"[0-9]{1,9}", told):
+        return float(told)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(told).timestamp() - time.time())
+    except ValueError:
+        return 0.0
+
+
+def _given_up(config: DatasetConfig, tries: int, last: Exception) -> InputError:
+    told = str(last) or type(last).__name__
+    if isinstance(last, urllib.error.HTTPError) and (wait := _retry_after(last)) > _PATIENCE_S:
+        told += f", not before {wait:.0f} s from now"
+    return InputError(
+        f"dataset {config.name}: could not download {config.url} ({tries} tries; last: {told}).\n"
         "  a copy on disk:  dataset.path=DIR_OR_ZIP\n"
         "  a mirror:        dataset.url=https://...\n"
         "  no network:      python -m afqmc.run experiment=quickstart"
     )
-
-
-def _download(url: str, target: Path) -> None:
-    request = urllib.request.Request(url, headers={"User-Agent": "afqmc"})  # noqa: S310  the address is the person's own
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response, target.open("wb") as out:  # noqa: S310
-        size = int(response.headers.get("Content-Length") or 0)
-        with bar(total=size or None, unit="B", unit_scale=True, desc=f"download {Path(url).name}") as shown:
-            while chunk := response.read(_CHUNK):
-                out.write(chunk)
-                shown.update(len(chunk))
-        out.flush()
-        os.fsync(out.fileno())
-    if size and target.stat().st_size != size:
-        raise OSError(f"cut off after {target.stat().st_size} of {size} bytes")
 
 
 def _damage(archive: Path, config: DatasetConfig) -> str:
@@ -109,10 +161,11 @@ def _damage(archive: Path, config: DatasetConfig) -> str:
     try:
         with zipfile.ZipFile(archive) as opened:
             for name, expected in (config.checksums or {}).items():
-                member = find_member(opened.namelist(), name)
+                member = find_member(opened, name)
                 if member is None:
                     return f"has no {name}"
-                found = hashlib.sha256(opened.read(member)).hexdigest()
+                with opened.open(member) as stream:
+                    found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
                 if found != expected:
                     told = f"checksum of {name} is {found[:12]}.., {expected[:12]}.. was expected"
                     return f"{told} (dataset.checksums={{}} checks none)"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from afqmc.dataset.config import DatasetConfig, Format
 from afqmc.errors import InputError, nearest
 
 _LOOKED_AT = 10_000  # names of a directory among which the nearest is sought
+_HARMLESS, _INFLATES = 64 << 20, 100  # bytes; more than that, and so many times its packed size: a trap, not text
 
 # what a zip that is damaged, encrypted or gone raises, as it is opened or as it is read
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
@@ -55,19 +57,18 @@ class DataFile:
         """
         try:
             with zipfile.ZipFile(archive) as opened:
-                names = opened.namelist()
+                names, found = opened.namelist(), find_member(opened, member)
         except UNREADABLE as error:
             raise InputError(f"{archive}: not a readable zip ({error})") from error
-        found = find_member(names, member)
         if found is None:
-            held = [name for name in names if not name.endswith("/")]
+            held = [_printable(name) for name in names if not name.endswith("/")]
             raise InputError(f"{archive}: no {member} in it; it holds {', '.join(held[:6]) or 'nothing'}")
 
         def read() -> IO[bytes]:
             with zipfile.ZipFile(archive) as opened:
                 return opened.open(found)  # a stream that outlives the ZipFile: the last of the two closes the file
 
-        return cls(f"{archive}/{found}", read, config.format_of(Path(member)))
+        return cls(f"{archive}/{_printable(found.filename)}", read, config.format_of(Path(member)))
 
 
 def _nearest_file(path: Path) -> str:
@@ -79,7 +80,29 @@ def _nearest_file(path: Path) -> str:
         return f" (there is no directory {path.parent})"
 
 
-def find_member(names: Iterable[str], wanted: str) -> str | None:
-    """The name in a zip that is, or ends in, the wanted path; the shortest of several."""
-    found = (name for name in names if f"/{name}".endswith(f"/{wanted}") and not name.endswith("/"))
-    return min((name for name in found if "__MACOSX" not in name), key=len, default=None)
+def find_member(archive: zipfile.ZipFile, wanted: str) -> zipfile.ZipInfo | None:
+    """The file in a zip whose path is, or ends in, the wanted one; the shortest of several.
+
+    Raises:
+        zipfile.BadZipFile: where it is there twice, is a link, or would inflate to far more than text does.
+    """
+    found = (name for name in archive.namelist() if f"/{name}".endswith(f"/{wanted}") and not name.endswith("/"))
+    named = sorted((name for name in found if "__MACOSX" not in name), key=len)
+    if not named:
+        return None
+    member, name = archive.getinfo(named[0]), _printable(named[0])
+    if named.count(named[0]) > 1:
+        raise zipfile.BadZipFile(f"{name} is in it twice")
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise zipfile.BadZipFile(f"{name} is a symbolic link")
+    assert archive.filename is not None
+    packed = min(member.compress_size, os.path.getsize(archive.filename))  # it may claim to be more than is there
+    if member.file_size > max(_HARMLESS, _INFLATES * packed):
+        told = f"{name} would inflate from {packed} to {member.file_size} bytes"
+        raise zipfile.BadZipFile(f"{told}; if it is to be trusted, unpack it: dataset.path=DIR")
+    return member
+
+
+def _printable(name: str) -> str:
+    """A name that a stranger chose, fit for a terminal."""
+    return name if name.isprintable() else ascii(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import os
@@ -49,6 +50,7 @@ class PairStream:
     read: Callable[[], Iterator[Pair]]
     index: dict[str, int]
     label_counts: list[int]
+    digest: str  # of all pairs
 
     def __len__(self) -> int:
         return sum(self.label_counts)
@@ -231,14 +233,17 @@ def _open_stream(
 ) -> tuple[PairStream, tuple[str, ...]]:
     """One pass that checks every line and counts, in constant memory; the epochs then read the file themselves."""
     counts: Counter[str] = Counter()
+    digest = hashlib.sha256()
     index = None if config.labels is None else index_of(class_names(config, ()))
     for row in read_split(config, "train", file, complain):
         if index is None or _is_known(file.name, row, index, complain):
             counts[str(row.label)] += 1
+            digest.update(repr((row.sentence1, row.sentence2, row.label)).encode())
     _refuse_empty(file.name, counts.total())
     classes = class_names(config, counts)
     reads = lambda: read_split(config, "train", file, complain and _say_nothing)  # noqa: E731
-    return PairStream(file.name, reads, index_of(classes), [counts[name] for name in classes]), classes
+    stream = PairStream(file.name, reads, index_of(classes), [counts[name] for name in classes], digest.hexdigest())
+    return stream, classes
 
 
 def _say_nothing(_: str) -> None:

@@ -26,11 +26,12 @@ def build_architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) 
     if config.name_or_path is None:
         base: PreTrainedConfig = BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
     else:
+        name = resolved(config.name_or_path)
         try:
-            base = AutoConfig.from_pretrained(resolved(config.name_or_path), **hub_options(config))
+            base = AutoConfig.from_pretrained(name, **hub_options(config))
         except UNUSABLE as error:
             raise cannot_load("config", config, error) from error
-    if not _is_text_encoder(base):
+    if not is_text_encoder(base):
         raise InputError(
             f"model.name_or_path={config.name_or_path}: its architecture is {base.model_type!r}; "
             "a text encoder is needed, such as bert, roberta, ernie, electra or deberta-v2"
@@ -71,7 +72,7 @@ def check_length(max_length: int, architecture: PreTrainedConfig, tokenizer: Pre
         raise InputError(f"dataset.max_length={max_length}: this model has {limit} positions; must be <= {limit}")
 
 
-def _is_text_encoder(config: PreTrainedConfig) -> bool:
+def is_text_encoder(config: PreTrainedConfig) -> bool:
     """Tokens in, one state a token out, each of which sees both sides."""
     causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
     named = all(hasattr(config, name) for name in ("hidden_size", "vocab_size"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from functools import cache
-from pickle import UnpicklingError
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, get_session
-from safetensors import SafetensorError
+from huggingface_hub.errors import EntryNotFoundError, FileMetadataError, HfHubHTTPError
 
 from afqmc.errors import InputError, first_line
 from afqmc.model.config import ModelConfig
@@ -18,8 +18,15 @@ from afqmc.paths import expanded
 log = logging.getLogger(__name__)
 
 _HUB_TIMEOUT_S = 5
-# what a damaged or missing file raises
-UNUSABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UnpicklingError)
+# what the loaders raise for a file that is missing, damaged or of another kind: anything, AttributeError included
+UNUSABLE = Exception
+# what the hub's client raises: of httpx or httpx2, as its version has it
+_HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
+_HINTS = {
+    401: ": there is no such model, or it is private or gated (HF_TOKEN=..., or hf auth login)",
+    403: ": it is private or gated (HF_TOKEN=..., or hf auth login)",
+    404: ": there is no such model, or no such model.revision of it",
+}
 
 
 def hub_options(config: ModelConfig) -> dict[str, Any]:
@@ -33,11 +40,19 @@ def hub_options(config: ModelConfig) -> dict[str, Any]:
 def hub_is_reachable() -> bool:
     """Whether the hub answers at all, asked once: its client would try for a minute."""
     try:
-        get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT_S)
+        session = get_session()
+        session.event_hooks["request"].append(_limit)
+        session.head(constants.ENDPOINT, timeout=_HUB_TIMEOUT_S)
     except Exception as error:  # whatever its HTTP library raises
         log.debug("%s: %s", constants.ENDPOINT, error)
         return False
     return True
+
+
+def _limit(request: Any) -> None:
+    """Let no request wait without end; the client's first question about a model would, unlike those that follow."""
+    limits = request.extensions["timeout"]
+    limits.update({what: constants.HF_HUB_ETAG_TIMEOUT for what, seconds in limits.items() if seconds is None})
 
 
 def resolved(name: str) -> str:
@@ -58,15 +73,40 @@ def cannot_load(what: str, config: ModelConfig, error: Exception) -> InputError:
     """The same advice for everything that fails on the way to a pretrained model."""
     name = config.name_or_path
     assert name is not None
-    reason = first_line(error)
+    failed = _failed_request(error)
+    reason = _answer(failed) if failed else _in_short(error)
     if os.path.isdir(expanded(name)):
         return InputError(f"model.name_or_path={name}: no usable {what} in this directory: {reason}")
     tried = (
         f"{constants.ENDPOINT} and the cache" if hub_is_reachable() else f"{constants.ENDPOINT} (no answer), the cache"
     )
+    copy = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    damaged = f"  a damaged copy:      rm -r {copy}, and it is fetched again\n" if not failed and copy.is_dir() else ""
     return InputError(
-        f"model.name_or_path={name}: cannot get its {what}; tried {tried}: {reason}\n"
+        f"model.name_or_path={name}: cannot get its {what}; tried {tried}: {reason}\n{damaged}"
         "  a mirror:            HF_ENDPOINT=https://hf-mirror.com python -m afqmc.run ...\n"
         "  a local directory:   model.name_or_path=DIR (config.json, tokenizer.json, model.safetensors)\n"
         "  no network at all:   python -m afqmc.run experiment=quickstart"
     )
+
+
+def _failed_request(error: BaseException) -> BaseException | None:
+    """The request that failed beneath what the libraries made of it; a file that a model lacks is no failure."""
+    beneath: BaseException | None = error
+    while beneath is not None:
+        if isinstance(beneath, (_HTTP_ERROR, FileMetadataError)) and not isinstance(beneath, EntryNotFoundError):
+            return beneath
+        beneath = beneath.__cause__ or beneath.__context__
+    return None
+
+
+def _answer(failed: BaseException) -> str:
+    if not isinstance(failed, HfHubHTTPError):
+        return first_line(failed)
+    status = failed.response.status_code
+    return f"the answer was {status} {failed.response.reason_phrase}{_HINTS.get(status, '')}"
+
+
+def _in_short(error: BaseException) -> str:
+    told = first_line(error)
+    return told if type(error) in (OSError, ValueError) else f"{type(error).__name__}: {told}"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from afqmc.redaction import redacted_tree
 from afqmc.tracker.background import BackgroundTracker
 from afqmc.tracker.config import Service, TrackerConfig, WandbMode
 from afqmc.tracker.protocol import NullTracker, Tracker
@@ -14,9 +16,14 @@ from afqmc.tracker.wandb import WandbTracker, preload
 
 log = logging.getLogger(__name__)
 
+_IN_WORDS = ("name", "notes", "group", "tags", "job_type")  # of the config: what people write, and others read
+
 
 def build_tracker(config: TrackerConfig, settings: dict[str, Any], run_dir: Path) -> Tracker:
-    """The configured tracker. ``settings`` is the resolved config of the run, as plain containers."""
+    """The configured tracker. ``settings`` is the resolved config of the run, as plain containers.
+
+    Neither the config nor what a person calls the run reaches the tracker with a secret in it.
+    """
     if (
         config.service is Service.none
         or config.mode is WandbMode.disabled
@@ -28,5 +35,7 @@ def build_tracker(config: TrackerConfig, settings: dict[str, Any], run_dir: Path
     except Exception as error:  # an installation may be broken in any way
         log.warning("W&B: cannot be imported (%s); the run goes on without it", error)
         return NullTracker()
+    config = replace(config, **redacted_tree({name: getattr(config, name) for name in _IN_WORDS}))
+    settings = redacted_tree(settings)
     rescue = f"wandb sync {run_dir / 'wandb'}/*run-* sends what is missing"
     return BackgroundTracker(lambda: WandbTracker(config, settings, run_dir), rescue)

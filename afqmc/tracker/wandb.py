@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
+import secrets
 import ssl
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from urllib.error import HTTPError
@@ -12,11 +17,13 @@ from urllib.request import Request, urlopen
 import numpy as np
 
 from afqmc.errors import first_line
+from afqmc.redaction import redacted, redacted_argument
 from afqmc.tracker.config import TrackerConfig, logged_in, resolve_mode
 from afqmc.tracker.protocol import Report
 
 log = logging.getLogger(__name__)
 
+_ID = "wandb/id"
 _PROBE_S = 5
 _INIT_S = 30
 
@@ -47,6 +54,17 @@ def probe(url: str) -> None:
             raise ConnectionError(f"{url} does not answer ({reason})") from error
 
 
+@contextmanager
+def _no_secrets_in_argv() -> Iterator[None]:
+    """W&B records the command line, as it finds it in ``sys.argv``; nobody else here looks there any more."""
+    found = sys.argv
+    sys.argv = [*found[:1], *map(redacted_argument, found[1:])]
+    try:
+        yield
+    finally:
+        sys.argv = found
+
+
 class WandbTracker:
     """One W&B run, its files inside the run directory."""
 
@@ -54,6 +72,7 @@ class WandbTracker:
         import wandb
 
         self._wandb, self._config = wandb, config
+        logging.raiseExceptions = False  # W&B's own log: where its disk is full, each line would print a traceback
         # silent for the whole library: what only a run is told leaves the login and artifacts free to write and ask
         library = wandb.setup(wandb.Settings(silent=True))
         if resolve_mode(config) == "online":
@@ -70,20 +89,23 @@ class WandbTracker:
 
     def _init(self, mode: Literal["online", "offline"], settings: dict[str, Any], run_dir: Path) -> Any:
         wandb, config = self._wandb, self._config
-        run = wandb.init(
-            project=config.project,
-            entity=config.entity,
-            group=config.group,
-            job_type=config.job_type,
-            tags=config.tags or None,
-            name=config.name or run_dir.name,
-            notes=config.notes,
-            config=settings,
-            dir=str(run_dir),
-            mode=mode,
-            reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off", init_timeout=_INIT_S),
-        )
+        with _no_secrets_in_argv():
+            run = wandb.init(
+                project=config.project,
+                entity=config.entity,
+                group=config.group,
+                job_type=config.job_type,
+                tags=config.tags or None,
+                name=config.name or redacted(run_dir.name),
+                id=run_id(run_dir),
+                resume="allow",
+                notes=config.notes,
+                config=settings,
+                dir=str(run_dir),
+                mode=mode,
+                reinit="create_new",
+                settings=wandb.Settings(silent=True, console="off", init_timeout=_INIT_S),
+            )
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
         return run
@@ -126,6 +148,20 @@ class WandbTracker:
     def finish(self, exit_code: int) -> None:
         """Shown as crashed unless ``exit_code`` is 0."""
         self._run.finish(exit_code=exit_code)
+
+
+def run_id(run_dir: Path) -> str:
+    """The id of this directory's W&B run, the same each time that the run is gone on with."""
+    path = run_dir / _ID
+    try:
+        found = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        found = ""
+    if not re.fullmatch(r"[a-z0-9]{1,64}", found):
+        found = secrets.token_hex(4)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{found}\n", encoding="utf-8")
+    return found
 
 
 def worst(report: Report, count: int = 100) -> list[list[Any]]:

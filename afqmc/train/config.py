@@ -38,6 +38,21 @@ class Mode(Enum):
     min = "min"
 
 
+class NonFinite(Enum):
+    """What follows a loss that is NaN or infinite; the optimizer never takes such a step."""
+
+    stop = "stop"
+    skip = "skip"  # leave the batch out
+    rollback = "rollback"  # go back to the last checkpoint, with a lower learning rate
+
+
+class SaveFailure(Enum):
+    """What follows a checkpoint that could not be written; the one before it stays."""
+
+    warn = "warn"
+    stop = "stop"
+
+
 @dataclass
 class TrainerConfig:
     """How the loop runs; names as in the Hugging Face Trainer where it has the same knob."""
@@ -57,6 +72,14 @@ class TrainerConfig:
     patience: Optional[int] = knob(None, "evaluations without improvement before training stops; null never does", ge=1)
     min_delta: float = knob(0.0, "improvement that patience counts as one", ge=0)
     save_total_limit: Optional[int] = knob(0, "weights kept of past evaluations, beside best; null keeps all", ge=0)
+    save_steps: Optional[int] = knob(None, "steps between checkpoints to go on from, besides each epoch's end", ge=1)
+    save_minutes: Optional[float] = knob(10.0, "minutes between such checkpoints; null: no clock", gt=0)
+    on_save_failure: SaveFailure = knob(SaveFailure.warn, "when such a checkpoint cannot be written: warn or stop")
+    on_nonfinite: NonFinite = knob(NonFinite.stop, "when the loss is NaN or infinite: stop, skip or rollback")
+    max_nonfinite: int = knob(10, "times that skip or rollback may happen in a run", ge=1)
+    rollback_lr_factor: float = knob(0.5, "on the learning rate, at each rollback", gt=0, lt=1)
+    auto_batch: bool = knob(False, "out of memory: work through the same batch in twice as many parts")
+    gradient_checkpointing: bool = knob(False, "compute the forward pass twice, to save memory")
     deterministic: bool = knob(False, "only kernels that give the same bits every time, where slower ones exist")
     padding_free: bool = knob(False, "pack the tokens of a batch, compute no padding; pays with batching=random")
     compile: bool = knob(False, "torch.compile the model: a minute or so at the start; seldom pays on a CPU")

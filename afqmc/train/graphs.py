@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from afqmc.batching.batches import Batch
 from afqmc.errors import InputError
-from afqmc.train.config import TrainerConfig
+from afqmc.train.config import NonFinite, TrainerConfig
 from afqmc.train.hardware import Choice
 from afqmc.train.step import Step
 
@@ -32,6 +32,8 @@ def check_graphs(config: TrainerConfig, choice: Choice) -> None:
         "trainer.gradient_accumulation_steps > 1": config.gradient_accumulation_steps > 1,
         "trainer.padding_free=true": config.padding_free,
         "trainer.compile=true": config.compile,
+        "trainer.auto_batch=true": config.auto_batch,
+        f"trainer.on_nonfinite={config.on_nonfinite.value}": config.on_nonfinite is not NonFinite.stop,
     }
     for hindrance, there in hindrances.items():
         if there:

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import nn
+from transformers import PreTrainedModel
 
 from afqmc.errors import InputError
 from afqmc.model.classifier import PairClassifier, use_packing
@@ -96,8 +97,24 @@ def adapt(model: nn.Module, choice: Choice, config: TrainerConfig) -> None:
             use_packing(model)
     elif config.padding_free:
         raise InputError("trainer.padding_free=true: not for a model of your own (model._target_)")
+    if config.gradient_checkpointing:
+        recompute(model)
     if config.compile:
         model.compile(dynamic=True)
+
+
+def recompute(model: nn.Module) -> None:
+    """Let the encoder keep the inputs of its layers alone, and compute the rest again in the backward pass.
+
+    Raises:
+        InputError: for a model that knows nothing of this.
+    """
+    encoder = model.encoder if isinstance(model, PairClassifier) else model
+    if not isinstance(encoder, PreTrainedModel) or not encoder.supports_gradient_checkpointing:
+        raise InputError("trainer.gradient_checkpointing=true: this model does not support it")
+    older = "gradient_checkpointing_enable"  # its name in transformers before 5.2x
+    enable = getattr(encoder, "activation_checkpointing_enable", None) or getattr(encoder, older)
+    enable({"use_reentrant": False})
 
 
 def describe(choice: Choice) -> dict[str, Any]:

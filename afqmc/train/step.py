@@ -8,13 +8,15 @@ from contextlib import nullcontext
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from afqmc.batching.batches import Batch
-from afqmc.train.config import TrainerConfig
+from afqmc.checkpoint.state import random_state, set_random_state
+from afqmc.train.config import NonFinite, TrainerConfig
 
 
 class Loss:
@@ -53,9 +55,9 @@ class Guard:
     was tested on a CPU, and not yet run on a GPU.)
     """
 
-    def __init__(self, optimizer: Optimizer, device: torch.device, precision: str) -> None:
+    def __init__(self, optimizer: Optimizer, device: torch.device, precision: str, policy: NonFinite) -> None:
         fused = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
-        self.deferred = device.type != "cpu" and fused and precision != "fp16"
+        self.deferred = device.type != "cpu" and fused and precision != "fp16" and policy is NonFinite.stop
         self.optimizer = optimizer
         self.first_bad = torch.zeros((), device=device)
 
@@ -70,7 +72,23 @@ class Guard:
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; the optimizer did not take that step."""
+    """The loss or the gradients became NaN or infinite; the optimizer did not take that step.
+
+    Attributes:
+        step: Which one.
+        lr: Its learning rate.
+        loss: What it was.
+        ids: Of the batch's pairs; empty where the host learned of it only later.
+    """
+
+    def __init__(self, what: str, step: int, lr: float, loss: float, ids: list[int | str]) -> None:
+        self.step, self.lr, self.loss, self.ids = step, lr, loss, ids
+        batch = f"; batch ids {', '.join(map(str, ids[:8]))}{', ...' if len(ids) > 8 else ''}" if ids else ""
+        super().__init__(f"{what} at step {step} (lr {lr:g}{batch})")
+
+
+class MemoryShortageError(RuntimeError):
+    """The device has too little memory for a batch; the message names what makes one smaller."""
 
 
 class Step:
@@ -96,8 +114,9 @@ class Step:
     ) -> None:
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.accelerator, self.config, self.loss = accelerator, config, loss
+        self.parts = config.gradient_accumulation_steps
         plain = getattr(optimizer, "optimizer", optimizer)  # under Accelerate's wrapping
-        self.guard = Guard(plain, accelerator.device, accelerator.mixed_precision)
+        self.guard = Guard(plain, accelerator.device, accelerator.mixed_precision, config.on_nonfinite)
 
     @property
     def lr(self) -> float:
@@ -109,17 +128,47 @@ class Step:
 
         Raises:
             NonFiniteLossError: before the optimizer would have used such a loss, where the host looks at each.
+            MemoryShortageError: when there is not enough memory, and the batch may not be worked through in more parts.
         """
-        loss, norm = self.backward(batch, number)
+        loss, norm = self.backward_in_memory(batch, number)
         self.optimizer.step()
         if not self.accelerator.optimizer_step_was_skipped:  # fp16 skips one when its gradients overflow
             self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss, norm
 
+    def skip(self) -> None:
+        """A step that is not taken: the schedule moves on all the same."""
+        self.scheduler.step()
+
+    def backward_in_memory(self, batch: Batch, number: int) -> tuple[Tensor, Tensor | None]:
+        """``backward``, in twice as many parts where the memory does not suffice and ``auto_batch`` allows it."""
+        while True:
+            randomness = random_state() if self.config.auto_batch else None
+            try:
+                return self.backward(batch, number)
+            except RuntimeError as error:
+                self.optimizer.zero_grad(set_to_none=True)
+                if not should_reduce_batch_size(error):
+                    raise
+                if randomness is None or self.parts >= len(batch):
+                    raise MemoryShortageError(self._shortage(batch, number)) from error
+            set_random_state(randomness)
+            self.parts = min(2 * self.parts, len(batch))
+            if self.accelerator.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _shortage(self, batch: Batch, number: int) -> str:
+        pairs = -(-len(batch) // self.parts)
+        less = "" if self.config.auto_batch else "trainer.auto_batch=true (the same batch, in parts), "
+        return (
+            f"out of memory at step {number}, with {pairs} pairs of {batch.places // len(batch)} tokens at once; "
+            f"less is needed with {less}trainer.gradient_checkpointing=true, a smaller dataset.max_length or batch_size"
+        )
+
     def backward(self, batch: Batch, number: int | Tensor) -> tuple[Tensor, Tensor | None]:
         """The batch's gradients, limited; its loss, and their norm before."""
-        parts = batch.split(self.config.gradient_accumulation_steps)
+        parts = batch.split(self.parts)
         assert batch.labels is not None
         divisor = self.loss.weight_of(batch.labels)
         total = torch.zeros((), device=self.accelerator.device)
@@ -128,11 +177,16 @@ class Step:
                 share = self.loss(self.model(**part.inputs), part.labels, divisor)  # type: ignore[arg-type]
                 total += share.detach()
                 if not self.guard.passes(total, number):
-                    self.optimizer.zero_grad(set_to_none=True)
-                    raise NonFiniteLossError(
-                        f"loss is {total.item()} at step {number} (lr {self.lr:g}; batch ids {batch.ids[:8]})"
-                    )
+                    raise self._refusal("loss is", total, total, batch, number)
                 self.accelerator.backward(share)
         if self.config.max_grad_norm is None:
             return total, None
-        return total, self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        if not self.guard.passes(norm, number) and self.accelerator.mixed_precision != "fp16":
+            raise self._refusal("the gradients' norm is", norm, total, batch, number)
+        return total, norm
+
+    def _refusal(
+        self, what: str, value: Tensor, loss: Tensor, batch: Batch, number: int | Tensor
+    ) -> NonFiniteLossError:
+        return NonFiniteLossError(f"{what} {value.item()}", int(number), self.lr, float(loss), batch.ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from afqmc.train.loop import Stepped
+from afqmc.train.events import Stepped
 
 
 @dataclass

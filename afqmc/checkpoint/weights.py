@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
+from afqmc.checkpoint.store import replace
 from afqmc.errors import InputError
+from afqmc.inspection import inspect
 from afqmc.model.classifier import PairClassifier, encoder_class, encoder_options, is_standard
 from afqmc.model.config import ModelConfig, Pooling
 from afqmc.model.load import plugged_in
@@ -33,32 +34,23 @@ def save_weights(target: Path, model: nn.Module, tokenizer: PreTrainedTokenizerB
     """Write a directory that ``transformers`` loads, beside ``target``, then put it there.
 
     With the standard head (``pooling=pooler``) ``AutoModelForSequenceClassification`` reads all of it; otherwise
-    ``AutoModel`` reads the encoder and ``afqmc.checkpoint.load_weights`` the whole.
+    ``AutoModel`` reads the encoder and ``afqmc.checkpoint.weights.load_weights`` the whole.
     """
-    aside = target.with_name(f".{target.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, aside / _WEIGHTS, metadata={"format": "pt"})
-    tokenizer.save_pretrained(aside)
-    (aside / _LABELS).write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
-    if isinstance(model, PairClassifier):
-        config = model.encoder.config
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {name: number for number, name in enumerate(labels)}
-        name = type(model.encoder).__name__
-        config.architectures = [name.replace("Model", "ForSequenceClassification") if is_standard(model) else name]
-        config.save_pretrained(aside)
-    _replace(aside, target)
 
+    def write(aside: Path) -> None:
+        tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        save_file(tensors, aside / _WEIGHTS, metadata={"format": "pt"})
+        tokenizer.save_pretrained(aside)
+        (aside / _LABELS).write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
+        if isinstance(model, PairClassifier):
+            config = model.encoder.config
+            config.id2label = dict(enumerate(labels))
+            config.label2id = {name: number for number, name in enumerate(labels)}
+            name = type(model.encoder).__name__
+            config.architectures = [name.replace("Model", "ForSequenceClassification") if is_standard(model) else name]
+            config.save_pretrained(aside)
 
-def _replace(aside: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    aside.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    replace(target, write)
 
 
 def restore(model: nn.Module, source: Path) -> None:
@@ -83,6 +75,7 @@ def load_weights(source: Path, config: ModelConfig, trust: bool = False) -> Load
         raise InputError(
             f"{source}: no weights here ({_WEIGHTS} and {_LABELS}); did the run reach its first evaluation?"
         )
+    inspect(source, own_code=config._target_ is not None)
     labels = tuple(json.loads((source / _LABELS).read_text(encoding="utf-8")))
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     model: nn.Module

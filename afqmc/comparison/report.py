@@ -1,0 +1,219 @@
+"""The whole comparison as plain data: what a table, a file or a page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from afqmc.comparison import words
+from afqmc.comparison.measures import MEASURES
+from afqmc.comparison.predictions import Predictions
+from afqmc.comparison.runs import Run
+from afqmc.comparison.settings import MISSING, Setting, differing, fold
+from afqmc.comparison.statistics import Difference, Family, McNemar, mcnemar, resample
+from afqmc.errors import InputError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two settings; ``mcnemar`` where each is a single run."""
+
+    first: Setting
+    second: Setting
+    difference: Difference
+    mcnemar: McNemar | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Runs, ranked and told apart.
+
+    Attributes:
+        metric: As ``split/name``.
+        keys: The settings that differ, by dotted key.
+        settings: Best first; those without the metric last.
+        unfinished: Runs without final figures, and why.
+        compared: The settings that ``family`` is about, by its numbers.
+        family: Differences of any two of these; None where there are no two.
+        comparisons: The best of them against each other one.
+        refused: Settings that cannot be compared with the best, and why.
+        notes: What else a reader must know to read the figures rightly.
+    """
+
+    metric: str
+    keys: list[str]
+    settings: list[Setting]
+    unfinished: list[Run]
+    compared: list[Setting]
+    family: Family | None
+    comparisons: list[Comparison]
+    refused: list[tuple[Setting, str]]
+    notes: list[str]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction of the metric."""
+        return higher_is_better(self.metric)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: settings by name, one entry a run."""
+        return {
+            "metric": self.metric,
+            "higher_is_better": self.higher_is_better,
+            "examples": None if self.family is None else self.family.examples,
+            "settings": [_setting_as_dict(setting, self.metric) for setting in self.settings],
+            "unfinished": [_run_as_dict(run) for run in self.unfinished],
+            "comparisons": [_comparison_as_dict(comparison) for comparison in self.comparisons],
+            "refused": [{"setting": setting.name, "why": why} for setting, why in self.refused],
+            "notes": self.notes,
+        }
+
+
+def higher_is_better(metric: str) -> bool:
+    """The direction of a metric."""
+    return not metric.endswith("loss")
+
+
+def build(runs: Sequence[Run], metric: str | None, top: int) -> Report:
+    """Rank the runs by ``metric``, or by what they monitored; compare the best ``top`` settings.
+
+    Raises:
+        InputError: for a metric that they have not.
+    """
+    complete = [run for run in runs if run.is_complete]
+    unfinished = [run for run in runs if not run.is_complete]
+    metric = _metric(complete, metric)
+    settings = _ranked(fold(complete), metric)
+    compared, predictions, refused = _comparable(settings, metric, top)
+    family, comparisons = None, []
+    if len(compared) > 1:
+        number = [place for place, of_runs in enumerate(predictions) for _ in of_runs]
+        answers = [one.answers for of_runs in predictions for one in of_runs]
+        family = Family(resample(metric.partition("/")[2], answers), number)
+        comparisons = [
+            _compare(settings, compared, predictions, family, metric, second) for second in range(1, len(compared))
+        ]
+    report = Report(
+        metric, differing(complete), settings, unfinished, compared, family, comparisons, refused, []
+    )  # fmt: skip
+    return replace(report, notes=list(words.notes(report, top)))
+
+
+def _metric(runs: Sequence[Run], asked: str | None) -> str:
+    legal = {key for run in runs for key in run.figures if key.partition("/")[2] in MEASURES}
+    if asked is not None:
+        if runs and asked not in legal:
+            raise InputError(f"--metric {asked}: no run has it{did_you_mean(asked, legal)}")
+        return asked
+    monitored = sorted({str(run.monitor) for run in runs})
+    if len(monitored) > 1:
+        raise InputError(f"the runs monitored different metrics ({', '.join(monitored)}): choose one with --metric")
+    return monitored[0] if monitored else "dev/accuracy"
+
+
+def _ranked(settings: Sequence[Setting], metric: str) -> list[Setting]:
+    sign = -1 if higher_is_better(metric) else 1
+
+    def place(setting: Setting) -> tuple[bool, float]:
+        mean = setting.mean(metric)
+        return mean is None, 0.0 if mean is None else sign * mean
+
+    return sorted(settings, key=place)
+
+
+def _comparable(
+    ranked: Sequence[Setting], metric: str, top: int
+) -> tuple[list[Setting], list[list[Predictions]], list[tuple[Setting, str]]]:
+    """Settings all of whose runs answered the same, and their predictions; the others of the top, with the reason.
+
+    Where runs were scored on different data, it is the data of the most settings; of the best one, where that is a tie.
+    """
+    found: dict[str, list[tuple[Setting, list[Predictions]]]] = {}
+    refused: list[tuple[Setting, str]] = []
+    for setting in ranked[:top]:
+        try:
+            predictions = _predictions(setting, metric)
+        except InputError as error:
+            refused.append((setting, str(error)))
+        else:
+            found.setdefault(predictions[0].asked, []).append((setting, predictions))
+    most = max(found.values(), key=len, default=[])
+    for setting, predictions in (item for group in found.values() if group is not most for item in group):
+        other = f"other {words.split_of(metric)} data than {words.label(most[0][0], ranked)}"
+        refused.append((setting, f"{other}: {most[0][1][0].differs_from(predictions[0])}"))
+    return [setting for setting, _ in most], [predictions for _, predictions in most], refused
+
+
+def _predictions(setting: Setting, metric: str) -> list[Predictions]:
+    found: list[Predictions] = []
+    for run in setting.runs:
+        try:
+            found.append(Predictions.of(run, metric))
+        except InputError as error:
+            raise InputError(f"{run.name}: {error}") from error
+        if unlike := found[0].differs_from(found[-1]):
+            split = words.split_of(metric)
+            raise InputError(f"{run.name}: other {split} data than {setting.runs[0].name}: {unlike}")
+    return found
+
+
+def _compare(
+    settings: list[Setting],
+    compared: list[Setting],
+    predictions: list[list[Predictions]],
+    family: Family,
+    metric: str,
+    second: int,
+) -> Comparison:
+    difference = family.difference(0, second)
+    single = difference.seeds == (1, 1)
+    split = mcnemar(predictions[0][0].answers, predictions[second][0].answers) if single else None
+    names = words.label(compared[0], settings), words.label(compared[second], settings)
+    sentence = words.sentence(*names, difference, metric, family.examples)
+    if split is not None and difference.error and metric.endswith("/accuracy"):
+        sentence += words.mcnemar(*names, split)
+    return Comparison(compared[0], compared[second], difference, split, sentence)
+
+
+def _setting_as_dict(setting: Setting, metric: str) -> dict[str, Any]:
+    return {
+        "name": setting.name,
+        "values": {key: value for key, value in setting.values.items() if value is not MISSING},
+        "mean": setting.mean(metric),
+        "sd": setting.deviation(metric),
+        "n": len(setting.figures(metric)),
+        "runs": [_run_as_dict(run) for run in setting.runs],
+        "repeats": [_run_as_dict(run) for run in setting.repeats],
+    }
+
+
+def _run_as_dict(run: Run) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "path": str(run.path),
+        "status": run.status,
+        "why": run.why,
+        "seed": run.seed,
+        "figures": run.figures,
+        "monitor": run.monitor,
+        "collapsed_onto": run.collapsed_onto,
+        "best_step": run.best_step,
+        "best_epoch": run.best_epoch,
+        "seconds": run.seconds,
+        "pairs_per_second": run.pairs_per_second,
+        "peak_memory_gib": run.peak_memory_gib,
+    }
+
+
+def _comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
+    split = comparison.mcnemar
+    return {
+        "first": comparison.first.name,
+        "second": comparison.second.name,
+        "sentence": comparison.sentence,
+        "is_found": comparison.difference.is_found,
+        **vars(comparison.difference),
+        "mcnemar": None if split is None else vars(split),
+    }

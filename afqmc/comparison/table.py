@@ -1,0 +1,186 @@
+"""The comparison on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from afqmc.comparison.report import Report
+from afqmc.comparison.settings import Setting, in_short, short_keys
+from afqmc.comparison.words import label, needed_for, parts, printable, split_of
+from afqmc.console import clock
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_MANY = 200  # signs of a setting, beyond which its first run's directory says more
+_SENTENCES = 4  # more are a table
+_BESIDE = ("accuracy", "f1", "auc", "mcc")  # shown where there is room
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the ranked table; ``optional`` ones go when there is no room."""
+
+    header: str
+    cell: Callable[[Setting], str]
+    is_number: bool = True
+    optional: bool = False
+
+
+def columns(report: Report) -> list[Column]:
+    """What is shown of each setting: what differs, the metric over its seeds, what it cost, other metrics."""
+    metric, split = report.metric, split_of(report.metric)
+    short = short_keys(report.keys)
+
+    def of_key(key: str) -> Column:
+        return Column(short[key], lambda setting: in_short(setting.values[key]), is_number=False)
+
+    def of_figure(name: str) -> Column:
+        return Column(name.partition("/")[2], lambda setting: _decimal(setting.mean(name), 4), optional=True)
+
+    def of_cost(header: str, attribute: str, text: Callable[[float], str]) -> Column:
+        def cell(setting: Setting) -> str:
+            mean = setting.mean_of(attribute)
+            return "-" if mean is None else text(mean)
+
+        return Column(header, cell)
+
+    beside = [f"{split}/{name}" for name in _BESIDE if f"{split}/{name}" != metric]
+    every = [
+        Column("#", lambda setting: str(report.settings.index(setting) + 1)),
+        *(of_key(key) for key in report.keys),
+        *([] if report.keys else [Column("run", lambda setting: setting.name, is_number=False)]),
+        Column(metric, lambda setting: _over_seeds(setting, metric)),
+        of_cost("epoch", "best_epoch", lambda value: f"{value:.2f}"),
+        of_cost("time", "seconds", clock),
+        of_cost("pairs/s", "pairs_per_second", lambda value: f"{value:.0f}"),
+        of_cost("GiB", "peak_memory_gib", lambda value: f"{value:.1f}"),
+        *(of_figure(name) for name in beside),
+    ]
+    return [column for column in every if any(column.cell(setting) != "-" for setting in report.settings)]
+
+
+def show(report: Report, top: int) -> None:
+    """Print it: what has no figures, the ranking, what can be said of it."""
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False)
+    unfinished = [f"{run.name}: {', '.join(filter(None, (run.status, run.why)))}" for run in report.unfinished]
+    _lines(console, f"without final figures: {len(unfinished)}", unfinished)
+    if report.settings:
+        console.print(_ranking(report, top, console))
+        _lines(console, "", _left_out(report, top))
+    _say(console, report)
+    _lines(console, "not compared", [f"{label(setting, report.settings)}: {why}" for setting, why in report.refused])
+    _lines(console, "to read this rightly", report.notes)
+
+
+def _left_out(report: Report, top: int) -> list[str]:
+    """What the table has no room for."""
+    found = []
+    if any(len(setting.name) > _MANY for setting in report.settings[:top]):
+        found.append(f"the settings differ in {len(report.keys)} keys: rows name a run, --csv and --json hold all keys")
+    if (more := len(report.settings) - top) > 0:
+        found.append(f"ranked below these: {more} more; --top {len(report.settings)} shows them, files hold all")
+    return found
+
+
+def _ranking(report: Report, top: int, console: Console) -> Table:
+    """As many columns as the width has room for; settings in one column where even those few are too many."""
+    shown = columns(report)
+    unbounded = console.options.update(max_width=10_000)
+    while console.measure(table := _ranked(report, shown, top), options=unbounded).maximum > console.width:
+        if shown[-1].optional:
+            shown = shown[:-1]
+        elif len(report.keys) > 1:
+            whole = Column("setting", _in_words, is_number=False)
+            return _ranked(report, [shown[0], whole, *shown[1 + len(report.keys) :]], top)
+        else:
+            break
+    return table
+
+
+def _in_words(setting: Setting) -> str:
+    return setting.name if len(setting.name) <= _MANY else f"{setting.runs[0].name} ..."
+
+
+def _ranked(report: Report, shown: Sequence[Column], top: int) -> Table:
+    from rich.text import Text
+
+    complete = sum(len(setting.runs) for setting in report.settings)
+    table = _table(f"{complete} runs of {len(report.settings)} settings, best {report.metric} first")
+    for column in shown:
+        table.add_column(
+            column.header, justify="right" if column.is_number else "left", no_wrap=column.is_number, overflow="fold"
+        )
+    for place, setting in enumerate(report.settings[:top]):
+        cells = [Text(_printable_lines(column.cell(setting))) for column in shown]
+        table.add_row(*cells, style="bold" if place == 0 else "")
+    return table
+
+
+def _say(console: Console, report: Report) -> None:
+    """A sentence a comparison, or a table where that makes too many."""
+    from rich.text import Text
+
+    if len(report.comparisons) <= _SENTENCES or report.family is None:
+        return _lines(console, "what can be said", [comparison.sentence for comparison in report.comparisons])
+    best = label(report.compared[0], report.settings)
+    found = sum(comparison.difference.is_found for comparison in report.comparisons)
+    table = _table(f"{best} is better than {found} of {len(report.comparisons)} others")
+    for header in ("than", "by", "95% CI", "p", "to tell them apart"):
+        table.add_column(header, overflow="fold")
+    for comparison in report.comparisons:
+        difference, examples = comparison.difference, report.family.examples
+        needed = "" if difference.is_found else needed_for(difference, split_of(report.metric), examples)
+        size, interval, p = parts(difference, report.metric)
+        cells = (
+            label(comparison.second, report.settings),
+            size,
+            interval,
+            p.removeprefix("p = ").removeprefix("p "),
+            needed,
+        )
+        table.add_row(*(Text(printable(cell)) for cell in cells), style="bold" if difference.is_found else "")
+    return console.print(table)
+
+
+def _table(title: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+
+
+def _lines(console: Console, title: str, lines: Sequence[str]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    if not lines:
+        return
+    if title:
+        console.print(Text(title, style="italic"))
+    grid = Table.grid(padding=(0, 1))
+    for line in lines:
+        grid.add_row("-", Text(printable(line)))
+    console.print(grid, "")
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def _over_seeds(setting: Setting, metric: str) -> str:
+    mean, deviation, n = setting.mean(metric), setting.deviation(metric), len(setting.figures(metric))
+    if mean is None:
+        return "undefined"
+    spread = "" if deviation is None else f" ± {deviation:.4f}"
+    return f"{mean:.4f}{spread} ({n})"
+
+
+def _decimal(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

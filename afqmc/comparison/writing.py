@@ -1,0 +1,119 @@
+"""The comparison as files: everything as JSON, a row a run as CSV, what the terminal shows as Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from afqmc.comparison.report import Report
+from afqmc.comparison.runs import Run
+from afqmc.comparison.settings import in_short
+from afqmc.comparison.table import columns
+from afqmc.comparison.words import label, printable
+from afqmc.errors import InputError
+from afqmc.rundir import RunDir, write_bytes
+
+_FACTS = ("best_step", "best_epoch", "seconds", "pairs_per_second", "peak_memory_gib", "monitor", "collapsed_onto")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a text that begins so
+
+
+def check(path: Path, flag: str, paths: Sequence[str]) -> None:
+    """Whether a file may be written there, before the work of comparing.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{flag} {path}: there is no directory {path.parent}")
+    if path.is_dir():
+        raise InputError(f"{flag} {path}: is a directory; a file to write is needed")
+    for place in paths:
+        RunDir(Path(place)).refuse_detour(path, flag)
+
+
+def write(path: Path, text: str, flag: str) -> None:
+    """A whole file or none.
+
+    Raises:
+        InputError: when it cannot be written, naming the flag.
+    """
+    try:
+        write_bytes(path, text.encode("utf-8", "backslashreplace"))  # half a character: as JSON spells it
+    except OSError as error:
+        raise InputError(f"{flag} {path}: cannot be written: {error.strerror}") from error
+
+
+def as_json(report: Report) -> str:
+    """All of it."""
+    return json.dumps(report.as_dict(), ensure_ascii=False, indent=2, default=str) + "\n"
+
+
+def as_csv(report: Report) -> str:
+    """A row a run, whatever became of it; settings by their dotted keys."""
+    counted = [(setting.name, run) for setting in report.settings for run in (*setting.runs, *setting.repeats)]
+    every = [*counted, *(("", run) for run in report.unfinished)]
+    figures = sorted({key for _, run in every for key in run.figures})
+    lines = io.StringIO()
+    table = csv.writer(lines, lineterminator="\n")
+    table.writerow(["run", "status", "why", "setting", *report.keys, "seed", *figures, *_FACTS, "path"])
+    for name, run in every:
+        table.writerow(_cells(report, name, run, figures))
+    return lines.getvalue()
+
+
+def _cells(report: Report, name: str, run: Run, figures: Sequence[str]) -> list[object]:
+    settings = ["" if key not in run.config else in_short(run.config[key]) for key in report.keys]
+    facts = [getattr(run, fact) for fact in _FACTS]
+    row = [run.name, run.status, run.why, name, *settings, run.seed]
+    return [_harmless(cell) for cell in [*row, *(run.figures.get(key) for key in figures), *facts, str(run.path)]]
+
+
+def _harmless(cell: object) -> object:
+    if cell is None or isinstance(cell, int | float):
+        return cell
+    cell = str(cell)
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{printable(cell)}" if cell.startswith(_FORMULA) else printable(cell)
+    return cell
+
+
+def as_markdown(report: Report) -> str:
+    """The table and the sentences."""
+    shown = columns(report)
+    parts = [f"# Runs by {report.metric}"]
+    if report.settings:
+        rows = [[column.cell(setting) for column in shown] for setting in report.settings]
+        parts.append(_table([column.header for column in shown], rows))
+    if report.unfinished:
+        rows = [[run.name, run.status, run.why] for run in report.unfinished]
+        parts.append("## Without final figures\n\n" + _table(["run", "status", "why"], rows))
+    refused = [f"{label(setting, report.settings)}: {why}" for setting, why in report.refused]
+    sections = {
+        "What can be said": [comparison.sentence for comparison in report.comparisons],
+        "Not compared": refused,
+        "To read this rightly": report.notes,
+    }
+    parts += [
+        f"## {title}\n\n" + "\n".join(f"- {_escaped(line)}" for line in lines)
+        for title, lines in sections.items()
+        if lines
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """No markup or link of a stranger's."""
+    return "".join("\\" + sign if sign in "\\|`<>[]" else sign for sign in printable(text))
+
+
+KINDS = {"csv": as_csv, "json": as_json, "md": as_markdown}  # by the flag's name

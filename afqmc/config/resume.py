@@ -1,0 +1,156 @@
+"""Going on with a run: from its own config, in which only what cannot change its result may be changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Optional
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from afqmc.config import anchored, compose, load, to_config
+from afqmc.config.messages import explain
+from afqmc.config.quoting import literal, quoted_all
+from afqmc.config.schema import Config
+from afqmc.errors import InputError
+from afqmc.groups import options
+from afqmc.rundir import RunDir
+
+AUTO = "auto"
+_KEY = "resume="
+_FREE = (
+    "tracker", "dataset.path", "dataset.cache_dir",
+    "trainer.save_steps", "trainer.save_minutes", "trainer.save_total_limit", "trainer.on_save_failure",
+)  # fmt: skip
+_MAY_GROW = ("epochs", "trainer.max_steps")
+_SHOWING = ("--cfg", "-c", "--info", "-i")
+_KNOWN = {  # what a stranger's config may name; a model of one's own never
+    "model": (),
+    "optimizer": ("torch.optim.", "transformers.optimization.", "bitsandbytes.optim.", "pytorch_optimizer."),
+    "scheduler": ("torch.optim.lr_scheduler.", "transformers.get_", "transformers.optimization.get_"),
+}
+
+
+@dataclass(frozen=True)
+class Resume:
+    """``resume=RUN_DIR`` of a command line, and its other overrides."""
+
+    directory: Path
+    overrides: list[str]
+
+    def config(self) -> Config:
+        """The run's own config with these overrides.
+
+        Raises:
+            InputError: naming the first override that would make it another run.
+        """
+        saved = load(self.directory)
+        trusted, rest = _without_trust(self.overrides)
+        if not trusted:
+            _refuse_foreign_code(saved, self.directory)
+        return going_on(saved, _changed(saved, rest))
+
+
+def taken_from(arguments: list[str]) -> tuple[Optional[Resume], list[str]]:
+    """What ``resume=RUN_DIR`` asks for, if it is there, and the arguments that Hydra gets.
+
+    Raises:
+        InputError: when there is no run, or it is not one run that is asked for.
+    """
+    found = [argument.removeprefix(_KEY) for argument in arguments if argument.startswith(_KEY)]
+    if not found or found[-1] in (AUTO, "null", ""):
+        return None, arguments
+    directory = Path(found[-1].strip("'\"")).expanduser()
+    rest = [argument for argument in arguments if not argument.startswith(_KEY)]
+    if {"-m", "--multirun"} & set(rest):
+        raise InputError(f"resume={directory}: goes on with one run; for a sweep: -m resume=auto hydra.sweep.dir=DIR")
+    if showing := [argument for argument in rest if argument in _SHOWING]:
+        raise InputError(f"{showing[0]}: not with resume=; the run's config is {RunDir(directory).config}")
+    if elsewhere := [argument for argument in rest if argument.startswith("hydra.run.dir=")]:
+        raise InputError(f"{elsewhere[0]}: not with resume=RUN_DIR, which goes on where the run is")
+    load(directory)
+    RunDir(directory).refuse_links()  # before the first line of the log is written
+    place = literal(str(directory.absolute()))
+    for_hydra = [argument for argument in rest if argument.startswith(("-", "hydra."))]
+    ours = [argument for argument in rest if argument not in for_hydra]
+    given = [*for_hydra, f"hydra.run.dir={place}", f"resume={place}", "hydra.output_subdir=null"]
+    return Resume(directory, ours), given
+
+
+def _without_trust(overrides: list[str]) -> tuple[bool, list[str]]:
+    return "trust=true" in overrides, [override for override in overrides if not override.startswith("trust=")]
+
+
+def _refuse_foreign_code(config: Config, directory: Path) -> None:
+    """The directory may be a stranger's: what it names is imported from well-known libraries alone."""
+    targets = {
+        "model": config.model._target_,
+        "optimizer": config.optimizer.get("_target_"),
+        "scheduler": config.scheduler.get("_target_"),
+    }
+    for group, target in targets.items():
+        if target is not None and not str(target).startswith(_KNOWN[group] or "\0"):
+            raise InputError(f"{directory}: {group}._target_={target} is code from elsewhere; trust=true runs it")
+
+
+def _changed(saved: Config, overrides: list[str]) -> Config:
+    """The saved config with overrides of keys, and of the ``tracker`` group."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(quoted_all(overrides))
+        node = OmegaConf.structured(saved)
+        for override in parsed:
+            key, told = override.key_or_group, str(override.input_line)
+            if override.is_add() or override.is_delete() or override.is_force_add() or override.is_sweep_override():
+                raise InputError(f"{told}: not with resume=; a key that may change is given as key=value")
+            if key == "tracker":
+                node.tracker = compose([str(told)]).tracker
+            elif options(key):
+                raise InputError(f"{told}: resume= goes on with the run's own {key}; it cannot be changed")
+            else:
+                OmegaConf.update(node, key, override.value(), merge=True, force_add=False)
+        return to_config(node)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(explain(error)) from error
+
+
+def going_on(saved: Config, wanted: Config) -> Config:
+    """The saved config with what may change as it is wanted.
+
+    Raises:
+        InputError: naming a key that would make it another run.
+    """
+    wanted = replace(anchored(wanted), resume=None)
+    for key, before, now in _differences(saved, wanted):
+        if any(key == free or key.startswith(f"{free}.") for free in _FREE):
+            continue
+        grown = key in _MAY_GROW and isinstance(before, int) and isinstance(now, int) and now > before
+        if not grown:
+            may = "may only be raised" if key in _MAY_GROW else "cannot be changed: that would be another run"
+            raise InputError(f"{key}={_plain(now)}: the run has {key}={_plain(before)}, which {may}")
+    return wanted
+
+
+def is_longer(saved: Config, wanted: Config) -> bool:
+    """Whether there is more to do than the run was meant to."""
+    return any(key in _MAY_GROW for key, _, _ in _differences(saved, wanted))
+
+
+def _plain(value: Any) -> Any:
+    return getattr(value, "value", value)
+
+
+def _differences(one: Any, other: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    for item in fields(one):
+        before, now, key = getattr(one, item.name), getattr(other, item.name), prefix + item.name
+        if is_dataclass(before):
+            yield from _differences(before, now, f"{key}.")
+        elif isinstance(before, dict) and isinstance(now, dict):
+            for name in sorted({*before, *now}):
+                if before.get(name) != now.get(name):
+                    yield f"{key}.{name}", before.get(name), now.get(name)
+        elif before != now:
+            yield key, before, now

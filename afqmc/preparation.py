@@ -1,0 +1,91 @@
+"""From a config to what a training needs: device, data, tokenizer, model, tracker; cheapest first."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from accelerate import Accelerator
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from afqmc import config as schema
+from afqmc.agreement import check_agreement
+from afqmc.batching.tokens import Encoded, Encoder
+from afqmc.config import Config
+from afqmc.console import CountBar
+from afqmc.dataset.checks import examine, in_short
+from afqmc.dataset.download import cache_dir
+from afqmc.dataset.splits import Dataset, load, sentences
+from afqmc.evaluation import Evaluation, evaluate
+from afqmc.model.describe import count_parameters, name_of
+from afqmc.model.load import build_model, build_tokenizer, check_plugged_in
+from afqmc.optim import check_plugged_in as check_optimizer
+from afqmc.rundir import RunDir
+from afqmc.tracker.build import build_tracker
+from afqmc.tracker.protocol import Tracker
+from afqmc.train.graphs import check_graphs
+from afqmc.train.hardware import adapt, build_accelerator, choose, describe
+from afqmc.train.step import MemoryShortageError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Prepared:
+    """The parts of a run before its first step. ``model`` is wrapped later, by the accelerator."""
+
+    config: Config
+    run_dir: RunDir
+    accelerator: Accelerator
+    data: Dataset
+    tokenizer: PreTrainedTokenizerBase
+    model: nn.Module
+    encoder: Encoder
+    tracker: Tracker
+
+    def score(self, encoded: Encoded, split: str) -> Evaluation:
+        """Evaluate a split, with a bar.
+
+        Raises:
+            MemoryShortageError: when a batch does not fit.
+        """
+        size, device = self.config.trainer.eval_batch_size, self.accelerator.device
+        # autocast around all batches: weights are cast once
+        with CountBar(len(encoded), split) as bar, self.accelerator.autocast():
+            try:
+                return evaluate(self.model, encoded, self.encoder, size, device, bar.add)
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                told = f"out of memory while evaluating {split}: less is needed with a smaller trainer.eval_batch_size"
+                raise MemoryShortageError(f"{told} (now {size})") from error
+
+
+def prepare(config: Config, run_dir: RunDir, resumed: bool = False) -> Prepared:
+    """Refuse what can be refused, then build all of it; the tracker last, so that it is told of runs that begin.
+
+    Raises:
+        InputError: for what a person can mend.
+    """
+    check_optimizer(config.optimizer, config.scheduler, config.lr)
+    check_plugged_in(config.model)
+    choice = choose(config.trainer)
+    check_graphs(config.trainer, choice)
+    log.info("device: %s, precision %s (%s)", choice.device, choice.precision, choice.reason)
+    accelerator = build_accelerator(choice, config.trainer, config.seed)
+    for difference in run_dir.write_environment(describe(choice), resumed):
+        log.warning("not as it was when the run began: %s; it may not go on bit for bit", difference)
+
+    data = load(config.dataset)
+    for line in in_short(data, examine(data)):
+        log.info(line)
+    check_agreement(config, data)
+    tokenizer = build_tokenizer(config.model, lambda: sentences(data))
+    model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
+    adapt(model, choice, config.trainer)
+    log.info("model: %s, %.1f M parameters", name_of(config.model), count_parameters(model) / 1e6)
+    encoder = Encoder(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
+    tracker = build_tracker(config.tracker, schema.to_container(config), run_dir.path)
+    return Prepared(config, run_dir, accelerator, data, tokenizer, model, encoder, tracker)

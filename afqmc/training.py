@@ -1,0 +1,209 @@
+"""One run's training: the loop is run, and what it yields is written, shown and kept."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate.utils import set_seed
+from torch import nn
+
+from afqmc.batching.batches import TrainBatches
+from afqmc.checkpoint.state import randomness_kept
+from afqmc.console import TrainingBar
+from afqmc.dataset.fingerprint import fingerprint
+from afqmc.dataset.splits import Dataset
+from afqmc.errors import blamed_on
+from afqmc.evaluation import Evaluation
+from afqmc.keeping import Keeper
+from afqmc.optim import build_optimizer, build_scheduler
+from afqmc.preparation import Prepared
+from afqmc.records import Records
+from afqmc.signals import admit, admitted, undisturbed
+from afqmc.train.config import NonFinite, TrainerConfig
+from afqmc.train.events import Evaluated, Event, Skipped, Stepped
+from afqmc.train.graphs import WIDTHS, GraphedStep, make_capturable
+from afqmc.train.loop import fit
+from afqmc.train.progress import Durations, Progress
+from afqmc.train.snapshot import lower_lr, put_back, snapshot
+from afqmc.train.step import Loss, NonFiniteLossError, Step, balanced_weights
+from afqmc.train.totals import Totals
+
+log = logging.getLogger(__name__)
+
+
+class Training:
+    """Begins, or goes on where the last checkpoint leaves off; ``run`` takes it to its end.
+
+    Args:
+        prepared: The parts; its model is wrapped here.
+        resumed: Whether a run is there, which this one goes on with.
+        since: When the run began, by ``time.perf_counter``.
+    """
+
+    def __init__(self, prepared: Prepared, resumed: bool, since: float) -> None:
+        self.prepared, self.config, self.run_dir = prepared, prepared.config, prepared.run_dir
+        trainer = self.config.trainer
+        self.since = since
+        self.trained = Totals(trainer.padding_free)
+        self.parts = trainer.gradient_accumulation_steps
+        self._build()
+        self.dev = prepared.encoder.encode_once(prepared.data.dev)
+        self.records = Records(prepared, self.durations.epoch)
+        self.progress = Progress.at_start(trainer)
+        self.keeper = Keeper(self.run_dir, trainer, self.durations, fingerprint(prepared.data))
+        set_seed(self.config.seed)  # dropout then does not depend on how the weights came to be
+        if resumed:
+            self._go_on()
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken."""
+        return self.progress.step
+
+    def _build(self) -> None:
+        config, trainer, parts = self.config, self.config.trainer, self.prepared
+        multiple = WIDTHS if trainer.cuda_graphs else 1
+        self.batches = TrainBatches(
+            parts.data.train, parts.encoder, config.batch_size, config.seed, config.dataset, multiple
+        )
+        self.durations = Durations.of(trainer, len(self.batches), config.epochs)
+        optimizer = build_optimizer(config.optimizer, parts.model, config.lr)
+        if trainer.cuda_graphs:
+            make_capturable(optimizer, parts.accelerator.device)
+        scheduler = build_scheduler(config.scheduler, optimizer, self.durations.total, config.lr)
+        parts.model, optimizer = parts.accelerator.prepare(parts.model, optimizer)
+        kind = GraphedStep if trainer.cuda_graphs else Step
+        loss = build_loss(trainer, parts.data, parts.accelerator.device)
+        self.take = kind(parts.model, optimizer, scheduler, parts.accelerator, trainer, loss)
+
+    def run(self) -> None:
+        """To the end. Signals are admitted between steps and in evaluations; then a checkpoint is made first."""
+        bar = TrainingBar(self.durations.total, self.step)
+        with undisturbed():
+            try:
+                self._follow(bar)
+            except KeyboardInterrupt:
+                if not self.keeper.holds(self.progress):
+                    self.save_state()
+                raise
+            finally:
+                bar.close()
+                self.keeper.settle()
+
+    def _follow(self, bar: TrainingBar) -> None:
+        """The loop, taken up again from the last checkpoint where a loss demands it."""
+        trainer = self.config.trainer
+        while True:
+            try:
+                for event in fit(self.take, self.batches, self._score, trainer, self.durations, self.progress):
+                    with randomness_kept() if isinstance(event, Evaluated) else nullcontext():
+                        self._handle(event, bar)
+                    self.keeper.look()
+                    if self.keeper.is_due(self.progress):
+                        self.save_state()
+                    admit()
+                return
+            except NonFiniteLossError as error:
+                self.records.nonfinite(error)
+                self._roll_back(error)
+
+    def _score(self, _: nn.Module) -> Evaluation:
+        """Dev; an interruption changes nothing."""
+        with admitted(), randomness_kept():
+            return self.prepared.score(self.dev, "dev")
+
+    def _handle(self, event: Event, bar: TrainingBar) -> None:
+        """Write, show and keep what happened; the training draws its random numbers alone."""
+        if isinstance(event, Stepped):
+            self.trained.add(event)
+            bar.step(event.step, event.epoch, event.loss, event.lr, event.speed, event.metrics is not None)
+            if event.metrics is not None:
+                self.records.row(event.step, event.epoch, event.metrics)
+            self._say_parts()
+        elif isinstance(event, Evaluated):
+            self.records.evaluation(event)
+        elif isinstance(event, Skipped):
+            self.records.nonfinite(event.error)
+            log.warning("%s; this batch is left out (trainer.on_nonfinite=skip)", event.error)
+        else:
+            trainer = self.config.trainer
+            log.info(
+                "stopped early at step %d: %s has not improved by more than %g in %d evaluations",
+                event.step, trainer.monitor, trainer.min_delta, event.evaluations,
+            )  # fmt: skip
+
+    def _say_parts(self) -> None:
+        """Each time that the memory did not suffice."""
+        if self.take.parts != self.parts:
+            self.parts = self.take.parts
+            log.warning("out of memory: the same batches are worked through in %d parts from here on", self.parts)
+
+    def save_state(self) -> None:
+        """A checkpoint to go on from."""
+        state = {
+            "training": snapshot(self.take, self.progress),
+            "records": self.records.state(),
+            "trained": vars(self.trained),
+            "seconds": time.perf_counter() - self.since,
+        }
+        self.keeper.save(state, self.progress)
+
+    def _go_on(self) -> None:
+        """From the last checkpoint, where there is one."""
+        state = self.keeper.load()
+        if state is None:
+            log.info("resumed: there is no checkpoint yet, so the run begins anew")
+            return
+        with blamed_on(f"{self.keeper.store.last}: not a state of this run"):
+            self._put_back(state)
+            self.since -= state["seconds"]
+        log.info("resumed at step %d of %d", self.step, self.durations.total)
+        if state["total"] != self.durations.total:
+            log.warning(
+                "the run is now LONGER than it was meant to be, %d steps instead of %d: its schedule is that of the "
+                "longer run from here on",
+                self.durations.total, state["total"],
+            )  # fmt: skip
+
+    def _put_back(self, state: dict[str, Any]) -> None:
+        """Everything as it was when a checkpoint was made."""
+        self.progress = put_back(self.take, state["training"], state["total"] == self.durations.total)
+        self.records.put_back(state["records"])
+        self.trained = Totals(**state["trained"])
+        self.parts = self.take.parts
+
+    def _roll_back(self, error: NonFiniteLossError) -> None:
+        """Back to the last checkpoint, with a lower learning rate.
+
+        Raises:
+            NonFiniteLossError: where that is not wanted, has happened too often, or there is no checkpoint.
+        """
+        trainer, times = self.config.trainer, self.progress.nonfinite + 1
+        if trainer.on_nonfinite is not NonFinite.rollback or times > trainer.max_nonfinite:
+            raise error
+        self.keeper.settle()
+        state = self.keeper.load()
+        if state is None:
+            raise error
+        self._put_back(state)
+        self.progress.nonfinite = times
+        lower_lr(self.take, trainer.rollback_lr_factor)
+        self.records.nonfinite(error)
+        log.warning(
+            "%s; back to step %d, learning rate times %g (%d of at most %d rollbacks)",
+            error, self.step, trainer.rollback_lr_factor, times, trainer.max_nonfinite,
+        )  # fmt: skip
+        self.save_state()
+
+
+def build_loss(trainer: TrainerConfig, data: Dataset, device: torch.device) -> Loss:
+    """Cross-entropy as configured."""
+    weights = trainer.class_weights
+    if weights == "balanced":
+        weights = balanced_weights(data.label_counts(data.train))
+    tensor = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
+    return Loss(trainer.label_smoothing_factor, tensor)

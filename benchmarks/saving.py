@@ -1,0 +1,91 @@
+"""What checkpoints to go on from cost: the same training with and without them, taking turns.
+
+    python -m benchmarks.saving [--model base|mini] [--steps 20] [--saves 2] [--rounds 3] [--batch-size 32]
+
+The training is timed from before its first step until its last checkpoint is on the disk, and then once more with one
+checkpoint alone, at its end; the difference by the number of checkpoints more is what one costs, and the share is of
+100 steps (``trainer.save_steps=100``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from afqmc.config import compose
+from afqmc.config.schema import Config
+from afqmc.execution import execute
+from afqmc.process import settle
+from afqmc.rundir import RunDir
+
+ARCHITECTURES = {"base": (768, 12, 12, 3072, 21128), "mini": (312, 4, 12, 1248, 8000)}
+
+
+def config_of(model: str, steps: int, batch_size: int, save_steps: int) -> Config:
+    """The embedded pairs and a model from scratch."""
+    hidden, layers, heads, intermediate, vocabulary = ARCHITECTURES[model]
+    return compose(
+        [
+            "dataset=sample", "model=mini", "tracker=none", f"batch_size={batch_size}",
+            "dataset.max_dev_samples=64", "dataset.max_test_samples=64",
+            f"model.vocab_size={vocabulary}", f"model.architecture.vocab_size={vocabulary}",
+            f"model.architecture.hidden_size={hidden}", f"model.architecture.num_hidden_layers={layers}",
+            f"model.architecture.num_attention_heads={heads}", f"model.architecture.intermediate_size={intermediate}",
+            f"trainer.max_steps={steps}", f"trainer.eval_steps={steps}", f"trainer.save_steps={save_steps}",
+            "trainer.save_minutes=null", f"trainer.log_steps={steps}",
+        ]
+    )  # fmt: skip
+
+
+def seconds(config: Config, place: Path) -> tuple[float, int]:
+    """Of a training, and the bytes of its checkpoint."""
+    from afqmc.training import Training
+
+    run, taken = Training.run, []
+
+    def timed(self: Training) -> None:
+        since = time.perf_counter()
+        run(self)
+        taken.append(time.perf_counter() - since)
+
+    Training.run = timed  # type: ignore[method-assign]
+    try:
+        execute(config, RunDir(place))
+    finally:
+        Training.run = run  # type: ignore[method-assign]
+    return taken[0], sum(path.stat().st_size for path in (place / "checkpoints/last").glob("state.*"))
+
+
+def main() -> None:
+    """Measure, and print a line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.saving", description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", choices=list(ARCHITECTURES), default="mini")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--saves", type=int, default=2, help="checkpoints of a training, the one at its end among them")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=32)
+    options = parser.parse_args()
+    settle()
+    more, rows, size = options.saves - 1, [], 0
+    with tempfile.TemporaryDirectory(prefix="afqmc-saving-") as name:
+        for number in range(options.rounds + 1):  # the first warms up
+            pair = []
+            for save_steps in (options.steps // options.saves, options.steps):
+                config = config_of(options.model, options.steps, options.batch_size, save_steps)
+                taken, size = seconds(config, Path(name) / f"{number}-{save_steps}")
+                pair.append(taken)
+            if number:
+                rows.append(((pair[0] - pair[1]) / more, pair[1] / options.steps))
+    costs, step = [cost for cost, _ in rows], statistics.median(step for _, step in rows)
+    cost = statistics.median(costs)
+    print(
+        f"{options.model}: a checkpoint of {size / 2**20:.0f} MiB costs {cost:.3f} s ({min(costs):.3f} .. "
+        f"{max(costs):.3f}), a step takes {step:.3f} s: {100 * cost / (100 * step + cost):.2f}% at save_steps=100"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,548 @@
+"""``python -m afqmc.compare``: what a person sees of runs, whole, broken and hostile, and what is written."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import rows, summary, train
+from simulated import config_text, world, write_run, write_sweep
+
+from afqmc import compare
+from afqmc.cli import exit_code
+from afqmc.comparison.measures import Answers
+from afqmc.comparison.report import build
+from afqmc.comparison.runs import find
+from afqmc.comparison.settings import fold
+from afqmc.config.literal import read_literal
+from afqmc.errors import InputError
+from afqmc.metrics.classification import probabilities_of
+from afqmc.rundir import RunDir
+
+CONFIG = config_text()
+pytestmark = pytest.mark.usefixtures("little_garbage")
+ANSWERS = world(np.random.default_rng(0), 1, 4, 200)[0]
+
+
+@pytest.fixture
+def told(monkeypatch, capsys):
+    """Call the entry; returns its exit code and what it printed, joined where the terminal broke lines."""
+
+    def call(*arguments, columns=200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setattr(sys, "argv", ["afqmc.compare", *map(str, arguments)])
+        code = exit_code(compare.main)
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return code, printed.err + re.sub(r" *\n  ", " ", printed.out)
+
+    return call
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Three learning rates, the second much better, with three seeds each."""
+    return write_sweep(tmp_path / "sweep", 3, 3, 300, quality=(0.8, 2.0, 0.9))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Two small runs that differ in the seed, and one that asks for too much."""
+    place = tmp_path_factory.mktemp("trained")
+    for seed in (1, 2):
+        train(
+            place / f"{seed}",
+            f"seed={seed}",
+            "dataset.test_file=dev.json",
+            "trainer.max_steps=4",
+            "trainer.eval_steps=2",
+        )
+    with pytest.raises(InputError):
+        train(place / "3", "dataset.max_length=100000")
+    return place
+
+
+def line_with(text, part):
+    (found,) = (line for line in text.splitlines() if part in line)
+    return found
+
+
+def test_real_runs_are_folded_over_seeds_and_a_refused_one_is_listed(trained, told):
+    code, text = told(trained)
+    assert code == 0
+    figures = [summary(RunDir(trained / name))["best"]["dev/accuracy"] for name in "12"]
+    assert f"{np.mean(figures):.4f} ± {np.std(figures, ddof=1):.4f} (2)" in text
+    assert re.search(r"- 3: refused, step 0, dataset.max_length=100000: ", text)
+    assert "one setting: there is nothing to compare it with" in text
+
+
+def test_every_figure_of_a_real_run_is_its_summary_s_and_follows_from_its_predictions(trained):
+    runs = find([str(trained / "1"), str(trained / "2")])
+    for run in runs:
+        written = summary(RunDir(run.path))
+        assert run.figures == {key: value for key, value in written["best"].items() if "/" in key} | written["test"]
+        assert (run.best_step, run.seconds) == (written["best"]["step"], written["seconds"])
+        assert len(rows(RunDir(run.path), run.monitor)) == len([row for row in run.rows() if run.monitor in row])
+    for metric in ("dev/auc", "dev/mcc", "dev/loss", "test/f1", "dev/average_precision"):
+        report = build(runs, metric, 20)
+        assert not report.refused
+        assert len(report.compared) == 1
+
+
+def test_only_what_differs_is_a_column_and_the_best_setting_comes_first(sweep, told):
+    code, text = told(sweep)
+    assert code == 0
+    header = line_with(text, "pairs/s").split()
+    assert header[:4] == ["#", "lr", "dev/accuracy", "epoch"]
+    ranked = re.findall(r"^ +(\d) +(\S+) +0\.\d{4} ± 0\.\d{4} \(3\)", text, re.MULTILINE)
+    assert ranked[0] == ("1", "2e-05")
+    assert {lr for _, lr in ranked} == {"1e-05", "2e-05", "3e-05"}
+
+
+def test_settings_are_told_apart_in_sentences(sweep, told):
+    _, text = told(sweep)
+    found = line_with(text, "lr=2e-05 is better than lr=1e-05 by")
+    assert re.search(r"by \d+\.\d points \(95% CI \d+\.\d to \d+\.\d, p (=|<) [\d.]+, 3 seeds\)$", found.strip())
+    assert "Holm's, over the 3 pairs of 3 settings" in text
+    assert re.search(r"a difference of [\d.]+ (to [\d.]+ )?points.* would be found 4 times in 5", text)
+
+
+def test_what_the_choice_on_dev_does_to_the_figures_is_said(sweep, told):
+    _, text = told(sweep)
+    assert "each run's weights are the best of 3 evaluations on dev by dev/accuracy, which flatters them;" in text
+    assert "row 1 is the best of 3 settings on the same pairs, which flatters it" in text
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_nothing_is_cut_where_the_terminal_is_narrow(columns, sweep, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "argv", ["afqmc.compare", str(sweep)])
+    assert exit_code(compare.main) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert all(any(f" {lr} " in line and "± 0." in line for line in lines) for lr in ("1e-05", "2e-05", "3e-05"))
+    assert "…" not in "".join(lines)
+
+
+def test_settings_that_differ_in_much_share_a_column_and_are_called_by_their_row(tmp_path, told):
+    better, worse = world(np.random.default_rng(0), 2, 1, 200, quality=(3.0, 0.5))[0]
+    write_run(tmp_path / "a", CONFIG, better)
+    many = CONFIG
+    for old, new in (("lr: 0.0005", "lr: 0.001"), ("pooling: mean", "pooling: cls"), ("batching: b", "batching: c")):
+        many = many.replace(old, new)
+    many = many.replace("weight_decay: 0.01", "weight_decay: 0.5").replace("warmup_steps: 0", "warmup_steps: 100")
+    write_run(tmp_path / "b", many, worse)
+    _, text = told(tmp_path, columns=80)
+    assert re.search(r"#1 is better than #2 by .*, one run each\); McNemar: \d+ pairs right only with #1", text)
+    assert "another seed may turn it round" in text
+    assert re.search(r"1 +lr=0\.0005 batching=bucketed +0\.\d{4} \(1\)", text)
+
+
+def test_many_comparisons_are_a_table(tmp_path, told):
+    write_sweep(tmp_path / "sweep", 7, 2, 100, quality=(3.0, 0.5))
+    _, text = told(tmp_path / "sweep", "--top", "6")
+    assert re.search(r"lr=\S+ is better than \d of 5 others", text)
+    assert "ranked below these: 1 more" in text
+    assert "compared: the best 6 of 7 settings; --top 7 compares all" in text
+
+
+def test_another_metric_ranks_otherwise(sweep, told):
+    _, text = told(sweep, "--metric", "dev/loss")
+    assert "best dev/loss first" in text
+    losses = [float(found) for found in re.findall(r"(0\.\d{4}) ± 0\.\d{4} \(3\)", text)]
+    assert len(losses) == 3
+    assert losses == sorted(losses)
+
+
+def test_a_metric_that_no_run_has_is_refused_with_the_nearest(sweep, told):
+    assert told(sweep, "--metric", "f1") == (2, "--metric f1: no run has it; did you mean 'dev/f1'?\n")
+
+
+def test_runs_that_monitored_different_metrics_need_one_to_be_named(tmp_path, told):
+    write_run(tmp_path / "a", CONFIG, ANSWERS[0])
+    write_run(tmp_path / "b", CONFIG.replace("lr: 0.0005", "lr: 0.1"), ANSWERS[1], monitor="dev/f1")
+    code, text = told(tmp_path)
+    assert code == 2
+    assert text == "the runs monitored different metrics (dev/accuracy, dev/f1): choose one with --metric\n"
+    assert told(tmp_path, "--metric", "dev/f1")[0] == 0
+
+
+def test_runs_sweeps_and_globs_are_read_once_each(sweep, told):
+    jobs = sorted(sweep.iterdir())
+    code, text = told(jobs[0], sweep, f"{sweep}/*seed-1", f"{sweep}/../sweep")
+    assert code == 0
+    assert "9 runs of 3 settings" in text
+
+
+def test_a_directory_of_dated_runs_is_searched(sweep, tmp_path, told):
+    (tmp_path / "runs/2026-01-01").mkdir(parents=True)
+    shutil.move(sweep, tmp_path / "runs/2026-01-01/sweep")
+    assert "9 runs of 3 settings" in told(tmp_path / "runs")[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("nowhere", "no such directory"), ("no*", "no such directory"), ("empty", "no run in it"), ("file", "no run")],
+)
+def test_what_holds_no_run_is_refused(path, said, tmp_path, told):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    code, text = told(tmp_path / path)
+    assert code == 2
+    assert said in text
+    assert path in text
+
+
+def test_a_repeated_seed_is_not_counted_again_and_said_so(sweep, told):
+    job = next(sweep.glob("0-*"))
+    shutil.copytree(job, sweep / "again")
+    _, text = told(sweep)
+    assert "9 runs of 3 settings" in text
+    assert "not counted again, the same settings and seed as another run: again" in text
+
+
+def test_runs_that_were_shown_and_kept_otherwise_are_one_setting(tmp_path):
+    for name, text in (
+        ("a", CONFIG),
+        ("b", CONFIG.replace("project: afqmc", "project: x").replace("seed: 42", "seed: 1")),
+    ):
+        write_run(tmp_path / name, text, ANSWERS[0])
+    (setting,) = fold(find([str(tmp_path)]))
+    assert [run.seed for run in setting.runs] == [1, 42]
+
+
+def other_ids(answers):
+    return {"ids": range(1, 201)}, answers
+
+
+def other_labels(answers):
+    gold = 1 - answers.gold
+    return {}, type(answers)(gold, answers.predicted, answers.probabilities)
+
+
+def fewer(answers):
+    return {}, type(answers)(answers.gold[:150], answers.predicted[:150], answers.probabilities[:150])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(other_ids, "id 1 against 0 in line 1"), (other_labels, "label "), (fewer, "150 pairs against 200")],
+)
+def test_runs_on_other_dev_data_are_not_compared(change, said, tmp_path, told):
+    write_run(tmp_path / "a", CONFIG, ANSWERS[0])
+    write_run(tmp_path / "b", CONFIG.replace("lr: 0.0005", "lr: 0.001"), ANSWERS[1])
+    more, answers = change(ANSWERS[2])
+    write_run(tmp_path / "c", CONFIG.replace("lr: 0.0005", "lr: 0.1"), answers, **more)
+    code, text = told(tmp_path)
+    assert code == 0
+    refused = line_with(text, "- lr=0.1: other dev data than lr=0.")
+    assert said in refused
+    assert "lr=0.1 " not in line_with(text, "cannot be told apart" if "cannot be" in text else "is better than")
+
+
+def test_seeds_of_one_setting_on_other_dev_data_are_not_compared(tmp_path, told):
+    write_run(tmp_path / "a", CONFIG, ANSWERS[0])
+    write_run(tmp_path / "b", CONFIG.replace("seed: 42", "seed: 43"), fewer(ANSWERS[1])[1])
+    write_run(tmp_path / "c", CONFIG.replace("lr: 0.0005", "lr: 0.1"), ANSWERS[2])
+    assert "- lr=0.0005: b: other dev data than a: 150 pairs against 200" in told(tmp_path)[1]
+
+
+def test_predictions_that_do_not_give_the_recorded_figure_are_not_compared(sweep, told):
+    job = next(sweep.glob("3-*"))
+    file = job / "predictions/dev.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    lines[0] = lines[0].replace('"prediction": "0", "label": "0"', '"prediction": "0", "label": "1"')
+    file.write_text("\n".join(lines), encoding="utf-8")
+    _, text = told(sweep)
+    assert re.search(r"- lr=2e-05: \S+: predictions/dev.jsonl gives dev/accuracy 0\.\d+, summary.json says 0\.", text)
+
+
+def test_what_configs_do_not_say_about_the_making_is_said(sweep, told):
+    for number, job in enumerate(sorted(sweep.iterdir())):
+        made = {"git": {"commit": f"{number % 2}" * 40, "diff_sha256": ""}, "hardware": {"mixed_precision": "no"}}
+        (job / "environment.json").write_text(json.dumps(made), encoding="utf-8")
+    _, text = told(sweep)
+    assert "the runs compared differ in their code: 0000000000, 1111111111" in text
+    assert "precision" not in text
+
+
+def broken(kind, directory):
+    """A run directory with one thing wrong in it."""
+    write_run(directory, CONFIG, ANSWERS[0])
+    config, end = directory / "config.yaml", directory / "summary.json"
+    bomb = "a: &a [x, x]\n" + "".join(
+        f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefghi", "bcdefghij", strict=True)
+    )
+    texts = {
+        "tag": (config, "lr: !!python/object/apply:os.system ['touch owned']"),
+        "interpolation": (config, "lr: ${oc.env:HOME}"),
+        "aliases": (config, bomb),
+        "deep config": (config, "a: " + "[" * 100_000),
+        "not a mapping": (config, "- 1"),
+        "no yaml": (config, "a: b: c"),
+        "binary": (config, b"\xff\xfe\x00"),
+        "control": (config, "lr: \x1b[31m"),
+        "huge": (config, "#" * ((1 << 20) + 1)),
+        "deep summary": (end, "[" * 100_000),
+        "cut summary": (end, end.read_text(encoding="utf-8")[:40]),
+        "list": (end, "[]"),
+        "no best": (end, '{"monitor": "dev/accuracy", "best": null}'),
+        "number": (end, '{"monitor": "dev/accuracy", "best": {"dev/accuracy": ' + "9" * 5000 + "}}"),
+    }
+    if kind in texts:
+        file, content = texts[kind]
+        file.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    elif kind == "pipe":
+        config.unlink()
+        os.mkfifo(config)
+    elif kind == "circle":
+        end.unlink()
+        end.symlink_to(end)
+    elif kind == "directory":
+        end.unlink()
+        end.mkdir()
+    elif kind == "device":
+        config.unlink()
+        config.symlink_to("/dev/zero")
+
+
+KINDS = {
+    "tag": "config.yaml: not readable YAML: could not determine a constructor for the tag",
+    "interpolation": "config.yaml: lr=${oc.env:HOME}: a saved config is literal",
+    "aliases": "config.yaml:2: *a: a saved config is literal",
+    "deep config": "config.yaml:1: nested deeper than 20 levels",
+    "not a mapping": "config.yaml: not a run's config",
+    "no yaml": "config.yaml: not readable YAML: mapping values are not allowed",
+    "binary": "config.yaml: not readable YAML: ",
+    "control": "config.yaml: not readable YAML: ",
+    "huge": "config.yaml: 1048577 bytes; a run's config has at most 1048576",
+    "deep summary": "summary.json: not readable JSON",
+    "cut summary": "summary.json: not readable JSON",
+    "list": "summary.json: not a JSON object",
+    "no best": "summary.json: not a run's summary",
+    "number": "summary.json: not readable JSON",
+    "pipe": "config.yaml: not a plain file",
+    "circle": "has no summary.json",
+    "directory": "summary.json: not a plain file",
+    "device": "config.yaml: not a plain file",
+}
+
+
+def test_each_broken_or_hostile_directory_is_a_line_and_the_others_are_compared(tmp_path, told):
+    for kind in KINDS:
+        broken(kind, tmp_path / kind.replace(" ", "-"))
+    write_run(tmp_path / "whole", CONFIG, ANSWERS[0])
+    code, text = told(tmp_path, columns=400)
+    assert code == 0
+    assert "1 runs of 1 settings" in text
+    for kind, said in KINDS.items():
+        assert said in line_with(text, f"- {kind.replace(' ', '-')}: ")
+    assert not (tmp_path / "owned").exists()
+    assert "/root" not in text.replace(str(tmp_path), "")
+
+
+ROWS = {
+    "no probability": ('{"id": 0}', "rows need id, probability, prediction and label"),
+    "no object": ("3", "dev.jsonl, line 1: not a JSON object"),
+    "no json": ("{", "dev.jsonl, line 1: not readable JSON"),
+    "no class": ('{"id": 0, "probability": 0.5, "prediction": "7", "label": "1"}', "rows need id"),
+    "no number": ('{"id": 0, "probability": "x", "prediction": "0", "label": "1"}', "could not convert"),
+    "no share": ('{"id": 0, "probability": NaN, "prediction": "0", "label": "1"}', "holds probabilities that are none"),
+    "unlikely": ('{"id": 0, "probability": 0.9, "prediction": "0", "label": "1"}', "not the likeliest of 0, 1"),
+    "a list": ('{"id": 0, "probability": [0.9], "prediction": "0", "label": "1"}', "probabilities of 2 classes"),
+    "nothing": ("", "holds too few rows to tell anything"),
+    "deep": ("[" * 100_000, "dev.jsonl, line 1: not readable JSON"),
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_broken_predictions_are_a_line(kind, tmp_path, told):
+    write_run(tmp_path / "a", CONFIG, ANSWERS[0])
+    write_run(tmp_path / "b", CONFIG.replace("lr: 0.0005", "lr: 0.1"), ANSWERS[1])
+    row, said = ROWS[kind]
+    (tmp_path / "b/predictions/dev.jsonl").write_text(f"{row}\n{row}", encoding="utf-8")
+    code, text = told(tmp_path, columns=400)
+    assert code == 0
+    assert said in line_with(text, "- lr=0.1: b: predictions/dev.jsonl: ")
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ({"status": "interrupted", "step": 7}, "interrupted, step 7"),
+        ({"status": "refused", "step": 0, "error": "lr=-1: must be > 0\nmore"}, "refused, step 0, lr=-1: must be > 0"),
+        ({"status": "running"}, "running, or killed: last written 20"),
+        ({"status": "completed"}, "incomplete, has no summary.json"),
+        ({}, "incomplete, has no summary.json"),
+        (None, "incomplete, has no summary.json"),
+    ],
+)
+def test_a_run_without_final_figures_says_how_it_ended(status, said, tmp_path, told):
+    write_run(tmp_path / "run", CONFIG, ANSWERS[0])
+    (tmp_path / "run/summary.json").unlink()
+    (tmp_path / "run/status.json").unlink()
+    if status is not None:
+        (tmp_path / "run/status.json").write_text(json.dumps(status), encoding="utf-8")
+    code, text = told(tmp_path / "run")
+    assert code == 0
+    assert f"- run: {said}" in text
+
+
+def test_a_job_that_never_began_is_listed(tmp_path, told):
+    (tmp_path / "0-lr/.hydra").mkdir(parents=True)
+    assert "- 0-lr: incomplete, has no config.yaml: refused, or never begun" in told(tmp_path)[1]
+
+
+def test_nothing_a_stranger_wrote_steers_the_terminal_or_a_spreadsheet(tmp_path, told):
+    name = "\x1b[2J\u202e[red]x"
+    hostile = CONFIG.replace("batching: bucketed", 'batching: "=HYPERLINK(1)\\e[31m[bold]|x"')
+    write_run(tmp_path / "sweep" / name, hostile, ANSWERS[0])
+    write_run(tmp_path / "sweep/b", CONFIG, ANSWERS[1])
+    (tmp_path / "sweep/c\x07/.hydra").mkdir(parents=True)
+    written = {flag: tmp_path / f"out.{flag}" for flag in ("csv", "md", "json")}
+    code, text = told(tmp_path / "sweep", *(part for flag, path in written.items() for part in (f"--{flag}", path)))
+    assert code == 0
+    texts = [text, *(written[flag].read_text(encoding="utf-8") for flag in ("csv", "md"))]
+    assert not any(sign in one for one in texts for sign in ("\x1b", "\u202e", "\x07"))
+    assert "[bold]" in text
+    cells = [cell for row in csv.reader(written["csv"].read_text(encoding="utf-8").splitlines()) for cell in row]
+    assert not any(cell.startswith(("=", "+", "@")) for cell in cells)
+    assert r"\[bold\]\|x" in written["md"].read_text(encoding="utf-8")
+
+
+def test_the_files_hold_every_run(sweep, tmp_path, told):
+    (next(sweep.glob("8-*")) / "summary.json").unlink()
+    files = {flag: tmp_path / f"out.{flag}" for flag in ("csv", "json", "md")}
+    code, text = told(sweep, "--top", "2", *(part for flag, path in files.items() for part in (f"--{flag}", path)))
+    assert code == 0
+    table = list(csv.DictReader(files["csv"].read_text(encoding="utf-8").splitlines()))
+    assert [row["status"] for row in table].count("completed") == 8
+    assert len(table) == 9
+    assert {row["lr"] for row in table} == {"1e-05", "2e-05", "3e-05"}
+    assert float(table[0]["dev/accuracy"]) > 0.5
+    whole = json.loads(files["json"].read_text(encoding="utf-8"))
+    assert len(whole["settings"]) == 3
+    assert sum(len(setting["runs"]) for setting in whole["settings"]) + len(whole["unfinished"]) == 9
+    (comparison,) = whole["comparisons"]
+    assert comparison["sentence"] in text
+    assert comparison["low"] < comparison["value"] < comparison["high"]
+    markdown = files["md"].read_text(encoding="utf-8")
+    assert markdown.count("± 0.") == 3
+    assert "has no summary.json" in markdown
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("nowhere/x.csv", "there is no directory"),
+        ("sweep", "is a directory; a file to write is needed"),
+        ("sweep/out/x.csv", "a link leads out of"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_compared(file, said, sweep, tmp_path, told):
+    (tmp_path / "elsewhere").mkdir()
+    (sweep / "out").symlink_to(tmp_path / "elsewhere")
+    code, text = told(sweep, "--csv", tmp_path / file)
+    assert code == 2
+    assert text.startswith(f"--csv {tmp_path / file}: {said}")
+
+
+def test_a_disk_that_takes_no_more_is_told(sweep, told):
+    code, text = told(sweep, "--json", "/dev/full")
+    assert code == 2
+    assert "--json /dev/full: cannot be written: No space left on device" in text
+
+
+def test_secrets_of_a_config_are_not_shown(tmp_path, told):
+    for name, secret in (("a", "hunter2hunter2"), ("b", "correcthorse")):
+        text = CONFIG.replace("args: {}", f"args:\n    api_key: {secret}\n    url: https://me:{secret}@host/{name}")
+        write_run(tmp_path / name, text, ANSWERS[name == "b"])
+    code, text = told(tmp_path, "--json", tmp_path / "out.json", "--csv", tmp_path / "out.csv")
+    assert code == 0
+    assert "url=https://***@host/a" in text
+    for shown in (text, *((tmp_path / f"out.{kind}").read_text(encoding="utf-8") for kind in ("json", "csv"))):
+        assert "hunter2" not in shown
+        assert "correcthorse" not in shown
+
+
+def test_a_name_that_is_no_text_is_listed_and_written(tmp_path, told):
+    (tmp_path / "runs" / os.fsdecode(b"\xff") / ".hydra").mkdir(parents=True)
+    write_run(tmp_path / "runs/a", CONFIG, ANSWERS[0])
+    files = [part for kind in ("csv", "json", "md") for part in (f"--{kind}", tmp_path / f"out.{kind}")]
+    code, text = told(tmp_path / "runs", *files)
+    assert code == 0
+    assert r"- \udcff: incomplete" in text
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["unfinished"][0]["name"] == "\udcff"
+
+
+def test_three_classes_are_compared_by_their_macro_means(tmp_path, told):
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 3, 300)
+    for number, good in enumerate((2.0, 0.5)):
+        probabilities = probabilities_of(rng.normal(0, 1, (300, 3)) + good * (gold[:, None] == np.arange(3)))
+        text = CONFIG.replace("  labels:\n  - '0'\n  - '1'\n", "  labels: null\n").replace(
+            "lr: 0.0005", f"lr: 0.{number + 1}"
+        )
+        write_run(tmp_path / f"{number}", text, Answers(gold, probabilities.argmax(axis=1), probabilities))
+    for metric in ("dev/f1", "dev/auc", "dev/mcc", "dev/loss"):
+        assert "lr=0.1 is better than lr=0.2 by" in told(tmp_path, "--metric", metric)[1]
+
+
+def test_a_dev_set_of_one_pair_is_no_error(tmp_path, told):
+    for number, one in enumerate(ANSWERS[:2]):
+        tiny = Answers(one.gold[:1], one.predicted[:1], one.probabilities[:1])
+        write_run(tmp_path / f"{number}", CONFIG.replace("lr: 0.0005", f"lr: 0.{number + 1}"), tiny)
+    code, text = told(tmp_path)
+    assert code == 0
+    assert "- lr=0.1: 0: predictions/dev.jsonl: holds too few rows to tell anything" in text
+
+
+def test_labels_saved_with_the_weights_say_which_class_is_which(tmp_path, told):
+    for name, lr in (("a", "0.0005"), ("b", "0.1")):
+        write_run(
+            tmp_path / name,
+            CONFIG.replace("lr: 0.0005", f"lr: {lr}").replace("labels:\n  - '0'\n  - '1'", "labels: null"),
+            ANSWERS[0],
+        )
+        (tmp_path / name / "checkpoints/best").mkdir(parents=True)
+        (tmp_path / name / "checkpoints/best/labels.json").write_text('["1", "0"]', encoding="utf-8")
+    assert (
+        "predictions/dev.jsonl: holds predictions that are not the likeliest of 1, 0" in told(tmp_path, columns=400)[1]
+    )
+    for name in ("a", "b"):
+        shutil.rmtree(tmp_path / name / "checkpoints")
+    assert "lr=0.0005 and lr=0.1 do not differ at all (one run each)" in told(tmp_path)[1]
+
+
+def test_a_saved_config_is_read_as_dotted_keys(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "a: {b: {c: 1.0e-05}, d: [1, {e: 2}]}\nf: null\ng: {}\nh: 2026-01-01", "utf-8"
+    )
+    assert read_literal(tmp_path / "config.yaml") == {
+        "a.b.c": 1e-5, "a.d": [1, {"e": 2}], "f": None, "g": {}, "h": "2026-01-01"
+    }  # fmt: skip
+
+
+def test_the_command_needs_no_torch(sweep):
+    code = "import sys; from afqmc.compare import main; assert main() == 0; assert 'torch' not in sys.modules"
+    environment = {**os.environ, "PYTHONPATH": str(Path(compare.__file__).parents[1])}
+    ended = subprocess.run([sys.executable, "-c", code, sweep], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "is better than" in ended.stdout
+
+
+@pytest.mark.slow
+def test_a_thousand_runs_are_compared_in_seconds(tmp_path, told):
+    write_sweep(tmp_path / "sweep", 200, 5, 200, rows=200)
+    since = time.process_time()
+    code, text = told(tmp_path / "sweep")
+    assert code == 0
+    assert "1000 runs of 200 settings" in text
+    assert time.process_time() - since < 10

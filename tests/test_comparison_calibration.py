@@ -1,0 +1,141 @@
+"""Intervals hold the truth as often as they say, and chance is taken for a difference as seldom: by simulation.
+
+The simulated models share examples that are hard for all, for a setting, or for one seed; seeds vary beyond that.
+"""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+from simulated import world
+
+from afqmc.comparison.measures import measure
+from afqmc.comparison.statistics import ALPHA, Family, resample
+
+DESIGNS = {
+    "two seeds": {"seeds": 2, "examples": 400},
+    "three seeds": {"seeds": 3, "examples": 400},
+    "five seeds": {"seeds": 5, "examples": 400},
+    "seeds that differ by their examples only": {"seeds": 5, "examples": 400, "of_seeds": 0.0},
+    "seeds that differ much": {"seeds": 3, "examples": 400, "of_seeds": 0.4, "joint": 0.1},
+    "a large dev set": {"seeds": 3, "examples": 1000},
+    "a small dev set": {"seeds": 5, "examples": 100, "of_seeds": 0.05, "joint": 1.0},
+    "one run each": {"seeds": 1, "examples": 400, "of_seeds": 0.0, "joint": 0.0},
+}
+RESAMPLES = 300
+pytestmark = pytest.mark.usefixtures("little_garbage")
+
+
+def families(times, settings=2, name="accuracy", **design):
+    for number in range(times):
+        answers, setting = world(np.random.default_rng(number), settings, **design)
+        yield resample(name, answers, RESAMPLES, number), setting
+
+
+def share_covered(times, truth=0.0, **design):
+    found = [Family(*family).difference(0, 1) for family in families(times, **design)]
+    return np.mean([one.low <= truth <= one.high for one in found])
+
+
+def is_near(share, expected, times):
+    """Within what so many trials would give in all but one of a thousand tests."""
+    low, high = binom.interval(0.999, times, expected)
+    return low / times - 0.01 <= share <= high / times + 0.02  # a little too wide is no fault
+
+
+@cache
+def true_difference(name, quality):
+    """Of the expected metric, from far more examples and seeds than any test has."""
+    answers, setting = world(np.random.default_rng(99), 2, 40, 40_000, quality)
+    found = measure(name, answers, np.ones((40_000, 1), dtype=np.float32))[:, 0].reshape(2, 40).mean(axis=1)
+    assert setting[39:41] == [0, 1]
+    return found[0] - found[1]
+
+
+def test_intervals_of_settings_that_do_not_differ_hold_nothing_19_times_in_20():
+    assert is_near(share_covered(150, seeds=3, examples=200), 0.95, 150)
+
+
+def test_among_five_settings_that_do_not_differ_one_is_seldom_called_better():
+    found = [Family(*family).p_adjusted for family in families(60, settings=5, seeds=3, examples=150)]
+    assert np.mean([(p <= ALPHA).any() for p in found]) <= binom.ppf(0.999, 60, ALPHA) / 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["accuracy", "f1", "mcc", "auc"])
+@pytest.mark.parametrize("design", DESIGNS)
+def test_intervals_hold_nothing_19_times_in_20_in_every_design(design, name):
+    assert is_near(share_covered(400, name=name, **DESIGNS[design]), 0.95, 400)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["accuracy", "f1", "mcc", "auc", "loss"])
+def test_intervals_hold_a_true_difference_19_times_in_20(name):
+    quality = (1.3, 1.0)
+    design = {"quality": quality, "seeds": 4, "examples": 500}
+    truth = true_difference(name, quality)
+    assert is_near(share_covered(600, truth, name=name, **design), 0.95, 600)
+
+
+@pytest.mark.slow
+def test_the_plain_hierarchical_bootstrap_is_too_narrow_or_too_wide():
+    """Why it is not what settings are compared with."""
+    shares = {}
+    for design in ("seeds that differ much", "seeds that differ by their examples only"):
+        covered = []
+        for number, (found, setting) in enumerate(families(600, **DESIGNS[design])):
+            rng, seeds = np.random.default_rng(number), DESIGNS[design]["seeds"]
+            one, other = (found.draws[:, np.equal(setting, k)] for k in (0, 1))
+            means = [
+                np.take_along_axis(draws, rng.integers(0, seeds, draws.shape), axis=1).mean(axis=1)
+                for draws in (one, other)
+            ]
+            low, high = np.percentile(means[0] - means[1], [2.5, 97.5])
+            covered.append(low <= 0 <= high)
+        shares[design] = np.mean(covered)
+    assert shares["seeds that differ much"] < 0.87
+    assert shares["seeds that differ by their examples only"] > 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [3, 8])
+def test_among_settings_that_do_not_differ_one_is_seldom_called_better(settings):
+    found = [Family(*family).p_adjusted for family in families(600, settings=settings, seeds=3, examples=300)]
+    share = np.mean([(p <= ALPHA).any() for p in found])
+    assert 0 < share <= binom.ppf(0.999, 600, ALPHA) / 600
+
+
+@pytest.mark.slow
+def test_the_least_difference_that_is_said_to_be_found_is_found_4_times_in_5():
+    quality = (1.35, 1.0)
+    truth = true_difference("accuracy", quality)
+    design = {"quality": quality, "examples": 600}
+    said = [Family(*family).difference(0, 1) for family in families(200, seeds=3, **design)]
+    said_seeds = np.median([one.detectable for one in said])
+    assert said_seeds > truth  # three seeds are too few
+    needed = next(n for n in range(4, 30) if _detectable(n, design) <= truth)
+    found = [Family(*family).difference(0, 1).is_found for family in families(400, seeds=needed, **design)]
+    assert 0.68 < np.mean(found) < 0.92
+
+
+def _detectable(seeds, design):
+    return np.median([Family(*family).difference(0, 1).detectable for family in families(60, seeds=seeds, **design)])
+
+
+@pytest.mark.slow
+def test_choosing_the_best_flatters_it_by_at_least_what_is_said():
+    said, true = [], []
+    for found, setting in families(300, settings=6, seeds=3, examples=400):
+        family = Family(found, setting)
+        said.append(family.optimism(higher_is_better=True))
+        true.append(family.means.max())
+    expected = true_mean()
+    assert 0 < np.mean(said) < np.mean(true) - expected
+    assert np.mean(said) > 0.3 * (np.mean(true) - expected)
+
+
+def true_mean():
+    """Accuracy of these models on endless examples."""
+    answers, _ = world(np.random.default_rng(98), 1, 40, 40_000)
+    return measure("accuracy", answers, np.ones((40_000, 1), dtype=np.float32)).mean()

@@ -1,0 +1,162 @@
+"""What is said of two settings: over seeds or of the very runs, corrected for many, and what it would take."""
+
+import numpy as np
+import pytest
+from simulated import world
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestIndPower
+
+from afqmc.comparison import words
+from afqmc.comparison.measures import Answers
+from afqmc.comparison.statistics import ALPHA, Difference, Family, Resampled, mcnemar, resample
+
+pytestmark = pytest.mark.usefixtures("little_garbage")
+
+
+def family(settings=2, seeds=3, examples=400, seed=1, name="accuracy", **design):
+    answers, setting = world(np.random.default_rng(seed), settings, seeds, examples, **design)
+    return Family(resample(name, answers, 500), setting)
+
+
+def test_a_large_difference_is_found_and_a_small_one_is_not():
+    found = family(quality=(3.0, 1.0)).difference(0, 1)
+    assert found.is_found
+    assert found.low > 0
+    assert found.seeds_needed is None
+    assert found.examples_needed is None
+    assert not family(quality=(1.01, 1.0)).difference(0, 1).is_found
+
+
+def test_a_difference_turned_round_is_the_same_difference():
+    both = family()
+    one, other = both.difference(0, 1), both.difference(1, 0)
+    assert (one.value, one.low, one.p) == pytest.approx((-other.value, -other.high, other.p))
+    assert one.turned() == other
+
+
+def test_the_interval_holds_nothing_exactly_where_the_p_value_is_above_one_in_twenty():
+    for seed in range(20):
+        found = family(quality=(1.5, 1.0), examples=200, seed=seed).difference(0, 1)
+        assert (found.low <= 0 <= found.high) == (found.p > ALPHA)
+
+
+def test_p_values_are_corrected_over_all_pairs_and_not_only_those_with_the_best():
+    several = family(settings=4, quality=(1.0, 1.4, 1.8, 2.2))
+    upper = np.triu_indices(4, 1)
+    assert several.comparisons == 6
+    assert several.p_adjusted[upper] == pytest.approx(multipletests(several.p[upper], method="holm")[1])
+    assert (several.p_adjusted[upper] >= several.p[upper]).all()
+
+
+def test_the_same_seeds_say_less_the_more_they_differ():
+    assert family(of_seeds=0.6).difference(0, 1).error > 1.5 * family(of_seeds=0.0).difference(0, 1).error
+
+
+def test_of_one_run_a_setting_nothing_is_said_about_seeds():
+    single = family(seeds=1, of_seeds=0.0).difference(0, 1)
+    assert not single.is_found
+    assert not single.over_seeds
+    assert single.seeds == (1, 1)
+    assert single.seeds_needed is None
+    assert single.examples_needed > 400
+
+
+def test_several_seeds_against_one_run_are_compared_as_the_very_runs():
+    answers, _ = world(np.random.default_rng(1), 2, 3, 400)
+    found = Family(resample("accuracy", answers[:4], 500), [0, 0, 0, 1]).difference(0, 1)
+    assert not found.over_seeds
+    assert found.seeds == (3, 1)
+
+
+def test_the_paired_bootstrap_profits_from_what_is_hard_for_both():
+    """Were the two runs taken as independent, their errors would add up."""
+    answers, _ = world(np.random.default_rng(1), 2, 1, 2000, of_setting=0.1, joint=0.1)
+    accuracy = [np.mean(one.predicted == one.gold) for one in answers]
+    apart = np.sqrt(sum(share * (1 - share) / 2000 for share in accuracy))
+    assert Family(resample("accuracy", answers), [0, 1]).difference(0, 1).error < 0.6 * apart
+
+
+def test_two_runs_that_say_the_same_do_not_differ_at_all():
+    answers, _ = world(np.random.default_rng(1), 1, 1, 100)
+    found = Family(resample("f1", answers * 2, 200), [0, 1]).difference(0, 1)
+    assert (found.value, found.error, found.p) == (0, 0, 1)
+    assert words.sentence("a", "b", found, "dev/f1", 100) == "a and b do not differ at all (one run each)"
+
+
+def test_seeds_that_agree_by_chance_do_not_make_a_difference_certain():
+    """Equal figures of both seeds: their spread is none, that of their answers is not."""
+    right = np.zeros((4, 40), dtype=int)
+    right[0, :20], right[1, 20:], right[2, :15], right[3, 25:] = 1, 1, 1, 1
+    gold = np.ones(40, dtype=int)
+    answers = [Answers(gold, row, np.stack([1 - row, row], axis=1).astype(float)) for row in right]
+    found = Family(resample("accuracy", answers, 500), [0, 0, 1, 1]).difference(0, 1)
+    assert found.value == pytest.approx(0.125)
+    assert found.error > 0.03
+
+
+@pytest.mark.parametrize("by", [0.005, 0.01, 0.015])
+def test_as_many_seeds_are_needed_as_for_a_t_test_where_examples_leave_no_doubt(by):
+    values = np.array([0.70, 0.71, 0.72] * 2) + np.repeat([by / 2, -by / 2], 3)
+    draws = values + np.random.default_rng(3).normal(0, 1e-5, (500, 6))
+    found = Family(Resampled(values, draws, 4000), [0, 0, 0, 1, 1, 1]).difference(0, 1)
+    by_statsmodels = TTestIndPower().solve_power(by / 0.01, power=0.8, alpha=0.05)
+    assert found.seeds_needed == pytest.approx(by_statsmodels, abs=1)
+
+
+def test_what_no_seeds_can_tell_apart_needs_more_examples():
+    found = family(seeds=5, examples=60, of_seeds=0.0, of_setting=3.0, joint=0.0, seed=3).difference(0, 1)
+    assert not found.is_found
+    assert found.seeds_needed is None
+    assert found.examples_needed > 60
+    assert "dev pairs and more than 100 seeds each would be needed" in words.sentence("a", "b", found, "dev/f1", 60)
+
+
+def test_mcnemar_counts_what_one_alone_got_right():
+    gold = np.array([1] * 10)
+    one, other = np.array([1] * 8 + [0] * 2), np.array([1] + [0] * 8 + [1])
+    found = mcnemar(*(Answers(gold, said, np.stack([1 - said, said], axis=1)) for said in (one, other)))
+    assert (found.only_first, found.only_second) == (7, 1)
+    assert found.p == pytest.approx(0.0703125)  # two-sided, of 1 or fewer in 8 fair throws
+
+
+def difference(**changes):
+    values = {"value": 0.009, "error": 0.004, "low": 0.001, "high": 0.017, "p": 0.03, "p_adjusted": 0.03}
+    needs = {"over_seeds": True, "detectable": 0.011, "seeds_needed": None, "examples_needed": None}
+    return Difference(**{**values, "seeds": (5, 5), **needs, **changes})
+
+
+@pytest.mark.parametrize(
+    ("metric", "changes", "said"),
+    [
+        ("dev/f1", {}, "B is better than A by 0.9 points (95% CI 0.1 to 1.7, p = 0.03, 5 seeds)"),
+        (
+            "dev/f1",
+            {"value": -0.009, "low": -0.017, "high": -0.001, "seeds": (5, 3)},
+            "A is better than B by 0.9 points (95% CI 0.1 to 1.7, p = 0.03, 3 and 5 seeds)",
+        ),
+        (
+            "dev/loss",
+            {"value": -0.009, "low": -0.017, "high": -0.001},
+            "B is better than A by 0.0090 (95% CI 0.0010 to 0.0170, p = 0.03, 5 seeds)",
+        ),
+        (
+            "dev/auc",
+            {"low": 0.0002, "p_adjusted": 0.0001},
+            "B is better than A by 0.90 points (95% CI 0.02 to 1.70, p < 0.001, 5 seeds)",
+        ),
+        (
+            "dev/mcc",
+            {"low": -0.002, "p_adjusted": 0.21, "seeds_needed": 12},
+            "B and A cannot be told apart: 0.9 points (95% CI -0.2 to 1.7, p = 0.21, 5 seeds); "
+            "12 seeds each would be needed",
+        ),
+        (
+            "dev/mcc",
+            {"low": -0.002, "p_adjusted": 1.0, "examples_needed": 43210, "over_seeds": False, "seeds": (1, 1)},
+            "B and A cannot be told apart: 0.9 points (95% CI -0.2 to 1.7, p = 1, one run each); "
+            "about 43,000 dev pairs would be needed",
+        ),
+    ],
+)
+def test_a_difference_is_said_in_a_plain_sentence(metric, changes, said):
+    assert words.sentence("B", "A", difference(**changes), metric, 4316) == said

@@ -1,0 +1,323 @@
+"""Downloads that are cut off, refused, stalled, interrupted or run twice at once; the disk that is full."""
+
+import io
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+from file_server import Answer, FileServer, serving
+
+from afqmc.dataset import download, transfer
+from afqmc.dataset.config import DatasetConfig, Source
+from afqmc.dataset.download import fetch_zip
+from afqmc.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+MANY = 100_000  # bytes: enough to count as news
+
+
+def zipped(size, seed=1):
+    """A zip of some bytes that do not compress, always the same."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("train.json"), random.Random(seed).randbytes(size))
+    return stream.getvalue()
+
+
+WHOLE = zipped(3 * MANY)
+TAG, DATE = {"ETag": '"one"'}, {"Last-Modified": "Wed, 04 Nov 2026 08:00:00 GMT"}
+
+
+def cut(at=MANY, headers=TAG, **more):
+    return Answer(WHOLE, headers=headers, sends=at, ranges=True, **more)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with serving(FileServer()) as server:
+        yield server
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """Between tries; they take no time."""
+    noted = []
+    monkeypatch.setattr("time.sleep", noted.append)
+    return noted
+
+
+@pytest.fixture
+def config(server, tmp_path):
+    return DatasetConfig(source=Source.download, url=f"{server.address}/a.zip", cache_dir=str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def target(config):
+    """What the download is called in the end; without checksums the address is in the name."""
+    return Path(config.cache_dir) / download._name(config)
+
+
+def left(config):
+    return sorted(path.name for path in Path(config.cache_dir).iterdir())
+
+
+def ranges(server):
+    return [request.get("Range") for request in server.requests]
+
+
+@pytest.mark.parametrize("headers", [TAG, DATE, {**TAG, **DATE}], ids=["tag", "date", "both"])
+def test_a_download_that_was_cut_off_goes_on_where_it_stopped(server, config, pauses, headers):
+    server.answers = [cut(headers=headers), Answer(WHOLE, headers=headers, ranges=True)]
+    assert fetch_zip(config).read_bytes() == WHOLE
+    assert ranges(server) == [None, f"bytes={MANY}-"]
+    assert server.requests[1]["If-Range"] == next(iter(headers.values()))
+    assert server.sent == len(WHOLE)
+
+
+def test_a_chunked_download_that_was_cut_off_goes_on_too(server, config, pauses):
+    server.answers = [cut(chunked=True), Answer(WHOLE, headers=TAG, ranges=True, chunked=True)]
+    assert fetch_zip(config).read_bytes() == WHOLE
+    assert ranges(server) == [None, f"bytes={MANY}-"]
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"ETag": 'W/"one"'}, {"ETag": 'W/"one"', **DATE}], ids=["none", "weak", "both"]
+)
+def test_it_starts_again_where_the_server_does_not_say_which_version_it_sends(server, config, pauses, headers):
+    server.answers = [cut(headers=headers), Answer(WHOLE, headers=headers, ranges=True)]
+    assert fetch_zip(config).read_bytes() == WHOLE
+    assert ranges(server) == [None, None]
+
+
+@pytest.mark.parametrize("headers", [TAG, {"ETag": '"two"'}], ids=["no ranges", "another version"])
+def test_it_starts_again_where_the_server_answers_with_the_whole(server, config, pauses, headers):
+    other = zipped(2 * MANY + 5, seed=2)  # shorter than what was promised, longer than what is there
+    server.answers = [cut(), Answer(other, headers=headers)]
+    assert fetch_zip(config).read_bytes() == other
+    assert ranges(server) == [None, f"bytes={MANY}-"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"ETag": '"two"', "Content-Range": f"bytes {MANY}-{len(WHOLE) - 1}/{len(WHOLE)}"},
+        {"Content-Range": f"bytes {MANY}-{len(WHOLE) + 4}/{len(WHOLE) + 5}"},
+        {"Content-Range": f"bytes {MANY - 1}-{len(WHOLE) - 1}/{len(WHOLE)}"},
+        {"Content-Range": "nonsense"},
+        {},
+    ],
+    ids=["another version", "another size", "another place", "nonsense", "nothing"],
+)
+def test_a_part_of_something_else_is_not_added(server, config, pauses, headers):
+    server.answers = [cut(), Answer(WHOLE[MANY:], 206, headers), Answer(WHOLE, headers=TAG, ranges=True)]
+    assert fetch_zip(config).read_bytes() == WHOLE
+    assert ranges(server) == [None, f"bytes={MANY}-", None]
+
+
+def test_a_place_that_is_no_longer_in_the_file_is_forgotten(server, config, pauses):
+    server.answers = [cut(), Answer(status=416), Answer(WHOLE, headers=TAG, ranges=True)]
+    assert fetch_zip(config).read_bytes() == WHOLE
+    assert ranges(server) == [None, f"bytes={MANY}-", None]
+
+
+def test_a_line_that_is_cut_again_and_again_gets_there_all_the_same(server, config, pauses):
+    server.answers = [*(cut(at) for at in range(MANY, len(WHOLE), MANY // 5 * 4)), cut(None)]
+    assert fetch_zip(config).read_bytes() == WHOLE
+    assert server.asked == len(server.answers) > 3
+    assert set(pauses) == {1}
+
+
+def test_tries_that_bring_nothing_new_are_the_last(server, config, pauses):
+    server.answers = [cut()]
+    with pytest.raises(InputError, match=rf"4 tries; last: cut off after {MANY} of {len(WHOLE)} bytes"):
+        fetch_zip(config)
+    assert ranges(server) == [None, *[f"bytes={MANY}-"] * 3]
+    assert left(config) == []
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+def test_an_answer_that_will_not_change_is_asked_for_once(server, config, pauses, status):
+    server.answers = [Answer(status=status)]
+    with pytest.raises(InputError, match=f"1 tries; last: HTTP Error {status}"):
+        fetch_zip(config)
+    assert (server.asked, pauses) == (1, [])
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_an_answer_that_may_change_is_asked_for_again(server, config, pauses, status):
+    server.answers = [Answer(status=status), Answer(status=status), Answer(WHOLE)]
+    assert fetch_zip(config).read_bytes() == WHOLE
+    assert pauses == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("told", "least", "most"), [("7", 7, 7), ("in 30 s", 25, 30), ("0", 1, 1), ("soon", 1, 1), ("-5", 1, 1)]
+)
+def test_a_server_is_left_alone_for_as_long_as_it_asks(server, config, pauses, told, least, most):
+    after = formatdate(time.time() + 30, usegmt=True) if told == "in 30 s" else told
+    server.answers = [Answer(status=503, headers={"Retry-After": after}), Answer(WHOLE)]
+    fetch_zip(config)
+    assert least <= pauses[0] <= most
+
+
+def test_a_server_that_asks_for_an_hour_is_not_waited_for(server, config, pauses):
+    server.answers = [Answer(status=429, headers={"Retry-After": "3600"})]
+    with pytest.raises(InputError, match=r"1 tries; last: HTTP Error 429: .*, not before 3600 s from now\)"):
+        fetch_zip(config)
+    assert pauses == []
+
+
+def test_a_server_that_never_answers_is_not_waited_for_long(config, pauses, monkeypatch):
+    monkeypatch.setattr(transfer, "_TIMEOUT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config.url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.zip"
+        with pytest.raises(InputError, match="3 tries; last: .*timed out"):
+            fetch_zip(config)
+
+
+def test_a_server_that_stalls_half_way_is_asked_to_go_on(server, config, pauses, monkeypatch):
+    monkeypatch.setattr(transfer, "_TIMEOUT_S", 0.2)
+    server.answers = [cut(hold=threading.Event()), cut(None)]
+    assert fetch_zip(config).read_bytes() == WHOLE
+    assert ranges(server) == [None, f"bytes={MANY}-"]
+
+
+def test_a_server_that_drips_is_not_waited_for_forever(server, config, pauses, monkeypatch):
+    monkeypatch.setattr(transfer, "_WINDOW_S", 0.1)
+    server.answers = [Answer(WHOLE, drip_s=0.01)]
+    with pytest.raises(InputError, match=r"3 tries; last: \d+ bytes in 0.1 s"):
+        fetch_zip(config)
+
+
+def test_a_full_disk_is_told_at_once_and_left_as_it_was(server, config, pauses):
+    server.answers = [Answer(zipped(4 << 20))]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, before[1]))  # what a write meets is what a full disk does
+    try:
+        with pytest.raises(InputError, match=r"cache: cannot keep downloads \(File too large\); dataset.cache_dir"):
+            fetch_zip(config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (server.asked, left(config)) == (1, [])
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = shutil.which("mount")
+    if not mount or subprocess.run([mount, "-t", "tmpfs", "-o", "size=128k", "none", path], check=False).returncode:
+        pytest.skip("only root mounts a file system")
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+def test_a_disk_that_is_full_is_told_with_its_directory(server, config, small_disk, pauses):
+    server.answers = [Answer(WHOLE)]
+    config.cache_dir = str(small_disk)
+    with pytest.raises(InputError, match=rf"{small_disk}: cannot keep downloads \(No space left on device\)"):
+        fetch_zip(config)
+    assert (server.asked, left(config)) == (1, [])
+
+
+def test_a_directory_in_the_place_of_the_zip_is_told(server, config, target):
+    server.answers = [Answer(WHOLE)]
+    target.mkdir(parents=True)
+    with pytest.raises(InputError, match=rf"{target}: cannot keep downloads \(Is a directory\)"):
+        fetch_zip(config)
+    assert left(config) == [target.name]
+
+
+def test_what_is_asked_of_the_server_is_not_in_the_name(server, config):
+    server.answers = [Answer(WHOLE)]
+    config.url += f"?signature={'0' * 300}"
+    assert fetch_zip(config).name == f"a-{fetch_zip(config).stem[-8:]}.zip"
+    assert server.asked == 1
+
+
+def test_an_address_may_be_a_file_of_this_machine(config, tmp_path):
+    (tmp_path / "a.zip").write_bytes(WHOLE)
+    config.url = (tmp_path / "a.zip").as_uri()
+    assert fetch_zip(config).read_bytes() == WHOLE
+
+
+def fetching(config):
+    """The download in a process of its own."""
+    code = (
+        "import sys; from afqmc.cli import exit_code; from afqmc.dataset.download import fetch_zip; "
+        "from afqmc.dataset.config import DatasetConfig; "
+        "sys.exit(exit_code(lambda: print(fetch_zip(DatasetConfig(url=sys.argv[1], cache_dir=sys.argv[2]))) or 0))"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, config.url, config.cache_dir],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def half_way(config, process):
+    """Wait until a part of the file is there."""
+    for _ in range(1500):
+        for part in Path(config.cache_dir).glob("*.part"):
+            if part.stat().st_size == MANY:
+                return part
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    raise AssertionError("no part")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_download_that_is_interrupted_leaves_nothing(server, config, number, code, told):
+    server.answers = [cut(hold=threading.Event())]
+    process = fetching(config)
+    half_way(config, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=10)
+    assert (process.returncode, errors.splitlines()[-1]) == (code, told)
+    assert "Traceback" not in errors
+    assert left(config) == []
+
+
+def test_what_a_killed_download_left_goes_with_the_next_one_once_nobody_can_be_writing_it(server, config, target):
+    server.answers = [cut(hold=threading.Event()), Answer(WHOLE)]
+    process = fetching(config)
+    part = half_way(config, process)
+    process.kill()
+    process.communicate()
+    another = part.with_name("another.zip.part")
+    another.touch()
+    os.utime(another, (0, 0))
+    assert fetch_zip(config) == target
+    assert left(config) == sorted([another.name, target.name, part.name])  # it might be another computer's
+    target.unlink()
+    two_hours_ago = time.time() - 7200
+    os.utime(part, (two_hours_ago, two_hours_ago))
+    assert fetch_zip(config) == target
+    assert left(config) == sorted([another.name, target.name])
+
+
+def test_two_processes_that_fill_a_cache_at_once_both_have_the_whole_file(server, config, target):
+    server.answers = [cut(hold=threading.Barrier(2, timeout=60))]
+    processes = [fetching(config) for _ in range(2)]
+    for process in processes:
+        out, errors = process.communicate(timeout=60)
+        assert (process.returncode, out.strip()) == (0, str(target)), errors
+    assert server.asked == 2
+    assert left(config) == [target.name]
+    assert target.read_bytes() == WHOLE

@@ -1,0 +1,221 @@
+"""Secrets: told by their name or place, and nowhere in what a run writes or prints, but for its config."""
+
+import json
+import logging
+import sys
+
+import pytest
+from helpers import SMALL, command
+from wandb_file import Offline
+
+from afqmc import config as schema
+from afqmc import run as entry
+from afqmc.cli import exit_code
+from afqmc.redaction import RedactingFormatter, is_secret, redacted, redacted_argument, redacted_tree
+
+GIVEN = "0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def given(monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", GIVEN)
+    monkeypatch.setenv("SHORT_TOKEN", "an")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["WANDB_API_KEY", "HF_TOKEN", "DB_PASSWORD", "MY_SECRET", "hfToken", "HFToken", "apikey", "model.args.passwd",
+     "GH_PAT", "+model.args.auth.user", "credential", "AWS_SECRET_ACCESS_KEY", "X-Amz-Signature", "accesstoken"],
+)  # fmt: skip
+def test_a_secret_is_told_by_its_name(name):
+    assert is_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dataset.batch_tokens", "pad_token_id", "key_size", "tokenizer", "author", "monkey", "label_field", "lr",
+     "keyword", "dataset.checksums", "max_new_tokens", "seed", "", "1e-5", "turkey"],
+)  # fmt: skip
+def test_what_only_resembles_one_is_left_alone(name):
+    assert not is_secret(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        (f"before {GIVEN}after", "before ***after"),
+        ("an ordinary word", "an ordinary word"),
+        ("https://me:pass@host.example:80/a.zip", "https://***@host.example:80/a.zip"),
+        ("https://host/a.zip?x=1&token=abc&y=2#z", "https://host/a.zip?x=1&token=***&y=2#z"),
+        ("dataset.url=https://u@host/a?sig=abc: gone", "dataset.url=https://***@host/a?sig=*** gone"),
+        ("optimizer.token=abc, and the rest", "optimizer.token=***, and the rest"),
+        ('client(password="a b", n=1)', "client(password=***, n=1)"),
+        ("lr=1e-5 of 借=呗, mail a@b.example", "lr=1e-5 of 借=呗, mail a@b.example"),
+    ],
+)
+def test_a_text_is_shown_without_secrets(text, clean):
+    assert redacted(text) == clean
+    assert redacted(clean) == clean
+
+
+@pytest.mark.parametrize(
+    ("argument", "clean"),
+    [
+        ("+model.args.api_key=abc", "+model.args.api_key=***"),
+        ("+model.args.token=a,b", "+model.args.token=***"),
+        ("model.args={token: abc, width: 3}", "model.args={token: ***, width: 3}"),
+        ("dataset.batch_tokens=2048", "dataset.batch_tokens=2048"),
+        ("-m", "-m"),
+    ],
+)
+def test_an_override_is_shown_without_its_secret(argument, clean):
+    assert redacted_argument(argument) == clean
+
+
+def test_the_directory_a_shell_is_in_is_no_password(monkeypatch):
+    monkeypatch.setenv("PWD", "/home/somebody")
+    monkeypatch.setenv("OLDPWD", "/home/somebody/else")
+    assert redacted("/home/somebody/else/run: no such directory") == "/home/somebody/else/run: no such directory"
+
+
+def test_containers_are_shown_without_secrets_and_otherwise_equal():
+    found = {"args": {"token": "x", "auth": {"user": "me"}, "key": None, "password": 123, "n": [1, f"a {GIVEN}"]}}
+    clean = {"args": {"token": "***", "auth": "***", "key": None, "password": "***", "n": [1, "a ***"]}}
+    assert redacted_tree(found) == clean
+
+
+def test_the_traceback_of_a_log_line_is_clean_too():
+    try:
+        raise ValueError(f"not with {GIVEN}")
+    except ValueError:
+        record = logging.LogRecord("a", logging.ERROR, "", 1, "key %s", (GIVEN,), sys.exc_info())
+    line = RedactingFormatter("%(message)s").format(record)
+    assert line.startswith("key ***\n")
+    assert line.endswith("ValueError: not with ***")
+
+
+def test_a_long_text_is_searched_in_an_instant():
+    text = "借" * 200_000 + "://" + "a" * 200_000 + " " + "x.y=1 " * 20_000
+    assert redacted(text) == text
+
+
+MODEL = """
+import logging, os, torch
+
+class Model(torch.nn.Module):
+    def __init__(self, num_labels, vocab_size, pad_token_id, api_key, login):
+        super().__init__()
+        self.embedding, self.head = torch.nn.Embedding(vocab_size, 8), torch.nn.Linear(8, num_labels)
+        log = logging.getLogger("mine")
+        log.info("asking with %s and %s", api_key, os.environ["WANDB_API_KEY"])
+        try:
+            raise ConnectionError(f"https://me:{login['password']}@host.example/?token={os.environ['HF_TOKEN']}")
+        except ConnectionError:
+            log.exception("no answer")
+
+    def forward(self, input_ids, **_):
+        return self.head(self.embedding(input_ids).mean(dim=1))
+"""
+SECRETS = {
+    "an override": "override-5c1d77aa",
+    "a member of one": "member-19b2e04f",
+    "an address": "user-83aa0c55",
+    "a query": "query-b4d2",  # as short as it may be where its place tells it
+    "the key of W&B": "wandb" + "7" * 35,
+    "the token of the hub": "hf_Zx81kLm2Qw",
+}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """A real run that is given secrets in every way, with an offline W&B run; its directory, and what it printed."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "my_module.py").write_text(MODEL, "utf-8")
+    override, member, user, query, wandb, hub = SECRETS.values()
+    done = command(
+        "run", *SMALL, "tracker=wandb", "tracker.mode=offline", f"tracker.notes=made with {wandb}",
+        "model._target_=my_module.Model", f"+model.args.api_key={override}",
+        f"+model.args.login={{user: me, password: {member}}}",
+        f"dataset.url=https://me:{user}@host.example/a.zip?token={query}",
+        "trainer.max_steps=2", "hydra.run.dir=run",
+        cwd=home, env={"WANDB_API_KEY": wandb, "HF_TOKEN": hub},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return home / "run", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_no_secret_is_in_what_a_run_writes_or_prints(name, told):
+    run, printed = told
+    secret = SECRETS[name]
+    assert secret not in printed
+    written = [path for path in run.rglob("*") if path.is_file() and ".hydra" not in path.parts]
+    assert {path.name for path in written} >= {"environment.json", "status.json", "run.log", "summary.json"}
+    holding = [path.name for path in written if secret.encode() in path.read_bytes()]
+    assert holding in ([], ["config.yaml"])  # which a run is continued and evaluated from
+
+
+def test_what_was_hidden_is_still_seen_to_have_been_there(told):
+    run, printed = told
+    command_line = json.loads((run / "environment.json").read_text("utf-8"))["command"]
+    assert "+model.args.api_key=***" in command_line
+    assert "password: ***" in command_line
+    assert "https://***@host.example/a.zip?token=***" in command_line
+    log = (run / "run.log").read_text("utf-8")
+    assert "asking with *** and ***" in log
+    assert "ConnectionError: https://***@host.example/?token=***" in log
+    assert "asking with *** and ***" in printed
+
+
+def test_the_tracker_is_given_the_config_without_secrets(told):
+    offline = Offline(told[0])
+    assert offline.config["model"]["args"] == {"api_key": "***", "login": {"user": "me", "password": "***"}}
+    assert offline.config["dataset"]["url"] == "https://***@host.example/a.zip?token=***"
+    assert offline.run.notes == "made with ***"
+
+
+def test_the_config_of_the_run_keeps_what_continuing_needs(told):
+    assert schema.load(told[0]).model.args["api_key"] == SECRETS["an override"]
+
+
+def test_a_failed_run_tells_why_without_secrets(plug, tmp_path, monkeypatch, capsys):
+    source = MODEL.replace("return", f"assert not self.training, 'no answer to {GIVEN}'\n        return")
+    monkeypatch.setenv("WANDB_API_KEY", GIVEN)
+    monkeypatch.setenv("HF_TOKEN", GIVEN)
+    monkeypatch.chdir(tmp_path)
+    args = "+model.args={api_key: a, login: {password: b}}"
+    monkeypatch.setattr(
+        sys, "argv", ["afqmc.run", *SMALL, f"model._target_={plug(source)}.Model", args, "hydra.run.dir=run"]
+    )
+    assert exit_code(entry.main) == 1
+    status = json.loads((tmp_path / "run/status.json").read_text("utf-8"))
+    assert status["error"].startswith("AssertionError: no answer to ***")
+    assert "no answer to ***" in status["traceback"]
+    printed = capsys.readouterr()
+    assert "no answer to ***" in printed.err
+    for text in (json.dumps(status), printed.out, printed.err, (tmp_path / "run/run.log").read_text("utf-8")):
+        assert GIVEN not in text
+
+
+def test_what_hydra_says_of_the_jobs_of_a_sweep_is_clean(plug, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sweep = ["-m", f"model._target_={plug(MODEL)}.Model", "+model.args.login=null", "+model.args.api_key=alpha,beta"]
+    where = ["hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}", "dataset.path=nowhere"]
+    monkeypatch.setattr(sys, "argv", ["afqmc.run", *sweep, *where, "tracker=none"])
+    assert exit_code(entry.main) == 2
+    printed = capsys.readouterr()
+    assert printed.out.count("+model.args.api_key=***") == 2  # a line a job
+    assert "+model.args.api_key=***" in printed.err  # of the job that failed
+    assert "alpha" not in printed.out + printed.err
+    assert "beta" not in printed.out + printed.err
+
+
+def test_a_traceback_on_the_screen_is_clean(monkeypatch, capsys):
+    def fails():
+        raise OSError(f"https://me:{GIVEN}@host.example does not answer")
+
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert exit_code(fails) == 1
+    error = capsys.readouterr().err
+    assert error.endswith("OSError: https://***@host.example does not answer\n")
+    assert "in fails" in error

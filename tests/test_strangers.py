@@ -1,0 +1,242 @@
+"""A run directory of a stranger: nothing in it runs or is written through; it works, or one message says why."""
+
+import hashlib
+import importlib.util
+import io
+import json
+import pickle
+import shutil
+import sys
+import zipfile
+from dataclasses import replace
+
+import hostile
+import pytest
+from helpers import command, train
+
+from afqmc import config as schema
+from afqmc import evaluate, predict
+from afqmc.checkpoint.store import seal
+from afqmc.cli import exit_code
+from afqmc.config.resume import Resume, taken_from
+from afqmc.dataset.config import Source
+from afqmc.dataset.sample import sample_files
+from afqmc.errors import InputError
+from afqmc.evaluation import prediction_rows
+from afqmc.execution import execute
+from afqmc.rundir import RunDir
+from afqmc.scoring import TrainedRun
+
+ROWS = sample_files()["train.json"].splitlines(keepends=True)[:32]
+COMMANDS = {
+    "evaluate": (evaluate.main, ["--data", "pairs.jsonl", "--json"]),
+    "predict": (predict.main, ["pairs.jsonl", "-o", "out.jsonl"]),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run, not yet tampered with."""
+    return train(tmp_path_factory.mktemp("runs") / "run", "trainer.max_steps=2").path
+
+
+@pytest.fixture(scope="module")
+def expected(trained, tmp_path_factory):
+    """Its loss on the pairs, and its predictions."""
+    file = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    file.write_bytes(b"".join(ROWS))
+    run = TrainedRun.open(trained)
+    pairs = run.read(file, labelled=True)
+    found = run.score(pairs)
+    return found.metrics["loss"], list(prediction_rows(replace(pairs, labels=None), found.logits, run.labels))
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """Run a command in this process, where somebody says yes to every question; its code, and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.jsonl").write_bytes(b"".join(ROWS))
+
+    def run(name, directory, *arguments):
+        main, usual = COMMANDS[name]
+        monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 20))
+        monkeypatch.setattr(sys, "argv", [name, str(directory), *(arguments or usual)])
+        code = exit_code(main)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+def everything(directory):
+    """All files with what they hold; links by where they lead."""
+    return {
+        str(path.relative_to(directory)): path.readlink() if path.is_symlink() else path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def test_a_payload_leaves_its_canary_where_something_runs_it(tmp_path):
+    pickle.loads(pickle.dumps(hostile.Pickled(tmp_path / "one")))
+    hostile.plant_code(tmp_path, tmp_path / "two")
+    spec = importlib.util.spec_from_file_location("evil", tmp_path / "modeling_evil.py")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    assert (tmp_path / "one").exists()
+    assert (tmp_path / "two").exists()
+
+
+@pytest.mark.parametrize("payload", hostile.HARMLESS)
+def test_what_lies_beside_a_run_is_of_no_effect(payload, expected, copied, call, tmp_path):
+    hostile.plant(payload, copied, tmp_path / "canary")
+    planted = everything(copied)
+    code, out, error = call("evaluate", copied)
+    assert code == 0, error
+    assert json.loads(out)["loss"] == expected[0]
+    assert call("predict", copied)[0] == 0
+    assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()] == expected[1]
+    assert not (tmp_path / "canary").exists()
+    assert everything(copied) == planted
+
+
+@pytest.mark.parametrize("payload", hostile.REFUSED)
+def test_what_takes_the_place_of_a_part_is_refused_in_one_message(payload, copied, call, tmp_path):
+    hostile.plant(payload, copied, tmp_path / "canary")
+    told = {name: call(name, copied) for name in COMMANDS}
+    for code, out, error in told.values():
+        assert (code, out) == (2, ""), error
+        assert hostile.REFUSED[payload][1] in error
+        assert str(copied) in error
+        assert "Traceback" not in error
+    assert not (tmp_path / "canary").exists()
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_trust_is_for_the_model_named_by_target_and_for_nothing_else(copied, call, tmp_path):
+    hostile.plant("pickles", copied, tmp_path / "canary")
+    hostile.plant("a tokenizer that asks", copied, tmp_path / "canary")
+    code, _, error = call("evaluate", copied, "--trust")
+    assert (code, "is no tokenizer" in error) == (2, True)
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.fixture
+def person(copied, tmp_path):
+    """Somebody's files, to which everything that a run writes is a link."""
+    home = tmp_path / "home"
+    (home / "photos").mkdir(parents=True)
+    (home / "diary").write_text("dear diary", "utf-8")
+    for name in ("predictions", "checkpoints/last", "checkpoints/.best.new", "wandb", ".hydra"):
+        if (copied / name).is_dir():
+            shutil.rmtree(copied / name)
+        (copied / name).symlink_to(home / "photos")
+    for name in ("summary.json", "status.json", "metrics.jsonl", "run.log", "environment.json", ".out.jsonl.new"):
+        (copied / name).unlink(missing_ok=True)
+        (copied / name).symlink_to(home / "diary")
+    return home
+
+
+def test_nothing_is_written_through_a_link_of_the_directory(person, copied, call):
+    before = everything(person), everything(copied)
+    assert call("evaluate", copied)[0] == 0
+    assert (everything(person), everything(copied)) == before
+    code, _, error = call("predict", copied, "pairs.jsonl", "-o", str(copied / "out.jsonl"))
+    assert code == 0, error
+    assert len((copied / "out.jsonl").read_text("utf-8").splitlines()) == len(ROWS)
+    assert not (copied / "out.jsonl").is_symlink()
+    assert everything(person) == before[0]
+
+
+@pytest.mark.parametrize("out", ["predictions/new.jsonl", "run.log", "x/../summary.json"])
+def test_predictions_named_inside_the_run_are_refused_where_a_link_leads_out(out, person, copied, call):
+    (copied / "x").mkdir()
+    before = everything(person)
+    code, _, error = call("predict", copied, "pairs.jsonl", "-o", f"copy/{out}")
+    assert code == 2
+    assert f"-o copy/{out}: a link leads out of {copied}, to {person}" in error
+    assert everything(person) == before
+
+
+def test_a_directory_chosen_by_the_stranger_keeps_no_download(copied, tmp_path, monkeypatch):
+    config = schema.load(copied)
+    official = schema.official_address()
+    elsewhere = {"path": None, "url": official, "checksums": None, "cache_dir": str(tmp_path / "chosen")}
+    files = {"source": Source.download, "train_file": "train.json", "dev_file": "dev.json", "test_file": None}
+    schema.save(replace(config, dataset=replace(config.dataset, **elsewhere, **files)), copied / "config.yaml")
+    monkeypatch.setenv("AFQMC_CACHE", str(tmp_path / "own"))
+    (tmp_path / "own").mkdir()
+    kept = f"afqmc_public-{hashlib.sha256(official.encode()).hexdigest()[:8]}.zip"
+    with zipfile.ZipFile(tmp_path / "own" / kept, "w") as archive:
+        for name in ("train.json", "dev.json"):
+            archive.writestr(name, b"".join(ROWS))
+    assert len(TrainedRun.open(copied).read(None, labelled=True)) == len(ROWS)
+    assert not (tmp_path / "chosen").exists()
+
+
+def goes_on(copied):
+    """Whether the run could be made longer, or is refused in one message otherwise."""
+    try:
+        _, arguments = taken_from([f"resume={copied}", "trainer.max_steps=3"])
+        assert arguments
+        execute(Resume(copied, ["trainer.max_steps=3"]).config(), RunDir(copied), resume=True)
+    except InputError:
+        return False
+    return True
+
+
+def test_nothing_is_written_through_a_link_when_a_run_goes_on(person, copied):
+    before = everything(person)
+    assert not goes_on(copied)
+    assert everything(person) == before
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
+def test_a_state_that_is_a_pickle_is_no_state_also_when_its_checksum_is_right(copied, tmp_path, name):
+    canary, last = tmp_path / "canary", copied / "checkpoints/last"
+    (last / name).unlink()
+    (last / name).write_bytes(pickle.dumps(hostile.Pickled(canary)))
+    (last / "checksums.json").unlink()
+    seal(last)
+    assert not goes_on(copied)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("target", ["os.system", "evil.build", "subprocess.run", "afqmc.rundir.write_text"])
+@pytest.mark.parametrize("group", ["optimizer", "scheduler", "model"])
+def test_a_strangers_target_is_not_imported_when_a_run_goes_on(copied, tmp_path, group, target):
+    hostile.plant_code(copied, tmp_path / "canary")
+    saved = schema.load(copied)
+    if group == "model":
+        saved.model._target_ = target
+    else:
+        getattr(saved, group)["_target_"] = target
+    schema.save(saved, copied / "config.yaml")
+    assert not goes_on(copied)
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("payload", [*hostile.HARMLESS, *hostile.REFUSED])
+def test_going_on_with_a_strangers_run_runs_nothing_of_it(payload, copied, tmp_path):
+    hostile.plant(payload, copied, tmp_path / "canary")
+    goes_on(copied)
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_started_inside_the_directory_imports_nothing_from_it_with_a_safe_path(name, copied, tmp_path):
+    for payload in hostile.HARMLESS:
+        hostile.plant(payload, copied, tmp_path / "canary")
+    (tmp_path / "pairs.jsonl").write_bytes(b"".join(ROWS))
+    out = ["../pairs.jsonl", "-o", "../out.jsonl"] if name == "predict" else ["--json"]
+    done = command(name, ".", *out, cwd=copied, env={"PYTHONSAFEPATH": "1"})
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "canary").exists()
+    if name == "evaluate":
+        assert 0 <= json.loads(done.stdout)["accuracy"] <= 1
