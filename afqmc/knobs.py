@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import field, fields, is_dataclass
+import sys
+from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any
 
-from afqmc.errors import InputError
+from afqmc.errors import InputError, in_brief
 
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
@@ -40,7 +41,7 @@ def _inside(value: float, bounds: dict[str, float]) -> bool:
 
 
 def check_ranges(config: Any, prefix: str = "") -> None:
-    """Hold every field of a (nested) config dataclass to its bounds.
+    """Hold every field of a (nested) config dataclass to its bounds, and mappings and lists to being such.
 
     Raises:
         InputError: naming the flag, what was found, and the legal range.
@@ -49,6 +50,11 @@ def check_ranges(config: Any, prefix: str = "") -> None:
         value, key = getattr(config, item.name), prefix + item.name
         if is_dataclass(value):
             check_ranges(value, key + ".")
-        bounds = item.metadata.get("bounds")
+        whole = None if item.default_factory is MISSING else item.default_factory()
+        if isinstance(whole, dict | list) and not isinstance(value, type(whole) | None):  # a literal ${x} comes so far
+            raise InputError(f"{key}={value}: must be a {'mapping' if isinstance(whole, dict) else 'list'}")
+        bounds = item.metadata.get("bounds", {})
+        if isinstance(value, int) and value > sys.maxsize:  # no count, no index and no array goes so far
+            bounds = {**bounds, "le": bounds.get("le", sys.maxsize)}
         if bounds and value is not None and not _inside(value, bounds):
-            raise InputError(f"{key}={value}: must be {legal(bounds)} ({item.metadata['help']})")
+            raise InputError(f"{key}={in_brief(str(value))}: must be {legal(bounds)} ({item.metadata['help']})")

@@ -188,9 +188,10 @@ def test_a_full_disk_is_told_and_done_without(tmp_path, caplog):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_directory_that_cannot_be_written_is_told_and_done_without(tmp_path, make, caplog):
+@pytest.mark.parametrize("name", ["file/tokens", "x" * 300])
+def test_a_directory_that_cannot_be_written_is_told_and_done_without(name, tmp_path, make, caplog):
     (tmp_path / "file").touch()
-    assert_equal(kept(tmp_path / "file" / "tokens", "settings", TEXTS, make))
+    assert_equal(kept(tmp_path / name, "settings", TEXTS, make))
     assert "not kept" in caplog.text
 
 

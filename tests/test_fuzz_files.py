@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fuzzing import files, often
 from helpers import command, prepared, train
-from hypothesis import event, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from afqmc.dataset.checks import examine, in_short
@@ -45,7 +45,6 @@ def written(place, file):
 
 def hold_to_one_message(error, *paths):
     """It names the file, and the line where there is one; or the key; and it fits on a screen."""
-    event("refused")
     told = str(error)
     files = "|".join(re.escape(str(path)) for path in paths)
     assert re.match(rf"({files})(:\d+)?: \S|dataset\.\w+(=|: )", told), told
@@ -55,7 +54,6 @@ def hold_to_one_message(error, *paths):
 
 def hold_to_what_is_promised(data):
     """Columns of one length, labels in the set, texts that can be written, and the facts about them."""
-    event("read")
     for split in data.splits().values():
         parts = [split] if isinstance(split, Pairs) else list(split.chunks(2))
         assert sum(map(len, parts)) == len(split) > 0
@@ -112,7 +110,6 @@ def test_a_file_is_scored_and_its_predictions_written_or_told_in_one_message(ope
     except InputError as error:
         hold_to_one_message(error, path)
         return
-    event("scored")
     found = opened.score(pairs)
     assert found.logits.shape == (len(pairs), 2)
     assert np.isfinite(found.logits).all()
@@ -137,10 +134,8 @@ def test_the_commands_tell_a_bad_file_in_one_message_and_write_nothing(tmp_path)
     """A few of the files above, through evaluate and predict as a person calls them."""
     run = train(tmp_path / "run", "epochs=1")
     contents = [
-        b"", b"\xff\xfe", b"\0" * 100, b"{", b"[]", b'{"sentence1": "\\ud83d", "sentence2": "b", "label": "0"}',
-        b'{"sentence1": "a", "sentence2": "b", "label": "\\udc00"}', SOUND, SOUND + b"\xff",
-        b'{"sentence1": "a", "sentence2": "b", "id": "\\ud800", "label": "1"}\n', SOUND.replace(b"\n", b"\r"),
-        "\ufeff".encode() + SOUND,
+        b"", b"\0" * 100, b"{", b'{"sentence1": "a", "sentence2": "b", "label": "\\udc00"}', SOUND + b"\xff",
+        b'{"sentence1": "a", "sentence2": "b", "id": "\\ud800", "label": "1"}\n', "\ufeff".encode() + SOUND,
     ]  # fmt: skip
     for number, (content, name) in enumerate(itertools.product(contents, ["evaluate", "predict"])):
         file, out = tmp_path / f"{number}.jsonl", tmp_path / f"{number}.out"

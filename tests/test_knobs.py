@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from dataclasses import dataclass, field
 
 import pytest
@@ -61,3 +62,14 @@ def test_a_large_limit_is_written_out_exactly():
 def test_a_whole_number_too_large_for_a_float_is_refused():
     with pytest.raises(InputError, match="size="):
         check_ranges(Outer(size=10**400))
+
+
+@dataclass
+class Unbounded:
+    count: int = knob(1, "pairs", ge=1)
+
+
+def test_a_whole_number_that_nothing_can_count_to_is_refused():
+    check_ranges(Unbounded(sys.maxsize))
+    with pytest.raises(InputError, match=r"count=10+: must be >= 1 and <= \d{19} \(pairs\)"):
+        check_ranges(Unbounded(10**30))

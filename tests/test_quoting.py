@@ -8,6 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from afqmc import run as entry
 from afqmc.config import compose, to_config
 from afqmc.config.quoting import quoted
+from afqmc.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,43 @@ def test_the_run_takes_them_too(more, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["afqmc.run", *more, "experiment=quickstart", f"tracker.name={names}"])
     assert entry.main() == 0
     assert seen == names.split(",")
+
+
+@pytest.mark.parametrize("flag", ["--config-dir {}", "--config-dir={}", "-cd {}"])
+def test_the_path_of_a_flag_is_no_override(flag, monkeypatch, tmp_path):
+    place = tmp_path / "a,b=[1] 'c' 数据"
+    (place / "experiment").mkdir(parents=True)
+    (place / "experiment/mine.yaml").write_text("# @package _global_\nlr: 0.25\n", encoding="utf-8")
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(entry, "run", lambda node: seen.append(to_config(node).lr))
+    given = [part.format(place) for part in flag.split(" ")]
+    monkeypatch.setattr(sys, "argv", ["afqmc.run", *given, "experiment=mine", "tracker=none"])
+    assert entry.main() == 0
+    assert seen == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("model=0", "model=0: must be a name; legal: bert-base-chinese, "),
+        ("dataset=[1,2]", "dataset=[1,2]: must be a name; legal: afqmc, jsonl, sample"),
+        ("dataset= null", "dataset= null: a run needs one; legal: afqmc, jsonl, sample"),
+        ("=1", "=1: has no key; it is key=value"),
+        ("lr", "lr: has no value; it is key=value"),
+        ("~lr", "~lr: lr is part of every run; lr=... sets it"),
+        ("~tracker", "~tracker: tracker is part of every run; tracker=... sets it"),
+        ("+lr=1", "+lr=...: lr is there already; lr=... sets it"),
+        ("lr.more=1", "lr.more=1: lr holds no keys; lr=... sets it"),
+        ("dataset.labels.0=a", "dataset.labels.0=a: dataset.labels holds no keys; dataset.labels=... sets it"),
+        ("dataset.labels[0]=a", "dataset.labels[0]=a: cannot be read: unexpected '[0]=a' (quote spaces, "),
+        ("model.architecture=\\${lr}", "model.architecture=${lr}: must be a mapping"),
+        ("tracker.tags=\\${lr}", "tracker.tags=${lr}: must be a list"),
+        ("seed=range(1,3)", "seed=range(1,3): several values; -m runs each: "),
+        (f"seed={'9' * 5000}", f"seed={'9' * 145} ... {'9' * 150}: cannot be read: Exceeds the limit (4300 digits)"),
+    ],
+)
+def test_what_hydra_would_stop_at_without_a_name_is_told_by_its_own(override, told):
+    with pytest.raises(InputError) as refused:
+        compose([override])
+    assert str(refused.value).startswith(told)

@@ -10,17 +10,20 @@ from afqmc.config.overrides import refuse_unreadable
 _PLAIN = re.compile(r"(?:[\w/\-+.$%*@?|:\s]|\\.|\$\{.*?\})*", re.ASCII)  # what Hydra reads without quotes
 _NAME = re.compile(r"\s*[A-Za-z_]\w*\s*", re.ASCII)
 _ESCAPED = re.compile(r"\\([\\()\[\]{}:=, \t])")
+_TAKE_A_PATH = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun")
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
 
 
 def quoted_all(arguments: Iterable[str]) -> list[str]:
-    """``quoted`` for each argument of a command line, and each readable.
+    """``quoted`` for each argument of a command line, and each readable; the paths that flags take stay as they are.
 
     Raises:
         InputError: naming the first that is not.
     """
-    found = [quoted(argument) for argument in arguments]
-    refuse_unreadable(found)
+    given = list(arguments)
+    paths = {place + 1 for place, argument in enumerate(given) if argument in _TAKE_A_PATH}
+    found = [argument if place in paths else quoted(argument) for place, argument in enumerate(given)]
+    refuse_unreadable(argument for place, argument in enumerate(found) if place not in paths)
     return found
 
 

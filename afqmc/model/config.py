@@ -29,7 +29,9 @@ class ModelConfig:
     architecture: dict[str, Any] = knob(
         {}, "with from_scratch: changes to the encoder's config, such as num_hidden_layers"
     )
-    vocab_size: int = knob(8000, "with from_scratch and no name_or_path: entries of the WordPiece vocabulary", ge=100)
+    vocab_size: int = knob(
+        8000, "with from_scratch and no name_or_path: entries of the WordPiece vocabulary", ge=100, le=1_000_000
+    )
     mimetic_init: bool = knob(False, "with from_scratch: attention starts by matching equal tokens")
     pooling: Pooling = knob(Pooling.cls, "cls, mean, max, first_last_mean or pooler")
     head_dropout: Optional[float] = knob(None, "before the linear layer; null takes the encoder's own", ge=0, lt=1)

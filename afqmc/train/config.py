@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Optional
 
 from afqmc.errors import InputError
 from afqmc.knobs import knob
+
+_LARGEST = 3.4e38  # of float32
 
 
 class MixedPrecision(Enum):
@@ -100,7 +101,7 @@ def check_class_weights(weights: Any, num_labels: Optional[int] = None) -> None:
     """
     if weights is None or weights == "balanced":
         return
-    numbers = isinstance(weights, list) and all(isinstance(w, int | float) and 0 < w < math.inf for w in weights)
+    numbers = isinstance(weights, list) and all(isinstance(w, int | float) and 0 < w < _LARGEST for w in weights)
     if not numbers or (num_labels is not None and len(weights) != num_labels):
         many = f"{num_labels} " if num_labels else ""
         raise InputError(
