@@ -83,7 +83,7 @@ def test_the_path_of_a_flag_is_no_override(flag, monkeypatch, tmp_path):
     (place / "experiment/mine.yaml").write_text("# @package _global_\nlr: 0.25\n", encoding="utf-8")
     seen = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(entry, "run", lambda node: seen.append(to_config(node).lr))
+    monkeypatch.setattr(entry, "run", lambda node, resume: seen.append(to_config(node).lr))
     given = [part.format(place) for part in flag.split(" ")]
     monkeypatch.setattr(sys, "argv", ["afqmc.run", *given, "experiment=mine", "tracker=none"])
     assert entry.main() == 0
