@@ -15,6 +15,7 @@ from afqmc.config import Config, load, to_config, without_hydra
 from afqmc.config.messages import explain
 from afqmc.config.resume import AUTO, going_on
 from afqmc.errors import InputError, Refused
+from afqmc.paths import is_utf8
 from afqmc.redaction import redacted_argument
 from afqmc.rundir import RunDir
 
@@ -74,10 +75,8 @@ def _refuse_moving(key: str, node: DictConfig) -> None:
 
 
 def _make(key: str, directory: str) -> None:
-    try:
-        os.path.abspath(directory).encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{key}={directory}: is no UTF-8, and a tokenizer cannot be saved there") from error
+    if not is_utf8(os.getcwd()):  # it is in the paths that a run saves
+        raise InputError(f"{os.getcwd()}: the name of this directory is no UTF-8; start the run in another")
     try:
         Path(directory).mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -13,10 +13,11 @@ from afqmc.config.messages import explain, leaves
 from afqmc.config.schema import Config
 from afqmc.errors import InputError, first_line, in_brief
 from afqmc.groups import groups, options
+from afqmc.paths import is_utf8
 
 
 def refuse_unreadable(overrides: Iterable[str]) -> None:
-    """Hold each override to the grammar, its key to what holds keys, each ``group=option`` to a name; flags are left.
+    """Hold each override to UTF-8 and the grammar, its key to what holds keys, ``group=option`` to a name; skip flags.
 
     Raises:
         InputError: naming the first that is wrong.
@@ -25,6 +26,10 @@ def refuse_unreadable(overrides: Iterable[str]) -> None:
     for override in overrides:
         if override.startswith("-") or not ("=" in override or override.startswith("~")):
             continue
+        if not is_utf8(override):
+            raise InputError(
+                f"{in_brief(override)}: holds bytes that are no UTF-8; a path needs another name, or a link"
+            )
         found = _read(parser, override)
         group = found.key_or_group
         if not group:
