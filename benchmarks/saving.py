@@ -31,7 +31,7 @@ def config_of(model: str, steps: int, batch_size: int, save_steps: int) -> Confi
         [
             "dataset=sample", "model=mini", "tracker=none", f"batch_size={batch_size}",
             "dataset.max_dev_samples=64", "dataset.max_test_samples=64",
-            f"model.vocab_size={vocabulary}", f"model.architecture.vocab_size={vocabulary}",
+            f"model.vocab_size={vocabulary}", f"+model.architecture.vocab_size={vocabulary}",
             f"model.architecture.hidden_size={hidden}", f"model.architecture.num_hidden_layers={layers}",
             f"model.architecture.num_attention_heads={heads}", f"model.architecture.intermediate_size={intermediate}",
             f"trainer.max_steps={steps}", f"trainer.eval_steps={steps}", f"trainer.save_steps={save_steps}",

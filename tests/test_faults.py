@@ -159,7 +159,6 @@ def test_a_checkpoint_that_finds_the_disk_full_is_said_and_the_run_goes_on(tmp_p
     found = on_a_full_disk(tmp_path / "run", int(size * 1.5))  # room for the weights, not for the optimizer too
     assert found.returncode == 0, found.stderr
     assert "checkpoints/last could not be written" in found.stdout
-    assert "the run goes on" in found.stdout
     run_dir = RunDir(tmp_path / "run")
     assert summary(run_dir)["steps"] == 24
     assert not (run_dir.checkpoints / "last").exists()
@@ -183,10 +182,8 @@ def weights_size(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-@pytest.mark.parametrize(
-    ("what", "options"),
-    [("no space", "size=3m"), pytest.param("no inodes", "size=100m,nr_inodes=24", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "options"), [("no space", "size=3m"), ("no inodes", "size=100m,nr_inodes=24")])
 def test_a_file_system_without_room_leaves_no_half_file_under_a_final_name(tmp_path, what, options):
     place = tmp_path / "mounted"
     place.mkdir()
@@ -290,8 +287,8 @@ def test_with_auto_batch_the_same_batch_is_worked_through_in_parts(tmp_path):
 
 def test_recomputing_the_forward_pass_changes_no_bit(tmp_path):
     plain, less = RunDir(tmp_path / "plain"), RunDir(tmp_path / "less")
-    execute(small(), plain)
-    execute(small("trainer.gradient_checkpointing=true"), less)
+    execute(small("trainer.max_steps=4"), plain)
+    execute(small("trainer.max_steps=4", "trainer.gradient_checkpointing=true"), less)
     assert metrics(plain) == metrics(less)
 
 

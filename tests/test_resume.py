@@ -338,6 +338,7 @@ def test_a_complete_run_without_a_checkpoint_is_not_begun_anew(run):
     assert metrics(run) == before
 
 
+@pytest.mark.slow
 def test_hydras_record_of_how_a_run_began_stays_when_auto_refuses_or_goes_on(tmp_path):
     arguments = (*SMALL, "resume=auto", f"hydra.run.dir={tmp_path / 'run'}", "trainer.max_steps=2")
     assert command("run", *arguments, cwd=tmp_path).returncode == 0
