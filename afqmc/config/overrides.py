@@ -15,8 +15,7 @@ from afqmc.errors import InputError, first_line, in_brief
 from afqmc.groups import groups, options
 from afqmc.paths import is_utf8
 
-
-_LONGEST = 200  # letters of an option: no file has a name of more than 255 bytes
+_LONGEST = 250  # bytes of an option: with its suffix no file has a name of more than 255
 
 
 def refuse_unreadable(overrides: Iterable[str]) -> None:
@@ -68,7 +67,7 @@ def _is_mapping(kind: Any) -> bool:
 def _hold_to_a_name(override: str, group: str, value: Any) -> None:
     """Hydra takes the key of a group for a choice among its files; but a mapping goes into the group."""
     named = value if isinstance(value, list) else [value]
-    if isinstance(value, dict) or all(isinstance(name, str) and len(name) <= _LONGEST for name in named):
+    if isinstance(value, dict) or all(isinstance(name, str) and len(name.encode()) <= _LONGEST for name in named):
         return
     if value is None:
         wanted = "a run needs one" if group in Config.__dataclass_fields__ else "leave it out for none"
