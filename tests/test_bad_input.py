@@ -79,6 +79,10 @@ def refused(tmp_path, monkeypatch, capsys):
         ("dataset.sentence1_field=question1", "train.jsonl:1: no 'question1'"),
         ("dataset.labels=[no,yes]", "train.jsonl:1: label "),
         ("lr=[1", "lr=[1: cannot be read"),
+        (
+            f"hydra.run.dir={'x' * 300}",
+            "cannot be made (File name too long); a directory that can be written is needed",
+        ),
     ],
 )
 def test_it_is_told_by_its_name(override, told, refused):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fuzzing import files, often
 from helpers import command, prepared, train
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afqmc.dataset.checks import examine, in_short
@@ -102,6 +102,7 @@ def opened(tmp_path_factory):
     return TrainedRun(job.config, job.data.labels, model, job.encoder, job.accelerator)
 
 
+@settings(max_examples=settings.default.max_examples // 3)
 @given(file=files(), labelled=st.sampled_from([True, False, None]))
 def test_a_file_is_scored_and_its_predictions_written_or_told_in_one_message(opened, place, file, labelled):
     path = written(place, file)

@@ -29,7 +29,7 @@ def run_dir(tmp_path_factory):
 
 
 @given(line=command_lines)
-@settings(max_examples=settings.default.max_examples // 2)
+@settings(max_examples=settings.default.max_examples // 3)
 def test_overrides_compose_or_are_refused_in_one_message(line, run_dir):
     try:
         config = compose(line)

@@ -95,6 +95,7 @@ def test_the_path_of_a_flag_is_no_override(flag, monkeypatch, tmp_path):
     [
         ("model=0", "model=0: must be a name; legal: bert-base-chinese, "),
         ("dataset=[1,2]", "dataset=[1,2]: must be a name; legal: afqmc, jsonl, sample"),
+        (f"hydra/launcher={'9' * 400}", f"hydra/launcher={'9' * 135} ... {'9' * 150}: must be a name"),
         ("dataset= null", "dataset= null: a run needs one; legal: afqmc, jsonl, sample"),
         ("=1", "=1: has no key; it is key=value"),
         ("lr", "lr: has no value; it is key=value"),

@@ -247,25 +247,31 @@ def no_utf8(tmp_path):
 
 
 @pytest.mark.slow
-def test_data_may_lie_where_no_utf8_names_it(no_utf8, tmp_path):
-    (no_utf8 / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
-    names = [text for text in CHINESE if not text.startswith(("dataset.path", "dataset.train", "dataset.dev"))]
-    files = ["dataset.train_file=train.jsonl", "dataset.dev_file=train.jsonl", "dataset.test_file=null"]
-    where = [f"dataset.path={no_utf8}", f"dataset.cache_dir={no_utf8}/cache", "hydra.run.dir=run"]
-    trained = shell(shlex.join(["afqmc.run", *SMALL, *names, *files, *where]), tmp_path)
-    assert trained.returncode == 0, trained.stderr
-    assert b"Logging error" not in trained.stderr
-    command = json.loads(hold_complete(tmp_path / "run").path.joinpath("environment.json").read_bytes())["command"]
-    assert f"dataset.path={no_utf8}" in command
-    scored = shell("afqmc.evaluate run --json", tmp_path)
-    assert json.loads(scored.stdout)["file"] == str(no_utf8 / "train.jsonl"), scored.stderr
+def test_a_file_to_score_may_have_a_name_that_is_no_utf8(no_utf8, chinese):
+    hold_chinese(chinese, {})
+    shutil.copy(chinese / "数据/训练.jsonl", no_utf8 / "x.jsonl")
+    scored = shell(shlex.join(["afqmc.evaluate", "跑", "--data", f"{no_utf8}/x.jsonl", "--json"]), chinese)
+    assert json.loads(scored.stdout)["file"] == str(no_utf8 / "x.jsonl"), scored.stderr
+    given = ["afqmc.predict", "跑", f"{no_utf8}/x.jsonl", "-o", f"{no_utf8}/out"]
+    assert shell(shlex.join(given), chinese).returncode == 0
+    assert len((no_utf8 / "out").read_bytes().splitlines()) == len(ROWS)
 
 
-def test_a_run_directory_must_be_utf8(no_utf8, tmp_path):
-    """The library that saves tokenizers takes no other; known before the training, not after its first epoch."""
-    refused = shell(shlex.join(["afqmc.run", *SMALL, f"hydra.run.dir={no_utf8}/run"]), tmp_path)
+@pytest.mark.parametrize("key", ["hydra.run.dir", "dataset.path"])
+def test_a_setting_must_be_utf8(key, no_utf8, tmp_path):
+    """The libraries that save tokenizers and read YAML take nothing else; known before the training, not after it."""
+    refused = shell(shlex.join(["afqmc.run", *SMALL, f"{key}={no_utf8}/run"]), tmp_path)
     assert refused.returncode == 2
-    assert b"hydra.run.dir=" in refused.stderr
+    assert refused.stderr.startswith(f"{key}=".encode())
+    assert b"holds bytes that are no UTF-8" in refused.stderr
+    assert not list(no_utf8.iterdir())
+
+
+@pytest.mark.parametrize("where", ["run", "absolute"])
+def test_a_run_must_be_started_in_a_directory_that_is_utf8(where, no_utf8, tmp_path):
+    run = "run" if where == "run" else f"{tmp_path}/run"
+    refused = shell(shlex.join(["afqmc.run", *SMALL, f"hydra.run.dir={run}"]), no_utf8)
+    assert refused.returncode == 2
     assert b"is no UTF-8" in refused.stderr
     assert not list(no_utf8.iterdir())
 

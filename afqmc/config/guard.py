@@ -15,6 +15,7 @@ from afqmc.config import Config, load, to_config, without_hydra
 from afqmc.config.messages import explain
 from afqmc.config.resume import AUTO, going_on
 from afqmc.errors import InputError, Refused
+from afqmc.paths import is_utf8
 from afqmc.redaction import redacted_argument
 from afqmc.rundir import RunDir
 
@@ -30,12 +31,13 @@ class RunDirectoryGuard(Callback):
         """
         try:
             checked = to_config(without_hydra(config))
+            if checked.resume == AUTO:
+                _refuse_moving("hydra.run.dir", config.hydra.run)
+            _make("hydra.run.dir", config.hydra.run.dir)
             if checked.resume is None:
                 RunDir(Path(config.hydra.run.dir)).refuse_occupied()
             elif checked.resume == AUTO:
-                _refuse_moving("hydra.run.dir", config.hydra.run)
                 self._leave_hydras_files(config, checked)
-            _make("hydra.run.dir", config.hydra.run.dir)
         except InputError as error:
             raise Refused(str(error)) from error
         except OmegaConfBaseException as error:
@@ -74,14 +76,12 @@ def _refuse_moving(key: str, node: DictConfig) -> None:
 
 
 def _make(key: str, directory: str) -> None:
-    try:
-        os.path.abspath(directory).encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{key}={directory}: is no UTF-8, and a tokenizer cannot be saved there") from error
+    if not is_utf8(os.getcwd()):  # it is in the paths that a run saves
+        raise InputError(f"{os.getcwd()}: the name of this directory is no UTF-8; start the run in another")
     try:
         Path(directory).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = "is a file" if Path(directory).is_file() else f"cannot be made ({error.strerror})"
+        reason = "is a file" if os.path.isfile(directory) else f"cannot be made ({error.strerror})"
         raise InputError(f"{key}={directory}: {reason}; a directory that can be written is needed") from error
     if not os.access(directory, os.W_OK | os.X_OK):
         raise InputError(f"{key}={directory}: may not be written; a directory that can be written is needed")

@@ -13,10 +13,13 @@ from afqmc.config.messages import explain, leaves
 from afqmc.config.schema import Config
 from afqmc.errors import InputError, first_line, in_brief
 from afqmc.groups import groups, options
+from afqmc.paths import is_utf8
+
+_LONGEST = 250  # bytes of an option: with its suffix no file has a name of more than 255
 
 
 def refuse_unreadable(overrides: Iterable[str]) -> None:
-    """Hold each override to the grammar, its key to what holds keys, each ``group=option`` to a name; flags are left.
+    """Hold each override to UTF-8 and the grammar, its key to what holds keys, ``group=option`` to a name; skip flags.
 
     Raises:
         InputError: naming the first that is wrong.
@@ -25,6 +28,10 @@ def refuse_unreadable(overrides: Iterable[str]) -> None:
     for override in overrides:
         if override.startswith("-") or not ("=" in override or override.startswith("~")):
             continue
+        if not is_utf8(override):
+            raise InputError(
+                f"{in_brief(override)}: holds bytes that are no UTF-8; a path needs another name, or a link"
+            )
         found = _read(parser, override)
         group = found.key_or_group
         if not group:
@@ -60,7 +67,7 @@ def _is_mapping(kind: Any) -> bool:
 def _hold_to_a_name(override: str, group: str, value: Any) -> None:
     """Hydra takes the key of a group for a choice among its files; but a mapping goes into the group."""
     named = value if isinstance(value, list) else [value]
-    if isinstance(value, dict) or all(isinstance(name, str) for name in named):
+    if isinstance(value, dict) or all(isinstance(name, str) and len(name.encode()) <= _LONGEST for name in named):
         return
     if value is None:
         wanted = "a run needs one" if group in Config.__dataclass_fields__ else "leave it out for none"
