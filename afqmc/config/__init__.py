@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
@@ -17,13 +18,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from afqmc.config.literal import refuse_unfolding
 from afqmc.config.messages import explain, unknown_key
-from afqmc.config.quoting import quoted_all
+from afqmc.config.quoting import literal, quoted_all
 from afqmc.config.schema import Config as Config
 from afqmc.config.schema import check as check
 from afqmc.dataset.config import Source
 from afqmc.errors import InputError
 from afqmc.groups import conf_dir as conf_dir
 from afqmc.groups import options
+from afqmc.paths import expanded
 from afqmc.redaction import redacted_argument
 from afqmc.rundir import RunDir, write_text
 
@@ -45,7 +47,7 @@ def compose(overrides: list[str], config_dir: Optional[Path] = None, config_name
     if config_dir is not None:
         if not config_dir.is_dir():
             raise InputError(f"--config-dir {config_dir}: no such directory")
-        overrides = [f"hydra.searchpath=[file://{config_dir.absolute()}]", *overrides]
+        overrides = [f"hydra.searchpath=[{literal(f'file://{config_dir.absolute()}')}]", *overrides]
     overrides = quoted_all(overrides)
     refuse_null_groups(overrides)
     register()
@@ -174,7 +176,7 @@ def anchored(config: Config) -> Config:
     if dataset.path is None and dataset.source is Source.files:
         changes |= {name: _absolute(getattr(dataset, name)) for name in ("train_file", "dev_file", "test_file")}
     name = model.name_or_path
-    local = name is not None and Path(name).expanduser().is_dir()
+    local = name is not None and os.path.isdir(expanded(name))
     return replace(
         config,
         dataset=replace(dataset, **changes),
@@ -183,7 +185,7 @@ def anchored(config: Config) -> Config:
 
 
 def _absolute(path: Optional[str]) -> Optional[str]:
-    return None if path is None else str(Path(path).expanduser().absolute())
+    return None if path is None else str(expanded(path).absolute())
 
 
 def official_address() -> str:

@@ -18,6 +18,7 @@ from afqmc.config.quoting import literal, quoted_all
 from afqmc.config.schema import Config
 from afqmc.errors import InputError
 from afqmc.groups import options
+from afqmc.paths import expanded
 from afqmc.rundir import RunDir
 
 AUTO = "auto"
@@ -66,7 +67,7 @@ def taken_from(arguments: list[str]) -> tuple[Optional[Resume], list[str]]:
     found = [argument.removeprefix(_KEY) for argument in arguments if argument.startswith(_KEY)]
     if not found or found[-1] in (AUTO, "null", ""):
         return None, arguments
-    directory = Path(found[-1].strip("'\"")).expanduser()
+    directory = expanded(found[-1].strip("'\""))
     rest = [argument for argument in arguments if not argument.startswith(_KEY)]
     if {"-m", "--multirun"} & set(rest):
         raise InputError(f"resume={directory}: goes on with one run; for a sweep: -m resume=auto hydra.sweep.dir=DIR")
