@@ -58,7 +58,7 @@ def main() -> int:
     if is_help_asked(sys.argv):
         print(help_text(sys.argv))
         return DONE
-    from afqmc.config import completion, refuse_null_groups, register
+    from afqmc.config import completion, register
     from afqmc.config.quoting import quoted_all
     from afqmc.config.resume import taken_from
 
@@ -69,7 +69,6 @@ def main() -> int:
         os.environ["COMP_LINE"] = completion.line_for_hydra(os.environ)
     resume, sys.argv[1:] = taken_from(sys.argv[1:])
     sys.argv[1:] = quoted_all(sys.argv[1:])
-    refuse_null_groups(sys.argv[1:])
     register()
     hand_to_hydra(resume)
     return DONE

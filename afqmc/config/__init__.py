@@ -24,7 +24,6 @@ from afqmc.config.schema import check as check
 from afqmc.dataset.config import Source
 from afqmc.errors import InputError
 from afqmc.groups import conf_dir as conf_dir
-from afqmc.groups import options
 from afqmc.paths import expanded
 from afqmc.redaction import redacted_argument
 from afqmc.rundir import RunDir, write_text
@@ -49,26 +48,12 @@ def compose(overrides: list[str], config_dir: Optional[Path] = None, config_name
             raise InputError(f"--config-dir {config_dir}: no such directory")
         overrides = [f"hydra.searchpath=[{literal(f'file://{config_dir.absolute()}')}]", *overrides]
     overrides = quoted_all(overrides)
-    refuse_null_groups(overrides)
     register()
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3"):
             return to_config(hydra_compose(config_name, overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(explain(error)) from error
-
-
-def refuse_null_groups(overrides: list[str]) -> None:
-    """Hold ``group=null`` to what there is: Hydra stops at it without naming the group.
-
-    Raises:
-        InputError: with the options of the group.
-    """
-    for override in overrides:
-        group, _, value = override.partition("=")
-        if value.lower() == "null" and group.isidentifier() and (there := options(group)):
-            optional = "leave it out for none" if group not in Config.__dataclass_fields__ else "a run needs one"
-            raise InputError(f"{override}: {optional}; legal: {', '.join(there)}")
 
 
 def slug(overrides: list[str]) -> str:
