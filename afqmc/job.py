@@ -75,7 +75,7 @@ class Job:
             self.predict("test", prepared.data.test, evaluation)
             test = named("test", evaluation)
         prepared.tracker.report(self.charts(best))
-        training.keeper.finish()
+        training.checkpointer.finish()
         collapsed = collapsed_class(probabilities_of(again.logits))
         return {
             "status": Status.completed.value,

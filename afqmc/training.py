@@ -15,12 +15,12 @@ from torch import nn
 
 from afqmc.batching.batches import TrainBatches
 from afqmc.checkpoint.state import randomness_kept
+from afqmc.checkpointing import Checkpointer
 from afqmc.console import TrainingBar
 from afqmc.dataset.fingerprint import fingerprint
 from afqmc.dataset.splits import Dataset
 from afqmc.errors import blamed_on
 from afqmc.evaluation import Evaluation
-from afqmc.keeping import Keeper
 from afqmc.optim import build_optimizer, build_scheduler
 from afqmc.preparation import Prepared
 from afqmc.records import Records
@@ -57,7 +57,7 @@ class Training:
         self.records = Records(prepared, self.durations.epoch)
         self.progress = Progress.at_start(trainer)
         same = f"{fingerprint(prepared.data)} {prepared.encoder.fingerprint}"
-        self.keeper = Keeper(self.run_dir, trainer, self.durations, same)
+        self.checkpointer = Checkpointer(self.run_dir, trainer, self.durations, same)
         set_seed(self.config.seed)  # dropout then does not depend on how the weights came to be
         if resumed:
             self._go_on()
@@ -90,13 +90,13 @@ class Training:
             try:
                 self._follow(bar)
             except KeyboardInterrupt:
-                self.keeper.lenient = True  # no failure to save may hide that somebody wants it gone
-                if not self.keeper.holds(self.progress):
+                self.checkpointer.lenient = True  # no failure to save may hide that somebody wants it gone
+                if not self.checkpointer.holds(self.progress):
                     self.save_state()
                 raise
             finally:
                 bar.close()
-                self.keeper.settle()
+                self.checkpointer.settle()
 
     def _follow(self, bar: TrainingBar) -> None:
         """The loop, taken up again from the last checkpoint where a loss demands it."""
@@ -106,8 +106,8 @@ class Training:
                 for event in fit(self.take, self.batches, self._score, trainer, self.durations, self.progress):
                     with randomness_kept() if isinstance(event, Evaluated) else nullcontext():
                         self._handle(event, bar)
-                    self.keeper.look()
-                    if self.keeper.is_due(self.progress):
+                    self.checkpointer.look()
+                    if self.checkpointer.is_due(self.progress):
                         self.save_state()
                     admit()
                 return
@@ -160,12 +160,12 @@ class Training:
             "trained": vars(self.trained),
             "seconds": time.perf_counter() - self.since,
         }
-        self.keeper.save(state, self.progress)
+        self.checkpointer.save(state, self.progress)
 
     def _go_on(self) -> None:
         """From the last checkpoint, where there is one."""
-        with undisturbed(), blamed_on(f"{self.keeper.store.last}: not a state of this run"):
-            state = self.keeper.load()
+        with undisturbed(), blamed_on(f"{self.checkpointer.store.last}: not a state of this run"):
+            state = self.checkpointer.load()
             if state is None:
                 log.warning("resumed: there is no checkpoint yet, so the run begins anew")
                 return
@@ -199,8 +199,8 @@ class Training:
         trainer, times = self.config.trainer, self.progress.nonfinite + 1
         if trainer.on_nonfinite is not NonFinite.rollback or times > trainer.max_nonfinite:
             raise error
-        self.keeper.settle()
-        state = self.keeper.load()
+        self.checkpointer.settle()
+        state = self.checkpointer.load()
         if state is None:
             raise error
         self._put_back(state)

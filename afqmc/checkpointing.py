@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 _FORMAT = 1
 
 
-class Keeper:
+class Checkpointer:
     """The checkpoints of one run.
 
     Args:
