@@ -18,7 +18,7 @@ test:
 test-slow: # the full-size parity proof, W&B servers that fail, the README's trainings: some minutes
 	python -m pytest -q -m slow
 
-soak: # kills runs at 100 random moments and holds what they become to a run that was never killed: about 10 minutes
+soak: # kills runs at 100 random moments and holds what they become to a run that was never killed: half an hour at most
 	cd tests && python soak.py
 
 SEED ?= $(shell date +%s)
@@ -29,5 +29,5 @@ fuzz: # thousands of damaged files and odd overrides, some minutes; SEED=N tries
 wheel:
 	python -m hatchling build -t wheel
 
-bench: # most of an hour on 2 cores; AFQMC_DATA and MODEL_DIR name directories; needs pip install -e '.[bench]'
+bench: # more than an hour on 2 cores; AFQMC_DATA and MODEL_DIR name directories; needs pip install -e '.[bench]'
 	python -m benchmarks.speed --model-dir $(MODEL_DIR)

@@ -42,7 +42,7 @@ def execute(config: Config, run_dir: RunDir, resume: bool = False) -> dict[str, 
             run_dir.refuse_links()
         else:
             run_dir.refuse_occupied()
-        if run_dir.summary.exists() and not is_longer(schema.load(run_dir.path), config):
+        if resumed and run_dir.summary.exists() and not is_longer(schema.load(run_dir.path), config):
             summary = run_dir.read_summary()
             show(summary)
             log.info("complete already: %s", run_dir.path)

@@ -112,8 +112,11 @@ class Training:
                     admit()
                 return
             except NonFiniteLossError as error:
+                back = self._roll_back(error)  # which cuts the rows: its own comes after that
                 self.records.nonfinite(error)
-                self._roll_back(error)
+                if not back:
+                    raise
+                self.save_state()
 
     def _score(self, _: nn.Module) -> Evaluation:
         """Dev; an interruption changes nothing."""
@@ -167,6 +170,7 @@ class Training:
         with undisturbed(), blamed_on(f"{self.checkpointer.store.last}: not a state of this run"):
             state = self.checkpointer.load()
             if state is None:
+                self._drop_later_weights()
                 log.warning("resumed: there is no checkpoint yet, so the run begins anew")
                 return
             self._put_back(state)
@@ -186,33 +190,32 @@ class Training:
         self.progress = put_back(self.take, state["training"], state["total"] == self.durations.total)
         self.records.put_back(state["records"])
         self.trained = Totals(**state["trained"])
+        self.parts = self.take.parts
+        self._drop_later_weights()
+
+    def _drop_later_weights(self) -> None:
+        """Those kept of evaluations that will be made again."""
         for path in self.run_dir.kept_steps(past=self.step):
             shutil.rmtree(path)
-        self.parts = self.take.parts
 
-    def _roll_back(self, error: NonFiniteLossError) -> None:
-        """Back to the last checkpoint, with a lower learning rate.
-
-        Raises:
-            NonFiniteLossError: where that is not wanted, has happened too often, or there is no checkpoint.
-        """
+    def _roll_back(self, error: NonFiniteLossError) -> bool:
+        """Back to the last checkpoint, with a lower rate; not where unwanted, too often, or without a checkpoint."""
         trainer, times = self.config.trainer, self.progress.nonfinite + 1
         if trainer.on_nonfinite is not NonFinite.rollback or times > trainer.max_nonfinite:
-            raise error
+            return False
         self.checkpointer.settle()
         state = self.checkpointer.load()
         if state is None:
-            raise error
+            return False
         self._put_back(state)
         self.progress.nonfinite = times
         self.progress.lr_factor *= trainer.rollback_lr_factor
         lower_lr(self.take, trainer.rollback_lr_factor)
-        self.records.nonfinite(error)
         log.warning(
             "%s; back to step %d, learning rate times %g (%d of at most %d rollbacks)",
             error, self.step, trainer.rollback_lr_factor, times, trainer.max_nonfinite,
         )  # fmt: skip
-        self.save_state()
+        return True
 
 
 def build_loss(trainer: TrainerConfig, data: Dataset, device: torch.device) -> Loss:

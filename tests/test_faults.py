@@ -143,9 +143,9 @@ execute(small("trainer.save_steps=5", *sys.argv[3:]), RunDir(Path(sys.argv[1])))
 """
 
 
-def on_a_full_disk(directory, limit, *overrides):
+def in_a_process(source, *arguments):
     return subprocess.run(
-        [sys.executable, "-c", FULL, str(directory), str(limit), *overrides],
+        [sys.executable, "-c", source, *map(str, arguments)],
         cwd=os.path.dirname(__file__),
         env={**os.environ, "PYTHONPATH": os.pathsep.join((ROOT, "."))},
         capture_output=True,
@@ -156,7 +156,7 @@ def on_a_full_disk(directory, limit, *overrides):
 
 def test_a_checkpoint_that_finds_the_disk_full_is_said_and_the_run_goes_on(tmp_path):
     size = weights_size(tmp_path)
-    found = on_a_full_disk(tmp_path / "run", int(size * 1.5))  # room for the weights, not for the optimizer too
+    found = in_a_process(FULL, tmp_path / "run", int(size * 1.5))  # room for the weights, not for the optimizer too
     assert found.returncode == 0, found.stderr
     assert "checkpoints/last could not be written" in found.stdout
     run_dir = RunDir(tmp_path / "run")
@@ -169,7 +169,7 @@ def test_a_checkpoint_that_finds_the_disk_full_is_said_and_the_run_goes_on(tmp_p
 @pytest.mark.slow
 def test_a_checkpoint_that_finds_the_disk_full_can_stop_the_run(tmp_path):
     size = weights_size(tmp_path)
-    found = on_a_full_disk(tmp_path / "run", int(size * 1.5), "trainer.on_save_failure=stop")
+    found = in_a_process(FULL, tmp_path / "run", int(size * 1.5), "trainer.on_save_failure=stop")
     assert found.returncode == 1
     assert "(trainer.on_save_failure=stop)" in found.stderr
     assert RunDir(tmp_path / "run").read_status()["status"] == "failed"
@@ -254,19 +254,8 @@ execute(small("batch_size=96", "model.architecture.intermediate_size=16384", "tr
 """
 
 
-def short_of_memory(directory, mebibytes, *overrides):
-    return subprocess.run(
-        [sys.executable, "-c", SHORT, str(directory), str(mebibytes), *overrides],
-        cwd=os.path.dirname(__file__),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((ROOT, "."))},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 def test_too_little_memory_is_told_with_what_makes_it_enough(tmp_path):
-    found = short_of_memory(tmp_path / "run", 400)
+    found = in_a_process(SHORT, tmp_path / "run", 400)
     assert found.returncode == 1
     assert "at step 1, with 96 pairs of " in found.stderr.splitlines()[-1]
     for key in ("trainer.auto_batch=true", "trainer.gradient_checkpointing=true", "dataset.max_length", "batch_size"):
@@ -275,7 +264,7 @@ def test_too_little_memory_is_told_with_what_makes_it_enough(tmp_path):
 
 @pytest.mark.slow
 def test_with_auto_batch_the_same_batch_is_worked_through_in_parts(tmp_path):
-    found = short_of_memory(tmp_path / "run", 400, "trainer.auto_batch=true", "trainer.eval_batch_size=8")
+    found = in_a_process(SHORT, tmp_path / "run", 400, "trainer.auto_batch=true", "trainer.eval_batch_size=8")
     assert found.returncode == 0, found.stderr[-2000:]
     assert "out of memory: the same batches are worked through in" in found.stdout
     whole = RunDir(tmp_path / "whole")

@@ -73,9 +73,9 @@ def test_an_override_is_shown_without_its_secret(argument, clean):
 
 
 def test_the_directory_a_shell_is_in_is_no_password(monkeypatch):
-    monkeypatch.setenv("PWD", "/home/somebody")
-    monkeypatch.setenv("OLDPWD", "/home/somebody/else")
-    assert redacted("/home/somebody/else/run: no such directory") == "/home/somebody/else/run: no such directory"
+    monkeypatch.setenv("PWD", "/elsewhere")
+    monkeypatch.setenv("OLDPWD", "/elsewhere/again")
+    assert redacted("/elsewhere/again/run: no such directory") == "/elsewhere/again/run: no such directory"
 
 
 def test_containers_are_shown_without_secrets_and_otherwise_equal():

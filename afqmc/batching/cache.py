@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from afqmc.dataset.fingerprint import add_texts
+
 log = logging.getLogger(__name__)
 
 _VERSION = 2  # of the layout
@@ -54,11 +56,9 @@ def kept(directory: Path, settings: str, columns: Sequence[Sequence[str]], make:
 
 
 def _digest(settings: str, columns: Sequence[Sequence[str]]) -> str:
-    """Of lengths and texts: no two sets of columns run together into the same bytes."""
     found = hashlib.sha256(f"{_VERSION} {len(settings)} {settings}".encode())
     for column in columns:
-        found.update(np.array([len(text) for text in column], np.int64).tobytes())
-        found.update("".join(column).encode())
+        add_texts(found, column)
     return found.hexdigest()[:32]
 
 

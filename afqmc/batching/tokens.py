@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Optional
 
@@ -63,8 +64,9 @@ class Encoder:
     @property
     def fingerprint(self) -> str:
         """Of what the tokens depend on besides the texts."""
-        return hashlib.sha256(self._settings().encode()).hexdigest()
+        return hashlib.sha256(self._settings.encode()).hexdigest()
 
+    @cached_property
     def _settings(self) -> str:
         core = repr(self.tokenizer) if self._core is None else self._core.to_str()
         return f"{tokenizers.__version__} {self.with_segments} {core}"
@@ -77,7 +79,7 @@ class Encoder:
         """``encode``, the arrays memory-mapped from the cache where an earlier run has left them there."""
         if self.cache is None or self._core is None:
             return self.encode(pairs)
-        arrays = kept(self.cache, self._settings(), (pairs.sentence1, pairs.sentence2), lambda: self._arrays(pairs))
+        arrays = kept(self.cache, self._settings, (pairs.sentence1, pairs.sentence2), lambda: self._arrays(pairs))
         return _with_labels(arrays, pairs)
 
     def _arrays(self, pairs: Pairs) -> dict[str, np.ndarray]:

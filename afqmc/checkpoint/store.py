@@ -30,8 +30,8 @@ class DamagedError(InputError):
 def replace(target: Path, write: Callable[[Path], None], previous: Optional[Path] = None) -> None:
     """Make ``target`` anew: ``write`` fills a directory beside it, which then takes its name.
 
-    At every moment there is a whole one under the name of ``target``, of ``previous`` (the one before is kept there
-    where it is given), or beside them under a name that ``candidates`` looks at.
+    With ``previous`` the one before is kept under that name, and at every moment there is a whole one where
+    ``Store.load`` looks; without, ``target`` is missing between two renamings.
     """
     aside, old = _aside(target), previous or target.with_name(f".{target.name}.old")
     shutil.rmtree(aside, ignore_errors=True)

@@ -1,11 +1,17 @@
-"""What tells one data set from another: a checksum of its pairs."""
+"""What tells texts from other texts: checksums of columns and of whole data sets."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from afqmc.dataset.splits import Dataset, Pairs
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 
 def fingerprint(data: Dataset) -> str:
@@ -14,13 +20,14 @@ def fingerprint(data: Dataset) -> str:
     for name, split in data.splits().items():
         found.update(f"{name} {len(split)}".encode())
         if isinstance(split, Pairs):
-            for column in (split.sentence1, split.sentence2, split.labels or ()):
-                found.update(_digest(map(str, column)))
+            for column in (split.sentence1, split.sentence2, [str(label) for label in split.labels or ()]):
+                add_texts(found, column)
         else:
             found.update(split.digest.encode())
     return found.hexdigest()
 
 
-def _digest(texts: Iterable[str]) -> bytes:
-    """Lengths and texts: no two columns run together into the same bytes."""
-    return hashlib.sha256("".join(f"{len(text)}:{text}" for text in texts).encode("utf-8", "surrogatepass")).digest()
+def add_texts(digest: Hash, column: Sequence[str]) -> None:
+    """Lengths and texts: no two sets of columns run together into the same bytes."""
+    digest.update(np.array([len(text) for text in column], np.int64).tobytes())
+    digest.update("".join(column).encode())

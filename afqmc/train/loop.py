@@ -121,7 +121,7 @@ class _Timed:
         window.loss = window.loss + loss
         window.steps += 1
         window.pairs += len(batch)
-        mean = self._read(number, lr or math.nan) if read else None
+        mean = None if lr is None else self._read(number, lr)
         seconds = time.perf_counter() - self.clock
         window.seconds += seconds
         speed, metrics = window.pairs / window.seconds, None

@@ -62,6 +62,16 @@ class Best:
 
 
 @dataclass
+class Window:
+    """Sums since the last row of the log; the loss of each step is added on the device."""
+
+    loss: Tensor | float = 0.0
+    steps: int = 0
+    pairs: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
 class Progress:
     """Where a training stands: all of it that is not in weights, optimizer, schedule and random generators.
 
@@ -81,19 +91,9 @@ class Progress:
     stopped: bool = False
     nonfinite: int = 0
     lr_factor: float = 1.0
-    window: Window = field(default_factory=lambda: Window())
+    window: Window = field(default_factory=Window)
 
     @classmethod
     def at_start(cls, config: TrainerConfig) -> Progress:
         """Nothing is done yet."""
         return cls(Best(config.monitor.removeprefix("dev/"), config.higher_is_better, config.min_delta))
-
-
-@dataclass
-class Window:
-    """Sums since the last row of the log; the loss of each step is added on the device."""
-
-    loss: Tensor | float = 0.0
-    steps: int = 0
-    pairs: int = 0
-    seconds: float = 0.0

@@ -82,7 +82,7 @@ class NonFiniteLossError(RuntimeError):
         step: Which one.
         lr: Its learning rate.
         loss: What it was.
-        ids: Of the batch's pairs; empty where the host learned of it only later.
+        ids: Of the batch's pairs; empty where they are not known any more.
     """
 
     def __init__(self, what: str, step: int, lr: float, loss: float, ids: list[int | str]) -> None:
