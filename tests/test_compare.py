@@ -205,7 +205,7 @@ def test_a_repeated_seed_is_not_counted_again_and_said_so(sweep, told):
     shutil.copytree(job, sweep / "again")
     _, text = told(sweep)
     assert "9 runs of 3 settings" in text
-    assert "not counted again, the same settings and seed as another run: again" in text
+    assert "not counted again, the same settings, seed and fold as another run: again" in text
 
 
 def test_runs_that_were_shown_and_kept_otherwise_are_one_setting(tmp_path):
