@@ -81,8 +81,11 @@ def _stored(arguments: argparse.Namespace, runs: list[Run]) -> int:
         print(json.dumps(ensemble.summary(Path.cwd()), ensure_ascii=False))
         return DONE
     for name, part in ensemble.parts.items():
-        what = f"{name}: {len(part.rows.ids)} pairs, from what {len(ensemble.setting.runs)} runs wrote"
-        _show(what if part.rows.gold is not None else f"{what}; no labels, so no figures", part.figures())
+        what = f"{name}: {len(part.rows.ids)} pairs, {len(ensemble.setting.runs)} runs"
+        if figures := part.figures():
+            _show(what, figures)
+        else:
+            print(f"{what}; it has no labels, so there are no figures")
     if arguments.out is not None:
         print(f"written: {arguments.out}")
     return DONE
