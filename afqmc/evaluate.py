@@ -74,8 +74,9 @@ def _stored(arguments: argparse.Namespace, runs: list[Run]) -> int:
 
     ensemble = Ensemble.of(runs, arguments.skip_incomplete)
     if arguments.out is not None:
-        for run in runs:
-            RunDir(run.path).refuse_detour(arguments.out, "-o")
+        for place in (*map(Path, arguments.paths), *(run.path for run in runs)):
+            for file in ensemble.files(arguments.out):
+                RunDir(place).refuse_detour(file, "-o")
         ensemble.write(arguments.out)
     if arguments.json:
         print(json.dumps(ensemble.summary(Path.cwd()), ensure_ascii=False))

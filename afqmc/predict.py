@@ -42,26 +42,36 @@ def main() -> int:
         raise InputError(f"{arguments.out}: is a directory; a file to write is needed")
 
     settle()
-    from afqmc.ensemble import complete, several
     from afqmc.metrics.rows import prediction_rows
     from afqmc.rundir import write_bytes
     from afqmc.scoring import score_together
 
-    runs = several(arguments.paths)
-    paths = [Path(arguments.paths[0])] if runs is None else [run.path for run in runs]
-    for path in paths:
-        RunDir(path).refuse_detour(arguments.out, "-o")
-    if runs is not None:
-        paths = [run.path for run in complete(runs, arguments.skip_incomplete)]
-    found = score_together(paths, arguments.file, False, "FILE", arguments.device, arguments.trust)
+    run_dirs, of_several = _members(arguments)
+    found = score_together(run_dirs, arguments.file, False, "FILE", arguments.device, arguments.trust)
     rows = prediction_rows(found.pairs.ids, found.probabilities, None, found.labels)
     if arguments.clue:
         rows = [{"id": row["id"], "label": row["prediction"]} for row in rows]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     content = text.encode("utf-8", "backslashreplace")  # half a character in an id: JSON's own spelling of it
     write_bytes(arguments.out, zipped(content) if arguments.clue and arguments.out.suffix == ".zip" else content)
-    print(f"{arguments.out}: {len(rows)} pairs" + (f", the mean of {len(paths)} runs" if len(paths) > 1 else ""))
+    print(f"{arguments.out}: {len(rows)} pairs{of_several}")
     return DONE
+
+
+def _members(arguments: argparse.Namespace) -> tuple[list[Path], str]:
+    """The run directories whose mean is taken, and what is said of it; of one run nothing."""
+    from afqmc.comparison.settings import differing
+    from afqmc.ensemble import complete, several
+
+    paths = [Path(path) for path in arguments.paths]
+    runs = several(arguments.paths)
+    for place in paths if runs is None else [*paths, *(run.path for run in runs)]:
+        RunDir(place).refuse_detour(arguments.out, "-o")
+    if runs is None:
+        return paths, ""
+    members = complete(runs, arguments.skip_incomplete)
+    apart = f", which differ in {', '.join(keys)}" if (keys := differing(members)) else ""
+    return [run.path for run in members], f", the mean of {len(members)} runs{apart}"
 
 
 def zipped(submission: bytes) -> bytes:

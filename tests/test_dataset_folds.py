@@ -1,13 +1,12 @@
 """k-fold: every pair is in one fold, folds are alike, no sentence is in two of them where pairs are grouped."""
 
-import json
 import os
 import random
 from collections import Counter
 
 import numpy as np
 import pytest
-from helpers import command, small, train
+from helpers import small, train
 from sklearn.model_selection import StratifiedGroupKFold
 
 from afqmc.config import compose
@@ -19,6 +18,8 @@ from afqmc.dataset.folds import connected, divide
 from afqmc.dataset.splits import load
 from afqmc.diagnosis.data import facts_of
 from afqmc.errors import InputError
+from afqmc.rundir import finite
+from afqmc.scoring import TrainedRun
 
 
 def pairs(count, sharing=0.3, seed=0, classes=2):
@@ -191,11 +192,10 @@ def test_a_fold_is_evaluated_again_to_the_bit(tmp_path):
     run = train(tmp_path / "run", *FOLDS, "dataset.fold=1", "epochs=1")
     summary = run.read_summary()
     assert summary["folds"]["pairs"] == 96
-    again = command("evaluate", str(run.path), "--json", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    figures = json.loads(again.stdout)
-    assert figures.pop("file") == "sample/train.json (fold 1 of 3)"
-    assert figures.pop("pairs") == 32
+    again = TrainedRun.open(run.path)
+    pairs = again.read(None, labelled=True)
+    assert (pairs.file, len(pairs)) == ("sample/train.json (fold 1 of 3)", 32)
+    figures = finite(again.score(pairs).metrics)
     assert figures == {key.removeprefix("dev/"): value for key, value in summary["best"].items() if "/" in key}
 
 

@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import command, summary, train
+from helpers import summary, train
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
-from afqmc import evaluate
+from afqmc import evaluate, predict
 from afqmc.cli import exit_code
 from afqmc.comparison.runs import find
 from afqmc.dataset.sample import sample_files
@@ -21,7 +21,7 @@ from afqmc.scoring import TrainedRun
 PAIRS = 96
 TEXTS = [json.loads(line) for line in sample_files()["train.json"].splitlines()[:PAIRS]]
 FOLDED = (
-    "dataset.folds=3", "dataset.max_dev_samples=null", "dataset.test_file=dev.json", "epochs=1", "trainer.log_steps=4",
+    "dataset.folds=3", "dataset.max_dev_samples=null", "dataset.test_file=dev.json", "trainer.max_steps=3",
 )  # fmt: skip
 
 
@@ -212,42 +212,41 @@ def test_one_run_directory_is_one_run_and_a_sweep_is_several(sweep):
 
 
 @pytest.fixture
-def evaluated(monkeypatch, capsys):
-    """Call the entry; returns its exit code and what it printed."""
+def told(monkeypatch, capsys):
+    """Call an entry; returns its exit code and what it printed."""
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["afqmc.evaluate", *map(str, arguments)])
-        code = exit_code(evaluate.main)
+    def call(entry, *arguments):
+        monkeypatch.setattr(sys, "argv", [entry.__name__, *map(str, arguments)])
+        code = exit_code(entry.main)
         printed = capsys.readouterr()
-        return code, printed.err + printed.out
+        return code, printed.err if code else printed.out
 
     return call
 
 
-def test_evaluate_says_the_figures_of_all_together_and_writes_them(sweep, evaluated, tmp_path):
-    code, text = evaluated(sweep, "--json", "-o", tmp_path / "out")
+def test_evaluate_says_the_figures_of_all_together_and_writes_them(sweep, told, tmp_path):
+    code, text = told(evaluate, sweep, "--json", "-o", tmp_path / "out")
     assert code == 0
-    told = json.loads(text)
-    assert told["out_of_fold"] == json.loads((tmp_path / "out/ensemble.json").read_text("utf-8"))["out_of_fold"]
-    _, text = evaluated(*jobs(sweep))
+    found = json.loads(text)
+    assert found["out_of_fold"] == json.loads((tmp_path / "out/ensemble.json").read_text("utf-8"))["out_of_fold"]
+    _, text = told(evaluate, *jobs(sweep))
     assert "out-of-fold: 96 pairs, 6 runs" in text
     assert "test: 16 pairs, 6 runs" in text
-    assert f"{told['test']['figures']['accuracy']:.6f}" in text
+    assert f"{found['test']['figures']['accuracy']:.6f}" in text
 
 
-def test_evaluate_and_predict_take_the_mean_of_weights_on_any_file(sweep, tmp_path):
-    (tmp_path / "test.json").write_bytes(b"".join(sample_files()["dev.json"].splitlines(keepends=True)[:16]))
+def test_evaluate_and_predict_take_the_mean_of_weights_on_any_file(sweep, told, tmp_path):
+    file = tmp_path / "test.json"
+    file.write_bytes(b"".join(sample_files()["dev.json"].splitlines(keepends=True)[:16]))
     stored = collect(tmp_path / "out", jobs(sweep))["test"]["figures"]
-    scored = command("evaluate", str(sweep), "--data", "test.json", "--json", cwd=tmp_path)
-    assert scored.returncode == 0, scored.stderr
-    told = json.loads(scored.stdout)
-    assert (told["pairs"], told["runs"]) == (16, 6)
-    assert told["loss"] == pytest.approx(stored["loss"], abs=1e-6)
-    predicted = command("predict", str(sweep), "test.json", "-o", "said.jsonl", cwd=tmp_path)
-    assert predicted.returncode == 0, predicted.stderr
-    assert predicted.stdout == "said.jsonl: 16 pairs, the mean of 6 runs\n"
-    both = lines(tmp_path / "said.jsonl"), lines(tmp_path / "out/predictions/test.jsonl")
-    for one, other in zip(*both, strict=True):
+    code, text = told(evaluate, sweep, "--data", file, "--json")
+    assert code == 0
+    scored = json.loads(text)
+    assert (scored["pairs"], scored["runs"]) == (16, 6)
+    assert scored["loss"] == pytest.approx(stored["loss"], abs=1e-6)
+    said = tmp_path / "said.jsonl"
+    assert told(predict, sweep, file, "-o", said) == (0, f"{said}: 16 pairs, the mean of 6 runs\n")
+    for one, other in zip(lines(said), lines(tmp_path / "out/predictions/test.jsonl"), strict=True):
         assert one["probability"] == pytest.approx(other["probability"], abs=1e-6)
 
 
@@ -259,20 +258,42 @@ def test_evaluate_and_predict_take_the_mean_of_weights_on_any_file(sweep, tmp_pa
         (["SWEEP", "-o", "RUN"], "is a run's directory"),
     ],
 )
-def test_an_out_that_makes_no_sense_is_refused(sweep, evaluated, arguments, said):
+def test_an_out_that_makes_no_sense_is_refused(sweep, told, arguments, said):
     names = {"SWEEP": sweep, "RUN": jobs(sweep)[0]}
-    code, text = evaluated(*(names.get(argument, argument) for argument in arguments))
+    code, text = told(evaluate, *(names.get(argument, argument) for argument in arguments))
     assert code == 2
     assert said in text
 
 
-def test_members_with_other_labels_are_refused(sweep, copy, tmp_path):
+def test_a_link_in_a_sweep_of_a_stranger_is_not_written_through(copy, told, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (copy / "predictions").symlink_to(tmp_path / "mine")
+    code, text = told(evaluate, copy, "-o", copy)
+    assert code == 2
+    assert "a link leads out of" in text
+    assert not any((tmp_path / "mine").iterdir())
+
+
+def test_a_mean_of_runs_that_differ_says_in_what(sweep, copy, told, tmp_path):
+    for run in jobs(copy):
+        shutil.rmtree(run)
+    for name, job in zip("ab", jobs(sweep), strict=False):
+        shutil.copytree(job, copy / name)
+    config = copy / "a/config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("lr: 0.0005", "lr: 0.001"), encoding="utf-8")
+    file, out = tmp_path / "some.json", tmp_path / "out"
+    file.write_bytes(sample_files()["test.json"][:2000].rpartition(b"\n")[0])
+    assert told(predict, copy, file, "-o", out)[1].endswith(" pairs, the mean of 2 runs, which differ in lr\n")
+
+
+def test_members_with_other_labels_are_refused(sweep, told, copy, tmp_path):
     for run in jobs(copy):
         shutil.rmtree(run)
     for name, job in zip("ab", jobs(sweep), strict=False):
         shutil.copytree(job, copy / name)
     (copy / "b/checkpoints/best/labels.json").write_text('["1", "0"]', encoding="utf-8")
     (tmp_path / "some.json").write_bytes(sample_files()["test.json"][:2000].rpartition(b"\n")[0])
-    done = command("predict", str(copy), "some.json", "-o", "out", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "b: its labels are 1, 0, " in done.stderr
+    code, text = told(predict, copy, tmp_path / "some.json", "-o", tmp_path / "out")
+    assert code == 2
+    assert "b: its labels are 1, 0, " in text
+    assert not (tmp_path / "out").exists()

@@ -65,13 +65,19 @@ class Ensemble:
         """
         if is_run(directory):
             raise InputError(f"{directory}: is a run's directory; an ensemble needs another")
-        for name, part in self.parts.items():
+        if directory.is_file():
+            raise InputError(f"{directory}: is a file; an ensemble is written into a directory")
+        summary, *of_parts = self.files(directory)
+        for path, part in zip(of_parts, self.parts.values(), strict=True):
             rows = prediction_rows(part.rows.ids, part.rows.probabilities, part.rows.gold, part.rows.classes)
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-            write_text(directory / "predictions" / f"{name}.jsonl", "".join(lines))
-        summary = self.summary(directory)
-        write_json(directory / SUMMARY, summary)
-        return summary
+            write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        told = self.summary(directory)
+        write_json(summary, told)
+        return told
+
+    def files(self, directory: Path) -> list[Path]:
+        """What is written there: ensemble.json, then a file a part."""
+        return [directory / SUMMARY, *(directory / "predictions" / f"{name}.jsonl" for name in self.parts)]
 
     def summary(self, directory: Path) -> dict[str, Any]:
         """Figures, members and the spread between them; the runs' paths as seen from the directory."""
