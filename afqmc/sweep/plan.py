@@ -14,7 +14,7 @@ from afqmc.redaction import redacted_argument, redacted_tree
 from afqmc.rundir import RunDir, read_json, write_json
 
 _PLAN = "sweep.json"
-_NO_PART = ("sweep.", "tracker.", "tracker=", "resume=")
+_NO_PART = ("sweep.", "resume=")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Job:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What makes it this job: not where its figures go, and how its sweep goes about it."""
+        """What makes it this job: not how its sweep goes about it."""
         return tuple(override for override in self.told if not override.startswith(_NO_PART))
 
 
@@ -86,16 +86,18 @@ def extended(planned: Sequence[Job], wanted: Iterable[tuple[str, Sequence[str]]]
         wanted: Of each job, what its directory is called after its number, and its overrides.
 
     Raises:
-        InputError: when there is a plan, and nothing that is wanted is in it.
+        InputError: when there is a plan, and nothing that is wanted is in it; or two jobs differ in a secret alone.
     """
     jobs = {job.identity: job for job in planned}
-    asked = []
+    asked: dict[int, Job] = {}
     for name, overrides in wanted:
         new = Job(len(jobs), f"{len(jobs)}-{name}", tuple(overrides))
-        asked.append(replace(jobs.setdefault(new.identity, new), overrides=new.overrides))
-    if planned and not any(job.number < len(planned) for job in asked):
+        job = replace(jobs.setdefault(new.identity, new), overrides=new.overrides)
+        if asked.setdefault(job.number, job) != job:
+            raise InputError(f"{job.directory}: is two jobs that differ in a secret, and a plan holds no secrets")
+    if planned and min(asked) >= len(planned):
         raise InputError(f"has other jobs, such as {planned[0].directory}; another sweep.name starts another sweep")
-    return list(jobs.values()), [*{job.number: job for job in asked}.values()]
+    return list(jobs.values()), list(asked.values())
 
 
 def _entry(job: Job) -> dict[str, Any]:

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import run_job, setup_globals
+from hydra import version
+from hydra.core.utils import JobRuntime, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from afqmc.cli import exit_code, leave
+from afqmc.config import register
 from afqmc.rundir import RunDir
 from hydra_plugins.afqmc_sweeps._processes import end_with_parent
 
@@ -39,8 +41,9 @@ def run_in_process(task_function: TaskFunction, config: DictConfig, context: Hyd
     """In the job's process, from its start to its end."""
     end_with_parent()
     tqdm.set_lock(threading.RLock())  # its own is one of several processes, and is told to leak when this one is killed
-    directory = Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
+    _know_hydra(config)
     if to_file:
+        directory = Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
         directory.mkdir(parents=True, exist_ok=True)
         file = os.open(directory / _OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
         os.dup2(file, 1)
@@ -48,16 +51,15 @@ def run_in_process(task_function: TaskFunction, config: DictConfig, context: Hyd
     leave(exit_code(lambda: _run_job(task_function, config, context)))
 
 
-def _run_job(task_function: TaskFunction, config: DictConfig, context: HydraContext) -> int:
-    from hydra import version
-    from hydra.core.utils import JobRuntime
-
-    from afqmc.config import register
-
+def _know_hydra(config: DictConfig) -> None:
+    """What ``hydra.main`` sets up in the process that it is called in."""
     version.setbase("1.3")
     setup_globals()
     JobRuntime.instance().set("name", config.hydra.job.name)
     register()
+
+
+def _run_job(task_function: TaskFunction, config: DictConfig, context: HydraContext) -> int:
     raised: list[BaseException] = []
 
     def task(node: DictConfig) -> Any:
