@@ -17,7 +17,7 @@ _NOT_SETTINGS = (
     "seed", "dataset.fold", "resume", "dataset.cache_dir", "trainer.log_steps", "trainer.save_total_limit",
     "trainer.save_steps", "trainer.save_minutes", "trainer.on_save_failure", "trainer.detect_anomaly",
 )  # fmt: skip
-_NOT_GROUPS = ("tracker.",)
+_NOT_GROUPS = ("tracker.", "sweep.")
 
 _NAMED = 8  # folds, at most
 
