@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from afqmc.comparison.runs import Run, find, is_run, run_dirs
-from afqmc.comparison.settings import Setting, missing_folds
+from afqmc.comparison.settings import Setting, fold, missing_folds
 from afqmc.ensemble.members import complete as complete
 from afqmc.ensemble.members import one_setting as one_setting
 from afqmc.ensemble.together import Together as Together
@@ -22,6 +23,7 @@ from afqmc.metrics.rows import prediction_rows
 from afqmc.rundir import write_json, write_text
 
 SUMMARY = "ensemble.json"  # not summary.json, which would make the directory a run's
+_LONGEST = 80  # letters of a directory's name
 OUT_OF_FOLD, TEST = "out-of-fold", "test"  # files under predictions/
 
 
@@ -122,6 +124,24 @@ def collect(directory: Path, run_dirs: Sequence[Path], skip_incomplete: bool = F
         InputError: where they are no such runs, a fold is missing, or there is nothing to put together.
     """
     return Ensemble.of(find([str(path) for path in run_dirs]), skip_incomplete).write(directory)
+
+
+def collect_each(directory: Path, run_dirs: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+    """``collect`` for every setting of a sweep that has several complete runs, each in a directory of its own.
+
+    Yields:
+        The directory of each, and why there is nothing in it, if so.
+    """
+    settings = fold([run for run in find(map(str, run_dirs)) if run.is_complete]) if run_dirs else []
+    for place, setting in enumerate(settings):
+        if len(setting.runs) > 1:
+            name = "-".join([str(place), *re.findall(r"[\w.+-]+", setting.name if len(settings) > 1 else "")])
+            target = directory / name[:_LONGEST]
+            try:
+                collect(target, [run.path for run in setting.runs], skip_incomplete=True)
+                yield target, ""
+            except InputError as error:
+                yield target, str(error)
 
 
 def several(paths: Sequence[str]) -> list[Run] | None:

@@ -27,6 +27,7 @@ from hydra_plugins.afqmc_sweeps._processes import answered, context_of
 
 log = logging.getLogger(__name__)
 
+_TOGETHER = "ensembles"
 _LISTED = 10
 _PATIENCE_S = 60  # for jobs that outlived the process that started them: they save, and end
 
@@ -72,6 +73,7 @@ class Session:
                 except KeyboardInterrupt:
                     log.info(tally(session.sweep, session.jobs))
                     raise
+            session._put_together()
             told = tally(session.sweep, session.jobs)
             if have_failed(session.sweep, session.jobs):
                 raise JobsFailed(told)
@@ -144,6 +146,16 @@ class Session:
         if jobs:
             overrides = [[*job.overrides, f"hydra.sweep.subdir={job.directory}"] for job in jobs]
             self.launcher.launch(overrides, initial_job_idx=jobs[0].number)
+
+    def _put_together(self) -> None:
+        """Folds and seeds of each setting: out-of-fold predictions, and the mean of all on the test split."""
+        dirs = [self.sweep.run_dir(job) for job in self.jobs]
+        complete = [run_dir.path for run_dir in dirs if run_dir.summary.exists()]
+        if len(complete) > 1:
+            from afqmc.ensemble import collect_each  # numpy and its kin, which planning needs not
+
+            for target, why in collect_each(self.sweep.path / _TOGETHER, complete):
+                log.info("folds and seeds together: %s%s", target, f": nothing ({why})" if why else "")
 
     def _await_orphans(self) -> None:
         """Jobs of a process that was killed get a signal, save and end."""
