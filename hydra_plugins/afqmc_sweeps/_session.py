@@ -20,8 +20,9 @@ from afqmc.config import Config, to_config, without_hydra
 from afqmc.config.messages import explain
 from afqmc.errors import InputError, JobsFailed
 from afqmc.lock import is_locked
+from afqmc.rundir import Status
 from afqmc.sweep.plan import Job, Sweep, extended
-from afqmc.sweep.results import Results, have_failed, tally, unfinished
+from afqmc.sweep.results import Results, have_failed, status_of, tally, unfinished
 from hydra_plugins.afqmc_sweeps._frozen import frozen_loader
 from hydra_plugins.afqmc_sweeps._processes import answered, context_of
 
@@ -120,6 +121,8 @@ class Session:
         Raises:
             InputError: naming each job that cannot run by its overrides, and why.
         """
+        if not jobs:
+            return
         configs, refused = {}, {}
         for job in jobs:
             try:
@@ -137,7 +140,8 @@ class Session:
         retry = self.config.sweep.retry_failed
         left = unfinished(self.sweep, jobs, retry)
         if len(left) < len(jobs):
-            hint = "" if retry else "; sweep.retry_failed=true runs those that failed again"
+            failed = any(status_of(self.sweep.run_dir(job)) == Status.failed.value for job in jobs)
+            hint = "; sweep.retry_failed=true runs those that failed again" if failed and not retry else ""
             log.info("%d of %d jobs have ended already%s", len(jobs) - len(left), len(jobs), hint)
         return left
 
