@@ -9,7 +9,7 @@ from terminal import on_terminal
 from wandb_file import Offline
 from wandb_server import WandbServer
 
-from afqmc.tracker.wandb import probe
+from afqmc.tracker.session import probe
 
 ROOT = Path(__file__).parents[1]
 
@@ -74,10 +74,3 @@ def test_any_answer_but_a_gateways_means_that_somebody_is_there(code, said, serv
     else:
         with pytest.raises(ConnectionError, match=said):
             probe(server.url)
-
-
-@pytest.mark.slow
-def test_the_runs_of_a_sweep_are_a_group_of_its_name(tmp_path):
-    run(tmp_path, "hydra.mode=MULTIRUN", "seed=1,2", "trainer.max_steps=2", f"hydra.sweep.dir={tmp_path / 'a-sweep'}")
-    runs = [Offline(directory) for directory in sorted((tmp_path / "a-sweep").glob("?-*"))]
-    assert [found.run.run_group for found in runs] == ["a-sweep", "a-sweep"]
