@@ -59,7 +59,7 @@ def sync(paths: list[Path]) -> None:
     command = [sys.executable, "-P", "-m", "wandb", "sync", *(str(path.parent) for path in paths)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if not all(_mark(path).exists() for path in paths):  # its exit code says nothing of the sending
-        said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        said = [line for line in done.stderr.splitlines() if line.removeprefix("wandb: ").removeprefix("ERROR").strip()]
         raise NotSentError(redacted(f"wandb sync: {said[-1] if said else f'exit code {done.returncode}'}"))
 
 
