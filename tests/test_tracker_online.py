@@ -54,7 +54,10 @@ def test_what_a_server_that_is_away_would_have_got_is_kept_offline(tmp_path):
 def test_online_nothing_but_the_address_is_said(tmp_path, server):
     shown = run(tmp_path, "tracker.group=mine", env=server.environment())
     lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line) for line in shown.splitlines()]  # where bars move the cursor
-    assert [line for line in lines if "W&B" in line] == [f"W&B: {server.url}/me/afqmc/runs/run1"]
+    found = (tmp_path / "run/wandb/id").read_text(encoding="utf-8").strip()
+    assert [line[line.index("W&B") :] for line in lines if "W&B" in line] == [
+        f"W&B: {server.url}/me/afqmc/runs/{found}"
+    ]
     assert server.variables("upsertBucket")[0]["groupName"] == "mine"
 
 

@@ -187,11 +187,28 @@ def test_offline_runs_are_sent_in_order_and_only_once(sweep, lost, call, server,
         code, out, err = call(runs, "--wandb-sync", **server.environment())
         assert (code, err) == (0, "")
         sent = dict.fromkeys(asked["name"] for asked in server.variables("upsertBucket"))
-        assert [name for name in sent if name != "run1"] == list(map(identity, jobs(runs)))  # run1: what it answers
+        assert list(sent) == list(map(identity, jobs(runs)))
+        assert server.ends == [0, 0, 1, 1]
         assert out.count("sent") == 4
-        server.requests.clear()
+        server.requests, server.ends = [], []
         assert call(runs, "--wandb-sync", **server.environment())[1].count("sent before") == 4
         assert not server.variables("upsertBucket")
+
+
+@pytest.mark.slow
+def test_what_the_files_of_a_killed_run_lack_is_sent_from_its_own(sweep, call, server, tmp_path):
+    job = tmp_path / "job"
+    shutil.copytree(jobs(sweep)[0], job, symlinks=True)
+    (path,) = job.glob("wandb/offline-run-*/run-*.wandb")
+    path.write_bytes(path.read_bytes()[:6000])
+    code, out, err = call(job, "--wandb-sync", **server.environment())
+    assert (code, err) == (0, "")
+    assert "W&B: job: sent, the rest rebuilt from its own files (wandb sync: " in out
+    rows = len((job / "metrics.jsonl").read_text("utf-8").splitlines())
+    assert 0 < server.history[0][1] < rows
+    assert server.rows[identity(job)] == sum(count for _, count in server.history) == rows + 1  # and the charts
+    assert server.ends[-1] == 0
+    assert "sent before" in call(job, "--wandb-sync", **server.environment())[1]
 
 
 @pytest.mark.slow

@@ -25,7 +25,8 @@ class WandbServer:
         self.code = 200  # to who only looks whether it is there
         self.requests = []
         self.history = []  # of all runs: where rows were put, and how many
-        self.rows = {}  # of runs by id: how many are here already
+        self.rows = {}  # of runs by id: how many are here
+        self.ends = []  # exit codes
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._closed = threading.Event()
@@ -56,10 +57,13 @@ class WandbServer:
         rest = {"summaryMetrics": "{}", "historyTail": tail, "eventsTail": "[]", "tags": []}
         return {**_BUCKET, "name": run, **lines, **begun, **rest}
 
-    def _keep(self, streamed):
+    def _keep(self, run, streamed):
+        if "exitcode" in streamed:
+            self.ends.append(streamed["exitcode"])
         if "wandb-history.jsonl" in (files := streamed.get("files") or {}):
             chunk = files["wandb-history.jsonl"]
             self.history.append((chunk["offset"], len(chunk["content"])))
+            self.rows[run] = max(self.rows.get(run, 0), sum(self.history[-1]))
 
     def _handler(self):
         outer = self
@@ -76,12 +80,14 @@ class WandbServer:
                     return
                 if self.path != "/graphql":
                     if self.path.endswith("/file_stream"):
-                        outer._keep(json.loads(body))
+                        outer._keep(self.path.split("/")[-2], json.loads(body))
                     self._answer({})
                     return
                 asked = json.loads(body)
                 outer.requests.append(asked)
                 data = {name.partition("(")[0]: answer for name, answer in _ANSWERS.items() if name in asked["query"]}
+                if "upsertBucket" in data:
+                    data["upsertBucket"] = {"bucket": {**_BUCKET, "name": asked["variables"]["name"]}, "inserted": True}
                 if "model(name:" in asked["query"]:
                     data["model"] = {**_BUCKET["project"], "bucket": outer._known(asked["variables"]["name"])}
                 self._answer({"data": data} if data else {"errors": [{"message": "not known here"}]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Optional
 
 from afqmc.comparison.past import past_of
@@ -17,7 +18,7 @@ from afqmc.redaction import redacted
 from afqmc.rundir import RunDir, Status
 from afqmc.tracker.config import TrackerConfig, WandbMode
 from afqmc.tracker.session import NotSentError, can_send
-from afqmc.tracker.sync import files, rebuild, sync, unsent
+from afqmc.tracker.sync import files, mark_sent, rebuild, sync, unsent
 from afqmc.tracker.upload import Table, Upload, upload
 
 
@@ -85,18 +86,32 @@ def _send(run: Run, is_online: bool) -> Told:
     try:
         with directory.locked():
             directory.refuse_links()
-            if not files(run.path):
-                past = past_of(run, WandbMode.online if is_online else WandbMode.offline)
-                if rebuild(run.path, past) != is_online:
-                    raise NotSentError("rebuilt from its own files, and kept offline")
-                return Told("rebuilt from its own files" + (" and sent" if is_online else ", offline"))
-            if not (waiting := unsent(run.path)):
-                return Told("sent before")
-            if is_online:
-                sync(waiting)
-            return Told("sent" if is_online else "kept in W&B's offline files already")
+            waiting = unsent(run.path)
+            if waiting and is_online:
+                return Told(_sync(run, waiting))
+            if files(run.path):
+                return Told("kept in W&B's offline files already" if waiting else "sent before")
+            _rebuild(run, is_online)
+            return Told("rebuilt from its own files" + (" and sent" if is_online else ", offline"))
     except Exception as error:  # of any kind: one run, or the library, must not keep the others back
         return Told(f"not sent: {first_line(error)}", is_well=False)
+
+
+def _sync(run: Run, waiting: list[Path]) -> str:
+    """From W&B's files; what these lack, as those of a run that was killed do, from its own."""
+    try:
+        sync(waiting)
+        return "sent"
+    except NotSentError as error:
+        _rebuild(run, is_online=True)
+        mark_sent(waiting)
+        return f"sent, the rest rebuilt from its own files ({error})"
+
+
+def _rebuild(run: Run, is_online: bool) -> None:
+    past = past_of(run, WandbMode.online if is_online else WandbMode.offline)
+    if rebuild(run.path, past) != is_online:
+        raise NotSentError("rebuilt from its own files, and kept offline")
 
 
 def send_comparison(report: Report, place: TrackerConfig, texts: Mapping[str, str]) -> Told:

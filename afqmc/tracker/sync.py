@@ -63,6 +63,12 @@ def sync(paths: list[Path]) -> None:
         raise NotSentError(redacted(f"wandb sync: {said[-1] if said else f'exit code {done.returncode}'}"))
 
 
+def mark_sent(paths: list[Path]) -> None:
+    """Where ``wandb sync`` could not send all of them, and the rest has been sent otherwise."""
+    for path in paths:
+        _mark(path).touch()
+
+
 def rebuild(run_dir: Path, past: Past) -> bool:
     """Tell W&B of a run as the run itself would have, under the same id; what the server knows is not told again.
 
