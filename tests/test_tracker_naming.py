@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from afqmc.tracker.config import TrackerConfig
+from afqmc.errors import InputError
+from afqmc.tracker.config import Service, TrackerConfig
 from afqmc.tracker.naming import in_words, of_sweep, run_id
 
 
@@ -35,6 +36,14 @@ def test_what_is_configured_stays_beside_what_a_sweep_adds():
     own = TrackerConfig(group="g", name="n", tags=["a"])
     assert of_sweep(own, "nightly", ["lr=1"]) == TrackerConfig(group="g", name="n", tags=["a", "sweep"])
     assert of_sweep(TrackerConfig(tags=["sweep"]), "nightly", []).tags == ["sweep"]
+
+
+def test_an_agent_s_run_is_one_job(monkeypatch):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s")
+    monkeypatch.setenv("WANDB_RUN_ID", "r")
+    with pytest.raises(InputError, match="leave -m out"):
+        of_sweep(TrackerConfig(), "nightly", ["lr=1"])
+    assert of_sweep(TrackerConfig(service=Service.none), "nightly", ["lr=1"]).group == "nightly"
 
 
 def test_an_id_stays_the_directory_s(tmp_path):

@@ -6,7 +6,7 @@ import shutil
 import sys
 
 import pytest
-from helpers import SMALL, command
+from helpers import SMALL, command, small, train
 from simulated import write_sweep
 from wandb_file import Offline
 from wandb_server import WandbServer
@@ -14,6 +14,7 @@ from wandb_server import WandbServer
 import wandb
 from afqmc import compare
 from afqmc.cli import exit_code
+from afqmc.execution import execute
 from afqmc.rundir import RunDir, read_json
 
 OFFLINE = {"WANDB_MODE": "offline", "WANDB_API_KEY": ""}
@@ -209,6 +210,20 @@ def test_what_the_files_of_a_killed_run_lack_is_sent_from_its_own(sweep, call, s
     assert server.rows[identity(job)] == sum(count for _, count in server.history) == rows + 1  # and the charts
     assert server.ends[-1] == 0
     assert "sent before" in call(job, "--wandb-sync", **server.environment())[1]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_gone_on_with_offline_is_sent_as_one(server, tmp_path):
+    options = ("tracker=wandb", "tracker.mode=offline")
+    run_dir = train(tmp_path / "run", *options, "epochs=1")
+    first = len(Offline(run_dir.path).history())
+    execute(small(*options, "epochs=2"), run_dir, resume=True)
+    shown = command("compare", str(run_dir.path), "--wandb-sync", cwd=tmp_path, env=server.environment())
+    assert shown.returncode == 0, shown.stderr
+    ends = [offset + count for offset, count in server.history]
+    assert [offset for offset, _ in server.history] == [0, *ends[:-1]]
+    assert first in ends
+    assert server.rows == {identity(run_dir.path): ends[-1]}
 
 
 @pytest.mark.slow

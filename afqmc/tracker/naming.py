@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
+from afqmc.errors import InputError
 from afqmc.redaction import redacted_argument
-from afqmc.tracker.config import TrackerConfig
+from afqmc.tracker.config import Service, TrackerConfig
 
 PRUNED = "pruned"  # tag, and status, of a run that a search gave up
 SWEEP = "sweep"  # tag of a sweep's jobs
@@ -29,7 +30,12 @@ def of_sweep(config: TrackerConfig, sweep: str, overrides: Sequence[str]) -> Tra
         config: As composed.
         sweep: The name of the sweep's directory.
         overrides: Of this job, as ``key=value``.
+
+    Raises:
+        InputError: under an agent of W&B, which names one run: all jobs would become that one.
     """
+    if config.service is Service.wandb and _of_agent() is not None:
+        raise InputError("--multirun: an agent of W&B runs one job at a time (WANDB_SWEEP_ID is set); leave -m out")
     return replace(
         config,
         group=sweep if config.group is None else config.group,
