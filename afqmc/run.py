@@ -29,12 +29,12 @@ def run(node: DictConfig, resume: Resume | None) -> dict[str, Any]:
     from afqmc.execution import execute
     from afqmc.process import settle
     from afqmc.rundir import RunDir
-    from afqmc.tracker.naming import of_sweep
+    from afqmc.tracker.naming import in_its_sweep
 
     settle(jobs_at_once())
     config, hydra = to_config(node), HydraConfig.get()
-    if hydra.mode is RunMode.MULTIRUN:
-        config.tracker = of_sweep(config.tracker, Path(hydra.sweep.dir).name, list(hydra.overrides.task))
+    sweep = Path(hydra.sweep.dir).name if hydra.mode is RunMode.MULTIRUN else None
+    config.tracker = in_its_sweep(config.tracker, sweep, list(hydra.overrides.task))
     run_dir = RunDir(Path(hydra.runtime.output_dir))
     if resume is not None:
         return execute(resume.config(), run_dir, resume=True)

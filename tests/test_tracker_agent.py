@@ -1,6 +1,7 @@
 """The file for ``wandb sweep``: what W&B's own agent makes of it trains, in the run that the agent names."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from wandb_file import Offline
 
 from afqmc import config as schema
 from afqmc.config import compose, conf_dir
-from afqmc.rundir import RunDir
+from afqmc.rundir import RunDir, Status
 
 FILE = Path(conf_dir()) / "wandb-sweep.yaml"
 CHOSEN = {"lr": {"value": 2e-05}, "batch_size": {"value": 16}, "seed": {"value": 3}}
@@ -69,5 +70,15 @@ def test_an_agent_trains_with_what_was_chosen_in_the_run_that_it_named(agent, tm
     assert (offline.run.run_id, offline.run.sweep_id) == ("abcd1234", "sweep1")
     assert (run_dir.path / "wandb/id").read_text(encoding="utf-8").strip() == "abcd1234"
     assert offline.config["lr"] == 2e-05
-    assert done(agent, "resume", "abcd1234") == 0  # handed out again: complete already
+    assert re.search(r"\blr=2e-05 batch_size=16 seed=3\b", offline.run.display_name)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_handed_out_again_goes_on_in_its_own_directory(agent, tmp_path):
+    assert done(agent, "run", "abcd1234") == 0
+    run_dir = RunDir(tmp_path / "outputs/sweeps/sweep1/abcd1234")
+    (run_dir.path / "summary.json").unlink()
+    run_dir.write_status(Status.running, step=2)
+    assert done(agent, "resume", "abcd1234") == 0
+    assert run_dir.read_summary()["steps"] == 2
     assert [path.name for path in run_dir.path.parent.iterdir()] == ["abcd1234"]

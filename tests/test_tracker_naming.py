@@ -6,7 +6,7 @@ import pytest
 
 from afqmc.errors import InputError
 from afqmc.tracker.config import Service, TrackerConfig
-from afqmc.tracker.naming import in_words, of_sweep, run_id
+from afqmc.tracker.naming import in_its_sweep, in_words, run_id
 
 
 @pytest.fixture(autouse=True)
@@ -32,18 +32,25 @@ def test_a_job_is_named_by_what_it_was_told(overrides, name):
 
 
 def test_what_is_configured_stays_beside_what_a_sweep_adds():
-    assert of_sweep(TrackerConfig(), "nightly", ["lr=1"]) == TrackerConfig(group="nightly", name="lr=1", tags=["sweep"])
+    assert in_its_sweep(TrackerConfig(), "nightly", ["lr=1"]) == TrackerConfig(
+        group="nightly", name="lr=1", tags=["sweep"]
+    )
     own = TrackerConfig(group="g", name="n", tags=["a"])
-    assert of_sweep(own, "nightly", ["lr=1"]) == TrackerConfig(group="g", name="n", tags=["a", "sweep"])
-    assert of_sweep(TrackerConfig(tags=["sweep"]), "nightly", []).tags == ["sweep"]
+    assert in_its_sweep(own, "nightly", ["lr=1"]) == TrackerConfig(group="g", name="n", tags=["a", "sweep"])
+    assert in_its_sweep(TrackerConfig(tags=["sweep"]), "nightly", []).tags == ["sweep"]
+
+
+def test_a_run_of_its_own_is_left_as_it_is():
+    assert in_its_sweep(TrackerConfig(), None, ["lr=1"]) == TrackerConfig()
 
 
 def test_an_agent_s_run_is_one_job(monkeypatch):
     monkeypatch.setenv("WANDB_SWEEP_ID", "s")
     monkeypatch.setenv("WANDB_RUN_ID", "r")
+    assert in_its_sweep(TrackerConfig(), None, ["lr=1"]) == TrackerConfig(name="lr=1", tags=["sweep"])
     with pytest.raises(InputError, match="leave -m out"):
-        of_sweep(TrackerConfig(), "nightly", ["lr=1"])
-    assert of_sweep(TrackerConfig(service=Service.none), "nightly", ["lr=1"]).group == "nightly"
+        in_its_sweep(TrackerConfig(), "nightly", ["lr=1"])
+    assert in_its_sweep(TrackerConfig(service=Service.none), "nightly", ["lr=1"]).group == "nightly"
 
 
 def test_an_id_stays_the_directory_s(tmp_path):

@@ -62,6 +62,14 @@ def test_online_nothing_but_the_address_is_said(tmp_path, server):
 
 
 @pytest.mark.slow
+def test_what_a_server_refuses_is_kept_offline(tmp_path, server):
+    server.refusing = True
+    shown = run(tmp_path, "trainer.max_steps=2", env=server.environment())
+    assert "cannot go online: Error initializing run" in shown
+    assert kept_offline(tmp_path)
+
+
+@pytest.mark.slow
 def test_a_server_that_falls_silent_before_it_has_begun_is_not_waited_for(tmp_path, server):
     server.silent.set()
     shown = run(tmp_path, env=server.environment())

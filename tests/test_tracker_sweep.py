@@ -137,6 +137,15 @@ def test_a_pruned_run_is_rebuilt_with_its_tag_and_has_not_failed(lost, call):
     assert run.summary()["best/dev/accuracy"] == best["dev/accuracy"]
 
 
+def test_a_run_without_its_predictions_is_rebuilt_without_charts(lost, call):
+    job = jobs(lost)[0]
+    shutil.rmtree(job / "predictions")
+    code, out, _ = call(job, "--wandb-sync", WANDB_MODE="offline")
+    assert code == 0
+    assert "rebuilt from its own files, offline, without charts (predictions/dev.jsonl: missing)" in out
+    assert not any("confusion_matrix" in key for row in Offline(job).history() for key in row)
+
+
 def test_a_run_that_cannot_be_read_or_is_still_at_work_keeps_no_other_back(lost, call):
     one, other, *_ = jobs(lost)
     (one / "config.yaml").write_text("lr: [", encoding="utf-8")
@@ -224,6 +233,20 @@ def test_a_run_that_was_gone_on_with_offline_is_sent_as_one(server, tmp_path):
     assert [offset for offset, _ in server.history] == [0, *ends[:-1]]
     assert first in ends
     assert server.rows == {identity(run_dir.path): ends[-1]}
+
+
+@pytest.mark.slow
+def test_what_was_refused_leaves_nothing_that_would_pass_for_sent(lost, call, server):
+    job = jobs(lost)[0]
+    server.refusing = True
+    code, _, err = call(job, "--wandb-sync", **server.environment())
+    assert code == 1
+    assert f"W&B: {job.name}: not sent: " in err
+    assert not list((job / "wandb").glob("*run-*-*"))
+    server.refusing = False
+    code, out, err = call(job, "--wandb-sync", **server.environment())
+    assert (code, err) == (0, "")
+    assert "rebuilt from its own files and sent" in out
 
 
 @pytest.mark.slow

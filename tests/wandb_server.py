@@ -26,6 +26,7 @@ class WandbServer:
         self.requests = []
         self.history = []  # of all runs: where rows were put, and how many
         self.rows = {}  # of runs by id: how many are here
+        self.refusing = False  # any new run
         self.ends = []  # exit codes
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -86,6 +87,8 @@ class WandbServer:
                 asked = json.loads(body)
                 outer.requests.append(asked)
                 data = {name.partition("(")[0]: answer for name, answer in _ANSWERS.items() if name in asked["query"]}
+                if outer.refusing:
+                    data.pop("upsertBucket", None)
                 if "upsertBucket" in data:
                     data["upsertBucket"] = {"bucket": {**_BUCKET, "name": asked["variables"]["name"]}, "inserted": True}
                 if "model(name:" in asked["query"]:

@@ -14,6 +14,7 @@ from afqmc.comparison.files import read_object, read_text
 from afqmc.comparison.predictions import Predictions
 from afqmc.comparison.runs import Run
 from afqmc.config import Config
+from afqmc.errors import InputError
 from afqmc.redaction import redacted_tree
 from afqmc.rundir import RunDir, Status
 from afqmc.tracker.build import without_secrets
@@ -37,12 +38,16 @@ def past_of(run: Run, mode: WandbMode) -> Past:
     if run.status == PRUNED and PRUNED not in tracker.tags:
         tracker.tags = [*tracker.tags, PRUNED]
     rows = list(_told(run))
-    best, report = _best(rows, config), None
+    best, report, lacking = _best(rows, config), None, ""
     if run.is_complete:
         best = dict(read_object(run.path / "summary.json")["best"])
-        report = _report(run, best["step"])
+        try:
+            report = _report(run, best["step"])
+        except InputError as error:
+            lacking = f", without charts ({error})"
+    code = _EXIT_CODES.get(run.status, FAILED)
     settings = redacted_tree(schema.to_container(config))
-    return Past(tracker, settings, list(_dated(run, rows)), best, report, _EXIT_CODES.get(run.status, FAILED))
+    return Past(tracker, settings, list(_dated(run, rows)), best, report, code, lacking)
 
 
 def _told(run: Run) -> Iterator[dict[str, Any]]:
@@ -68,7 +73,7 @@ def _dated(run: Run, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]
     times = {int(step): _seconds(day, milliseconds) for day, milliseconds, step in found}
     known = min(times.values(), default=None)
     for row in rows:
-        known = times.get(row["step"], known)
+        known = times.get(int(row["step"]), known)
         yield row if known is None else {**row, "_timestamp": known}
 
 
@@ -78,6 +83,6 @@ def _seconds(day: str, milliseconds: str) -> float:
 
 def _report(run: Run, step: int) -> Report:
     """Charts of the best weights; the sentences of the worst errors are not in the directory."""
-    found = Predictions.of(run, str(run.monitor))
-    answers = found.answers
-    return Report(step, tuple(found.classes), answers.probabilities, answers.gold, [], [], RunDir(run.path).best)
+    found, weights = Predictions.of(run, str(run.monitor)), RunDir(run.path).best
+    answers, kept = found.answers, weights if weights.is_dir() else None
+    return Report(step, tuple(found.classes), answers.probabilities, answers.gold, [], [], kept)

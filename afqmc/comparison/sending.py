@@ -91,8 +91,9 @@ def _send(run: Run, is_online: bool) -> Told:
                 return Told(_sync(run, waiting))
             if files(run.path):
                 return Told("kept in W&B's offline files already" if waiting else "sent before")
-            _rebuild(run, is_online)
-            return Told("rebuilt from its own files" + (" and sent" if is_online else ", offline"))
+            past = past_of(run, WandbMode.online if is_online else WandbMode.offline)
+            rebuild(run.path, past)
+            return Told("rebuilt from its own files" + (" and sent" if is_online else ", offline") + past.lacking)
     except Exception as error:  # of any kind: one run, or the library, must not keep the others back
         return Told(f"not sent: {first_line(error)}", is_well=False)
 
@@ -103,15 +104,10 @@ def _sync(run: Run, waiting: list[Path]) -> str:
         sync(waiting)
         return "sent"
     except NotSentError as error:
-        _rebuild(run, is_online=True)
+        past = past_of(run, WandbMode.online)
+        rebuild(run.path, past)
         mark_sent(waiting)
-        return f"sent, the rest rebuilt from its own files ({error})"
-
-
-def _rebuild(run: Run, is_online: bool) -> None:
-    past = past_of(run, WandbMode.online if is_online else WandbMode.offline)
-    if rebuild(run.path, past) != is_online:
-        raise NotSentError("rebuilt from its own files, and kept offline")
+        return f"sent, the rest rebuilt from its own files ({error}){past.lacking}"
 
 
 def send_comparison(report: Report, place: TrackerConfig, texts: Mapping[str, str]) -> Told:

@@ -23,18 +23,23 @@ _LONGEST = 128  # signs of a name, as W&B's page shows it
 _NOT_SETTINGS = ("resume", "tracker")  # overrides that say nothing of what is trained
 
 
-def of_sweep(config: TrackerConfig, sweep: str, overrides: Sequence[str]) -> TrackerConfig:
+def in_its_sweep(config: TrackerConfig, sweep: Optional[str], overrides: Sequence[str]) -> TrackerConfig:
     """For a job of a sweep: in its group, named by what the job was told, with its tag; what is configured stays.
+
+    A run that an agent of W&B starts is one too, in W&B's own sweep instead of a group.
 
     Args:
         config: As composed.
-        sweep: The name of the sweep's directory.
+        sweep: The name of the sweep's directory; None outside of one.
         overrides: Of this job, as ``key=value``.
 
     Raises:
-        InputError: under an agent of W&B, which names one run: all jobs would become that one.
+        InputError: for a sweep under an agent, which has named one run: all jobs would become that one.
     """
-    if config.service is Service.wandb and _of_agent() is not None:
+    by_agent = _of_agent() is not None
+    if sweep is None and not by_agent:
+        return config
+    if sweep is not None and by_agent and config.service is Service.wandb:
         raise InputError("--multirun: an agent of W&B runs one job at a time (WANDB_SWEEP_ID is set); leave -m out")
     return replace(
         config,

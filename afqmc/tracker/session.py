@@ -80,7 +80,16 @@ def begin(config: TrackerConfig, settings: dict[str, Any], directory: Path, run:
             return _init(config, settings, directory, run, "online"), True
         except Exception as error:  # W&B has many
             log.warning("W&B: cannot go online: %s", first_line(error))
+            _release()
     return _init(config, settings, directory, run, "offline"), False
+
+
+def _release() -> None:
+    """W&B's service keeps the id of a run that it could not begin, and would refuse it to the same run offline."""
+    import wandb
+
+    wandb.teardown()
+    server()
 
 
 def _init(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from afqmc.redaction import redacted
-from afqmc.tracker.config import TrackerConfig
+from afqmc.tracker.config import TrackerConfig, WandbMode
 from afqmc.tracker.protocol import Report
 from afqmc.tracker.session import NotSentError
 from afqmc.tracker.wandb import WandbTracker
@@ -26,6 +27,7 @@ class Past:
         best: The figures of the best evaluation, if there was one.
         report: Charts of the best weights, if there are any.
         exit_code: 0 when it went well.
+        lacking: What its files do not tell any more, as the end of a sentence.
     """
 
     config: TrackerConfig
@@ -34,6 +36,7 @@ class Past:
     best: Optional[dict[str, Any]]
     report: Optional[Report]
     exit_code: int
+    lacking: str = ""
 
 
 def files(run_dir: Path) -> list[Path]:
@@ -69,28 +72,43 @@ def mark_sent(paths: list[Path]) -> None:
         _mark(path).touch()
 
 
-def rebuild(run_dir: Path, past: Past) -> bool:
+def rebuild(run_dir: Path, past: Past) -> None:
     """Tell W&B of a run as the run itself would have, under the same id; what the server knows is not told again.
 
     Args:
         run_dir: Where its id is, and where W&B's files go.
-        past: The run.
+        past: The run; its config's mode, online or offline, says where to.
 
-    Returns:
-        Whether it went to the server.
+    Raises:
+        NotSentError: when it was to go online and did not.
     """
-    tracker = WandbTracker(past.config, past.settings, run_dir)
+    before = _sessions(run_dir)
     try:
-        known = tracker.known_rows  # one more than ours where the charts are there too
-        for row in past.rows[known:]:
-            tracker.log(row)
-        if past.best is not None:
-            tracker.summary(past.best)
-        if past.report is not None and known <= len(past.rows):
-            tracker.report(past.report)
-    finally:
-        tracker.finish(past.exit_code)
-    return tracker.is_online
+        tracker = WandbTracker(past.config, past.settings, run_dir)
+        try:
+            if past.config.mode is WandbMode.online and not tracker.is_online:
+                raise NotSentError("W&B cannot be reached")
+            _tell(tracker, past)
+        finally:
+            tracker.finish(past.exit_code)
+    except BaseException:
+        for path in _sessions(run_dir) - before:  # or it would pass for sent, the next time
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def _tell(tracker: WandbTracker, past: Past) -> None:
+    known = tracker.known_rows  # one more than ours where the charts are there too
+    for row in past.rows[known:]:
+        tracker.log(row)
+    if past.best is not None:
+        tracker.summary(past.best)
+    if past.report is not None and known <= len(past.rows):
+        tracker.report(past.report)
+
+
+def _sessions(run_dir: Path) -> set[Path]:
+    return set((run_dir / "wandb").glob("*run-*"))
 
 
 def _mark(path: Path) -> Path:
