@@ -173,7 +173,7 @@ def _compare(
     names = words.label(compared[0], settings), words.label(compared[second], settings)
     sentence = words.sentence(*names, difference, metric, family.examples)
     if split is not None and difference.error and metric.endswith("/accuracy"):
-        sentence += words.mcnemar(*names, split)
+        sentence = words.with_mcnemar(sentence, *names, split)
     return Comparison(compared[0], compared[second], difference, split, sentence)
 
 
