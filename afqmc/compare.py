@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from afqmc.cli import DONE, exit_code
 from afqmc.process import settle
+
+if TYPE_CHECKING:
+    from afqmc.comparison.report import Report
 
 
 def main() -> int:
@@ -19,6 +25,12 @@ def main() -> int:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row a run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything")
     parser.add_argument("--md", type=Path, metavar="FILE", help="write what is shown, all settings")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs no network")
+    parser.add_argument(
+        "--no-sentences",
+        action="store_true",
+        help="leave the pairs' sentences out of the page; it holds them where the runs' data lie on this machine",
+    )
     arguments = parser.parse_args()
 
     settle()
@@ -27,7 +39,11 @@ def main() -> int:
     from afqmc.comparison.runs import find
     from afqmc.comparison.table import show
 
-    files = [(path, f"--{kind}", text) for kind, text in writing.KINDS.items() if (path := getattr(arguments, kind))]
+    kinds: dict[str, Callable[[Report], str]] = {
+        **writing.KINDS,
+        "html": partial(_page, with_sentences=not arguments.no_sentences),
+    }
+    files = [(path, f"--{kind}", text) for kind, text in kinds.items() if (path := getattr(arguments, kind))]
     for path, flag, _ in files:
         writing.check(path, flag, arguments.paths)
     report = build(find(arguments.paths), arguments.metric, arguments.top)
@@ -35,6 +51,12 @@ def main() -> int:
     for path, flag, text in files:
         writing.write(path, text(report), flag)
     return DONE
+
+
+def _page(report: Report, with_sentences: bool) -> str:
+    from afqmc.comparison.page.build import as_html  # scikit-learn takes a while
+
+    return as_html(report, with_sentences)
 
 
 def _count(text: str) -> int:

@@ -21,7 +21,14 @@ class Browser:
 
     def __init__(self):
         self._home = tempfile.mkdtemp(prefix="afqmc-chromium-")
-        command = [CHROMIUM, *_FLAGS, *_QUIET, f"--user-data-dir={self._home}", "--remote-debugging-pipe", "about:blank"]
+        command = [
+            CHROMIUM,
+            *_FLAGS,
+            *_QUIET,
+            f"--user-data-dir={self._home}",
+            "--remote-debugging-pipe",
+            "about:blank",
+        ]
         # Chromium reads its commands from descriptor 3 and answers on 4
         self._process = subprocess.Popen(
             ["sh", "-c", 'exec "$@" 3<&0 4>&1 2>/dev/null', "sh", *command],

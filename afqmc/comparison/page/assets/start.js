@@ -1,0 +1,21 @@
+// The switches, the contents, and the first drawing.
+byId("language").addEventListener("click", () => {
+  state.chinese = !state.chinese;
+  drawAll();
+});
+byId("theme").addEventListener("click", () => {
+  state.dark = !state.dark;
+  drawAll();
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", ({ matches }) => {
+  state.dark = matches;
+  drawAll();
+});
+
+for (const id of ["ranking", "curves", "sweep", "closer", "pairs"]) byId(id).hidden = !page.runs.length;
+
+shown(() => {
+  const sections = [...document.querySelectorAll("main section:not([hidden])")];
+  byId("contents").replaceChildren(...sections.map((section) => element("a", { href: `#${section.id}` }, section.querySelector("h2").textContent)));
+});
+drawAll();
