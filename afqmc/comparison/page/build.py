@@ -19,7 +19,7 @@ from afqmc.comparison.page.making import configs, machines
 from afqmc.comparison.report import Report
 from afqmc.comparison.runs import Run
 from afqmc.comparison.said import translated
-from afqmc.comparison.table import columns
+from afqmc.comparison.table import Column, columns
 from afqmc.comparison.words import label, split_of
 
 _SCRIPTS = ("base", "tables", "plots", "ranking", "curves", "sweep", "closer", "pairs", "making", "start")  # in order
@@ -98,13 +98,21 @@ def _both(text: str, chinese: dict[str, str]) -> list[str]:
 
 
 def _ranking(report: Report) -> dict[str, Any]:
-    shown = columns(report)
+    # a phone has room for little more than the place and the metric
+    shown = sorted(columns(report), key=lambda column: (column.header != "#", column.header != report.metric))
     return {
-        "headers": [[column.header, column.is_number] for column in shown],
+        "headers": [[column.header, column.is_number, _falls(column, report)] for column in shown],
         "keys": len(report.keys),
         "names": [setting.name for setting in report.settings],
         "rows": [[column.cell(setting) for column in shown] for setting in report.settings],
     }
+
+
+def _falls(column: Column, report: Report) -> bool:
+    """Whether a reader wants the highest first."""
+    if column.header == report.metric:
+        return report.higher_is_better
+    return column.optional or column.header == "pairs/s"
 
 
 def _run(run: Run, setting: int, metric: str) -> dict[str, Any]:

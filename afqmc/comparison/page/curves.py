@@ -55,9 +55,12 @@ def thinned(values: Array, most: int) -> Array:
     """Places to keep, (at most ``most``,): the first, the last, and of each stretch between its lowest and highest."""
     if len(values) <= most:
         return np.arange(len(values))
-    stretches = np.array_split(np.arange(1, len(values) - 1), most // 2 - 1)
-    ends = [[stretch[values[stretch].argmin()], stretch[values[stretch].argmax()]] for stretch in stretches]
-    return np.unique([0, len(values) - 1, *(place for pair in ends for place in pair)])
+    inner, stretches = values[1:-1], most // 2 - 1
+    length = -(-len(inner) // stretches)
+    rows = np.pad(inner, (0, stretches * length - len(inner)), mode="edge").reshape(stretches, length)
+    starts = 1 + length * np.arange(stretches)
+    ends = np.concatenate([starts + rows.argmin(axis=1), starts + rows.argmax(axis=1)])
+    return np.unique([0, *np.minimum(ends, len(inner)), len(values) - 1])
 
 
 def _of(run: Run) -> tuple[dict[str, Curve], float | None]:

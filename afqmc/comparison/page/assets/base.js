@@ -29,8 +29,12 @@ const state = {
 // A text of the page in its language: the English one is its name in the catalogue.
 function t(english, values = {}) {
   const template = state.chinese ? page.chinese[english] : english;
-  return template.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  const text = (value) => (typeof value === "number" ? value.toLocaleString("en-US") : value);
+  return template.replace(/\{(\w+)\}/g, (_, name) => text(values[name]));
 }
+
+// A word of ours in the page's language; what the catalogue does not know, as a setting's name, as it is.
+const own = (word) => (Object.hasOwn(page.chinese, word) ? t(word) : word);
 
 const either = ([english, chinese]) => (state.chinese ? chinese : english);
 

@@ -32,8 +32,8 @@ const plainTable = (id, columns, rows) => {
 };
 
 const facts = page.machines.flatMap(({ fact, values }) => values.map(([value, count]) => [fact, value, String(count)]));
-plainTable("machines-table", [{ title: () => t("what") }, { title: () => t("value"), wrap: true }, { title: () => t("runs"), number: true, down: true }], facts);
+plainTable("machines-table", [{ title: () => t("what"), text: own }, { title: () => t("value"), wrap: true }, { title: () => t("runs"), number: true, down: true }], facts);
 byId("machines").hidden = !facts.length;
 
-plainTable("unfinished-table", [{ title: () => t("run"), wrap: true }, { title: () => t("status") }, { title: () => t("why"), wrap: true }], page.unfinished);
+plainTable("unfinished-table", [{ title: () => t("run"), wrap: true }, { title: () => t("status"), text: own }, { title: () => t("why"), wrap: true }], page.unfinished);
 byId("unfinished").hidden = !page.unfinished.length;

@@ -10,7 +10,7 @@ function pairsTable() {
   const texts = disputed.sentences ? [{ title: () => t("first sentence"), wrap: true }, { title: () => t("second sentence"), wrap: true }] : [];
   const columns = [
     { title: () => "id" }, ...texts, { title: () => t("label") }, { title: () => "A" }, { title: () => "B" },
-    { title: () => t("A, of the label"), number: true }, { title: () => t("B, of the label"), number: true }, { title: () => t("apart"), number: true, down: true },
+    { title: () => t("A: p(label)"), number: true }, { title: () => t("B: p(label)"), number: true }, { title: () => t("apart"), number: true, down: true },
   ];
   const table = new SortedTable(byId("pairs-table"), columns, MOST_LINES);
 

@@ -40,15 +40,8 @@ function tick(row) {
 
 const rankingColumns = [
   { title: () => t("curves"), fixed: true },
-  ...page.ranking.headers.map(([header, number], place) => ({
-    title: () => t2(header), number, wrap: !number, down: number && header !== "#" && place > page.ranking.keys && header !== "time" && !header.endsWith("loss"),
-  })),
+  ...page.ranking.headers.map(([header, number, down]) => ({ title: () => own(header), number, wrap: !number, down })),
 ];
-
-// A header of ours in the page's language; a setting's name as it is.
-function t2(header) {
-  return page.chinese[header] === undefined ? header : t(header);
-}
 
 const ranking = new SortedTable(byId("ranking-table"), rankingColumns);
 ranking.rows = page.ranking.rows.map((cells, row) => ({

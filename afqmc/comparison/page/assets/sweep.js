@@ -59,8 +59,8 @@ function parallel() {
     y: runs.flatMap((run) => [...all.map((one) => one.at[run]), null]),
     customdata: runs.flatMap((run) => [...all.map(() => run), null]),
     text: runs.flatMap((run) => [...all.map((one) => `${plain(runName(known[run]), 80)}<br>${one.label}: ${one.texts[run]}`), ""]),
-    mode: "lines+markers", marker: { size: 5 }, hovertemplate: "%{text}<extra></extra>",
-    line: { color: level ? shade(level - 1) : css("grey"), width: 1.3 }, opacity: level ? 0.85 : 0.25,
+    mode: "lines+markers", marker: { size: known.length > 200 ? 3 : 5 }, hovertemplate: "%{text}<extra></extra>",
+    line: { color: level ? shade(level - 1) : css("grey"), width: known.length > 200 ? 0.5 : 1.3 }, opacity: level ? 0.85 : 0.25,
     selected: { marker: { opacity: 1 } }, unselected: { marker: { opacity: 1 } },
   })).filter(({ x }) => x.length);
   const note = (x, y, text, more) => ({ x, y, text, showarrow: false, font: { size: 11 }, ...more });

@@ -14,7 +14,8 @@ function compared(one, other, sign) {
   return sign * (kind === 0 ? value - otherValue : value.localeCompare(otherValue));
 }
 
-// columns: {title() , number, wrap}; rows: {cells: [text], nodes: {place: () => node}, searched, className}
+// columns: {title(), number, wrap, fixed: not sorted, down: highest first, text(cell): as it is shown};
+// rows: {cells: [text], nodes: {place: () => node}, marks: {place: class}, searched: text, className}
 class SortedTable {
   constructor(box, columns, most = Infinity) {
     Object.assign(this, { box, columns, most, rows: [], words: [], sorted: null, sign: 1 });
@@ -71,7 +72,7 @@ class SortedTable {
   line(row) {
     const cells = this.columns.map((column, place) => {
       const kind = [column.number && "number", column.wrap && "wrap", row.marks?.[place]].filter(Boolean).join(" ");
-      return element("td", { class: kind || null }, row.nodes?.[place] ? row.nodes[place]() : row.cells[place]);
+      return element("td", { class: kind || null }, row.nodes?.[place] ? row.nodes[place]() : column.text ? column.text(row.cells[place]) : row.cells[place]);
     });
     return element("tr", { class: row.className }, ...cells);
   }
