@@ -11,7 +11,7 @@ from pathlib import Path
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # its sandbox needs rights that a container does not give; only pages of ours are opened, from disk
-_FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--enable-unsafe-swiftshader", "--no-first-run")
+_FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run")
 _QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio")
 _PATIENCE = 120  # seconds for what takes one on a quiet machine
 
@@ -107,6 +107,35 @@ class Browser:
         while not self.js(f"!!({expression})"):
             assert time.monotonic() - since < _PATIENCE, f"never: {expression}"
             time.sleep(0.05)
+
+    def click(self, selector):
+        """Where a person would click it."""
+        self.js(
+            f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'center', behavior: 'instant'}})"
+        )
+        box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
+        self.drag([self.js(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({box})")])
+
+    def drag(self, places):
+        """Press the mouse at the first place of the window, move on to the others, let go."""
+        for kind, (x, y) in [("mousePressed", places[0]), *(("mouseMoved", place) for place in places[1:])]:
+            self("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+        x, y = places[-1]
+        self("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, button="left", clickCount=1)
+
+    def type(self, selector, text):
+        """Into a field, in place of what is there."""
+        self.js(f"document.querySelector({json.dumps(selector)}).select()")
+        self.js(f"document.querySelector({json.dumps(selector)}).focus({{preventScroll: true}})")
+        self("Input.insertText", text=text)
+
+    def choose(self, selector, value):
+        """One of a list's options, or a tick."""
+        name = "checked" if isinstance(value, bool) else "value"
+        self.js(
+            f"{{ const one = document.querySelector({json.dumps(selector)}); one.{name} = {json.dumps(value)};"
+            " one.dispatchEvent(new Event('change')); }"
+        )
 
     def picture(self, path: Path, whole=False):
         """A PNG of the window, or of the whole page."""
