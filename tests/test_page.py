@@ -88,7 +88,7 @@ def test_whatever_is_said_is_said_in_chinese_too():
 def test_no_chinese_is_left_over():
     headers = {"run", "epoch", "time", "pairs/s", "accuracy"}
     facts = {"code", "precision", "device", "PyTorch", "uncommitted changes", "platform", "threads"}
-    states = {"completed", "running", "interrupted", "failed", "refused", "incomplete", "unreadable"}
+    states = {"completed", "running", "interrupted", "failed", "pruned", "refused", "incomplete", "unreadable"}
     assert set(CHINESE) == set(english()) | headers | facts | states
 
 
@@ -169,17 +169,27 @@ def test_many_curves_share_the_points_a_page_can_hold(tmp_path):
     assert max(lengths) <= 500
 
 
-def test_settings_that_change_together_are_one_axis(tmp_path):
-    for number, one in enumerate(world(np.random.default_rng(0), 1, 3, 50)[0]):
-        text = CONFIG.replace("lr: 0.0005", f"lr: {10.0**-number}").replace(
-            "weight_decay: 0.01", f"weight_decay: {number}"
+def write_pairs_of_settings(place, runs_each):
+    for number, one in enumerate(world(np.random.default_rng(0), 3, runs_each, 50)[0]):
+        value = number // runs_each
+        text = CONFIG.replace("lr: 0.0005", f"lr: {10.0**-value}").replace(
+            "weight_decay: 0.01", f"weight_decay: {value}"
         )
-        write_run(tmp_path / f"{number}", text, one)
-    report = report_of(tmp_path)
+        write_run(place / f"{number}", text.replace("seed: 42", f"seed: {number}"), one)
+    return report_of(place)
+
+
+def test_settings_that_change_together_are_one_axis(tmp_path):
+    report = write_pairs_of_settings(tmp_path, 2)
     (axis,) = axes(report, runs_of(report))
     assert axis.keys == ("lr", "optimizer.weight_decay")
     assert axis.is_log
-    assert sorted(axis.values) == [0.01, 0.1, 1]
+    assert sorted(axis.values) == [0.01, 0.01, 0.1, 0.1, 1, 1]
+
+
+def test_settings_of_which_each_run_has_its_own_value_are_axes_of_their_own(tmp_path):
+    report = write_pairs_of_settings(tmp_path, 1)
+    assert [axis.name for axis in axes(report, runs_of(report))] == ["lr", "weight_decay"]
 
 
 def test_importance_finds_the_setting_that_matters_and_is_the_same_again(grid):

@@ -42,12 +42,14 @@ class Axis:
 
 
 def axes(report: Report, runs: Sequence[Run]) -> list[Axis]:
-    """In the order of the report's keys."""
-    together: dict[tuple[int, ...], list[str]] = {}
+    """Those of which these runs have several values, in the order of the report's keys."""
+    together: dict[tuple[object, ...], list[str]] = {}
     for key in report.keys:
         places: dict[str, int] = {}
         marks = tuple(places.setdefault(canonical(run.config.get(key, MISSING)), len(places)) for run in runs)
-        if len(places) > 1:
+        if 1 < len(places) == len(runs):  # each run its own, as in a random search: that says nothing of going together
+            together[key,] = [key]
+        elif len(places) > 1:
             together.setdefault(marks, []).append(key)
     short = short_keys(report.keys)
     return [_axis(keys, short, runs) for keys in together.values()]

@@ -1,6 +1,13 @@
 // The sweep: every run as a line over the settings, which of these matter, and each by itself.
 const KEPT_AXES = 12; // more are not legible; the most important first
 const PLACES = 40; // values of an axis with a tick of their own
+const [FEW, RUNS_A_MEAN] = [12, 3]; // values whose means are joined by a line, however few runs each has; runs a value of more
+
+// A number as a person would type it.
+function typed(value) {
+  const size = Math.abs(value);
+  return size && (size < 1e-3 || size >= 1e6) ? Number(value.toPrecision(3)).toExponential() : String(Number(value.toPrecision(4)));
+}
 
 const known = page.runs.map((run, number) => number).filter((number) => page.runs[number].value !== null);
 const figures = known.map((number) => page.runs[number].value);
@@ -21,7 +28,7 @@ function ticks(one, values) {
     return names.length > PLACES ? null : { tickvals: names.map((_, at) => at), ticktext: names.map((name) => plain(name, 18)) };
   }
   const distinct = [...new Set(values)].sort((a, b) => a - b);
-  return distinct.length > 8 ? null : { tickvals: distinct, ticktext: distinct.map((value) => String(Number(value.toPrecision(4)))) };
+  return distinct.length > 8 ? null : { tickvals: distinct, ticktext: distinct.map(typed) };
 }
 
 // An axis of the parallel coordinates, from 0 at its foot to 1.
@@ -32,7 +39,7 @@ function upright(one, label) {
   const placed = at.map(scale);
   const [low, high] = [Math.min(...placed), Math.max(...placed)];
   const place = (value) => (high > low ? (scale(value) - low) / (high - low) : 0.5);
-  const ends = [Math.min(...at), Math.max(...at)].map((value) => [place(value), String(Number(value.toPrecision(4)))]);
+  const ends = [Math.min(...at), Math.max(...at)].map((value) => [place(value), typed(value)]);
   const own = ticks(one, values);
   const crowded = !own && !one.is_number;
   return { label, at: at.map(place), texts: values.map((value) => plain(value, 24)), ticks: own ? own.tickvals.map((value, n) => [place(value), own.ticktext[n]]) : crowded ? [] : ends };
@@ -106,7 +113,7 @@ function marginal(one) {
   const line = { x: means.map(([value]) => value), y: means.map(([, mean]) => mean), mode: "lines+markers", line: { color: colour(1), width: 2 }, marker: { size: 8, symbol: "diamond" }, hovertemplate: `${plain(t("mean"))} %{y:.4f}<extra></extra>` };
   const own = ticks(one, values) ?? {};
   const log = one.is_log ? { type: "log", ...(own.tickvals ? {} : { dtick: 1, exponentformat: "e" }) } : {};
-  const repeated = means.length < known.length || known.length < 3;
+  const repeated = means.length <= FEW || RUNS_A_MEAN * means.length <= known.length;
   return { traces: repeated ? [dots, line] : [dots], layout: layout({ xaxis: axis(axisTitle(one), { ...own, ...log }), yaxis: axis(plain(page.metric)) }) };
 }
 
