@@ -13,6 +13,7 @@ from simulated import config_text, world, write_run, write_sweep
 from test_page import report_of, write_grid, write_on_sample
 
 from afqmc import compare
+from afqmc.comparison.measures import Answers
 from afqmc.comparison.page.build import as_html
 
 pytestmark = [
@@ -305,6 +306,36 @@ def test_a_stranger_s_texts_stay_texts(language, browser, tmp_path):
     assert BREAKOUTS[2] in shown
     for one in ("#importance-plot", "#marginals", "#parallel-plot"):
         assert "<" in browser.js(f"document.querySelector('{one}').textContent")
+
+
+def write_classes(place, classes, settings=3, examples=200):
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, classes, examples)
+    for number in range(settings):
+        given = rng.dirichlet(np.ones(classes), examples) + 0.4 * number * np.eye(classes)[gold]
+        given /= given.sum(axis=1, keepdims=True)
+        config = re.sub(r"labels:\n(  - .*\n)+", f"labels: {[str(one) for one in range(classes)]}\n", CONFIG)
+        config = config.replace("lr: 0.0005", f"lr: {number + 1}.0")
+        write_run(place / f"{number}", config, Answers(gold, given.argmax(axis=1), given))
+    return place
+
+
+@pytest.mark.parametrize(("classes", "drawn"), [(3, 3), (30, 12)])
+def test_of_several_classes_each_is_looked_at(classes, drawn, browser, tmp_path):
+    place = write_classes(tmp_path / "runs", classes)
+    (tmp_path / "r.html").write_text(as_html(report_of(place, metric="dev/loss")), encoding="utf-8")
+    browser.look()
+    browser.open(tmp_path / "r.html")
+    scroll_through(browser)
+    losses = [float(cell.split()[0]) for cell in column(browser, "ranking-table", 2)]
+    assert losses == sorted(losses)
+    assert browser.js("document.querySelectorAll('#closer-class option').length") == drawn
+    assert browser.js("document.querySelectorAll('#confusions figure:first-child tbody tr').length") == drawn
+    first = browser.js("Array.from(document.querySelector('#roc-plot').data[1].y)")
+    browser.js("document.querySelector('#roc-plot').scrollIntoView({block: 'center', behavior: 'instant'})")
+    browser.choose("#closer-class", "2")
+    browser.until(f"Array.from(document.querySelector('#roc-plot').data[1].y).join() !== '{','.join(map(str, first))}'")
+    assert browser.complaints == []
 
 
 def test_one_run_or_none_is_a_page_too(browser, tmp_path):

@@ -80,7 +80,8 @@ def importance(report: Report, runs: Sequence[Run], found: Sequence[Axis]) -> tu
     shares = _shares(found, figures, report.higher_is_better)
     return shares, said(
         "functional ANOVA of {count} runs by a forest of {trees} trees, with a fixed seed: the share of what the "
-        "settings explain, within the values tried; what seeds do is no part of it",
+        "settings explain, within the values tried; what seeds do is no part of it; of few runs, chance "
+        "looks like importance too",
         count=known,
         trees=_TREES,
     )

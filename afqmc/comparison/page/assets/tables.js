@@ -16,6 +16,8 @@ function compared(one, other, sign) {
 
 // columns: {title(), number, wrap, fixed: not sorted, down: highest first, text(cell): as it is shown};
 // rows: {cells: [text], nodes: {place: () => node}, marks: {place: class}, searched: text, className}
+const SHORT = 24; // characters of a cell that is not broken
+
 class SortedTable {
   constructor(box, columns, most = Infinity) {
     Object.assign(this, { box, columns, most, rows: [], words: [], sorted: null, sign: 1 });
@@ -71,7 +73,7 @@ class SortedTable {
 
   line(row) {
     const cells = this.columns.map((column, place) => {
-      const kind = [column.number && "number", column.wrap && "wrap", row.marks?.[place]].filter(Boolean).join(" ");
+      const kind = [column.number && "number", column.wrap && row.cells[place].length > SHORT && "wrap", row.marks?.[place]].filter(Boolean).join(" ");
       return element("td", { class: kind || null }, row.nodes?.[place] ? row.nodes[place]() : column.text ? column.text(row.cells[place]) : row.cells[place]);
     });
     return element("tr", { class: row.className }, ...cells);
