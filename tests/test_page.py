@@ -69,7 +69,7 @@ def english():
             if is_said and isinstance(node.args[0], ast.Constant):
                 yield node.args[0].value
     for path in ASSETS.glob("*.js"):
-        yield from re.findall(r'\bt\("(.*?)"[,)]', path.read_text(encoding="utf-8"))
+        yield from re.findall(r'\bt\(\s*"(.*?)"[,)\s]', path.read_text(encoding="utf-8"))
     yield from re.findall(r"data-t(?: hidden)?>(.*?)<", asset("page.html"))
     yield "It takes two settings that can be compared."
 

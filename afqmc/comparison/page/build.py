@@ -22,7 +22,20 @@ from afqmc.comparison.said import translated
 from afqmc.comparison.table import Column, columns
 from afqmc.comparison.words import label, split_of
 
-_SCRIPTS = ("base", "tables", "plots", "ranking", "curves", "sweep", "closer", "pairs", "making", "start")  # in order
+_SCRIPTS = (
+    "base",
+    "tables",
+    "plots",
+    "ranking",
+    "curves",
+    "axes",
+    "parallel",
+    "sweep",
+    "closer",
+    "pairs",
+    "making",
+    "start",
+)  # in order
 
 
 def as_html(report: Report, with_sentences: bool = True) -> str:

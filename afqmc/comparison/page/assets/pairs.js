@@ -7,10 +7,21 @@ function pairsTable() {
   const said = unpacked(disputed.said, Int32Array);
   const rows = disputed.ids.length;
   const name = (number) => page.closer.classes[number];
-  const texts = disputed.sentences ? [{ title: () => t("first sentence"), wrap: true }, { title: () => t("second sentence"), wrap: true }] : [];
+  const texts = disputed.sentences
+    ? [
+        { title: () => t("first sentence"), wrap: true },
+        { title: () => t("second sentence"), wrap: true },
+      ]
+    : [];
   const columns = [
-    { title: () => "id" }, ...texts, { title: () => t("label") }, { title: () => "A" }, { title: () => "B" },
-    { title: () => t("A: p(label)"), number: true }, { title: () => t("B: p(label)"), number: true }, { title: () => t("apart"), number: true, down: true },
+    { title: () => "id" },
+    ...texts,
+    { title: () => t("label") },
+    { title: () => "A" },
+    { title: () => "B" },
+    { title: () => t("A: p(label)"), number: true },
+    { title: () => t("B: p(label)"), number: true },
+    { title: () => t("apart"), number: true, down: true },
   ];
   const table = new SortedTable(byId("pairs-table"), columns, MOST_LINES);
 
@@ -18,13 +29,34 @@ function pairsTable() {
     const [one, other] = [said[a * rows + at], said[b * rows + at]];
     const [p, q] = [given[a * rows + at], given[b * rows + at]];
     const gold = disputed.gold[at];
-    const cells = [disputed.ids[at], ...(disputed.sentences?.[at] ?? []), name(gold), name(one), name(other), p.toFixed(3), q.toFixed(3), Math.abs(p - q).toFixed(3)];
+    const cells = [
+      disputed.ids[at],
+      ...(disputed.sentences?.[at] ?? []),
+      name(gold),
+      name(one),
+      name(other),
+      p.toFixed(3),
+      q.toFixed(3),
+      Math.abs(p - q).toFixed(3),
+    ];
     const first = texts.length + 2; // the place of A's prediction
     const marks = { [first]: one === gold ? "" : "wrong", [first + 1]: other === gold ? "" : "wrong" };
-    return { cells, marks, searched: cells.join(" ").toLowerCase(), a: one === gold, b: other === gold, apart: Math.abs(p - q) };
+    return {
+      cells,
+      marks,
+      searched: cells.join(" ").toLowerCase(),
+      a: one === gold,
+      b: other === gold,
+      apart: Math.abs(p - q),
+    };
   }
 
-  const kinds = { all: () => true, a: (row) => row.a && !row.b, b: (row) => row.b && !row.a, wrong: (row) => !row.a && !row.b };
+  const kinds = {
+    all: () => true,
+    a: (row) => row.a && !row.b,
+    b: (row) => row.b && !row.a,
+    wrong: (row) => !row.a && !row.b,
+  };
 
   return () => {
     const [a, b] = [Number(byId("pairs-a").value), Number(byId("pairs-b").value)];
@@ -40,13 +72,30 @@ if (disputed) {
   const draw = pairsTable();
   for (const id of ["pairs-a", "pairs-b", "pairs-kind"]) byId(id).addEventListener("change", draw);
   byId("pairs-filter").addEventListener("input", draw);
-  options(byId("pairs-a"), page.closer.runs.map((_, run) => closerName(run)), 0);
-  options(byId("pairs-b"), page.closer.runs.map((_, run) => closerName(run)), 1);
+  options(
+    byId("pairs-a"),
+    page.closer.runs.map((_, run) => closerName(run)),
+    0,
+  );
+  options(
+    byId("pairs-b"),
+    page.closer.runs.map((_, run) => closerName(run)),
+    1,
+  );
   shown(() => {
-    const told = [];
-    if (disputed.ids.length < page.closer.examples) told.push(t("Held here: the {kept} of {all} pairs on which these runs differ most.", { kept: disputed.ids.length, all: page.closer.examples }));
+    const told = [t("Underlined: wrong.")];
+    if (disputed.ids.length < page.closer.examples)
+      told.push(
+        t("Held here: the {kept} of {all} pairs on which these runs differ most.", {
+          kept: disputed.ids.length,
+          all: page.closer.examples,
+        }),
+      );
     if (disputed.sentences) told.push(t("This page holds the sentences of your data: think before you hand it on."));
-    else told.push(disputed.why ? `${t("Without sentences:")} ${either(disputed.why)}` : t("Without sentences, as was asked."));
+    else
+      told.push(
+        disputed.why ? `${t("Without sentences:")} ${either(disputed.why)}` : t("Without sentences, as was asked."),
+      );
     byId("pairs-note").textContent = told.join(" ");
     draw();
   });

@@ -1,5 +1,6 @@
 // Plotly, in the page's colours; a plot is drawn when it comes near the window.
-const COLOURS = { // told apart by colour-blind readers too; after Okabe and Ito
+const COLOURS = {
+  // told apart by colour-blind readers too; after Okabe and Ito
   light: ["#0072b2", "#d55e00", "#009e73", "#b4518f", "#8a6d00", "#3a3fb5", "#7f4f24", "#5c6770"],
   dark: ["#56b4e9", "#ff8c42", "#2fc79a", "#e59ac8", "#f0e442", "#9d9dff", "#d4a276", "#b7c0c9"],
 };
@@ -10,29 +11,41 @@ const dash = (place) => DASHES[Math.floor(place / 8) % DASHES.length];
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 // Plotly reads some tags and entities in texts; a stranger's text has none.
-const plain = (text, most = 48) => short(String(text), most).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+const plain = (text, most = 48) =>
+  short(String(text), most).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
 function axis(title, more = {}) {
   return {
-    title: { text: title, standoff: 8 }, gridcolor: css("line"), linecolor: css("line"), zeroline: false, automargin: true,
+    title: { text: title, standoff: 8 },
+    gridcolor: css("line"),
+    linecolor: css("line"),
+    zeroline: false,
+    automargin: true,
     ...more,
   };
 }
 
 function layout(more = {}) {
   return {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "closest",
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    showlegend: false,
+    hovermode: "closest",
     font: { color: css("text"), size: 12, family: getComputedStyle(document.body).fontFamily },
     hoverlabel: { bgcolor: css("panel"), bordercolor: css("line"), font: { color: css("text") }, align: "left" },
-    margin: { l: 56, r: 12, t: 10, b: 44 }, dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+    margin: { l: 56, r: 12, t: 10, b: 44 },
+    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     ...more,
   };
 }
 
 const waiting = new Map(); // element to what draws it
-const near = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) if (isIntersecting) drawNow(target);
-}, { rootMargin: "300px" });
+const near = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries) if (isIntersecting) drawNow(target);
+  },
+  { rootMargin: "300px" },
+);
 
 function drawNow(target) {
   const make = waiting.get(target);

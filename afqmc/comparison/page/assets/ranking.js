@@ -4,6 +4,9 @@ const SENTENCES = 8; // shown at first
 const drawnSettings = new Set(page.ranking.rows.slice(0, FIRST).keys());
 const afterTick = []; // called when a tick changes
 
+const runsOf = page.ranking.rows.map(() => []); // their numbers, by setting
+page.runs.forEach((run, number) => runsOf[run.setting].push(number));
+
 let allSaid = false;
 const items = (list, texts) => list.replaceChildren(...texts.map((text) => element("li", {}, text)));
 
@@ -11,8 +14,13 @@ shown(() => {
   const count = { runs: page.runs.length, settings: page.ranking.rows.length, metric: page.metric };
   byId("title").textContent = t("{runs} runs of {settings} settings by {metric}", count);
   document.title = byId("title").textContent;
-  byId("about").textContent = t("made {made} by afqmc {version}; nothing on this page comes from or goes to a network", page);
-  const said = page.said.map((pair, place) => element("li", { class: page.found[place] ? "found" : null }, either(pair)));
+  byId("about").textContent = t(
+    "made {made} by afqmc {version}; nothing on this page comes from or goes to a network",
+    page,
+  );
+  const said = page.said.map((pair, place) =>
+    element("li", { class: page.found[place] ? "found" : null }, either(pair)),
+  );
   byId("said").replaceChildren(...(allSaid ? said : said.slice(0, SENTENCES)));
   byId("more-said").hidden = said.length <= SENTENCES;
   byId("more-said").textContent = allSaid ? t("fewer") : t("all {count} sentences", { count: said.length });
@@ -33,7 +41,11 @@ function tick(row) {
     else drawnSettings.delete(row);
     afterTick.forEach((call) => call());
   };
-  const box = element("input", { type: "checkbox", onchange: change, "aria-label": t("curves of {name}", { name: settingName(row) }) });
+  const box = element("input", {
+    type: "checkbox",
+    onchange: change,
+    "aria-label": t("curves of {name}", { name: settingName(row) }),
+  });
   box.checked = drawnSettings.has(row);
   return box;
 }
@@ -47,7 +59,9 @@ const ranking = new SortedTable(byId("ranking-table"), rankingColumns);
 ranking.rows = page.ranking.rows.map((cells, row) => ({
   cells: ["", ...cells],
   nodes: { 0: () => tick(row) },
-  searched: [page.ranking.names[row], ...cells, ...page.runs.filter((run) => run.setting === row).map((run) => run.name)].join(" ").toLowerCase(),
+  searched: [page.ranking.names[row], ...cells, ...runsOf[row].map((number) => page.runs[number].name)]
+    .join(" ")
+    .toLowerCase(),
   className: row === 0 ? "best" : null,
 }));
 

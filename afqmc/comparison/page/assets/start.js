@@ -20,6 +20,8 @@ shown(() => {
     box.setAttribute("aria-label", box.closest("section").querySelector("h2").textContent);
   }
   const sections = [...document.querySelectorAll("main section:not([hidden])")];
-  byId("contents").replaceChildren(...sections.map((section) => element("a", { href: `#${section.id}` }, section.querySelector("h2").textContent)));
+  byId("contents").replaceChildren(
+    ...sections.map((section) => element("a", { href: `#${section.id}` }, section.querySelector("h2").textContent)),
+  );
 });
 drawAll();

@@ -62,8 +62,14 @@ class SortedTable {
   header(column, place) {
     const order = this.sorted === place ? (this.sign > 0 ? "ascending" : "descending") : "none";
     const title = column.title();
-    const inside = column.fixed ? title : element("button", { type: "button", onclick: () => this.resort(place) }, title);
-    return element("th", { scope: "col", class: column.number ? "number" : null, "aria-sort": column.fixed ? null : order }, inside);
+    const inside = column.fixed
+      ? title
+      : element("button", { type: "button", onclick: () => this.resort(place) }, title);
+    return element(
+      "th",
+      { scope: "col", class: column.number ? "number" : null, "aria-sort": column.fixed ? null : order },
+      inside,
+    );
   }
 
   resort(place) {
@@ -73,8 +79,18 @@ class SortedTable {
 
   line(row) {
     const cells = this.columns.map((column, place) => {
-      const kind = [column.number && "number", column.wrap && row.cells[place].length > SHORT && "wrap", row.marks?.[place]].filter(Boolean).join(" ");
-      return element("td", { class: kind || null }, row.nodes?.[place] ? row.nodes[place]() : column.text ? column.text(row.cells[place]) : row.cells[place]);
+      const kind = [
+        column.number && "number",
+        column.wrap && row.cells[place].length > SHORT && "wrap",
+        row.marks?.[place],
+      ]
+        .filter(Boolean)
+        .join(" ");
+      return element(
+        "td",
+        { class: kind || null },
+        row.nodes?.[place] ? row.nodes[place]() : column.text ? column.text(row.cells[place]) : row.cells[place],
+      );
     });
     return element("tr", { class: row.className }, ...cells);
   }
