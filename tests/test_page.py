@@ -224,7 +224,7 @@ def test_what_is_looked_at_closely_follows_from_the_predictions(grid):
     report = report_of(grid)
     shown = closer(report, with_sentences=False)
     assert len(shown["runs"]) == len(shown["of"]) == 8
-    run = median(report.settings[0], report.metric)
+    (run,) = median(report.settings[0], report.metric)
     answers = Predictions.of(run, report.metric).answers
     first, gold = shown["of"][0], answers.gold
     (true_false, false_true), (_, both) = first["confusion"]

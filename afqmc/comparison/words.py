@@ -190,13 +190,12 @@ def _of_the_test(report: Report) -> Iterator[str]:
 
 def _of_folds(split: str) -> str:
     """What is compared of settings with folds."""
-    by_dev = split == "dev"
-    together = said("every pair as the fold that held it out" if by_dev else "each pair by the mean of the folds")
+    held_out, mean = said("every pair as the fold that held it out"), said("each pair by the mean of the folds")
     return said(
         "where there are folds, those of a seed are compared as one model that answers {together}; the table has means "
         "over runs. The folds share most of what they were trained on: other training pairs may change more than an "
         "interval says",
-        together=together,
+        together=held_out if split == "dev" else mean,
     )
 
 
