@@ -28,7 +28,7 @@ FOLDED = (
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     """Three folds times two seeds of one setting; the test split is labelled."""
-    place = tmp_path_factory.mktemp("sweep")
+    place = tmp_path_factory.mktemp("sweeps") / "one"
     for seed in (1, 2):
         for fold in range(3):
             train(
