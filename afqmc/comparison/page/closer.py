@@ -28,17 +28,21 @@ _DIGITS = 4
 
 def closer(report: Report, with_sentences: bool) -> dict[str, Any] | None:
     """What the page shows of the median run of each of the best settings; None where no run can be compared."""
-    runs = [median(setting, report.metric) for setting in report.compared[:RUNS]]
-    found = [Predictions.of(run, report.metric) for run in runs]
-    if not found:
+    medians = [(setting, median(setting, report.metric)) for setting in report.compared[:RUNS]]
+    every = [(setting, run, Predictions.of(run, report.metric)) for setting, run in medians]
+    if not every:
         return None
+    same = [
+        one for one in every if every[0][2].differs_from(one[2]) is None
+    ]  # a fold is asked other pairs than another
+    settings, runs, found = zip(*same, strict=True)
     gold, names = found[0].answers.gold, found[0].classes
     commonest = np.argsort(-np.bincount(gold, minlength=len(names)), kind="stable")[:_CLASSES]
     classes = [1] if len(names) == 2 else sorted(commonest.tolist())
     return {
         "runs": [
             {"name": run.name, "setting": report.settings.index(setting)}
-            for run, setting in zip(runs, report.compared, strict=False)
+            for run, setting in zip(runs, settings, strict=True)
         ],
         "classes": names,
         "drawn": classes,
