@@ -13,6 +13,7 @@ from afqmc.config import Config
 from afqmc.config.resume import is_longer
 from afqmc.console import UNSEEN
 from afqmc.errors import InputError
+from afqmc.ranks import board
 from afqmc.rundir import RunDir, Status
 from afqmc.signals import Terminated, terminable, undisturbed
 from afqmc.table import show
@@ -54,10 +55,13 @@ def execute(config: Config, run_dir: RunDir, resume: bool = False) -> dict[str, 
 
 def _execute(config: Config, run_dir: RunDir, resumed: bool) -> dict[str, Any]:
     job: Job | None = None
+    place = board()
     try:
         if not resumed:
             schema.save(schema.anchored(config), run_dir.config)
             run_dir.write_status(Status.running)
+        told = {"config": schema.as_text(schema.anchored(config)), "run_dir": str(run_dir.path.absolute())}
+        place.announce(told | {"resumed": resumed})
         from afqmc.job import Job  # torch and its kin take seconds, in which a run can be interrupted too
 
         job = Job(config, run_dir, resumed)
@@ -65,16 +69,22 @@ def _execute(config: Config, run_dir: RunDir, resumed: bool) -> dict[str, Any]:
         with undisturbed():
             run_dir.write_status(Status.completed, step=job.step)
             run_dir.write_summary(summary)
-    except BaseException as error:
+    except BaseException as raised:
+        error = raised
         try:
             with undisturbed():
+                place.end(raised)
+                error = place.explained(raised)
                 record_end(error, run_dir, job, resumed)
         except OSError as another:  # a full disk, a directory that is gone
             log.error("status.json could not be written: %s", another)
         finally:
             if job is not None:
                 job.tracker.finish(exit_code_of(error))
+        if error is not raised:
+            raise error from raised
         raise
+    place.end(None)
     show(summary)
     log.info("run directory: %s", run_dir.path)
     job.tracker.finish(exit_code=0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from afqmc.cli import DONE, exit_code, full_errors, leave
 from afqmc.errors import InputError, Refused
 from afqmc.groups import help_text, is_help_asked
+from afqmc.ranks import adopt_slurm, board, here
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,7 +31,7 @@ def run(node: DictConfig, resume: Resume | None) -> dict[str, Any]:
     from afqmc.process import settle
     from afqmc.rundir import RunDir
 
-    settle(jobs_at_once())
+    settle(jobs_at_once() * here().local_size)
     config, hydra = to_config(node), HydraConfig.get()
     if hydra.mode is RunMode.MULTIRUN and config.tracker.group is None:
         config.tracker.group = Path(hydra.sweep.dir).name
@@ -54,7 +55,29 @@ def jobs_at_once() -> int:
 
 
 def main() -> int:
+    """Run the command line, or, beside a rank 0 that does so, what that tells; returns the exit code."""
+    adopt_slurm()
+    place = board()
+    if not place.rank.is_main:
+        from afqmc.following import follow
+
+        return follow()
+    try:
+        code = lead()
+    except Exception:
+        place.dismiss()
+        raise
+    place.dismiss()
+    return code
+
+
+def lead() -> int:
     """Run the command line; returns the exit code."""
+    if not here().is_alone and {"-m", "--multirun"} & set(sys.argv[1:]):
+        raise InputError(
+            "-m: not with several processes, which would meet only once; start each run by itself: "
+            "for lr in 1e-5 2e-5; do torchrun ... -m afqmc.run lr=$lr; done"
+        )
     if is_help_asked(sys.argv):
         print(help_text(sys.argv))
         return DONE
