@@ -6,15 +6,18 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
-from afqmc.errors import InputError
+from afqmc.errors import InputError, JobsFailed
 from afqmc.process import speak_utf8
 from afqmc.redaction import redacted
 from afqmc.signals import Terminated, terminable
 from afqmc.streams import lost_output, make_lasting
 from afqmc.tracker.background import is_left_behind
+
+_HYDRAS, _ASKED = "HYDRA_FULL_ERROR", "AFQMC_FULL_ERROR"  # the second is for the processes of a sweep's jobs
 
 DONE, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -51,9 +54,9 @@ def _code_of(command: Callable[[], int]) -> int:
 
 
 def _message(error: Exception) -> str:
-    if full_errors():
+    if full_errors() and not isinstance(error, JobsFailed):
         return "".join(traceback.format_exception(error)).rstrip()
-    if isinstance(error, InputError):
+    if isinstance(error, InputError | JobsFailed):
         return str(error)
     return f"failed: {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)"
 
@@ -70,4 +73,17 @@ def leave(code: int) -> NoReturn:
 
 def full_errors() -> bool:
     """Whether the person asked for tracebacks."""
-    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+    return os.environ.get(_ASKED, os.environ.get(_HYDRAS)) == "1"
+
+
+@contextmanager
+def errors_handed_on() -> Iterator[None]:
+    """In here Hydra hands errors on instead of printing them; ``full_errors`` still is what the person asked for."""
+    before = {name: os.environ.get(name) for name in (_ASKED, _HYDRAS)}
+    os.environ[_ASKED], os.environ[_HYDRAS] = str(int(full_errors())), "1"
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ.update({} if value is None else {name: value})

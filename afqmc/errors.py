@@ -14,6 +14,14 @@ class InputError(ValueError):
     """Refused input. The message names the key or the file and line, what was found and what is legal."""
 
 
+class JobsFailed(Exception):  # noqa: N818 - a result, and no mistake of whoever catches it
+    """A sweep is over, and not all of its jobs are completed or pruned. The message says which."""
+
+
+class Pruned(Exception):  # noqa: N818 - no mistake either
+    """A search has no use for the rest of this run."""
+
+
 class Refused(BaseException):
     """An InputError on its way through code that swallows exceptions."""
 

@@ -12,7 +12,7 @@ from afqmc.cli import FAILED, INTERRUPTED, TERMINATED
 from afqmc.config import Config
 from afqmc.config.resume import is_longer
 from afqmc.console import UNSEEN
-from afqmc.errors import InputError
+from afqmc.errors import InputError, Pruned
 from afqmc.ranks import board
 from afqmc.rundir import RunDir, Status
 from afqmc.signals import Terminated, terminable, undisturbed
@@ -20,11 +20,12 @@ from afqmc.table import show
 
 if TYPE_CHECKING:
     from afqmc.job import Job
+    from afqmc.search.judge import Judge
 
 log = logging.getLogger(__name__)
 
 
-def execute(config: Config, run_dir: RunDir, resume: bool = False) -> dict[str, Any]:
+def execute(config: Config, run_dir: RunDir, resume: bool = False, judge: Judge | None = None) -> dict[str, Any]:
     """Train, keep the best on dev, evaluate it, predict; returns what summary.json holds.
 
     However it ends, status.json says so before the tracker is told: a tracker takes its time.
@@ -33,6 +34,7 @@ def execute(config: Config, run_dir: RunDir, resume: bool = False) -> dict[str, 
         config: Of the run.
         run_dir: Where; nobody else may be at it.
         resume: Go on with the run that is there, if one is; its config is then the given one.
+        judge: Of a search: hears of each evaluation, and may end the run.
 
     Raises:
         InputError: for what a person can mend.
@@ -50,10 +52,10 @@ def execute(config: Config, run_dir: RunDir, resume: bool = False) -> dict[str, 
             if run_dir.read_status().get("status") != Status.completed.value:
                 run_dir.write_status(Status.completed, step=summary.get("steps"))
             return summary
-        return _execute(config, run_dir, resumed)
+        return _execute(config, run_dir, resumed, judge)
 
 
-def _execute(config: Config, run_dir: RunDir, resumed: bool) -> dict[str, Any]:
+def _execute(config: Config, run_dir: RunDir, resumed: bool, judge: Judge | None) -> dict[str, Any]:
     job: Job | None = None
     place = board()
     try:
@@ -64,11 +66,18 @@ def _execute(config: Config, run_dir: RunDir, resumed: bool) -> dict[str, Any]:
         place.announce(told | {"resumed": resumed})
         from afqmc.job import Job  # torch and its kin take seconds, in which a run can be interrupted too
 
-        job = Job(config, run_dir, resumed)
+        job = Job(config, run_dir, resumed, judge)
         summary = job.run()
         with undisturbed():
             run_dir.write_status(Status.completed, step=job.step)
             run_dir.write_summary(summary)
+    except Pruned as pruned:
+        assert job is not None
+        with undisturbed():
+            run_dir.write_status(Status.pruned, step=job.step, why=str(pruned))
+        log.info("%s; run directory: %s", pruned, run_dir.path)
+        job.tracker.finish(exit_code=0)
+        return {"status": Status.pruned.value}
     except BaseException as raised:
         error = raised
         try:

@@ -14,7 +14,7 @@ Fine-tune an encoder on sentence pairs. One run, one directory under outputs/run
   python -m afqmc.run lr=1e-5                        AFQMC and bert-base-chinese, the tutorial's recipe
   python -m afqmc.run dataset.path=DIR model=macbert-base batch_size=32 lr=2e-5
   python -m afqmc.run dataset=jsonl dataset.train_file=train.csv dataset.dev_file=dev.csv
-  python -m afqmc.run -m lr=1e-5,2e-5 seed=1,2,3     six runs, one after another
+  python -m afqmc.run -m lr=1e-5,2e-5 seed=1,2,3     six runs; sweep=NAME: a search that is prepared in a file
   python -m afqmc.doctor [the same key=value ...]    would this run go through?
 
 Keys to sweep: lr, batch_size, epochs, seed. Groups, as group=option, their keys as group.key=value:

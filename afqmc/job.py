@@ -17,6 +17,7 @@ from afqmc.model.describe import count_parameters
 from afqmc.preparation import Prepared, prepare
 from afqmc.records import BestEvaluation, named
 from afqmc.rundir import RunDir, Status, finite
+from afqmc.search.judge import Judge
 from afqmc.tracker.protocol import NullTracker, Report, Tracker
 from afqmc.train.collectives import handed_round
 from afqmc.train.hardware import peak_memory
@@ -31,10 +32,11 @@ class Job:
         config: Of the run.
         run_dir: Where.
         resumed: Whether a run is there, which this one goes on with.
+        judge: Of a search: hears of each evaluation, and may end the run.
     """
 
-    def __init__(self, config: Config, run_dir: RunDir, resumed: bool = False) -> None:
-        self.config, self.run_dir, self.resumed = config, run_dir, resumed
+    def __init__(self, config: Config, run_dir: RunDir, resumed: bool = False, judge: Judge | None = None) -> None:
+        self.config, self.run_dir, self.resumed, self.judge = config, run_dir, resumed, judge
         self.prepared: Prepared | None = None
         self.training: Training | None = None
 
@@ -58,7 +60,7 @@ class Job:
     def _run(self) -> dict[str, Any]:
         since = time.perf_counter()
         self.prepared = prepare(self.config, self.run_dir, self.resumed)
-        self.training = Training(self.prepared, self.resumed, since)
+        self.training = Training(self.prepared, self.resumed, since, self.judge)
         if self.resumed and self.prepared.accelerator.is_main_process:
             self.run_dir.summary.unlink(missing_ok=True)  # it may become longer than it was when it was complete
             self.run_dir.write_status(Status.running, step=self.step)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afqmc.cli import DONE, exit_code, full_errors, leave
+from afqmc.cli import DONE, errors_handed_on, exit_code, full_errors, leave
 from afqmc.errors import InputError, Refused
 from afqmc.groups import help_text, is_help_asked
 from afqmc.ranks import adopt_slurm, board, here
@@ -15,7 +15,11 @@ from afqmc.ranks import adopt_slurm, board, here
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from afqmc.config import Config
     from afqmc.config.resume import Resume
+    from afqmc.rundir import RunDir
+    from afqmc.search.judge import Judge
+    from afqmc.sweep.plan import Sweep
 
 # Hydra takes a while to import. It is imported inside main, where Ctrl-C already ends in one word.
 
@@ -30,18 +34,62 @@ def run(node: DictConfig, resume: Resume | None) -> dict[str, Any]:
     from afqmc.execution import execute
     from afqmc.process import settle
     from afqmc.rundir import RunDir
+    from afqmc.sweep.plan import Sweep
 
     settle(jobs_at_once() * here().local_size)
     config, hydra = to_config(node), HydraConfig.get()
     if hydra.mode is RunMode.MULTIRUN and config.tracker.group is None:
         config.tracker.group = Path(hydra.sweep.dir).name
-    run_dir = RunDir(Path(hydra.runtime.output_dir))
+    run_dir, sweep = RunDir(Path(hydra.runtime.output_dir)), Sweep(Path(hydra.sweep.dir))
     if resume is not None:
         return execute(resume.config(), run_dir, resume=True)
     asked, config.resume = config.resume, None  # it is no part of what a run is
+    if hydra.mode is RunMode.MULTIRUN and sweep.read():
+        asked = AUTO  # the sweep knows what is to be started, and what to be gone on with
     if asked == AUTO and run_dir.is_occupied():
         config = going_on(load(run_dir.path), config)
-    return execute(config, run_dir, resume=asked == AUTO)
+    return execute(config, run_dir, resume=asked == AUTO, judge=judge_of(sweep, run_dir, config))
+
+
+def judge_of(sweep: Sweep, run_dir: RunDir, config: Config) -> Judge | None:
+    """Who may end this run early: a search with a pruner, of which it is a trial."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from afqmc.search.judge import Judge
+    from afqmc.search.study import Settings
+
+    number = {job.directory: job.number for job in sweep.read()}.get(run_dir.path.name)
+    sweeper: Any = OmegaConf.to_container(HydraConfig.get().sweeper, resolve=True)
+    if number is None or not sweeper["_target_"].endswith(".search.Search"):
+        return None
+    settings = Settings(**{key: value for key, value in sweeper.items() if key not in ("_target_", "params")})
+    if not settings.prunes_within_runs():
+        return None
+    return Judge(settings, sweep.path, number, (settings.objectives or [config.trainer.monitor])[0])
+
+
+class Task:
+    """What Hydra calls with the config of a job: in this process, or, of a sweep, in one of the job's own."""
+
+    __name__ = "run"  # Hydra asks for it
+
+    def __init__(self, resume: Resume | None) -> None:
+        self.resume = resume
+        self.raised: list[BaseException] = []
+
+    def __call__(self, node: DictConfig) -> dict[str, Any] | None:
+        """Run it; what a single run raises is kept, since Hydra would print about it."""
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        try:
+            return run(node, self.resume)
+        except BaseException as error:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise
+            self.raised.append(error)
+            return None
 
 
 def jobs_at_once() -> int:
@@ -100,37 +148,22 @@ def lead() -> int:
 def hand_to_hydra(resume: Resume | None) -> None:
     """Let Hydra compose and run the job, or the jobs; what goes wrong there is raised instead of printed."""
     import hydra
-    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
-    from hydra.types import RunMode
     from omegaconf.errors import OmegaConfBaseException
 
     from afqmc.config import conf_dir
     from afqmc.config.messages import explain
 
-    raised: list[BaseException] = []
-
-    def job(node: DictConfig) -> dict[str, Any] | None:
-        try:
-            return run(node, resume)
-        except BaseException as error:
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
-                raise
-            raised.append(error)  # Hydra would print about it
-            return None
-
-    full = full_errors()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands errors on instead of printing them
+    task = Task(resume)
     try:
-        hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(job)()
-        for error in raised:
+        with errors_handed_on():
+            hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()
+        for error in task.raised:
             raise error
     except (Refused, HydraException, OmegaConfBaseException) as error:
-        if full:
+        if full_errors():
             raise
         raise InputError(explain(error)) from error
-    finally:
-        os.environ["HYDRA_FULL_ERROR"] = str(int(full))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
-import platform
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 from afqmc.environment import differing, surroundings
 from afqmc.errors import InputError
+from afqmc.lock import locked
 from afqmc.redaction import redacted_tree
 
 
@@ -27,6 +26,7 @@ class Status(Enum):
     completed = "completed"
     interrupted = "interrupted"
     failed = "failed"
+    pruned = "pruned"  # a search saw that it would not be among the best
     refused = "refused"  # its input was wrong, before the first step; the directory may be used again
 
 
@@ -61,27 +61,13 @@ class RunDir:
         """A row an event."""
         return self.path / "metrics.jsonl"
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Alone in here: the lock is the operating system's, and ends with its process, however that ends.
+    def locked(self) -> AbstractContextManager[None]:
+        """Alone in here: the lock ends with its process.
 
         Raises:
-            InputError: when another process is at this run.
+            InputError: on entering, when another process is at this run.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        number = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        with os.fdopen(number, "r+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                owner = file.read().strip()
-                raise InputError(f"{self.path}: another process is at this run ({owner or 'unknown'})") from error
-            file.seek(0)
-            file.truncate()
-            file.write(f"process {os.getpid()} on {platform.node()}\n")
-            file.flush()
-            yield
+        return locked(self.path, "run")
 
     def read_status(self) -> dict[str, Any]:
         """What status.json says; empty where there is none."""

@@ -25,6 +25,7 @@ from afqmc.evaluation import Evaluation
 from afqmc.optim import build_optimizer, build_scheduler
 from afqmc.preparation import Prepared
 from afqmc.records import Records
+from afqmc.search.judge import Judge
 from afqmc.signals import admit, admitted, pending, put_off, undisturbed
 from afqmc.train.collectives import agreed, handed_round, of_all, of_main
 from afqmc.train.config import NonFinite, TrainerConfig
@@ -47,12 +48,13 @@ class Training:
         prepared: The parts; its model is wrapped here.
         resumed: Whether a run is there, which this one goes on with.
         since: When the run began, by ``time.perf_counter``.
+        judge: Of a search: hears of each evaluation, and may end the run.
     """
 
-    def __init__(self, prepared: Prepared, resumed: bool, since: float) -> None:
+    def __init__(self, prepared: Prepared, resumed: bool, since: float, judge: Judge | None = None) -> None:
         self.prepared, self.config, self.run_dir = prepared, prepared.config, prepared.run_dir
         trainer = self.config.trainer
-        self.since = since
+        self.since, self.judge = since, judge
         self.trained = Totals(trainer.padding_free)
         self.parts = trainer.gradient_accumulation_steps
         with prepared.accelerator.local_main_process_first():  # its kept tokens are then there for the others
@@ -157,6 +159,9 @@ class Training:
             self._say_parts()
         elif isinstance(event, Evaluated):
             self.records.evaluation(event)
+            if self.judge is not None:
+                number, is_last = -(-event.step // self.durations.evaluate), event.step == self.durations.total
+                self.judge(number, event.evaluation.metrics, is_last)
         elif isinstance(event, Skipped):
             self.records.nonfinite(event.error)
             log.warning("%s; this batch is left out (trainer.on_nonfinite=skip)", event.error)

@@ -14,13 +14,13 @@ from afqmc.config import Config, compose, conf_dir, slug
 from afqmc.errors import InputError
 
 CONF = Path(conf_dir())
-GROUPS = ("dataset", "model", "optimizer", "scheduler", "trainer", "tracker", "experiment", "debug")
+GROUPS = ("dataset", "model", "optimizer", "scheduler", "trainer", "tracker", "sweep", "experiment", "debug")
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
 
 def test_no_yaml_is_left_out():
     ours = [path for path in CONF.rglob("*.yaml") if "hydra" not in path.parts]
-    assert len(OPTIONS) == len(ours) - 1 == 34  # less config.yaml
+    assert len(OPTIONS) == len(ours) - 1 == 39  # less config.yaml
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -65,7 +65,7 @@ def test_chinese_values_and_a_home_directory_compose():
     assert config.dataset.sentence1_field == "句子一"
 
 
-@pytest.mark.parametrize("more", [[], ["-m"]])
+@pytest.mark.parametrize("more", [[], ["-m", "hydra/launcher=basic", "hydra/sweeper=basic"]])
 def test_the_run_takes_them_too(more, monkeypatch, tmp_path):
     seen = []
     monkeypatch.chdir(tmp_path)

@@ -197,16 +197,23 @@ def test_a_failed_run_tells_why_without_secrets(plug, tmp_path, monkeypatch, cap
         assert GIVEN not in text
 
 
-def test_what_hydra_says_of_the_jobs_of_a_sweep_is_clean(plug, tmp_path, monkeypatch, capsys):
+def test_what_is_said_and_written_of_the_jobs_of_a_sweep_is_clean(plug, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    sweep = ["-m", f"model._target_={plug(MODEL)}.Model", "+model.args.login=null", "+model.args.api_key=alpha,beta"]
-    where = ["hydra.sweep.dir=sweep", "hydra.sweep.subdir=${hydra.job.num}", "dataset.path=nowhere"]
+    sweep = ["-m", f"model._target_={plug(MODEL)}.Model", "+model.args.login=null", "+model.args.api_key=alpha"]
+    where = ["hydra.sweep.dir=sweep", "dataset.path=nowhere", "seed=1,2"]
     monkeypatch.setattr(sys, "argv", ["afqmc.run", *sweep, *where, "tracker=none"])
     assert exit_code(entry.main) == 2
     printed = capsys.readouterr()
-    assert printed.out.count("+model.args.api_key=***") == 2  # a line a job
-    assert "+model.args.api_key=***" in printed.err  # of the job that failed
+    assert "2 of 2 jobs cannot run" in printed.err
     assert "alpha" not in printed.out + printed.err
+    for name in ("sweep.json", "results.csv", "results.jsonl"):
+        text = (tmp_path / "sweep" / name).read_text("utf-8")
+        assert "alpha" not in text
+        assert "***" in text
+    monkeypatch.setattr(sys, "argv", ["afqmc.run", *sweep[:-1], "+model.args.api_key=alpha,beta", *where[:-1]])
+    assert exit_code(entry.main) == 2
+    printed = capsys.readouterr()
+    assert "differ in a secret" in printed.err
     assert "beta" not in printed.out + printed.err
 
 

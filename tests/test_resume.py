@@ -265,7 +265,7 @@ def test_auto_starts_and_goes_on_and_leaves_what_is_complete(tmp_path):
     ("arguments", "told"),
     [
         (("resume=auto",), "needs a directory that is the same each time: hydra.run.dir=DIR"),
-        (("-m", "resume=auto"), "hydra.sweep.dir=DIR"),
+        (("-m", "resume=auto"), "sweep.name=NAME"),
         (("resume=nowhere",), "nowhere: not a run directory"),
         (("-m", "resume=somewhere"), "goes on with one run"),
         (("resume=somewhere", "hydra.run.dir=x"), "hydra.run.dir=x: not with resume=RUN_DIR"),

@@ -139,7 +139,7 @@ def _runs_in(place: Path, depth: int) -> Iterator[Path]:
             yield place
         elif depth and place.is_dir():
             for entry in sorted(os.scandir(place), key=lambda entry: _natural(entry.name)):
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
                     yield from _runs_in(place / entry.name, depth - 1)
     except OSError:
         yield place  # its reader says why it cannot be read

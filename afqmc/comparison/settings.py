@@ -16,7 +16,7 @@ _NOT_SETTINGS = (
     "seed", "resume", "dataset.cache_dir", "trainer.log_steps", "trainer.save_total_limit", "trainer.save_steps",
     "trainer.save_minutes", "trainer.on_save_failure", "trainer.detect_anomaly",
 )  # fmt: skip
-_NOT_GROUPS = ("tracker.",)
+_NOT_GROUPS = ("tracker.", "sweep.")
 
 MISSING = object()  # a key that a run's config does not have
 

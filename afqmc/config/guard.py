@@ -63,16 +63,17 @@ class RunDirectoryGuard(Callback):
         """
         try:
             if config.resume == AUTO:
+                _refuse_moving("sweep.name", config.sweep, "name")
                 _refuse_moving("hydra.sweep.dir", config.hydra.sweep)
             _make("hydra.sweep.dir", config.hydra.sweep.dir)
         except InputError as error:
             raise Refused(str(error)) from error
 
 
-def _refuse_moving(key: str, node: DictConfig) -> None:
-    raw = str(OmegaConf.to_container(node, resolve=False)["dir"])  # type: ignore[index, call-overload]
+def _refuse_moving(key: str, node: DictConfig, name: str = "dir") -> None:
+    raw = str(OmegaConf.to_container(node, resolve=False)[name])  # type: ignore[index, call-overload]
     if "${now:" in raw:
-        raise InputError(f"resume=auto: needs a directory that is the same each time: {key}=DIR")
+        raise InputError(f"resume=auto: needs a directory that is the same each time: {key}={name.upper()}")
 
 
 def _make(key: str, directory: str) -> None:

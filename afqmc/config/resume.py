@@ -24,7 +24,7 @@ from afqmc.rundir import RunDir
 AUTO = "auto"
 _KEY = "resume="
 _FREE = (  # what cannot change a result, or only one that there would not be
-    "tracker", "dataset.path", "dataset.cache_dir",
+    "tracker", "sweep", "dataset.path", "dataset.cache_dir",
     "trainer.save_steps", "trainer.save_minutes", "trainer.save_total_limit", "trainer.on_save_failure",
     "trainer.auto_batch", "trainer.gradient_checkpointing", "trainer.eval_batch_size",
     "trainer.on_nonfinite", "trainer.max_nonfinite", "trainer.rollback_lr_factor",

@@ -10,6 +10,7 @@ from afqmc.errors import InputError, did_you_mean
 from afqmc.knobs import check_ranges, knob
 from afqmc.metrics.names import NAMES as METRICS
 from afqmc.model.config import ModelConfig
+from afqmc.sweep.config import SweepConfig, check_sweep
 from afqmc.tracker.config import TrackerConfig
 from afqmc.train.config import TrainerConfig, check_class_weights
 
@@ -29,6 +30,7 @@ class Config:
     scheduler: dict[str, Any] = field(default_factory=dict)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
 
 
 def check(config: Config) -> None:
@@ -48,6 +50,7 @@ def check(config: Config) -> None:
             f"{config.batch_size}; batch_size is the whole batch of a step, and is worked through in that many parts"
         )
     _check_batching(config.dataset)
+    check_sweep(config.sweep)
     check_class_weights(trainer.class_weights, len(config.dataset.labels) if config.dataset.labels else None)
 
 

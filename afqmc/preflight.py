@@ -1,0 +1,76 @@
+"""Before a sweep: whatever would stop one of its jobs, found by doing it once for all that have it in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from afqmc.agreement import check_agreement
+from afqmc.batching.tokens import Encoder
+from afqmc.config import Config
+from afqmc.dataset.download import cache_dir
+from afqmc.dataset.splits import Dataset, Pairs, load, sentences
+from afqmc.errors import InputError
+from afqmc.model.load import build_model, build_tokenizer, check_plugged_in
+from afqmc.optim import check_plugged_in as check_optimizer
+from afqmc.train.graphs import check_graphs
+from afqmc.train.hardware import choose
+
+
+def preflight(configs: Sequence[Config]) -> dict[int, str]:
+    """What stops each of these runs, by its place; nothing where nothing does.
+
+    Each data set is read and each model built once, however many runs share it. That leaves downloads, weights and
+    tokens where every job finds them.
+    """
+    checked, found = _Checked(), dict[int, str]()
+    for place, config in enumerate(configs):
+        try:
+            checked.check(config)
+        except InputError as error:
+            found[place] = str(error)
+    return found
+
+
+class _Checked:
+    """Data sets and models that were looked at, by what their configs say, with what was wrong with them."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, Dataset | InputError] = {}
+        self.models: dict[str, InputError | None] = {}
+
+    def check(self, config: Config) -> None:
+        """One run, as ``preparation.prepare`` goes about it."""
+        check_optimizer(config.optimizer, config.scheduler, config.lr)
+        check_plugged_in(config.model)
+        check_graphs(config.trainer, choose(config.trainer))
+        data = self._data(config)
+        check_agreement(config, data)
+        self._model(config, data)
+
+    def _data(self, config: Config) -> Dataset:
+        key = repr(config.dataset)
+        if key not in self.data:
+            try:
+                self.data[key] = load(config.dataset)
+            except InputError as error:
+                self.data[key] = error
+        found = self.data[key]
+        if isinstance(found, InputError):
+            raise found
+        return found
+
+    def _model(self, config: Config, data: Dataset) -> None:
+        key = repr((config.dataset, config.model))
+        if key not in self.models:
+            self.models[key] = None
+            try:
+                tokenizer = build_tokenizer(config.model, lambda: sentences(data))
+                build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
+                encoder = Encoder(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
+                for split in (data.train, data.dev, data.test):
+                    if isinstance(split, Pairs):
+                        encoder.encode_once(split)
+            except InputError as error:
+                self.models[key] = error
+        if (found := self.models[key]) is not None:
+            raise found

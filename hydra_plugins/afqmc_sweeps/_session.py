@@ -1,0 +1,167 @@
+"""What every sweeper here does round its jobs: plan and check them, have them launched, say what became of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from afqmc import __version__
+from afqmc.config import Config, to_config, without_hydra
+from afqmc.config.messages import explain
+from afqmc.errors import InputError, JobsFailed
+from afqmc.lock import is_locked
+from afqmc.sweep.plan import Job, Sweep, extended
+from afqmc.sweep.results import Results, have_failed, tally, unfinished
+from hydra_plugins.afqmc_sweeps._frozen import frozen_loader
+from hydra_plugins.afqmc_sweeps._processes import answered, context_of
+
+log = logging.getLogger(__name__)
+
+_LISTED = 10
+_PATIENCE_S = 60  # for jobs that outlived the process that started them: they save, and end
+
+
+class Session:
+    """One call of a sweep; ``opened`` makes it, for as long as this process is alone at the sweep.
+
+    Attributes:
+        sweep: Its directory.
+        jobs: All that are planned.
+    """
+
+    def __init__(self, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.sweep = config, Sweep(Path(config.hydra.sweep.dir))
+        self.jobs: list[Job] = list(self.sweep.read())
+        if not self.jobs:
+            OmegaConf.save(config, self.sweep.path / "multirun.yaml")
+        self.loader, changed = frozen_loader(context.config_loader.get_search_path(), self.sweep.path)
+        if changed:
+            log.warning("conf/ has been changed since %s began; it goes on with conf/ as it was then", self.sweep.path)
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=HydraContext(config_loader=self.loader, callbacks=context.callbacks),
+            task_function=task_function,
+            config=config,
+        )
+        self.results = Results(self.sweep)
+
+    @classmethod
+    @contextmanager
+    def opened(cls, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> Iterator[Session]:
+        """Lock the sweep, wait for jobs that outlived who started them, and keep the results up to date.
+
+        Raises:
+            InputError: when another process is at it.
+            JobsFailed: at the end, when a job is neither completed nor pruned.
+        """
+        with Sweep(Path(config.hydra.sweep.dir)).locked():
+            session = cls(context, task_function, config)
+            session._await_orphans()
+            with session.results.kept_up_to_date():
+                try:
+                    yield session
+                except KeyboardInterrupt:
+                    log.info(tally(session.sweep, session.jobs))
+                    raise
+            told = tally(session.sweep, session.jobs)
+            if have_failed(session.sweep, session.jobs):
+                raise JobsFailed(told)
+            log.info(told)
+
+    def plan(self, wanted: Sequence[tuple[str, Sequence[str]]], about: dict[str, Any]) -> list[Job]:
+        """Write the plan of a grid; of each job, what its directory is called after its number, and its overrides.
+
+        Raises:
+            InputError: when the directory holds another sweep.
+        """
+        try:
+            jobs, asked = extended(self.jobs, wanted)
+        except InputError as error:
+            raise InputError(f"{self.sweep.path}: {error}") from error
+        self._write(jobs, about)
+        return asked
+
+    def add(self, jobs: Sequence[Job], about: dict[str, Any]) -> None:
+        """Jobs that the plan may hold already."""
+        planned = {job.directory: job for job in self.jobs}
+        self._write([*planned.values(), *(job for job in jobs if job.directory not in planned)], about)
+
+    def _write(self, jobs: Sequence[Job], about: dict[str, Any]) -> None:
+        self.jobs = list(jobs)
+        self.sweep.write(self.jobs, {"created": time.time(), "version": __version__, **about})
+        self.results.write(self.jobs)
+
+    def composed(self, job: Job) -> Config:
+        """Its config.
+
+        Raises:
+            InputError: for one that cannot be.
+        """
+        try:
+            node = self.loader.load_sweep_config(self.config, list(job.overrides))
+            return to_config(without_hydra(node))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise InputError(explain(error)) from error
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Every config, then the data and models that they name, before the first job starts.
+
+        Raises:
+            InputError: naming each job that cannot run by its overrides, and why.
+        """
+        configs, refused = {}, {}
+        for job in jobs:
+            try:
+                configs[job] = self.composed(job)
+            except InputError as error:
+                refused[job] = str(error)
+        _refuse(refused, jobs)
+        from afqmc.preflight import preflight
+
+        found = answered(context_of("auto"), preflight, list(configs.values()))
+        _refuse({job: found[place] for place, job in enumerate(configs) if place in found}, jobs)
+
+    def left(self, jobs: Sequence[Job]) -> list[Job]:
+        """What is to be done of them; says what is not done again."""
+        retry = self.config.sweep.retry_failed
+        left = unfinished(self.sweep, jobs, retry)
+        if len(left) < len(jobs):
+            hint = "" if retry else "; sweep.retry_failed=true runs those that failed again"
+            log.info("%d of %d jobs have ended already%s", len(jobs) - len(left), len(jobs), hint)
+        return left
+
+    def launch(self, jobs: Sequence[Job]) -> None:
+        """Have them run, to their end, however they end."""
+        if jobs:
+            overrides = [[*job.overrides, f"hydra.sweep.subdir={job.directory}"] for job in jobs]
+            self.launcher.launch(overrides, initial_job_idx=jobs[0].number)
+
+    def _await_orphans(self) -> None:
+        """Jobs of a process that was killed get a signal, save and end."""
+        since = time.monotonic()
+        while busy := [job for job in self.jobs if is_locked(self.sweep.run_dir(job).path)]:
+            if time.monotonic() - since > _PATIENCE_S:
+                raise InputError(f"{self.sweep.run_dir(busy[0]).path}: this job is still running")
+            time.sleep(0.2)
+
+
+def _refuse(refused: dict[Job, str], jobs: Sequence[Job]) -> None:
+    """Name each by what not all jobs have in common."""
+    if not refused:
+        return
+    common = set.intersection(*(set(job.told) for job in jobs)) if len(jobs) > 1 else set()
+    lines = [
+        f"  {' '.join(one for one in job.told if one not in common) or job.directory}: {why}"
+        for job, why in list(refused.items())[:_LISTED]
+    ]
+    more = [f"  and {len(refused) - _LISTED} more"] if len(refused) > _LISTED else []
+    raise InputError("\n".join([f"{len(refused)} of {len(jobs)} jobs cannot run; none was started:", *lines, *more]))

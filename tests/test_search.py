@@ -1,0 +1,224 @@
+"""Searches: the space is what the grammar says, and a search that was killed finds what it would have found."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import optuna
+import pytest
+from helpers import SMALL, command
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from afqmc.errors import InputError, Pruned
+from afqmc.search.judge import Judge
+from afqmc.search.space import corners, suggested
+from afqmc.search.study import SAMPLERS, Settings, direction, open_study
+from hydra_plugins.afqmc_sweeps._axes import axis_of
+
+TINY = (*SMALL, "epochs=1", "dataset.max_train_samples=32", "hydra/sweeper=optuna")
+LR = "lr=tag(log,interval(1e-5,1e-3))"
+SPACE = (LR, "batch_size=tag(int,interval(8,64))", "optimizer=adamw,sgd")
+ONLY_SGD = "optimizer.momentum=tag('if optimizer=sgd',interval(0.5,0.9))"
+
+
+def axes(*overrides):
+    return [axis_of(override) for override in OverridesParser.create().parse_overrides(list(overrides))]
+
+
+def trials_of(directory):
+    storage = Settings().open_storage(directory)
+    return optuna.load_study(study_name=f"afqmc/{directory.name}", storage=storage).trials
+
+
+@pytest.mark.parametrize(
+    ("override", "distribution"),
+    [
+        (LR, FloatDistribution(1e-5, 1e-3, log=True)),
+        ("x=interval(0,1)", FloatDistribution(0, 1)),
+        ("x=tag(int,log,interval(1,64))", IntDistribution(1, 64, log=True)),
+        ("x=range(1,9,2)", IntDistribution(1, 7, step=2)),
+        ("x=range(3)", IntDistribution(0, 2)),
+        ("x=range(0.0,0.3,0.1)", FloatDistribution(0.0, 0.2, step=0.1)),
+        ("x=a,b", CategoricalDistribution(("a", "b"))),
+        ("x=choice(8,16)", CategoricalDistribution(("8", "16"))),
+    ],
+)
+def test_the_grammar_of_sweeps_is_the_space(override, distribution):
+    assert axes(override)[0].distribution == distribution
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("x=tag(lgo,interval(1,2))", "tag 'lgo': legal: log, int"),
+        ("x=tag(log,interval(0,1))", "x=tag"),
+        ("x=interval(2,1)", "x=interval"),
+        ("x=tag(log,choice(1,2))", "is for an interval"),
+        ("x=tag('if y',interval(0,1))", "'if key=value'"),
+        ("x=range(3,3)", "an empty range"),
+    ],
+)
+def test_what_means_nothing_is_refused_by_its_override(override, told):
+    with pytest.raises(InputError, match="x=") as refused:
+        axes(override)
+    assert told in str(refused.value)
+
+
+def test_a_conditional_axis_is_left_out_where_its_condition_does_not_hold():
+    space = axes(*SPACE, ONLY_SGD)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    seen = [suggested(study.ask(), space) for _ in range(20)]
+    for overrides in seen:
+        assert ("optimizer=sgd" in overrides) == any(one.startswith("optimizer.momentum=") for one in overrides)
+    assert {len(overrides) for overrides in seen} == {3, 4}
+
+
+def test_the_corners_hold_every_end_with_its_condition():
+    found = [override for overrides in corners(axes(*SPACE, ONLY_SGD)) for override in overrides]
+    assert {"lr=1e-05", "lr=0.001", "batch_size=8", "batch_size=64", "optimizer=adamw", "optimizer=sgd"} <= set(found)
+    with_momentum = [one for one in corners(axes(*SPACE, ONLY_SGD)) if any("momentum" in key for key in one)]
+    assert len(with_momentum) == 2
+    assert all("optimizer=sgd" in overrides for overrides in with_momentum)
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_every_sampler_draws_the_same_again_after_an_interruption(tmp_path, sampler):
+    space = axes("x=range(8)", "y=range(4)") if sampler == "grid" else axes("x=interval(0,1)", "y=range(4)")
+    settings = Settings(
+        sampler=sampler, sampler_args={"n_startup_trials": 3} if sampler in ("tpe", "cmaes", "gp") else {}
+    )
+
+    def draw(directory, cuts):
+        directory.mkdir()
+        study, found = open_study(settings, directory, ["dev/f1"]), []
+        for number in range(7):
+            if number in cuts:
+                study = open_study(settings, directory, ["dev/f1"])
+            study.sampler = settings.sampler_for(number, space)
+            trial = study.ask()
+            found.append(suggested(trial, space))
+            study.tell(trial, sum(map(float, trial.params.values())))
+        return found
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole, cut = draw(tmp_path / "a", ()), draw(tmp_path / "b", (2, 5))
+    assert whole == cut
+    assert len({tuple(one) for one in whole}) > 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"sampler": "tpee"}, "did you mean 'tpe'"),
+        ({"pruner": "halving"}, "pruner=halving"),
+        ({"n_trials": 0}, "n_trials=0: must be >= 1"),
+        ({"objectives": ["dev/f2"]}, "dev/f2; did you mean"),
+        ({"objectives": ["dev/f1", "seconds"], "pruner": "median"}, "one objective only"),
+        ({"objectives": ["seconds"], "pruner": "median"}, "a metric of dev"),
+        ({"pruner": "wilcoxon"}, "hydra.sweeper.seeds"),
+        ({"seeds": [1, 1]}, "each once"),
+    ],
+)
+def test_settings_that_make_no_search_are_refused(settings, told):
+    with pytest.raises(InputError) as refused:
+        Settings(**settings)
+    assert told in str(refused.value)
+
+
+def test_directions_are_those_of_the_figures():
+    assert [direction(name) for name in ("dev/auc", "dev/loss", "seconds")] == ["maximize", "minimize", "minimize"]
+
+
+def test_a_judge_prunes_what_is_worse_than_half_but_never_after_the_last_evaluation(tmp_path):
+    settings = Settings(pruner="median", pruner_args={"n_startup_trials": 2})
+    study = open_study(settings, tmp_path, ["dev/f1"])
+    for value in (0.5, 0.6):
+        trial = study.ask()
+        Judge(settings, tmp_path, trial.number, "dev/f1")(1, {"f1": value}, False)
+        study.tell(trial, value)
+    number = study.ask().number
+    judge = Judge(settings, tmp_path, number, "dev/f1")
+    judge(1, {"f1": 0.1}, True)
+    judge = Judge(settings, tmp_path, number, "dev/f1")  # the run went on, and tells the same evaluation again
+    with pytest.raises(Pruned, match="pruned after evaluation 1: dev/f1 0.1"):
+        judge(1, {"f1": 0.1}, False)
+
+
+def test_trials_are_runs_whose_numbers_are_their_directories(tmp_path):
+    arguments = ("-m", *TINY, LR, "hydra.sweeper.n_trials=2", "sweep.name=s", "trainer.monitor=dev/auc")
+    done = command("run", *arguments, cwd=tmp_path, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("2 completed: outputs/sweeps/s")
+    directory = tmp_path / "outputs/sweeps/s"
+    trials = trials_of(directory)
+    for trial in trials:
+        run = next(directory.glob(f"{trial.number}-*"))
+        assert trial.value == json.loads((run / "summary.json").read_text())["best"]["dev/auc"]
+        assert f"lr: {trial.params['lr']!r}" in (run / "config.yaml").read_text()
+    more = command("run", *(one.replace("n_trials=2", "n_trials=3") for one in arguments), cwd=tmp_path, timeout=200)
+    assert more.returncode == 0, more.stderr
+    assert more.stdout.count(" starts") == 1
+    assert [one.params for one in trials_of(directory)][:2] == [one.params for one in trials]
+
+
+def test_a_bound_that_no_run_could_have_is_told_before_anything_starts(tmp_path):
+    done = command("run", "-m", *TINY, "lr=interval(-1,1)", "sweep.name=s", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "lr=-1.0: must be > 0" in done.stderr
+    assert not list((tmp_path / "outputs/sweeps/s").glob("*/status.json"))
+
+
+def test_the_objective_of_a_setting_is_its_mean_over_seeds(tmp_path):
+    arguments = ("-m", *TINY, LR, "hydra.sweeper.n_trials=1", "hydra.sweeper.seeds=[1,2]", "sweep.name=s")
+    arguments += ("hydra.sweeper.objectives=[dev/auc,seconds]",)
+    done = command("run", *arguments, cwd=tmp_path, timeout=200)
+    assert done.returncode == 0, done.stderr
+    directory = tmp_path / "outputs/sweeps/s"
+    summaries = [json.loads(path.read_text()) for path in sorted(directory.glob("0-*_seed-*/summary.json"))]
+    assert len(summaries) == 2
+    aucs, seconds = [one["best"]["dev/auc"] for one in summaries], [one["seconds"] for one in summaries]
+    assert trials_of(directory)[0].values == pytest.approx([sum(aucs) / 2, sum(seconds) / 2])
+
+
+@pytest.mark.slow
+def test_a_pruned_search_that_is_killed_twice_finds_what_it_would_have_found(tmp_path):
+    pruner = (
+        "hydra.sweeper.pruner=hyperband",
+        "hydra.sweeper.pruner_args={min_resource:1,max_resource:6,reduction_factor:3}",
+    )
+    arguments = ("-m", *SMALL, "epochs=6", "trainer.monitor=dev/auc", "hydra/sweeper=optuna", *pruner, LR)
+    arguments += ("hydra.sweeper.n_trials=10", "hydra.sweeper.sampler_args={n_startup_trials:4}")
+    whole = command("run", *arguments, "sweep.name=s", "hydra.sweep.dir=whole/s", cwd=tmp_path, timeout=280)
+    assert whole.returncode == 0, whole.stderr
+    assert " pruned: " in whole.stdout
+
+    directory = tmp_path / "killed/s"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    for enough in (3, 6):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "afqmc.run", *arguments, "sweep.name=s", "hydra.sweep.dir=killed/s"],
+            cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        since = time.monotonic()
+        while len(list(directory.glob("*/metrics.jsonl"))) <= enough and time.monotonic() - since < 120:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    last = command("run", *arguments, "sweep.name=s", "hydra.sweep.dir=killed/s", cwd=tmp_path, timeout=280)
+    assert last.returncode == 0, last.stderr
+
+    one, other = trials_of(tmp_path / "whole/s"), trials_of(directory)
+    assert [(t.params, t.state, t.values) for t in one] == [(t.params, t.state, t.values) for t in other]
+    assert TrialState.PRUNED in {trial.state for trial in one}
+    for trial in other:
+        status = json.loads((next(directory.glob(f"{trial.number}-*")) / "status.json").read_text())["status"]
+        assert status == ("pruned" if trial.state is TrialState.PRUNED else "completed")
+    assert len(list(directory.glob("*/status.json"))) == 10

@@ -1,0 +1,257 @@
+"""Sweeps: planned and checked before they start, finished whatever becomes of one job, gone on with after any end."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import SMALL, command
+
+from afqmc.errors import InputError
+from afqmc.lock import is_locked, locked
+from afqmc.rundir import RunDir
+from afqmc.sweep.plan import Job, Sweep, extended
+
+TINY = (*SMALL, "epochs=1", "dataset.max_train_samples=32")
+OPTIMIZER = """
+import os, signal, torch
+class Fragile(torch.optim.AdamW):
+    def step(self, closure=None):
+        lr = self.param_groups[0]["initial_lr"]
+        if lr == 2e-4:
+            raise RuntimeError("this one fails")
+        if lr == 3e-4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(closure)
+"""
+
+
+def sweep(cwd, *arguments, env=None):
+    return command("run", "-m", *TINY, *arguments, cwd=cwd, env=env, timeout=280)
+
+
+def results(directory):
+    with (directory / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = [json.loads(line) for line in (directory / "results.jsonl").read_text("utf-8").splitlines()]
+    assert [row["directory"] for row in rows] == [row["directory"] for row in lines]
+    return lines
+
+
+def statuses(directory):
+    return {path.parent.name: json.loads(path.read_text())["status"] for path in directory.glob("*/status.json")}
+
+
+@pytest.fixture
+def fragile(tmp_path):
+    (tmp_path / "fragile.py").write_text(OPTIMIZER)
+    return {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}"}
+
+
+def test_every_combination_becomes_a_run_directory_with_its_row(tmp_path):
+    done = sweep(tmp_path, "lr=1e-3,1e-4", "seed=1,2", "sweep.name=grid")
+    assert done.returncode == 0, done.stderr
+    directory = tmp_path / "outputs/sweeps/grid"
+    assert done.stdout.rstrip().endswith("4 completed: outputs/sweeps/grid")
+    plan = json.loads((directory / "sweep.json").read_text())
+    names = ["0-lr-0.001_seed-1", "1-lr-0.001_seed-2", "2-lr-0.0001_seed-1", "3-lr-0.0001_seed-2"]
+    assert [job["directory"] for job in plan["jobs"]] == names
+    rows = results(directory)
+    for row, name in zip(rows, names, strict=True):
+        summary = json.loads((directory / name / "summary.json").read_text())
+        assert row["status"] == "completed"
+        assert row["dev/auc"] == summary["best"]["dev/auc"]
+        assert (directory / name / ".hydra/overrides.yaml").exists()
+        assert "epoch 1" in (directory / name / "run.log").read_text()
+    assert [(float(row["lr"]), row["seed"]) for row in rows] == [(1e-3, "1"), (1e-3, "2"), (1e-4, "1"), (1e-4, "2")]
+    again = sweep(tmp_path, "lr=1e-3,1e-4", "seed=1,2,3", "sweep.name=grid")
+    assert again.returncode == 0, again.stderr
+    assert "4 of 6 jobs have ended already" in again.stdout
+    assert again.stdout.count(" starts") == 2
+    assert sorted(statuses(directory)) == [*names, "4-lr-0.001_seed-3", "5-lr-0.0001_seed-3"]
+
+
+def test_a_job_of_a_sweep_is_the_run_it_would_be_alone(tmp_path):
+    assert sweep(tmp_path, "seed=3,4", "hydra.launcher.n_jobs=2").returncode == 0
+    alone = command("run", *TINY, "seed=4", "hydra.run.dir=alone", cwd=tmp_path)
+    assert alone.returncode == 0
+    in_sweep = next((tmp_path / "outputs/sweeps").glob("*/1-*"))
+    for name in ("checkpoints/best/model.safetensors", "predictions/dev.jsonl"):
+        assert (in_sweep / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    assert "epoch 1" in (in_sweep / "console.log").read_text()
+
+
+def test_what_cannot_run_is_told_by_its_overrides_before_anything_starts(tmp_path):
+    done = sweep(tmp_path, "lr=1e-3,-1", "seed=1,2", "sweep.name=bad")
+    assert done.returncode == 2
+    assert "2 of 4 jobs cannot run; none was started" in done.stderr
+    assert re.search(r"lr=-1 seed=2.*: lr=-1(\.0)?: must be > 0", done.stderr)
+    assert not statuses(tmp_path / "outputs/sweeps/bad")
+    for override in ("dataset=sample,jsonl", "model=mini,rbt3"):  # files that are not named; a hub that is not there
+        done = sweep(tmp_path, override, "sweep.name=worse", env={"HF_HUB_OFFLINE": "1"})
+        assert done.returncode == 2, done.stdout
+        assert "1 of 2 jobs cannot run; none was started" in done.stderr
+        assert override.split(",")[1] in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not statuses(tmp_path / "outputs/sweeps/worse")
+        shutil.rmtree(tmp_path / "outputs")
+
+
+def test_a_job_that_fails_or_is_killed_leaves_the_others_running(tmp_path, fragile):
+    arguments = ("optimizer._target_=fragile.Fragile", "lr=1e-4,2e-4,3e-4,4e-4", "sweep.name=some")
+    done = sweep(tmp_path, *arguments, env=fragile)
+    directory = tmp_path / "outputs/sweeps/some"
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("2 completed, 2 failed: outputs/sweeps/some")
+    assert (
+        f"failed: outputs/sweeps/some/{next(directory.glob('1-*')).name} (RuntimeError: this one fails)" in done.stderr
+    )
+    assert [row["status"] for row in results(directory)] == ["completed", "failed", "failed", "completed"]
+    raised, killed = (json.loads((next(directory.glob(f"{n}-*")) / "status.json").read_text()) for n in (1, 2))
+    assert "fragile.py" in raised["traceback"]
+    assert "SIGKILL" in killed["error"]
+
+    again = sweep(tmp_path, *arguments, env=fragile)
+    assert again.returncode == 1
+    assert " starts" not in again.stdout
+    (tmp_path / "fragile.py").write_text(OPTIMIZER.replace("2e-4", "0").replace("3e-4", "0"))
+    retried = sweep(tmp_path, *arguments, "sweep.retry_failed=true", env=fragile)
+    assert retried.returncode == 0, retried.stderr
+    assert retried.stdout.count(" starts") == 2
+
+
+def test_after_the_first_failure_nothing_more_starts_if_that_is_asked(tmp_path, fragile):
+    arguments = ("optimizer._target_=fragile.Fragile", "lr=2e-4,1e-4,4e-4", "sweep.name=fast", "sweep.fail_fast=true")
+    done = sweep(tmp_path, *arguments, env=fragile)
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("1 failed, 2 planned: outputs/sweeps/fast")
+
+
+class Killed:
+    """A sweep of six jobs in the background."""
+
+    def __init__(self, cwd, *more):
+        self.arguments = ("-m", *SMALL, "epochs=6", "seed=range(6)", "sweep.name=long", *more)
+        self.cwd, self.directory = cwd, cwd / "outputs/sweeps/long"
+
+    def start(self):
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        return subprocess.Popen(
+            [sys.executable, "-m", "afqmc.run", *self.arguments],
+            cwd=self.cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def until(self, process, enough):
+        since = time.monotonic()
+        while not enough():
+            assert process.poll() is None
+            assert time.monotonic() - since < 120
+            time.sleep(0.05)
+
+    def completed(self):
+        return len(list(self.directory.glob("*/summary.json")))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_sweep_that_was_killed_goes_on_where_it_was(tmp_path, number):
+    long = Killed(tmp_path)
+    process = long.start()
+    long.until(
+        process, lambda: long.completed() >= 2 and any("running" in s for s in statuses(long.directory).values())
+    )
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    before = {path: path.stat().st_mtime_ns for path in long.directory.glob("*/summary.json")}
+    assert 2 <= len(before) < 6
+    again = command("run", *long.arguments, cwd=tmp_path, timeout=280)
+    assert again.returncode == 0, again.stderr
+    assert f"{len(before)} of 6 jobs have ended already" in again.stdout
+    assert long.completed() == 6
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    for path in long.directory.glob("*/metrics.jsonl"):
+        steps = [row["step"] for row in map(json.loads, path.read_text().splitlines()) if "train/loss" in row]
+        assert steps == list(range(1, 73))
+
+
+def test_two_processes_are_never_at_the_same_sweep(tmp_path):
+    with locked(tmp_path / "outputs/sweeps/mine", "sweep"):
+        done = sweep(tmp_path, "seed=1,2", "sweep.name=mine")
+    assert done.returncode == 2
+    assert "another process is at this sweep" in done.stderr
+    assert not is_locked(tmp_path / "outputs/sweeps/mine")
+
+
+def test_a_changed_conf_changes_no_job_of_a_sweep_that_has_begun(tmp_path):
+    mine = tmp_path / "mine/experiment/own.yaml"
+    mine.parent.mkdir(parents=True)
+    text = "# @package _global_\ndefaults:\n  - quickstart\nlr: 7e-4\n"
+    mine.write_text(text)
+    own = ("--config-dir", str(tmp_path / "mine"), *("experiment=own" if s.startswith("exp") else s for s in TINY))
+    arguments = ("-m", *own, "sweep.name=frozen")
+    assert command("run", *arguments, "seed=1,2", cwd=tmp_path).returncode == 0
+    mine.write_text(text.replace("7e-4", "8e-4"))
+    done = command("run", *arguments, "seed=1,2,3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "conf/ has been changed" in done.stdout
+    for path in (tmp_path / "outputs/sweeps/frozen").glob("*/config.yaml"):
+        assert "lr: 0.0007" in path.read_text()
+
+
+def test_another_sweep_of_the_same_name_is_refused(tmp_path):
+    assert sweep(tmp_path, "seed=1,2", "trainer.max_steps=1", "sweep.name=one").returncode == 0
+    done = sweep(tmp_path, "lr=1e-3,1e-4", "trainer.max_steps=1", "sweep.name=one")
+    assert done.returncode == 2
+    assert "has other jobs, such as" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_plan_that_is_extended_keeps_its_numbers():
+    planned = [Job(0, "0-a", ("lr=1", "x=1")), Job(1, "1-b", ("lr=2", "x=1"))]
+    jobs, asked = extended(planned, [("b", ["lr=2", "x=1"]), ("c", ["lr=3", "x=1"]), ("b", ["lr=2", "x=1"])])
+    assert [job.directory for job in jobs] == ["0-a", "1-b", "2-c"]
+    assert [job.number for job in asked] == [1, 2]
+    with pytest.raises(InputError, match="has other jobs, such as 0-a"):
+        extended(planned, [("c", ["lr=3"])])
+
+
+def test_a_plan_holds_no_secret_and_is_matched_all_the_same(tmp_path):
+    tmp_path.mkdir(exist_ok=True)
+    jobs, asked = extended([], [("a", ["+model.args.api_key=abcdefgh", "seed=1"])])
+    assert asked[0].overrides == ("+model.args.api_key=abcdefgh", "seed=1")
+    Sweep(tmp_path).write(asked, {"axes": ["+model.args.api_key=abcdefgh"]})
+    assert "abcdefgh" not in (tmp_path / "sweep.json").read_text()
+    jobs, asked = extended(Sweep(tmp_path).read(), [("a", ["+model.args.api_key=abcdefgh", "seed=1"])])
+    assert len(jobs) == 1
+    assert "abcdefgh" in asked[0].overrides[0]
+    assert "abcdefgh" not in " ".join(asked[0].told)
+
+
+@pytest.mark.parametrize("directory", ["../elsewhere", "/elsewhere", "..", "a/b"])
+def test_a_plan_from_a_stranger_leads_nowhere_else(tmp_path, directory):
+    plan = {"jobs": [{"number": 0, "directory": directory, "overrides": []}]}
+    (tmp_path / "sweep.json").write_text(json.dumps(plan))
+    with pytest.raises(InputError, match="not the plan of a sweep"):
+        Sweep(tmp_path).read()
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "''"])
+def test_the_name_of_a_sweep_is_that_of_a_directory(tmp_path, name):
+    done = sweep(tmp_path, "seed=1,2", f"sweep.name={name}")
+    assert done.returncode == 2
+    assert "must be the name of a directory" in done.stderr
+
+
+def test_a_lock_is_seen_by_others_and_ends_with_its_owner(tmp_path):
+    run_dir = RunDir(tmp_path / "run")
+    assert not is_locked(run_dir.path)
+    with run_dir.locked():
+        assert is_locked(run_dir.path)
+    assert not is_locked(run_dir.path)
