@@ -15,7 +15,7 @@ from afqmc.console import UNSEEN
 from afqmc.errors import InputError, Pruned
 from afqmc.ranks import board
 from afqmc.rundir import RunDir, Status
-from afqmc.signals import Terminated, terminable, undisturbed
+from afqmc.signals import Terminated, forget, terminable, undisturbed
 from afqmc.table import show
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def _execute(config: Config, run_dir: RunDir, resumed: bool, judge: Judge | None
                 place.end(raised)
                 error = place.explained(raised)
                 record_end(error, run_dir, job, resumed)
+                if error is not raised and not isinstance(error, KeyboardInterrupt):
+                    forget()
         except OSError as another:  # a full disk, a directory that is gone
             log.error("status.json could not be written: %s", another)
         finally:

@@ -11,7 +11,7 @@ from afqmc.beside import BesideRunDir
 from afqmc.cli import DONE
 from afqmc.ranks import board
 from afqmc.redaction import RedactingFormatter
-from afqmc.signals import terminable, undisturbed
+from afqmc.signals import forget, terminable, undisturbed
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ def follow() -> int:
             with undisturbed():
                 place.end(error)
                 why = place.explained(error)
+                if not isinstance(why, KeyboardInterrupt):
+                    forget()
             raise why from error
     place.end(None)
     return DONE

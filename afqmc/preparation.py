@@ -92,9 +92,8 @@ def prepare(config: Config, run_dir: RunDir, resumed: bool = False) -> Prepared:
     """
     check_optimizer(config.optimizer, config.scheduler, config.lr)
     check_plugged_in(config.model)
-    rank = here()
-    check_processes(config.trainer, rank)
-    choice = choose(config.trainer)
+    rank, choice = here(), choose(config.trainer)
+    check_processes(config.trainer, rank, choice.device)
     check_graphs(config.trainer, choice)
     log.info("device: %s, precision %s (%s)", choice.device, choice.precision, choice.reason)
     if not rank.is_alone:

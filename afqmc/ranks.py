@@ -19,7 +19,7 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from afqmc.errors import InputError
+from afqmc.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -201,7 +201,8 @@ class Board:
                     if number not in words and self._store.check([f"end/{number}"]):
                         kind, told = json.loads(self._store.get(f"end/{number}"))
                         words[number] = (kind, told)
-                if len(words) == self.rank.size - 1 or time.monotonic() > deadline:
+                silent = [number for number in self._others() if number not in words]
+                if all(self._is_dead(number) for number in silent) or time.monotonic() > deadline:
                     return words
                 time.sleep(0.05)
         except Exception:  # whoever held the store is gone
@@ -246,8 +247,8 @@ def _kind(error: BaseException) -> str:
 
 
 def _short(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    told = re.sub(r"\[/[^]]*\] ", "", first_line(error)).split(". ")[0]  # without the library's own file and line
+    return told[:200]
 
 
 @cache

@@ -102,6 +102,11 @@ def put_off(number: int) -> None:
     _Pending.came = number
 
 
+def forget() -> None:
+    """What is put off is no matter any more: a launcher ends all processes when one of them has ended."""
+    _Pending.came = None
+
+
 def _set(deferred: bool) -> bool:
     if threading.current_thread() is not threading.main_thread():
         return deferred

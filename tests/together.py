@@ -39,9 +39,8 @@ WAYS = {
     "fsdp, recomputed, clipped": (
         "trainer.strategy=fsdp", "trainer.gradient_checkpointing=true", "trainer.max_grad_norm=0.5",
     ),
-    "fsdp, off-loaded": ("trainer.strategy=fsdp", "trainer.cpu_offload=true"),
 }  # fmt: skip
-ALONE = ("trainer.strategy=", "trainer.shard=", "trainer.cpu_offload=")  # what one process is not told
+ALONE = ("trainer.strategy=", "trainer.shard=")  # what one process is not told
 
 
 def train(directory, way):

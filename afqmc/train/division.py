@@ -27,7 +27,7 @@ def divided(batch_size: int, config: TrainerConfig, rank: Rank) -> str:
     return f"a batch of {batch_size} pairs is {size} processes{accumulated} x {each} pairs"
 
 
-def check_processes(config: TrainerConfig, rank: Rank) -> None:
+def check_processes(config: TrainerConfig, rank: Rank, device: str) -> None:
     """Hold the trainer to what several processes, or one, can do.
 
     Raises:
@@ -45,6 +45,9 @@ def check_processes(config: TrainerConfig, rank: Rank) -> None:
         "cuda_graphs=true: not with several processes": config.cuda_graphs,
     }
     if config.strategy is Strategy.fsdp:
+        hindrances[f"cpu_offload=true: not with trainer.device={device}; it needs a GPU to off-load from"] = (
+            config.cpu_offload and device == "cpu"
+        )
         hindrances["compile=true: not with trainer.strategy=fsdp"] = config.compile
         hindrances["mixed_precision=fp16: not with trainer.strategy=fsdp; legal: auto, no, bf16"] = (
             config.mixed_precision.value == "fp16"
