@@ -161,6 +161,7 @@ class Board:
         kind = "done" if error is None else _kind(error)
         told = "" if error is None else (str(error) if kind == "refused" else f"{type(error).__name__}: {error}")
         try:
+            self._store.set_timeout(timedelta(seconds=_WORDS_S))  # whoever holds it may be out of reach
             self._store.set(f"end/{self.rank.number}", json.dumps([kind, told]))
         except Exception:  # whoever held the store is gone
             return

@@ -17,8 +17,8 @@ def unlikeness(one, other):
     best = [load_file(run.path / "checkpoints/best/model.safetensors") for run in (one, other)]
     assert [list(found) for found in best] == [list(best[0])] * 2
     return {
-        "loss": _largest(_values(one, "train/loss"), _values(other, "train/loss")),
-        "metrics": max(_largest(_values(one, name), _values(other, name)) for name in _METRICS),
+        "loss": _largest(values(one, "train/loss"), values(other, "train/loss")),
+        "metrics": max(_largest(values(one, name), values(other, name)) for name in _METRICS),
         "weights": max(_largest(first[name], second[name]) for name in first if not name.endswith(_NOISE)),
         "logits": _largest(*(np.load(run.path / "logits.npy") for run in (one, other))),
     }
@@ -34,6 +34,7 @@ def _largest(one, other):
     return float(np.abs(one - other).max())
 
 
-def _values(run, key):
+def values(run, key):
+    """Of a metric in metrics.jsonl, in order."""
     lines = (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [row[key] for row in map(json.loads, lines) if key in row]
