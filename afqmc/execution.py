@@ -17,6 +17,7 @@ from afqmc.ranks import board
 from afqmc.rundir import RunDir, Status
 from afqmc.signals import Terminated, forget, terminable, undisturbed
 from afqmc.table import show
+from afqmc.tracker.naming import PRUNED
 
 if TYPE_CHECKING:
     from afqmc.job import Job
@@ -76,6 +77,7 @@ def _execute(config: Config, run_dir: RunDir, resumed: bool, judge: Judge | None
         with undisturbed():
             run_dir.write_status(Status.pruned, step=job.step, why=str(pruned))
         log.info("%s; run directory: %s", pruned, run_dir.path)
+        job.tracker.tag(PRUNED)
         job.tracker.finish(exit_code=0)
         return {"status": Status.pruned.value}
     except BaseException as raised:

@@ -32,14 +32,14 @@ def split_of(metric: str) -> str:
     return metric.partition("/")[0]
 
 
-def sentence(first: str, second: str, found: Difference, metric: str, examples: int) -> str:
-    """One difference: which is better, by how much, or what it would take to know."""
+def sentence(first: str, second: str, found: Difference, metric: str, examples: int, folded: bool = False) -> str:
+    """One difference: which is better, by how much, or what it would take to know; ``folded``: a seed has folds."""
     if found.error == 0:
-        return f"{first} and {second} do not differ at all ({_seeds(found)})"
+        return f"{first} and {second} do not differ at all ({_seeds(found, folded)})"
     if found.value * _sign(metric) < 0:
         first, second, found = second, first, found.turned()
     size, interval, p = parts(found, metric)
-    known = f"95% CI {interval}, {p}, {_seeds(found)}"
+    known = f"95% CI {interval}, {p}, {_seeds(found, folded)}"
     if found.is_found:
         return f"{first} is better than {second} by {size} ({known})"
     needed = (
@@ -93,8 +93,11 @@ def _scale(metric: str, ends: Sequence[float]) -> tuple[int, int, str]:
     return 100, 1 if all(abs(end) >= 0.0005 or end == 0 for end in ends) else 2, " points"
 
 
-def _seeds(found: Difference) -> str:
+def _seeds(found: Difference, folded: bool) -> str:
     one, other = found.seeds
+    if folded:
+        told = f"{one} seed{'s' if one > 1 else ''} each" if one == other else f"{one} and {other} seeds"
+        return f"{told}, the folds of a seed together"
     if not found.over_seeds:
         return "one run each" if one == other else f"{one} and {other} runs"
     return f"{one} seeds" if one == other else f"{one} and {other} seeds"
@@ -113,7 +116,7 @@ def notes(report: Report, top: int) -> Iterator[str]:
     runs = [(label(setting, report.settings), setting.runs) for setting in report.settings]
     repeats = [run.name for setting in report.settings for run in setting.repeats]
     if repeats:
-        yield f"not counted again, the same settings and seed as another run: {_some(repeats)}"
+        yield f"not counted again, the same settings, seed and fold as another run: {_some(repeats)}"
     for said, is_so in (
         (f"{report.metric} is undefined", lambda run: run.figures.get(report.metric) is None),
         ("one label for (nearly) every pair", lambda run: run.collapsed_onto is not None),
@@ -149,8 +152,20 @@ def _of_the_test(report: Report) -> Iterator[str]:
         f"with these seeds and {report.family.examples:,} {split_of(report.metric)} pairs, a difference of "
         f"{from_to} would be found 4 times in 5"
     )
+    if any(setting.has_folds for setting in report.compared):
+        yield _of_folds(split_of(report.metric))
     if not all(comparison.difference.over_seeds for comparison in report.comparisons):
-        yield "a setting with one run: what is said is of these very runs; another seed may turn it round"
+        yield "a setting with one seed: what is said is of these very runs; another seed may turn it round"
+
+
+def _of_folds(split: str) -> str:
+    """What is compared of settings with folds."""
+    together = "every pair as the fold that held it out" if split == "dev" else "each pair by the mean of the folds"
+    return (
+        f"where there are folds, those of a seed are compared as one model that answers {together}; the table has "
+        "means over runs. The folds share most of what they were trained on: other training pairs may change more than "
+        "an interval says"
+    )
 
 
 def _of_the_making(report: Report) -> Iterator[str]:
