@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,12 @@ def main() -> int:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row a run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything")
     parser.add_argument("--md", type=Path, metavar="FILE", help="write what is shown, all settings")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs no network")
+    parser.add_argument(
+        "--no-sentences",
+        action="store_true",
+        help="leave the pairs' sentences out of the page; it holds them where the runs' data lie on this machine",
+    )
     parser.add_argument("--wandb", action="store_true", help="upload the comparison to W&B, in a run of its own")
     parser.add_argument("--wandb-project", metavar="[ENTITY/]PROJECT", help="of --wandb; default: that of the runs")
     parser.add_argument("--wandb-sync", action="store_true", help="send the runs that W&B has not got, in order")
@@ -40,7 +47,11 @@ def main() -> int:
     from afqmc.comparison.runs import find
     from afqmc.comparison.table import show
 
-    files = [(path, f"--{kind}", text) for kind, text in writing.KINDS.items() if (path := getattr(arguments, kind))]
+    kinds: dict[str, Callable[[Report], str]] = {
+        **writing.KINDS,
+        "html": partial(_page, with_sentences=not arguments.no_sentences),
+    }
+    files = [(path, f"--{kind}", text) for kind, text in kinds.items() if (path := getattr(arguments, kind))]
     for path, flag, _ in files:
         writing.check(path, flag, arguments.paths)
     runs = find(arguments.paths)
@@ -49,8 +60,8 @@ def main() -> int:
     show(report, arguments.top)
     for path, flag, text in files:
         writing.write(path, text(report), flag)
-    kinds = [kind for kind in writing.KINDS if kind in _UPLOADED or getattr(arguments, kind)]
-    texts = {kind: writing.KINDS[kind](report) for kind in kinds} if place else {}
+    wanted = [kind for kind in kinds if kind in _UPLOADED or getattr(arguments, kind)]
+    texts = {kind: kinds[kind](report) for kind in wanted} if place else {}
     return _send(runs if arguments.wandb_sync else (), report, place, texts)
 
 
@@ -76,6 +87,12 @@ def _send(runs: Sequence[Run], report: Report, place: TrackerConfig | None, text
         print(told.line, file=sys.stdout if told.is_well else sys.stderr, flush=True)
         code = code if told.is_well else FAILED
     return code
+
+
+def _page(report: Report, with_sentences: bool) -> str:
+    from afqmc.comparison.page.build import as_html  # scikit-learn takes a while
+
+    return as_html(report, with_sentences)
 
 
 def _count(text: str) -> int:

@@ -48,3 +48,9 @@ def test_it_composes_and_holds_its_data_away_from_the_checkout(installed, tmp_pa
 def test_the_version_is_said_once(installed):
     metadata = next(installed.glob("*.dist-info")) / "METADATA"
     assert "Version: 0.1.0" in metadata.read_text(encoding="utf-8")
+
+
+def test_the_files_of_the_page_are_in_the_wheel(installed):
+    ours = {path.name for path in (ROOT / "afqmc/comparison/page/assets").iterdir()}
+    assert {path.name for path in (installed / "afqmc/comparison/page/assets").iterdir()} == ours
+    assert {"page.html", "page.css", "chinese.json", "start.js"} <= ours

@@ -85,4 +85,4 @@ def _report(run: Run, step: int) -> Report:
     """Charts of the best weights; the sentences of the worst errors are not in the directory."""
     found, weights = Predictions.of(run, str(run.monitor)), RunDir(run.path).best
     answers, kept = found.answers, weights if weights.is_dir() else None
-    return Report(step, tuple(found.classes), answers.probabilities, answers.gold, [], [], kept)
+    return Report(step, tuple(found.rows.classes), answers.probabilities, answers.gold, [], [], kept)

@@ -191,7 +191,7 @@ def _compare(
     folded = compared[0].has_folds or compared[second].has_folds
     sentence = words.sentence(*names, difference, metric, family.examples, folded)
     if split is not None and difference.error and metric.endswith("/accuracy"):
-        sentence += words.mcnemar(*names, split)
+        sentence = words.with_mcnemar(sentence, *names, split)
     return Comparison(compared[0], compared[second], difference, split, sentence)
 
 

@@ -95,7 +95,7 @@ def _send(run: Run, is_online: bool) -> Told:
             rebuild(run.path, past)
             return Told("rebuilt from its own files" + (" and sent" if is_online else ", offline") + past.lacking)
     except Exception as error:  # of any kind: one run, or the library, must not keep the others back
-        return Told(f"not sent: {first_line(error)}", is_well=False)
+        return Told(f"not sent: {redacted(first_line(error))}", is_well=False)
 
 
 def _sync(run: Run, waiting: list[Path]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING
 
+from afqmc.comparison.said import listed, said
 from afqmc.comparison.statistics import MOST_SEEDS, Difference, McNemar
 from afqmc.errors import InputError
 
@@ -35,17 +37,23 @@ def split_of(metric: str) -> str:
 def sentence(first: str, second: str, found: Difference, metric: str, examples: int, folded: bool = False) -> str:
     """One difference: which is better, by how much, or what it would take to know; ``folded``: a seed has folds."""
     if found.error == 0:
-        return f"{first} and {second} do not differ at all ({_seeds(found, folded)})"
+        return said(
+            "{first} and {second} do not differ at all ({seeds})",
+            first=first,
+            second=second,
+            seeds=_seeds(found, folded),
+        )
     if found.value * _sign(metric) < 0:
         first, second, found = second, first, found.turned()
     size, interval, p = parts(found, metric)
-    known = f"95% CI {interval}, {p}, {_seeds(found, folded)}"
+    known = said("95% CI {interval}, {p}, {seeds}", interval=interval, p=p, seeds=_seeds(found, folded))
+    values = {"first": first, "second": second, "size": size, "known": known}
     if found.is_found:
-        return f"{first} is better than {second} by {size} ({known})"
-    needed = (
-        f"{needed_for(found, split_of(metric), examples)} would be needed" if found.value else "no difference to find"
-    )
-    return f"{first} and {second} cannot be told apart: {size} ({known}); {needed}"
+        return said("{first} is better than {second} by {size} ({known})", **values)
+    needed = said("no difference to find")
+    if found.value:
+        needed = said("{needed} would be needed", needed=needed_for(found, split_of(metric), examples))
+    return said("{first} and {second} cannot be told apart: {size} ({known}); {needed}", **values, needed=needed)
 
 
 def parts(found: Difference, metric: str) -> tuple[str, str, str]:
@@ -53,25 +61,30 @@ def parts(found: Difference, metric: str) -> tuple[str, str, str]:
     sign = _sign(metric)
     low, high = sorted((sign * found.low, sign * found.high))
     scale, digits, unit = _scale(metric, (low, high))
-    interval = f"{low * scale:.{digits}f} to {high * scale:.{digits}f}"
-    return f"{sign * found.value * scale:.{digits}f}{unit}", interval, p_value(found.p_adjusted)
+    interval = said("{low} to {high}", low=f"{low * scale:.{digits}f}", high=f"{high * scale:.{digits}f}")
+    return _with_unit(f"{sign * found.value * scale:.{digits}f}", unit), interval, p_value(found.p_adjusted)
 
 
 def needed_for(found: Difference, split: str, examples: int) -> str:
     """What it would take to find a difference that was not found."""
     if found.seeds_needed is not None:
-        return f"{found.seeds_needed} seeds each"
+        return said("{seeds} seeds each", seeds=found.seeds_needed)
     if found.examples_needed is None:
-        return f"more than {MOST_SEEDS} seeds each"
-    more = f"about {_round(found.examples_needed):,} {split} pairs"
-    return f"{more} and more than {MOST_SEEDS} seeds each" if found.over_seeds else more
+        return said("more than {seeds} seeds each", seeds=MOST_SEEDS)
+    more = said("about {examples:,} {split} pairs", examples=_round(found.examples_needed), split=split)
+    return said("{more} and more than {seeds} seeds each", more=more, seeds=MOST_SEEDS) if found.over_seeds else more
 
 
-def mcnemar(first: str, second: str, found: McNemar) -> str:
-    """What two runs got right alone, as the end of a sentence."""
-    return (
-        f"; McNemar: {found.only_first} pairs right only with {first}, {found.only_second} only with {second}, "
-        f"{p_value(found.p)}"
+def with_mcnemar(sentence: str, first: str, second: str, found: McNemar) -> str:
+    """The sentence, and what two runs got right alone."""
+    return said(
+        "{sentence}; McNemar: {only_first} pairs right only with {first}, {only_second} only with {second}, {p}",
+        sentence=sentence,
+        only_first=found.only_first,
+        first=first,
+        only_second=found.only_second,
+        second=second,
+        p=p_value(found.p),
     )
 
 
@@ -83,7 +96,11 @@ def p_value(p: float) -> str:
 def size(metric: str, value: float) -> str:
     """A difference, in points where the metric is a share."""
     scale, digits, unit = _scale(metric, (value,))
-    return f"{value * scale:.{digits}f}{unit}"
+    return _with_unit(f"{value * scale:.{digits}f}", unit)
+
+
+def _with_unit(number: str, unit: str) -> str:
+    return said("{number} points", number=number) if unit else number
 
 
 def _scale(metric: str, ends: Sequence[float]) -> tuple[int, int, str]:
@@ -96,11 +113,13 @@ def _scale(metric: str, ends: Sequence[float]) -> tuple[int, int, str]:
 def _seeds(found: Difference, folded: bool) -> str:
     one, other = found.seeds
     if folded:
-        told = f"{one} seed{'s' if one > 1 else ''} each" if one == other else f"{one} and {other} seeds"
-        return f"{told}, the folds of a seed together"
+        told = said("{one} and {other} seeds", one=one, other=other)
+        if one == other:
+            told = said("{seeds} seeds each", seeds=one) if one > 1 else said("1 seed each")
+        return said("{seeds}, the folds of a seed together", seeds=told)
     if not found.over_seeds:
-        return "one run each" if one == other else f"{one} and {other} runs"
-    return f"{one} seeds" if one == other else f"{one} and {other} seeds"
+        return said("one run each") if one == other else said("{one} and {other} runs", one=one, other=other)
+    return said("{seeds} seeds", seeds=one) if one == other else said("{one} and {other} seeds", one=one, other=other)
 
 
 def _sign(metric: str) -> int:
@@ -116,55 +135,68 @@ def notes(report: Report, top: int) -> Iterator[str]:
     runs = [(label(setting, report.settings), setting.runs) for setting in report.settings]
     repeats = [run.name for setting in report.settings for run in setting.repeats]
     if repeats:
-        yield f"not counted again, the same settings, seed and fold as another run: {_some(repeats)}"
-    for said, is_so in (
-        (f"{report.metric} is undefined", lambda run: run.figures.get(report.metric) is None),
-        ("one label for (nearly) every pair", lambda run: run.collapsed_onto is not None),
+        yield said("not counted again, the same settings, seed and fold as another run: {runs}", runs=_some(repeats))
+    for told, is_so in (
+        (said("{metric} is undefined", metric=report.metric), lambda run: run.figures.get(report.metric) is None),
+        (said("one label for (nearly) every pair"), lambda run: run.collapsed_onto is not None),
     ):
         counts = [(name, sum(map(is_so, of)), len(of)) for name, of in runs]
-        if found := [f"{name} in {count} of {n} runs" for name, count, n in counts if count]:
-            yield f"{said}: {_some(found)}"
+        found = [
+            said("{name} in {count} of {n} runs", name=name, count=count, n=n) for name, count, n in counts if count
+        ]
+        if found:
+            yield said("{told}: {where}", told=told, where=_some(found))
     if len(report.settings) > top:
-        yield f"compared: the best {top} of {len(report.settings)} settings; --top {len(report.settings)} compares all"
+        yield said(
+            "compared: the best {top} of {settings} settings; --top {settings} compares all",
+            top=top,
+            settings=len(report.settings),
+        )
     yield from _of_the_test(report)
     yield from _of_the_making(report)
     yield from _of_choosing(report)
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    found = listed(names[:_LISTED])
+    return said("{names} and {more} more", names=found, more=len(names) - _LISTED) if len(names) > _LISTED else found
 
 
 def _of_the_test(report: Report) -> Iterator[str]:
     if report.family is None:
         if len(report.settings) == 1:
-            yield "one setting: there is nothing to compare it with"
+            yield said("one setting: there is nothing to compare it with")
         return
     if report.family.comparisons > 1:
-        yield (
-            f"p-values: Holm's, over the {report.family.comparisons} pairs of {len(report.compared)} settings; "
-            "intervals: of each pair alone"
+        yield said(
+            "p-values: Holm's, over the {pairs} pairs of {settings} settings; intervals: of each pair alone",
+            pairs=report.family.comparisons,
+            settings=len(report.compared),
         )
     found = [comparison.difference.detectable for comparison in report.comparisons]
     least, most = size(report.metric, min(found)), size(report.metric, max(found))
-    from_to = least if least == most else f"{least.removesuffix(' points')} to {most}, by pair,"
-    yield (
-        f"with these seeds and {report.family.examples:,} {split_of(report.metric)} pairs, a difference of "
-        f"{from_to} would be found 4 times in 5"
+    from_to = said("{low} to {high}, by pair,", low=least.removesuffix(" points"), high=most)
+    yield said(
+        "with these seeds and {examples:,} {split} pairs, a difference of {size} would be found 4 times in 5",
+        examples=report.family.examples,
+        split=split_of(report.metric),
+        size=least if least == most else from_to,
     )
     if any(setting.has_folds for setting in report.compared):
         yield _of_folds(split_of(report.metric))
     if not all(comparison.difference.over_seeds for comparison in report.comparisons):
-        yield "a setting with one seed: what is said is of these very runs; another seed may turn it round"
+        yield said("a setting with one seed: what is said is of these very runs; another seed may turn it round")
 
 
 def _of_folds(split: str) -> str:
     """What is compared of settings with folds."""
-    together = "every pair as the fold that held it out" if split == "dev" else "each pair by the mean of the folds"
-    return (
-        f"where there are folds, those of a seed are compared as one model that answers {together}; the table has "
-        "means over runs. The folds share most of what they were trained on: other training pairs may change more than "
-        "an interval says"
+    by_dev = split == "dev"
+    together = said("every pair as the fold that held it out" if by_dev else "each pair by the mean of the folds")
+    return said(
+        "where there are folds, those of a seed are compared as one model that answers {together}; the table has means "
+        "over runs. The folds share most of what they were trained on: other training pairs may change more than an "
+        "interval says",
+        together=together,
     )
 
 
@@ -174,7 +206,7 @@ def _of_the_making(report: Report) -> Iterator[str]:
     for fact in dict.fromkeys(fact for one in made for fact in one):
         values = sorted({one[fact] for one in made if fact in one})
         if len(values) > 1:
-            yield f"the runs compared differ in their {fact}: {', '.join(values)}"
+            yield said("the runs compared differ in their {fact}: {values}", fact=said(fact), values=", ".join(values))
 
 
 def _of_choosing(report: Report) -> Iterator[str]:
@@ -183,26 +215,42 @@ def _of_choosing(report: Report) -> Iterator[str]:
         return
     split = split_of(report.metric)
     if split != "dev":
-        yield f"weights were chosen on dev, not on {split}; to choose a row of this table by {split} uses {split} up"
+        yield said(
+            "weights were chosen on dev, not on {split}; to choose a row of this table by {split} uses {split} up",
+            split=split,
+        )
         return
+    told = [*_of_the_evaluations(report), *_of_the_settings(report)]
+    if told:
+        yield said(
+            "{told}. Expect less on new pairs: to publish a figure, score the chosen run once on pairs it never met",
+            told=reduce(lambda one, other: said("{one}; {other}", one=one, other=other), told),
+        )
+
+
+def _of_the_evaluations(report: Report) -> Iterator[str]:
     runs = [run for setting in report.compared or report.settings[:1] for run in setting.runs]
     times = sorted({count for run in runs if (count := evaluations(run))})
-    monitored = ", ".join(sorted({str(run.monitor) for run in runs}))
-    told = []
-    if times != [1]:
-        often = "its" if not times else f"{times[0]} to {times[-1]}" if len(times) > 1 else f"{times[0]}"
-        told.append(
-            f"each run's weights are the best of {often} evaluations on dev by {monitored}, which flatters them"
-        )
-    if len(report.settings) > 1:
-        again = f"row 1 is the best of {len(report.settings)} settings on the same pairs, which flatters it"
-        much = report.family.optimism(report.higher_is_better) if report.family is not None else 0
-        told.append(f"{again} by {size(report.metric, much)} or more" if much > 0 else again)
-    if told:
-        yield (
-            f"{'; '.join(told)}. Expect less on new pairs: to publish a figure, score the chosen run once on pairs it "
-            "never met"
-        )
+    if times == [1]:
+        return
+    often = (
+        said("{low} to {high}", low=times[0], high=times[-1]) if len(times) > 1 else f"{times[0]}" if times else None
+    )
+    yield said(
+        "each run's weights are the best of {often} evaluations on dev by {monitored}, which flatters them",
+        often=said("its") if often is None else often,
+        monitored=", ".join(sorted({str(run.monitor) for run in runs})),
+    )
+
+
+def _of_the_settings(report: Report) -> Iterator[str]:
+    if len(report.settings) == 1:
+        return
+    again = said(
+        "row 1 is the best of {settings} settings on the same pairs, which flatters it", settings=len(report.settings)
+    )
+    much = report.family.optimism(report.higher_is_better) if report.family is not None else 0
+    yield said("{again} by {size} or more", again=again, size=size(report.metric, much)) if much > 0 else again
 
 
 def evaluations(run: Run) -> int | None:

@@ -1,0 +1,48 @@
+"""The sentences of the pairs that runs were scored on, where the data they name lie on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from afqmc import config
+from afqmc.comparison.measures import Array
+from afqmc.comparison.predictions import Predictions
+from afqmc.comparison.runs import Run
+from afqmc.comparison.said import Said, said
+from afqmc.dataset.splits import index_of, locate, read_split, to_columns
+from afqmc.errors import InputError, blamed_on
+
+_LONG = 300  # characters of a sentence; the table holds thousands
+
+
+def sentences(
+    run: Run, split: str, predictions: Predictions, rows: Sequence[int] | Array
+) -> tuple[list[list[str]] | None, Said | None]:
+    """Both sentences of each row, or None and why there are none.
+
+    A run directory may name any file of this machine. Nothing is fetched, and a file is shown only if its ids and
+    labels are those of the predictions, all of them: whoever made the directory knew the data already. What is wrong
+    with another file is not told, a message might quote it.
+    """
+    try:
+        with blamed_on(run.name):
+            dataset = config.load(run.path).dataset
+            file = locate(dataset, fetch=False)[split]
+            index = index_of(tuple(predictions.rows.classes))
+            rows_of_file = list(islice(read_split(dataset, split, file), len(predictions.rows.ids) + 1))
+            pairs = to_columns(file.name, rows_of_file, index)
+    except InputError:
+        return None, said(
+            "the {split} pairs that {run} names cannot be read on this machine", split=split, run=run.name
+        )
+    if pairs.ids != predictions.rows.ids or pairs.labels != predictions.answers.gold.tolist():
+        return None, said(
+            "the {split} pairs that {run} names are not those it was scored on", split=split, run=run.name
+        )
+    both = ((pairs.sentence1[row], pairs.sentence2[row]) for row in rows)
+    return [[_cut(one), _cut(other)] for one, other in both], None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONG else text[: _LONG - 1] + "…"

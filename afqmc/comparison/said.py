@@ -1,0 +1,41 @@
+"""Sentences that remember how they were made, to be said in another language too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+
+class Said(str):
+    """An English sentence: a text as any other, with its template and what was put into that."""
+
+    template: str
+    values: dict[str, Any]
+
+
+def said(template: str, /, **values: Any) -> Said:
+    """``template.format(**values)``, remembered."""
+    text = Said(template.format(**values))
+    text.template, text.values = template, values
+    return text
+
+
+def listed(parts: Sequence[str]) -> str:
+    """``a, b, c``; each may be a sentence of its own."""
+    return reduce(lambda one, other: said("{one}, {other}", one=one, other=other), parts)
+
+
+def translated(text: str, catalogue: Mapping[str, str]) -> str:
+    """The same in the catalogue's language; names, numbers and whatever else was not made by ``said`` stay.
+
+    Args:
+        text: What is said.
+        catalogue: By the English template, that of the other language with the same places.
+    """
+    if not isinstance(text, Said):
+        return text
+    values = {
+        name: translated(value, catalogue) if isinstance(value, str) else value for name, value in text.values.items()
+    }
+    return catalogue[text.template].format(**values)

@@ -1,0 +1,323 @@
+"""What the page of a comparison holds: sentences in two languages, curves, axes, importance, and nothing that runs."""
+
+import ast
+import json
+import re
+import string
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simulated import config_text, world, write_run, write_sweep
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from afqmc.comparison.page.axes import axes, importance
+from afqmc.comparison.page.build import as_html, asset
+from afqmc.comparison.page.closer import closer, median
+from afqmc.comparison.page.curves import MOST_POINTS, curves, thinned
+from afqmc.comparison.page.embedding import as_json, packed
+from afqmc.comparison.page.sentences import sentences
+from afqmc.comparison.predictions import Predictions
+from afqmc.comparison.report import build
+from afqmc.comparison.runs import find
+from afqmc.comparison.said import said, translated
+from afqmc.dataset.sample import sample_files
+
+PACKAGE = Path(__file__).parents[1] / "afqmc/comparison"
+ASSETS = PACKAGE / "page/assets"
+CHINESE = json.loads(asset("chinese.json"))
+CONFIG = config_text()
+pytestmark = pytest.mark.usefixtures("little_garbage")
+
+
+def report_of(*places, metric=None):
+    return build(find([str(place) for place in places]), metric, 20)
+
+
+def runs_of(report):
+    return [run for setting in report.settings for run in setting.runs]
+
+
+def content(html):
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    return json.loads(data)
+
+
+def write_grid(place, answers=None):
+    """24 runs: 3 learning rates that matter, 4 batch sizes that do not, 2 seeds."""
+    rng = np.random.default_rng(5)
+    answers = answers or world(rng, 12, 2, 300, quality=(0.5,) * 4 + (1.2,) * 4 + (2.5,) * 4, of_setting=0.1)[0]
+    for job, one in enumerate(answers):
+        lr, size, seed = 10.0 ** (job // 8 - 5), 8 << (job // 2 % 4), job % 2 + 1
+        text = CONFIG.replace("lr: 0.0005", f"lr: {lr!r}").replace("batch_size: 32", f"batch_size: {size}", 1)
+        write_run(place / f"{job}", text.replace("seed: 42", f"seed: {seed}"), one)
+    return place
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    return write_grid(tmp_path_factory.mktemp("grid"))
+
+
+def english():
+    """Every text that is said: by ``said`` in Python, by ``t`` or ``data-t`` in the page."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_said = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "said"
+            if is_said and isinstance(node.args[0], ast.Constant):
+                yield node.args[0].value
+    for path in ASSETS.glob("*.js"):
+        yield from re.findall(r'\bt\(\s*"(.*?)"[,)\s]', path.read_text(encoding="utf-8"))
+    yield from re.findall(r"data-t(?: hidden)?>(.*?)<", asset("page.html"))
+    yield "It takes two settings that can be compared."
+
+
+def places(template):
+    return sorted(name for _, name, _, _ in string.Formatter().parse(template) if name)
+
+
+def test_whatever_is_said_is_said_in_chinese_too():
+    assert set(english()) - set(CHINESE) == set()
+    for one, other in CHINESE.items():
+        assert set(places(other)) == set(places(one)), one
+        assert other != one or one in ("ROC", "{shown} of {all}"), one
+
+
+def test_no_chinese_is_left_over():
+    headers = {"run", "epoch", "time", "pairs/s", "accuracy"}
+    facts = {"code", "precision", "device", "PyTorch", "uncommitted changes", "platform", "threads"}
+    states = {"completed", "running", "interrupted", "failed", "pruned", "refused", "incomplete", "unreadable"}
+    assert set(CHINESE) == set(english()) | headers | facts | states
+
+
+def test_a_sentence_is_translated_with_what_it_is_made_of():
+    inner = said("{seeds} seeds", seeds=3)
+    whole = said("95% CI {interval}, {p}, {seeds}", interval="1", p="p = 0.5", seeds=inner)
+    assert whole == "95% CI 1, p = 0.5, 3 seeds"
+    assert translated(whole, CHINESE) == "95% 置信区间 1，p = 0.5，3 个种子"
+    assert translated("lr={x}", CHINESE) == "lr={x}"
+
+
+def test_every_note_and_sentence_of_a_report_is_there_in_both_languages(grid):
+    shown = content(as_html(report_of(grid)))
+    told = [*shown["said"], *shown["notes"]]
+    assert len(told) > 10
+    for one, other in told:
+        assert not re.search("[一-龥]", one)
+        assert re.search("[一-龥]", other)
+    (choosing,) = [pair for pair in told if "which flatters them" in pair[0]]
+    assert "因此偏高" in choosing[1]
+
+
+def test_nothing_in_the_data_can_end_the_script_it_stands_in():
+    hostile = {"</script><script>": ["<!--", "\u2028", "{{data}}", "\x1b[2J", "\u202e", "&lt;"]}
+    text = as_json(hostile)
+    assert not set("<>&\u2028\x1b\u202e") & set(text)
+    assert json.loads(text) == {"</script><script>": ["<!--", r"\u2028", "{{data}}", r"\x1b[2J", r"\u202e", "&lt;"]}
+
+
+def test_a_part_that_looks_like_a_place_for_another_is_left_as_it_is(tmp_path):
+    write_run(tmp_path / "{{script}}{{plotly}}", CONFIG, world(np.random.default_rng(0), 1, 1, 50)[0][0])
+    assert content(as_html(report_of(tmp_path / "{{script}}{{plotly}}")))["runs"][0]["name"] == "{{script}}{{plotly}}"
+
+
+def test_numbers_come_back_as_they_were():
+    values = np.array([[0.1, -2.5], [np.nan, 3e9]], dtype=np.float32)
+    import base64
+
+    assert np.frombuffer(base64.b64decode(packed(values)), "<f4").tolist()[:2] == values.ravel().tolist()[:2]
+
+
+def test_a_thinned_curve_keeps_its_ends_and_every_peak():
+    values = np.sin(np.arange(10_000) / 500)
+    values[[1234, 7777]] = 50, -50
+    kept = thinned(values, 100)
+    assert len(kept) <= 100
+    assert {0, 1234, 7777, 9999} <= set(kept.tolist())
+    assert kept.tolist() == sorted(set(kept.tolist()))
+    assert thinned(values[:100], 100).tolist() == list(range(100))
+
+
+@pytest.mark.parametrize("points", [101, 102, 149, 199, 1001])
+def test_thinning_keeps_to_its_limit_at_any_length(points):
+    kept = thinned(np.random.default_rng(points).normal(size=points), 100)
+    assert kept[0] == 0
+    assert kept[-1] == points - 1
+    assert len(kept) <= 100
+
+
+def test_rows_that_are_no_figures_are_not_drawn(tmp_path):
+    write_run(tmp_path / "a", CONFIG, world(np.random.default_rng(0), 1, 1, 50)[0][0])
+    rows = ['{"step": 1, "epoch": Infinity, "train/loss": NaN}', '{"step": -1, "train/loss": 1}', '{"step": "x"}']
+    rows += ['{"step": 9999999999999, "train/loss": 1}', '{"step": 2, "train/loss": 1e300, "epoch": true}', "{}"]
+    rows += ['{"step": 3, "train/loss": 0.5, "nonfinite/ids": [1], "dev/x": null, "__proto__": 1, "epoch": 1.5}']
+    (tmp_path / "a/metrics.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    drawn = curves(find([str(tmp_path)]))
+    assert drawn["names"] == ["train/loss"]
+    assert drawn["points"] == 1
+    assert drawn["runs"][0]["epoch"] == 0.5
+
+
+def test_many_curves_share_the_points_a_page_can_hold(tmp_path):
+    write_run(tmp_path / "a", CONFIG, world(np.random.default_rng(0), 1, 1, 50)[0][0], rows=3000)
+    found = curves(find([str(tmp_path)]) * 200)
+    lengths = [len(steps) * 3 // 16 for steps in found["steps"]]
+    assert found["most"] == 500
+    assert found["points"] > MOST_POINTS
+    assert max(lengths) <= 500
+
+
+def write_pairs_of_settings(place, runs_each):
+    for number, one in enumerate(world(np.random.default_rng(0), 3, runs_each, 50)[0]):
+        value = number // runs_each
+        text = CONFIG.replace("lr: 0.0005", f"lr: {10.0**-value}").replace(
+            "weight_decay: 0.01", f"weight_decay: {value}"
+        )
+        write_run(place / f"{number}", text.replace("seed: 42", f"seed: {number}"), one)
+    return report_of(place)
+
+
+def test_settings_that_change_together_are_one_axis(tmp_path):
+    report = write_pairs_of_settings(tmp_path, 2)
+    (axis,) = axes(report, runs_of(report))
+    assert axis.keys == ("lr", "optimizer.weight_decay")
+    assert axis.is_log
+    assert sorted(axis.values) == [0.01, 0.01, 0.1, 0.1, 1, 1]
+
+
+def test_settings_of_which_each_run_has_its_own_value_are_axes_of_their_own(tmp_path):
+    report = write_pairs_of_settings(tmp_path, 1)
+    assert [axis.name for axis in axes(report, runs_of(report))] == ["lr", "weight_decay"]
+
+
+def test_importance_finds_the_setting_that_matters_and_is_the_same_again(grid):
+    report = report_of(grid)
+    found = axes(report, runs_of(report))
+    assert [axis.name for axis in found] == ["lr", "batch_size"]
+    shares, told = importance(report, runs_of(report), found)
+    assert shares[0] > 0.9
+    assert sum(shares) == pytest.approx(1)
+    assert importance(report, runs_of(report), found)[0] == shares
+    assert told.startswith("functional ANOVA of 24 runs")
+
+
+@pytest.mark.parametrize(
+    ("settings", "seeds", "why"), [(3, 4, "these runs differ in 1"), (1, 3, "these runs differ in 0")]
+)
+def test_where_importance_cannot_be_known_it_says_why(settings, seeds, why, tmp_path):
+    report = report_of(write_sweep(tmp_path / "s", settings, seeds, 100))
+    shares, told = importance(report, runs_of(report), axes(report, runs_of(report)))
+    assert shares is None
+    assert told.endswith(why)
+
+
+def test_few_runs_have_no_importance(grid):
+    report = report_of(*[grid / str(number) for number in (0, 2, 8, 10)])
+    shares, told = importance(report, runs_of(report), axes(report, runs_of(report)))
+    assert shares is None
+    assert told == "importance needs 10 runs or more; there are 4"
+
+
+def test_what_is_looked_at_closely_follows_from_the_predictions(grid):
+    report = report_of(grid)
+    shown = closer(report, with_sentences=False)
+    assert len(shown["runs"]) == len(shown["of"]) == 8
+    run = median(report.settings[0], report.metric)
+    answers = Predictions.of(run, report.metric).answers
+    first, gold = shown["of"][0], answers.gold
+    (true_false, false_true), (_, both) = first["confusion"]
+    assert true_false + both == (answers.predicted == gold).sum()
+    assert false_true == ((answers.predicted == 1) & (gold == 0)).sum()
+    (curves_,) = first["by_class"]
+    assert np.trapezoid(*curves_["roc"][::-1]) == pytest.approx(
+        roc_auc_score(gold, answers.probabilities[:, 1]), abs=0.01
+    )
+    recall, precision = map(np.array, curves_["pr"])
+    area = -(np.diff(recall) * precision[:-1]).sum()
+    assert area == pytest.approx(average_precision_score(gold, answers.probabilities[:, 1]), abs=0.02)
+    given, happened = curves_["calibration"]
+    assert len(given) == 10
+    assert np.mean(happened) == pytest.approx(gold.mean(), abs=0.01)
+    assert curves_["brier"] == pytest.approx(((answers.probabilities[:, 1] - gold) ** 2).mean(), abs=1e-4)
+
+
+def write_on_sample(place, rows=40, **changes):
+    """Two runs on the first pairs of the embedded dev split, with its ids and labels."""
+    pairs = [json.loads(line) for line in sample_files()["dev.json"].splitlines()[:rows]]
+    gold = np.array([int(pair["label"]) for pair in pairs])
+    rng = np.random.default_rng(1)
+    for number in range(2):
+        probability = rng.random(rows)
+        answers = world(rng, 1, 1, rows)[0][0].__class__(
+            gold, (probability > 0.5).astype(int), np.stack([1 - probability, probability], axis=1)
+        )
+        text = CONFIG.replace("lr: 0.0005", f"lr: {number + 1}.0").replace(
+            "max_dev_samples: null", f"max_dev_samples: {rows}"
+        )
+        for old, new in changes.items():
+            text = re.sub(rf"^  {old}: .*$", f"  {old}: {new}", text, flags=re.MULTILINE)
+        write_run(place / f"{number}", text, answers, ids=[pair.get("id", at) for at, pair in enumerate(pairs)])
+    return pairs
+
+
+def sentences_of(place):
+    (run, *_) = find([str(place)])
+    predictions = Predictions.of(run, "dev/accuracy")
+    return sentences(run, "dev", predictions, range(3))
+
+
+def test_sentences_are_those_of_the_pairs(tmp_path):
+    pairs = write_on_sample(tmp_path)
+    found, why = sentences_of(tmp_path)
+    assert why is None
+    assert found == [[pair["sentence1"], pair["sentence2"]] for pair in pairs[:3]]
+    assert pairs[0]["sentence1"] in as_html(report_of(tmp_path))
+    assert pairs[0]["sentence1"] not in as_html(report_of(tmp_path), with_sentences=False)
+
+
+def test_a_file_of_other_pairs_is_not_shown(tmp_path):
+    write_on_sample(tmp_path, max_dev_samples="39")
+    found, why = sentences_of(tmp_path)
+    assert found is None
+    assert why == "the dev pairs that 0 names are not those it was scored on"
+
+
+def test_a_file_that_a_stranger_names_is_neither_shown_nor_quoted(tmp_path):
+    (tmp_path / "secret.json").write_text("the password is hunter2\n", encoding="utf-8")
+    write_on_sample(
+        tmp_path / "runs", source="files", path=str(tmp_path), train_file="secret.json", dev_file="secret.json"
+    )
+    found, why = sentences_of(tmp_path / "runs")
+    assert found is None
+    assert why == "the dev pairs that 0 names cannot be read on this machine"
+    assert "hunter2" not in as_html(report_of(tmp_path / "runs"))
+
+
+def test_the_page_names_no_address_to_fetch_from(grid):
+    html = as_html(report_of(grid))
+    markup = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
+    assert not re.search(r"https?:|//|@import|url\(", markup.replace("data:,", ""))
+    assert "default-src 'none'" in markup
+    assert "unsafe-eval" not in markup
+    assert len(html) < 6_000_000
+
+
+def test_a_page_without_complete_runs_lists_the_others(tmp_path):
+    (tmp_path / "0-lr/.hydra").mkdir(parents=True)
+    shown = content(as_html(report_of(tmp_path)))
+    assert shown["unfinished"] == [["0-lr", "incomplete", "has no config.yaml: refused, or never begun"]]
+    assert shown["runs"] == []
+
+
+def test_the_command_writes_it_and_says_that_sentences_are_in_it(grid, tmp_path):
+    call = [sys.executable, "-m", "afqmc.compare"]
+    done = subprocess.run([*call, grid, "--html", tmp_path / "r.html"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert content((tmp_path / "r.html").read_text(encoding="utf-8"))["metric"] == "dev/accuracy"
+    told = " ".join(subprocess.run([*call, "--help"], capture_output=True, text=True).stdout.split())
+    assert "--no-sentences leave the pairs' sentences out of the page" in told
+    refused = subprocess.run([*call, grid, "--html", tmp_path / "no/r.html"], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("--html ")
