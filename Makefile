@@ -1,5 +1,5 @@
 # What is run often; each target is one command.
-.PHONY: format lint types test test-slow soak fuzz wheel bench
+.PHONY: format lint types test test-slow soak multinode fuzz wheel bench
 
 format:
 	ruff format .
@@ -20,6 +20,10 @@ test-slow: # the full-size parity proof, W&B servers that fail, the README's tra
 
 soak: # kills runs at 100 random moments and holds what they become to a run that was never killed: half an hour at most
 	cd tests && python soak.py
+
+HOSTS ?= 2
+multinode: # one run over hosts that are network namespaces, one of them cut off: some minutes, needs root and iproute2
+	python tests/multinode.py --hosts $(HOSTS)
 
 SEED ?= $(shell date +%s)
 fuzz: # thousands of damaged files and odd overrides, some minutes; SEED=N tries those of another time again

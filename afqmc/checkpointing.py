@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any
 
+from afqmc.beside import BesideRunDir, BesideStore
 from afqmc.checkpoint.store import Store
 from afqmc.errors import InputError
 from afqmc.rundir import RunDir
@@ -14,7 +15,7 @@ from afqmc.train.progress import Durations, Progress
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Checkpointer:
@@ -29,7 +30,8 @@ class Checkpointer:
 
     def __init__(self, run_dir: RunDir, config: TrainerConfig, durations: Durations, fingerprint: str) -> None:
         self.run_dir, self.config, self.durations, self.fingerprint = run_dir, config, durations, fingerprint
-        self.store = Store(run_dir.checkpoints, run_dir.best)
+        kind = BesideStore if isinstance(run_dir, BesideRunDir) else Store
+        self.store = kind(run_dir.checkpoints, run_dir.best)
         self._clock = time.monotonic()
         self._saved: tuple[int, bool] | None = None
         self.lenient = config.on_save_failure is SaveFailure.warn

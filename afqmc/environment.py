@@ -27,7 +27,7 @@ _PACKAGES = (
     "wandb",
 )
 _ARITHMETIC = {  # what bits depend on
-    "hardware": ("device", "gpu", "cpu", "threads", "mixed_precision"),
+    "hardware": ("device", "gpu", "cpu", "threads", "processes", "mixed_precision"),
     "packages": ("torch", "transformers", "accelerate", "numpy"),
 }
 

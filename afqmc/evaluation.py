@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
-from afqmc.batching.batches import eval_batches
+from afqmc.batching.batches import ALL, Share, eval_batches
 from afqmc.batching.tokens import Encoded, Encoder
 from afqmc.dataset.splits import Pairs
 from afqmc.metrics import rows as written
 from afqmc.metrics.classification import classification_metrics, probabilities_of
 
-Watch = Callable[[int], None]  # told how many pairs each batch added
+Watch = Callable[[int], None]  # told how many pairs each round of batches added
 
 
 @dataclass(frozen=True)
@@ -34,24 +36,30 @@ def predict_logits(
     batch_size: int,
     device: torch.device,
     watch: Watch | None = None,
+    share: Share = ALL,
 ) -> np.ndarray:
-    """Logits (N, C) float32 of every row, in the split's own order, dropout off.
+    """Logits (N, C) float32 of every row, in the split's own order, dropout off; all processes get all of them.
 
     Rows are batched by length, so the cost follows the tokens there are and not the padding.
     """
     was_training = model.training
     model.eval()
     parts, places = [], []
-    with torch.inference_mode():
-        for rows, batch in eval_batches(encoded, encoder, batch_size):
+    # what FSDP puts together in inference mode cannot be trained with afterwards
+    with torch.no_grad() if isinstance(model, FSDPModule) else torch.inference_mode():
+        for rows, batch in eval_batches(encoded, encoder, batch_size, share):
             parts.append(model(**batch.to(device).inputs).float())
             places.append(rows)
             if watch:
-                watch(len(rows))
+                watch(len(rows) * share.size)
         logits = torch.cat(parts).cpu().numpy()
     model.train(was_training)
-    ordered = np.empty_like(logits)
-    ordered[np.concatenate(places)] = logits
+    where = np.concatenate(places)
+    if share.size > 1:
+        found = gather_object([(where, logits)])
+        where, logits = (np.concatenate(column) for column in zip(*found, strict=True))
+    ordered = np.empty((len(encoded), logits.shape[1]), logits.dtype)
+    ordered[where] = logits
     return ordered
 
 
@@ -62,9 +70,10 @@ def evaluate(
     batch_size: int,
     device: torch.device,
     watch: Watch | None = None,
+    share: Share = ALL,
 ) -> Evaluation:
     """Logits of a split, with its metrics where it has labels."""
-    logits = predict_logits(model, encoded, encoder, batch_size, device, watch)
+    logits = predict_logits(model, encoded, encoder, batch_size, device, watch, share)
     return Evaluation(logits, {} if encoded.labels is None else classification_metrics(logits, encoded.labels))
 
 

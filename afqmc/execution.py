@@ -13,8 +13,9 @@ from afqmc.config import Config
 from afqmc.config.resume import is_longer
 from afqmc.console import UNSEEN
 from afqmc.errors import InputError, Pruned
+from afqmc.ranks import board
 from afqmc.rundir import RunDir, Status
-from afqmc.signals import Terminated, terminable, undisturbed
+from afqmc.signals import Terminated, forget, terminable, undisturbed
 from afqmc.table import show
 from afqmc.tracker.naming import PRUNED
 
@@ -57,10 +58,13 @@ def execute(config: Config, run_dir: RunDir, resume: bool = False, judge: Judge 
 
 def _execute(config: Config, run_dir: RunDir, resumed: bool, judge: Judge | None) -> dict[str, Any]:
     job: Job | None = None
+    place = board()
     try:
         if not resumed:
             schema.save(schema.anchored(config), run_dir.config)
             run_dir.write_status(Status.running)
+        told = {"config": schema.as_text(schema.anchored(config)), "run_dir": str(run_dir.path.absolute())}
+        place.announce(told | {"resumed": resumed})
         from afqmc.job import Job  # torch and its kin take seconds, in which a run can be interrupted too
 
         job = Job(config, run_dir, resumed, judge)
@@ -76,16 +80,24 @@ def _execute(config: Config, run_dir: RunDir, resumed: bool, judge: Judge | None
         job.tracker.tag(PRUNED)
         job.tracker.finish(exit_code=0)
         return {"status": Status.pruned.value}
-    except BaseException as error:
+    except BaseException as raised:
+        error = raised
         try:
             with undisturbed():
+                place.end(raised)
+                error = place.explained(raised)
                 record_end(error, run_dir, job, resumed)
+                if error is not raised and not isinstance(error, KeyboardInterrupt):
+                    forget()
         except OSError as another:  # a full disk, a directory that is gone
             log.error("status.json could not be written: %s", another)
         finally:
             if job is not None:
                 job.tracker.finish(exit_code_of(error))
+        if error is not raised:
+            raise error from raised
         raise
+    place.end(None)
     show(summary)
     log.info("run directory: %s", run_dir.path)
     job.tracker.finish(exit_code=0)

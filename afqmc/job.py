@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from afqmc import config as schema
-from afqmc.checkpoint.weights import restore
+from afqmc.checkpoint.weights import read_tensors
 from afqmc.config import Config
 from afqmc.dataset.splits import Pairs
 from afqmc.evaluation import Evaluation, prediction_rows
@@ -19,7 +19,9 @@ from afqmc.records import BestEvaluation, named
 from afqmc.rundir import RunDir, Status, finite
 from afqmc.search.judge import Judge
 from afqmc.tracker.protocol import NullTracker, Report, Tracker
+from afqmc.train.collectives import handed_round
 from afqmc.train.hardware import peak_memory
+from afqmc.train.strategy import leave, load_model
 from afqmc.training import Training
 
 
@@ -50,10 +52,16 @@ class Job:
 
     def run(self) -> dict[str, Any]:
         """The whole story; returns the summary."""
+        try:
+            return self._run()
+        finally:
+            leave()
+
+    def _run(self) -> dict[str, Any]:
         since = time.perf_counter()
         self.prepared = prepare(self.config, self.run_dir, self.resumed)
         self.training = Training(self.prepared, self.resumed, since, self.judge)
-        if self.resumed:
+        if self.resumed and self.prepared.accelerator.is_main_process:
             self.run_dir.summary.unlink(missing_ok=True)  # it may become longer than it was when it was complete
             self.run_dir.write_status(Status.running, step=self.step)
             schema.save(schema.anchored(self.config), self.run_dir.config)
@@ -65,7 +73,9 @@ class Job:
         best, trained, monitor = training.records.best, training.trained, self.config.trainer.monitor
         if best is None:
             raise RuntimeError(f"no evaluation gave a finite {monitor}: there are no best weights")
-        restore(prepared.accelerator.unwrap_model(prepared.model), self.run_dir.best)
+        accelerator = prepared.accelerator
+        tensors = read_tensors(self.run_dir.best) if accelerator.is_main_process else None
+        load_model(accelerator.unwrap_model(prepared.model), handed_round(accelerator, tensors))
         again = prepared.score(training.dev, "dev")
         same = np.array_equal(again.logits, best.evaluation.logits)
         if not same and best.batch_size == self.config.trainer.eval_batch_size:
@@ -90,7 +100,7 @@ class Job:
             "parameters": count_parameters(prepared.model),
             "train_pairs_per_second": round(trained.pairs / trained.seconds, 2),
             "train_padding": round(1 - trained.tokens / trained.places, 4),
-            "peak_memory_gib": round(peak_memory(prepared.accelerator.device) / 2**30, 3),
+            "peak_memory_gib": round(peak_memory(accelerator.device) / 2**30, 3),
             "train_seconds": round(trained.seconds, 3),
             "seconds": round(time.perf_counter() - training.since, 3),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from accelerate import Accelerator
@@ -12,19 +13,23 @@ from transformers import PreTrainedTokenizerBase
 
 from afqmc import config as schema
 from afqmc.agreement import check_agreement
+from afqmc.batching.batches import Share
 from afqmc.batching.tokens import Encoded, Encoder
 from afqmc.config import Config
 from afqmc.console import CountBar
 from afqmc.dataset.checks import examine, in_short
+from afqmc.dataset.config import Batching
 from afqmc.dataset.download import cache_dir
 from afqmc.dataset.splits import Dataset, load, sentences
 from afqmc.evaluation import Evaluation, evaluate
 from afqmc.model.describe import count_parameters, name_of
 from afqmc.model.load import build_model, build_tokenizer, check_plugged_in
 from afqmc.optim import check_plugged_in as check_optimizer
+from afqmc.ranks import Rank, here
 from afqmc.rundir import RunDir
 from afqmc.tracker.build import build_tracker
-from afqmc.tracker.protocol import Tracker
+from afqmc.tracker.protocol import NullTracker, Tracker
+from afqmc.train.division import check_processes, divided
 from afqmc.train.graphs import check_graphs
 from afqmc.train.hardware import adapt, build_accelerator, choose, describe
 from afqmc.train.step import MemoryShortageError
@@ -45,8 +50,18 @@ class Prepared:
     encoder: Encoder
     tracker: Tracker
 
-    def score(self, encoded: Encoded, split: str) -> Evaluation:
-        """Evaluate a split, with a bar.
+    @property
+    def share(self) -> Share:
+        """Of an evaluation's batches, this process's."""
+        return Share(self.accelerator.process_index, self.accelerator.num_processes)
+
+    def score(self, encoded: Encoded, split: str, between: Callable[[], None] | None = None) -> Evaluation:
+        """Evaluate a split, with a bar; several processes do it together, and all have the result.
+
+        Args:
+            encoded: Its pairs.
+            split: Its name.
+            between: Called after each batch.
 
         Raises:
             MemoryShortageError: when a batch does not fit.
@@ -54,8 +69,14 @@ class Prepared:
         size, device = self.config.trainer.eval_batch_size, self.accelerator.device
         # autocast around all batches: weights are cast once
         with CountBar(len(encoded), split) as bar, self.accelerator.autocast():
+
+            def watch(count: int) -> None:
+                bar.add(count)
+                if between is not None:
+                    between()
+
             try:
-                return evaluate(self.model, encoded, self.encoder, size, device, bar.add)
+                return evaluate(self.model, encoded, self.encoder, size, device, watch, self.share)
             except RuntimeError as error:
                 if not should_reduce_batch_size(error):
                     raise
@@ -71,21 +92,34 @@ def prepare(config: Config, run_dir: RunDir, resumed: bool = False) -> Prepared:
     """
     check_optimizer(config.optimizer, config.scheduler, config.lr)
     check_plugged_in(config.model)
-    choice = choose(config.trainer)
+    rank, choice = here(), choose(config.trainer)
+    check_processes(config.trainer, rank, choice.device)
     check_graphs(config.trainer, choice)
     log.info("device: %s, precision %s (%s)", choice.device, choice.precision, choice.reason)
+    if not rank.is_alone:
+        log.info("processes: %d, %s; %s", rank.size, config.trainer.strategy.value, _division(config, rank))
     accelerator = build_accelerator(choice, config.trainer, config.seed)
     for difference in run_dir.write_environment(describe(choice), resumed):
         log.warning("not as it was when the run began: %s; it may not go on bit for bit", difference)
 
-    data = load(config.dataset)
-    for line in in_short(data, examine(data)):
-        log.info(line)
-    check_agreement(config, data)
-    tokenizer = build_tokenizer(config.model, lambda: sentences(data))
-    model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
+    with accelerator.local_main_process_first():  # what is downloaded is then there for the others of this host
+        data = load(config.dataset)
+        for line in in_short(data, examine(data)):
+            log.info(line)
+        check_agreement(config, data)
+        tokenizer = build_tokenizer(config.model, lambda: sentences(data))
+        model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
     adapt(model, choice, config.trainer)
     log.info("model: %s, %.1f M parameters", name_of(config.model), count_parameters(model) / 1e6)
     encoder = Encoder(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
-    tracker = build_tracker(config.tracker, schema.to_container(config), run_dir.path)
+    tracker: Tracker = NullTracker()
+    if rank.is_main:
+        tracker = build_tracker(config.tracker, schema.to_container(config), run_dir.path)
     return Prepared(config, run_dir, accelerator, data, tokenizer, model, encoder, tracker)
+
+
+def _division(config: Config, rank: Rank) -> str:
+    """How a batch is worked through, in words."""
+    if config.dataset.batching is Batching.tokens:
+        return f"a batch of at most {config.dataset.batch_tokens} places is divided among them"
+    return divided(config.batch_size, config.trainer, rank)

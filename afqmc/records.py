@@ -18,6 +18,7 @@ from afqmc.rundir import finite
 from afqmc.table import in_words
 from afqmc.train.events import Evaluated
 from afqmc.train.step import NonFiniteLossError
+from afqmc.train.strategy import whole
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +106,11 @@ class Records:
                 shutil.rmtree(old)
 
     def _save_weights(self, target: Path) -> None:
-        parts = self.prepared
-        save_weights(target, parts.accelerator.unwrap_model(parts.model), parts.tokenizer, parts.data.labels)
+        parts, is_main = self.prepared, self.prepared.accelerator.is_main_process
+        model = parts.accelerator.unwrap_model(parts.model)
+        state = whole(model.state_dict(), is_main)
+        if is_main:
+            save_weights(target, model, parts.tokenizer, parts.data.labels, state)
 
     def _warn_of_collapse(self, evaluation: Evaluation) -> None:
         """Once a run; summary.json says whether it is true of the best weights."""

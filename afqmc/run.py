@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from afqmc.cli import DONE, errors_handed_on, exit_code, full_errors, leave
 from afqmc.errors import InputError, Refused
 from afqmc.groups import help_text, is_help_asked
+from afqmc.ranks import adopt_slurm, board, here
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -36,7 +37,7 @@ def run(node: DictConfig, resume: Resume | None) -> dict[str, Any]:
     from afqmc.sweep.plan import Sweep
     from afqmc.tracker.naming import in_its_sweep
 
-    settle(jobs_at_once())
+    settle(jobs_at_once() * here().local_size)
     config, hydra = to_config(node), HydraConfig.get()
     run_dir, sweep = RunDir(Path(hydra.runtime.output_dir)), Sweep(Path(hydra.sweep.dir))
     name = sweep.path.name if hydra.mode is RunMode.MULTIRUN else None
@@ -103,7 +104,29 @@ def jobs_at_once() -> int:
 
 
 def main() -> int:
+    """Run the command line, or, beside a rank 0 that does so, what that tells; returns the exit code."""
+    adopt_slurm()
+    place = board()
+    if not place.rank.is_main:
+        from afqmc.following import follow
+
+        return follow()
+    try:
+        code = lead()
+    except Exception:
+        place.dismiss()
+        raise
+    place.dismiss()
+    return code
+
+
+def lead() -> int:
     """Run the command line; returns the exit code."""
+    if not here().is_alone and {"-m", "--multirun"} & set(sys.argv[1:]):
+        raise InputError(
+            "-m: not with several processes, which would meet only once; start each run by itself: "
+            "for lr in 1e-5 2e-5; do torchrun ... -m afqmc.run lr=$lr; done"
+        )
     if is_help_asked(sys.argv):
         print(help_text(sys.argv))
         return DONE

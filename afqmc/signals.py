@@ -92,6 +92,21 @@ def admit() -> None:
         _raise(number)
 
 
+def pending() -> int:
+    """The signal that is put off, 0 if none is; it stays so."""
+    return _Pending.came or 0
+
+
+def put_off(number: int) -> None:
+    """As if this signal had come: one of several processes got it, and all end together."""
+    _Pending.came = number
+
+
+def forget() -> None:
+    """What is put off is no matter any more: a launcher ends all processes when one of them has ended."""
+    _Pending.came = None
+
+
 def _set(deferred: bool) -> bool:
     if threading.current_thread() is not threading.main_thread():
         return deferred

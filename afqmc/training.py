@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
@@ -19,13 +20,14 @@ from afqmc.checkpointing import Checkpointer
 from afqmc.console import TrainingBar
 from afqmc.dataset.fingerprint import fingerprint
 from afqmc.dataset.splits import Dataset
-from afqmc.errors import blamed_on
+from afqmc.errors import InputError, blamed_on
 from afqmc.evaluation import Evaluation
 from afqmc.optim import build_optimizer, build_scheduler
 from afqmc.preparation import Prepared
 from afqmc.records import Records
 from afqmc.search.judge import Judge
-from afqmc.signals import admit, admitted, undisturbed
+from afqmc.signals import admit, admitted, pending, put_off, undisturbed
+from afqmc.train.collectives import agreed, handed_round, of_all, of_main
 from afqmc.train.config import NonFinite, TrainerConfig
 from afqmc.train.events import Evaluated, Event, Skipped, Stepped
 from afqmc.train.graphs import WIDTHS, GraphedStep, make_capturable
@@ -33,6 +35,7 @@ from afqmc.train.loop import fit
 from afqmc.train.progress import Durations, Progress
 from afqmc.train.snapshot import lower_lr, put_back, snapshot
 from afqmc.train.step import Loss, NonFiniteLossError, Step, balanced_weights
+from afqmc.train.strategy import spread
 from afqmc.train.totals import Totals
 
 log = logging.getLogger(__name__)
@@ -54,13 +57,17 @@ class Training:
         self.since, self.judge = since, judge
         self.trained = Totals(trainer.padding_free)
         self.parts = trainer.gradient_accumulation_steps
+        with prepared.accelerator.local_main_process_first():  # its kept tokens are then there for the others
+            self.batches = self._batches()
+            self.dev = prepared.encoder.encode_once(prepared.data.dev)
         self._build()
-        self.dev = prepared.encoder.encode_once(prepared.data.dev)
         self.records = Records(prepared, self.durations.epoch)
         self.progress = Progress.at_start(trainer)
         same = f"{fingerprint(prepared.data)} {prepared.encoder.fingerprint}"
+        check_alike(prepared.accelerator, same)
         self.checkpointer = Checkpointer(self.run_dir, trainer, self.durations, same)
-        set_seed(self.config.seed)  # dropout then does not depend on how the weights came to be
+        # dropout then does not depend on how the weights came to be; each process has its own
+        set_seed(self.config.seed, device_specific=True)
         if resumed:
             self._go_on()
 
@@ -69,18 +76,20 @@ class Training:
         """Optimizer steps taken."""
         return self.progress.step
 
+    def _batches(self) -> TrainBatches:
+        config, parts = self.config, self.prepared
+        multiple = WIDTHS if config.trainer.cuda_graphs else 1
+        return TrainBatches(parts.data.train, parts.encoder, config.batch_size, config.seed, config.dataset, multiple)
+
     def _build(self) -> None:
         config, trainer, parts = self.config, self.config.trainer, self.prepared
-        multiple = WIDTHS if trainer.cuda_graphs else 1
-        self.batches = TrainBatches(
-            parts.data.train, parts.encoder, config.batch_size, config.seed, config.dataset, multiple
-        )
         self.durations = Durations.of(trainer, len(self.batches), config.epochs)
         optimizer = build_optimizer(config.optimizer, parts.model, config.lr)
         if trainer.cuda_graphs:
             make_capturable(optimizer, parts.accelerator.device)
         scheduler = build_scheduler(config.scheduler, optimizer, self.durations.total, config.lr)
-        parts.model, optimizer = parts.accelerator.prepare(parts.model, optimizer)
+        probe = None if parts.accelerator.num_processes == 1 else next(self.batches.epoch(0)).share(0, 2)[0]
+        parts.model, optimizer = spread(parts.model, optimizer, parts.accelerator, probe)
         kind = GraphedStep if trainer.cuda_graphs else Step
         loss = build_loss(trainer, parts.data, parts.accelerator.device)
         self.take = kind(parts.model, optimizer, scheduler, parts.accelerator, trainer, loss)
@@ -93,7 +102,7 @@ class Training:
                 self._follow(bar)
             except KeyboardInterrupt:
                 self.checkpointer.lenient = True  # no failure to save may hide that somebody wants it gone
-                if not self.checkpointer.holds(self.progress):
+                if of_main(self.prepared.accelerator, not self.checkpointer.holds(self.progress)):
                     self.save_state()
                 raise
             finally:
@@ -109,7 +118,7 @@ class Training:
                     with randomness_kept() if isinstance(event, Evaluated) else nullcontext():
                         self._handle(event, bar)
                     self.checkpointer.look()
-                    if self.checkpointer.is_due(self.progress):
+                    if self._agree(self.checkpointer.is_due(self.progress)):
                         self.save_state()
                     admit()
                 return
@@ -120,10 +129,25 @@ class Training:
                     raise
                 self.save_state()
 
+    def _agree(self, is_due: bool = False) -> bool:
+        """Whether the main process, whose clock counts, is to save; a signal that came to one has come to all."""
+        accelerator = self.prepared.accelerator
+        number, due = agreed(accelerator, pending(), is_due and accelerator.is_main_process)
+        if number:
+            put_off(number)
+        return bool(due)
+
     def _score(self, _: nn.Module) -> Evaluation:
-        """Dev; an interruption changes nothing."""
+        """Dev; an interruption changes nothing. Of several processes none leaves it alone: they agree in between."""
+        if self.prepared.accelerator.num_processes > 1:
+            with randomness_kept():
+                return self.prepared.score(self.dev, "dev", self._end_together)
         with randomness_kept(), admitted():
             return self.prepared.score(self.dev, "dev")
+
+    def _end_together(self) -> None:
+        self._agree()
+        admit()
 
     def _handle(self, event: Event, bar: TrainingBar) -> None:
         """Write, show and keep what happened; the training draws its random numbers alone."""
@@ -173,7 +197,7 @@ class Training:
     def _go_on(self) -> None:
         """From the last checkpoint, where there is one."""
         with undisturbed(), blamed_on(f"{self.checkpointer.store.last}: not a state of this run"):
-            state = self.checkpointer.load()
+            state = handed_round(self.prepared.accelerator, self.checkpointer.load())
             if state is None:
                 self._drop_later_weights()
                 log.warning("resumed: there is no checkpoint yet, so the run begins anew")
@@ -192,7 +216,8 @@ class Training:
 
     def _put_back(self, state: dict[str, Any]) -> None:
         """Everything as it was when a checkpoint was made."""
-        self.progress = put_back(self.take, state["training"], state["total"] == self.durations.total)
+        same = state["total"] == self.durations.total
+        self.progress = put_back(self.take, state["training"], self.config.seed, same)
         self.records.put_back(state["records"])
         self.trained = Totals(**state["trained"])
         self.parts = self.take.parts
@@ -209,7 +234,7 @@ class Training:
         if trainer.on_nonfinite is not NonFinite.rollback or times > trainer.max_nonfinite:
             return False
         self.checkpointer.settle()
-        state = self.checkpointer.load()
+        state = handed_round(self.prepared.accelerator, self.checkpointer.load())
         if state is None:
             return False
         self._put_back(state)
@@ -221,6 +246,17 @@ class Training:
             error, self.step, trainer.rollback_lr_factor, times, trainer.max_nonfinite,
         )  # fmt: skip
         return True
+
+
+def check_alike(accelerator: Accelerator, fingerprint: str) -> None:
+    """All processes must have the same pairs and tokenizer, wherever they read them.
+
+    Raises:
+        InputError: naming those that do not.
+    """
+    found = of_all(accelerator, fingerprint)
+    if others := [str(number) for number, other in enumerate(found) if other != found[0]]:
+        raise InputError(f"rank {', '.join(others)}: the data or tokenizer there are not those of rank 0")
 
 
 def build_loss(trainer: TrainerConfig, data: Dataset, device: torch.device) -> Loss:

@@ -10,11 +10,12 @@ LEVELS = {
     "errors": 0, "groups": 0, "knobs": 0, "plugins": 0, "dataset": 0, "model": 0, "optim": 0, "metrics": 0,
     "tracker": 0, "rundir": 0, "environment": 0, "checkpoint": 0, "process": 0, "console": 0, "signals": 0,
     "inspection": 0, "lock": 0, "sweep": 0, "search": 0, "redaction": 0, "paths": 0, "streams": 0,
+    "ranks": 0, "beside": 0,
     "batching": 1, "evaluation": 1,
     "train": 2,
     "config": 3,
     "cli": 4, "agreement": 4, "execution": 4, "job": 4, "table": 4, "scoring": 4, "diagnosis": 4,
-    "preparation": 4, "preflight": 4, "training": 4, "checkpointing": 4, "records": 4,
+    "preparation": 4, "preflight": 4, "training": 4, "checkpointing": 4, "records": 4, "following": 4,
     "ensemble": 4, "comparison": 4, "compare": 4,
     "run": 4, "evaluate": 4, "predict": 4, "doctor": 4,
 }  # fmt: skip

@@ -46,10 +46,22 @@ class Batch:
         cuts = np.array_split(np.arange(len(self)), min(parts, len(self)))
         return [self._rows(slice(int(cut[0]), int(cut[-1]) + 1)) for cut in cuts]
 
-    def _rows(self, rows: slice) -> Batch:
+    def share(self, rank: int, size: int) -> tuple[Batch, bool]:
+        """The rows of one of ``size`` processes, padded as the whole is, and whether there are any.
+
+        Where the rows are too few for all, a process gets one that does not count: it has to take part all the same.
+        """
+        if size == 1:
+            return self, True
+        first, end = (len(self) * number // size for number in (rank, rank + 1))
+        counts = end > first
+        return self._rows(slice(first, end) if counts else slice(0, 1), count_tokens=False), counts
+
+    def _rows(self, rows: slice, count_tokens: bool = True) -> Batch:
+        """Tokens are counted where they are asked for: on a GPU, that waits for it."""
         labels = None if self.labels is None else self.labels[rows]
         inputs = {k: v[rows] for k, v in self.inputs.items()}
-        return Batch(inputs, labels, self.ids[rows], int(inputs["attention_mask"].sum()))
+        return Batch(inputs, labels, self.ids[rows], int(inputs["attention_mask"].sum()) if count_tokens else 0)
 
 
 def collate(encoded: Encoded, rows: np.ndarray, encoder: Encoder, multiple: int = 1) -> Batch:
@@ -152,7 +164,26 @@ class TrainBatches:
         return in_order(order, self.batch_size)
 
 
-def eval_batches(encoded: Encoded, encoder: Encoder, batch_size: int) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Batches of rows of similar length, longest first, each with the row numbers it holds."""
-    for rows in in_order(np.argsort(-encoded.lengths, kind="stable"), batch_size):
+@dataclass(frozen=True)
+class Share:
+    """Whole batches, dealt out in turn to ``size`` processes, of which this is number ``rank``."""
+
+    rank: int = 0
+    size: int = 1
+
+
+ALL = Share()
+
+
+def eval_batches(
+    encoded: Encoded, encoder: Encoder, batch_size: int, share: Share = ALL
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Batches of rows of similar length, longest first, each with the row numbers it holds.
+
+    A batch is made of the same rows however many processes there are, and each process gets as many as the others:
+    in the last round those for whom none is left get the last one again.
+    """
+    batches = in_order(np.argsort(-encoded.lengths, kind="stable"), batch_size)
+    for first in range(0, len(batches), share.size):
+        rows = batches[min(first + share.rank, len(batches) - 1)]
         yield rows, collate(encoded, rows, encoder)

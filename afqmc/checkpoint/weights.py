@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from afqmc.checkpoint.store import replace
@@ -30,15 +31,22 @@ class Loaded:
     labels: tuple[str, ...]
 
 
-def save_weights(target: Path, model: nn.Module, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -> None:
+def save_weights(
+    target: Path,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: tuple[str, ...],
+    state: Optional[dict[str, Tensor]] = None,
+) -> None:
     """Write a directory that ``transformers`` loads, beside ``target``, then put it there.
 
     With the standard head (``pooling=pooler``) ``AutoModelForSequenceClassification`` reads all of it; otherwise
-    ``AutoModel`` reads the encoder and ``afqmc.checkpoint.weights.load_weights`` the whole.
+    ``AutoModel`` reads the encoder and ``afqmc.checkpoint.weights.load_weights`` the whole. ``state`` stands in for the
+    model's own where that is in shards.
     """
 
     def write(aside: Path) -> None:
-        tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        tensors = {name: tensor.contiguous() for name, tensor in (state or model.state_dict()).items()}
         save_file(tensors, aside / _WEIGHTS, metadata={"format": "pt"})
         tokenizer.save_pretrained(aside)
         (aside / _LABELS).write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
@@ -55,7 +63,12 @@ def save_weights(target: Path, model: nn.Module, tokenizer: PreTrainedTokenizerB
 
 def restore(model: nn.Module, source: Path) -> None:
     """Put a checkpoint's weights into a model of the same architecture."""
-    model.load_state_dict(load_file(source / _WEIGHTS))
+    model.load_state_dict(read_tensors(source))
+
+
+def read_tensors(source: Path) -> dict[str, Tensor]:
+    """A checkpoint's weights, on the CPU."""
+    return load_file(source / _WEIGHTS)
 
 
 def load_weights(source: Path, config: ModelConfig, trust: bool = False) -> Loaded:

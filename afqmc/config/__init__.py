@@ -109,7 +109,19 @@ def _refuse_added(node: DictConfig, like: Any, prefix: str = "") -> None:
 
 def save(config: Config, path: Path) -> None:
     """Write it resolved, so that ``load`` gives it back equal."""
-    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+    write_text(path, as_text(config))
+
+
+def as_text(config: Config) -> str:
+    """Resolved, as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def parse(text: str) -> Config:
+    """What ``as_text`` gave."""
+    node = OmegaConf.create(text)
+    assert isinstance(node, DictConfig)
+    return to_config(node)
 
 
 def to_container(config: Config) -> dict[str, Any]:

@@ -53,6 +53,20 @@ class SaveFailure(Enum):
     stop = "stop"
 
 
+class Strategy(Enum):
+    """How a model is spread over several processes."""
+
+    ddp = "ddp"  # whole on each
+    fsdp = "fsdp"  # in shards
+
+
+class Shard(Enum):
+    """What FSDP keeps in shards between forward and backward pass; gradients and optimizer always."""
+
+    full = "full"  # weights too: least memory
+    gradients = "gradients"  # weights whole: less to send
+
+
 @dataclass
 class TrainerConfig:
     """How the loop runs; names as in the Hugging Face Trainer where it has the same knob."""
@@ -85,6 +99,10 @@ class TrainerConfig:
     compile: bool = knob(False, "torch.compile the model: a minute or so at the start; seldom pays on a CPU")
     cuda_graphs: bool = knob(False, "capture the whole step as a CUDA graph for each shape; not yet run on a GPU")
     quick_dropout: bool = knob(True, "on a CPU, draw dropout's masks from a quicker generator than PyTorch's")
+    strategy: Strategy = knob(Strategy.ddp, "of several processes: ddp, or fsdp for models that one device cannot hold")
+    shard: Shard = knob(Shard.full, "with strategy=fsdp, full or gradients: whether weights are in shards as well")
+    cpu_offload: bool = knob(False, "with strategy=fsdp, keep weights and optimizer in host memory; slow")
+    timeout_s: float = knob(1800.0, "seconds that a process waits for the others before the run fails", ge=1)
     detect_anomaly: bool = knob(False, "autograd names the operation that made a NaN; slow")
 
     @property

@@ -22,7 +22,9 @@ from afqmc.model.classifier import PairClassifier, use_packing
 from afqmc.model.cpu import quicken
 from afqmc.model.packing import can_pack
 from afqmc.process import usable_cores
+from afqmc.ranks import here
 from afqmc.train.config import Device, MixedPrecision, TrainerConfig
+from afqmc.train.strategy import join, sharding, use_sharding
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,27 @@ def _fast_precision(device: str) -> tuple[str, str]:
 
 
 def build_accelerator(choice: Choice, config: TrainerConfig, seed: int) -> Accelerator:
-    """An Accelerate engine for this run alone: seeded, and with no state left of an earlier run in this process."""
+    """An Accelerate engine for this run alone: seeded, and with no state left of an earlier run in this process.
+
+    One of several processes joins the others.
+    """
     AcceleratorState._reset_state(reset_partial_state=True)
+    join(config, here())
     set_seed(seed)
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.deterministic)
-    return Accelerator(
-        mixed_precision=choice.precision, cpu=choice.device == "cpu", step_scheduler_with_optimizer=False
+    plugin = sharding(config)
+    accelerator = Accelerator(
+        mixed_precision=choice.precision,
+        cpu=choice.device == "cpu",
+        step_scheduler_with_optimizer=False,  # it would step once a process
+        fsdp_plugin=plugin,
     )
+    if plugin is not None:
+        use_sharding(accelerator, plugin)
+    return accelerator
 
 
 def adapt(model: nn.Module, choice: Choice, config: TrainerConfig) -> None:
@@ -128,6 +141,7 @@ def describe(choice: Choice) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
+        "processes": here().size,
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "mixed_precision": choice.precision,
         "mixed_precision_reason": choice.reason,

@@ -2,50 +2,61 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import asdict
 from typing import Any
 
 import torch
+from accelerate.utils import set_seed
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from afqmc.checkpoint.state import random_state, set_random_state
+from afqmc.train.collectives import of_all
 from afqmc.train.progress import Best, Progress, Window
 from afqmc.train.step import Step
+from afqmc.train.strategy import load_model, load_optimizer, whole
+
+log = logging.getLogger(__name__)
 
 _RATES = ("lr", "initial_lr", "max_lr", "min_lr")  # of a group, in PyTorch's schedules
 
 
 def snapshot(step: Step, progress: Progress) -> dict[str, Any]:
-    """The training as it stands; its tensors are the live ones."""
-    scaler = step.accelerator.scaler
+    """The training as it stands, the same for any number of processes, which make it together.
+
+    Its tensors are the live ones; of a sharded model the main process alone gets them, put together.
+    """
+    accelerator, scaler = step.accelerator, step.accelerator.scaler
+    keep = accelerator.is_main_process
     kept = vars(progress) | {"best": asdict(progress.best), "window": vars(progress.window)}
     return {
-        "model": step.accelerator.unwrap_model(step.model).state_dict(),
-        "optimizer": step.optimizer.state_dict(),
+        "model": whole(accelerator.unwrap_model(step.model).state_dict(), keep),
+        "optimizer": whole(step.optimizer.state_dict(), keep),
         "scheduler": step.scheduler.state_dict(),
         "scaler": None if scaler is None else scaler.state_dict(),
         "parts": step.parts,
-        "random": random_state(),
+        "random": of_all(accelerator, random_state()),
         "progress": kept,
     }
 
 
-def put_back(step: Step, state: dict[str, Any], with_schedule: bool = True) -> Progress:
+def put_back(step: Step, state: dict[str, Any], seed: int, with_schedule: bool = True) -> Progress:
     """Put a training back to a snapshot of it; returns where it stands.
 
     Args:
         step: Built anew, from the same config.
         state: A ``snapshot``.
+        seed: Of the run; where it goes on with another number of processes, their dropout is seeded anew from it.
         with_schedule: Whether the schedule goes on as it was; else, since the run has become longer, it is the new
             one that is brought to this step.
     """
     groups = step.optimizer.param_groups
     rates = [group["lr"] for group in groups]  # a tensor on the device where a graph reads it
     begun_at = [float(lr) for lr in rates]
-    step.accelerator.unwrap_model(step.model).load_state_dict(state["model"])
-    step.optimizer.load_state_dict(state["optimizer"])
+    load_model(step.accelerator.unwrap_model(step.model), state["model"])
+    load_optimizer(step.optimizer, state["optimizer"])
     groups, kept = step.optimizer.param_groups, state["progress"]
     for group, place in zip(groups, rates, strict=True):
         if isinstance(place, Tensor):
@@ -60,8 +71,18 @@ def put_back(step: Step, state: dict[str, Any], with_schedule: bool = True) -> P
     if step.accelerator.scaler is not None and state["scaler"] is not None:
         step.accelerator.scaler.load_state_dict(state["scaler"])
     step.parts = state["parts"]
-    set_random_state(state["random"])
+    _put_back_randomness(step, state["random"], seed + kept["step"])
     return Progress(**(kept | {"best": Best(**kept["best"]), "window": Window(**kept["window"])}))
+
+
+def _put_back_randomness(step: Step, states: list[dict[str, Any]], seed: int) -> None:
+    """Each process its own generators, where there are as many as there were."""
+    before, now = len(states), step.accelerator.num_processes
+    if before == now:
+        set_random_state(states[step.accelerator.process_index])
+        return
+    set_seed(seed % 2**32, device_specific=True)
+    log.warning("gone on with on %d processes instead of %d: dropout draws OTHER masks from here on", now, before)
 
 
 def _set_rate(group: dict[str, Any], lr: float) -> None:

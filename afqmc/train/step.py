@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from afqmc.batching.batches import Batch
 from afqmc.checkpoint.state import random_state, set_random_state
 from afqmc.train.config import NonFinite, TrainerConfig
+from afqmc.train.strategy import norm_of
 
 
 class Loss:
@@ -121,6 +122,7 @@ class Step:
     ) -> None:
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.accelerator, self.config, self.loss = accelerator, config, loss
+        self.size = accelerator.num_processes
         self.parts = config.gradient_accumulation_steps
         plain = getattr(optimizer, "optimizer", optimizer)  # under Accelerate's wrapping
         self.guard = Guard(plain, accelerator.device, accelerator.mixed_precision, config.on_nonfinite)
@@ -186,17 +188,31 @@ class Step:
         total = torch.zeros((), device=self.accelerator.device)
         for place, part in enumerate(parts, 1):
             with self.accelerator.no_sync(self.model) if place < len(parts) else nullcontext():
-                share = self.loss(self.model(**part.inputs), part.labels, divisor)  # type: ignore[arg-type]
-                total += share.detach()
+                share = self._share_of(part, divisor)
+                total += self._summed(share.detach())
                 if not self.guard.passes(total, number):
                     raise self._refusal("loss is", total, total, batch, number)
-                self.accelerator.backward(share)
+                # the engine averages the gradients of all processes, and theirs are parts of a sum
+                self.accelerator.backward(share if self.size == 1 else share * self.size)
         if self.config.max_grad_norm is None:
             return total, None
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        norm = norm_of(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm))
         if not self.guard.passes(norm, number) and self.accelerator.mixed_precision != "fp16":
             raise self._refusal("the gradients' norm is", norm, total, batch, number)
         return total, norm
+
+    def _share_of(self, part: Batch, divisor: Tensor | int) -> Tensor:
+        """Of the batch's mean loss, what this process's rows of a part make up."""
+        own, counts = part.share(self.accelerator.process_index, self.size)
+        assert own.labels is not None
+        with self.accelerator.autocast() if self.accelerator.is_fsdp2 else nullcontext():  # DDP's model has its own
+            logits = self.model(**own.inputs)
+        share = self.loss(logits, own.labels, divisor)
+        return share if counts else share * 0
+
+    def _summed(self, share: Tensor) -> Tensor:
+        """Over all processes, so that each judges the same loss."""
+        return share if self.size == 1 else self.accelerator.reduce(share, "sum")
 
     def _refusal(
         self, what: str, value: Tensor, loss: Tensor, batch: Batch, number: int | Tensor

@@ -1,0 +1,256 @@
+"""One run as several processes is the run of one: the same losses, figures and weights, one directory, one end."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import SMALL
+from together import WAYS
+from unlikeness import unlikeness
+
+from afqmc.batching.batches import Share, TrainBatches, eval_batches
+from afqmc.batching.tokens import Encoder
+from afqmc.dataset.config import DatasetConfig
+from afqmc.errors import InputError
+from afqmc.ranks import Rank, adopt_slurm, here
+from afqmc.rundir import RunDir
+from afqmc.train.config import Shard, Strategy, TrainerConfig
+from afqmc.train.division import check_processes, divided
+
+ROOT = Path(__file__).parents[1]
+LOSS, WEIGHTS, METRICS = 1e-6, 2e-6, 1e-6  # bounds over 24 steps; float32 sums in another order
+QUICK = ("accumulated", "fsdp")
+
+
+def launch(processes, *command, **options):
+    """Under torchrun; one thread a process, whose logits then have the same bits as those of one process."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    place = ("-m", "torch.distributed.run", "--nproc_per_node", str(processes))
+    return subprocess.Popen(
+        [sys.executable, *place, *map(str, command)],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options,
+    )  # fmt: skip
+
+
+def in_ways(directory, processes, ways):
+    process = launch(processes, ROOT / "tests/together.py", directory, *ways)
+    out, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, out
+
+
+def held_to_one_process(tmp_path, processes, ways):
+    one = subprocess.run(
+        [sys.executable, ROOT / "tests/together.py", tmp_path / "1", *ways],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert one.returncode == 0, one.stderr
+    in_ways(tmp_path / str(processes), processes, ways)
+    for way in ways:
+        found = unlikeness(RunDir(tmp_path / "1" / way), RunDir(tmp_path / str(processes) / way))
+        print(processes, way, found)
+        assert found["logits"] == 0, way
+        assert found["loss"] < LOSS, way
+        assert found["metrics"] < METRICS, way
+        assert found["weights"] < WEIGHTS, way
+
+
+def test_two_processes_train_as_one(tmp_path):
+    held_to_one_process(tmp_path, 2, QUICK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_any_number_of_processes_trains_as_one_in_every_way(tmp_path, processes):
+    held_to_one_process(tmp_path, processes, tuple(WAYS))
+
+
+class Started:
+    """A command line under torchrun, to be disturbed."""
+
+    def __init__(self, directory, processes, *overrides):
+        self.run = RunDir(directory)
+        self.process = launch(
+            processes, "-m", "afqmc.run", *SMALL, "epochs=9999", "trainer.save_steps=10", *overrides,
+            f"hydra.run.dir={directory}", cwd=directory.parent,
+        )  # fmt: skip
+
+    def training(self, steps=15):
+        deadline = time.monotonic() + 100
+        while not self.run.metrics.exists() or self.run.metrics.read_bytes().count(b"train/loss") < steps:
+            assert self.process.poll() is None, self.process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return self
+
+    def pid(self, rank):
+        log = (self.run.path / f"logs/rank-{rank}.log").read_text("utf-8")
+        return int(re.search(rf"rank {rank} of \d+, process (\d+)", log)[1])
+
+    def ends(self, within):
+        since = time.monotonic()
+        out, _ = self.process.communicate(timeout=within)
+        print(f"ended after {time.monotonic() - since:.1f} s")
+        assert self.process.returncode != 0
+        return out
+
+    @property
+    def status(self):
+        return self.run.read_status()
+
+
+def steps_of(run):
+    lines = run.metrics.read_text("utf-8").splitlines()
+    return [row["step"] for row in map(json.loads, lines) if "train/loss" in row]
+
+
+def test_sigterm_at_one_rank_saves_once_and_ends_all_and_one_process_goes_on(tmp_path):
+    started = Started(tmp_path / "run", 2).training()
+    os.kill(started.pid(1), signal.SIGTERM)
+    out = started.ends(within=40)
+    assert "terminated" in out
+    assert out.count("processes: 2, ddp; a batch of 8 pairs is 2 processes x 4 pairs") == 1
+    assert started.status["status"] == "interrupted"
+    reached = started.status["step"]
+    resumed = launch(1, "-m", "afqmc.run", f"resume={started.run.path}", cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while steps_of(started.run)[-1] < reached + 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    resumed.terminate()
+    text = resumed.communicate(timeout=60)[0]
+    assert f"resumed at step {reached} of" in text
+    assert "gone on with on 1 processes instead of 2" in text
+    assert steps_of(started.run)[: reached + 2] == list(range(1, reached + 3))
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_all_and_is_named_and_the_run_goes_on(tmp_path):
+    started = Started(tmp_path / "run", 2).training()
+    gone = started.pid(1)
+    os.kill(gone, signal.SIGKILL)
+    out = started.ends(within=40)
+    assert f"rank 1 (process {gone} on " in out
+    assert started.status["status"] == "failed"
+    assert f"rank 1 (process {gone} on " in started.status["error"]
+    again = launch(3, "-m", "afqmc.run", f"resume={started.run.path}", cwd=tmp_path)
+    while "resumed at" not in (started.run.path / "run.log").read_text("utf-8"):
+        assert again.poll() is None, again.communicate()[0]
+        time.sleep(0.1)
+    again.terminate()
+    assert "gone on with on 3 processes instead of 2" in again.communicate(timeout=60)[0]
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_is_waited_for_so_long_and_named(tmp_path):
+    started = Started(tmp_path / "run", 2, "trainer.timeout_s=5").training()
+    os.kill(started.pid(1), signal.SIGSTOP)
+    out = started.ends(within=90)  # torchrun gives a stopped process 30 s
+    assert "rank 1 (process " in out
+    assert "stuck" in out
+
+
+@pytest.mark.slow
+def test_an_error_at_one_rank_is_told_by_the_main_one(tmp_path):
+    (tmp_path / "fragile.py").write_text(
+        "import os, torch\n"
+        "def factor(step, total_steps):\n"
+        "    if step == 12 and os.environ['RANK'] == '1':\n"
+        "        raise LookupError('no such step')\n"
+        "    return 1.0\n"
+    )
+    started = Started(tmp_path / "run", 2, "scheduler._target_=fragile.factor")
+    out = started.ends(within=100)
+    assert re.search(r"failed: RankError: rank 1 \(process \d+ on .*\) failed: LookupError: no such step", out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("-m", "lr=1e-4,1e-5"), "-m: not with several processes"),
+        (("batch_size=1",), "possible: batch_size=2"),
+        (("trainer.auto_batch=true",), "trainer.auto_batch=true: not with several processes"),
+        (("lr=0",), "lr=0"),
+    ],
+)
+def test_what_is_refused_is_told_once(tmp_path, overrides, told):
+    process = launch(2, "-m", "afqmc.run", *SMALL, *overrides, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
+    out, _ = process.communicate(timeout=100)
+    assert out.count(told) == 1, out
+
+
+def test_the_whole_batch_is_divided_and_said():
+    config = TrainerConfig(gradient_accumulation_steps=2)
+    assert divided(32, config, Rank(size=4)) == (
+        "a batch of 32 pairs is 4 processes x 2 parts, one after another, x 4 pairs"
+    )
+    assert divided(10, TrainerConfig(), Rank(size=3)).endswith("3 processes x 3 or 4 pairs")
+    with pytest.raises(InputError, match="possible: batch_size=8 or trainer.gradient_accumulation_steps=1"):
+        divided(7, config, Rank(size=4))
+    with pytest.raises(InputError, match="possible: batch_size=8 or at most 3 processes"):
+        divided(3, config, Rank(size=4))
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "told"),
+    [
+        (TrainerConfig(strategy=Strategy.fsdp), 1, "needs several processes"),
+        (TrainerConfig(shard=Shard.gradients), 2, "trainer.shard: only with trainer.strategy=fsdp"),
+        (TrainerConfig(strategy=Strategy.fsdp, cpu_offload=True), 2, "needs a GPU to off-load from"),
+        (TrainerConfig(strategy=Strategy.fsdp, compile=True), 2, "compile=true: not with trainer.strategy=fsdp"),
+        (TrainerConfig(cuda_graphs=True), 2, "cuda_graphs=true: not with several processes"),
+    ],
+)
+def test_what_processes_cannot_do_is_refused(config, size, told):
+    with pytest.raises(InputError, match=told):
+        check_processes(config, Rank(size=size), "cpu")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_shares_of_a_batch_are_all_of_it_once(pairs, tiny_tokenizer, size):
+    (batch, *_, last) = TrainBatches(pairs, Encoder(tiny_tokenizer, 32), 8, 0, DatasetConfig()).epoch(0)
+    for whole in (batch, last):
+        shares = [whole.share(rank, size) for rank in range(size)]
+        assert [row for share, counts in shares if counts for row in share.ids] == whole.ids
+        assert all(len(share) for share, _ in shares)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 20])
+def test_batches_to_evaluate_are_dealt_out_whole_and_as_many_to_each(pairs, tiny_tokenizer, size):
+    encoder = Encoder(tiny_tokenizer, 32)
+    encoded = encoder.encode(pairs)
+    alone = [rows.tolist() for rows, _ in eval_batches(encoded, encoder, 8)]
+    dealt = [
+        [rows.tolist() for rows, _ in eval_batches(encoded, encoder, 8, Share(rank, size))] for rank in range(size)
+    ]
+    assert len({len(batches) for batches in dealt}) == 1
+    assert sorted({tuple(rows) for batches in dealt for rows in batches}) == sorted(map(tuple, alone))
+    assert np.array_equal(np.sort(np.concatenate(alone)), np.arange(len(pairs)))
+
+
+def test_tasks_of_srun_are_ranks():
+    environment = {
+        "SLURM_STEP_NUM_TASKS": "5", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1",
+        "SLURM_STEP_TASKS_PER_NODE": "2(x2),1", "SLURM_STEP_NODELIST": "gpu[03-04,9],login", "SLURM_JOB_ID": "12",
+        "SLURM_STEP_ID": "0",
+    }  # fmt: skip
+    adopt_slurm(environment)
+    assert here(environment) == Rank(number=3, size=5, local=1, local_size=2)
+    assert environment["MASTER_ADDR"] == "gpu03"
+
+
+def test_a_batch_script_of_slurm_is_one_process():
+    environment = {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
+    adopt_slurm(environment)
+    assert here(environment).is_alone
+
+
+def test_half_a_launch_is_refused():
+    with pytest.raises(InputError, match="WORLD_SIZE=2: LOCAL_RANK"):
+        here({"RANK": "0", "WORLD_SIZE": "2"})
