@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 from helpers import command
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from afqmc.config import compose
 from afqmc.dataset.sample import sample_files
+from hydra_plugins.afqmc_sweeps._axes import axis_of
 
 ROOT = Path(__file__).parents[1]
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")}
@@ -62,7 +64,19 @@ def test_no_command_is_left_out():
 @pytest.mark.parametrize("line", [line for line in COMMANDS if "afqmc.run" in line])
 def test_each_run_composes(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert compose(arguments(line, "run"))
+    for of_a_job in jobs_of(arguments(line, "run")):
+        assert compose(of_a_job)
+
+
+def jobs_of(given):
+    """The command line of a run; of a sweep, those of its first and its last job."""
+    overrides = OverridesParser.create().parse_overrides([argument for argument in given if argument != "-m"])
+    ends = ([], [])
+    for override in overrides:
+        values = [override.get_value_element_as_str()] if not override.is_sweep_override() else axis_of(override).ends()
+        for job, value in zip(ends, (values[0], values[-1]), strict=True):
+            job.append(f"{override.get_key_element()}={value}")
+    return ends if "-m" in given else [given]
 
 
 def test_installing_and_testing_are_what_the_continuous_check_does():
