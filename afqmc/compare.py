@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afqmc.cli import DONE, exit_code
+from afqmc.cli import DONE, FAILED, exit_code
+from afqmc.errors import InputError
 from afqmc.process import settle
 
 if TYPE_CHECKING:
     from afqmc.comparison.report import Report
+    from afqmc.comparison.runs import Run
+    from afqmc.tracker.config import TrackerConfig
+
+_UPLOADED = ("json", "md")  # with the comparison to W&B, whatever else is asked for
 
 
 def main() -> int:
@@ -31,6 +36,9 @@ def main() -> int:
         action="store_true",
         help="leave the pairs' sentences out of the page; it holds them where the runs' data lie on this machine",
     )
+    parser.add_argument("--wandb", action="store_true", help="upload the comparison to W&B, in a run of its own")
+    parser.add_argument("--wandb-project", metavar="[ENTITY/]PROJECT", help="of --wandb; default: that of the runs")
+    parser.add_argument("--wandb-sync", action="store_true", help="send the runs that W&B has not got, in order")
     arguments = parser.parse_args()
 
     settle()
@@ -46,11 +54,39 @@ def main() -> int:
     files = [(path, f"--{kind}", text) for kind, text in kinds.items() if (path := getattr(arguments, kind))]
     for path, flag, _ in files:
         writing.check(path, flag, arguments.paths)
-    report = build(find(arguments.paths), arguments.metric, arguments.top)
+    runs = find(arguments.paths)
+    place = _place(runs, arguments)
+    report = build(runs, arguments.metric, arguments.top)
     show(report, arguments.top)
     for path, flag, text in files:
         writing.write(path, text(report), flag)
-    return DONE
+    uploaded = [kind for kind in writing.KINDS if kind in _UPLOADED or getattr(arguments, kind)]
+    texts = {kind: writing.KINDS[kind](report) for kind in uploaded} if place else {}
+    return _send(runs if arguments.wandb_sync else (), report, place, texts)
+
+
+def _place(runs: list[Run], arguments: argparse.Namespace) -> TrackerConfig | None:
+    """Where the comparison is uploaded to; None for nowhere."""
+    if not arguments.wandb:
+        if arguments.wandb_project is not None:
+            raise InputError("--wandb-project: says where --wandb uploads the comparison to, and --wandb is missing")
+        return None
+    from afqmc.comparison.sending import place_of
+
+    return place_of(runs, arguments.wandb_project)
+
+
+def _send(runs: Sequence[Run], report: Report, place: TrackerConfig | None, texts: Mapping[str, str]) -> int:
+    """The last thing that is done: no failure of W&B may cost the table."""
+    if not runs and place is None:
+        return DONE
+    from afqmc.comparison.sending import send
+
+    code = DONE
+    for told in send(runs, report, place, texts):
+        print(told.line, file=sys.stdout if told.is_well else sys.stderr, flush=True)
+        code = code if told.is_well else FAILED
+    return code
 
 
 def _page(report: Report, with_sentences: bool) -> str:

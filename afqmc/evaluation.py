@@ -13,6 +13,7 @@ from torch import nn
 from afqmc.batching.batches import eval_batches
 from afqmc.batching.tokens import Encoded, Encoder
 from afqmc.dataset.splits import Pairs
+from afqmc.metrics import rows as written
 from afqmc.metrics.classification import classification_metrics, probabilities_of
 
 Watch = Callable[[int], None]  # told how many pairs each batch added
@@ -68,12 +69,5 @@ def evaluate(
 
 
 def prediction_rows(pairs: Pairs, logits: np.ndarray, labels: tuple[str, ...]) -> list[dict[str, Any]]:
-    """A row a pair: id, probability (of the second label where there are two, else of each), prediction, gold label."""
-    probabilities = probabilities_of(logits)
-    rows = []
-    for number, (identity, row) in enumerate(zip(pairs.ids, probabilities, strict=True)):
-        probability = float(row[1]) if len(labels) == 2 else [float(value) for value in row]
-        found = {"id": identity, "probability": probability, "prediction": labels[int(row.argmax())]}
-        found |= {} if pairs.labels is None else {"label": labels[pairs.labels[number]]}
-        rows.append(found)
-    return rows
+    """What predictions/<split>.jsonl holds of these pairs."""
+    return written.prediction_rows(pairs.ids, probabilities_of(logits), pairs.labels, labels)

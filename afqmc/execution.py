@@ -16,6 +16,7 @@ from afqmc.errors import InputError, Pruned
 from afqmc.rundir import RunDir, Status
 from afqmc.signals import Terminated, terminable, undisturbed
 from afqmc.table import show
+from afqmc.tracker.naming import PRUNED
 
 if TYPE_CHECKING:
     from afqmc.job import Job
@@ -72,6 +73,7 @@ def _execute(config: Config, run_dir: RunDir, resumed: bool, judge: Judge | None
         with undisturbed():
             run_dir.write_status(Status.pruned, step=job.step, why=str(pruned))
         log.info("%s; run directory: %s", pruned, run_dir.path)
+        job.tracker.tag(PRUNED)
         job.tracker.finish(exit_code=0)
         return {"status": Status.pruned.value}
     except BaseException as error:

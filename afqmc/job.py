@@ -83,6 +83,7 @@ class Job:
             "status": Status.completed.value,
             "best": {"step": best.step, "epoch": round(best.epoch, 6), **finite(named("dev", again))},
             **({"test": finite(test)} if test else {}),
+            **({"folds": folds.as_dict()} if (folds := prepared.data.folds) else {}),
             "collapsed_onto": None if collapsed is None else prepared.data.labels[collapsed],
             "monitor": monitor,
             "steps": training.step,

@@ -1,4 +1,4 @@
-"""``python -m afqmc.predict RUN_DIR FILE -o OUT``: probabilities for pairs; ``--clue`` writes the CLUE submission."""
+"""``python -m afqmc.predict PATH... FILE -o OUT``: probabilities for pairs; ``--clue`` writes the CLUE submission."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ _CLUE_NAME = "afqmc_predict.json"  # what the leaderboard looks for inside the z
 
 
 def main() -> int:
-    """Predict a file with the best weights of a run."""
+    """Predict a file with the best weights of a run, or with the mean of several."""
     parser = argparse.ArgumentParser(prog="python -m afqmc.predict", description=__doc__)
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="as the run printed it")
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="a run directory; or several, or a sweep's, whose mean is taken"
+    )
     parser.add_argument(
         "file", type=Path, metavar="FILE", help="pairs, in the format of the run's own; labels are not read"
     )
@@ -28,6 +30,9 @@ def main() -> int:
         "-o", "--out", type=Path, required=True, metavar="OUT", help="JSON lines; with --clue also .zip"
     )
     parser.add_argument("--clue", action="store_true", help='only {"id": 0, "label": "0"} a line, in the order of FILE')
+    parser.add_argument(
+        "--skip-incomplete", action="store_true", help="of several runs: leave out what is not complete"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
     parser.add_argument("--trust", action="store_true", help="run the model code that the run directory names")
     arguments = parser.parse_args()
@@ -35,23 +40,38 @@ def main() -> int:
         raise InputError(f"{arguments.out}: there is no directory {arguments.out.parent}")
     if arguments.out.is_dir():
         raise InputError(f"{arguments.out}: is a directory; a file to write is needed")
-    RunDir(arguments.run_dir).refuse_detour(arguments.out, "-o")
 
     settle()
-    from afqmc.evaluation import prediction_rows
+    from afqmc.metrics.rows import prediction_rows
     from afqmc.rundir import write_bytes
-    from afqmc.scoring import TrainedRun
+    from afqmc.scoring import score_together
 
-    run = TrainedRun.open(arguments.run_dir, arguments.device, arguments.trust)
-    pairs = run.read(arguments.file, labelled=False, key="FILE")
-    rows = prediction_rows(pairs, run.score(pairs).logits, run.labels)
+    run_dirs, of_several = _members(arguments)
+    found = score_together(run_dirs, arguments.file, False, "FILE", arguments.device, arguments.trust)
+    rows = prediction_rows(found.pairs.ids, found.probabilities, None, found.labels)
     if arguments.clue:
         rows = [{"id": row["id"], "label": row["prediction"]} for row in rows]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     content = text.encode("utf-8", "backslashreplace")  # half a character in an id: JSON's own spelling of it
     write_bytes(arguments.out, zipped(content) if arguments.clue and arguments.out.suffix == ".zip" else content)
-    print(f"{arguments.out}: {len(rows)} pairs")
+    print(f"{arguments.out}: {len(rows)} pairs{of_several}")
     return DONE
+
+
+def _members(arguments: argparse.Namespace) -> tuple[list[Path], str]:
+    """The run directories whose mean is taken, and what is said of it; of one run nothing."""
+    from afqmc.comparison.settings import differing
+    from afqmc.ensemble import complete, several
+
+    paths = [Path(path) for path in arguments.paths]
+    runs = several(arguments.paths)
+    for place in paths if runs is None else [*paths, *(run.path for run in runs)]:
+        RunDir(place).refuse_detour(arguments.out, "-o")
+    if runs is None:
+        return paths, ""
+    members = complete(runs, arguments.skip_incomplete)
+    apart = f", which differ in {', '.join(keys)}" if (keys := differing(members)) else ""
+    return [run.path for run in members], f", the mean of {len(members)} runs{apart}"
 
 
 def zipped(submission: bytes) -> bytes:

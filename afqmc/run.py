@@ -34,12 +34,13 @@ def run(node: DictConfig, resume: Resume | None) -> dict[str, Any]:
     from afqmc.process import settle
     from afqmc.rundir import RunDir
     from afqmc.sweep.plan import Sweep
+    from afqmc.tracker.naming import in_its_sweep
 
     settle(jobs_at_once())
     config, hydra = to_config(node), HydraConfig.get()
-    if hydra.mode is RunMode.MULTIRUN and config.tracker.group is None:
-        config.tracker.group = Path(hydra.sweep.dir).name
     run_dir, sweep = RunDir(Path(hydra.runtime.output_dir)), Sweep(Path(hydra.sweep.dir))
+    name = sweep.path.name if hydra.mode is RunMode.MULTIRUN else None
+    config.tracker = in_its_sweep(config.tracker, name, list(hydra.overrides.task))
     if resume is not None:
         return execute(resume.config(), run_dir, resume=True)
     asked, config.resume = config.resume, None  # it is no part of what a run is

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
+import numpy as np
 from accelerate import Accelerator
 from torch import nn
 
@@ -17,9 +19,10 @@ from afqmc.console import CountBar
 from afqmc.dataset.config import DatasetConfig
 from afqmc.dataset.files import DataFile
 from afqmc.dataset.pairs import read_pairs
-from afqmc.dataset.splits import Pairs, index_of, locate, read_split, to_columns
+from afqmc.dataset.splits import Pairs, index_of, load_dev, locate, to_columns
 from afqmc.errors import InputError, blamed_on
 from afqmc.evaluation import Evaluation, evaluate
+from afqmc.metrics.classification import probabilities_of
 from afqmc.rundir import RunDir
 from afqmc.train.config import Device
 from afqmc.train.hardware import adapt, build_accelerator, choose
@@ -58,23 +61,23 @@ class TrainedRun:
         Raises:
             InputError: naming the file and line.
         """
-        index = index_of(self.labels)
         if file is None:
-            return self._own_dev(index)
+            return self._own_dev()
+        index = index_of(self.labels)
         found = DataFile.on_disk(file, self.config.dataset, key)
         pairs = to_columns(found.name, list(read_pairs(found, self.config.dataset, labelled=labelled)), index)
         if len(pairs) == 0:
             raise InputError(f"{file}: holds no pairs")
         return pairs
 
-    def _own_dev(self, index: dict[str, int]) -> Pairs:
+    def _own_dev(self) -> Pairs:
         """The dev split that the directory names; from an address of its own only what is in the cache already."""
         dataset = self.config.dataset
         try:
-            own = _located(dataset)["dev"]
+            files = _located(dataset)
         except InputError as error:
             raise InputError(f"{error}\n  other pairs:     --data FILE") from error
-        return to_columns(own.name, list(read_split(dataset, "dev", own)), index)
+        return load_dev(dataset, files, self.labels)
 
     def score(self, pairs: Pairs) -> Evaluation:
         """Logits, and metrics where the pairs are labelled."""
@@ -82,6 +85,43 @@ class TrainedRun:
         with CountBar(len(pairs), Path(pairs.file).name) as bar, self.accelerator.autocast():
             encoded = self.encoder.encode(pairs)
             return evaluate(self.model, encoded, self.encoder, self.config.trainer.eval_batch_size, device, bar.add)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Pairs and the mean of what runs say of them.
+
+    Attributes:
+        pairs: As the first run reads them.
+        labels: Names in class order.
+        probabilities: (N, C), float64.
+    """
+
+    pairs: Pairs
+    labels: tuple[str, ...]
+    probabilities: np.ndarray
+
+
+def score_together(
+    run_dirs: Sequence[Path], file: Path, labelled: bool, key: str, device: Optional[str] = None, trust: bool = False
+) -> Scored:
+    """The mean of the runs' probabilities for the pairs of a file; one run is loaded at a time.
+
+    Raises:
+        InputError: where one is no run, or does not have the labels of the first, in the same order.
+    """
+    first: TrainedRun | None = None
+    found: list[np.ndarray] = []
+    for path in run_dirs:
+        run = TrainedRun.open(path, device, trust)
+        if first is None:
+            first, pairs = run, run.read(file, labelled, key)
+        if run.labels != first.labels:
+            told = f"{', '.join(run.labels)}, {run_dirs[0]} has {', '.join(first.labels)}"
+            raise InputError(f"{path}: its labels are {told}; a mean needs the same, in the same order")
+        found.append(probabilities_of(run.score(pairs).logits))
+    assert first is not None
+    return Scored(pairs, first.labels, np.mean(found, axis=0))
 
 
 def read_config(run: RunDir) -> Config:

@@ -17,7 +17,7 @@ from simulated import config_text, world, write_run, write_sweep
 
 from afqmc import compare
 from afqmc.cli import exit_code
-from afqmc.comparison.measures import Answers
+from afqmc.comparison.measures import Answers, measure
 from afqmc.comparison.report import build
 from afqmc.comparison.runs import find
 from afqmc.comparison.settings import fold
@@ -205,7 +205,7 @@ def test_a_repeated_seed_is_not_counted_again_and_said_so(sweep, told):
     shutil.copytree(job, sweep / "again")
     _, text = told(sweep)
     assert "9 runs of 3 settings" in text
-    assert "not counted again, the same settings and seed as another run: again" in text
+    assert "not counted again, the same settings, seed and fold as another run: again" in text
 
 
 def test_runs_that_were_shown_and_kept_otherwise_are_one_setting(tmp_path):
@@ -452,6 +452,69 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_compared(fi
     code, text = told(sweep, "--csv", tmp_path / file)
     assert code == 2
     assert text.startswith(f"--csv {tmp_path / file}: {said}")
+
+
+@pytest.fixture
+def folded(tmp_path):
+    """Two learning rates, the second better, each with 3 folds of the same 300 pairs and two seeds."""
+    answers, number = world(np.random.default_rng(0), 2, 2, 300, quality=(0.8, 2.0))
+    of = np.random.default_rng(1).integers(0, 3, 300)
+    for job, (one, setting) in enumerate(zip(answers, number, strict=True)):
+        for fold_number in range(3):
+            part = np.flatnonzero(of == fold_number)
+            text = CONFIG.replace("lr: 0.0005", f"lr: 0.{setting + 1}").replace("seed: 42", f"seed: {job % 2}")
+            text = text.replace("folds: null", "folds: 3").replace("fold: null", f"fold: {fold_number}")
+            place = tmp_path / f"sweep/lr-{setting + 1}_seed-{job % 2}_fold-{fold_number}"
+            cut = Answers(one.gold[part], one.predicted[part], one.probabilities[part])
+            write_run(place, text, cut, ids=part.tolist())
+    return tmp_path / "sweep", answers
+
+
+def test_folds_are_repetitions_and_compared_by_their_out_of_fold_predictions_together(folded, told, tmp_path):
+    place, answers = folded
+    for metric in ("dev/accuracy", "dev/f1"):
+        report = build(find([str(place)]), metric, 20)
+        assert [len(setting.runs) for setting in report.settings] == [6, 6]
+        assert report.keys == ["lr"]
+        assert report.family.examples == 300
+        whole = np.ones((300, 1), dtype=np.float32)
+        means = measure(metric.removeprefix("dev/"), answers, whole).reshape(2, 2).mean(axis=1)
+        assert sorted(report.family.means) == pytest.approx(sorted(means))
+    _, text = told(place, "--csv", tmp_path / "out.csv")
+    assert "12 runs of 2 settings" in text
+    assert re.search(r"lr=0.2 is better than lr=0.1 by .*, 2 seeds each, the folds of a seed together\)", text)
+    assert "as one model that answers every pair as the fold that held it out" in text
+    table = list(csv.DictReader((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()))
+    assert sorted((row["seed"], row["fold"]) for row in table) == sorted(
+        (seed, fold_number) for seed in "01" for fold_number in "012" for _ in range(2)
+    )
+
+
+def test_single_seeds_of_folds_say_so_and_mcnemar_counts_all_pairs(folded, told):
+    place, _ = folded
+    for run in place.glob("*seed-1*"):
+        shutil.rmtree(run)
+    _, text = told(place)
+    assert "1 seed each, the folds of a seed together)" in text
+    assert "McNemar: " in text
+    assert "a setting with one seed: what is said is of these very runs" in text
+
+
+def test_a_setting_that_lacks_a_fold_is_not_compared(folded, told):
+    place, _ = folded
+    shutil.rmtree(place / "lr-1_seed-1_fold-2")
+    _, text = told(place)
+    assert "- lr=0.1: seed 1: fold 2 is missing of the 3 (dataset.folds), so that not every pair" in text
+    assert "11 runs of 2 settings" in text
+
+
+def test_folds_that_share_a_pair_are_not_compared(folded, told):
+    place, _ = folded
+    rows = (place / "lr-1_seed-1_fold-2/predictions/dev.jsonl").read_text(encoding="utf-8")
+    first = json.loads((place / "lr-1_seed-1_fold-1/predictions/dev.jsonl").read_text(encoding="utf-8").split("\n")[0])
+    changed = re.sub(r'"id": \d+', f'"id": {first["id"]}', rows, count=1)
+    (place / "lr-1_seed-1_fold-2/predictions/dev.jsonl").write_text(changed, encoding="utf-8")
+    assert f"- lr=0.1: seed 1: the pair with id {first['id']} is in two of the folds" in told(place)[1]
 
 
 def test_a_disk_that_takes_no_more_is_told(sweep, told):

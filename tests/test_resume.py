@@ -41,6 +41,7 @@ WAYS = {
     "random, clipped, rows seldom": ("dataset.batching=random", "trainer.max_grad_norm=0.1", "trainer.log_steps=5"),
     "packed, PyTorch's dropout": ("trainer.padding_free=true", "trainer.quick_dropout=false"),
     "by tokens, adafactor": ("dataset.batching=tokens", "dataset.batch_tokens=256", "optimizer=adafactor"),
+    "a fold": ("dataset.folds=3", "dataset.fold=1", "dataset.max_train_samples=144"),
     "saves often": ("trainer.save_steps=1", "trainer.save_total_limit=1"),
 }
 QUICK = ("quick dropout, bf16, parts",)

@@ -129,8 +129,9 @@ def test_a_tracker_that_hangs_slows_nothing_and_is_left_behind(caplog):
 
 def test_auto_is_offline_without_a_key_and_online_with_one(monkeypatch, tmp_path):
     assert resolve_mode(TrackerConfig()) == "offline"
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password " + "0" * 40)
-    assert resolve_mode(TrackerConfig()) == "online"
+    for host in ("api.wandb.ai", "api.forge.coreweave.com"):  # as an older login wrote it, and a newer one
+        (tmp_path / "netrc").write_text(f"machine {host} login user password " + "0" * 40)
+        assert resolve_mode(TrackerConfig()) == "online"
     monkeypatch.setenv("WANDB_BASE_URL", "https://elsewhere.example")
     assert resolve_mode(TrackerConfig()) == "offline"
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
@@ -162,3 +163,10 @@ def test_the_curve_begins_at_recall_0_and_ends_at_1():
 
 def test_rows_and_steps_agree(tracked):
     assert len(rows(tracked, "train/loss")) == summary(tracked)["steps"]
+
+
+def test_a_tag_that_a_run_has_earned_is_beside_its_own(tmp_path):
+    tracker = build_tracker(small(*WANDB).tracker, {}, tmp_path)
+    tracker.tag("pruned")
+    tracker.finish(0)
+    assert Offline(tmp_path).tags == ["a", "b", "pruned"]

@@ -9,7 +9,7 @@ from terminal import on_terminal
 from wandb_file import Offline
 from wandb_server import WandbServer
 
-from afqmc.tracker.wandb import probe
+from afqmc.tracker.session import probe
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,8 +54,19 @@ def test_what_a_server_that_is_away_would_have_got_is_kept_offline(tmp_path):
 def test_online_nothing_but_the_address_is_said(tmp_path, server):
     shown = run(tmp_path, "tracker.group=mine", env=server.environment())
     lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line) for line in shown.splitlines()]  # where bars move the cursor
-    assert [line for line in lines if "W&B" in line] == [f"W&B: {server.url}/me/afqmc/runs/run1"]
+    found = (tmp_path / "run/wandb/id").read_text(encoding="utf-8").strip()
+    assert [line[line.index("W&B") :] for line in lines if "W&B" in line] == [
+        f"W&B: {server.url}/me/afqmc/runs/{found}"
+    ]
     assert server.variables("upsertBucket")[0]["groupName"] == "mine"
+
+
+@pytest.mark.slow
+def test_what_a_server_refuses_is_kept_offline(tmp_path, server):
+    server.refusing = True
+    shown = run(tmp_path, "trainer.max_steps=2", env=server.environment())
+    assert "cannot go online: Error initializing run" in shown
+    assert kept_offline(tmp_path)
 
 
 @pytest.mark.slow
@@ -74,10 +85,3 @@ def test_any_answer_but_a_gateways_means_that_somebody_is_there(code, said, serv
     else:
         with pytest.raises(ConnectionError, match=said):
             probe(server.url)
-
-
-@pytest.mark.slow
-def test_the_runs_of_a_sweep_are_a_group_of_its_name(tmp_path):
-    run(tmp_path, "hydra.mode=MULTIRUN", "seed=1,2", "trainer.max_steps=2", f"hydra.sweep.dir={tmp_path / 'a-sweep'}")
-    runs = [Offline(directory) for directory in sorted((tmp_path / "a-sweep").glob("?-*"))]
-    assert [found.run.run_group for found in runs] == ["a-sweep", "a-sweep"]

@@ -49,7 +49,8 @@ class Offline:
     def __init__(self, run_dir: Path) -> None:
         (file,) = (run_dir / "wandb").glob("offline-run-*/run-*.wandb")
         self.records = finished(file)
-        self.run = next(record.run for record in self.records if record.HasField("run"))
+        self.run, *later = [record.run for record in self.records if record.HasField("run")]
+        self.tags = list((later or [self.run])[-1].tags)
         self.config = {item.key: json.loads(item.value_json) for item in self.run.config.update}
 
     def history(self):
@@ -63,6 +64,12 @@ class Offline:
             if record.HasField("summary"):
                 found |= _items(record.summary.update)
         return found
+
+    def artifacts(self):
+        """The logged artifacts, tables among them."""
+        requests = [record.request for record in self.records if record.HasField("request")]
+        asked = [request.log_artifact.artifact for request in requests if request.HasField("log_artifact")]
+        return asked + [record.artifact for record in self.records if record.HasField("artifact")]
 
     def exit_code(self):
         """What finish() said, None when it never did."""

@@ -24,6 +24,10 @@ class WandbServer:
         self.silent = threading.Event()
         self.code = 200  # to who only looks whether it is there
         self.requests = []
+        self.history = []  # of all runs: where rows were put, and how many
+        self.rows = {}  # of runs by id: how many are here
+        self.refusing = False  # any new run
+        self.ends = []  # exit codes
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._closed = threading.Event()
@@ -43,6 +47,25 @@ class WandbServer:
         self._server.shutdown()
         self._server.server_close()
 
+    def _known(self, run):
+        """What is here of a run, to be gone on with; None of one that is new."""
+        if run not in self.rows:
+            return None
+        rows = self.rows[run]
+        tail = json.dumps([json.dumps({"_step": rows - 1, "_runtime": 1})])
+        lines = {"historyLineCount": rows, "eventsLineCount": 0, "logLineCount": 0}
+        begun = {"wandbConfig": json.dumps({"t": 1}), "config": "{}"}  # without it, a run that waits for its first row
+        rest = {"summaryMetrics": "{}", "historyTail": tail, "eventsTail": "[]", "tags": []}
+        return {**_BUCKET, "name": run, **lines, **begun, **rest}
+
+    def _keep(self, run, streamed):
+        if "exitcode" in streamed:
+            self.ends.append(streamed["exitcode"])
+        if "wandb-history.jsonl" in (files := streamed.get("files") or {}):
+            chunk = files["wandb-history.jsonl"]
+            self.history.append((chunk["offset"], len(chunk["content"])))
+            self.rows[run] = max(self.rows.get(run, 0), sum(self.history[-1]))
+
     def _handler(self):
         outer = self
 
@@ -57,11 +80,19 @@ class WandbServer:
                     outer._closed.wait()
                     return
                 if self.path != "/graphql":
+                    if self.path.endswith("/file_stream"):
+                        outer._keep(self.path.split("/")[-2], json.loads(body))
                     self._answer({})
                     return
                 asked = json.loads(body)
                 outer.requests.append(asked)
                 data = {name.partition("(")[0]: answer for name, answer in _ANSWERS.items() if name in asked["query"]}
+                if outer.refusing:
+                    data.pop("upsertBucket", None)
+                if "upsertBucket" in data:
+                    data["upsertBucket"] = {"bucket": {**_BUCKET, "name": asked["variables"]["name"]}, "inserted": True}
+                if "model(name:" in asked["query"]:
+                    data["model"] = {**_BUCKET["project"], "bucket": outer._known(asked["variables"]["name"])}
                 self._answer({"data": data} if data else {"errors": [{"message": "not known here"}]})
 
             do_PUT = do_POST

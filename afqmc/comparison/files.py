@@ -62,6 +62,15 @@ def read_config(path: Path) -> dict[str, Any]:
         raise InputError(first_line(error).replace(str(path), path.name)) from error
 
 
+def read_text(path: Path) -> str:
+    """A file of lines, such as a log.
+
+    Raises:
+        InputError: when it cannot be read.
+    """
+    return _text(path, _LARGE)
+
+
 def _text(path: Path, limit: int) -> str:
     try:
         if not path.is_file():  # a pipe or a device would be waited for

@@ -10,7 +10,7 @@ from afqmc.comparison import words
 from afqmc.comparison.measures import MEASURES
 from afqmc.comparison.predictions import Predictions
 from afqmc.comparison.runs import Run
-from afqmc.comparison.settings import MISSING, Setting, differing, fold
+from afqmc.comparison.settings import MISSING, Setting, differing, fold, missing_folds
 from afqmc.comparison.statistics import Difference, Family, McNemar, mcnemar, resample
 from afqmc.errors import InputError, did_you_mean
 
@@ -147,16 +147,33 @@ def _comparable(
 
 
 def _predictions(setting: Setting, metric: str) -> list[Predictions]:
+    """One a run; where runs are folds, one a seed, its folds together."""
+    split = words.split_of(metric)
     found: list[Predictions] = []
-    for run in setting.runs:
-        try:
-            found.append(Predictions.of(run, metric))
-        except InputError as error:
-            raise InputError(f"{run.name}: {error}") from error
+    groups = setting.by_seed() if setting.has_folds else [[run] for run in setting.runs]
+    for runs in groups:
+        found.append(_of_seed(runs, metric) if setting.has_folds else _of_run(runs[0], metric))
         if unlike := found[0].differs_from(found[-1]):
-            split = words.split_of(metric)
-            raise InputError(f"{run.name}: other {split} data than {setting.runs[0].name}: {unlike}")
+            raise InputError(f"{runs[0].name}: other {split} data than {setting.runs[0].name}: {unlike}")
     return found
+
+
+def _of_run(run: Run, metric: str) -> Predictions:
+    try:
+        return Predictions.of(run, metric)
+    except InputError as error:
+        raise InputError(f"{run.name}: {error}") from error
+
+
+def _of_seed(runs: list[Run], metric: str) -> Predictions:
+    """All folds of one seed: with some alone, other settings would be asked about other pairs."""
+    if absent := missing_folds(runs):
+        raise InputError(f"seed {runs[0].seed}: {absent}")
+    parts = [_of_run(run, metric) for run in runs]
+    try:
+        return Predictions.of_folds(parts, words.split_of(metric))
+    except InputError as error:
+        raise InputError(f"seed {runs[0].seed}: {error}") from error
 
 
 def _compare(
@@ -171,7 +188,8 @@ def _compare(
     single = difference.seeds == (1, 1)
     split = mcnemar(predictions[0][0].answers, predictions[second][0].answers) if single else None
     names = words.label(compared[0], settings), words.label(compared[second], settings)
-    sentence = words.sentence(*names, difference, metric, family.examples)
+    folded = compared[0].has_folds or compared[second].has_folds
+    sentence = words.sentence(*names, difference, metric, family.examples, folded)
     if split is not None and difference.error and metric.endswith("/accuracy"):
         sentence = words.with_mcnemar(sentence, *names, split)
     return Comparison(compared[0], compared[second], difference, split, sentence)
@@ -196,6 +214,7 @@ def _run_as_dict(run: Run) -> dict[str, Any]:
         "status": run.status,
         "why": run.why,
         "seed": run.seed,
+        "fold": run.fold,
         "figures": run.figures,
         "monitor": run.monitor,
         "collapsed_onto": run.collapsed_onto,

@@ -66,6 +66,17 @@ class Run:
         """None where its config does not say."""
         return self.config.get("seed")
 
+    @property
+    def fold(self) -> Any:
+        """The fold that was its dev; None for a run without folds."""
+        return self.config.get("dataset.fold")
+
+    @property
+    def folds(self) -> int | None:
+        """Of how many folds it is one; None for a run without."""
+        found = self.config.get("dataset.folds")
+        return found if type(found) is int and found > 1 else None
+
     def rows(self) -> list[dict[str, Any]]:
         """metrics.jsonl, for curves; read when asked for.
 
@@ -106,7 +117,7 @@ def find(named: Iterable[str]) -> list[Run]:
         if not places:
             raise InputError(f"{name}: no such directory")
         for place in places:
-            found = list(_runs_in(place, _DEEP))
+            found = run_dirs(place)
             if not found and not place.is_file():  # a shell's sweep/* names multirun.yaml too
                 raise InputError(f"{place}: no run in it; a run directory holds a config.yaml")
             paths |= {os.path.realpath(path): path for path in found}
@@ -132,10 +143,20 @@ def read(path: Path, name: str) -> Run:
         return Run(path, name, UNREADABLE, f"cannot be read: {error.strerror}", config)
 
 
+def is_run(place: Path) -> bool:
+    """Whether a directory has what makes it a run's."""
+    return any(os.path.lexists(place / mark) for mark in _MARKS)
+
+
+def run_dirs(place: Path) -> list[Path]:
+    """The directory itself where it is a run's, else those of the runs below it."""
+    return list(_runs_in(place, _DEEP))
+
+
 def _runs_in(place: Path, depth: int) -> Iterator[Path]:
     """A run directory itself, or those below it; links below it are not followed, they may lead in circles."""
     try:
-        if any(os.path.lexists(place / mark) for mark in _MARKS):
+        if is_run(place):
             yield place
         elif depth and place.is_dir():
             for entry in sorted(os.scandir(place), key=lambda entry: _natural(entry.name)):

@@ -1,10 +1,11 @@
-"""What differs between runs, and runs that differ in their seed alone as one setting."""
+"""What differs between runs, and runs that differ in their seed and fold alone as one setting."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,29 +14,43 @@ from afqmc.comparison.runs import Run
 
 # what tells where a run is kept, shown or reported, and cannot change its figures
 _NOT_SETTINGS = (
-    "seed", "resume", "dataset.cache_dir", "trainer.log_steps", "trainer.save_total_limit", "trainer.save_steps",
-    "trainer.save_minutes", "trainer.on_save_failure", "trainer.detect_anomaly",
+    "seed", "dataset.fold", "resume", "dataset.cache_dir", "trainer.log_steps", "trainer.save_total_limit",
+    "trainer.save_steps", "trainer.save_minutes", "trainer.on_save_failure", "trainer.detect_anomaly",
 )  # fmt: skip
 _NOT_GROUPS = ("tracker.", "sweep.")
+
+_NAMED = 8  # folds, at most
 
 MISSING = object()  # a key that a run's config does not have
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """Runs whose configs agree in all but the seed.
+    """Runs whose configs agree in all but the seed and the fold.
 
     Attributes:
         name: Its values of what differs, ``lr=0.001 batch_size=32``; a run's name where nothing differs.
         values: The same by dotted key; ``MISSING`` where its config has no such key.
-        runs: One a seed, in order of seeds.
-        repeats: Complete runs of a seed that ``runs`` holds already; they are counted nowhere.
+        runs: One a seed and fold, in their order.
+        repeats: Complete runs of a seed and fold that ``runs`` holds already; they are counted nowhere.
     """
 
     name: str
     values: dict[str, Any]
     runs: tuple[Run, ...]
     repeats: tuple[Run, ...] = ()
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether its runs are folds of one file."""
+        return self.runs[0].folds is not None
+
+    def by_seed(self) -> list[list[Run]]:
+        """The runs of each seed, in order of folds."""
+        found: dict[str, list[Run]] = {}
+        for run in self.runs:
+            found.setdefault(canonical(run.seed), []).append(run)
+        return list(found.values())
 
     def figures(self, metric: str) -> list[float]:
         """The metric of each run that has it."""
@@ -47,7 +62,7 @@ class Setting:
         return float(np.mean(found)) if found else None
 
     def deviation(self, metric: str) -> float | None:
-        """Standard deviation over seeds (n - 1); None for fewer than two."""
+        """Standard deviation over runs (n - 1); None for fewer than two."""
         found = self.figures(metric)
         return float(np.std(found, ddof=1)) if len(found) > 1 else None
 
@@ -79,6 +94,28 @@ def canonical(value: Any) -> str:
     return "" if value is MISSING else json.dumps(value, sort_keys=True, default=str)
 
 
+def repetition(run: Run) -> tuple[str, str]:
+    """What tells a run from others of its setting: seed and fold."""
+    return canonical(run.seed), canonical(run.fold)
+
+
+def missing_folds(runs: Sequence[Run]) -> str | None:
+    """Which folds of one seed are not there, in words; None where all are."""
+    count = runs[0].folds
+    there = {canonical(run.fold) for run in runs}
+    absent = [
+        str(number) for number in islice((one for one in range(count or 0) if canonical(one) not in there), _NAMED)
+    ]
+    if not absent:
+        return None
+    told = f"fold {absent[0]} is" if len(absent) == 1 else f"folds {', '.join(absent)} are"
+    return f"{told} missing of the {count} (dataset.folds), so that not every pair was predicted once"
+
+
+def _rank(value: Any) -> int:
+    return value if isinstance(value, int) else -1
+
+
 def in_short(value: Any) -> str:
     """A value as a person would type it."""
     if value is MISSING:
@@ -99,11 +136,11 @@ def short_keys(keys: Sequence[str]) -> dict[str, str]:
 
 
 def _setting(keys: list[str], runs: list[Run]) -> Setting:
-    by_seed: dict[str, Run] = {}
+    first: dict[tuple[str, str], Run] = {}
     for run in runs:
-        by_seed.setdefault(canonical(run.seed), run)
-    kept = sorted(by_seed.values(), key=lambda run: (run.seed if isinstance(run.seed, int) else -1, run.name))
-    repeats = tuple(run for run in runs if by_seed[canonical(run.seed)] is not run)
+        first.setdefault(repetition(run), run)
+    kept = sorted(first.values(), key=lambda run: (*map(_rank, (run.seed, run.fold)), run.name))
+    repeats = tuple(run for run in runs if first[repetition(run)] is not run)
     values = {key: runs[0].config.get(key, MISSING) for key in keys}
     short = short_keys(keys)
     name = " ".join(f"{short[key]}={in_short(value)}" for key, value in values.items() if value is not MISSING)

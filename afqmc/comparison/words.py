@@ -34,16 +34,19 @@ def split_of(metric: str) -> str:
     return metric.partition("/")[0]
 
 
-def sentence(first: str, second: str, found: Difference, metric: str, examples: int) -> str:
-    """One difference: which is better, by how much, or what it would take to know."""
+def sentence(first: str, second: str, found: Difference, metric: str, examples: int, folded: bool = False) -> str:
+    """One difference: which is better, by how much, or what it would take to know; ``folded``: a seed has folds."""
     if found.error == 0:
         return said(
-            "{first} and {second} do not differ at all ({seeds})", first=first, second=second, seeds=_seeds(found)
+            "{first} and {second} do not differ at all ({seeds})",
+            first=first,
+            second=second,
+            seeds=_seeds(found, folded),
         )
     if found.value * _sign(metric) < 0:
         first, second, found = second, first, found.turned()
     size, interval, p = parts(found, metric)
-    known = said("95% CI {interval}, {p}, {seeds}", interval=interval, p=p, seeds=_seeds(found))
+    known = said("95% CI {interval}, {p}, {seeds}", interval=interval, p=p, seeds=_seeds(found, folded))
     values = {"first": first, "second": second, "size": size, "known": known}
     if found.is_found:
         return said("{first} is better than {second} by {size} ({known})", **values)
@@ -107,8 +110,13 @@ def _scale(metric: str, ends: Sequence[float]) -> tuple[int, int, str]:
     return 100, 1 if all(abs(end) >= 0.0005 or end == 0 for end in ends) else 2, " points"
 
 
-def _seeds(found: Difference) -> str:
+def _seeds(found: Difference, folded: bool) -> str:
     one, other = found.seeds
+    if folded:
+        told = said("{one} and {other} seeds", one=one, other=other)
+        if one == other:
+            told = said("{seeds} seeds each", seeds=one) if one > 1 else said("1 seed each")
+        return said("{seeds}, the folds of a seed together", seeds=told)
     if not found.over_seeds:
         return said("one run each") if one == other else said("{one} and {other} runs", one=one, other=other)
     return said("{seeds} seeds", seeds=one) if one == other else said("{one} and {other} seeds", one=one, other=other)
@@ -127,7 +135,7 @@ def notes(report: Report, top: int) -> Iterator[str]:
     runs = [(label(setting, report.settings), setting.runs) for setting in report.settings]
     repeats = [run.name for setting in report.settings for run in setting.repeats]
     if repeats:
-        yield said("not counted again, the same settings and seed as another run: {runs}", runs=_some(repeats))
+        yield said("not counted again, the same settings, seed and fold as another run: {runs}", runs=_some(repeats))
     for told, is_so in (
         (said("{metric} is undefined", metric=report.metric), lambda run: run.figures.get(report.metric) is None),
         (said("one label for (nearly) every pair"), lambda run: run.collapsed_onto is not None),
@@ -174,8 +182,21 @@ def _of_the_test(report: Report) -> Iterator[str]:
         split=split_of(report.metric),
         size=least if least == most else from_to,
     )
+    if any(setting.has_folds for setting in report.compared):
+        yield _of_folds(split_of(report.metric))
     if not all(comparison.difference.over_seeds for comparison in report.comparisons):
-        yield said("a setting with one run: what is said is of these very runs; another seed may turn it round")
+        yield said("a setting with one seed: what is said is of these very runs; another seed may turn it round")
+
+
+def _of_folds(split: str) -> str:
+    """What is compared of settings with folds."""
+    held_out, mean = said("every pair as the fold that held it out"), said("each pair by the mean of the folds")
+    return said(
+        "where there are folds, those of a seed are compared as one model that answers {together}; the table has means "
+        "over runs. The folds share most of what they were trained on: other training pairs may change more than an "
+        "interval says",
+        together=held_out if split == "dev" else mean,
+    )
 
 
 def _of_the_making(report: Report) -> Iterator[str]:

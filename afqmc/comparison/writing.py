@@ -58,7 +58,7 @@ def as_csv(report: Report) -> str:
     figures = sorted({key for _, run in every for key in run.figures})
     lines = io.StringIO()
     table = csv.writer(lines, lineterminator="\n")
-    table.writerow(["run", "status", "why", "setting", *report.keys, "seed", *figures, *_FACTS, "path"])
+    table.writerow(["run", "status", "why", "setting", *report.keys, "seed", "fold", *figures, *_FACTS, "path"])
     for name, run in every:
         table.writerow(_cells(report, name, run, figures))
     return lines.getvalue()
@@ -67,7 +67,7 @@ def as_csv(report: Report) -> str:
 def _cells(report: Report, name: str, run: Run, figures: Sequence[str]) -> list[object]:
     settings = ["" if key not in run.config else in_short(run.config[key]) for key in report.keys]
     facts = [getattr(run, fact) for fact in _FACTS]
-    row = [run.name, run.status, run.why, name, *settings, run.seed]
+    row = [run.name, run.status, run.why, name, *settings, run.seed, run.fold]
     return [_harmless(cell) for cell in [*row, *(run.figures.get(key) for key in figures), *facts, str(run.path)]]
 
 

@@ -50,6 +50,7 @@ def check(config: Config) -> None:
             f"{config.batch_size}; batch_size is the whole batch of a step, and is worked through in that many parts"
         )
     _check_batching(config.dataset)
+    _check_folds(config.dataset)
     check_sweep(config.sweep)
     check_class_weights(trainer.class_weights, len(config.dataset.labels) if config.dataset.labels else None)
 
@@ -64,3 +65,21 @@ def _check_batching(dataset: DatasetConfig) -> None:
             f"dataset.batch_tokens={dataset.batch_tokens}: must be >= dataset.max_length={dataset.max_length}, "
             "or the longest pair fits no batch"
         )
+
+
+def _check_folds(dataset: DatasetConfig) -> None:
+    folds, fold = dataset.folds, dataset.fold
+    if folds is None:
+        if fold is not None:
+            raise InputError(f"dataset.fold={fold}: one of how many? dataset.folds says it, as in dataset.folds=5")
+        return
+    every = ",".join(map(str, range(min(folds, 10)))) + (",..." if folds > 10 else "")
+    if fold is None:
+        raise InputError(
+            f"dataset.fold: is not set; with dataset.folds={folds} it says which fold is dev, as in -m "
+            f"dataset.fold={every}"
+        )
+    if fold >= folds:
+        raise InputError(f"dataset.fold={fold}: must be >= 0 and < dataset.folds={folds} (folds count from 0)")
+    if dataset.streaming:
+        raise InputError(f"dataset.folds={folds}: not with dataset.streaming=true: a cut needs all pairs in memory")

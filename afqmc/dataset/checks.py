@@ -93,8 +93,17 @@ def in_short(dataset: Dataset, facts: Facts) -> list[str]:
         counts.append(f"{name} {found.pairs}" + (f" ({', '.join(shares)})" if sum(found.label_counts) else ""))
     positive = f"; {dataset.labels[1]!r} counts as positive" if len(dataset.labels) == 2 else ""
     lines = [f"data: {dataset.name}: " + "; ".join(counts) + positive]
-    lines += [f"data: {text}" for text in worries(facts)]
+    lines += [f"data: {text}" for text in (*of_folds(dataset), *worries(facts))]
     return lines
+
+
+def of_folds(dataset: Dataset) -> list[str]:
+    """What dev is a fold of, and whether train knows sentences of it; nothing where there are no folds."""
+    if (folds := dataset.folds) is None:
+        return []
+    told = f"{folds.met} of its pairs hold a sentence that train holds too (dataset.grouped)" if folds.met else ""
+    told = told or "no sentence of it is in train"
+    return [f"dev is fold {folds.fold} of {folds.count} (from 0) of {folds.whole.file}: {told}"]
 
 
 def worries(facts: Facts) -> list[str]:

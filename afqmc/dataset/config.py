@@ -52,6 +52,12 @@ class DatasetConfig:
     label_field: str = knob("label", "key or column of the label")
     id_field: str = knob("id", "key or column of the pair's id; the row's number from 0 where there is none")
     labels: Optional[list[str]] = knob(None, "label names in class order; null takes the sorted names in train")
+    folds: Optional[int] = knob(
+        None, "how many folds train_file is cut into; one becomes dev, dev_file is not read", ge=2
+    )
+    fold: Optional[int] = knob(None, "the fold that is dev, from 0; the others are train", ge=0)
+    fold_seed: int = knob(0, "of the cut; the run's own seed does not change it", ge=0, lt=2**32)
+    grouped: bool = knob(True, "folds: pairs that share a sentence, directly or by way of others, stay in one fold")
     max_length: int = knob(512, "tokens a pair at most, [CLS] and [SEP]s included; longer ones are cut", ge=8)
     max_train_samples: Optional[int] = knob(None, "pairs: only the first so many", ge=1)
     max_dev_samples: Optional[int] = knob(None, "pairs: only the first so many", ge=1)
@@ -63,6 +69,11 @@ class DatasetConfig:
     url: Optional[str] = knob(None, "address of the zip to download; change it for a mirror")
     checksums: Optional[dict[str, str]] = knob({}, "sha256 of each file inside a downloaded zip; {} checks none")
     cache_dir: Optional[str] = knob(None, "downloads and tokenised splits; default $AFQMC_CACHE, then ~/.cache/afqmc")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The splits that are read from a file of their own: with folds, dev is a part of train's."""
+        return ("train", "dev", "test") if self.folds is None else ("train", "test")
 
     def file_of(self, split: str) -> Optional[str]:
         """The file of ``train``, ``dev`` or ``test``."""

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from afqmc.dataset.splits import Dataset, Pairs
+from afqmc.dataset.columns import Pairs
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
+
+    from afqmc.dataset.splits import Dataset
 
 
 def fingerprint(data: Dataset) -> str:

@@ -7,59 +7,24 @@ import io
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Optional
 
+from afqmc.dataset.columns import Pairs as Pairs
+from afqmc.dataset.columns import PairStream as PairStream
+from afqmc.dataset.columns import index_of as index_of
+from afqmc.dataset.columns import is_known
+from afqmc.dataset.columns import to_columns as to_columns
 from afqmc.dataset.config import DatasetConfig, Format, Source
 from afqmc.dataset.download import fetch_zip
 from afqmc.dataset.files import DataFile
+from afqmc.dataset.folds import Folds, cut
 from afqmc.dataset.pairs import Complain, Pair, label_name, read_pairs
 from afqmc.dataset.sample import sample_files
 from afqmc.errors import InputError, did_you_mean, in_brief
 from afqmc.paths import expanded
-
-SPLITS = ("train", "dev", "test")
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """A split in memory, column by column; ``labels`` are class indices, None when the file has none."""
-
-    file: str
-    ids: list[int | str]
-    sentence1: list[str]
-    sentence2: list[str]
-    labels: Optional[list[int]]
-    lines: Optional[list[int]] = None  # of the file, where the pairs were read from one
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def line(self, row: int) -> int:
-        """Where the row, counted from 0, stands in its file."""
-        return row + 1 if self.lines is None else self.lines[row]
-
-
-@dataclass(frozen=True)
-class PairStream:
-    """A labelled split too large for memory: each pass reads its file from the start. Counted once."""
-
-    file: str
-    read: Callable[[], Iterator[Pair]]
-    index: dict[str, int]
-    label_counts: list[int]
-    digest: str  # of all pairs
-
-    def __len__(self) -> int:
-        return sum(self.label_counts)
-
-    def chunks(self, size: int) -> Iterator[Pairs]:
-        """The split in the file's order, ``size`` pairs at a time (the last may be shorter)."""
-        rows = self.read()
-        while chunk := list(islice(rows, size)):
-            yield to_columns(self.file, chunk, self.index)
 
 
 @dataclass(frozen=True)
@@ -71,6 +36,7 @@ class Dataset:
     train: Pairs | PairStream
     dev: Pairs
     test: Optional[Pairs] = None
+    folds: Optional[Folds] = None  # of which train and dev are parts, where there are any
 
     def splits(self) -> dict[str, Pairs | PairStream]:
         """The splits there are, by name."""
@@ -95,12 +61,12 @@ def locate(config: DatasetConfig, fetch: bool = True) -> dict[str, DataFile]:
     Raises:
         InputError: naming the key, or the path that is not there.
     """
-    for split in ("train", "dev"):
-        if config.file_of(split) is None:
+    for split in config.sources:
+        if split != "test" and config.file_of(split) is None:
             raise InputError(
                 f"dataset.{split}_file: is not set; it names the {split} pairs, as in dataset.{split}_file=FILE"
             )
-    names = {split: name for split in SPLITS if (name := config.file_of(split)) is not None}
+    names = {split: name for split in config.sources if (name := config.file_of(split)) is not None}
     if config.source is Source.sample:
         return {split: _embedded(name) for split, name in names.items()}
     if config.source is Source.download and config.path is None:
@@ -121,18 +87,6 @@ def _embedded(name: str) -> DataFile:
     if name not in files:
         raise InputError(f"dataset=sample: has no file {name!r}{did_you_mean(name, files)}")
     return DataFile(f"sample/{name}", lambda: io.BytesIO(files[name]), Format.jsonl)
-
-
-def to_columns(file: str, rows: list[Pair], index: dict[str, int]) -> Pairs:
-    """Rows as columns, label names as class indices.
-
-    Raises:
-        InputError: ``file:line`` of the first label outside the set.
-    """
-    labels = [index[row.label] for row in rows if row.label is not None and _is_known(file, row, index, None)]
-    columns = ([row.sentence1 for row in rows], [row.sentence2 for row in rows])
-    lines = [row.line for row in rows]
-    return Pairs(file, [row.id for row in rows], *columns, labels if labels else None, lines)
 
 
 def read_split(
@@ -184,31 +138,29 @@ def load(config: DatasetConfig, complain: Optional[Complain] = None) -> Dataset:
         for split, file in files.items()
         if split != "train"
     }
-    return Dataset(config.name, names, train, **others)
+    if config.folds is not None and isinstance(train, Pairs):
+        folds = cut(train, config, names)
+        return Dataset(config.name, names, folds.train, folds.dev, others.get("test"), folds)
+    return Dataset(config.name, names, train, others["dev"], others.get("test"))
+
+
+def load_dev(config: DatasetConfig, files: dict[str, DataFile], names: tuple[str, ...]) -> Pairs:
+    """The dev split alone, of a data set whose files and classes are known.
+
+    Raises:
+        InputError: naming the key, or the file and line.
+    """
+    split = "dev" if config.folds is None else "train"
+    found = _columns(files[split].name, read_split(config, split, files[split]), names, None)
+    return found if config.folds is None else cut(found, config, names).dev
 
 
 def _columns(file: str, rows: Iterable[Pair], names: tuple[str, ...], complain: Optional[Complain]) -> Pairs:
     """Rows of known labels as columns; at least one."""
     index = index_of(names)
-    found = to_columns(file, [row for row in rows if _is_known(file, row, index, complain)], index)
+    found = to_columns(file, [row for row in rows if is_known(file, row, index, complain)], index)
     _refuse_empty(file, len(found))
     return found
-
-
-def _is_known(file: str, row: Pair, index: dict[str, int], complain: Optional[Complain]) -> bool:
-    """Whether the row's label, if it has one, is in the set.
-
-    Raises:
-        InputError: when it is not, and nobody takes complaints.
-    """
-    if row.label is None or row.label in index:
-        return True
-    told = in_brief(f"label {row.label!r} is not one of: {', '.join(index)}")
-    told = f"{file}:{row.line}: {told} (dataset.labels sets them)"
-    if complain is None:
-        raise InputError(told)
-    complain(told)
-    return False
 
 
 def sentences(data: Dataset) -> Iterator[str]:
@@ -223,11 +175,6 @@ def _refuse_empty(file: str, pairs: int) -> None:
         raise InputError(f"{file}: holds no pairs")
 
 
-def index_of(names: tuple[str, ...]) -> dict[str, int]:
-    """The class index of each label name."""
-    return {name: number for number, name in enumerate(names)}
-
-
 def _open_stream(
     config: DatasetConfig, file: DataFile, complain: Optional[Complain]
 ) -> tuple[PairStream, tuple[str, ...]]:
@@ -236,7 +183,7 @@ def _open_stream(
     digest = hashlib.sha256()
     index = None if config.labels is None else index_of(class_names(config, ()))
     for row in read_split(config, "train", file, complain):
-        if index is None or _is_known(file.name, row, index, complain):
+        if index is None or is_known(file.name, row, index, complain):
             counts[str(row.label)] += 1
             digest.update(repr((row.sentence1, row.sentence2, row.label)).encode())
     _refuse_empty(file.name, counts.total())

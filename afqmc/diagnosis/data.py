@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 
 from afqmc.config import Config
-from afqmc.dataset.checks import Facts, SplitFacts, examine, lines_of, worries
+from afqmc.dataset.checks import Facts, SplitFacts, examine, lines_of, of_folds, worries
+from afqmc.dataset.folds import Folds
 from afqmc.dataset.splits import Dataset, load
 from afqmc.diagnosis.findings import Finding, fail, ok, warn
 from afqmc.errors import InputError
@@ -49,6 +50,8 @@ def facts_of(data: Dataset) -> Iterator[Finding]:
     """Counts, worries, the majority baseline."""
     facts = examine(data)
     yield from _counts(data, facts)
+    if data.folds is not None:
+        yield from _of_folds(data, data.folds)
     told = worries(facts)
     for text in told:
         yield warn("data", text)
@@ -79,6 +82,26 @@ def _counts(data: Dataset, facts: Facts) -> Iterator[Finding]:
             labels=dict(zip(data.labels, found.label_counts, strict=True)),
             **({} if name in facts.streamed else _oddities(name, found, facts)),
         )
+
+
+def _of_folds(data: Dataset, folds: Folds) -> Iterator[Finding]:
+    """How even the folds are, and what dev shares with train."""
+    sizes = folds.label_counts.sum(axis=1)
+    shares = folds.label_counts / sizes[:, None]
+    of_labels = ", ".join(
+        f"{label!r} {share.min():.1%} to {share.max():.1%}" for label, share in zip(data.labels, shares.T, strict=False)
+    )
+    yield ok(
+        "data",
+        f"{folds.count} folds of {folds.whole.file}: {sizes.min()} to {sizes.max()} pairs; {of_labels}; pairs that "
+        f"stay together: {folds.largest_group} at most; dataset.dev_file is not read",
+        sizes=sizes.tolist(),
+        labels=folds.label_counts.tolist(),
+        largest_group=folds.largest_group,
+        groups=len(set(folds.groups.tolist())),
+    )
+    for text in of_folds(data):
+        yield (warn if folds.met else ok)("data", text, pairs_met=folds.met)
 
 
 def _oddities(name: str, found: SplitFacts, facts: Facts) -> dict[str, object]:

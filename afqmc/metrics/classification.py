@@ -61,6 +61,11 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, 
     return {name: float(found[name]) for name in NAMES}
 
 
+def metrics_of(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """``classification_metrics`` of probabilities (N, C): their logarithms are logits that give them."""
+    return classification_metrics(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)), labels)
+
+
 def collapsed_class(probabilities: np.ndarray) -> int | None:
     """The class that (nearly) everything is predicted as, None for a model that tells pairs apart."""
     counts = np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1])

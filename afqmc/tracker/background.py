@@ -53,6 +53,10 @@ class BackgroundTracker:
         """Queue the report."""
         self._calls.put(("report", report))
 
+    def tag(self, tag: str) -> None:
+        """Queue a label."""
+        self._calls.put(("tag", tag))
+
     def finish(self, exit_code: int) -> None:
         """End the other tracker; it is waited for so long, less where it has not begun or the run has not ended well.
 

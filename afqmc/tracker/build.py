@@ -12,7 +12,8 @@ from afqmc.redaction import redacted_tree
 from afqmc.tracker.background import BackgroundTracker
 from afqmc.tracker.config import Service, TrackerConfig, WandbMode
 from afqmc.tracker.protocol import NullTracker, Tracker
-from afqmc.tracker.wandb import WandbTracker, preload
+from afqmc.tracker.session import preload
+from afqmc.tracker.wandb import WandbTracker
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,11 @@ def build_tracker(config: TrackerConfig, settings: dict[str, Any], run_dir: Path
     except Exception as error:  # an installation may be broken in any way
         log.warning("W&B: cannot be imported (%s); the run goes on without it", error)
         return NullTracker()
-    config = replace(config, **redacted_tree({name: getattr(config, name) for name in _IN_WORDS}))
-    settings = redacted_tree(settings)
+    config, settings = without_secrets(config), redacted_tree(settings)
     rescue = f"wandb sync {run_dir / 'wandb'}/*run-* sends what is missing"
     return BackgroundTracker(lambda: WandbTracker(config, settings, run_dir), rescue)
+
+
+def without_secrets(config: TrackerConfig) -> TrackerConfig:
+    """What a person calls the run, as others may read it."""
+    return replace(config, **redacted_tree({name: getattr(config, name) for name in _IN_WORDS}))

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from afqmc.knobs import knob
 
+_CLOUD = ("api.forge.coreweave.com", "api.wandb.ai")  # W&B's own server: its name now, and before; one key for both
+
 
 class Service(Enum):
     """Trackers there are."""
@@ -58,8 +60,9 @@ def logged_in() -> bool:
     """Whether a key is in the environment or, for the configured host, in the netrc file."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", f"https://{_CLOUD[0]}")).hostname or ""
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+        keys = netrc.netrc(os.environ.get("NETRC"))
+        return any(keys.authenticators(name) is not None for name in (_CLOUD if host in _CLOUD else (host,)))
     except (OSError, netrc.NetrcParseError):
         return False

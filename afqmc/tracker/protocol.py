@@ -12,7 +12,10 @@ if TYPE_CHECKING:  # every command imports this page, before Ctrl-C ends tidily
 
 @dataclass(frozen=True)
 class Report:
-    """What is worth a chart of the best weights, of ``step``, on dev: probabilities (N, C), labels (N,), sentences."""
+    """What is worth a chart of the best weights, of ``step``, on dev.
+
+    Probabilities (N, C), labels (N,), sentences; these are empty where they are not known any more.
+    """
 
     step: int
     labels: tuple[str, ...]
@@ -35,6 +38,9 @@ class Tracker(Protocol):
     def report(self, report: Report) -> None:
         """Charts and tables of the best weights."""
 
+    def tag(self, tag: str) -> None:
+        """A label that the run has earned, before it is finished."""
+
     def finish(self, exit_code: int) -> None:
         """The run is over; 0 when it went well."""
 
@@ -49,6 +55,9 @@ class NullTracker:
         """Nothing."""
 
     def report(self, report: Report) -> None:
+        """Nothing."""
+
+    def tag(self, tag: str) -> None:
         """Nothing."""
 
     def finish(self, exit_code: int) -> None:

@@ -20,13 +20,15 @@ from afqmc.config import Config, to_config, without_hydra
 from afqmc.config.messages import explain
 from afqmc.errors import InputError, JobsFailed
 from afqmc.lock import is_locked
+from afqmc.rundir import Status
 from afqmc.sweep.plan import Job, Sweep, extended
-from afqmc.sweep.results import Results, have_failed, tally, unfinished
+from afqmc.sweep.results import Results, have_failed, status_of, tally, unfinished
 from hydra_plugins.afqmc_sweeps._frozen import frozen_loader
 from hydra_plugins.afqmc_sweeps._processes import answered, context_of
 
 log = logging.getLogger(__name__)
 
+_TOGETHER = "ensembles"
 _LISTED = 10
 _PATIENCE_S = 60  # for jobs that outlived the process that started them: they save, and end
 
@@ -72,6 +74,7 @@ class Session:
                 except KeyboardInterrupt:
                     log.info(tally(session.sweep, session.jobs))
                     raise
+            session._put_together()
             told = tally(session.sweep, session.jobs)
             if have_failed(session.sweep, session.jobs):
                 raise JobsFailed(told)
@@ -118,6 +121,8 @@ class Session:
         Raises:
             InputError: naming each job that cannot run by its overrides, and why.
         """
+        if not jobs:
+            return
         configs, refused = {}, {}
         for job in jobs:
             try:
@@ -135,7 +140,8 @@ class Session:
         retry = self.config.sweep.retry_failed
         left = unfinished(self.sweep, jobs, retry)
         if len(left) < len(jobs):
-            hint = "" if retry else "; sweep.retry_failed=true runs those that failed again"
+            failed = any(status_of(self.sweep.run_dir(job)) == Status.failed.value for job in jobs)
+            hint = "; sweep.retry_failed=true runs those that failed again" if failed and not retry else ""
             log.info("%d of %d jobs have ended already%s", len(jobs) - len(left), len(jobs), hint)
         return left
 
@@ -144,6 +150,16 @@ class Session:
         if jobs:
             overrides = [[*job.overrides, f"hydra.sweep.subdir={job.directory}"] for job in jobs]
             self.launcher.launch(overrides, initial_job_idx=jobs[0].number)
+
+    def _put_together(self) -> None:
+        """Folds and seeds of each setting: out-of-fold predictions, and the mean of all on the test split."""
+        dirs = [self.sweep.run_dir(job) for job in self.jobs]
+        complete = [run_dir.path for run_dir in dirs if run_dir.summary.exists()]
+        if len(complete) > 1:
+            from afqmc.ensemble import collect_each  # numpy and its kin, which planning needs not
+
+            for target, why in collect_each(self.sweep.path / _TOGETHER, complete):
+                log.info("folds and seeds together: %s%s", target, f": nothing ({why})" if why else "")
 
     def _await_orphans(self) -> None:
         """Jobs of a process that was killed get a signal, save and end."""

@@ -36,7 +36,7 @@ def closer(report: Report, with_sentences: bool) -> dict[str, Any] | None:
         one for one in every if every[0][2].differs_from(one[2]) is None
     ]  # a fold is asked other pairs than another
     settings, runs, found = zip(*same, strict=True)
-    gold, names = found[0].answers.gold, found[0].classes
+    gold, names = found[0].answers.gold, found[0].rows.classes
     commonest = np.argsort(-np.bincount(gold, minlength=len(names)), kind="stable")[:_CLASSES]
     classes = [1] if len(names) == 2 else sorted(commonest.tolist())
     return {
@@ -94,7 +94,7 @@ def _disagreements(run: Run, split: str, found: Sequence[Predictions], with_sent
     kept = np.sort(np.argsort(given.min(axis=0) - given.max(axis=0), kind="stable")[:PAIRS])
     texts, why = sentences(run, split, found[0], kept) if with_sentences else (None, None)
     return {
-        "ids": [str(found[0].ids[row]) for row in kept],
+        "ids": [str(found[0].rows.ids[row]) for row in kept],
         "gold": gold[kept].tolist(),
         "given": packed(given[:, kept]),
         "said": packed(np.stack([one.answers.predicted[kept] for one in found]), "i4"),

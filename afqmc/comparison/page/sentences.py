@@ -29,14 +29,14 @@ def sentences(
         with blamed_on(run.name):
             dataset = config.load(run.path).dataset
             file = locate(dataset, fetch=False)[split]
-            index = index_of(tuple(predictions.classes))
-            rows_of_file = list(islice(read_split(dataset, split, file), len(predictions.ids) + 1))
+            index = index_of(tuple(predictions.rows.classes))
+            rows_of_file = list(islice(read_split(dataset, split, file), len(predictions.rows.ids) + 1))
             pairs = to_columns(file.name, rows_of_file, index)
     except InputError:
         return None, said(
             "the {split} pairs that {run} names cannot be read on this machine", split=split, run=run.name
         )
-    if pairs.ids != predictions.ids or pairs.labels != predictions.answers.gold.tolist():
+    if pairs.ids != predictions.rows.ids or pairs.labels != predictions.answers.gold.tolist():
         return None, said(
             "the {split} pairs that {run} names are not those it was scored on", split=split, run=run.name
         )

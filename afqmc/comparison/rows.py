@@ -1,0 +1,147 @@
+"""What a run wrote of each pair of a split, read with care; and rows of several runs taken together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afqmc.comparison.files import read_list, read_rows
+from afqmc.comparison.measures import Answers, Array
+from afqmc.comparison.runs import Run
+from afqmc.errors import InputError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """predictions/<split>.jsonl.
+
+    Attributes:
+        ids: Of the N pairs, in the split's order.
+        classes: The C label names in class order.
+        probabilities: (N, C), float64.
+        predicted: The likeliest classes, (N,).
+        gold: True classes, (N,); None where the split has no labels.
+    """
+
+    ids: list[int | str]
+    classes: list[str]
+    probabilities: Array
+    predicted: Array
+    gold: Array | None
+
+    @classmethod
+    def of(cls, run: Run, split: str) -> Rows:
+        """A run's.
+
+        Raises:
+            InputError: when they cannot be read or make no sense, naming the file.
+        """
+        file = f"predictions/{split}.jsonl"
+        try:
+            rows = read_rows(run.path / file)
+            if len(rows) < 2:
+                raise ValueError("holds too few rows to tell anything")
+            return cls._parsed(rows, _classes(run.path, run.config.get("dataset.labels"), rows))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{file}: rows need id, probability, prediction and label") from error
+        except ValueError as error:
+            raise InputError(f"{file}: {str(error).removeprefix(f'{split}.jsonl: ')}") from error
+
+    @classmethod
+    def _parsed(cls, rows: list[dict[str, Any]], classes: list[str]) -> Rows:
+        number = {label: place for place, label in enumerate(classes)}
+        given = np.array([row["probability"] for row in rows], dtype=np.float64)
+        probabilities = np.stack([1 - given, given], axis=1) if given.ndim == 1 else given
+        predicted = np.array([number[row["prediction"]] for row in rows])
+        labelled = any("label" in row for row in rows)
+        gold = np.array([number[row["label"]] for row in rows]) if labelled else None
+        if probabilities.shape != (len(rows), len(classes)) or len(classes) < 2:
+            raise ValueError(f"probabilities of {len(classes)} classes were expected: {', '.join(classes)}")
+        if not ((probabilities >= 0) & (probabilities <= 1)).all():
+            raise ValueError("holds probabilities that are none")
+        if not (probabilities[np.arange(len(rows)), predicted] >= probabilities.max(axis=1)).all():
+            raise ValueError(f"holds predictions that are not the likeliest of {', '.join(classes)}")
+        return cls([row["id"] for row in rows], classes, probabilities, predicted, gold)
+
+    def answers(self) -> Answers:
+        """As metrics take them; the split must be labelled.
+
+        Raises:
+            InputError: where it is not.
+        """
+        if self.gold is None:
+            raise InputError("rows need id, probability, prediction and label")
+        return Answers(self.gold, self.predicted, self.probabilities)
+
+    def differs_from(self, other: Rows) -> str | None:
+        """Where the other's pairs are not these, in words; None where they are."""
+        if len(self.ids) != len(other.ids):
+            return f"{len(other.ids)} pairs against {len(self.ids)}"
+        if self.classes != other.classes:
+            return f"labels {', '.join(other.classes)} against {', '.join(self.classes)}"
+        for row, (one, two) in enumerate(zip(self.ids, other.ids, strict=True), 1):
+            if one != two:
+                return f"id {two!r} against {one!r} in line {row}"
+        if self.gold is None or other.gold is None:
+            return None if self.gold is other.gold else "one has labels, the other none"
+        unlike = np.flatnonzero(self.gold != other.gold)
+        if len(unlike):
+            return f"label {other._label(unlike[0])!r} against {self._label(unlike[0])!r} in line {unlike[0] + 1}"
+        return None
+
+    def _label(self, row: Any) -> str:
+        assert self.gold is not None
+        return self.classes[int(self.gold[row])]
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """The rows of all parts, which have no pair in common, ordered by id.
+
+    Raises:
+        InputError: where they have one, or other labels.
+    """
+    first = parts[0]
+    ids = [one for part in parts for one in part.ids]
+    if not all(type(one) in (int, str) for one in ids):
+        raise InputError("ids must be whole numbers or strings, to be put in order")
+    order = sorted(range(len(ids)), key=lambda place: (isinstance(ids[place], str), ids[place]))
+    for before, place in pairwise(order):
+        if ids[before] == ids[place]:
+            raise InputError(f"the pair with id {ids[place]!r} is in two of the folds")
+    for part in parts:
+        if part.classes != first.classes:
+            raise InputError(f"labels {', '.join(part.classes)} against {', '.join(first.classes)}")
+    gold = None if first.gold is None else np.concatenate([part.answers().gold for part in parts])[order]
+    probabilities = np.concatenate([part.probabilities for part in parts])[order]
+    predicted = np.concatenate([part.predicted for part in parts])[order]
+    return Rows([ids[place] for place in order], first.classes, probabilities, predicted, gold)
+
+
+def averaged(parts: Sequence[Rows]) -> Rows:
+    """The same pairs with the mean of the parts' probabilities.
+
+    Raises:
+        InputError: where a part has other pairs or labels than the first.
+    """
+    first = parts[0]
+    for part in parts[1:]:
+        if unlike := first.differs_from(part):
+            raise InputError(unlike)
+    probabilities = np.mean([part.probabilities for part in parts], axis=0)
+    return replace(first, probabilities=probabilities, predicted=probabilities.argmax(axis=1))
+
+
+def _classes(path: Path, configured: Any, rows: list[dict[str, Any]]) -> list[str]:
+    """Label names in class order: as saved with the weights, else as configured, else sorted as a run would."""
+    saved = path / "checkpoints" / "best" / "labels.json"
+    found = read_list(saved) if saved.exists() else configured
+    if found is None:
+        found = sorted({row[key] for row in rows for key in ("label", "prediction") if key in row})
+    if not isinstance(found, list) or len(set(map(str, found))) != len(found):
+        raise ValueError("the label names of this run are not known")
+    return [str(label) for label in found]

@@ -1,0 +1,132 @@
+"""Rows of several runs as one: every pair by the run that held it out, or by the mean of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from afqmc.comparison.files import read_object
+from afqmc.comparison.predictions import Predictions
+from afqmc.comparison.rows import Rows, averaged, joined
+from afqmc.comparison.runs import Run
+from afqmc.comparison.settings import missing_folds
+from afqmc.ensemble.members import one_setting
+from afqmc.errors import InputError
+from afqmc.rundir import finite
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Together:
+    """Pairs with the mean of what several members said of each.
+
+    Attributes:
+        rows: The means.
+        members: What each said of the same pairs: seeds, or single runs.
+    """
+
+    rows: Rows
+    members: list[Rows]
+
+    def figures(self) -> Figures:
+        """Metrics of the means by name, None where one is undefined; empty where the pairs have no labels."""
+        return _figures(self.rows)
+
+    def spread(self) -> Figures:
+        """How far the members are from one another.
+
+        ``disagreement`` is the share of pairs that two members, taken at random, label otherwise;
+        ``probability_sd`` the standard deviation (n - 1) of a label's probability over members, its mean over all.
+        """
+        if len(self.members) < 2:
+            return {}
+        said = np.stack([member.predicted for member in self.members])
+        apart = [(one != other).mean() for place, one in enumerate(said) for other in said[place + 1 :]]
+        deviation = np.std([member.probabilities for member in self.members], axis=0, ddof=1).mean()
+        every = [_figures(member) for member in self.members]
+        return {
+            "disagreement": float(np.mean(apart)),
+            "probability_sd": float(deviation),
+            **{name: over([one[name] for one in every]) for name in every[0]},
+        }
+
+
+def out_of_fold(runs: Sequence[Run]) -> Together:
+    """Every pair of the file that was cut, as predicted by the run that held it out; the mean over seeds.
+
+    Raises:
+        InputError: where a fold of a seed is missing, or they are folds of different files.
+    """
+    digests: dict[str, Run] = {}
+    seeds = one_setting(runs).by_seed()
+    for seed in seeds:
+        if absent := missing_folds(seed):
+            raise InputError(f"seed {seed[0].seed}: {absent}")
+    members = [_joined(seed, digests) for seed in seeds]
+    if len(digests) > 1:
+        names = " and ".join(run.name for run in digests.values())
+        raise InputError(f"{names}: folds of different files, or of different states of one")
+    return Together(averaged(members), members)
+
+
+def _joined(seed: Sequence[Run], digests: dict[str, Run]) -> Rows:
+    """All folds of a seed; ``digests`` is told which file they are of."""
+    pairs = 0
+    for run in seed:
+        cut = read_object(run.path / "summary.json").get("folds")
+        if not isinstance(cut, dict) or not isinstance(cut.get("pairs"), int):
+            raise InputError(f"{run.name}: summary.json does not say what its fold is a part of")
+        digests.setdefault(str(cut.get("sha256")), run)
+        pairs = cut["pairs"]
+    rows = _fitting(joined, seed, [_rows(run, "dev") for run in seed])
+    if len(rows.ids) != pairs:
+        raise InputError(
+            f"seed {seed[0].seed}: its folds predicted {len(rows.ids)} of {pairs} pairs (dataset.max_dev_samples cuts "
+            "folds short)"
+        )
+    return rows
+
+
+def ensemble_test(runs: Sequence[Run]) -> Together:
+    """The mean of what all runs said of the test split.
+
+    Raises:
+        InputError: where one has none, or another than the others.
+    """
+    members = [_rows(run, "test") for run in runs]
+    return Together(_fitting(averaged, runs, members), members)
+
+
+def _rows(run: Run, split: str) -> Rows:
+    """A run's, held to its summary where that has figures."""
+    metric = f"{split}/accuracy"
+    try:
+        return Predictions.of(run, metric).rows if metric in run.figures else Rows.of(run, split)
+    except InputError as error:
+        raise InputError(f"{run.name}: {error}") from error
+
+
+def _fitting(put_together: Callable[[Sequence[Rows]], Rows], runs: Sequence[Run], parts: Sequence[Rows]) -> Rows:
+    try:
+        return put_together(parts)
+    except InputError as error:
+        raise InputError(f"{runs[0].name} and the others do not fit together: {error}") from error
+
+
+def over(values: Sequence[float | None]) -> dict[str, float | None]:
+    """Mean, standard deviation (n - 1), least and most of the values that are defined."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return {"mean": None, "sd": None, "min": None, "max": None}
+    sd = float(np.std(there, ddof=1)) if len(there) > 1 else None
+    return {"mean": float(np.mean(there)), "sd": sd, "min": min(there), "max": max(there)}
+
+
+def _figures(rows: Rows) -> Figures:
+    from afqmc.metrics.classification import metrics_of
+
+    return {} if rows.gold is None else finite(metrics_of(rows.probabilities, rows.gold))

@@ -1,0 +1,324 @@
+"""A sweep in W&B: its jobs as they ran, rebuilt where W&B's files are lost, sent in order, and compared."""
+
+import json
+import re
+import shutil
+import sys
+
+import pytest
+import wandb
+from helpers import SMALL, command, small, train
+from simulated import write_sweep
+from wandb_file import Offline
+from wandb_server import WandbServer
+
+from afqmc import compare
+from afqmc.cli import exit_code
+from afqmc.execution import execute
+from afqmc.rundir import RunDir, read_json
+
+OFFLINE = {"WANDB_MODE": "offline", "WANDB_API_KEY": ""}
+# at the second rate the loss is soon not finite: these jobs fail
+JOBS = (
+    "lr=1e-3,10", "seed=1,2", "optimizer=sgd", "optimizer.momentum=0.99", "tracker=wandb", "tracker.project=p",
+    "tracker.tags=[mine]", "+optimizer.foreach=false", "tracker.notes=https://me:word@host/x",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    place = tmp_path_factory.mktemp("sweeps") / "nightly"
+    short = [*(word for word in SMALL if word != "tracker=none"), f"hydra.sweep.dir={place}"]
+    shown = command("run", "-m", *short, *JOBS, cwd=place.parent, env=OFFLINE)
+    assert shown.returncode == 1, shown.stderr
+    return place
+
+
+def jobs(sweep):
+    return sorted(sweep.glob("?-*"))
+
+
+def told(run):
+    """What W&B was told of a run, less what it adds itself."""
+    return {
+        "config": {key: value for key, value in run.config.items() if key != "_wandb"},
+        "who": (run.run.run_id, run.run.run_group, run.run.job_type, run.run.display_name, run.run.project),
+        "notes": run.run.notes,
+        "tags": run.tags,
+        "exit code": run.exit_code(),
+        "rows": [row for row in bare(run.history()) if not any(key.startswith("best/") for key in row)],
+        "best": {key: value for key, value in run.summary().items() if key in ("best/step", "best/dev/accuracy")},
+    }
+
+
+def bare(rows):
+    return [{key: value for key, value in row.items() if key[0] != "_"} for row in rows]
+
+
+def test_the_jobs_of_a_sweep_are_runs_of_one_group_named_by_their_overrides(sweep):
+    runs = [Offline(job) for job in jobs(sweep)]
+    assert len({found.run.run_id for found in runs}) == 4
+    assert {(found.run.run_group, found.run.job_type, found.run.project) for found in runs} == {
+        ("nightly", "train", "p")
+    }
+    assert [list(found.run.tags) for found in runs] == [["mine", "sweep"]] * 4
+    for found, (lr, seed) in zip(runs, ((0.001, 1), (0.001, 2), (10, 1), (10, 2)), strict=True):
+        assert re.match(rf"experiment=quickstart .*\blr={lr} seed={seed} optimizer=sgd\b", found.run.display_name)
+        assert (found.config["lr"], found.config["seed"]) == (lr, seed)
+
+
+def test_failed_jobs_have_failed_and_figures_are_the_summary_s(sweep):
+    for job in jobs(sweep):
+        run, summary = Offline(job), read_json(job / "summary.json")
+        assert run.exit_code() == (0 if summary else 1)
+        assert bool(summary) == ("lr-0.001" in job.name)
+        if summary:
+            assert {key: run.summary()[f"best/{key}"] for key in summary["best"]} == summary["best"]
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """``afqmc.compare``, with an environment; its exit code and what was printed."""
+
+    def call(*arguments, **environment):
+        monkeypatch.setattr(sys, "argv", ["afqmc.compare", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        for name, value in {"WANDB_API_KEY": "", "NETRC": "/nonexistent", **environment}.items():
+            monkeypatch.setenv(name, value)
+        code = exit_code(compare.main)
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        return code, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
+def lost(sweep, tmp_path):
+    """The same sweep without W&B's files; their ids are left."""
+    place = tmp_path / "nightly"
+    shutil.copytree(sweep, place, symlinks=True)
+    for path in place.glob("?-*/wandb/*"):
+        if path.name != "id":
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return place
+
+
+def test_runs_whose_files_are_lost_are_rebuilt_as_they_were(sweep, lost, call):
+    code, out, err = call(lost, "--wandb-sync", WANDB_MODE="offline")
+    assert (code, err) == (0, "")
+    said = [line for line in out.splitlines() if line.startswith("W&B: ")]
+    assert said == [f"W&B: {job.name}: rebuilt from its own files, offline" for job in jobs(lost)]
+    for before, after in zip(jobs(sweep), jobs(lost), strict=True):
+        assert told(Offline(after)) == told(Offline(before))
+        assert "word@" not in json.dumps(told(Offline(after)))
+    logged = {key.split(".")[0] for row in Offline(jobs(lost)[0]).history() for key in row}
+    assert {"best/dev/confusion_matrix_table", "best/dev/pr_curve_table"} <= logged
+    assert call(lost, "--wandb-sync", WANDB_MODE="offline")[1].count("kept in W&B's offline files already") == 4
+
+
+def test_rebuilt_rows_have_the_times_of_the_log(sweep, lost, call):
+    call(lost, "--wandb-sync", WANDB_MODE="offline")
+    for before, after in zip(jobs(sweep), jobs(lost), strict=True):
+        rows = [row["_timestamp"] for row in Offline(after).history()]
+        first = Offline(before).history()[0]["_timestamp"]
+        assert rows == sorted(rows)
+        assert abs(rows[0] - first) < 30  # W&B itself dates a row when it gets it, and begins late
+
+
+def test_a_pruned_run_is_rebuilt_with_its_tag_and_has_not_failed(lost, call):
+    run_dir = RunDir(jobs(lost)[0])
+    run_dir.summary.unlink()
+    (run_dir.path / "status.json").write_text('{"status": "pruned", "step": 12}', encoding="utf-8")
+    assert call(run_dir.path, "--wandb-sync", WANDB_MODE="offline")[0] == 0
+    run = Offline(run_dir.path)
+    assert (run.tags, run.exit_code()) == (["mine", "sweep", "pruned"], 0)
+    best = max((row for row in run.history() if "dev/accuracy" in row), key=lambda row: row["dev/accuracy"])
+    assert run.summary()["best/dev/accuracy"] == best["dev/accuracy"]
+
+
+def test_a_run_without_its_predictions_is_rebuilt_without_charts(lost, call):
+    job = jobs(lost)[0]
+    shutil.rmtree(job / "predictions")
+    code, out, _ = call(job, "--wandb-sync", WANDB_MODE="offline")
+    assert code == 0
+    assert "rebuilt from its own files, offline, without charts (predictions/dev.jsonl: missing)" in out
+    assert not any("confusion_matrix" in key for row in Offline(job).history() for key in row)
+
+
+def test_a_run_that_cannot_be_read_or_is_still_at_work_keeps_no_other_back(lost, call):
+    one, other, *_ = jobs(lost)
+    (one / "config.yaml").write_text("lr: [", encoding="utf-8")
+    with RunDir(other).locked():
+        code, out, err = call(lost, "--wandb-sync", WANDB_MODE="offline")
+    assert code == 1
+    assert f"W&B: {one.name}: not sent: " in err
+    assert f"W&B: {other.name}: not sent: {other}: another process is at this run" in err
+    assert out.count("rebuilt from its own files") == 2
+
+
+def test_nothing_is_written_through_a_link_or_sent_through_one(lost, call, tmp_path):
+    one, *_ = jobs(lost)
+    shutil.rmtree(one / "wandb")
+    (tmp_path / "elsewhere").mkdir()
+    (one / "wandb").symlink_to(tmp_path / "elsewhere")
+    code, _, err = call(one, "--wandb-sync", WANDB_MODE="offline")
+    assert code == 1
+    assert "a link that leads out of the run directory" in err
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_without_a_key_nothing_is_sent_and_the_table_is_there(sweep, call):
+    code, out, err = call(sweep, "--wandb-sync", WANDB_MODE="online")
+    assert code == 1
+    assert "dev/accuracy" in out
+    assert err.startswith("W&B: nobody is logged in to https://api.")
+
+
+@pytest.fixture
+def server():
+    """W&B's, for this test alone: the library asks for its address once a process."""
+    found = WandbServer()
+    wandb.teardown()
+    yield found
+    wandb.teardown()
+    found.close()
+
+
+def identity(job):
+    return (job / "wandb/id").read_text(encoding="utf-8").strip()
+
+
+@pytest.mark.slow
+def test_offline_runs_are_sent_in_order_and_only_once(sweep, lost, call, server, tmp_path):
+    kept = tmp_path / "kept"
+    shutil.copytree(sweep, kept, symlinks=True)
+    for runs in (kept, lost):
+        code, out, err = call(runs, "--wandb-sync", **server.environment())
+        assert (code, err) == (0, "")
+        sent = dict.fromkeys(asked["name"] for asked in server.variables("upsertBucket"))
+        assert list(sent) == list(map(identity, jobs(runs)))
+        assert server.ends == [0, 0, 1, 1]
+        assert out.count("sent") == 4
+        server.requests, server.ends = [], []
+        assert call(runs, "--wandb-sync", **server.environment())[1].count("sent before") == 4
+        assert not server.variables("upsertBucket")
+
+
+@pytest.mark.slow
+def test_what_the_files_of_a_killed_run_lack_is_sent_from_its_own(sweep, call, server, tmp_path):
+    job = tmp_path / "job"
+    shutil.copytree(jobs(sweep)[0], job, symlinks=True)
+    (path,) = job.glob("wandb/offline-run-*/run-*.wandb")
+    path.write_bytes(path.read_bytes()[:6000])
+    code, out, err = call(job, "--wandb-sync", **server.environment())
+    assert (code, err) == (0, "")
+    assert "W&B: job: sent, the rest rebuilt from its own files (wandb sync: " in out
+    rows = len((job / "metrics.jsonl").read_text("utf-8").splitlines())
+    assert 0 < server.history[0][1] < rows
+    assert server.rows[identity(job)] == sum(count for _, count in server.history) == rows + 1  # and the charts
+    assert server.ends[-1] == 0
+    assert "sent before" in call(job, "--wandb-sync", **server.environment())[1]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_gone_on_with_offline_is_sent_as_one(server, tmp_path):
+    options = ("tracker=wandb", "tracker.mode=offline")
+    run_dir = train(tmp_path / "run", *options, "epochs=1")
+    first = len(Offline(run_dir.path).history())
+    execute(small(*options, "epochs=2"), run_dir, resume=True)
+    shown = command("compare", str(run_dir.path), "--wandb-sync", cwd=tmp_path, env=server.environment())
+    assert shown.returncode == 0, shown.stderr
+    ends = [offset + count for offset, count in server.history]
+    assert [offset for offset, _ in server.history] == [0, *ends[:-1]]
+    assert first in ends
+    assert server.rows == {identity(run_dir.path): ends[-1]}
+
+
+@pytest.mark.slow
+def test_what_was_refused_leaves_nothing_that_would_pass_for_sent(lost, call, server):
+    job = jobs(lost)[0]
+    server.refusing = True
+    code, _, err = call(job, "--wandb-sync", **server.environment())
+    assert code == 1
+    assert f"W&B: {job.name}: not sent: " in err
+    assert not list((job / "wandb").glob("*run-*-*"))
+    server.refusing = False
+    code, out, err = call(job, "--wandb-sync", **server.environment())
+    assert (code, err) == (0, "")
+    assert "rebuilt from its own files and sent" in out
+
+
+@pytest.mark.slow
+def test_rows_that_the_server_has_are_not_sent_again(lost, call, server):
+    job = jobs(lost)[0]
+    server.rows[identity(job)] = 20
+    assert call(job, "--wandb-sync", **server.environment())[0] == 0
+    rows = len((job / "metrics.jsonl").read_text("utf-8").splitlines())
+    assert min(offset for offset, _ in server.history) == 20
+    assert sum(count for _, count in server.history) == rows - 20 + 1  # and the charts
+
+
+@pytest.fixture
+def compared(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    return write_sweep(tmp_path / "sweep", 2, 2, 100)
+
+
+def test_a_comparison_is_a_run_with_the_table_the_sentences_and_the_files(compared, call, tmp_path):
+    code, out, err = call(compared, "--wandb", "--csv", tmp_path / "runs.csv", WANDB_MODE="offline")
+    assert (code, err) == (0, "")
+    assert f"W&B: the comparison: offline; to send it later: wandb sync {tmp_path / 'wandb'}" in out
+    run = Offline(tmp_path)
+    assert (run.run.project, run.run.job_type, run.run.display_name) == ("afqmc", "comparison", "comparison of 4 runs")
+    assert run.exit_code() == 0
+    assert run.config["metric"] == "dev/accuracy"
+    tables = tmp_path.glob("wandb/offline-run-*/files/media/**/*.json")
+    media = {path.name.split("_")[0]: read_json(path) for path in tables}
+    settings = media["settings"]
+    assert settings["columns"][:4] == ["rank", "setting", "lr", "seeds"]
+    figure = settings["columns"].index("dev/accuracy")
+    assert settings["data"][0][figure] == run.summary()["best/dev/accuracy"]
+    shown = " ".join(out.split())
+    assert all(" ".join(said.split()) in shown for _, said in media["sentences"]["data"])
+    (artifact,) = (found for found in run.artifacts() if found.type == "comparison")
+    assert {entry.path for entry in artifact.manifest.contents} == {
+        "comparison.csv", "comparison.json", "comparison.md"
+    }  # fmt: skip
+
+
+def test_a_comparison_lies_beside_its_runs_and_in_their_group(sweep, call, tmp_path):
+    assert call(sweep, "--wandb", WANDB_MODE="offline", WANDB_DIR=str(tmp_path))[0] == 0
+    run = Offline(tmp_path).run
+    assert (run.project, run.run_group, run.display_name) == ("p", "nightly", "comparison of nightly")
+
+
+def test_runs_of_several_projects_are_compared_where_a_person_says(compared, call, tmp_path):
+    path = next(compared.iterdir()) / "config.yaml"
+    path.write_text(path.read_text("utf-8").replace("project: afqmc", "project: other"), encoding="utf-8")
+    code, out, err = call(compared, "--wandb", WANDB_MODE="offline")
+    assert (code, out) == (2, "")
+    assert "the runs' W&B projects are afqmc, other: name one with --wandb-project [ENTITY/]PROJECT" in err
+    assert call(compared, "--wandb", "--wandb-project", "team/mine", WANDB_MODE="offline")[0] == 0
+    assert (Offline(tmp_path).run.entity, Offline(tmp_path).run.project) == ("team", "mine")
+
+
+def test_a_project_without_anything_to_put_there_is_refused(compared, call):
+    code, _, err = call(compared, "--wandb-project", "mine")
+    assert (code, "--wandb is missing" in err) == (2, True)
+
+
+def test_a_failure_of_wandb_costs_neither_the_table_nor_the_files(compared, call, tmp_path):
+    (tmp_path / "wandb").write_text("in the way")
+    code, out, err = call(compared, "--wandb", "--csv", tmp_path / "runs.csv", WANDB_MODE="offline")
+    assert code == 1
+    assert "W&B: the comparison was not sent: " in err
+    assert "dev/accuracy" in out
+    assert (tmp_path / "runs.csv").exists()
+
+
+def test_a_server_that_is_away_leaves_the_comparison_offline_and_the_code_says_so(compared, call):
+    away = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40, "WANDB_MODE": "online"}
+    code, _, err = call(compared, "--wandb", **away)
+    assert code == 1
+    assert "the comparison was not sent: offline; to send it later: wandb sync " in err
