@@ -55,6 +55,7 @@ class Training:
         self.prepared, self.config, self.run_dir = prepared, prepared.config, prepared.run_dir
         trainer = self.config.trainer
         self.since, self.judge = since, judge
+        self.ends = False  # agreed among all processes
         self.trained = Totals(trainer.padding_free)
         self.parts = trainer.gradient_accumulation_steps
         with prepared.accelerator.local_main_process_first():  # its kept tokens are then there for the others
@@ -120,7 +121,7 @@ class Training:
                     self.checkpointer.look()
                     if self._agree(self.checkpointer.is_due(self.progress)):
                         self.save_state()
-                    admit()
+                    self._admit()
                 return
             except NonFiniteLossError as error:
                 back = self._roll_back(error)  # which cuts the rows: its own comes after that
@@ -133,6 +134,7 @@ class Training:
         """Whether the main process, whose clock counts, is to save; a signal that came to one has come to all."""
         accelerator = self.prepared.accelerator
         number, due = agreed(accelerator, pending(), is_due and accelerator.is_main_process)
+        self.ends = number > 0
         if number:
             put_off(number)
         return bool(due)
@@ -147,7 +149,12 @@ class Training:
 
     def _end_together(self) -> None:
         self._agree()
-        admit()
+        self._admit()
+
+    def _admit(self) -> None:
+        """A signal that came to one process since all agreed waits for the next time: none may leave alone."""
+        if self.take.size == 1 or self.ends:
+            admit()
 
     def _handle(self, event: Event, bar: TrainingBar) -> None:
         """Write, show and keep what happened; the training draws its random numbers alone."""
