@@ -52,6 +52,11 @@ class Session:
             task_function=task_function,
             config=config,
         )
+        if config.sweep.fail_fast and not getattr(self.launcher, "can_fail_fast", False):
+            chosen = config.hydra.runtime.choices["hydra/launcher"]
+            raise InputError(
+                f"sweep.fail_fast=true: hydra/launcher={chosen} holds no job back; hydra/launcher=processes does"
+            )
         self.results = Results(self.sweep)
 
     @classmethod
@@ -135,7 +140,7 @@ class Session:
         retry = self.config.sweep.retry_failed
         left = unfinished(self.sweep, jobs, retry)
         if len(left) < len(jobs):
-            hint = "" if retry else "; sweep.retry_failed=true runs those that failed again"
+            hint = "" if retry else "; sweep.retry_failed=true runs those that failed or were cancelled again"
             log.info("%d of %d jobs have ended already%s", len(jobs) - len(left), len(jobs), hint)
         return left
 
@@ -146,9 +151,10 @@ class Session:
             self.launcher.launch(overrides, initial_job_idx=jobs[0].number)
 
     def _await_orphans(self) -> None:
-        """Jobs of a process that was killed get a signal, save and end."""
-        since = time.monotonic()
-        while busy := [job for job in self.jobs if is_locked(self.sweep.run_dir(job).path)]:
+        """Jobs of a process that was killed get a signal, save and end; those that a cluster has are left to it."""
+        since, kept = time.monotonic(), getattr(self.launcher, "kept", set[str]())
+        orphans = [job for job in self.jobs if job.directory not in kept]
+        while busy := [job for job in orphans if is_locked(self.sweep.run_dir(job).path)]:
             if time.monotonic() - since > _PATIENCE_S:
                 raise InputError(f"{self.sweep.run_dir(busy[0]).path}: this job is still running")
             time.sleep(0.2)
