@@ -20,6 +20,7 @@ from afqmc.config import Config, to_config, without_hydra
 from afqmc.config.messages import explain
 from afqmc.errors import InputError, JobsFailed
 from afqmc.lock import is_locked
+from afqmc.redaction import redacted_tree
 from afqmc.sweep.plan import Job, Sweep, extended
 from afqmc.sweep.results import Results, have_failed, tally, unfinished
 from hydra_plugins.afqmc_sweeps._frozen import frozen_loader
@@ -43,7 +44,8 @@ class Session:
         self.config, self.sweep = config, Sweep(Path(config.hydra.sweep.dir))
         self.jobs: list[Job] = list(self.sweep.read())
         if not self.jobs:
-            OmegaConf.save(config, self.sweep.path / "multirun.yaml")
+            told = redacted_tree(OmegaConf.to_container(config, resolve=False))  # an address may hold a password
+            OmegaConf.save(OmegaConf.create(told), self.sweep.path / "multirun.yaml")
         self.loader, changed = frozen_loader(context.config_loader.get_search_path(), self.sweep.path)
         if changed:
             log.warning("conf/ has been changed since %s began; it goes on with conf/ as it was then", self.sweep.path)
