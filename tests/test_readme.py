@@ -55,14 +55,15 @@ def test_both_languages_have_the_same_commands_code_and_keys():
 
 def test_no_command_is_left_out():
     kinds = ("python3.11 -m venv", "python -m pytest", "python -m afqmc.")
-    assert len(COMMANDS) == 20
+    assert len(COMMANDS) == 29
     assert all(any(kind in line for kind in kinds) for line in COMMANDS)
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if "afqmc.run" in line])
 def test_each_run_composes(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert compose(arguments(line, "run"))
+    words = [word for word in arguments(line, "run") if word != "-m" and "interval(" not in word]
+    assert compose([re.sub(r"^([\w.]+=[^\[,]*),.*", r"\1", word) for word in words])  # of a sweep, the first job
 
 
 def test_installing_and_testing_are_what_the_continuous_check_does():

@@ -63,7 +63,9 @@ def own_state() -> str:
     It still is RUNNING when its time will soon be up, or within the grace of a pre-emption: then to go on is its own
     affair. After ``scancel``, and where Slurm requeues a job itself, it is COMPLETING.
     """
-    return _squeue("-j", os.environ["SLURM_JOB_ID"], "-o", "%T").strip()
+    from submitit import JobEnvironment
+
+    return _squeue("-j", JobEnvironment().job_id, "-o", "%T").strip()  # SLURM_JOB_ID may name the whole array
 
 
 def states() -> dict[str, str]:
