@@ -25,8 +25,9 @@ DONE, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 def exit_code(command: Callable[[], int]) -> int:
     """Call it; turn what it raises into a message and one of the documented codes.
 
-    0 done, 1 failed, 2 refused input, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM, SIGUSR1). What is printed and
-    cannot be written stops no command; one that was done all the same ends with 1, unless its reader went away.
+    0 done, 1 failed, 2 refused input, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM, SIGUSR1, SIGUSR2). What is
+    printed and cannot be written stops no command; one that was done all the same ends with 1, unless its reader
+    went away.
     With ``HYDRA_FULL_ERROR=1`` the message is the whole traceback. No message shows a secret.
     """
     speak_utf8()

@@ -26,6 +26,7 @@ class Status(Enum):
     completed = "completed"
     interrupted = "interrupted"
     failed = "failed"
+    cancelled = "cancelled"  # by a person, in the queue of a cluster; it can be gone on with
     pruned = "pruned"  # a search saw that it would not be among the best
     refused = "refused"  # its input was wrong, before the first step; the directory may be used again
 

@@ -1,6 +1,6 @@
 """Signals that end a run: raised at once, put off to the end of what must not be cut in two, or never waited for.
 
-SIGTERM and SIGUSR1 are what schedulers send, SIGINT (Ctrl-C) is a person. A second Ctrl-C leaves at once.
+SIGTERM, SIGUSR1 and SIGUSR2 are what schedulers send, SIGINT (Ctrl-C) is a person. A second Ctrl-C leaves at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Terminated(KeyboardInterrupt):
     """The machine is wanted back. To all that tidies up it is another Ctrl-C."""
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _AT_ONCE = 130
 
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from afqmc.config.schema import Config
-from afqmc.errors import Refused, did_you_mean, first_line, in_brief
+from afqmc.errors import InputError, Refused, did_you_mean, first_line, in_brief
 from afqmc.knobs import legal
 
 # what the Hugging Face Trainer and its scripts call the same knob
@@ -62,6 +62,8 @@ def explain(error: BaseException) -> str:
     while isinstance(cause := causes[-1].__cause__, HydraException | OmegaConfBaseException):
         causes.append(cause)
     text, last = "\n".join(str(cause) for cause in causes), causes[-1]
+    if isinstance(last.__cause__, InputError):  # of a launcher or sweeper of ours, which Hydra makes
+        return str(last.__cause__)
     if isinstance(error, Refused):
         return text
     if isinstance(error, MissingConfigException):

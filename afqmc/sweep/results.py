@@ -18,7 +18,8 @@ from afqmc.rundir import RunDir, Status, write_text
 from afqmc.sweep.plan import Job, Sweep
 
 PLANNED = "planned"  # it has not begun
-_ENDED = (Status.completed, Status.failed, Status.pruned, Status.refused)
+UNWELL = (Status.failed.value, Status.cancelled.value)  # run again if that is asked
+_ENDED = (Status.completed, Status.failed, Status.cancelled, Status.pruned, Status.refused)
 _ORDER = (*(status.value for status in _ENDED), Status.interrupted.value, Status.running.value, PLANNED)
 _FIGURES = ("steps", "seconds", "train_seconds", "train_pairs_per_second", "peak_memory_gib")
 _EVERY_S = 1.0
@@ -125,7 +126,7 @@ def have_failed(sweep: Sweep, jobs: Sequence[Job]) -> bool:
 
 def unfinished(sweep: Sweep, jobs: Sequence[Job], retry_failed: bool) -> list[Job]:
     """What is left to do."""
-    done = {Status.completed.value, Status.pruned.value} | (set() if retry_failed else {Status.failed.value})
+    done = {Status.completed.value, Status.pruned.value} | (set() if retry_failed else set(UNWELL))
     return [job for job in jobs if status_of(sweep.run_dir(job)) not in done]
 
 

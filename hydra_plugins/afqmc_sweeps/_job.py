@@ -1,4 +1,4 @@
-"""One job in its process: from the fork to the exit code."""
+"""One job in a process that is its alone: from the first line to the exit code."""
 
 from __future__ import annotations
 
@@ -38,8 +38,34 @@ class Running:
 
 
 def run_in_process(task_function: TaskFunction, config: DictConfig, context: HydraContext, to_file: bool) -> None:
-    """In the job's process, from its start to its end."""
+    """In a process that another one started for it, and which ends with that."""
     end_with_parent()
+    leave(exit_code_of(task_function, config, context, to_file))
+
+
+def run_in_worker(config: DictConfig, context: HydraContext, directory: str) -> int:
+    """In a process of somebody else's, which has run nothing before; returns the exit code.
+
+    Args:
+        config: The job's own, with Hydra's node.
+        context: The sweep's.
+        directory: That of the sweep's process.
+    """
+    from afqmc.run import Task  # the one that Hydra was given is __main__'s, which other processes do not have
+
+    os.chdir(directory)
+    return exit_code_of(Task(None), config, context, to_file=True)
+
+
+def exit_code_of(task_function: TaskFunction, config: DictConfig, context: HydraContext, to_file: bool) -> int:
+    """Run a job; nothing else has been run in this process, or will be.
+
+    Args:
+        task_function: Of Hydra's.
+        config: The job's own, with Hydra's node.
+        context: The sweep's.
+        to_file: Whether what it prints goes to console.log in its directory.
+    """
     tqdm.set_lock(threading.RLock())  # its own is one of several processes, and is told to leak when this one is killed
     _know_hydra(config)
     if to_file:
@@ -48,7 +74,7 @@ def run_in_process(task_function: TaskFunction, config: DictConfig, context: Hyd
         file = os.open(directory / _OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
         os.dup2(file, 1)
         os.dup2(file, 2)
-    leave(exit_code(lambda: _run_job(task_function, config, context)))
+    return exit_code(lambda: _run_job(task_function, config, context))
 
 
 def _know_hydra(config: DictConfig) -> None:

@@ -20,6 +20,7 @@ from afqmc.config import Config, to_config, without_hydra
 from afqmc.config.messages import explain
 from afqmc.errors import InputError, JobsFailed
 from afqmc.lock import is_locked
+from afqmc.redaction import redacted_tree
 from afqmc.rundir import Status
 from afqmc.sweep.plan import Job, Sweep, extended
 from afqmc.sweep.results import Results, have_failed, status_of, tally, unfinished
@@ -45,7 +46,8 @@ class Session:
         self.config, self.sweep = config, Sweep(Path(config.hydra.sweep.dir))
         self.jobs: list[Job] = list(self.sweep.read())
         if not self.jobs:
-            OmegaConf.save(config, self.sweep.path / "multirun.yaml")
+            told = redacted_tree(OmegaConf.to_container(config, resolve=False))  # an address may hold a password
+            OmegaConf.save(OmegaConf.create(told), self.sweep.path / "multirun.yaml")
         self.loader, changed = frozen_loader(context.config_loader.get_search_path(), self.sweep.path)
         if changed:
             log.warning("conf/ has been changed since %s began; it goes on with conf/ as it was then", self.sweep.path)
@@ -54,6 +56,11 @@ class Session:
             task_function=task_function,
             config=config,
         )
+        if config.sweep.fail_fast and not getattr(self.launcher, "can_fail_fast", False):
+            chosen = config.hydra.runtime.choices["hydra/launcher"]
+            raise InputError(
+                f"sweep.fail_fast=true: hydra/launcher={chosen} holds no job back; hydra/launcher=processes does"
+            )
         self.results = Results(self.sweep)
 
     @classmethod
@@ -140,10 +147,14 @@ class Session:
         retry = self.config.sweep.retry_failed
         left = unfinished(self.sweep, jobs, retry)
         if len(left) < len(jobs):
-            failed = any(status_of(self.sweep.run_dir(job)) == Status.failed.value for job in jobs)
-            hint = "; sweep.retry_failed=true runs those that failed again" if failed and not retry else ""
-            log.info("%d of %d jobs have ended already%s", len(jobs) - len(left), len(jobs), hint)
+            ended_badly = {Status.failed.value, Status.cancelled.value} & {self._status(job) for job in jobs}
+            hint = "; sweep.retry_failed=true runs those that failed or were cancelled again"
+            told = hint if ended_badly and not retry else ""
+            log.info("%d of %d jobs have ended already%s", len(jobs) - len(left), len(jobs), told)
         return left
+
+    def _status(self, job: Job) -> str:
+        return status_of(self.sweep.run_dir(job))
 
     def launch(self, jobs: Sequence[Job]) -> None:
         """Have them run, to their end, however they end."""
@@ -162,9 +173,10 @@ class Session:
                 log.info("folds and seeds together: %s%s", target, f": nothing ({why})" if why else "")
 
     def _await_orphans(self) -> None:
-        """Jobs of a process that was killed get a signal, save and end."""
-        since = time.monotonic()
-        while busy := [job for job in self.jobs if is_locked(self.sweep.run_dir(job).path)]:
+        """Jobs of a process that was killed get a signal, save and end; those that a cluster has are left to it."""
+        since, kept = time.monotonic(), getattr(self.launcher, "kept", set[str]())
+        orphans = [job for job in self.jobs if job.directory not in kept]
+        while busy := [job for job in orphans if is_locked(self.sweep.run_dir(job).path)]:
             if time.monotonic() - since > _PATIENCE_S:
                 raise InputError(f"{self.sweep.run_dir(busy[0]).path}: this job is still running")
             time.sleep(0.2)

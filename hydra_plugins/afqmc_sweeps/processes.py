@@ -34,6 +34,8 @@ class Processes(Launcher):
         start_method: How processes are started, see ``_processes.context_of``.
     """
 
+    can_fail_fast = True
+
     def __init__(self, n_jobs: int = 1, start_method: str = "auto") -> None:
         if not isinstance(n_jobs, int) or n_jobs == 0 or n_jobs < -1:
             raise InputError(f"hydra.launcher.n_jobs={n_jobs}: must be >= 1, or -1 for one a core")

@@ -20,7 +20,7 @@ from afqmc.rundir import Status
 from afqmc.search.space import Axis, corners, suggested
 from afqmc.search.study import Settings, open_study
 from afqmc.sweep.plan import Job
-from afqmc.sweep.results import status_of
+from afqmc.sweep.results import UNWELL, status_of
 from hydra_plugins.afqmc_sweeps._axes import axis_of
 from hydra_plugins.afqmc_sweeps._session import Session
 
@@ -143,7 +143,7 @@ class _Searching:
         values: list[list[float]] = []
         for place, job in enumerate(jobs):
             status = status_of(self.session.sweep.run_dir(job))
-            if status == Status.failed.value and not self.session.config.sweep.retry_failed:
+            if status in UNWELL and not self.session.config.sweep.retry_failed:
                 pass
             elif status not in (Status.completed.value, Status.pruned.value):
                 self.session.launch([job])
@@ -161,7 +161,7 @@ class _Searching:
             with self.turn:
                 if status == Status.pruned.value:
                     self.study.tell(trial, state=TrialState.PRUNED)
-                elif status in (Status.failed.value, Status.refused.value):
+                elif status in (*UNWELL, Status.refused.value):
                     self.study.tell(trial, state=TrialState.FAIL)
                 else:
                     self.ended.set()  # interrupted: it stays open, and is gone on with

@@ -1,0 +1,144 @@
+"""A real Slurm of one node, from Debian's packages: ``apt-get install slurm-wlm munge``; ``python slurm.py`` tries it.
+
+It needs to be root, and no control groups, as in a container. Jobs of the partition ``low`` are pre-empted by those of
+``high``, and requeued. What is started here is ended here.
+"""
+
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "srun")
+CPUS = 4  # as Slurm counts them, on however many cores
+_PATIENCE_S = 60
+_SBIN = ":/usr/sbin:/sbin"
+
+
+def why_not():
+    """What is missing here, in a sentence; None where nothing is."""
+    if os.geteuid() != 0:
+        return "Slurm's daemons are started as root here"
+    missing = [name for name in NEEDED if _found(name) is None]
+    return f"no {missing[0]}: apt-get install slurm-wlm munge" if missing else None
+
+
+@contextmanager
+def slurm(directory: Path, grace_s=0):
+    """Run one; yields the environment in which sbatch, squeue and their kin find it.
+
+    Args:
+        directory: For all its files.
+        grace_s: Seconds between the signal that announces a pre-emption and the end.
+    """
+    configuration = _configure(directory, grace_s)
+    environment = {**os.environ, "SLURM_CONF": str(configuration)}
+    socket_of_munge = directory / "munge.socket"
+    daemons = []
+
+    def start(*words):
+        words = [_found(words[0]), *words[1:]]
+        daemons.append(subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+    environment["PATH"] += _SBIN
+    try:
+        key, own = directory / "munge.key", ("--pid-file", "--seed-file", "--log-file")
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o400)
+        files = [f"{option}={directory}/munge{option[1:]}" for option in own]
+        start("munged", "-F", "-f", f"--key-file={key}", f"--socket={socket_of_munge}", *files)
+        _until(socket_of_munge.exists, "munged made no socket")
+        start("slurmctld", "-D", "-f", str(configuration))
+        start("slurmd", "-D", "-f", str(configuration), "-N", _node())
+        _until(lambda: _is_idle(environment), f"Slurm did not start: {directory}")
+        yield environment
+    finally:
+        _said(environment, "scancel", "--user=root")
+        _until(lambda: not _said(environment, "squeue", "-h"), "jobs did not end")  # slurmd would wait for them
+        for daemon in reversed(daemons):
+            daemon.terminate()
+            daemon.wait(_PATIENCE_S)
+
+
+def _configure(directory: Path, grace_s: int):
+    for name in ("state", "spool"):
+        (directory / name).mkdir(parents=True)
+    node, (first, second) = _node(), _free_ports(2)
+    lines = [
+        "ClusterName=tests",
+        f"SlurmctldHost={node}(127.0.0.1)",
+        "SlurmUser=root",
+        "AuthType=auth/munge",
+        f"AuthInfo=socket={directory}/munge.socket",
+        f"SlurmctldPort={first}",
+        f"SlurmdPort={second}",
+        f"StateSaveLocation={directory}/state",
+        f"SlurmdSpoolDir={directory}/spool",
+        f"SlurmctldPidFile={directory}/slurmctld.pid",
+        f"SlurmdPidFile={directory}/slurmd.pid",
+        f"SlurmctldLogFile={directory}/slurmctld.log",
+        f"SlurmdLogFile={directory}/slurmd.log",
+        "ProctrackType=proctrack/linuxproc",
+        "TaskPlugin=task/none",
+        "SelectType=select/cons_tres",
+        "SelectTypeParameters=CR_Core",
+        "MpiDefault=none",
+        "ReturnToService=2",
+        "SlurmdParameters=config_overrides",  # believe the number of cores below
+        "PreemptType=preempt/partition_prio",
+        "PreemptMode=REQUEUE",
+        "KillWait=20",
+        "SchedulerParameters=batch_sched_delay=0,sched_interval=2",
+        f"NodeName={node} NodeAddr=127.0.0.1 CPUs={CPUS} State=UNKNOWN",
+        f"PartitionName=low Nodes={node} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime={grace_s}",
+        f"PartitionName=high Nodes={node} MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF",
+    ]
+    configuration = directory / "slurm.conf"
+    configuration.write_text("\n".join(lines) + "\n")
+    return configuration
+
+
+def _node():
+    return platform.node().partition(".")[0]
+
+
+def _found(name):
+    return shutil.which(name, path=os.environ["PATH"] + _SBIN)
+
+
+def _free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def _is_idle(environment):
+    return set(_said(environment, "sinfo", "-h", "-o", "%T").split()) == {"idle"}
+
+
+def _said(environment, *words):
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=30).stdout
+
+
+def _until(is_so, otherwise):
+    since = time.monotonic()
+    while not is_so():
+        if time.monotonic() - since > _PATIENCE_S:
+            raise RuntimeError(otherwise)
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as place, slurm(Path(place)) as found:
+        subprocess.run(["srun", "-n1", "hostname"], env=found, check=True)
+        subprocess.run(["sinfo"], env=found, check=True)

@@ -1,0 +1,54 @@
+"""A search through a database that jobs on any machine reach: a real PostgreSQL, its password kept out of files."""
+
+import tempfile
+from pathlib import Path
+
+import optuna
+import pytest
+from helpers import SMALL, command
+from optuna.trial import TrialState
+from postgres import PASSWORD, postgres, why_not
+
+from afqmc.search.study import Settings
+
+pytest.importorskip("psycopg2", reason="pip install -e '.[rdb]'")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
+
+
+@pytest.fixture(scope="module")
+def address():
+    with tempfile.TemporaryDirectory() as place, postgres(Path(place)) as found:
+        yield found
+
+
+def search(cwd, address, *more):
+    return command(
+        "run", "-m", *SMALL, "epochs=3", "trainer.monitor=dev/auc", "sweep.name=s", "hydra/sweeper=optuna",
+        "lr=tag(log,interval(1e-5,1e-3))", "hydra.sweeper.n_trials=4", f"hydra.sweeper.storage={address}",
+        "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_args={n_startup_trials:2}", *more, cwd=cwd, timeout=280,
+    )  # fmt: skip
+
+
+def test_a_search_in_a_database_is_told_by_its_jobs_and_hides_the_password(tmp_path, address):
+    done = search(tmp_path, address, "hydra.launcher.n_jobs=2")
+    assert done.returncode == 0, done.stderr
+    directory = tmp_path / "outputs/sweeps/s"
+    trials = optuna.load_study(study_name="afqmc/s", storage=Settings(storage=address).open_storage(directory)).trials
+    assert len(trials) == 4
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert all(trial.intermediate_values for trial in trials)  # of the jobs themselves
+    assert not (directory / "journal.log").exists()
+    assert PASSWORD not in done.stdout + done.stderr
+    files = [path for path in (tmp_path / "outputs").rglob("*") if path.is_file() and ".hydra" not in path.parts]
+    assert {"sweep.json", "multirun.yaml", "environment.json", "run.log", "console.log"} <= {
+        path.name for path in files
+    }
+    assert [path for path in files if PASSWORD.encode() in path.read_bytes()] == []
+
+
+def test_a_database_that_does_not_let_one_in_is_told_without_the_password(tmp_path, address):
+    done = search(tmp_path, address.replace(PASSWORD, "wrong-horse-battery"))
+    assert done.returncode == 2
+    assert "hydra.sweeper.storage: cannot be opened" in done.stderr
+    assert "wrong-horse-battery" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

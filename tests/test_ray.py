@@ -1,0 +1,134 @@
+"""Sweeps on a real Ray: fresh processes, shared cores and GPUs, killed workers, an end that saves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers import SMALL, command
+
+pytest.importorskip("ray", reason="pip install -e '.[ray]'")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[1]
+OPTIMIZER = """
+import json, os, signal, time, torch
+class Watched(torch.optim.AdamW):
+    def step(self, closure=None):
+        time.sleep(0.1)
+        seen = {"pid": os.getpid(), "threads": torch.get_num_threads(), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+                "time": time.time()}
+        with open("seen.jsonl", "a") as file:
+            print(json.dumps(seen), file=file)
+        if self.param_groups[0]["initial_lr"] == 3e-4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(closure)
+"""
+TINY = (*SMALL, "epochs=2", "optimizer._target_=watched.Watched", "hydra/launcher=ray", "sweep.name=s")
+
+
+@pytest.fixture
+def environment(tmp_path):
+    (tmp_path / "watched.py").write_text(OPTIMIZER)
+    return {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+
+
+def seen(cwd):
+    """By process, what its steps saw, and the moments of its first and last."""
+    found = {}
+    for row in map(json.loads, (cwd / "seen.jsonl").read_text().splitlines()):
+        found.setdefault(row["pid"], []).append(row)
+    return list(found.values())
+
+
+def at_once(cwd):
+    """The most processes that took steps side by side."""
+    spans = [(rows[0]["time"], rows[-1]["time"]) for rows in seen(cwd)]
+    return max(sum(start <= moment <= end for start, end in spans) for moment, _ in spans)
+
+
+def statuses(directory):
+    found = {path.parent.name[0]: json.loads(path.read_text())["status"] for path in directory.glob("*/status.json")}
+    return [found[number] for number in sorted(found)]
+
+
+def test_two_jobs_at_once_one_killed_and_the_others_go_on(tmp_path, environment):
+    done = command("run", "-m", *TINY, "lr=1e-4,3e-4,4e-4,5e-4", cwd=tmp_path, env=environment, timeout=500)
+    directory = tmp_path / "outputs/sweeps/s"
+    assert done.returncode == 1
+    assert statuses(directory) == ["completed", "failed", "completed", "completed"]
+    assert "3 completed, 1 failed" in done.stderr
+    assert "WorkerCrashedError" in json.loads(next(directory.glob("1-*/status.json")).read_text())["error"]
+    assert len(seen(tmp_path)) == 4  # a process each
+    assert {row["threads"] for rows in seen(tmp_path) for row in rows} == {1}
+    assert at_once(tmp_path) == min(len(os.sched_getaffinity(0)), 4)
+    alone = command(
+        "run", *(word for word in TINY if "/" not in word and "sweep" not in word), "lr=4e-4", "hydra.run.dir=alone",
+        cwd=tmp_path, env={**environment, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert alone.returncode == 0, alone.stderr
+    weights = "checkpoints/best/model.safetensors"
+    assert (tmp_path / "alone" / weights).read_bytes() == (next(directory.glob("2-*")) / weights).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_is_ended_saves_its_jobs_and_goes_on(tmp_path, environment, number):
+    arguments = ("-m", *TINY, "epochs=12", "seed=1,2,3", "hydra.launcher.num_cpus=1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "afqmc.run", *arguments],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    since = time.monotonic()
+    while not (tmp_path / "seen.jsonl").exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() - since < 200
+        time.sleep(0.2)
+    time.sleep(1)
+    process.send_signal(number)
+    printed = process.communicate(timeout=120)[0]
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], printed
+    assert "interrupted" in statuses(tmp_path / "outputs/sweeps/s")
+    again = command("run", *arguments, cwd=tmp_path, env=environment, timeout=500)
+    assert again.returncode == 0, again.stderr
+    for path in (tmp_path / "outputs/sweeps/s").glob("*/metrics.jsonl"):
+        rows = map(json.loads, path.read_text().splitlines())
+        assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, 145))
+
+
+def test_parts_of_a_gpu_of_a_cluster_that_runs_are_shared(tmp_path, environment):
+    head = ("start", "--head", "--block", "--port=0", "--num-cpus=4", "--num-gpus=1", "--include-dashboard=false")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ray.scripts.scripts", *head],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        told = iter(process.stdout.readline, "")
+        address = next(line for line in told if "--address" in line).split("'")[1]
+        more = (f"hydra.launcher.address={address}", "hydra.launcher.num_gpus=0.5", "seed=1,2,3")
+        done = command("run", "-m", *TINY, *more, cwd=tmp_path, env=environment, timeout=500)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert at_once(tmp_path) == 2  # four cores would have had room for all three
+    assert {row["gpu"] for rows in seen(tmp_path) for row in rows} == {"0"}
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("hydra.launcher.num_gpus=64", "hydra.launcher.num_gpus=64: no machine has so many; the largest has"),
+        ("hydra.launcher.num_gpus=1.5", "a part of one GPU, or whole ones"),
+        ("hydra.launcher.num_cpus=0", "hydra.launcher.num_cpus=0: must be >= 1"),
+        ("sweep.fail_fast=true", "hydra/launcher=ray holds no job back"),
+    ],
+)
+def test_what_ray_cannot_do_is_told_in_one_message(tmp_path, environment, override, told):
+    done = command("run", "-m", *TINY, "seed=1,2", override, cwd=tmp_path, env=environment)
+    assert done.returncode == 2, done.stdout
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

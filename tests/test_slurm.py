@@ -1,0 +1,231 @@
+"""Sweeps on a real Slurm: requeued and gone on with, cancelled and recorded, waited for again, searched."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from helpers import SMALL, command
+from slurm import slurm, why_not
+
+from afqmc.search.study import Settings
+
+pytest.importorskip("submitit", reason="pip install -e '.[slurm]'")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
+    pytest.mark.timeout(900),
+]
+OPTIMIZER = """
+import time, torch
+class Slow(torch.optim.AdamW):
+    def step(self, closure=None):
+        time.sleep(0.15)
+        return super().step(closure)
+"""
+ROOT = Path(__file__).parents[1]
+ON = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with slurm(tmp_path_factory.mktemp("slurm"), grace_s=60) as environment:
+        yield environment
+
+
+class Submitted:
+    """A sweep on Slurm in the background."""
+
+    def __init__(self, cluster, cwd, *arguments):
+        self.cluster, self.cwd, self.arguments = cluster, cwd, ("-m", *SMALL, *ON, "sweep.name=s", *arguments)
+        self.directory = cwd / "outputs/sweeps/s"
+        self.start()
+
+    def start(self):
+        environment = {**self.cluster, "PYTHONPATH": f"{self.cwd}:{ROOT}"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "afqmc.run", *self.arguments],
+            cwd=self.cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def until(self, enough, seconds=240):
+        since = time.monotonic()
+        while not enough():
+            assert self.process.poll() is None, self.process.communicate()[0]
+            assert time.monotonic() - since < seconds
+            time.sleep(0.2)
+
+    def end(self, seconds=400):
+        """Wait for it, not letting requeued jobs wait for the two minutes that Slurm gives them."""
+        since = time.monotonic()
+        while self.process.poll() is None:
+            assert time.monotonic() - since < seconds, self.statuses()
+            for job in self.slurm("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i %r").splitlines():
+                number, reason = job.split()
+                if reason == "BeginTime":
+                    self.slurm("scontrol", "update", f"JobId={number}", "StartTime=now")
+            time.sleep(0.5)
+        self.printed = self.process.communicate()[0]
+        return self.process.returncode
+
+    def slurm(self, *words):
+        return subprocess.run(words, env=self.cluster, capture_output=True, text=True, check=False).stdout
+
+    def steps(self, number):
+        """Optimizer steps that a job has told of."""
+        return [step for path in self.directory.glob(f"{number}-*/metrics.jsonl") for step in steps_of(path.parent)]
+
+    def times_resumed(self, number):
+        (path,) = self.directory.glob(f"{number}-*/environment.json")
+        return len(json.loads(path.read_text()).get("resumed", ()))
+
+    def ids(self):
+        """Of Slurm, by the jobs' numbers."""
+        try:
+            found = json.loads((self.directory / ".slurm/jobs.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return {int(directory.partition("-")[0]): number for directory, number in found.items()}
+
+    def statuses(self):
+        return {
+            int(path.parent.name.partition("-")[0]): json.loads(path.read_text())["status"]
+            for path in self.directory.glob("*/status.json")
+        }
+
+
+def steps_of(run):
+    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [row["step"] for row in rows if "train/loss" in row]
+
+
+def same_bits(one, other):
+    assert steps_of(one) == steps_of(other)
+    for name in ("checkpoints/best/model.safetensors", "predictions/dev.jsonl", "predictions/test.jsonl"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+@pytest.fixture
+def slow(tmp_path):
+    """Overrides of runs that take some 20 seconds, and of a run like the first of them outside of Slurm."""
+    (tmp_path / "slow.py").write_text(OPTIMIZER)
+    return ("optimizer._target_=slow.Slow", "epochs=12", "trainer.save_minutes=60")
+
+
+def test_jobs_that_are_told_to_go_are_requeued_and_end_with_the_same_bits(cluster, tmp_path, slow):
+    env = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    alone = command("run", *SMALL, *slow, "seed=1", "hydra.run.dir=alone", cwd=tmp_path, env=env)
+    assert alone.returncode == 0, alone.stderr
+    sweep = Submitted(cluster, tmp_path, *slow, "seed=1,2,3")
+    for number, sent in ((0, "USR2"), (1, "TERM")):
+        sweep.until(lambda number=number: len(sweep.steps(number)) > 5)
+        sweep.slurm("scancel", f"--signal={sent}", sweep.ids()[number])
+    assert sweep.end() == 0, sweep.printed
+    assert sweep.printed.rstrip().endswith("3 completed: outputs/sweeps/s")
+    assert [sweep.times_resumed(number) for number in (0, 1, 2)] == [1, 1, 0]
+    same_bits(tmp_path / "alone", next(sweep.directory.glob("0-*")))
+
+
+def test_a_job_whose_time_is_up_or_that_is_preempted_goes_on_by_itself(cluster, tmp_path, slow):
+    sweep = Submitted(
+        cluster, tmp_path, *slow, "epochs=24", "seed=1,2", "hydra.launcher.n_jobs=1", "hydra.launcher.time=1",
+        "hydra.launcher.signal_delay_s=20", "+hydra.launcher.exclusive=true",
+    )  # fmt: skip
+    sweep.until(lambda: sweep.steps(1))  # the first has been sent away, and waits to begin again
+    sweep.slurm("sbatch", "-p", "high", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 3")
+    assert sweep.end(800) == 0, sweep.printed
+    assert sweep.times_resumed(0) >= 1
+    assert sweep.times_resumed(1) >= 1
+    assert "preempted" in "".join(path.read_text() for path in sweep.directory.glob(".slurm/*.err"))
+    for number in (0, 1):
+        assert sweep.steps(number) == list(range(1, 289))
+
+
+def test_a_cancelled_job_is_recorded_and_leaves_the_others_running(cluster, tmp_path, slow):
+    sweep = Submitted(cluster, tmp_path, *slow, "seed=1,2,3", "hydra.launcher.n_jobs=1")
+    sweep.until(lambda: len(sweep.steps(0)) > 5)
+    sweep.slurm("scancel", sweep.ids()[0])
+    sweep.slurm("scancel", sweep.ids()[2])  # which has not begun
+    assert sweep.end() == 1
+    assert sweep.statuses() == {0: "cancelled", 1: "completed", 2: "cancelled"}
+    assert "1 completed, 2 cancelled" in sweep.printed
+    rows = [json.loads(line) for line in (sweep.directory / "results.jsonl").read_text().splitlines()]
+    assert [row["status"] for row in rows] == ["cancelled", "completed", "cancelled"]
+    assert "Slurm's job" in rows[0]["error"]
+    sweep.arguments += ("sweep.retry_failed=true",)
+    sweep.start()
+    assert sweep.end() == 0, sweep.printed
+    assert sweep.times_resumed(0) == 1
+    assert sweep.steps(0) == sweep.steps(1) == list(range(1, 145))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_jobs_outlive_who_submitted_them_and_are_not_submitted_twice(cluster, tmp_path, slow, number):
+    sweep = Submitted(cluster, tmp_path, *slow, "seed=1,2", "hydra.launcher.n_jobs=1")
+    sweep.until(lambda: len(sweep.steps(0)) > 5)
+    ids = sweep.ids()
+    sweep.process.send_signal(number)
+    printed = sweep.process.communicate(timeout=60)[0]
+    assert sweep.process.returncode in (130, -9)
+    assert number == signal.SIGKILL or "stays with Slurm" in printed
+    sweep.start()
+    assert sweep.end() == 0, sweep.printed
+    assert "2 jobs are with Slurm already" in sweep.printed
+    assert sweep.ids() == ids
+    assert [sweep.times_resumed(number) for number in (0, 1)] == [0, 0]
+
+
+def test_a_job_that_is_killed_is_recorded_as_failed(cluster, tmp_path, slow):
+    sweep = Submitted(cluster, tmp_path, *slow, "seed=1,2")
+    sweep.until(lambda: len(sweep.steps(0)) > 5)
+    (path,) = sweep.directory.glob("0-*/status.json")
+    os.kill(json.loads(path.read_text())["pid"], signal.SIGKILL)  # as the kernel does when memory runs out
+    assert sweep.end() == 1
+    assert sweep.statuses() == {0: "failed", 1: "completed"}
+    assert "FAILED; see" in sweep.printed
+
+
+def test_a_search_tells_its_journal_from_two_jobs_at_once(cluster, tmp_path, slow):
+    arguments = (
+        "hydra/sweeper=optuna", "lr=tag(log,interval(1e-5,1e-3))", "hydra.sweeper.n_trials=4",
+        "hydra.launcher.n_jobs=2",
+        "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_args={n_startup_trials:2}", "trainer.monitor=dev/auc",
+    )  # fmt: skip
+    sweep = Submitted(cluster, tmp_path, *slow, *arguments)
+    sweep.until(lambda: sweep.slurm("squeue", "-h", "-t", "RUNNING").count("\n") == 2)
+    assert sweep.end() == 0, sweep.printed
+    trials = optuna.load_study(study_name="afqmc/s", storage=Settings().open_storage(sweep.directory)).trials
+    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    for trial in trials:
+        (run,) = sweep.directory.glob(f"{trial.number}-*")
+        assert trial.intermediate_values  # told by the job itself, while it ran
+        if sweep.statuses()[trial.number] == "completed":
+            assert trial.value == json.loads((run / "summary.json").read_text())["best"]["dev/auc"]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("hydra.launcher.partition=nowhere", "invalid partition"),
+        ("+hydra.launcher.partitoin=low", "partitoin"),
+        ("hydra.launcher.time=0", "hydra.launcher.time=0: must be >= 1"),
+        ("hydra.launcher.signal_delay_s=99999", "signal_delay_s=99999: must be > 0 and less than"),
+        ("sweep.fail_fast=true", "hydra/launcher=slurm holds no job back"),
+    ],
+)
+def test_what_slurm_cannot_do_is_told_in_one_message(cluster, tmp_path, override, told):
+    done = command("run", "-m", *SMALL, *ON, "seed=1,2", override, cwd=tmp_path, env=cluster)
+    assert done.returncode == 2, done.stdout
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_slurm_that_is_told(tmp_path):
+    done = command("run", "-m", *SMALL, *ON, "seed=1,2", cwd=tmp_path, env={"SLURM_CONF": str(tmp_path / "none")})
+    assert done.returncode == 2
+    assert "hydra/launcher=slurm: squeue" in done.stderr
