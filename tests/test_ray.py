@@ -28,7 +28,7 @@ class Watched(torch.optim.AdamW):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().step(closure)
 """
-TINY = (*SMALL, "epochs=2", "optimizer._target_=watched.Watched", "hydra/launcher=ray", "sweep.name=s")
+TINY = (*SMALL, "epochs=8", "optimizer._target_=watched.Watched", "hydra/launcher=ray", "sweep.name=s")
 
 
 @pytest.fixture
