@@ -34,7 +34,7 @@ TINY = (*SMALL, "epochs=8", "optimizer._target_=watched.Watched", "hydra/launche
 @pytest.fixture
 def environment(tmp_path):
     (tmp_path / "watched.py").write_text(OPTIMIZER)
-    return {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    return {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 64}
 
 
 def seen(cwd):
