@@ -66,7 +66,7 @@ class Submitted:
         while self.process.poll() is None:
             assert time.monotonic() - since < seconds, self.statuses()
             for job in self.slurm("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i %r").splitlines():
-                number, reason = job.split()
+                number, reason = job.split(maxsplit=1)
                 if reason == "BeginTime":
                     self.slurm("scontrol", "update", f"JobId={number}", "StartTime=now")
             time.sleep(0.5)
