@@ -28,13 +28,13 @@ class Watched(torch.optim.AdamW):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().step(closure)
 """
-TINY = (*SMALL, "epochs=2", "optimizer._target_=watched.Watched", "hydra/launcher=ray", "sweep.name=s")
+TINY = (*SMALL, "epochs=8", "optimizer._target_=watched.Watched", "hydra/launcher=ray", "sweep.name=s")
 
 
 @pytest.fixture
 def environment(tmp_path):
     (tmp_path / "watched.py").write_text(OPTIMIZER)
-    return {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    return {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 64}
 
 
 def seen(cwd):

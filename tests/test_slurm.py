@@ -66,7 +66,7 @@ class Submitted:
         while self.process.poll() is None:
             assert time.monotonic() - since < seconds, self.statuses()
             for job in self.slurm("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i %r").splitlines():
-                number, reason = job.split()
+                number, reason = job.split(maxsplit=1)
                 if reason == "BeginTime":
                     self.slurm("scontrol", "update", f"JobId={number}", "StartTime=now")
             time.sleep(0.5)
@@ -131,19 +131,23 @@ def test_jobs_that_are_told_to_go_are_requeued_and_end_with_the_same_bits(cluste
     same_bits(tmp_path / "alone", next(sweep.directory.glob("0-*")))
 
 
-def test_a_job_whose_time_is_up_or_that_is_preempted_goes_on_by_itself(cluster, tmp_path, slow):
-    sweep = Submitted(
-        cluster, tmp_path, *slow, "epochs=24", "seed=1,2", "hydra.launcher.n_jobs=1", "hydra.launcher.time=1",
-        "hydra.launcher.signal_delay_s=20", "+hydra.launcher.exclusive=true",
-    )  # fmt: skip
-    sweep.until(lambda: sweep.steps(1))  # the first has been sent away, and waits to begin again
-    sweep.slurm("sbatch", "-p", "high", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 3")
+def test_a_job_whose_time_is_up_goes_on_by_itself(cluster, tmp_path, slow):
+    minute = ("hydra.launcher.time=1", "hydra.launcher.signal_delay_s=20", "+hydra.launcher.exclusive=true")
+    sweep = Submitted(cluster, tmp_path, *slow, "epochs=24", "seed=1,2", "hydra.launcher.n_jobs=1", *minute)
     assert sweep.end(800) == 0, sweep.printed
-    assert sweep.times_resumed(0) >= 1
-    assert sweep.times_resumed(1) >= 1
-    assert "preempted" in "".join(path.read_text() for path in sweep.directory.glob(".slurm/*.err"))
     for number in (0, 1):
+        assert sweep.times_resumed(number) >= 1
         assert sweep.steps(number) == list(range(1, 289))
+
+
+def test_a_job_that_is_preempted_goes_on_by_itself(cluster, tmp_path, slow):
+    sweep = Submitted(cluster, tmp_path, *slow, "seed=1,2", "+hydra.launcher.exclusive=true")
+    sweep.until(lambda: len(sweep.steps(0)) > 5)
+    sweep.slurm("sbatch", "-p", "high", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 3")
+    assert sweep.end() == 0, sweep.printed
+    assert "this job is preempted" in next(sweep.directory.glob("0-*/console.log")).read_text()
+    assert sweep.times_resumed(0) == 1
+    assert sweep.steps(0) == sweep.steps(1) == list(range(1, 145))
 
 
 def test_a_cancelled_job_is_recorded_and_leaves_the_others_running(cluster, tmp_path, slow):

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -26,6 +27,7 @@ from hydra_plugins.afqmc_sweeps._job import run_in_worker
 
 log = logging.getLogger(__name__)
 
+_EVERY_S = 0.5
 _SAVES_S = 60  # for jobs that are told to end
 
 
@@ -70,8 +72,10 @@ class Ray(Launcher):
         left = [self._start(initial_job_idx + place, list(one)) for place, one in enumerate(job_overrides)]
         try:
             while left:
-                (ended, *_), left = self.ray.wait(left)
-                self._conclude(ended)
+                ended, left = self.ray.wait(left, timeout=0)  # while it waits, SIGTERM would become a Ctrl-C
+                for reference in ended:
+                    self._conclude(reference)
+                time.sleep(0 if ended else _EVERY_S)
         except KeyboardInterrupt:
             self.stop()
             for reference in self.ray.wait(left, num_returns=len(left), timeout=_SAVES_S)[0]:
