@@ -63,6 +63,7 @@ def test_a_failed_run_says_in_its_log_why_and_on_the_screen_where_it_lies(tmp_pa
     assert "NonFiniteLossError" not in ended.stdout
 
 
+@pytest.mark.slow
 def test_a_collapse_is_told_when_it_happens_and_beside_the_table(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         run = train(tmp_path / "run", "trainer.class_weights=[1,1000]", "lr=5e-3", "epochs=3")
@@ -73,6 +74,7 @@ def test_a_collapse_is_told_when_it_happens_and_beside_the_table(tmp_path, caplo
     assert all(f"{label!r} for (nearly) every dev pair" in text for text in told)
 
 
+@pytest.mark.slow
 def test_a_model_that_tells_pairs_apart_has_not_collapsed(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         run = train(tmp_path / "run", "debug=overfit", "dataset.max_train_samples=16", "epochs=60", "lr=2e-3")

@@ -110,6 +110,7 @@ def steps_of(run):
     return [row["step"] for row in map(json.loads, lines) if "train/loss" in row]
 
 
+@pytest.mark.slow
 def test_sigterm_at_one_rank_saves_once_and_ends_all_and_one_process_goes_on(tmp_path):
     started = Started(tmp_path / "run", 2).training()
     os.kill(started.pid(1), signal.SIGTERM)

@@ -311,9 +311,9 @@ def test_the_config_that_is_saved_says_nothing_of_resuming(tmp_path):
 
 def test_a_killed_run_goes_on_its_lock_dead_with_it(tmp_path):
     dropout = ("model.architecture.hidden_dropout_prob=0.1", "model.architecture.attention_probs_dropout_prob=0.1")
-    arguments = (*SMALL, *dropout, "epochs=40", "trainer.save_steps=5", "dataset.max_test_samples=16")
+    arguments = (*SMALL, *dropout, "epochs=16", "trainer.save_steps=5", "dataset.max_test_samples=16")
     whole, killed = RunDir(tmp_path / "whole"), RunDir(tmp_path / "killed")
-    execute(small("epochs=40", "trainer.save_steps=5"), whole)
+    execute(small("epochs=16", "trainer.save_steps=5"), whole)
     process = subprocess.Popen(
         [sys.executable, "-m", "afqmc.run", *arguments, f"hydra.run.dir={killed.path}"],
         cwd=tmp_path,
@@ -326,7 +326,7 @@ def test_a_killed_run_goes_on_its_lock_dead_with_it(tmp_path):
     process.wait()
     assert killed.read_status()["status"] == "running"
     assert not killed.summary.exists()
-    execute(small("epochs=40", "trainer.save_steps=5"), killed, resume=True)
+    execute(small("epochs=16", "trainer.save_steps=5"), killed, resume=True)
     assert differences(whole, killed) == []
 
 

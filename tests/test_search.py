@@ -176,6 +176,7 @@ def test_a_bound_that_no_run_could_have_is_told_before_anything_starts(tmp_path)
     assert not list((tmp_path / "outputs/sweeps/s").glob("*/status.json"))
 
 
+@pytest.mark.slow
 def test_the_objective_of_a_setting_is_its_mean_over_seeds(tmp_path):
     arguments = ("-m", *TINY, LR, "hydra.sweeper.n_trials=1", "hydra.sweeper.seeds=[1,2]", "sweep.name=s")
     arguments += ("hydra.sweeper.objectives=[dev/auc,seconds]",)

@@ -78,6 +78,7 @@ def test_every_combination_becomes_a_run_directory_with_its_row(tmp_path):
     assert sorted(statuses(directory)) == [*names, "4-lr-0.001_seed-3", "5-lr-0.0001_seed-3"]
 
 
+@pytest.mark.slow
 def test_a_job_of_a_sweep_is_the_run_it_would_be_alone(tmp_path):
     assert sweep(tmp_path, "seed=3,4", "hydra.launcher.n_jobs=2").returncode == 0
     alone = command("run", *TINY, "seed=4", "hydra.run.dir=alone", cwd=tmp_path)
@@ -159,7 +160,14 @@ class Killed:
         return len(list(self.directory.glob("*/summary.json")))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_sweep_that_was_killed_goes_on_where_it_was(tmp_path, number):
     long = Killed(tmp_path)
     process = long.start()
@@ -205,6 +213,7 @@ def test_a_changed_conf_changes_no_job_of_a_sweep_that_has_begun(tmp_path):
         assert "lr: 0.0007" in path.read_text()
 
 
+@pytest.mark.slow
 def test_another_sweep_of_the_same_name_is_refused(tmp_path):
     assert sweep(tmp_path, "seed=1,2", "trainer.max_steps=1", "sweep.name=one").returncode == 0
     done = sweep(tmp_path, "lr=1e-3,1e-4", "trainer.max_steps=1", "sweep.name=one")
