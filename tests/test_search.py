@@ -152,6 +152,7 @@ def test_a_judge_prunes_what_is_worse_than_half_but_never_after_the_last_evaluat
         judge(1, {"f1": 0.1}, False)
 
 
+@pytest.mark.slow
 def test_trials_are_runs_whose_numbers_are_their_directories(tmp_path):
     arguments = ("-m", *TINY, LR, "hydra.sweeper.n_trials=2", "sweep.name=s", "trainer.monitor=dev/auc")
     done = command("run", *arguments, cwd=tmp_path, timeout=200)

@@ -128,6 +128,7 @@ def test_a_job_that_fails_or_is_killed_leaves_the_others_running(tmp_path, fragi
     assert retried.stdout.count(" starts") == 2
 
 
+@pytest.mark.slow
 def test_after_the_first_failure_nothing_more_starts_if_that_is_asked(tmp_path, fragile):
     arguments = ("optimizer._target_=fragile.Fragile", "lr=2e-4,1e-4,4e-4", "sweep.name=fast", "sweep.fail_fast=true")
     done = sweep(tmp_path, *arguments, env=fragile)
@@ -197,6 +198,7 @@ def test_two_processes_are_never_at_the_same_sweep(tmp_path):
     assert not is_locked(tmp_path / "outputs/sweeps/mine")
 
 
+@pytest.mark.slow
 def test_a_changed_conf_changes_no_job_of_a_sweep_that_has_begun(tmp_path):
     mine = tmp_path / "mine/experiment/own.yaml"
     mine.parent.mkdir(parents=True)
