@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from helpers import command, small
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.utils import instantiate
 
 from afqmc import config as schema
 from afqmc.config import Config, compose, conf_dir, slug
@@ -26,6 +29,18 @@ def test_no_yaml_is_left_out():
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes(option):
     assert isinstance(compose([option]), Config)
+
+
+@pytest.mark.parametrize(
+    ("option", "sweeper"),
+    [("default", "Grid"), ("lr_seed", "Grid"), ("paper_grid", "Grid"), ("tpe", "Search"), ("asha", "Search")],
+)
+def test_a_prepared_search_has_the_sweeper_that_it_is_written_for(option, sweeper):
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        node = hydra_compose("config", [f"sweep={option}"], return_hydra_config=True).hydra.sweeper
+    made = instantiate(node)
+    assert type(made).__name__ == sweeper
+    assert bool(made.params) == (option != "default")
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
