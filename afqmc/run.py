@@ -73,8 +73,6 @@ def judge_of(sweep: Sweep, run_dir: RunDir, config: Config) -> Judge | None:
 class Task:
     """What Hydra calls with the config of a job: in this process, or, of a sweep, in one of the job's own."""
 
-    __name__ = "run"  # Hydra asks for it
-
     def __init__(self, resume: Resume | None) -> None:
         self.resume = resume
         self.raised: list[BaseException] = []
@@ -122,11 +120,6 @@ def main() -> int:
 
 def lead() -> int:
     """Run the command line; returns the exit code."""
-    if not here().is_alone and {"-m", "--multirun"} & set(sys.argv[1:]):
-        raise InputError(
-            "-m: not with several processes, which would meet only once; start each run by itself: "
-            "for lr in 1e-5 2e-5; do torchrun ... -m afqmc.run lr=$lr; done"
-        )
     if is_help_asked(sys.argv):
         print(help_text(sys.argv))
         return DONE

@@ -174,14 +174,17 @@ def test_an_error_at_one_rank_is_told_by_the_main_one(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (("-m", "lr=1e-4,1e-5"), "-m: not with several processes"),
+        (("--multirun", "lr=1e-4,1e-5"), "-m: not with several processes"),
+        (("sweep=lr_seed",), "-m: not with several processes"),
         (("batch_size=1",), "possible: batch_size=2"),
         (("trainer.auto_batch=true",), "trainer.auto_batch=true: not with several processes"),
         (("lr=0",), "lr=0"),
     ],
 )
 def test_what_is_refused_is_told_once(tmp_path, overrides, told):
-    process = launch(2, "-m", "afqmc.run", *SMALL, *overrides, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
+    flags, overrides = ([one for one in overrides if one.startswith("-") is is_flag] for is_flag in (True, False))
+    command = ("-m", "afqmc.run", *flags, *SMALL, *overrides, f"hydra.run.dir={tmp_path / 'run'}")  # flags go before
+    process = launch(2, *command, cwd=tmp_path)
     out, _ = process.communicate(timeout=100)
     assert out.count(told) == 1, out
 

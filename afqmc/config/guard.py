@@ -16,6 +16,7 @@ from afqmc.config.messages import explain
 from afqmc.config.resume import AUTO, going_on
 from afqmc.errors import InputError, Refused
 from afqmc.paths import is_utf8
+from afqmc.ranks import here
 from afqmc.redaction import redacted_argument
 from afqmc.rundir import RunDir
 
@@ -59,9 +60,14 @@ class RunDirectoryGuard(Callback):
         """Make the directory of the sweep.
 
         Raises:
-            Refused: when it cannot be made.
+            Refused: when it cannot be made, or the run has several processes.
         """
         try:
+            if not here().is_alone:
+                raise InputError(
+                    "-m: not with several processes, which would meet only once; start each run by itself: "
+                    "for lr in 1e-5 2e-5; do torchrun ... -m afqmc.run lr=$lr; done"
+                )
             if config.resume == AUTO:
                 _refuse_moving("sweep.name", config.sweep, "name")
                 _refuse_moving("hydra.sweep.dir", config.hydra.sweep)
