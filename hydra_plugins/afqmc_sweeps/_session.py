@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
@@ -21,9 +23,8 @@ from afqmc.config.messages import explain
 from afqmc.errors import InputError, JobsFailed
 from afqmc.lock import is_locked
 from afqmc.redaction import redacted_tree
-from afqmc.rundir import Status
 from afqmc.sweep.plan import Job, Sweep, extended
-from afqmc.sweep.results import Results, have_failed, status_of, tally, unfinished
+from afqmc.sweep.results import UNWELL, Results, have_failed, status_of, tally, unfinished
 from hydra_plugins.afqmc_sweeps._frozen import frozen_loader
 from hydra_plugins.afqmc_sweeps._processes import answered, context_of
 
@@ -87,6 +88,14 @@ class Session:
                 raise JobsFailed(told)
             log.info(told)
 
+    def axes(self, prepared: Mapping[str, str], arguments: Sequence[str]) -> list[Override]:
+        """The overrides of a search: those that are prepared, each replaced where the command line names its key."""
+        parser = OverridesParser.create(config_loader=self.loader)
+        given = parser.parse_overrides(list(arguments))
+        named = {override.get_key_element() for override in given}
+        before = parser.parse_overrides([f"{key}={value}" for key, value in prepared.items()])
+        return [*(override for override in before if override.get_key_element() not in named), *given]
+
     def plan(self, wanted: Sequence[tuple[str, Sequence[str]]], about: dict[str, Any]) -> list[Job]:
         """Write the plan of a grid; of each job, what its directory is called after its number, and its overrides.
 
@@ -147,13 +156,14 @@ class Session:
         retry = self.config.sweep.retry_failed
         left = unfinished(self.sweep, jobs, retry)
         if len(left) < len(jobs):
-            ended_badly = {Status.failed.value, Status.cancelled.value} & {self._status(job) for job in jobs}
+            unwell = any(self.status(job) in UNWELL for job in jobs)
             hint = "; sweep.retry_failed=true runs those that failed or were cancelled again"
-            told = hint if ended_badly and not retry else ""
+            told = hint if unwell and not retry else ""
             log.info("%d of %d jobs have ended already%s", len(jobs) - len(left), len(jobs), told)
         return left
 
-    def _status(self, job: Job) -> str:
+    def status(self, job: Job) -> str:
+        """What became of a job."""
         return status_of(self.sweep.run_dir(job))
 
     def launch(self, jobs: Sequence[Job]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
@@ -31,15 +30,11 @@ class Grid(BasicSweeper):
         """Plan, check, launch what is left."""
         assert self.hydra_context is not None
         assert self.config is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        given = parser.parse_overrides(arguments)
-        named = {override.get_key_element() for override in given}
-        prepared = parser.parse_overrides([f"{key}={value}" for key, value in self.params.items()])
-        axes = [*(override for override in prepared if override.get_key_element() not in named), *given]
-        varied = tuple(f"{axis.get_key_element()}=" for axis in axes if axis.is_sweep_override())
-        combinations = self.split_arguments(axes, None)[0]
-        wanted = [(slug([one for one in overrides if one.startswith(varied)]), overrides) for overrides in combinations]
         with Session.opened(self.hydra_context, self.task_function, self.config) as session:
+            axes = session.axes(self.params, arguments)
+            varied = tuple(f"{axis.get_key_element()}=" for axis in axes if axis.is_sweep_override())
+            combinations = self.split_arguments(axes, None)[0]
+            wanted = [(slug([one for one in job if one.startswith(varied)]), job) for job in combinations]
             jobs = session.plan(wanted, {"sweeper": "grid", "axes": [axis.input_line for axis in axes]})
             left = session.left(jobs)
             session.check(left)

@@ -9,7 +9,6 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Optional
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -20,13 +19,13 @@ from afqmc.rundir import Status
 from afqmc.search.space import Axis, corners, suggested
 from afqmc.search.study import Settings, open_study
 from afqmc.sweep.plan import Job
-from afqmc.sweep.results import UNWELL, status_of
+from afqmc.sweep.results import UNWELL, unfinished
 from hydra_plugins.afqmc_sweeps._axes import axis_of
 from hydra_plugins.afqmc_sweeps._session import Session
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.trial import Trial
+    from optuna.trial import Trial, TrialState
 
 log = logging.getLogger(__name__)
 
@@ -51,22 +50,18 @@ class Search(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Search until there are ``n_trials``."""
-        parser = OverridesParser.create(config_loader=self._context.config_loader)
-        given = parser.parse_overrides(arguments)
-        named = {override.get_key_element() for override in given}
-        prepared = parser.parse_overrides([f"{key}={value}" for key, value in self.params.items()])
-        overrides = [*(override for override in prepared if override.get_key_element() not in named), *given]
-        axes = [axis_of(override) for override in overrides if override.is_sweep_override()]
-        fixed = [
-            f"{override.get_key_element()}={override.get_value_element_as_str()}"
-            for override in overrides
-            if not override.is_sweep_override()
-        ]
-        if not axes:
-            raise InputError("hydra/sweeper=optuna: nothing to search; as in lr=tag(log,interval(1e-6,1e-4))")
-        if self.settings.seeds and any(axis.key == "seed" for axis in axes):
-            raise InputError("seed: either searched or repeated (hydra.sweeper.seeds), not both")
         with Session.opened(self._context, self._task, self._config) as session:
+            overrides = session.axes(self.params, arguments)
+            axes = [axis_of(override) for override in overrides if override.is_sweep_override()]
+            fixed = [
+                f"{override.get_key_element()}={override.get_value_element_as_str()}"
+                for override in overrides
+                if not override.is_sweep_override()
+            ]
+            if not axes:
+                raise InputError("hydra/sweeper=optuna: nothing to search; as in lr=tag(log,interval(1e-6,1e-4))")
+            if self.settings.seeds and any(axis.key == "seed" for axis in axes):
+                raise InputError("seed: either searched or repeated (hydra.sweeper.seeds), not both")
             about = {"sweeper": "optuna", "axes": [override.input_line for override in overrides]}
             _Searching(session, self.settings, axes, fixed, about).run()
 
@@ -137,37 +132,33 @@ class _Searching:
         from optuna.trial import TrialState
 
         with self.turn:
-            overrides = suggested(trial, self.axes)
-            jobs = self._jobs(trial, overrides)
+            jobs = self._jobs(trial, suggested(trial, self.axes))
             self.session.add(jobs, self.about)
         values: list[list[float]] = []
-        for place, job in enumerate(jobs):
-            status = status_of(self.session.sweep.run_dir(job))
-            if status in UNWELL and not self.session.config.sweep.retry_failed:
-                pass
-            elif status not in (Status.completed.value, Status.pruned.value):
-                self.session.launch([job])
-                status = status_of(self.session.sweep.run_dir(job))
-            if status == Status.completed.value:
-                found = self._values(job)
-                if found is None:
-                    with self.turn:
-                        self.study.tell(trial, state=TrialState.FAIL)
-                    return
-                values.append(found)
-                if self.settings.seeds and self._is_hopeless(trial, place, values):
-                    return
-                continue
-            with self.turn:
-                if status == Status.pruned.value:
-                    self.study.tell(trial, state=TrialState.PRUNED)
-                elif status in (*UNWELL, Status.refused.value):
-                    self.study.tell(trial, state=TrialState.FAIL)
-                else:
-                    self.ended.set()  # interrupted: it stays open, and is gone on with
-            return
+        for job in jobs:
+            status = self._run(job)
+            reached = self._values(job) if status == Status.completed.value else None
+            if reached is not None:
+                values.append(reached)
+                if self._is_hopeless(trial, values):
+                    return self._tell(trial, state=TrialState.PRUNED)
+            elif status == Status.pruned.value:
+                return self._tell(trial, state=TrialState.PRUNED)
+            elif status in (*UNWELL, Status.refused.value, Status.completed.value):
+                return self._tell(trial, state=TrialState.FAIL)
+            else:
+                return self.ended.set()  # interrupted: it stays open, and is gone on with
+        return self._tell(trial, [fmean(one) for one in zip(*values, strict=True)])
+
+    def _run(self, job: Job) -> str:
+        """Launch what is left of it; what became of it."""
+        session = self.session
+        session.launch(unfinished(session.sweep, [job], session.config.sweep.retry_failed))
+        return session.status(job)
+
+    def _tell(self, trial: Trial, values: Optional[list[float]] = None, state: Optional[TrialState] = None) -> None:
         with self.turn:
-            self.study.tell(trial, [fmean(one) for one in zip(*values, strict=True)])
+            self.study.tell(trial, values, state)
 
     def _jobs(self, trial: Trial, overrides: Sequence[str]) -> list[Job]:
         whole, number = (*self.fixed, *overrides), trial.number
@@ -186,21 +177,20 @@ class _Searching:
             return None
         return [float(value) for value in found]
 
-    def _is_hopeless(self, trial: Trial, place: int, values: list[list[float]]) -> bool:
+    def _is_hopeless(self, trial: Trial, values: list[list[float]]) -> bool:
         """Whether the seeds so far are enough to give a setting up."""
-        from optuna.trial import TrialState
-
-        if self.settings.pruner == "none" or place + 1 == len(self.settings.seeds):
+        place = len(values) - 1
+        if self.settings.pruner == "none" or place + 1 >= len(self.settings.seeds):
             return False
+        # Wilcoxon compares seed by seed, the others the mean so far
+        value = values[-1][0] if self.settings.pruner == "wilcoxon" else fmean(one[0] for one in values)
         with self.turn:
-            # Wilcoxon compares seed by seed, the others the mean so far
-            value = values[-1][0] if self.settings.pruner == "wilcoxon" else fmean(one[0] for one in values)
-            trial.report(value, place)
-            if not trial.should_prune():
-                return False
-            self.study.tell(trial, state=TrialState.PRUNED)
-        log.info("trial %d is given up after %d of %d seeds", trial.number, place + 1, len(self.settings.seeds))
-        return True
+            if place not in self.study.trials[trial.number].intermediate_values:  # before it was killed and went on
+                trial.report(value, place)
+            hopeless = trial.should_prune()
+        if hopeless:
+            log.info("trial %d is given up after %d of %d seeds", trial.number, place + 1, len(self.settings.seeds))
+        return hopeless
 
     def _say_best(self) -> None:
         from optuna.trial import TrialState
