@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from afqmc.errors import InputError, JobsFailed
 from afqmc.process import speak_utf8
+from afqmc.ranks import is_beside_others
 from afqmc.redaction import redacted
 from afqmc.signals import Terminated, terminable
 from afqmc.streams import lost_output, make_lasting
@@ -63,8 +64,8 @@ def _message(error: Exception) -> str:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process; at once where a tracker was left behind, since its library would wait for it at exit."""
-    if is_left_behind():
+    """End the process; at once where a library would wait at exit, for a tracker left behind or for other processes."""
+    if is_left_behind() or is_beside_others():
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

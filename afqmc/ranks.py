@@ -58,9 +58,14 @@ class Rank:
         return self.size == 1
 
 
+def is_beside_others(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is one of several that a launcher has started for one run."""
+    return environment.get("WORLD_SIZE", "1") != "1"
+
+
 def here(environment: Mapping[str, str] = os.environ) -> Rank:
     """This process, by the variables of torchrun (which ``accelerate launch`` and ``adopt_slurm`` set too)."""
-    if int(environment.get("WORLD_SIZE", "1")) == 1:
+    if not is_beside_others(environment):
         return Rank()
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     if missing := [name for name in names if not environment.get(name)]:

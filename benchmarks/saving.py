@@ -24,20 +24,18 @@ from afqmc.rundir import RunDir
 ARCHITECTURES = {"base": (768, 12, 12, 3072, 21128), "mini": (312, 4, 12, 1248, 8000)}
 
 
-def config_of(model: str, steps: int, batch_size: int, save_steps: int) -> Config:
+def overrides_of(model: str, steps: int, batch_size: int, save_steps: int) -> list[str]:
     """The embedded pairs and a model from scratch."""
     hidden, layers, heads, intermediate, vocabulary = ARCHITECTURES[model]
-    return compose(
-        [
-            "dataset=sample", "model=mini", "tracker=none", f"batch_size={batch_size}",
-            "dataset.max_dev_samples=64", "dataset.max_test_samples=64",
-            f"model.vocab_size={vocabulary}", f"+model.architecture.vocab_size={vocabulary}",
-            f"model.architecture.hidden_size={hidden}", f"model.architecture.num_hidden_layers={layers}",
-            f"model.architecture.num_attention_heads={heads}", f"model.architecture.intermediate_size={intermediate}",
-            f"trainer.max_steps={steps}", f"trainer.eval_steps={steps}", f"trainer.save_steps={save_steps}",
-            "trainer.save_minutes=null", f"trainer.log_steps={steps}",
-        ]
-    )  # fmt: skip
+    return [
+        "dataset=sample", "model=mini", "tracker=none", f"batch_size={batch_size}",
+        "dataset.max_dev_samples=64", "dataset.max_test_samples=64",
+        f"model.vocab_size={vocabulary}", f"+model.architecture.vocab_size={vocabulary}",
+        f"model.architecture.hidden_size={hidden}", f"model.architecture.num_hidden_layers={layers}",
+        f"model.architecture.num_attention_heads={heads}", f"model.architecture.intermediate_size={intermediate}",
+        f"trainer.max_steps={steps}", f"trainer.eval_steps={steps}", f"trainer.save_steps={save_steps}",
+        "trainer.save_minutes=null", f"trainer.log_steps={steps}",
+    ]  # fmt: skip
 
 
 def seconds(config: Config, place: Path) -> tuple[float, int]:
@@ -74,7 +72,7 @@ def main() -> None:
         for number in range(options.rounds + 1):  # the first warms up
             pair = []
             for save_steps in (options.steps // options.saves, options.steps):
-                config = config_of(options.model, options.steps, options.batch_size, save_steps)
+                config = compose(overrides_of(options.model, options.steps, options.batch_size, save_steps))
                 taken, size = seconds(config, Path(name) / f"{number}-{save_steps}")
                 pair.append(taken)
             if number:

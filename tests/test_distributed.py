@@ -201,6 +201,31 @@ def test_the_whole_batch_is_divided_and_said():
         divided(3, config, Rank(size=4))
 
 
+ENDING = """
+import os, sys
+import torch
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from afqmc.train.strategy import leave
+
+sys.setswitchinterval(1000)  # no other thread of Python runs before this one waits
+for number in range(10):
+    dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/{number}", rank=0, world_size=1)
+    model = DistributedDataParallel(torch.nn.Linear(2, 2))
+    given, found = torch.ones(3), [[torch.ones(3)] for _ in range(100)]
+    for one in found:
+        dist.all_gather(one, given, async_op=True)
+    leave()
+    del model
+os._exit(0)
+"""
+
+
+def test_a_model_that_goes_while_gloo_still_drops_its_work_stops_nothing(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", ENDING, tmp_path], env=environment, timeout=100, check=True)
+
+
 @pytest.mark.parametrize(
     ("config", "size", "told"),
     [

@@ -19,6 +19,8 @@ from afqmc.model.classifier import PairClassifier
 from afqmc.ranks import Rank
 from afqmc.train.config import Shard, Strategy, TrainerConfig
 
+_kept: list[Any] = []
+
 
 def join(config: TrainerConfig, rank: Rank) -> None:
     """Found the process group of a run: gloo between the hosts' memories, nccl between GPUs."""
@@ -27,8 +29,13 @@ def join(config: TrainerConfig, rank: Rank) -> None:
 
 
 def leave() -> None:
-    """Close what ``join`` opened."""
+    """Close what ``join`` opened.
+
+    The group itself is kept until the process ends. Were it to go with the last model that was trained by it, the main
+    thread would wait, with Python's lock held, for gloo's own thread, and that for the lock, to drop its last work.
+    """
     if dist.is_initialized():
+        _kept.append(dist.group.WORLD)
         dist.destroy_process_group()
 
 
