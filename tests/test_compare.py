@@ -140,7 +140,10 @@ def test_settings_that_differ_in_much_share_a_column_and_are_called_by_their_row
     many = many.replace("weight_decay: 0.01", "weight_decay: 0.5").replace("warmup_steps: 0", "warmup_steps: 100")
     write_run(tmp_path / "b", many, worse)
     _, text = told(tmp_path, columns=80)
-    assert re.search(r"#1 is better than #2 by .*, one run each\); McNemar: \d+ pairs right only with #1", text)
+    assert re.search(
+        r"#1 did better than #2 by .* in these very runs \(.*, one run each\); McNemar: \d+ pairs right only with #1",
+        text,
+    )
     assert "another seed may turn it round" in text
     assert re.search(r"1 +lr=0\.0005 batching=bucketed +0\.\d{4} \(1\)", text)
 
@@ -555,7 +558,7 @@ def test_three_classes_are_compared_by_their_macro_means(tmp_path, told):
         )
         write_run(tmp_path / f"{number}", text, Answers(gold, probabilities.argmax(axis=1), probabilities))
     for metric in ("dev/f1", "dev/auc", "dev/mcc", "dev/loss"):
-        assert "lr=0.1 is better than lr=0.2 by" in told(tmp_path, "--metric", metric)[1]
+        assert "lr=0.1 did better than lr=0.2 by" in told(tmp_path, "--metric", metric)[1]
 
 
 def test_a_dev_set_of_one_pair_is_no_error(tmp_path, told):

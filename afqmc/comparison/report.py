@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from afqmc.comparison import words
+from afqmc.comparison.mcnemar import McNemar, mcnemar
 from afqmc.comparison.measures import MEASURES
+from afqmc.comparison.notes import notes
 from afqmc.comparison.predictions import Predictions
 from afqmc.comparison.runs import Run
 from afqmc.comparison.settings import MISSING, Setting, differing, fold, missing_folds
-from afqmc.comparison.statistics import Difference, Family, McNemar, mcnemar, resample
+from afqmc.comparison.statistics import Difference, Family, resample
 from afqmc.errors import InputError, did_you_mean
 
 
@@ -98,7 +100,7 @@ def build(runs: Sequence[Run], metric: str | None, top: int) -> Report:
     report = Report(
         metric, differing(complete), settings, unfinished, compared, family, comparisons, refused, []
     )  # fmt: skip
-    return replace(report, notes=list(words.notes(report, top)))
+    return replace(report, notes=list(notes(report, top)))
 
 
 def _metric(runs: Sequence[Run], asked: str | None) -> str:

@@ -131,7 +131,9 @@ def _say(console: Console, report: Report) -> None:
         return _lines(console, "what can be said", [comparison.sentence for comparison in report.comparisons])
     best = label(report.compared[0], report.settings)
     found = sum(comparison.difference.is_found for comparison in report.comparisons)
-    table = _table(f"{best} is better than {found} of {len(report.comparisons)} others")
+    of_seeds = all(comparison.difference.over_seeds for comparison in report.comparisons)
+    verb, where = ("is", "") if of_seeds else ("did", " in these very runs")
+    table = _table(f"{best} {verb} better than {found} of {len(report.comparisons)} others{where}")
     for header in ("than", "by", "95% CI", "p", "to tell them apart"):
         table.add_column(header, overflow="fold")
     for comparison in report.comparisons:
