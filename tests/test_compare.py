@@ -211,6 +211,25 @@ def test_a_repeated_seed_is_not_counted_again_and_said_so(sweep, told):
     assert "not counted again, the same settings, seed and fold as another run: again" in text
 
 
+def test_a_run_from_before_a_key_existed_is_taken_to_have_its_default_and_that_is_said(tmp_path, told):
+    old = re.sub(r"  (folds|fold|quick_dropout|batching): .*\n", "", CONFIG)
+    assert len(old.splitlines()) == len(CONFIG.splitlines()) - 4
+    for number, text in enumerate((old, old.replace("lr: 0.0005", "lr: 0.1"), CONFIG.replace("seed: 42", "seed: 1"))):
+        write_run(tmp_path / f"{number}", text, ANSWERS[number])
+    code, text = told(tmp_path)
+    assert code == 0
+    assert "3 runs of 2 settings" in text
+    assert line_with(text, "pairs/s").split()[:3] == ["#", "lr", "dev/accuracy"]
+    assert "taken as the default there: dataset.folds, dataset.fold, dataset.batching, trainer.quick_dropout" in text
+
+
+def test_what_a_key_unfolds_to_is_no_lack_of_it(tmp_path):
+    for number, text in enumerate((CONFIG, CONFIG.replace("  columns: null\n", "  columns:\n    sentence1: a\n"))):
+        write_run(tmp_path / f"{number}", text, ANSWERS[number])
+    report = build(find([str(tmp_path)]), None, 20)
+    assert (len(report.settings), report.assumed) == (2, [])
+
+
 def test_runs_that_were_shown_and_kept_otherwise_are_one_setting(tmp_path):
     for name, text in (
         ("a", CONFIG),

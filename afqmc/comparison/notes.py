@@ -34,6 +34,11 @@ def notes(report: Report, top: int) -> Iterator[str]:
         ]
         if found:
             yield said("{told}: {where}", told=told, where=_some(found))
+    if report.assumed:
+        yield said(
+            "not in every run's config, which may be older than the key, and taken as the default there: {keys}",
+            keys=_some(report.assumed),
+        )
     if len(report.settings) > top:
         yield said(
             "compared: the best {top} of {settings} settings; --top {settings} compares all",

@@ -10,6 +10,7 @@ from afqmc.comparison import words
 from afqmc.comparison.mcnemar import McNemar, mcnemar
 from afqmc.comparison.measures import MEASURES
 from afqmc.comparison.notes import notes
+from afqmc.comparison.older import filled
 from afqmc.comparison.predictions import Predictions
 from afqmc.comparison.runs import Run
 from afqmc.comparison.settings import MISSING, Setting, differing, fold, missing_folds
@@ -41,6 +42,7 @@ class Report:
         family: Differences of any two of these; None where there are no two.
         comparisons: The best of them against each other one.
         refused: Settings that cannot be compared with the best, and why.
+        assumed: Keys that some runs' configs are too old to have; their defaults are taken.
         notes: What else a reader must know to read the figures rightly.
     """
 
@@ -52,6 +54,7 @@ class Report:
     family: Family | None
     comparisons: list[Comparison]
     refused: list[tuple[Setting, str]]
+    assumed: list[str]
     notes: list[str]
 
     @property
@@ -84,7 +87,7 @@ def build(runs: Sequence[Run], metric: str | None, top: int) -> Report:
     Raises:
         InputError: for a metric that they have not.
     """
-    complete = [run for run in runs if run.is_complete]
+    complete, assumed = filled([run for run in runs if run.is_complete])
     unfinished = [run for run in runs if not run.is_complete]
     metric = _metric(complete, metric)
     settings = _ranked(fold(complete), metric)
@@ -98,7 +101,7 @@ def build(runs: Sequence[Run], metric: str | None, top: int) -> Report:
             _compare(settings, compared, predictions, family, metric, second) for second in range(1, len(compared))
         ]
     report = Report(
-        metric, differing(complete), settings, unfinished, compared, family, comparisons, refused, []
+        metric, differing(complete), settings, unfinished, compared, family, comparisons, refused, assumed, []
     )  # fmt: skip
     return replace(report, notes=list(notes(report, top)))
 
