@@ -392,7 +392,7 @@ def test_broken_predictions_are_a_line(kind, tmp_path, told):
     (tmp_path / "b/predictions/dev.jsonl").write_text(f"{row}\n{row}", encoding="utf-8")
     code, text = told(tmp_path, columns=400)
     assert code == 0
-    assert said in line_with(text, "- lr=0.1: b: predictions/dev.jsonl: ")
+    assert said in line_with(text, "- lr=0.1: b: predictions/dev.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -308,7 +308,9 @@ def test_the_page_names_no_address_to_fetch_from(grid):
 def test_a_page_without_complete_runs_lists_the_others(tmp_path):
     (tmp_path / "0-lr/.hydra").mkdir(parents=True)
     shown = content(as_html(report_of(tmp_path)))
-    assert shown["unfinished"] == [["0-lr", "incomplete", "has no config.yaml: refused, or never begun"]]
+    assert shown["unfinished"] == [
+        ["0-lr", "incomplete", ["has no config.yaml: refused, or never begun", "没有 config.yaml：被拒绝，或从未开始"]]
+    ]
     assert shown["runs"] == []
 
 

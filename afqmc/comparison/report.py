@@ -13,6 +13,7 @@ from afqmc.comparison.notes import notes
 from afqmc.comparison.older import filled
 from afqmc.comparison.predictions import Predictions
 from afqmc.comparison.runs import Run
+from afqmc.comparison.said import said, why
 from afqmc.comparison.settings import MISSING, Setting, differing, fold, missing_folds
 from afqmc.comparison.statistics import Difference, Family, resample
 from afqmc.errors import InputError, did_you_mean
@@ -71,7 +72,7 @@ class Report:
             "settings": [_setting_as_dict(setting, self.metric) for setting in self.settings],
             "unfinished": [_run_as_dict(run) for run in self.unfinished],
             "comparisons": [_comparison_as_dict(comparison) for comparison in self.comparisons],
-            "refused": [{"setting": setting.name, "why": why} for setting, why in self.refused],
+            "refused": [{"setting": setting.name, "why": reason} for setting, reason in self.refused],
             "notes": self.notes,
         }
 
@@ -141,44 +142,48 @@ def _comparable(
         try:
             predictions = _predictions(setting, metric)
         except InputError as error:
-            refused.append((setting, str(error)))
+            refused.append((setting, why(error)))
         else:
             found.setdefault(predictions[0].asked, []).append((setting, predictions))
     most = max(found.values(), key=len, default=[])
     for setting, predictions in (item for group in found.values() if group is not most for item in group):
-        other = f"other {words.split_of(metric)} data than {words.label(most[0][0], ranked)}"
-        refused.append((setting, f"{other}: {most[0][1][0].differs_from(predictions[0])}"))
+        unlike = most[0][1][0].differs_from(predictions[0])
+        refused.append((setting, _other_data(metric, words.label(most[0][0], ranked), unlike)))
     return [setting for setting, _ in most], [predictions for _, predictions in most], refused
 
 
 def _predictions(setting: Setting, metric: str) -> list[Predictions]:
     """One a run; where runs are folds, one a seed, its folds together."""
-    split = words.split_of(metric)
     found: list[Predictions] = []
     groups = setting.by_seed() if setting.has_folds else [[run] for run in setting.runs]
     for runs in groups:
         found.append(_of_seed(runs, metric) if setting.has_folds else _of_run(runs[0], metric))
         if unlike := found[0].differs_from(found[-1]):
-            raise InputError(f"{runs[0].name}: other {split} data than {setting.runs[0].name}: {unlike}")
+            told = _other_data(metric, setting.runs[0].name, unlike)
+            raise InputError(said("{run}: {why}", run=runs[0].name, why=told))
     return found
+
+
+def _other_data(metric: str, name: str, unlike: str | None) -> str:
+    return said("other {split} data than {name}: {how}", split=words.split_of(metric), name=name, how=unlike)
 
 
 def _of_run(run: Run, metric: str) -> Predictions:
     try:
         return Predictions.of(run, metric)
     except InputError as error:
-        raise InputError(f"{run.name}: {error}") from error
+        raise InputError(said("{run}: {why}", run=run.name, why=why(error))) from error
 
 
 def _of_seed(runs: list[Run], metric: str) -> Predictions:
     """All folds of one seed: with some alone, other settings would be asked about other pairs."""
     if absent := missing_folds(runs):
-        raise InputError(f"seed {runs[0].seed}: {absent}")
+        raise InputError(said("seed {seed}: {why}", seed=runs[0].seed, why=absent))
     parts = [_of_run(run, metric) for run in runs]
     try:
         return Predictions.of_folds(parts, words.split_of(metric))
     except InputError as error:
-        raise InputError(f"seed {runs[0].seed}: {error}") from error
+        raise InputError(said("seed {seed}: {why}", seed=runs[0].seed, why=why(error))) from error
 
 
 def _compare(

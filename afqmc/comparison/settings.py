@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from afqmc.comparison.runs import Run
+from afqmc.comparison.said import said
 
 # what tells where a run is kept, shown or reported, and cannot change its figures
 _NOT_SETTINGS = (
@@ -108,8 +109,14 @@ def missing_folds(runs: Sequence[Run]) -> str | None:
     ]
     if not absent:
         return None
-    told = f"fold {absent[0]} is" if len(absent) == 1 else f"folds {', '.join(absent)} are"
-    return f"{told} missing of the {count} (dataset.folds), so that not every pair was predicted once"
+    told = said("fold {one} is", one=absent[0])
+    if len(absent) > 1:
+        told = said("folds {several} are", several=", ".join(absent))
+    return said(
+        "{folds} missing of the {count} (dataset.folds), so that not every pair was predicted once",
+        folds=told,
+        count=count,
+    )
 
 
 def _rank(value: Any) -> int:

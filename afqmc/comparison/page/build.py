@@ -18,7 +18,7 @@ from afqmc.comparison.page.embedding import as_json
 from afqmc.comparison.page.making import configs, machines
 from afqmc.comparison.report import Report
 from afqmc.comparison.runs import Run
-from afqmc.comparison.said import translated
+from afqmc.comparison.said import said, translated
 from afqmc.comparison.table import Column, columns
 from afqmc.comparison.words import label, split_of
 
@@ -91,8 +91,11 @@ def _content(report: Report, with_sentences: bool, chinese: dict[str, str]) -> d
         "said": [_both(comparison.sentence, chinese) for comparison in report.comparisons],
         "found": [comparison.difference.is_found for comparison in report.comparisons],
         "notes": [_both(note, chinese) for note in report.notes],
-        "refused": [f"{label(setting, report.settings)}: {reason}" for setting, reason in report.refused],
-        "unfinished": [[run.name, run.status, run.why] for run in report.unfinished],
+        "refused": [
+            _both(said("{setting}: {why}", setting=label(setting, report.settings), why=reason), chinese)
+            for setting, reason in report.refused
+        ],
+        "unfinished": [[run.name, run.status, _both(run.why, chinese)] for run in report.unfinished],
         "ranking": _ranking(report),
         "runs": [
             _run(run, number, report.metric) for number, setting in enumerate(report.settings) for run in setting.runs
@@ -133,6 +136,7 @@ def _run(run: Run, setting: int, metric: str) -> dict[str, Any]:
         "name": run.name,
         "setting": setting,
         "seed": None if run.seed is None else str(run.seed),
+        "fold": None if run.fold is None else str(run.fold),
         "value": run.figures.get(metric),
         "best": run.best_step,
         "monitor": run.monitor,

@@ -42,11 +42,13 @@ shown(drawConfigs);
 
 const plainTable = (id, columns, rows) => {
   const table = new SortedTable(byId(id), columns);
-  table.rows = rows.map((cells) => ({ cells, searched: cells.join(" ").toLowerCase() }));
+  table.rows = rows;
   shown(() => table.draw());
 };
 
-const facts = page.machines.flatMap(({ fact, values }) => values.map(([value, count]) => [fact, value, String(count)]));
+const facts = page.machines.flatMap(({ fact, values }) =>
+  values.map(([value, count]) => ({ cells: [fact, value, String(count)] })),
+);
 plainTable(
   "machines-table",
   [
@@ -65,6 +67,9 @@ plainTable(
     { title: () => t("status"), text: own },
     { title: () => t("why"), wrap: true },
   ],
-  page.unfinished,
+  page.unfinished.map(([name, status, why]) => ({
+    cells: [name, status, why[0]],
+    nodes: { 2: () => either(why) },
+  })),
 );
 byId("unfinished").hidden = !page.unfinished.length;

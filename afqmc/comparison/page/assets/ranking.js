@@ -26,7 +26,7 @@ shown(() => {
   byId("more-said").textContent = allSaid ? t("fewer") : t("all {count} sentences", { count: said.length });
   if (!said.length) items(byId("said"), [t("There are no two settings to tell apart.")]);
   items(byId("notes"), page.notes.map(either));
-  items(byId("refused"), page.refused);
+  items(byId("refused"), page.refused.map(either));
   byId("refused-box").hidden = !page.refused.length;
 });
 
