@@ -278,6 +278,22 @@ def test_sentences_are_those_of_the_pairs(tmp_path):
     assert pairs[0]["sentence1"] not in as_html(report_of(tmp_path), with_sentences=False)
 
 
+def test_sentences_of_folds_are_those_of_the_file_that_was_cut(tmp_path):
+    pairs = [json.loads(line) for line in sample_files()["train.json"].splitlines()]
+    for number, part in enumerate(np.array_split(np.random.default_rng(0).permutation(len(pairs)), 2)):
+        answers = world(np.random.default_rng(number), 1, 1, len(part))[0][0]
+        gold = np.array([int(pairs[row]["label"]) for row in part])
+        text = CONFIG.replace("folds: null", "folds: 2").replace("fold: null", f"fold: {number}")
+        given = answers.__class__(gold, answers.predicted, answers.probabilities)
+        write_run(tmp_path / f"{number}", text, given, ids=[pairs[row].get("id", int(row)) for row in part])
+    runs = find([str(tmp_path)])
+    together = Predictions.of_folds([Predictions.of(run, "dev/accuracy") for run in runs], "dev")
+    found, why = sentences(runs[0], "dev", together, [0, 7])
+    assert why is None
+    ids = {pair.get("id", at): [pair["sentence1"], pair["sentence2"]] for at, pair in enumerate(pairs)}
+    assert found == [ids[together.rows.ids[0]], ids[together.rows.ids[7]]]
+
+
 def test_a_file_of_other_pairs_is_not_shown(tmp_path):
     write_on_sample(tmp_path, max_dev_samples="39")
     found, why = sentences_of(tmp_path)

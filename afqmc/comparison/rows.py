@@ -123,6 +123,17 @@ def _other_labels(one: Rows, other: Rows) -> str:
     return said("labels {one} against {other}", one=", ".join(one.classes), other=", ".join(other.classes))
 
 
+def in_order(ids: Sequence[object]) -> list[int]:
+    """Places of ids by rising id, numbers before texts.
+
+    Raises:
+        InputError: where one is neither.
+    """
+    if not all(type(one) in (int, str) for one in ids):
+        raise InputError(said("ids must be whole numbers or strings, to be put in order"))
+    return sorted(range(len(ids)), key=lambda place: (isinstance(ids[place], str), ids[place]))
+
+
 def joined(parts: Sequence[Rows]) -> Rows:
     """The rows of all parts, which have no pair in common, ordered by id.
 
@@ -131,9 +142,7 @@ def joined(parts: Sequence[Rows]) -> Rows:
     """
     first = parts[0]
     ids = [one for part in parts for one in part.ids]
-    if not all(type(one) in (int, str) for one in ids):
-        raise InputError(said("ids must be whole numbers or strings, to be put in order"))
-    order = sorted(range(len(ids)), key=lambda place: (isinstance(ids[place], str), ids[place]))
+    order = in_order(ids)
     for before, place in pairwise(order):
         if ids[before] == ids[place]:
             raise InputError(said("the pair with id {one!r} is in two of the folds", one=ids[place]))

@@ -170,10 +170,10 @@ class Family:
         as far as they vary beyond the examples.
         """
         sign = 1 if higher_is_better else -1
-        spread = np.sqrt(self._own - self._joint)
-        draws = self.draws + np.random.default_rng(0).normal(0, spread, self.draws.shape)
-        best = (sign * draws).argmax(axis=1)
-        return float(sign * (draws[np.arange(len(best)), best] - self.means[best]).mean())
+        strays = self.draws - self.draws.mean(axis=0)  # about the means: what few resamples add is no choice
+        strays = strays + np.random.default_rng(0).normal(0, np.sqrt(self._own - self._joint), strays.shape)
+        best = (sign * (self.means + strays)).argmax(axis=1)
+        return float(sign * strays[np.arange(len(best)), best].mean())
 
     @property
     def _alpha(self) -> float:
