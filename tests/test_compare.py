@@ -363,7 +363,7 @@ def test_each_broken_or_hostile_directory_is_a_line_and_the_others_are_compared(
     write_run(tmp_path / "whole", CONFIG, ANSWERS[0])
     code, text = told(tmp_path, columns=400)
     assert code == 0
-    assert "1 runs of 1 settings" in text
+    assert "1 run of 1 setting, best" in text
     for kind, said in KINDS.items():
         assert said in line_with(text, f"- {kind.replace(' ', '-')}: ")
     assert not (tmp_path / "owned").exists()

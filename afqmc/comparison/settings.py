@@ -30,7 +30,8 @@ class Setting:
     """Runs whose configs agree in all but the seed and the fold.
 
     Attributes:
-        name: Its values of what differs, ``lr=0.001 batch_size=32``; a run's name where nothing differs.
+        name: Its values of what differs, ``lr=0.001 batch_size=32``; where nothing differs, the name
+            of its first run, and how many more there are.
         values: The same by dotted key; ``MISSING`` where its config has no such key.
         runs: One a seed and fold, in their order.
         repeats: Complete runs of a seed and fold that ``runs`` holds already; they are counted nowhere.
@@ -151,4 +152,5 @@ def _setting(keys: list[str], runs: list[Run]) -> Setting:
     values = {key: runs[0].config.get(key, MISSING) for key in keys}
     short = short_keys(keys)
     name = " ".join(f"{short[key]}={in_short(value)}" for key, value in values.items() if value is not MISSING)
-    return Setting(name or runs[0].name, values, tuple(kept), repeats)
+    more = f" (+{len(kept) - 1})" if len(kept) > 1 else ""
+    return Setting(name or f"{kept[0].name}{more}", values, tuple(kept), repeats)

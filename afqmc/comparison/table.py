@@ -112,7 +112,9 @@ def _ranked(report: Report, shown: Sequence[Column], top: int) -> Table:
     from rich.text import Text
 
     complete = sum(len(setting.runs) for setting in report.settings)
-    table = _table(f"{complete} runs of {len(report.settings)} settings, best {report.metric} first")
+    table = _table(
+        f"{_counted(complete, 'run')} of {_counted(len(report.settings), 'setting')}, best {report.metric} first"
+    )
     for column in shown:
         table.add_column(
             column.header, justify="right" if column.is_number else "left", no_wrap=column.is_number, overflow="fold"
@@ -170,6 +172,10 @@ def _lines(console: Console, title: str, lines: Sequence[str]) -> None:
     for line in lines:
         grid.add_row("-", Text(printable(line)))
     console.print(grid, "")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _printable_lines(text: str) -> str:

@@ -139,5 +139,4 @@ def _run(run: Run, setting: int, metric: str) -> dict[str, Any]:
         "fold": None if run.fold is None else str(run.fold),
         "value": run.figures.get(metric),
         "best": run.best_step,
-        "monitor": run.monitor,
     }

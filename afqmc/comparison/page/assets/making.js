@@ -19,7 +19,8 @@ function drawConfigs() {
   const equal = all ? Object.entries(shared).map(([key, text]) => [key, value(text), value(text)]) : [];
   configTable.rows = [...kept, ...equal].map((cells) => ({ cells, searched: cells.join(" ").toLowerCase() }));
   configTable.filter(byId("config-filter").value);
-  byId("config-count").textContent = t("{count} settings", { count: configTable.shownRows });
+  byId("config-count").textContent = 
+    configTable.shownRows === 1 ? t("1 setting") : t("{count} settings", { count: configTable.shownRows });
 }
 
 // The best run, and the first that has another setting.

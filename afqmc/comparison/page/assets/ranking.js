@@ -12,7 +12,13 @@ const items = (list, texts) => list.replaceChildren(...texts.map((text) => eleme
 
 shown(() => {
   const count = { runs: page.runs.length, settings: page.ranking.rows.length, metric: page.metric };
-  byId("title").textContent = t("{runs} runs of {settings} settings by {metric}", count);
+  const one = count.settings === 1;
+  byId("title").textContent =
+    one && count.runs === 1
+      ? t("1 run by {metric}", count)
+      : one
+        ? t("{runs} runs of one setting by {metric}", count)
+        : t("{runs} runs of {settings} settings by {metric}", count);
   document.title = byId("title").textContent;
   byId("about").textContent = t(
     "made {made} by afqmc {version}; nothing on this page comes from or goes to a network",
