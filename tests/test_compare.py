@@ -184,6 +184,18 @@ def test_runs_sweeps_and_globs_are_read_once_each(sweep, told):
     assert "9 runs of 3 settings" in text
 
 
+def test_a_shell_s_star_over_a_sweep_names_its_ensembles_too(sweep, told):
+    (sweep / "ensembles/0-lr").mkdir(parents=True)
+    (sweep / "ensembles/0-lr/ensemble.json").write_text("{}", encoding="utf-8")
+    (sweep / "multirun.yaml").write_text("", encoding="utf-8")
+    code, text = told(*sorted(sweep.iterdir()))
+    assert code == 0
+    assert "9 runs of 3 settings" in text
+    code, text = told(sweep / "ensembles")
+    assert code == 2
+    assert "no run directory; one holds a config.yaml" in text
+
+
 def test_a_directory_of_dated_runs_is_searched(sweep, tmp_path, told):
     (tmp_path / "runs/2026-01-01").mkdir(parents=True)
     shutil.move(sweep, tmp_path / "runs/2026-01-01/sweep")
@@ -502,10 +514,14 @@ def test_folds_are_repetitions_and_compared_by_their_out_of_fold_predictions_tog
         whole = np.ones((300, 1), dtype=np.float32)
         means = measure(metric.removeprefix("dev/"), answers, whole).reshape(2, 2).mean(axis=1)
         assert sorted(report.family.means) == pytest.approx(sorted(means))
+        assert sorted(report.together.values()) == pytest.approx(sorted(means))
+    best = max(build(find([str(place)]), "dev/accuracy", 20).together.values())
     _, text = told(place, "--csv", tmp_path / "out.csv")
     assert "12 runs of 2 settings" in text
     assert re.search(r"lr=0.2 is better than lr=0.1 by .*, 2 seeds each, the folds of a seed together\)", text)
-    assert "as one model that answers every pair as the fold that held it out" in text
+    assert "as one model that answers every pair as the fold that held it out: the column oof has that" in text
+    assert line_with(text, "pairs/s").split()[:4] == ["#", "lr", "dev/accuracy", "oof"]
+    assert re.search(rf" 0\.2 +0\.\d+ ± 0\.\d+ \(6\) +{best:.4f} ", text)
     table = list(csv.DictReader((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()))
     assert sorted((row["seed"], row["fold"]) for row in table) == sorted(
         (seed, fold_number) for seed in "01" for fold_number in "012" for _ in range(2)

@@ -7,7 +7,7 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 from afqmc.comparison.said import listed, said
-from afqmc.comparison.words import label, size, split_of
+from afqmc.comparison.words import folds_column, label, size, split_of
 from afqmc.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def notes(report: Report, top: int) -> Iterator[str]:
             top=top,
             settings=len(report.settings),
         )
+    if report.together:
+        yield _of_folds(split_of(report.metric))
     yield from _of_the_test(report)
     yield from _of_the_making(report)
     yield from _of_choosing(report)
@@ -69,8 +71,6 @@ def _of_the_test(report: Report) -> Iterator[str]:
             intervals=said("intervals and McNemar's p-values") if alone else said("intervals"),
         )
     yield from _of_what_is_enough(report, report.family.examples)
-    if any(setting.has_folds for setting in report.compared):
-        yield _of_folds(split_of(report.metric))
     seeds = [comparison.difference.seeds for comparison in report.comparisons if comparison.difference.over_seeds]
     if any(2 in both for both in seeds):
         yield said(
@@ -97,8 +97,8 @@ def _of_what_is_enough(report: Report, examples: int) -> Iterator[str]:
     )
     if any(one.error and one.value and not one.is_found for one in differences):
         yield said(
-            "what would be needed to tell two settings apart supposes that they differ as much as they seem to here; "
-            "where they differ less, it is more"
+            "what would be needed to tell two settings apart is a rough guess: it supposes that they differ as much as "
+            "they seem to here; where they differ less, it is more"
         )
 
 
@@ -106,10 +106,11 @@ def _of_folds(split: str) -> str:
     """What is compared of settings with folds."""
     held_out, mean = said("every pair as the fold that held it out"), said("each pair by the mean of the folds")
     return said(
-        "where there are folds, those of a seed are compared as one model that answers {together}; the table has means "
-        "over runs. The folds share most of what they were trained on: other training pairs may change more than an "
-        "interval says",
+        "where there are folds, those of a seed are taken as one model that answers {together}: the column {column} "
+        "has that, and settings are compared by it; the mean ± sd is over runs. The folds share most of what they were "
+        "trained on: other training pairs may change more than an interval says",
         together=held_out if split == "dev" else mean,
+        column=folds_column(split),
     )
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+
+import numpy as np
 
 from afqmc.comparison import words
 from afqmc.comparison.mcnemar import McNemar, mcnemar
-from afqmc.comparison.measures import MEASURES
+from afqmc.comparison.measures import MEASURES, measure
 from afqmc.comparison.notes import notes
 from afqmc.comparison.older import filled
 from afqmc.comparison.predictions import Predictions
 from afqmc.comparison.runs import Run
 from afqmc.comparison.said import said, why
-from afqmc.comparison.settings import MISSING, Setting, differing, fold, missing_folds
+from afqmc.comparison.settings import Setting, differing, fold, missing_folds
 from afqmc.comparison.statistics import Difference, Family, resample
 from afqmc.errors import InputError, did_you_mean
 
@@ -40,6 +41,7 @@ class Report:
         settings: Best first; those without the metric last.
         unfinished: Runs without final figures, and why.
         compared: The settings that ``family`` is about, by its numbers.
+        together: The metric of those with folds, the folds of a seed as one model, mean over seeds.
         family: Differences of any two of these; None where there are no two.
         comparisons: The best of them against each other one.
         refused: Settings that cannot be compared with the best, and why.
@@ -52,6 +54,7 @@ class Report:
     settings: list[Setting]
     unfinished: list[Run]
     compared: list[Setting]
+    together: dict[Setting, float]
     family: Family | None
     comparisons: list[Comparison]
     refused: list[tuple[Setting, str]]
@@ -62,19 +65,6 @@ class Report:
     def higher_is_better(self) -> bool:
         """The direction of the metric."""
         return higher_is_better(self.metric)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON: settings by name, one entry a run."""
-        return {
-            "metric": self.metric,
-            "higher_is_better": self.higher_is_better,
-            "examples": None if self.family is None else self.family.examples,
-            "settings": [_setting_as_dict(setting, self.metric) for setting in self.settings],
-            "unfinished": [_run_as_dict(run) for run in self.unfinished],
-            "comparisons": [_comparison_as_dict(comparison) for comparison in self.comparisons],
-            "refused": [{"setting": setting.name, "why": reason} for setting, reason in self.refused],
-            "notes": self.notes,
-        }
 
 
 def higher_is_better(metric: str) -> bool:
@@ -102,7 +92,8 @@ def build(runs: Sequence[Run], metric: str | None, top: int) -> Report:
             _compare(settings, compared, predictions, family, metric, second) for second in range(1, len(compared))
         ]
     report = Report(
-        metric, differing(complete), settings, unfinished, compared, family, comparisons, refused, assumed, []
+        metric, differing(complete), settings, unfinished, compared, _together(compared, predictions, metric),
+        family, comparisons, refused, assumed, [],
     )  # fmt: skip
     return replace(report, notes=list(notes(report, top)))
 
@@ -186,6 +177,16 @@ def _of_seed(runs: list[Run], metric: str) -> Predictions:
         raise InputError(said("seed {seed}: {why}", seed=runs[0].seed, why=why(error))) from error
 
 
+def _together(compared: list[Setting], predictions: list[list[Predictions]], metric: str) -> dict[Setting, float]:
+    found = {}
+    for setting, of_seeds in zip(compared, predictions, strict=True):
+        if setting.has_folds:
+            answers = [one.answers for one in of_seeds]
+            whole = np.ones((len(answers[0].gold), 1), dtype=np.float32)
+            found[setting] = float(measure(metric.partition("/")[2], answers, whole).mean())
+    return found
+
+
 def _compare(
     settings: list[Setting],
     compared: list[Setting],
@@ -203,46 +204,3 @@ def _compare(
     if split is not None and difference.error and metric.endswith("/accuracy"):
         sentence = words.with_mcnemar(sentence, *names, split)
     return Comparison(compared[0], compared[second], difference, split, sentence)
-
-
-def _setting_as_dict(setting: Setting, metric: str) -> dict[str, Any]:
-    return {
-        "name": setting.name,
-        "values": {key: value for key, value in setting.values.items() if value is not MISSING},
-        "mean": setting.mean(metric),
-        "sd": setting.deviation(metric),
-        "n": len(setting.figures(metric)),
-        "runs": [_run_as_dict(run) for run in setting.runs],
-        "repeats": [_run_as_dict(run) for run in setting.repeats],
-    }
-
-
-def _run_as_dict(run: Run) -> dict[str, Any]:
-    return {
-        "name": run.name,
-        "path": str(run.path),
-        "status": run.status,
-        "why": run.why,
-        "seed": run.seed,
-        "fold": run.fold,
-        "figures": run.figures,
-        "monitor": run.monitor,
-        "collapsed_onto": run.collapsed_onto,
-        "best_step": run.best_step,
-        "best_epoch": run.best_epoch,
-        "seconds": run.seconds,
-        "pairs_per_second": run.pairs_per_second,
-        "peak_memory_gib": run.peak_memory_gib,
-    }
-
-
-def _comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
-    split = comparison.mcnemar
-    return {
-        "first": comparison.first.name,
-        "second": comparison.second.name,
-        "sentence": comparison.sentence,
-        "is_found": comparison.difference.is_found,
-        **vars(comparison.difference),
-        "mcnemar": None if split is None else vars(split),
-    }

@@ -119,7 +119,7 @@ def find(named: Iterable[str]) -> list[Run]:
             raise InputError(f"{name}: no such directory")
         for place in places:
             found = run_dirs(place)
-            if not found and not place.is_file():  # a shell's sweep/* names multirun.yaml too
+            if not found and not _is_beside_runs(place):
                 raise InputError(f"{place}: no run in it; a run directory holds a config.yaml")
             paths |= {os.path.realpath(path): path for path in found}
     if not paths:
@@ -142,6 +142,11 @@ def read(path: Path, name: str) -> Run:
         return Run(path, name, UNREADABLE, why(error), config)
     except OSError as error:
         return Run(path, name, UNREADABLE, said("cannot be read: {why}", why=error.strerror), config)
+
+
+def _is_beside_runs(place: Path) -> bool:
+    """A shell's ``sweep/*`` names more than the jobs: multirun.yaml, and the ensembles of them."""
+    return place.is_file() or any(next(place.glob(name), None) for name in ("ensemble.json", "*/ensemble.json"))
 
 
 def is_run(place: Path) -> bool:

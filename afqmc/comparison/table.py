@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from afqmc.comparison.report import Report
 from afqmc.comparison.settings import Setting, in_short, short_keys
-from afqmc.comparison.words import label, needed_for, parts, printable, split_of
+from afqmc.comparison.words import folds_column, label, needed_for, parts, printable, split_of
 from afqmc.console import clock
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ def columns(report: Report) -> list[Column]:
         *(of_key(key) for key in report.keys),
         *([] if report.keys else [Column("run", lambda setting: setting.name, is_number=False)]),
         Column(metric, lambda setting: _over_seeds(setting, metric)),
+        Column(
+            folds_column(split),
+            lambda setting: _decimal(report.together.get(setting), 4),
+        ),
         of_cost("epoch", "best_epoch", lambda value: f"{value:.2f}"),
         of_cost("time", "seconds", clock),
         of_cost("pairs/s", "pairs_per_second", lambda value: f"{value:.0f}"),

@@ -31,6 +31,11 @@ def split_of(metric: str) -> str:
     return metric.partition("/")[0]
 
 
+def folds_column(split: str) -> str:
+    """Where a table has the figure of a seed's folds as one model."""
+    return "oof" if split == "dev" else "folds"
+
+
 def sentence(first: str, second: str, found: Difference, metric: str, examples: int, folded: bool = False) -> str:
     """One difference: which is better, by how much, or what it would take to know; ``folded``: a seed has folds."""
     if found.error == 0 and found.value == 0:

@@ -20,7 +20,7 @@ from afqmc.comparison.report import Report
 from afqmc.comparison.runs import Run
 from afqmc.comparison.said import said, translated
 from afqmc.comparison.table import Column, columns
-from afqmc.comparison.words import label, split_of
+from afqmc.comparison.words import folds_column, label, split_of
 
 _SCRIPTS = (
     "base",
@@ -126,7 +126,7 @@ def _ranking(report: Report) -> dict[str, Any]:
 
 def _falls(column: Column, report: Report) -> bool:
     """Whether a reader wants the highest first."""
-    if column.header == report.metric:
+    if column.header in (report.metric, folds_column(split_of(report.metric))):
         return report.higher_is_better
     return column.optional or column.header == "pairs/s"
 
