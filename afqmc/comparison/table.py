@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from afqmc.comparison.report import Report
 from afqmc.comparison.settings import Setting, in_short, short_keys
-from afqmc.comparison.words import folds_column, label, needed_for, parts, printable, split_of
+from afqmc.comparison.words import folds_column, headline, label, needed_for, parts, printable, split_of
 from afqmc.console import clock
 
 if TYPE_CHECKING:
@@ -136,10 +136,7 @@ def _say(console: Console, report: Report) -> None:
     if len(report.comparisons) <= _SENTENCES or report.family is None:
         return _lines(console, "what can be said", [comparison.sentence for comparison in report.comparisons])
     best = label(report.compared[0], report.settings)
-    found = sum(comparison.difference.is_found for comparison in report.comparisons)
-    of_seeds = all(comparison.difference.over_seeds for comparison in report.comparisons)
-    verb, where = ("is", "") if of_seeds else ("did", " in these very runs")
-    table = _table(f"{best} {verb} better than {found} of {len(report.comparisons)} others{where}")
+    table = _table(headline(best, [comparison.difference for comparison in report.comparisons]))
     for header in ("than", "by", "95% CI", "p", "to tell them apart"):
         table.add_column(header, overflow="fold")
     for comparison in report.comparisons:

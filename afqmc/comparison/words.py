@@ -66,6 +66,15 @@ def sentence(first: str, second: str, found: Difference, metric: str, examples: 
     return said("{first} and {second} cannot be told apart: {size} ({known}); {needed}", **values, needed=needed)
 
 
+def headline(best: str, differences: Sequence[Difference]) -> str:
+    """Of the best against many others, in short."""
+    found = sum(difference.is_found for difference in differences)
+    values = {"best": best, "found": found, "others": len(differences)}
+    if all(difference.over_seeds for difference in differences):
+        return said("{best} is better than {found} of {others} others", **values)
+    return said("{best} did better than {found} of {others} others in these very runs", **values)
+
+
 def parts(found: Difference, metric: str) -> tuple[str, str, str]:
     """By how much the first is better, ``0.9 points``; the 95% interval of that, ``0.1 to 1.7``; ``p = 0.03``."""
     sign = _sign(metric)

@@ -20,7 +20,7 @@ from afqmc.comparison.report import Report
 from afqmc.comparison.runs import Run
 from afqmc.comparison.said import said, translated
 from afqmc.comparison.table import Column, columns
-from afqmc.comparison.words import folds_column, label, split_of
+from afqmc.comparison.words import folds_column, headline, label, split_of
 
 _SCRIPTS = (
     "base",
@@ -79,6 +79,7 @@ def _content(report: Report, with_sentences: bool, chinese: dict[str, str]) -> d
     runs = [run for setting in report.settings for run in setting.runs]
     found = axes(report, runs)
     shares, why = importance(report, runs, found)
+    differences = [comparison.difference for comparison in report.comparisons]
     looked_at = closer(report, with_sentences)
     if looked_at and (reason := looked_at["pairs"]["why"]):
         looked_at["pairs"]["why"] = _both(reason, chinese)
@@ -89,6 +90,9 @@ def _content(report: Report, with_sentences: bool, chinese: dict[str, str]) -> d
         "split": split_of(report.metric),
         "higher_is_better": report.higher_is_better,
         "said": [_both(comparison.sentence, chinese) for comparison in report.comparisons],
+        "headline": _both(headline(label(report.compared[0], report.settings), differences), chinese)
+        if differences
+        else None,
         "found": [comparison.difference.is_found for comparison in report.comparisons],
         "notes": [_both(note, chinese) for note in report.notes],
         "refused": [

@@ -28,6 +28,8 @@ shown(() => {
     element("li", { class: page.found[place] ? "found" : null }, either(pair)),
   );
   byId("said").replaceChildren(...(allSaid ? said : said.slice(0, SENTENCES)));
+  byId("headline").hidden = said.length <= SENTENCES;
+  byId("headline").textContent = page.headline ? either(page.headline) : "";
   byId("more-said").hidden = said.length <= SENTENCES;
   byId("more-said").textContent = allSaid ? t("fewer") : t("all {count} sentences", { count: said.length });
   if (!said.length) items(byId("said"), [t("There are no two settings to tell apart.")]);
