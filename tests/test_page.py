@@ -26,6 +26,7 @@ from afqmc.comparison.report import build
 from afqmc.comparison.runs import find
 from afqmc.comparison.said import said, translated
 from afqmc.dataset.sample import sample_files
+from afqmc.rundir import Status
 
 PACKAGE = Path(__file__).parents[1] / "afqmc/comparison"
 ASSETS = PACKAGE / "page/assets"
@@ -90,7 +91,7 @@ def test_whatever_is_said_is_said_in_chinese_too():
 def test_no_chinese_is_left_over():
     headers = {"run", "epoch", "time", "pairs/s", "accuracy"}
     facts = {"code", "precision", "device", "PyTorch", "uncommitted changes", "platform", "threads"}
-    states = {"completed", "running", "interrupted", "failed", "pruned", "refused", "incomplete", "unreadable"}
+    states = {status.value for status in Status} | {"incomplete", "unreadable"}
     assert set(CHINESE) == set(english()) | headers | facts | states
 
 
