@@ -619,7 +619,7 @@ def test_labels_saved_with_the_weights_say_which_class_is_which(tmp_path, told):
     )
     for name in ("a", "b"):
         shutil.rmtree(tmp_path / name / "checkpoints")
-    assert "lr=0.0005 and lr=0.1 do not differ at all (one run each)" in told(tmp_path)[1]
+    assert "lr=0.0005 and lr=0.1 do not differ at all in dev/accuracy (one run each)" in told(tmp_path)[1]
 
 
 def test_a_saved_config_is_read_as_dotted_keys(tmp_path):

@@ -81,7 +81,7 @@ def test_two_runs_that_say_the_same_do_not_differ_at_all():
     answers, _ = world(np.random.default_rng(1), 1, 1, 100)
     found = Family(resample("f1", answers * 2, 200), [0, 1]).difference(0, 1)
     assert (found.value, found.error, found.p) == (0, 0, 1)
-    assert words.sentence("a", "b", found, "dev/f1", 100) == "a and b do not differ at all (one run each)"
+    assert words.sentence("a", "b", found, "dev/f1", 100) == "a and b do not differ at all in dev/f1 (one run each)"
 
 
 def test_how_floating_point_numbers_add_up_is_no_difference():
@@ -93,7 +93,10 @@ def test_how_floating_point_numbers_add_up_is_no_difference():
     for second in (1, 2):
         one = found.difference(0, second)
         assert (one.value, one.error, one.p_adjusted, one.seeds_needed) == (0, 0, 1, None)
-        assert words.sentence("a", "b", one, "dev/accuracy", 4316) == "a and b do not differ at all (3 seeds)"
+        assert (
+            words.sentence("a", "b", one, "dev/accuracy", 4316)
+            == "a and b do not differ at all in dev/accuracy (3 seeds)"
+        )
 
 
 @pytest.mark.parametrize(("name", "by"), [("auc", "50.0"), ("f1", "100.0"), ("mcc", "100.0")])

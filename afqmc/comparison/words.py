@@ -40,9 +40,10 @@ def sentence(first: str, second: str, found: Difference, metric: str, examples: 
     """One difference: which is better, by how much, or what it would take to know; ``folded``: a seed has folds."""
     if found.error == 0 and found.value == 0:
         return said(
-            "{first} and {second} do not differ at all ({seeds})",
+            "{first} and {second} do not differ at all in {metric} ({seeds})",
             first=first,
             second=second,
+            metric=metric,
             seeds=_seeds(found, folded),
         )
     if found.value * _sign(metric) < 0:
