@@ -140,7 +140,10 @@ def test_settings_that_differ_in_much_share_a_column_and_are_called_by_their_row
     many = many.replace("weight_decay: 0.01", "weight_decay: 0.5").replace("warmup_steps: 0", "warmup_steps: 100")
     write_run(tmp_path / "b", many, worse)
     _, text = told(tmp_path, columns=80)
-    assert re.search(r"#1 is better than #2 by .*, one run each\); McNemar: \d+ pairs right only with #1", text)
+    assert re.search(
+        r"#1 did better than #2 by .* in these very runs \(.*, one run each\); McNemar: \d+ pairs right only with #1",
+        text,
+    )
     assert "another seed may turn it round" in text
     assert re.search(r"1 +lr=0\.0005 batching=bucketed +0\.\d{4} \(1\)", text)
 
@@ -181,6 +184,18 @@ def test_runs_sweeps_and_globs_are_read_once_each(sweep, told):
     assert "9 runs of 3 settings" in text
 
 
+def test_a_shell_s_star_over_a_sweep_names_its_ensembles_too(sweep, told):
+    (sweep / "ensembles/0-lr").mkdir(parents=True)
+    (sweep / "ensembles/0-lr/ensemble.json").write_text("{}", encoding="utf-8")
+    (sweep / "multirun.yaml").write_text("", encoding="utf-8")
+    code, text = told(*sorted(sweep.iterdir()))
+    assert code == 0
+    assert "9 runs of 3 settings" in text
+    code, text = told(sweep / "ensembles")
+    assert code == 2
+    assert "no run directory; one holds a config.yaml" in text
+
+
 def test_a_directory_of_dated_runs_is_searched(sweep, tmp_path, told):
     (tmp_path / "runs/2026-01-01").mkdir(parents=True)
     shutil.move(sweep, tmp_path / "runs/2026-01-01/sweep")
@@ -206,6 +221,25 @@ def test_a_repeated_seed_is_not_counted_again_and_said_so(sweep, told):
     _, text = told(sweep)
     assert "9 runs of 3 settings" in text
     assert "not counted again, the same settings, seed and fold as another run: again" in text
+
+
+def test_a_run_from_before_a_key_existed_is_taken_to_have_its_default_and_that_is_said(tmp_path, told):
+    old = re.sub(r"  (folds|fold|quick_dropout|batching): .*\n", "", CONFIG)
+    assert len(old.splitlines()) == len(CONFIG.splitlines()) - 4
+    for number, text in enumerate((old, old.replace("lr: 0.0005", "lr: 0.1"), CONFIG.replace("seed: 42", "seed: 1"))):
+        write_run(tmp_path / f"{number}", text, ANSWERS[number])
+    code, text = told(tmp_path)
+    assert code == 0
+    assert "3 runs of 2 settings" in text
+    assert line_with(text, "pairs/s").split()[:3] == ["#", "lr", "dev/accuracy"]
+    assert "taken as the default there: dataset.folds, dataset.fold, dataset.batching, trainer.quick_dropout" in text
+
+
+def test_what_a_key_unfolds_to_is_no_lack_of_it(tmp_path):
+    for number, text in enumerate((CONFIG, CONFIG.replace("  columns: null\n", "  columns:\n    sentence1: a\n"))):
+        write_run(tmp_path / f"{number}", text, ANSWERS[number])
+    report = build(find([str(tmp_path)]), None, 20)
+    assert (len(report.settings), report.assumed) == (2, [])
 
 
 def test_runs_that_were_shown_and_kept_otherwise_are_one_setting(tmp_path):
@@ -341,7 +375,7 @@ def test_each_broken_or_hostile_directory_is_a_line_and_the_others_are_compared(
     write_run(tmp_path / "whole", CONFIG, ANSWERS[0])
     code, text = told(tmp_path, columns=400)
     assert code == 0
-    assert "1 runs of 1 settings" in text
+    assert "1 run of 1 setting, best" in text
     for kind, said in KINDS.items():
         assert said in line_with(text, f"- {kind.replace(' ', '-')}: ")
     assert not (tmp_path / "owned").exists()
@@ -370,7 +404,7 @@ def test_broken_predictions_are_a_line(kind, tmp_path, told):
     (tmp_path / "b/predictions/dev.jsonl").write_text(f"{row}\n{row}", encoding="utf-8")
     code, text = told(tmp_path, columns=400)
     assert code == 0
-    assert said in line_with(text, "- lr=0.1: b: predictions/dev.jsonl: ")
+    assert said in line_with(text, "- lr=0.1: b: predictions/dev.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -480,10 +514,14 @@ def test_folds_are_repetitions_and_compared_by_their_out_of_fold_predictions_tog
         whole = np.ones((300, 1), dtype=np.float32)
         means = measure(metric.removeprefix("dev/"), answers, whole).reshape(2, 2).mean(axis=1)
         assert sorted(report.family.means) == pytest.approx(sorted(means))
+        assert sorted(report.together.values()) == pytest.approx(sorted(means))
+    best = max(build(find([str(place)]), "dev/accuracy", 20).together.values())
     _, text = told(place, "--csv", tmp_path / "out.csv")
     assert "12 runs of 2 settings" in text
     assert re.search(r"lr=0.2 is better than lr=0.1 by .*, 2 seeds each, the folds of a seed together\)", text)
-    assert "as one model that answers every pair as the fold that held it out" in text
+    assert "as one model that answers every pair as the fold that held it out: the column oof has that" in text
+    assert line_with(text, "pairs/s").split()[:4] == ["#", "lr", "dev/accuracy", "oof"]
+    assert re.search(rf" 0\.2 +0\.\d+ ± 0\.\d+ \(6\) +{best:.4f} ", text)
     table = list(csv.DictReader((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()))
     assert sorted((row["seed"], row["fold"]) for row in table) == sorted(
         (seed, fold_number) for seed in "01" for fold_number in "012" for _ in range(2)
@@ -555,7 +593,7 @@ def test_three_classes_are_compared_by_their_macro_means(tmp_path, told):
         )
         write_run(tmp_path / f"{number}", text, Answers(gold, probabilities.argmax(axis=1), probabilities))
     for metric in ("dev/f1", "dev/auc", "dev/mcc", "dev/loss"):
-        assert "lr=0.1 is better than lr=0.2 by" in told(tmp_path, "--metric", metric)[1]
+        assert "lr=0.1 did better than lr=0.2 by" in told(tmp_path, "--metric", metric)[1]
 
 
 def test_a_dev_set_of_one_pair_is_no_error(tmp_path, told):
@@ -581,7 +619,7 @@ def test_labels_saved_with_the_weights_say_which_class_is_which(tmp_path, told):
     )
     for name in ("a", "b"):
         shutil.rmtree(tmp_path / name / "checkpoints")
-    assert "lr=0.0005 and lr=0.1 do not differ at all (one run each)" in told(tmp_path)[1]
+    assert "lr=0.0005 and lr=0.1 do not differ at all in dev/accuracy (one run each)" in told(tmp_path)[1]
 
 
 def test_a_saved_config_is_read_as_dotted_keys(tmp_path):

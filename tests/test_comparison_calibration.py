@@ -11,7 +11,7 @@ from scipy.stats import binom
 from simulated import world
 
 from afqmc.comparison.measures import measure
-from afqmc.comparison.statistics import ALPHA, Family, resample
+from afqmc.comparison.statistics import ALPHA, Family, Resampled, resample
 
 DESIGNS = {
     "two seeds": {"seeds": 2, "examples": 400},
@@ -60,6 +60,21 @@ def test_intervals_of_settings_that_do_not_differ_hold_nothing_19_times_in_20():
 def test_among_five_settings_that_do_not_differ_one_is_seldom_called_better():
     found = [Family(*family).p_adjusted for family in families(60, settings=5, seeds=3, examples=150)]
     assert np.mean([(p <= ALPHA).any() for p in found]) <= binom.ppf(0.999, 60, ALPHA) / 60
+
+
+@pytest.mark.parametrize(("settings", "seeds"), [(12, 2), (20, 3), (5, 2)])
+@pytest.mark.parametrize("of_examples", [0.1, 0.3, 0.7])  # of the figures of a setting; that of a seed is 1
+def test_of_many_settings_with_few_seeds_none_is_called_better_because_its_seeds_agree_by_chance(
+    of_examples, settings, seeds
+):
+    """The smallest of many variances of two or three seeds is next to nothing."""
+    times, wrong, number = 200, 0, np.repeat(np.arange(settings), seeds)
+    for trial in range(times):
+        rng = np.random.default_rng(trial)
+        values = rng.normal(0, 1, settings * seeds) + rng.normal(0, of_examples, settings)[number]
+        draws = values + rng.normal(0, of_examples, (100, settings))[:, number]
+        wrong += bool((Family(Resampled(values, draws, 4000), number).p_adjusted <= ALPHA).any())
+    assert wrong <= binom.ppf(0.999, times, ALPHA)
 
 
 @pytest.mark.slow

@@ -7,8 +7,9 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 
 from afqmc.comparison import words
+from afqmc.comparison.mcnemar import mcnemar
 from afqmc.comparison.measures import Answers
-from afqmc.comparison.statistics import ALPHA, Difference, Family, Resampled, mcnemar, resample
+from afqmc.comparison.statistics import ALPHA, Difference, Family, Resampled, resample
 
 pytestmark = pytest.mark.usefixtures("little_garbage")
 
@@ -80,7 +81,40 @@ def test_two_runs_that_say_the_same_do_not_differ_at_all():
     answers, _ = world(np.random.default_rng(1), 1, 1, 100)
     found = Family(resample("f1", answers * 2, 200), [0, 1]).difference(0, 1)
     assert (found.value, found.error, found.p) == (0, 0, 1)
-    assert words.sentence("a", "b", found, "dev/f1", 100) == "a and b do not differ at all (one run each)"
+    assert words.sentence("a", "b", found, "dev/f1", 100) == "a and b do not differ at all in dev/f1 (one run each)"
+
+
+def test_how_floating_point_numbers_add_up_is_no_difference():
+    """Runs that collapsed onto one label: equal figures, whose means over three seeds differ in the last digit."""
+    gold = (np.random.default_rng(0).random(4316) < 0.31).astype(int)
+    said = np.zeros_like(gold)
+    answers = [Answers(gold, said, np.stack([1 - p, p], axis=1)) for p in np.full((9, 1), 0.1) * np.ones(4316)]
+    found = Family(resample("accuracy", answers, 500), [0, 0, 0, 1, 1, 1, 2, 2, 2])
+    for second in (1, 2):
+        one = found.difference(0, second)
+        assert (one.value, one.error, one.p_adjusted, one.seeds_needed) == (0, 0, 1, None)
+        assert (
+            words.sentence("a", "b", one, "dev/accuracy", 4316)
+            == "a and b do not differ at all in dev/accuracy (3 seeds)"
+        )
+
+
+@pytest.mark.parametrize(("name", "by"), [("auc", "50.0"), ("f1", "100.0"), ("mcc", "100.0")])
+def test_a_perfect_model_beside_a_collapsed_one_is_not_said_to_be_the_same(name, by):
+    gold = np.array([0, 1] * 50)
+    answers = [Answers(gold, said, np.stack([1 - said, said], axis=1).astype(float)) for said in (gold, 0 * gold)]
+    found = Family(resample(name, answers, 500), [0, 1]).difference(1, 0)
+    told = f"a is ahead of b by {by} points on every resample of the pairs (one run each); no interval and no p-value"
+    assert words.sentence("b", "a", found, f"dev/{name}", 100).startswith(told)
+    assert words.needed_for(found, "dev", 100) == "the same on every resample of the pairs"
+
+
+def test_one_unstable_setting_does_not_hide_what_stable_ones_differ_in():
+    values = np.array([0.70, 0.71, 0.72, 0.76, 0.77, 0.78, 0.70, 0.71, 0.72, 0.3, 0.5, 0.7])
+    draws = values + np.random.default_rng(3).normal(0, 1e-4, (500, 12))
+    found = Family(Resampled(values, draws, 4000), np.repeat([0, 1, 2, 3], 3))
+    assert found.difference(0, 1).p_adjusted < 0.05
+    assert found.difference(0, 3).error > 0.11
 
 
 def test_seeds_that_agree_by_chance_do_not_make_a_difference_certain():
@@ -143,6 +177,17 @@ def difference(**changes):
             "dev/auc",
             {"low": 0.0002, "p_adjusted": 0.0001},
             "B is better than A by 0.90 points (95% CI 0.02 to 1.70, p < 0.001, 5 seeds)",
+        ),
+        (
+            "dev/f1",
+            {"over_seeds": False, "seeds": (1, 1)},
+            "B did better than A by 0.9 points in these very runs (95% CI 0.1 to 1.7, p = 0.03, one run each)",
+        ),
+        (
+            "dev/auc",
+            {"value": -2e-6, "low": -3e-6, "high": 1e-6, "p_adjusted": 0.3, "seeds_needed": 7},
+            "A and B cannot be told apart: 0.0002 points (95% CI -0.0001 to 0.0003, p = 0.3, 5 seeds); "
+            "7 seeds each would be needed",
         ),
         (
             "dev/mcc",

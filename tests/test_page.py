@@ -26,6 +26,7 @@ from afqmc.comparison.report import build
 from afqmc.comparison.runs import find
 from afqmc.comparison.said import said, translated
 from afqmc.dataset.sample import sample_files
+from afqmc.rundir import Status
 
 PACKAGE = Path(__file__).parents[1] / "afqmc/comparison"
 ASSETS = PACKAGE / "page/assets"
@@ -90,7 +91,7 @@ def test_whatever_is_said_is_said_in_chinese_too():
 def test_no_chinese_is_left_over():
     headers = {"run", "epoch", "time", "pairs/s", "accuracy"}
     facts = {"code", "precision", "device", "PyTorch", "uncommitted changes", "platform", "threads"}
-    states = {"completed", "running", "interrupted", "failed", "pruned", "refused", "incomplete", "unreadable"}
+    states = {status.value for status in Status} | {"incomplete", "unreadable"}
     assert set(CHINESE) == set(english()) | headers | facts | states
 
 
@@ -278,6 +279,22 @@ def test_sentences_are_those_of_the_pairs(tmp_path):
     assert pairs[0]["sentence1"] not in as_html(report_of(tmp_path), with_sentences=False)
 
 
+def test_sentences_of_folds_are_those_of_the_file_that_was_cut(tmp_path):
+    pairs = [json.loads(line) for line in sample_files()["train.json"].splitlines()]
+    for number, part in enumerate(np.array_split(np.random.default_rng(0).permutation(len(pairs)), 2)):
+        answers = world(np.random.default_rng(number), 1, 1, len(part))[0][0]
+        gold = np.array([int(pairs[row]["label"]) for row in part])
+        text = CONFIG.replace("folds: null", "folds: 2").replace("fold: null", f"fold: {number}")
+        given = answers.__class__(gold, answers.predicted, answers.probabilities)
+        write_run(tmp_path / f"{number}", text, given, ids=[pairs[row].get("id", int(row)) for row in part])
+    runs = find([str(tmp_path)])
+    together = Predictions.of_folds([Predictions.of(run, "dev/accuracy") for run in runs], "dev")
+    found, why = sentences(runs[0], "dev", together, [0, 7])
+    assert why is None
+    ids = {pair.get("id", at): [pair["sentence1"], pair["sentence2"]] for at, pair in enumerate(pairs)}
+    assert found == [ids[together.rows.ids[0]], ids[together.rows.ids[7]]]
+
+
 def test_a_file_of_other_pairs_is_not_shown(tmp_path):
     write_on_sample(tmp_path, max_dev_samples="39")
     found, why = sentences_of(tmp_path)
@@ -308,7 +325,9 @@ def test_the_page_names_no_address_to_fetch_from(grid):
 def test_a_page_without_complete_runs_lists_the_others(tmp_path):
     (tmp_path / "0-lr/.hydra").mkdir(parents=True)
     shown = content(as_html(report_of(tmp_path)))
-    assert shown["unfinished"] == [["0-lr", "incomplete", "has no config.yaml: refused, or never begun"]]
+    assert shown["unfinished"] == [
+        ["0-lr", "incomplete", ["has no config.yaml: refused, or never begun", "没有 config.yaml：被拒绝，或从未开始"]]
+    ]
     assert shown["runs"] == []
 
 

@@ -219,6 +219,29 @@ def test_dragging_a_box_on_an_axis_keeps_the_runs_that_pass_through_it(opened):
     assert opened.complaints == []
 
 
+def test_a_finger_that_cannot_drag_chooses_runs_by_value(opened):
+    opened.js("document.querySelector('#parallel-choice').open = true")
+    lists = "[...document.querySelectorAll('#parallel-limits select')]"
+    titles = opened.js(f"{lists}.map((one) => one.ariaLabel)")
+    assert titles[-2:] == ["dev/accuracy, from", "dev/accuracy, to"]
+    count = "document.querySelector('#parallel-count').textContent"
+
+    def choose(place, value):
+        opened.js(
+            f"{{ const one = {lists}.at({place}); one.value = {value}; one.dispatchEvent(new Event('change')); }}"
+        )
+        return int(opened.js(count).split()[0])
+
+    assert choose(titles.index("lr"), 1) == 24 / opened.js(f"{lists}.at({titles.index('lr')}).options.length - 1")
+    assert 0 < choose(-2, 5) < 24
+    opened.click("#language")
+    assert opened.js(f"{lists}.at(-2).value") == "5"
+    opened.click("#parallel-all")
+    assert opened.js(count) == "24 / 24"
+    assert opened.js(f"{lists}.at(-2).value") == "0"
+    assert opened.complaints == []
+
+
 def test_two_configs_are_laid_side_by_side(opened):
     rows = opened.js("document.querySelector('#config-table tbody').innerText")
     assert "lr\t" in rows or "batch_size\t" in rows
@@ -234,6 +257,9 @@ def test_machines_and_unfinished_runs_are_listed(opened):
     assert facts["Python"] == "24"
     assert facts["threads"] == "12"
     assert column(opened, "unfinished-table", 0) == ["99-never"]
+    assert column(opened, "unfinished-table", 2) == ["has no config.yaml: refused, or never begun"]
+    opened.click("#language")
+    assert column(opened, "unfinished-table", 2) == ["没有 config.yaml：被拒绝，或从未开始"]
 
 
 def test_the_pairs_on_which_two_runs_disagree_are_searched(browser, tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from afqmc.comparison.said import said
 from afqmc.config.literal import read_literal
 from afqmc.errors import InputError, first_line
 
@@ -30,24 +31,25 @@ def read_list(path: Path) -> list[Any]:
     """
     content = _json(_text(path, _SMALL), path.name)
     if not isinstance(content, list):
-        raise InputError(f"{path.name}: not a JSON list")
+        raise InputError(said("{file}: not a JSON list", file=path.name))
     return content
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """A file with a JSON object a line.
+def read_rows(path: Path, name: str | None = None) -> list[dict[str, Any]]:
+    """A file with a JSON object a line; ``name`` is what a message calls it.
 
     Raises:
         InputError: naming the line that is none.
     """
-    lines = [line for line in _text(path, _LARGE).split("\n") if line.strip()]
+    name = name or path.name
+    lines = [line for line in _text(path, _LARGE, name).split("\n") if line.strip()]
     try:
         rows = json.loads("[" + ",".join(lines) + "]")  # at once: several times quicker than line by line
         if len(rows) == len(lines) and all(type(row) is dict for row in rows):
             return list(rows)
     except (ValueError, RecursionError):
         pass  # the lines one by one say which it is
-    return [_object(_json(line, where), where) for line, where in _numbered(lines, path.name)]
+    return [_object(_json(line, where), where) for line, where in _numbered(lines, name)]
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -71,34 +73,36 @@ def read_text(path: Path) -> str:
     return _text(path, _LARGE)
 
 
-def _text(path: Path, limit: int) -> str:
+def _text(path: Path, limit: int, name: str | None = None) -> str:
+    name = name or path.name
     try:
         if not path.is_file():  # a pipe or a device would be waited for
-            raise InputError(f"{path.name}: {'not a plain file' if path.exists() else 'missing'}")
+            kind = said("not a plain file") if path.exists() else said("missing")
+            raise InputError(said("{file}: {why}", file=name, why=kind))
         with path.open("rb") as file:
             content = file.read(limit + 1)
     except OSError as error:
-        raise InputError(f"{path.name}: cannot be read: {error.strerror}") from error
+        raise InputError(said("{file}: cannot be read: {why}", file=name, why=error.strerror)) from error
     if len(content) > limit:
-        raise InputError(f"{path.name}: larger than {limit >> 20} MiB")
+        raise InputError(said("{file}: larger than {size} MiB", file=name, size=limit >> 20))
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path.name}: not UTF-8 text") from error
+        raise InputError(said("{file}: not UTF-8 text", file=name)) from error
 
 
 def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not readable JSON: {first_line(error)}") from error
+        raise InputError(said("{file}: not readable JSON: {why}", file=where, why=first_line(error))) from error
 
 
 def _object(content: Any, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise InputError(f"{where}: not a JSON object")
+        raise InputError(said("{file}: not a JSON object", file=where))
     return content
 
 
 def _numbered(lines: list[str], name: str) -> Iterator[tuple[str, str]]:
-    return ((line, f"{name}, line {number}") for number, line in enumerate(lines, 1))
+    return ((line, said("{file}, line {number}", file=name, number=number)) for number, line in enumerate(lines, 1))

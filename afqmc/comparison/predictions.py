@@ -12,6 +12,7 @@ import numpy as np
 from afqmc.comparison.measures import Answers, measure
 from afqmc.comparison.rows import Rows, averaged, joined
 from afqmc.comparison.runs import Run
+from afqmc.comparison.said import said, why
 from afqmc.errors import InputError
 
 _CLOSE = 1e-4  # probabilities are written whole; the loss of a certain one is the least exact
@@ -42,12 +43,20 @@ class Predictions:
         try:
             found = cls(rows, rows.answers())
         except InputError as error:
-            raise InputError(f"{file}: {error}") from error
+            raise InputError(said("{file}: {why}", file=file, why=why(error))) from error
         value = measure(name, [found.answers], np.ones((len(rows.ids), 1), dtype=np.float32)).item()
         recorded = run.figures.get(metric)
         if recorded is None or not abs(value - recorded) < _CLOSE * max(1, abs(recorded)):
-            told = "undefined" if recorded is None else f"{recorded:.6f}"
-            raise InputError(f"{file} gives {metric} {value:.6f}, summary.json says {told}")
+            told = said("undefined") if recorded is None else f"{recorded:.6f}"
+            raise InputError(
+                said(
+                    "{file} gives {metric} {value:.6f}, summary.json says {recorded}",
+                    file=file,
+                    metric=metric,
+                    value=value,
+                    recorded=told,
+                )
+            )
         return found
 
     @classmethod

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+
+import numpy as np
 
 from afqmc.comparison import words
-from afqmc.comparison.measures import MEASURES
+from afqmc.comparison.mcnemar import McNemar, mcnemar
+from afqmc.comparison.measures import MEASURES, measure
+from afqmc.comparison.notes import notes
+from afqmc.comparison.older import filled
 from afqmc.comparison.predictions import Predictions
 from afqmc.comparison.runs import Run
-from afqmc.comparison.settings import MISSING, Setting, differing, fold, missing_folds
-from afqmc.comparison.statistics import Difference, Family, McNemar, mcnemar, resample
+from afqmc.comparison.said import said, why
+from afqmc.comparison.settings import Setting, differing, fold, missing_folds
+from afqmc.comparison.statistics import Difference, Family, resample
 from afqmc.errors import InputError, did_you_mean
 
 
@@ -36,9 +41,11 @@ class Report:
         settings: Best first; those without the metric last.
         unfinished: Runs without final figures, and why.
         compared: The settings that ``family`` is about, by its numbers.
+        together: The metric of those with folds, the folds of a seed as one model, mean over seeds.
         family: Differences of any two of these; None where there are no two.
         comparisons: The best of them against each other one.
         refused: Settings that cannot be compared with the best, and why.
+        assumed: Keys that some runs' configs are too old to have; their defaults are taken.
         notes: What else a reader must know to read the figures rightly.
     """
 
@@ -47,28 +54,17 @@ class Report:
     settings: list[Setting]
     unfinished: list[Run]
     compared: list[Setting]
+    together: dict[Setting, float]
     family: Family | None
     comparisons: list[Comparison]
     refused: list[tuple[Setting, str]]
+    assumed: list[str]
     notes: list[str]
 
     @property
     def higher_is_better(self) -> bool:
         """The direction of the metric."""
         return higher_is_better(self.metric)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON: settings by name, one entry a run."""
-        return {
-            "metric": self.metric,
-            "higher_is_better": self.higher_is_better,
-            "examples": None if self.family is None else self.family.examples,
-            "settings": [_setting_as_dict(setting, self.metric) for setting in self.settings],
-            "unfinished": [_run_as_dict(run) for run in self.unfinished],
-            "comparisons": [_comparison_as_dict(comparison) for comparison in self.comparisons],
-            "refused": [{"setting": setting.name, "why": why} for setting, why in self.refused],
-            "notes": self.notes,
-        }
 
 
 def higher_is_better(metric: str) -> bool:
@@ -82,7 +78,7 @@ def build(runs: Sequence[Run], metric: str | None, top: int) -> Report:
     Raises:
         InputError: for a metric that they have not.
     """
-    complete = [run for run in runs if run.is_complete]
+    complete, assumed = filled([run for run in runs if run.is_complete])
     unfinished = [run for run in runs if not run.is_complete]
     metric = _metric(complete, metric)
     settings = _ranked(fold(complete), metric)
@@ -96,9 +92,10 @@ def build(runs: Sequence[Run], metric: str | None, top: int) -> Report:
             _compare(settings, compared, predictions, family, metric, second) for second in range(1, len(compared))
         ]
     report = Report(
-        metric, differing(complete), settings, unfinished, compared, family, comparisons, refused, []
+        metric, differing(complete), settings, unfinished, compared, _together(compared, predictions, metric),
+        family, comparisons, refused, assumed, [],
     )  # fmt: skip
-    return replace(report, notes=list(words.notes(report, top)))
+    return replace(report, notes=list(notes(report, top)))
 
 
 def _metric(runs: Sequence[Run], asked: str | None) -> str:
@@ -136,44 +133,58 @@ def _comparable(
         try:
             predictions = _predictions(setting, metric)
         except InputError as error:
-            refused.append((setting, str(error)))
+            refused.append((setting, why(error)))
         else:
             found.setdefault(predictions[0].asked, []).append((setting, predictions))
     most = max(found.values(), key=len, default=[])
     for setting, predictions in (item for group in found.values() if group is not most for item in group):
-        other = f"other {words.split_of(metric)} data than {words.label(most[0][0], ranked)}"
-        refused.append((setting, f"{other}: {most[0][1][0].differs_from(predictions[0])}"))
+        unlike = most[0][1][0].differs_from(predictions[0])
+        refused.append((setting, _other_data(metric, words.label(most[0][0], ranked), unlike)))
     return [setting for setting, _ in most], [predictions for _, predictions in most], refused
 
 
 def _predictions(setting: Setting, metric: str) -> list[Predictions]:
     """One a run; where runs are folds, one a seed, its folds together."""
-    split = words.split_of(metric)
     found: list[Predictions] = []
     groups = setting.by_seed() if setting.has_folds else [[run] for run in setting.runs]
     for runs in groups:
         found.append(_of_seed(runs, metric) if setting.has_folds else _of_run(runs[0], metric))
         if unlike := found[0].differs_from(found[-1]):
-            raise InputError(f"{runs[0].name}: other {split} data than {setting.runs[0].name}: {unlike}")
+            told = _other_data(metric, setting.runs[0].name, unlike)
+            raise InputError(said("{run}: {why}", run=runs[0].name, why=told))
     return found
+
+
+def _other_data(metric: str, name: str, unlike: str | None) -> str:
+    return said("other {split} data than {name}: {how}", split=words.split_of(metric), name=name, how=unlike)
 
 
 def _of_run(run: Run, metric: str) -> Predictions:
     try:
         return Predictions.of(run, metric)
     except InputError as error:
-        raise InputError(f"{run.name}: {error}") from error
+        raise InputError(said("{run}: {why}", run=run.name, why=why(error))) from error
 
 
 def _of_seed(runs: list[Run], metric: str) -> Predictions:
     """All folds of one seed: with some alone, other settings would be asked about other pairs."""
     if absent := missing_folds(runs):
-        raise InputError(f"seed {runs[0].seed}: {absent}")
+        raise InputError(said("seed {seed}: {why}", seed=runs[0].seed, why=absent))
     parts = [_of_run(run, metric) for run in runs]
     try:
         return Predictions.of_folds(parts, words.split_of(metric))
     except InputError as error:
-        raise InputError(f"seed {runs[0].seed}: {error}") from error
+        raise InputError(said("seed {seed}: {why}", seed=runs[0].seed, why=why(error))) from error
+
+
+def _together(compared: list[Setting], predictions: list[list[Predictions]], metric: str) -> dict[Setting, float]:
+    found = {}
+    for setting, of_seeds in zip(compared, predictions, strict=True):
+        if setting.has_folds:
+            answers = [one.answers for one in of_seeds]
+            whole = np.ones((len(answers[0].gold), 1), dtype=np.float32)
+            found[setting] = float(measure(metric.partition("/")[2], answers, whole).mean())
+    return found
 
 
 def _compare(
@@ -193,46 +204,3 @@ def _compare(
     if split is not None and difference.error and metric.endswith("/accuracy"):
         sentence = words.with_mcnemar(sentence, *names, split)
     return Comparison(compared[0], compared[second], difference, split, sentence)
-
-
-def _setting_as_dict(setting: Setting, metric: str) -> dict[str, Any]:
-    return {
-        "name": setting.name,
-        "values": {key: value for key, value in setting.values.items() if value is not MISSING},
-        "mean": setting.mean(metric),
-        "sd": setting.deviation(metric),
-        "n": len(setting.figures(metric)),
-        "runs": [_run_as_dict(run) for run in setting.runs],
-        "repeats": [_run_as_dict(run) for run in setting.repeats],
-    }
-
-
-def _run_as_dict(run: Run) -> dict[str, Any]:
-    return {
-        "name": run.name,
-        "path": str(run.path),
-        "status": run.status,
-        "why": run.why,
-        "seed": run.seed,
-        "fold": run.fold,
-        "figures": run.figures,
-        "monitor": run.monitor,
-        "collapsed_onto": run.collapsed_onto,
-        "best_step": run.best_step,
-        "best_epoch": run.best_epoch,
-        "seconds": run.seconds,
-        "pairs_per_second": run.pairs_per_second,
-        "peak_memory_gib": run.peak_memory_gib,
-    }
-
-
-def _comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
-    split = comparison.mcnemar
-    return {
-        "first": comparison.first.name,
-        "second": comparison.second.name,
-        "sentence": comparison.sentence,
-        "is_found": comparison.difference.is_found,
-        **vars(comparison.difference),
-        "mcnemar": None if split is None else vars(split),
-    }

@@ -13,6 +13,7 @@ import numpy as np
 from afqmc.comparison.files import read_list, read_rows
 from afqmc.comparison.measures import Answers, Array
 from afqmc.comparison.runs import Run
+from afqmc.comparison.said import said, why
 from afqmc.errors import InputError
 
 
@@ -43,14 +44,16 @@ class Rows:
         """
         file = f"predictions/{split}.jsonl"
         try:
-            rows = read_rows(run.path / file)
+            rows = read_rows(run.path / file, file)
             if len(rows) < 2:
-                raise ValueError("holds too few rows to tell anything")
+                raise ValueError(said("holds too few rows to tell anything"))
             return cls._parsed(rows, _classes(run.path, run.config.get("dataset.labels"), rows))
+        except InputError:
+            raise
         except (KeyError, TypeError) as error:
-            raise InputError(f"{file}: rows need id, probability, prediction and label") from error
+            raise InputError(said("{file}: {why}", file=file, why=_needed())) from error
         except ValueError as error:
-            raise InputError(f"{file}: {str(error).removeprefix(f'{split}.jsonl: ')}") from error
+            raise InputError(said("{file}: {why}", file=file, why=why(error))) from error
 
     @classmethod
     def _parsed(cls, rows: list[dict[str, Any]], classes: list[str]) -> Rows:
@@ -61,11 +64,19 @@ class Rows:
         labelled = any("label" in row for row in rows)
         gold = np.array([number[row["label"]] for row in rows]) if labelled else None
         if probabilities.shape != (len(rows), len(classes)) or len(classes) < 2:
-            raise ValueError(f"probabilities of {len(classes)} classes were expected: {', '.join(classes)}")
+            raise ValueError(
+                said(
+                    "probabilities of {count} classes were expected: {labels}",
+                    count=len(classes),
+                    labels=", ".join(classes),
+                )
+            )
         if not ((probabilities >= 0) & (probabilities <= 1)).all():
-            raise ValueError("holds probabilities that are none")
+            raise ValueError(said("holds probabilities that are none"))
         if not (probabilities[np.arange(len(rows)), predicted] >= probabilities.max(axis=1)).all():
-            raise ValueError(f"holds predictions that are not the likeliest of {', '.join(classes)}")
+            raise ValueError(
+                said("holds predictions that are not the likeliest of {labels}", labels=", ".join(classes))
+            )
         return cls([row["id"] for row in rows], classes, probabilities, predicted, gold)
 
     def answers(self) -> Answers:
@@ -75,28 +86,52 @@ class Rows:
             InputError: where it is not.
         """
         if self.gold is None:
-            raise InputError("rows need id, probability, prediction and label")
+            raise InputError(_needed())
         return Answers(self.gold, self.predicted, self.probabilities)
 
     def differs_from(self, other: Rows) -> str | None:
         """Where the other's pairs are not these, in words; None where they are."""
         if len(self.ids) != len(other.ids):
-            return f"{len(other.ids)} pairs against {len(self.ids)}"
+            return said("{other} pairs against {these}", other=len(other.ids), these=len(self.ids))
         if self.classes != other.classes:
-            return f"labels {', '.join(other.classes)} against {', '.join(self.classes)}"
+            return _other_labels(other, self)
         for row, (one, two) in enumerate(zip(self.ids, other.ids, strict=True), 1):
             if one != two:
-                return f"id {two!r} against {one!r} in line {row}"
+                return said("id {other!r} against {this!r} in line {line}", other=two, this=one, line=row)
         if self.gold is None or other.gold is None:
-            return None if self.gold is other.gold else "one has labels, the other none"
+            return None if self.gold is other.gold else said("one has labels, the other none")
         unlike = np.flatnonzero(self.gold != other.gold)
         if len(unlike):
-            return f"label {other._label(unlike[0])!r} against {self._label(unlike[0])!r} in line {unlike[0] + 1}"
+            return said(
+                "label {other!r} against {this!r} in line {line}",
+                other=other._label(unlike[0]),
+                this=self._label(unlike[0]),
+                line=int(unlike[0]) + 1,
+            )
         return None
 
     def _label(self, row: Any) -> str:
         assert self.gold is not None
         return self.classes[int(self.gold[row])]
+
+
+def _needed() -> str:
+    return said("rows need id, probability, prediction and label")
+
+
+def _other_labels(one: Rows, other: Rows) -> str:
+    return said("labels {one} against {other}", one=", ".join(one.classes), other=", ".join(other.classes))
+
+
+def in_order(ids: Sequence[object]) -> list[int]:
+    """Places of ids by rising id, numbers before texts.
+
+    Raises:
+        InputError: where one is neither.
+    """
+    if not all(type(one) in (int, str) for one in ids):
+        raise InputError(said("ids must be whole numbers or strings, to be put in order"))
+    return sorted(range(len(ids)), key=lambda place: (isinstance(ids[place], str), ids[place]))
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
@@ -107,15 +142,13 @@ def joined(parts: Sequence[Rows]) -> Rows:
     """
     first = parts[0]
     ids = [one for part in parts for one in part.ids]
-    if not all(type(one) in (int, str) for one in ids):
-        raise InputError("ids must be whole numbers or strings, to be put in order")
-    order = sorted(range(len(ids)), key=lambda place: (isinstance(ids[place], str), ids[place]))
+    order = in_order(ids)
     for before, place in pairwise(order):
         if ids[before] == ids[place]:
-            raise InputError(f"the pair with id {ids[place]!r} is in two of the folds")
+            raise InputError(said("the pair with id {one!r} is in two of the folds", one=ids[place]))
     for part in parts:
         if part.classes != first.classes:
-            raise InputError(f"labels {', '.join(part.classes)} against {', '.join(first.classes)}")
+            raise InputError(_other_labels(part, first))
     gold = None if first.gold is None else np.concatenate([part.answers().gold for part in parts])[order]
     probabilities = np.concatenate([part.probabilities for part in parts])[order]
     predicted = np.concatenate([part.predicted for part in parts])[order]
@@ -143,5 +176,5 @@ def _classes(path: Path, configured: Any, rows: list[dict[str, Any]]) -> list[st
     if found is None:
         found = sorted({row[key] for row in rows for key in ("label", "prediction") if key in row})
     if not isinstance(found, list) or len(set(map(str, found))) != len(found):
-        raise ValueError("the label names of this run are not known")
+        raise ValueError(said("the label names of this run are not known"))
     return [str(label) for label in found]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from afqmc.comparison.files import read_config, read_object, read_rows
+from afqmc.comparison.said import listed, said, why
 from afqmc.errors import InputError
 from afqmc.redaction import is_secret, redacted_tree
 from afqmc.rundir import Status
@@ -118,7 +119,7 @@ def find(named: Iterable[str]) -> list[Run]:
             raise InputError(f"{name}: no such directory")
         for place in places:
             found = run_dirs(place)
-            if not found and not place.is_file():  # a shell's sweep/* names multirun.yaml too
+            if not found and not _is_beside_runs(place):
                 raise InputError(f"{place}: no run in it; a run directory holds a config.yaml")
             paths |= {os.path.realpath(path): path for path in found}
     if not paths:
@@ -132,15 +133,20 @@ def read(path: Path, name: str) -> Run:
     config: dict[str, Any] = {}
     try:
         if not (path / "config.yaml").exists() and not (path / "summary.json").exists():
-            return Run(path, name, *_ended(path, "has no config.yaml: refused, or never begun"))
+            return Run(path, name, *_ended(path, said("has no config.yaml: refused, or never begun")))
         config = {key: _shown(key, value) for key, value in read_config(path / "config.yaml").items()}
         if not (path / "summary.json").exists():
-            return Run(path, name, *_ended(path, "has no summary.json"), config)
+            return Run(path, name, *_ended(path, said("has no summary.json")), config)
         return _completed(path, name, config, read_object(path / "summary.json"))
     except InputError as error:
-        return Run(path, name, UNREADABLE, str(error), config)
+        return Run(path, name, UNREADABLE, why(error), config)
     except OSError as error:
-        return Run(path, name, UNREADABLE, f"cannot be read: {error.strerror}", config)
+        return Run(path, name, UNREADABLE, said("cannot be read: {why}", why=error.strerror), config)
+
+
+def _is_beside_runs(place: Path) -> bool:
+    """A shell's ``sweep/*`` names more than the jobs: multirun.yaml, and the ensembles of them."""
+    return place.is_file() or any(next(place.glob(name), None) for name in ("ensemble.json", "*/ensemble.json"))
 
 
 def is_run(place: Path) -> bool:
@@ -188,12 +194,12 @@ def _ended(path: Path, otherwise: str) -> tuple[str, str]:
     status, step, error = found.get("status"), found.get("step"), found.get("error")
     if not isinstance(status, str) or status == Status.completed.value:
         return "incomplete", otherwise
-    parts = [f"step {step}"] if isinstance(step, int) else []
+    parts: list[str] = [said("step {step}", step=step)] if isinstance(step, int) else []
     if status == Status.running.value:
-        parts.append(f"or killed: last written {_last_written(path)}")
+        parts.append(said("or killed: last written {when}", when=_last_written(path)))
     if isinstance(error, str) and error.strip():
         parts.append(error.strip().splitlines()[0])
-    return status, ", ".join(parts)
+    return status, listed(parts) if parts else ""
 
 
 def _last_written(path: Path) -> str:
@@ -206,7 +212,7 @@ def _completed(path: Path, name: str, config: dict[str, Any], summary: dict[str,
     best, test = summary.get("best"), summary.get("test", {})
     monitor, collapsed = summary.get("monitor"), summary.get("collapsed_onto")
     if not isinstance(best, dict) or not isinstance(test, dict) or not isinstance(monitor, str):
-        raise InputError("summary.json: not a run's summary: best, test or monitor is missing or not of its kind")
+        raise InputError(said("summary.json: not a run's summary: best, test or monitor is missing or not of its kind"))
     return Run(
         path, name, Status.completed.value, "", config,
         {str(key): _number(value) for key, value in {**best, **test}.items() if "/" in str(key)},

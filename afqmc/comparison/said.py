@@ -21,6 +21,12 @@ def said(template: str, /, **values: Any) -> Said:
     return text
 
 
+def why(error: BaseException) -> str:
+    """What an error says, remembered where it was made by ``said``."""
+    told = error.args[0] if error.args else None
+    return told if isinstance(told, Said) else str(error)
+
+
 def listed(parts: Sequence[str]) -> str:
     """``a, b, c``; each may be a sentence of its own."""
     return reduce(lambda one, other: said("{one}, {other}", one=one, other=other), parts)

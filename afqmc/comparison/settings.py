@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from afqmc.comparison.runs import Run
+from afqmc.comparison.said import said
 
 # what tells where a run is kept, shown or reported, and cannot change its figures
 _NOT_SETTINGS = (
@@ -29,7 +30,8 @@ class Setting:
     """Runs whose configs agree in all but the seed and the fold.
 
     Attributes:
-        name: Its values of what differs, ``lr=0.001 batch_size=32``; a run's name where nothing differs.
+        name: Its values of what differs, ``lr=0.001 batch_size=32``; where nothing differs, the name
+            of its first run, and how many more there are.
         values: The same by dotted key; ``MISSING`` where its config has no such key.
         runs: One a seed and fold, in their order.
         repeats: Complete runs of a seed and fold that ``runs`` holds already; they are counted nowhere.
@@ -108,8 +110,14 @@ def missing_folds(runs: Sequence[Run]) -> str | None:
     ]
     if not absent:
         return None
-    told = f"fold {absent[0]} is" if len(absent) == 1 else f"folds {', '.join(absent)} are"
-    return f"{told} missing of the {count} (dataset.folds), so that not every pair was predicted once"
+    told = said("fold {one} is", one=absent[0])
+    if len(absent) > 1:
+        told = said("folds {several} are", several=", ".join(absent))
+    return said(
+        "{folds} missing of the {count} (dataset.folds), so that not every pair was predicted once",
+        folds=told,
+        count=count,
+    )
 
 
 def _rank(value: Any) -> int:
@@ -144,4 +152,5 @@ def _setting(keys: list[str], runs: list[Run]) -> Setting:
     values = {key: runs[0].config.get(key, MISSING) for key in keys}
     short = short_keys(keys)
     name = " ".join(f"{short[key]}={in_short(value)}" for key, value in values.items() if value is not MISSING)
-    return Setting(name or runs[0].name, values, tuple(kept), repeats)
+    more = f" (+{len(kept) - 1})" if len(kept) > 1 else ""
+    return Setting(name or f"{kept[0].name}{more}", values, tuple(kept), repeats)

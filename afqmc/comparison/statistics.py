@@ -5,7 +5,9 @@ the mean of a setting's seeds would vary with other examples, and how much of th
 level, seeds, has three to five members and is not resampled: a bootstrap of so few is too narrow (it finds (n - 1) / n
 of their variance, and knows no Student's t), and together with resampled examples it counts three times what seeds and
 examples do jointly (Owen 2007, "The pigeonhole bootstrap"). The seeds' variance is taken as it is instead, that joint
-part counted once. Intervals and p-values are Student's, with Satterthwaite's degrees of freedom.
+part counted once. Among many settings of two or three seeds some agree by chance, and would be called different from
+others in every second sweep: so no setting's seeds are taken to vary less than is usual among all the settings.
+Intervals and p-values are Student's, with Satterthwaite's degrees of freedom.
 Runs of equal seeds are not taken as pairs.
 tests/test_comparison_calibration.py holds both to what they promise, and shows what the plain hierarchical bootstrap
 does.
@@ -25,6 +27,7 @@ from afqmc.comparison.measures import Answers, Array, drawn, measure
 ALPHA, POWER = 0.05, 0.8
 RESAMPLES = 2000
 MOST_SEEDS = 100  # more than that is no advice
+_ROUNDING = 1e-8  # in a metric's own unit: less is no difference, but how floating-point numbers add up
 _PLACES = 1 << 19  # examples times resamples worked on at once: about what fits a processor's cache
 
 
@@ -121,9 +124,11 @@ class Family:
         strayed = (found.draws - self.draws[:, number]).var(axis=0, ddof=1)
         self._joint = strayed @ member / freedom  # the part of its diagonal that seeds do not share
         between = (found.values - self.means[number]) ** 2 @ member / freedom
-        self._of_seeds = np.maximum(
-            between, self._joint
-        )  # variance of the means over draws of seeds, joint part included
+        self._own = np.maximum(between, self._joint)  # variance of the means over draws of seeds, joint part included
+        self._freedom = int((self.seeds - 1).sum())
+        pooled = _usual(between * self.seeds, self.seeds - 1) / self.seeds
+        self._is_pooled = (pooled >= between) & (pooled >= self._joint)
+        self._of_seeds = np.where(self._is_pooled, pooled, self._own)
         self.p, self.p_adjusted = self._p_values()
 
     @property
@@ -135,14 +140,14 @@ class Family:
         """All that is said of one pair of settings, by their numbers."""
         from scipy.stats import norm, t
 
-        value = float(self.means[first] - self.means[second])
+        value = float(self._apart(first, second))
         over_seeds = bool(self._over_seeds(first, second))
         variance, freedom = self._uncertainty(first, second)
         error = float(np.sqrt(variance))
         reach = t.ppf(1 - ALPHA / 2, freedom) * error
         is_found = self.p_adjusted[first, second] <= ALPHA
         seeds_needed = examples_needed = None
-        if not is_found and over_seeds:
+        if not is_found and over_seeds and value:
             more = np.arange(int(self.seeds[[first, second]].max()) + 1, MOST_SEEDS + 1)
             enough = more[self._detectable(first, second, more) <= abs(value)]
             seeds_needed = int(enough[0]) if len(enough) else None
@@ -165,15 +170,19 @@ class Family:
         as far as they vary beyond the examples.
         """
         sign = 1 if higher_is_better else -1
-        spread = np.sqrt(self._of_seeds - self._joint)
-        draws = self.draws + np.random.default_rng(0).normal(0, spread, self.draws.shape)
-        best = (sign * draws).argmax(axis=1)
-        return float(sign * (draws[np.arange(len(best)), best] - self.means[best]).mean())
+        strays = self.draws - self.draws.mean(axis=0)  # about the means: what few resamples add is no choice
+        strays = strays + np.random.default_rng(0).normal(0, np.sqrt(self._own - self._joint), strays.shape)
+        best = (sign * (self.means + strays)).argmax(axis=1)
+        return float(sign * strays[np.arange(len(best)), best].mean())
 
     @property
     def _alpha(self) -> float:
         """What the smallest p-value of the family has to stay under."""
         return ALPHA / max(self.comparisons, 1)
+
+    def _apart(self, first: int | Array, second: int | Array) -> Array:
+        found = self.means[first] - self.means[second]
+        return np.asarray(np.where(np.abs(found) > _ROUNDING, found, 0.0))
 
     def _over_seeds(self, first: int | Array, second: int | Array) -> Array:
         """Of a setting with one run nothing is known about other seeds."""
@@ -187,14 +196,19 @@ class Family:
 
     def _uncertainty(self, first: int | Array, second: int | Array, seeds: Array | None = None) -> tuple[Array, Array]:
         """Variance and degrees of freedom of differences, with the seeds there are or so many of each."""
-        of_examples = self._of_examples(first, second)
-        variance, squares = of_examples, of_examples**2 / max(self.examples - 1, 1)
+        of_examples, over_seeds = self._of_examples(first, second), self._over_seeds(first, second)
+        most = np.maximum(np.maximum(self.seeds[first], self.seeds[second]), 2)
+        variance, squares, pooled = of_examples, of_examples**2 / max(self.examples - 1, 1), np.zeros(())
         for setting in (first, second):
-            now = self.seeds[setting]
+            now, is_pooled = self.seeds[setting], self._is_pooled[setting]
             n = now if seeds is None else seeds
-            of_seeds = np.where(self._over_seeds(first, second), self._of_seeds[setting] * now / n, 0)
-            variance, squares = variance + of_seeds, squares + of_seeds**2 / np.maximum(n - 1, 1)
-        return variance, np.divide(variance**2, squares, out=np.ones_like(variance), where=squares > 0)
+            of_seeds = np.where(over_seeds, self._of_seeds[setting] * now / n, 0)
+            variance, pooled = variance + of_seeds, pooled + np.where(is_pooled, of_seeds, 0)
+            squares = squares + np.where(is_pooled, 0, of_seeds) ** 2 / np.maximum(n - 1, 1)
+        more = 1 if seeds is None else (seeds - 1) / (most - 1)
+        squares = squares + pooled**2 / np.maximum(self._freedom * more, 1)
+        variance = np.where(variance > _ROUNDING**2, variance, 0)
+        return variance, np.divide(variance**2, squares, out=np.ones_like(variance), where=variance > 0)
 
     def _detectable(self, first: int, second: int, seeds: Array | None = None) -> Array:
         from scipy.stats import t
@@ -208,11 +222,23 @@ class Family:
 
         first, second = np.triu_indices(len(self.seeds), 1)
         variance, freedom = self._uncertainty(first, second)
-        value = np.abs(self.means[first] - self.means[second])
+        value = np.abs(self._apart(first, second))
         ratio = np.divide(value, np.sqrt(variance), out=np.zeros_like(value), where=variance > 0)
         p = np.asarray(2 * t.sf(ratio, freedom))
         adjusted = multipletests(p, ALPHA, method="holm")[1] if len(p) > 1 else p
         return _symmetric(p, len(self.seeds)), _symmetric(adjusted, len(self.seeds))
+
+
+def _usual(variances: Array, freedom: Array) -> float:
+    """Of one run among several settings: the mean, or the median where a few unstable settings draw the mean up."""
+    from scipy.stats import chi2
+
+    known = freedom > 0
+    if not known.any():
+        return 0.0
+    of_equal = chi2.ppf(0.5, freedom[known]) / freedom[known]  # what the median is of estimates of the same variance
+    mean, median = np.average(variances[known], weights=freedom[known]), np.median(variances[known] / of_equal)
+    return float(min(mean, median))
 
 
 def _symmetric(upper: Array, size: int) -> Array:
@@ -221,21 +247,3 @@ def _symmetric(upper: Array, size: int) -> Array:
     first, second = np.triu_indices(size, 1)
     whole[first, second] = whole[second, first] = upper
     return whole
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """Examples that one of two runs got right and the other wrong, and the exact p-value of so uneven a split."""
-
-    only_first: int
-    only_second: int
-    p: float
-
-
-def mcnemar(first: Answers, second: Answers) -> McNemar:
-    """Of two runs on the same examples."""
-    from statsmodels.stats.contingency_tables import mcnemar as exact
-
-    one, other = first.predicted == first.gold, second.predicted == second.gold
-    table = [[int((a & b).sum()) for b in (other, ~other)] for a in (one, ~one)]
-    return McNemar(table[0][1], table[1][0], float(exact(table, exact=True).pvalue))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from afqmc.comparison.report import Report
 from afqmc.comparison.settings import Setting, in_short, short_keys
-from afqmc.comparison.words import label, needed_for, parts, printable, split_of
+from afqmc.comparison.words import folds_column, headline, label, needed_for, parts, printable, split_of
 from afqmc.console import clock
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ def columns(report: Report) -> list[Column]:
         *(of_key(key) for key in report.keys),
         *([] if report.keys else [Column("run", lambda setting: setting.name, is_number=False)]),
         Column(metric, lambda setting: _over_seeds(setting, metric)),
+        Column(
+            folds_column(split),
+            lambda setting: _decimal(report.together.get(setting), 4),
+        ),
         of_cost("epoch", "best_epoch", lambda value: f"{value:.2f}"),
         of_cost("time", "seconds", clock),
         of_cost("pairs/s", "pairs_per_second", lambda value: f"{value:.0f}"),
@@ -112,7 +116,9 @@ def _ranked(report: Report, shown: Sequence[Column], top: int) -> Table:
     from rich.text import Text
 
     complete = sum(len(setting.runs) for setting in report.settings)
-    table = _table(f"{complete} runs of {len(report.settings)} settings, best {report.metric} first")
+    table = _table(
+        f"{_counted(complete, 'run')} of {_counted(len(report.settings), 'setting')}, best {report.metric} first"
+    )
     for column in shown:
         table.add_column(
             column.header, justify="right" if column.is_number else "left", no_wrap=column.is_number, overflow="fold"
@@ -130,8 +136,7 @@ def _say(console: Console, report: Report) -> None:
     if len(report.comparisons) <= _SENTENCES or report.family is None:
         return _lines(console, "what can be said", [comparison.sentence for comparison in report.comparisons])
     best = label(report.compared[0], report.settings)
-    found = sum(comparison.difference.is_found for comparison in report.comparisons)
-    table = _table(f"{best} is better than {found} of {len(report.comparisons)} others")
+    table = _table(headline(best, [comparison.difference for comparison in report.comparisons]))
     for header in ("than", "by", "95% CI", "p", "to tell them apart"):
         table.add_column(header, overflow="fold")
     for comparison in report.comparisons:
@@ -168,6 +173,10 @@ def _lines(console: Console, title: str, lines: Sequence[str]) -> None:
     for line in lines:
         grid.add_row("-", Text(printable(line)))
     console.print(grid, "")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _printable_lines(text: str) -> str:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from afqmc.comparison.plain import as_dict
 from afqmc.comparison.report import Report
 from afqmc.comparison.runs import Run
 from afqmc.comparison.settings import in_short
@@ -48,7 +49,7 @@ def write(path: Path, text: str, flag: str) -> None:
 
 def as_json(report: Report) -> str:
     """All of it."""
-    return json.dumps(report.as_dict(), ensure_ascii=False, indent=2, default=str) + "\n"
+    return json.dumps(as_dict(report), ensure_ascii=False, indent=2, default=str) + "\n"
 
 
 def as_csv(report: Report) -> str:

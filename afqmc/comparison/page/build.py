@@ -18,9 +18,9 @@ from afqmc.comparison.page.embedding import as_json
 from afqmc.comparison.page.making import configs, machines
 from afqmc.comparison.report import Report
 from afqmc.comparison.runs import Run
-from afqmc.comparison.said import translated
+from afqmc.comparison.said import said, translated
 from afqmc.comparison.table import Column, columns
-from afqmc.comparison.words import label, split_of
+from afqmc.comparison.words import folds_column, headline, label, split_of
 
 _SCRIPTS = (
     "base",
@@ -79,6 +79,7 @@ def _content(report: Report, with_sentences: bool, chinese: dict[str, str]) -> d
     runs = [run for setting in report.settings for run in setting.runs]
     found = axes(report, runs)
     shares, why = importance(report, runs, found)
+    differences = [comparison.difference for comparison in report.comparisons]
     looked_at = closer(report, with_sentences)
     if looked_at and (reason := looked_at["pairs"]["why"]):
         looked_at["pairs"]["why"] = _both(reason, chinese)
@@ -89,10 +90,16 @@ def _content(report: Report, with_sentences: bool, chinese: dict[str, str]) -> d
         "split": split_of(report.metric),
         "higher_is_better": report.higher_is_better,
         "said": [_both(comparison.sentence, chinese) for comparison in report.comparisons],
+        "headline": _both(headline(label(report.compared[0], report.settings), differences), chinese)
+        if differences
+        else None,
         "found": [comparison.difference.is_found for comparison in report.comparisons],
         "notes": [_both(note, chinese) for note in report.notes],
-        "refused": [f"{label(setting, report.settings)}: {reason}" for setting, reason in report.refused],
-        "unfinished": [[run.name, run.status, run.why] for run in report.unfinished],
+        "refused": [
+            _both(said("{setting}: {why}", setting=label(setting, report.settings), why=reason), chinese)
+            for setting, reason in report.refused
+        ],
+        "unfinished": [[run.name, run.status, _both(run.why, chinese)] for run in report.unfinished],
         "ranking": _ranking(report),
         "runs": [
             _run(run, number, report.metric) for number, setting in enumerate(report.settings) for run in setting.runs
@@ -123,7 +130,7 @@ def _ranking(report: Report) -> dict[str, Any]:
 
 def _falls(column: Column, report: Report) -> bool:
     """Whether a reader wants the highest first."""
-    if column.header == report.metric:
+    if column.header in (report.metric, folds_column(split_of(report.metric))):
         return report.higher_is_better
     return column.optional or column.header == "pairs/s"
 
@@ -133,7 +140,7 @@ def _run(run: Run, setting: int, metric: str) -> dict[str, Any]:
         "name": run.name,
         "setting": setting,
         "seed": None if run.seed is None else str(run.seed),
+        "fold": None if run.fold is None else str(run.fold),
         "value": run.figures.get(metric),
         "best": run.best_step,
-        "monitor": run.monitor,
     }

@@ -38,7 +38,7 @@ def closer(report: Report, with_sentences: bool) -> dict[str, Any] | None:
     classes = [1] if len(names) == 2 else sorted(commonest.tolist())
     return {
         "runs": [
-            {"name": run.name, "setting": report.settings.index(setting)}
+            {"name": run.name, "setting": report.settings.index(setting), "folds": setting.has_folds}
             for run, setting in zip(runs, report.compared, strict=False)
         ],
         "classes": names,

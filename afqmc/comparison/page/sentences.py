@@ -8,6 +8,7 @@ from itertools import islice
 from afqmc import config
 from afqmc.comparison.measures import Array
 from afqmc.comparison.predictions import Predictions
+from afqmc.comparison.rows import in_order
 from afqmc.comparison.runs import Run
 from afqmc.comparison.said import Said, said
 from afqmc.dataset.splits import index_of, locate, read_split, to_columns
@@ -28,19 +29,23 @@ def sentences(
     try:
         with blamed_on(run.name):
             dataset = config.load(run.path).dataset
-            file = locate(dataset, fetch=False)[split]
+            together = split == "dev" and dataset.folds is not None  # each fold held out its part of train's file
+            of_file = "train" if together else split
+            file = locate(dataset, fetch=False)[of_file]
             index = index_of(tuple(predictions.rows.classes))
-            rows_of_file = list(islice(read_split(dataset, split, file), len(predictions.rows.ids) + 1))
+            rows_of_file = list(islice(read_split(dataset, of_file, file), len(predictions.rows.ids) + 1))
             pairs = to_columns(file.name, rows_of_file, index)
     except InputError:
         return None, said(
             "the {split} pairs that {run} names cannot be read on this machine", split=split, run=run.name
         )
-    if pairs.ids != predictions.rows.ids or pairs.labels != predictions.answers.gold.tolist():
+    place = in_order(pairs.ids) if together else range(len(pairs.ids))
+    ids, labels = [pairs.ids[row] for row in place], [(pairs.labels or ())[row] for row in place]
+    if ids != predictions.rows.ids or labels != predictions.answers.gold.tolist():
         return None, said(
             "the {split} pairs that {run} names are not those it was scored on", split=split, run=run.name
         )
-    both = ((pairs.sentence1[row], pairs.sentence2[row]) for row in rows)
+    both = ((pairs.sentence1[place[row]], pairs.sentence2[place[row]]) for row in rows)
     return [[_cut(one), _cut(other)] for one, other in both], None
 
 

@@ -18,8 +18,9 @@ const axisOrder = page.axes
   .sort((one, other) => (shares ? shares[other] - shares[one] : 0))
   .slice(0, KEPT_AXES);
 
-const axisTitle = ({ name, keys }) =>
-  plain(keys.length > 1 ? `${name} ${t("(and {more} more)", { more: keys.length - 1 })}` : name, 40);
+const axisTitleText = ({ name, keys }) =>
+  keys.length > 1 ? `${name} ${t("(and {more} more)", { more: keys.length - 1 })}` : name;
+const axisTitle = (one) => plain(axisTitleText(one), 40);
 
 function categories(values) {
   const names = [...new Set(values)].sort((one, other) => compared(rank(one), rank(other), 1));

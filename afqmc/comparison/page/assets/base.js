@@ -64,7 +64,7 @@ const settingName = (row) => (page.ranking.names[row].length > 60 ? `#${row + 1}
 
 function runName(number) {
   const run = page.runs[number];
-  const seed = run.seed === null ? "" : ` · seed ${run.seed}`;
+  const seed = (run.seed === null ? "" : ` · seed ${run.seed}`) + (run.fold === null ? "" : ` · fold ${run.fold}`);
   return page.ranking.keys ? settingName(run.setting) + seed : run.name + seed;
 }
 

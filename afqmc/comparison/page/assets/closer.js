@@ -2,7 +2,10 @@
 const near_ = page.closer;
 const hiddenCloser = new Set();
 
-const closerName = (place) => (page.ranking.keys ? settingName(near_.runs[place].setting) : near_.runs[place].name);
+const closerName = (place) => {
+  const { name, setting, folds } = near_.runs[place];
+  return page.ranking.keys || folds ? settingName(setting) : name;
+};
 
 function classCurves(name, xTitle, yTitle, diagonal) {
   const place = Number(byId("closer-class").value);
@@ -102,6 +105,7 @@ shown(() => {
     label: near_.classes[near_.drawn[0]],
   };
   const told = [t("The median run of each of {count} settings (of {compared}), on {examples} {split} pairs.", values)];
+  if (near_.runs.some(({ folds }) => folds)) told.push(t("Where there are folds: those of the median seed together."));
   if (near_.drawn.length === 1) told.push(t("Curves are of class {label}.", values));
   else if (near_.drawn.length < near_.classes.length) told.push(t("Only the commonest classes are shown."));
   told.push(t("Calibration: tenths of the pairs by probability; on the dotted line, what is given is what happens."));

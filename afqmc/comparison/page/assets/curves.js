@@ -35,8 +35,8 @@ function coloured(number, order, place) {
       hovertemplate: `%{text}<br>${hover}`,
     },
   ];
-  const { best, monitor } = page.runs[number];
-  if (best !== null && page.curves.names[place] === monitor) {
+  const { best } = page.runs[number];
+  if (best !== null && page.curves.names[place].startsWith("dev/")) {
     const at = found.x.findIndex((x) => x >= best * (found.pace ?? 1));
     if (at >= 0)
       traces.push({

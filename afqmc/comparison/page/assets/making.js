@@ -19,7 +19,8 @@ function drawConfigs() {
   const equal = all ? Object.entries(shared).map(([key, text]) => [key, value(text), value(text)]) : [];
   configTable.rows = [...kept, ...equal].map((cells) => ({ cells, searched: cells.join(" ").toLowerCase() }));
   configTable.filter(byId("config-filter").value);
-  byId("config-count").textContent = t("{count} settings", { count: configTable.shownRows });
+  byId("config-count").textContent = 
+    configTable.shownRows === 1 ? t("1 setting") : t("{count} settings", { count: configTable.shownRows });
 }
 
 // The best run, and the first that has another setting.
@@ -42,11 +43,13 @@ shown(drawConfigs);
 
 const plainTable = (id, columns, rows) => {
   const table = new SortedTable(byId(id), columns);
-  table.rows = rows.map((cells) => ({ cells, searched: cells.join(" ").toLowerCase() }));
+  table.rows = rows;
   shown(() => table.draw());
 };
 
-const facts = page.machines.flatMap(({ fact, values }) => values.map(([value, count]) => [fact, value, String(count)]));
+const facts = page.machines.flatMap(({ fact, values }) =>
+  values.map(([value, count]) => ({ cells: [fact, value, String(count)] })),
+);
 plainTable(
   "machines-table",
   [
@@ -65,6 +68,9 @@ plainTable(
     { title: () => t("status"), text: own },
     { title: () => t("why"), wrap: true },
   ],
-  page.unfinished,
+  page.unfinished.map(([name, status, why]) => ({
+    cells: [name, status, why[0]],
+    nodes: { 2: () => either(why) },
+  })),
 );
 byId("unfinished").hidden = !page.unfinished.length;

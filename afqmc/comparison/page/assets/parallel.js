@@ -2,7 +2,65 @@
 const categoriesOf = new Map(
   page.axes.filter((one) => !one.is_number).map((one) => [one, categories(known.map((number) => one.values[number]))]),
 );
+const theMetric = { name: page.metric, keys: [], is_number: true, is_log: false, values: page.runs.map((run) => run.value) };
+const dimensions = [...axisOrder.map((place) => page.axes[place]), theMetric]; // the settings and, last, the metric
 let kept = null; // places in known of the runs that were chosen by dragging; null for all
+const limits = new Map(); // by dimension: what was chosen by value, [from, to] or one category
+const LISTED = 40; // values to choose from
+
+function isKept(run) {
+  const inside = ([one, wanted]) => {
+    const value = one.values[known[run]];
+    return one.is_number ? wanted[0] <= value && value <= wanted[1] : value === wanted;
+  };
+  return (!kept || kept.has(run)) && [...limits].every(inside);
+}
+
+// Distinct values, rising; evenly many runs apart where there are too many to list.
+function choices(one) {
+  if (!one.is_number) return categoriesOf.get(one).names;
+  const values = known.map((number) => one.values[number]);
+  const distinct = [...new Set(values)].sort((a, b) => a - b);
+  if (distinct.length <= LISTED) return distinct;
+  const last = distinct.length - 1;
+  return [...Array(LISTED)].map((_, at) => distinct[Math.round((at * last) / (LISTED - 1))]);
+}
+
+// Lists to choose from: of numbers from and to, else one value.
+function limit(one) {
+  const [found, chosen] = [choices(one), limits.get(one)];
+  const list = (title, texts, at, change) => {
+    const select = element("select", { "aria-label": title, onchange: () => change(Number(select.value)) });
+    options(select, texts, at);
+    return select;
+  };
+  const set = (wanted) => {
+    if (wanted === null) limits.delete(one);
+    else limits.set(one, wanted);
+    keep(kept);
+  };
+  const name = axisTitleText(one);
+  if (!one.is_number) {
+    const at = chosen === undefined ? 0 : 1 + found.indexOf(chosen);
+    const change = (place) => set(place ? found[place - 1] : null);
+    return [list(name, [t("any"), ...found.map((text) => short(text, 40))], at, change)];
+  }
+  const [low, high] = (chosen ?? [found[0], found.at(-1)]).map((value) => found.indexOf(value));
+  const between = () => limits.get(one) ?? [found[0], found.at(-1)];
+  return [
+    list(t("{name}, from", { name }), found.map(typed), low, (place) => set([found[place], between()[1]])),
+    "–",
+    list(t("{name}, to", { name }), found.map(typed), high, (place) => set([between()[0], found[place]])),
+  ];
+}
+
+function drawLimits() {
+  byId("parallel-limits").replaceChildren(
+    ...dimensions.map((one) => element("div", { class: "limit" }, element("span", {}, axisTitleText(one)), ...limit(one))),
+  );
+}
+
+byId("parallel-choice").open = matchMedia("(pointer: coarse)").matches;
 
 // An axis of the parallel coordinates, from 0 at its foot to 1.
 function upright(one, label) {
@@ -32,19 +90,15 @@ const shade = (level) =>
     ? mix([74, 92, 134], [255, 226, 80], level / (SHADES - 1))
     : mix([168, 196, 224], [66, 10, 104], level / (SHADES - 1));
 
-// The settings and, last, the metric.
-function uprights() {
-  const own = axisOrder.map((place) => upright(page.axes[place], axisTitle(page.axes[place])));
-  const metric = { is_number: true, is_log: false, values: page.runs.map((run) => run.value) };
-  return [...own, upright(metric, plain(page.metric))];
-}
+const uprights = () =>
+  dimensions.map((one) => upright(one, one === theMetric ? plain(page.metric) : axisTitle(one)));
 
 // One trace a shade, broken between runs; the best are drawn last.
 function polylines(all) {
   const goodness = all.at(-1).at.map((place) => (page.higher_is_better ? place : 1 - place));
   const groups = [...Array(SHADES + 1)].map(() => []); // the first: what is not kept
   known.forEach((_, run) =>
-    groups[kept && !kept.has(run) ? 0 : 1 + Math.round(goodness[run] * (SHADES - 1))].push(run),
+    groups[!isKept(run) ? 0 : 1 + Math.round(goodness[run] * (SHADES - 1))].push(run),
   );
   const many = known.length > MANY;
   const texts = (run) => all.map((one) => `${plain(runName(known[run]), 80)}<br>${one.label}: ${one.texts[run]}`);
@@ -93,7 +147,7 @@ function parallel() {
     }),
     onselected: (event) => {
       const touched = (event?.points ?? []).map((point) => point.customdata);
-      const runs = new Set(touched.filter((run) => !kept || kept.has(run)));
+      const runs = new Set(touched.filter(isKept));
       if (runs.size) keep(runs);
     },
   };
@@ -102,10 +156,14 @@ function parallel() {
 function keep(runs) {
   kept = runs;
   byId("parallel-count").textContent = t("{shown} of {all}", {
-    shown: kept ? kept.size : known.length,
+    shown: known.filter((_, run) => isKept(run)).length,
     all: known.length,
   });
   plot(byId("parallel-plot"), parallel);
 }
 
-byId("parallel-all").addEventListener("click", () => keep(null));
+byId("parallel-all").addEventListener("click", () => {
+  limits.clear();
+  drawLimits();
+  keep(null);
+});

@@ -12,7 +12,13 @@ const items = (list, texts) => list.replaceChildren(...texts.map((text) => eleme
 
 shown(() => {
   const count = { runs: page.runs.length, settings: page.ranking.rows.length, metric: page.metric };
-  byId("title").textContent = t("{runs} runs of {settings} settings by {metric}", count);
+  const one = count.settings === 1;
+  byId("title").textContent =
+    one && count.runs === 1
+      ? t("1 run by {metric}", count)
+      : one
+        ? t("{runs} runs of one setting by {metric}", count)
+        : t("{runs} runs of {settings} settings by {metric}", count);
   document.title = byId("title").textContent;
   byId("about").textContent = t(
     "made {made} by afqmc {version}; nothing on this page comes from or goes to a network",
@@ -22,11 +28,13 @@ shown(() => {
     element("li", { class: page.found[place] ? "found" : null }, either(pair)),
   );
   byId("said").replaceChildren(...(allSaid ? said : said.slice(0, SENTENCES)));
+  byId("headline").hidden = said.length <= SENTENCES;
+  byId("headline").textContent = page.headline ? either(page.headline) : "";
   byId("more-said").hidden = said.length <= SENTENCES;
   byId("more-said").textContent = allSaid ? t("fewer") : t("all {count} sentences", { count: said.length });
   if (!said.length) items(byId("said"), [t("There are no two settings to tell apart.")]);
   items(byId("notes"), page.notes.map(either));
-  items(byId("refused"), page.refused);
+  items(byId("refused"), page.refused.map(either));
   byId("refused-box").hidden = !page.refused.length;
 });
 

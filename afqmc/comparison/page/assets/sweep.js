@@ -66,13 +66,14 @@ byId("marginals").append(...marginalPlots);
 shown(() => {
   const nothing = !page.axes.length || !known.length;
   byId("sweep-box").hidden = nothing;
-  byId("sweep-note").textContent = nothing ? t("The runs differ in no setting but the seed.") : "";
+  byId("sweep-note").textContent = nothing ? t("The runs differ in no setting but the seed and the fold.") : "";
   if (nothing) return;
   if (page.axes.length > KEPT_AXES)
     byId("sweep-note").textContent = t("Drawn: {kept} of {all} settings that differ.", {
       kept: KEPT_AXES,
       all: page.axes.length,
     });
+  drawLimits();
   keep(kept);
   byId("importance-note").textContent = either(page.importance.why);
   byId("importance-plot").hidden = !shares;

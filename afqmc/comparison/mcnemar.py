@@ -1,0 +1,25 @@
+"""McNemar's test of two runs on the same examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from afqmc.comparison.measures import Answers
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Examples that one of two runs got right and the other wrong, and the exact p-value of so uneven a split."""
+
+    only_first: int
+    only_second: int
+    p: float
+
+
+def mcnemar(first: Answers, second: Answers) -> McNemar:
+    """Of two runs on the same examples."""
+    from statsmodels.stats.contingency_tables import mcnemar as exact
+
+    one, other = first.predicted == first.gold, second.predicted == second.gold
+    table = [[int((a & b).sum()) for b in (other, ~other)] for a in (one, ~one)]
+    return McNemar(table[0][1], table[1][0], float(exact(table, exact=True).pvalue))
