@@ -57,8 +57,8 @@ def row_of(sweep: Sweep, job: Job) -> dict[str, Any]:
 class Results:
     """The rows of a sweep, read again where a run directory has changed."""
 
-    def __init__(self, sweep: Sweep) -> None:
-        self.sweep, self.jobs = sweep, list[Job]()
+    def __init__(self, sweep: Sweep, jobs: Sequence[Job] = ()) -> None:
+        self.sweep, self.jobs = sweep, list(jobs)
         self._rows: dict[str, tuple[Any, dict[str, Any]]] = {}  # by directory
         self._lock = threading.Lock()
 
@@ -86,7 +86,8 @@ class Results:
         finally:
             done.set()
             thread.join()
-            self.write(self.jobs)
+            if self.jobs:
+                self.write(self.jobs)
 
     def _write(self) -> None:
         rows = []
