@@ -18,6 +18,7 @@ from afqmc.errors import InputError
 from afqmc.lock import is_locked, locked
 from afqmc.rundir import RunDir
 from afqmc.sweep.plan import Job, Sweep, extended
+from hydra_plugins.afqmc_sweeps._processes import answered, context_of
 
 TINY = (*SMALL, "epochs=1", "dataset.max_train_samples=32")
 OPTIMIZER = """
@@ -191,6 +192,11 @@ def test_a_sweep_that_was_killed_goes_on_where_it_was(tmp_path, number):
     for path in long.directory.glob("*/metrics.jsonl"):
         steps = [row["step"] for row in map(json.loads, path.read_text().splitlines()) if "train/loss" in row]
         assert steps == list(range(1, 73))
+
+
+def test_a_check_that_is_killed_says_so():
+    with pytest.raises(RuntimeError, match="did not end: killed by SIGKILL .as the kernel does when memory runs out"):
+        answered(context_of("spawn"), signal.raise_signal, signal.SIGKILL)
 
 
 def test_two_processes_are_never_at_the_same_sweep(tmp_path):

@@ -81,7 +81,8 @@ class Session:
                 try:
                     yield session
                 except KeyboardInterrupt:
-                    log.info(tally(session.sweep, session.jobs))
+                    if session.jobs:
+                        log.info(tally(session.sweep, session.jobs))
                     raise
             session._put_together()
             told = tally(session.sweep, session.jobs)
@@ -171,6 +172,9 @@ class Session:
         _refuse(refused, jobs)
         from afqmc.preflight import preflight
 
+        log.info(
+            "checking %d %s, with their data and models", len(configs), "config" if len(configs) == 1 else "configs"
+        )
         found = answered(context_of("auto"), preflight, list(configs.values()))
         _refuse({job: found[place] for place, job in enumerate(configs) if place in found}, jobs)
 
