@@ -34,7 +34,8 @@ def test_a_search_in_a_database_is_told_by_its_jobs_and_hides_the_password(tmp_p
     assert done.returncode == 0, done.stderr
     directory = tmp_path / "outputs/sweeps/s"
     trials = optuna.load_study(
-        study_name=name_of(directory), storage=Settings(storage=address).open_storage(directory)
+        study_name=name_of(Settings(storage=address), directory),
+        storage=Settings(storage=address).open_storage(directory),
     ).trials
     assert len(trials) == 4
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}

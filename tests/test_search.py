@@ -39,7 +39,7 @@ def space_of(*overrides):
 
 def trials_of(directory):
     storage = Settings().open_storage(directory)
-    return optuna.load_study(study_name=name_of(directory), storage=storage).trials
+    return optuna.load_study(study_name=name_of(Settings(), directory), storage=storage).trials
 
 
 @pytest.mark.parametrize(
@@ -165,17 +165,22 @@ def test_seeds_and_folds_are_repeated_and_not_searched():
             space_of(LR, wrong)
 
 
-def test_a_study_of_another_space_is_refused_and_sweeps_of_one_name_do_not_share_one(tmp_path):
+def test_a_study_of_another_space_is_refused(tmp_path):
     study = open_study(Settings(), tmp_path, ["dev/f1"], axes("lr=1e-3,1e-4"))
     suggested(study.ask(), axes("lr=1e-3,1e-4"))
     for other in (LR, "lr=1e-3,1e-5"):
         with pytest.raises(InputError, match="lr was searched in"):
             open_study(Settings(), tmp_path, ["dev/f1"], axes(other))
     assert len(open_study(Settings(), tmp_path, ["dev/f1"], axes("lr=1e-3,1e-4", "x=1,2")).trials) == 1
-    assert name_of(tmp_path) == name_of(tmp_path)
-    (tmp_path / "a/s").mkdir(parents=True)
-    (tmp_path / "b/s").mkdir(parents=True)
-    assert name_of(tmp_path / "a/s") != name_of(tmp_path / "b/s")
+
+
+def test_sweeps_of_one_name_have_a_study_each_in_a_database_and_hyperband_s_draws_in_a_journal(tmp_path):
+    for place in ("a/s", "b/s"):
+        (tmp_path / place).mkdir(parents=True)
+    one, other = (name_of(Settings(storage="sqlite://"), tmp_path / place) for place in ("a/s", "b/s"))
+    assert one != other
+    assert one == name_of(Settings(storage="sqlite://"), tmp_path / "a/s")
+    assert name_of(Settings(), tmp_path / "a/s") == name_of(Settings(), tmp_path / "b/s")
 
 
 def test_directions_are_those_of_the_figures():

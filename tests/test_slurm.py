@@ -204,7 +204,7 @@ def test_a_search_tells_its_journal_from_two_jobs_at_once(cluster, tmp_path, slo
     sweep.until(lambda: sweep.slurm("squeue", "-h", "-t", "RUNNING").count("\n") == 2)
     assert sweep.end() == 0, sweep.printed
     trials = optuna.load_study(
-        study_name=name_of(sweep.directory), storage=Settings().open_storage(sweep.directory)
+        study_name=name_of(Settings(), sweep.directory), storage=Settings().open_storage(sweep.directory)
     ).trials
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     for trial in trials:

@@ -154,7 +154,7 @@ def open_study(settings: Settings, sweep: Path, objectives: Sequence[str], axes:
     wanted = [direction(name) for name in objectives]
     study = optuna.create_study(
         storage=settings.open_storage(sweep),
-        study_name=name_of(sweep),
+        study_name=name_of(settings, sweep),
         directions=wanted,
         pruner=settings.build_pruner(),
         load_if_exists=True,
@@ -177,11 +177,16 @@ def open_study(settings: Settings, sweep: Path, objectives: Sequence[str], axes:
     return study
 
 
-def name_of(sweep: Path) -> str:
-    """Of the study of a sweep; a database may hold those of many, also of sweeps that are called alike."""
-    mark = sweep / _NAME
+def name_of(settings: Settings, sweep: Path) -> str:
+    """Of the study of a sweep; a database may hold those of many sweeps that are called alike.
+
+    Hyperband draws by the name: in a journal of its own a search is the same wherever it is made.
+    """
+    name, mark = f"afqmc/{sweep.absolute().name}", sweep / _NAME
+    if settings.storage is None:
+        return name
     if not mark.exists():
-        write_text(mark, f"afqmc/{sweep.absolute().name}/{secrets.token_hex(4)}\n")
+        write_text(mark, f"{name}/{secrets.token_hex(4)}\n")
     return mark.read_text(encoding="utf-8").strip()
 
 
