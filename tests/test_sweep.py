@@ -18,6 +18,7 @@ from afqmc.errors import InputError
 from afqmc.lock import is_locked, locked
 from afqmc.rundir import RunDir
 from afqmc.sweep.plan import Job, Sweep, extended
+from afqmc.sweep.results import Results
 from hydra_plugins.afqmc_sweeps._processes import answered, context_of
 
 TINY = (*SMALL, "epochs=1", "dataset.max_train_samples=32")
@@ -197,6 +198,21 @@ def test_a_sweep_that_was_killed_goes_on_where_it_was(tmp_path, number):
 def test_a_check_that_is_killed_says_so():
     with pytest.raises(RuntimeError, match="did not end: killed by SIGKILL .as the kernel does when memory runs out"):
         answered(context_of("spawn"), signal.raise_signal, signal.SIGKILL)
+
+
+def test_results_that_cannot_be_written_end_no_sweep_and_are_written_when_they_can_be(tmp_path, caplog):
+    (tmp_path / "results.csv").mkdir()  # nobody can write a file there, not even root
+    kept = Results(Sweep(tmp_path), [Job(0, "0-a", ("lr=1",))])
+    with kept.kept_up_to_date():
+        (tmp_path / "0-a").mkdir()
+        (tmp_path / "0-a/status.json").write_text('{"status": "failed"}')
+    assert kept.unwritten
+    assert "could not be written" in caplog.text
+    (tmp_path / "results.csv").rmdir()
+    with kept.kept_up_to_date():
+        pass
+    assert kept.unwritten is None
+    assert results(tmp_path)[0]["status"] == "failed"
 
 
 def test_two_processes_are_never_at_the_same_sweep(tmp_path):

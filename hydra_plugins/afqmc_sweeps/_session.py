@@ -86,7 +86,7 @@ class Session:
                     raise
             session._put_together()
             told = tally(session.sweep, session.jobs)
-            if have_failed(session.sweep, session.jobs):
+            if have_failed(session.sweep, session.jobs) or session.results.unwritten:
                 raise JobsFailed(told)
             log.info(told)
 
@@ -206,8 +206,11 @@ class Session:
         if len(complete) > 1:
             from afqmc.ensemble import collect_each  # numpy and its kin, which planning needs not
 
-            for target, why in collect_each(self.sweep.path / _TOGETHER, complete):
-                log.info("folds and seeds together: %s%s", target, f": nothing ({why})" if why else "")
+            try:
+                for target, why in collect_each(self.sweep.path / _TOGETHER, complete):
+                    log.info("folds and seeds together: %s%s", target, f": nothing ({why})" if why else "")
+            except OSError as error:  # such as a full disk; afqmc.evaluate does it again
+                log.warning("folds and seeds together: %s", error)
 
     def _await_orphans(self) -> None:
         """Jobs of a process that was killed get a signal, save and end; those that a cluster has are left to it."""
