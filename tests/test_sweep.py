@@ -243,6 +243,25 @@ def test_a_changed_conf_changes_no_job_of_a_sweep_that_has_begun(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_edited_search_changes_no_sweep_that_has_begun(tmp_path):
+    mine = tmp_path / "mine/sweep/own.yaml"
+    mine.parent.mkdir(parents=True)
+    text = "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {lr: '1e-3,1e-4'}}}\nsweep: {name: own}\n"
+    mine.write_text(
+        "\n".join([text.splitlines()[0], "defaults: [{override /hydra/sweeper: grid}]", *text.splitlines()[1:]])
+    )
+    arguments = ("--config-dir", str(tmp_path / "mine"), *TINY, "sweep=own")
+    assert command("run", *arguments, cwd=tmp_path).returncode == 0
+    mine.write_text(mine.read_text().replace("1e-4", "1e-5,1e-6"))
+    done = command("run", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "conf/ has been changed" in done.stdout
+    assert "2 of 2 jobs have ended already" in done.stdout
+    assert done.stdout.rstrip().endswith("2 completed: outputs/sweeps/own")
+    assert command("run", *arguments, "lr=1e-3,1e-2", cwd=tmp_path).stdout.count(" starts") == 1
+
+
+@pytest.mark.slow
 def test_another_sweep_of_the_same_name_is_refused(tmp_path):
     assert sweep(tmp_path, "seed=1,2", "trainer.max_steps=1", "sweep.name=one").returncode == 0
     files = [tmp_path / "outputs/sweeps/one" / name for name in ("sweep.json", "results.csv", "results.jsonl")]

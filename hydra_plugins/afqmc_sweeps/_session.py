@@ -91,9 +91,15 @@ class Session:
             log.info(told)
 
     def axes(self, prepared: Mapping[str, str], arguments: Sequence[str]) -> list[Override]:
-        """The overrides of a search: those that are prepared, each replaced where the command line names its key."""
+        """The overrides of a search: those that are prepared, each replaced where the command line names its key.
+
+        Once the sweep has begun, what is prepared is what conf/ said then.
+        """
         parser = OverridesParser.create(config_loader=self.loader)
         given = parser.parse_overrides(list(arguments))
+        if self.jobs:
+            single = [str(override.input_line) for override in given if not override.is_sweep_override()]
+            prepared = dict(self.loader.load_sweep_config(self.config, single).hydra.sweeper.params)
         named = {override.get_key_element() for override in given}
         before = parser.parse_overrides([f"{key}={value}" for key, value in prepared.items()])
         return [*(override for override in before if override.get_key_element() not in named), *given]
