@@ -12,6 +12,8 @@ from afqmc.dataset.splits import Dataset, Pairs, load, sentences
 from afqmc.errors import InputError
 from afqmc.model.load import build_model, build_tokenizer, check_plugged_in
 from afqmc.optim import check_plugged_in as check_optimizer
+from afqmc.ranks import Rank
+from afqmc.train.division import check_processes
 from afqmc.train.graphs import check_graphs
 from afqmc.train.hardware import choose
 
@@ -42,7 +44,9 @@ class _Checked:
         """One run, as ``preparation.prepare`` goes about it."""
         check_optimizer(config.optimizer, config.scheduler, config.lr)
         check_plugged_in(config.model)
-        check_graphs(config.trainer, choose(config.trainer))
+        choice = choose(config.trainer)
+        check_processes(config.trainer, Rank(), choice.device)
+        check_graphs(config.trainer, choice)
         data = self._data(config)
         check_agreement(config, data)
         self._model(config, data)

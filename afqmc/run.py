@@ -60,12 +60,13 @@ def judge_of(sweep: Sweep, run_dir: RunDir, config: Config) -> Judge | None:
     from afqmc.search.judge import Judge
     from afqmc.search.study import Settings
 
-    number = {job.directory: job.number for job in sweep.read()}.get(run_dir.path.name)
+    numbers = {job.directory: job.number for job in sweep.read()}
+    number = numbers.get(run_dir.path.name)
     sweeper: Any = OmegaConf.to_container(HydraConfig.get().sweeper, resolve=True)
     if number is None or not sweeper["_target_"].endswith(".search.Search"):
         return None
     settings = Settings(**{key: value for key, value in sweeper.items() if key not in ("_target_", "params")})
-    if not settings.prunes_within_runs():
+    if not settings.prunes_within_runs(list(numbers.values()).count(number)):
         return None
     return Judge(settings, sweep.path, number, (settings.objectives or [config.trainer.monitor])[0])
 

@@ -11,6 +11,7 @@ from helpers import command, small
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from afqmc import config as schema
 from afqmc.config import Config, compose, conf_dir, slug
@@ -41,6 +42,26 @@ def test_a_prepared_search_has_the_sweeper_that_it_is_written_for(option, sweepe
     made = instantiate(node)
     assert type(made).__name__ == sweeper
     assert bool(made.params) == (option != "default")
+
+
+def union(found, said):
+    """``found``, with what is said in its place."""
+    if not isinstance(said, dict):
+        return said
+    return found | {key: union(found.get(key, {}), value) for key, value in said.items()}
+
+
+@pytest.mark.parametrize("option", [one for one in OPTIONS if one.startswith(("sweep=", "experiment=", "debug="))])
+def test_what_a_file_about_the_whole_run_says_is_what_the_run_has(option):
+    schema.register()
+    said = OmegaConf.to_container(OmegaConf.load(CONF / f"{option.replace('=', '/')}.yaml"))
+    said.pop("defaults", None)
+    with initialize_config_dir(conf_dir(), version_base="1.3"):
+        node = hydra_compose("config", [option], return_hydra_config=True)
+    found = OmegaConf.to_container(node, enum_to_str=True)
+    if "hydra" in said:
+        said["hydra"].pop("mode", None)  # compose() has none of its own
+    assert union(found, said) == found
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))

@@ -18,9 +18,10 @@ from optuna.trial import TrialState
 
 from afqmc.errors import InputError, Pruned
 from afqmc.search.judge import Judge
-from afqmc.search.space import corners, suggested
-from afqmc.search.study import SAMPLERS, Settings, direction, open_study
+from afqmc.search.space import corners, points, suggested
+from afqmc.search.study import SAMPLERS, Settings, direction, name_of, open_study
 from hydra_plugins.afqmc_sweeps._axes import axis_of
+from hydra_plugins.afqmc_sweeps._space import Space
 
 TINY = (*SMALL, "epochs=1", "dataset.max_train_samples=32", "hydra/sweeper=optuna")
 LR = "lr=tag(log,interval(1e-5,1e-3))"
@@ -32,9 +33,13 @@ def axes(*overrides):
     return [axis_of(override) for override in OverridesParser.create().parse_overrides(list(overrides))]
 
 
+def space_of(*overrides):
+    return Space.of(OverridesParser.create().parse_overrides(list(overrides)))
+
+
 def trials_of(directory):
     storage = Settings().open_storage(directory)
-    return optuna.load_study(study_name=f"afqmc/{directory.name}", storage=storage).trials
+    return optuna.load_study(study_name=name_of(Settings(), directory), storage=storage).trials
 
 
 @pytest.mark.parametrize(
@@ -45,7 +50,7 @@ def trials_of(directory):
         ("x=tag(int,log,interval(1,64))", IntDistribution(1, 64, log=True)),
         ("x=range(1,9,2)", IntDistribution(1, 7, step=2)),
         ("x=range(3)", IntDistribution(0, 2)),
-        ("x=range(0.0,0.3,0.1)", FloatDistribution(0.0, 0.2, step=0.1)),
+        ("x=range(0.5,0.9,0.2)", FloatDistribution(0.5, 0.7, step=0.2)),
         ("x=a,b", CategoricalDistribution(("a", "b"))),
         ("x=choice(8,16)", CategoricalDistribution(("8", "16"))),
     ],
@@ -123,14 +128,59 @@ def test_every_sampler_draws_the_same_again_after_an_interruption(tmp_path, samp
         ({"objectives": ["dev/f2"]}, "dev/f2; did you mean"),
         ({"objectives": ["dev/f1", "seconds"], "pruner": "median"}, "one objective only"),
         ({"objectives": ["seconds"], "pruner": "median"}, "a metric of dev"),
-        ({"pruner": "wilcoxon"}, "hydra.sweeper.seeds"),
-        ({"seeds": [1, 1]}, "each once"),
+        ({"pruner": "wilcoxon"}, "name several: seed=1,2,3"),
     ],
 )
 def test_settings_that_make_no_search_are_refused(settings, told):
     with pytest.raises(InputError) as refused:
-        Settings(**settings)
+        Settings(**settings).check_repetitions(1)
     assert told in str(refused.value)
+
+
+def test_a_grid_is_every_point_once_with_its_condition_and_ends_without_an_error(tmp_path):
+    space = axes("optimizer=adamw,sgd", "optimizer.momentum=tag('if optimizer=sgd',range(0.5,0.9,0.2))", "x=range(2)")
+    settings = Settings(sampler="grid")
+    study, found = open_study(settings, tmp_path, ["dev/f1"], space), []
+    for number in range(len(points(space))):
+        study.sampler = settings.sampler_for(number, space)
+        trial = study.ask()
+        found.append(tuple(suggested(trial, space)))
+        study.tell(trial, 0.5)
+    assert len(set(found)) == len(found) == 2 + 2 * 2
+    assert found[:2] == [("optimizer=adamw", "x=0"), ("optimizer=adamw", "x=1")]
+    with pytest.raises(InputError, match="lr: sampler=grid needs values"):
+        points(axes(LR))
+
+
+def test_seeds_and_folds_are_repeated_and_not_searched():
+    space = space_of(LR, "seed=range(1,3)", "dataset.fold=0,1,2", "dataset.folds=3")
+    assert [axis.key for axis in space.axes] == ["lr"]
+    jobs = space.jobs(optuna.create_study().ask())
+    assert [job.directory.partition("_")[2] for job in jobs][:2] == ["seed-1_fold-0", "seed-1_fold-1"]
+    assert len({job.overrides for job in jobs}) == 6
+    probed = {override for job in space.probes() for override in job.overrides}
+    assert {"lr=1e-05", "lr=0.001", "seed=1", "seed=2", "dataset.fold=0", "dataset.fold=2"} <= probed
+    for wrong in ("seed=interval(1,5)", "seed=1,1"):
+        with pytest.raises(InputError, match="seed="):
+            space_of(LR, wrong)
+
+
+def test_a_study_of_another_space_is_refused(tmp_path):
+    study = open_study(Settings(), tmp_path, ["dev/f1"], axes("lr=1e-3,1e-4"))
+    suggested(study.ask(), axes("lr=1e-3,1e-4"))
+    for other in (LR, "lr=1e-3,1e-5"):
+        with pytest.raises(InputError, match="lr was searched in"):
+            open_study(Settings(), tmp_path, ["dev/f1"], axes(other))
+    assert len(open_study(Settings(), tmp_path, ["dev/f1"], axes("lr=1e-3,1e-4", "x=1,2")).trials) == 1
+
+
+def test_sweeps_of_one_name_have_a_study_each_in_a_database_and_hyperband_s_draws_in_a_journal(tmp_path):
+    for place in ("a/s", "b/s"):
+        (tmp_path / place).mkdir(parents=True)
+    one, other = (name_of(Settings(storage="sqlite://"), tmp_path / place) for place in ("a/s", "b/s"))
+    assert one != other
+    assert one == name_of(Settings(storage="sqlite://"), tmp_path / "a/s")
+    assert name_of(Settings(), tmp_path / "a/s") == name_of(Settings(), tmp_path / "b/s")
 
 
 def test_directions_are_those_of_the_figures():
@@ -179,7 +229,7 @@ def test_a_bound_that_no_run_could_have_is_told_before_anything_starts(tmp_path)
 
 @pytest.mark.slow
 def test_the_objective_of_a_setting_is_its_mean_over_seeds(tmp_path):
-    arguments = ("-m", *TINY, LR, "hydra.sweeper.n_trials=1", "hydra.sweeper.seeds=[1,2]", "sweep.name=s")
+    arguments = ("-m", *TINY, LR, "hydra.sweeper.n_trials=1", "seed=1,2", "sweep.name=s")
     arguments += ("hydra.sweeper.objectives=[dev/auc,seconds]",)
     done = command("run", *arguments, cwd=tmp_path, timeout=200)
     assert done.returncode == 0, done.stderr
@@ -188,6 +238,17 @@ def test_the_objective_of_a_setting_is_its_mean_over_seeds(tmp_path):
     assert len(summaries) == 2
     aucs, seconds = [one["best"]["dev/auc"] for one in summaries], [one["seconds"] for one in summaries]
     assert trials_of(directory)[0].values == pytest.approx([sum(aucs) / 2, sum(seconds) / 2])
+    objectives = "hydra.sweeper.objectives=[dev/auc,dev/f1]"
+    for changed, told in (
+        ((*arguments, "epochs=2"), "fixed: it began with epochs=1 and without epochs=2"),
+        ((*(one for one in arguments if one != "seed=1,2"), "seed=1,2,3"), "repetitions: it began without seed=3"),
+        ((*arguments[:-1], objectives), "objectives: it began with seconds and without dev/f1"),
+        (("-m", *SMALL, "lr=1e-3", "sweep.name=s"), "sweeper: it began with optuna and without grid"),
+    ):
+        done = command("run", *changed, cwd=tmp_path)
+        assert done.returncode == 2, done.stdout
+        assert told in done.stderr
+    assert len(trials_of(directory)) == 1
 
 
 @pytest.mark.slow

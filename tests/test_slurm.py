@@ -13,7 +13,7 @@ import pytest
 from helpers import SMALL, command
 from slurm import slurm, why_not
 
-from afqmc.search.study import Settings
+from afqmc.search.study import Settings, name_of
 
 pytest.importorskip("submitit", reason="pip install -e '.[slurm]'")
 pytestmark = [
@@ -203,7 +203,9 @@ def test_a_search_tells_its_journal_from_two_jobs_at_once(cluster, tmp_path, slo
     sweep = Submitted(cluster, tmp_path, *slow, *arguments)
     sweep.until(lambda: sweep.slurm("squeue", "-h", "-t", "RUNNING").count("\n") == 2)
     assert sweep.end() == 0, sweep.printed
-    trials = optuna.load_study(study_name="afqmc/s", storage=Settings().open_storage(sweep.directory)).trials
+    trials = optuna.load_study(
+        study_name=name_of(Settings(), sweep.directory), storage=Settings().open_storage(sweep.directory)
+    ).trials
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     for trial in trials:
         (run,) = sweep.directory.glob(f"{trial.number}-*")

@@ -18,6 +18,8 @@ from afqmc.errors import InputError
 from afqmc.lock import is_locked, locked
 from afqmc.rundir import RunDir
 from afqmc.sweep.plan import Job, Sweep, extended
+from afqmc.sweep.results import Results
+from hydra_plugins.afqmc_sweeps._processes import answered, context_of
 
 TINY = (*SMALL, "epochs=1", "dataset.max_train_samples=32")
 OPTIMIZER = """
@@ -96,7 +98,9 @@ def test_what_cannot_run_is_told_by_its_overrides_before_anything_starts(tmp_pat
     assert "2 of 4 jobs cannot run; none was started" in done.stderr
     assert re.search(r"lr=-1 seed=2.*: lr=-1(\.0)?: must be > 0", done.stderr)
     assert not statuses(tmp_path / "outputs/sweeps/bad")
-    for override in ("dataset=sample,jsonl", "model=mini,rbt3"):  # files that are not named; a hub that is not there
+    assert not (tmp_path / "outputs/sweeps/bad/sweep.json").exists()  # the same name may be used for the right ones
+    # files that are not named; a hub that is not there; processes that are not there
+    for override in ("dataset=sample,jsonl", "model=mini,rbt3", "trainer.strategy=ddp,fsdp"):
         done = sweep(tmp_path, override, "sweep.name=worse", env={"HF_HUB_OFFLINE": "1"})
         assert done.returncode == 2, done.stdout
         assert "1 of 2 jobs cannot run; none was started" in done.stderr
@@ -191,6 +195,26 @@ def test_a_sweep_that_was_killed_goes_on_where_it_was(tmp_path, number):
         assert steps == list(range(1, 73))
 
 
+def test_a_check_that_is_killed_says_so():
+    with pytest.raises(RuntimeError, match="did not end: killed by SIGKILL .as the kernel does when memory runs out"):
+        answered(context_of("spawn"), signal.raise_signal, signal.SIGKILL)
+
+
+def test_results_that_cannot_be_written_end_no_sweep_and_are_written_when_they_can_be(tmp_path, caplog):
+    (tmp_path / "results.csv").mkdir()  # nobody can write a file there, not even root
+    kept = Results(Sweep(tmp_path), [Job(0, "0-a", ("lr=1",))])
+    with kept.kept_up_to_date():
+        (tmp_path / "0-a").mkdir()
+        (tmp_path / "0-a/status.json").write_text('{"status": "failed"}')
+    assert kept.unwritten
+    assert "could not be written" in caplog.text
+    (tmp_path / "results.csv").rmdir()
+    with kept.kept_up_to_date():
+        pass
+    assert kept.unwritten is None
+    assert results(tmp_path)[0]["status"] == "failed"
+
+
 def test_two_processes_are_never_at_the_same_sweep(tmp_path):
     with locked(tmp_path / "outputs/sweeps/mine", "sweep"):
         done = sweep(tmp_path, "seed=1,2", "sweep.name=mine")
@@ -204,9 +228,11 @@ def test_a_changed_conf_changes_no_job_of_a_sweep_that_has_begun(tmp_path):
     mine = tmp_path / "mine/experiment/own.yaml"
     mine.parent.mkdir(parents=True)
     text = "# @package _global_\ndefaults:\n  - quickstart\nlr: 7e-4\n"
-    mine.write_text(text)
+    mine.write_text(text.replace("7e-4", "-1"))
     own = ("--config-dir", str(tmp_path / "mine"), *("experiment=own" if s.startswith("exp") else s for s in TINY))
     arguments = ("-m", *own, "sweep.name=frozen")
+    assert command("run", *arguments, "seed=1,2", cwd=tmp_path).returncode == 2
+    mine.write_text(text)  # nothing has begun: what was wrong is mended under the same name
     assert command("run", *arguments, "seed=1,2", cwd=tmp_path).returncode == 0
     mine.write_text(text.replace("7e-4", "8e-4"))
     done = command("run", *arguments, "seed=1,2,3", cwd=tmp_path)
@@ -217,11 +243,34 @@ def test_a_changed_conf_changes_no_job_of_a_sweep_that_has_begun(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_edited_search_changes_no_sweep_that_has_begun(tmp_path):
+    mine = tmp_path / "mine/sweep/own.yaml"
+    mine.parent.mkdir(parents=True)
+    text = "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {lr: '1e-3,1e-4'}}}\nsweep: {name: own}\n"
+    mine.write_text(
+        "\n".join([text.splitlines()[0], "defaults: [{override /hydra/sweeper: grid}]", *text.splitlines()[1:]])
+    )
+    arguments = ("--config-dir", str(tmp_path / "mine"), *TINY, "sweep=own")
+    assert command("run", *arguments, cwd=tmp_path).returncode == 0
+    mine.write_text(mine.read_text().replace("1e-4", "1e-5,1e-6"))
+    done = command("run", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "conf/ has been changed" in done.stdout
+    assert "2 of 2 jobs have ended already" in done.stdout
+    assert done.stdout.rstrip().endswith("2 completed: outputs/sweeps/own")
+    assert command("run", *arguments, "lr=1e-3,1e-2", cwd=tmp_path).stdout.count(" starts") == 1
+
+
+@pytest.mark.slow
 def test_another_sweep_of_the_same_name_is_refused(tmp_path):
     assert sweep(tmp_path, "seed=1,2", "trainer.max_steps=1", "sweep.name=one").returncode == 0
+    files = [tmp_path / "outputs/sweeps/one" / name for name in ("sweep.json", "results.csv", "results.jsonl")]
+    before = [file.read_bytes() for file in files]
+    assert sweep(tmp_path, "seed=1,2,-1", "trainer.max_steps=1", "sweep.name=one").returncode == 2
     done = sweep(tmp_path, "lr=1e-3,1e-4", "trainer.max_steps=1", "sweep.name=one")
     assert done.returncode == 2
     assert "has other jobs, such as" in done.stderr
+    assert [file.read_bytes() for file in files] == before
     assert "Traceback" not in done.stderr
 
 
@@ -230,6 +279,7 @@ def test_a_plan_that_is_extended_keeps_its_numbers():
     jobs, asked = extended(planned, [("b", ["lr=2", "x=1"]), ("c", ["lr=3", "x=1"]), ("b", ["lr=2", "x=1"])])
     assert [job.directory for job in jobs] == ["0-a", "1-b", "2-c"]
     assert [job.number for job in asked] == [1, 2]
+    assert extended(planned, [("b", ["x=1", "lr=2"])])[1] == [Job(1, "1-b", ("x=1", "lr=2"))]  # typed in another order
     with pytest.raises(InputError, match="has other jobs, such as 0-a"):
         extended(planned, [("c", ["lr=3"])])
 

@@ -25,7 +25,7 @@ class Judge:
         import optuna
 
         storage, self.metric = settings.open_storage(sweep), metric
-        study = optuna.load_study(study_name=name_of(sweep), storage=storage, pruner=settings.build_pruner())
+        study = optuna.load_study(study_name=name_of(settings, sweep), storage=storage, pruner=settings.build_pruner())
         trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
         self.trial = optuna.trial.Trial(study, trial_id)
         self.told = set(storage.get_trial(trial_id).intermediate_values)  # before a run was killed and went on

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from itertools import product
 from typing import TYPE_CHECKING, Any, Optional
+
+from afqmc.errors import InputError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -38,16 +42,42 @@ class Axis:
             return list(found.choices)
         return [found.low, found.high]  # type: ignore[attr-defined]
 
+    def values(self) -> list[Any]:
+        """All of them.
+
+        Raises:
+            InputError: for an interval, which has no end of them.
+        """
+        from optuna.distributions import CategoricalDistribution
+
+        found = self.distribution
+        if isinstance(found, CategoricalDistribution):
+            return list(found.choices)
+        step = getattr(found, "step", None)
+        if step is None:
+            raise InputError(f"{self.key}: sampler=grid needs values: a choice, or a range with a step")
+        count = round((found.high - found.low) / step) + 1  # type: ignore[attr-defined]
+        return [stepped(found.low, step, place) for place in range(count)]  # type: ignore[attr-defined]
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether it has a value beside these of the axes before it."""
+        return self.condition is None or str(values.get(self.condition[0])) == self.condition[1]
+
+
+def stepped(start: float, step: float, times: int) -> float:
+    """``start + times * step`` as a person reckons it: 0.1 and twice 0.1 are 0.3, not 0.30000000000000004."""
+    found = Decimal(repr(start)) + times * Decimal(repr(step))
+    return int(found) if isinstance(start, int) else float(found)
+
 
 def suggested(trial: Trial, axes: Sequence[Axis]) -> list[str]:
     """The overrides of a trial, in the order of the axes; the same each time that it is asked."""
     values: dict[str, Any] = {}
     overrides = []
     for axis in axes:
-        if axis.condition is not None and str(values.get(axis.condition[0])) != axis.condition[1]:
-            continue
-        values[axis.key] = _suggested(trial, axis)
-        overrides.append(axis.override(values[axis.key]))
+        if axis.holds(values):
+            values[axis.key] = _suggested(trial, axis)
+            overrides.append(axis.override(values[axis.key]))
     return overrides
 
 
@@ -61,6 +91,23 @@ def _suggested(trial: Trial, axis: Axis) -> Any:
         return trial.suggest_int(axis.key, found.low, found.high, step=found.step, log=found.log)
     assert isinstance(found, FloatDistribution)
     return trial.suggest_float(axis.key, found.low, found.high, step=found.step, log=found.log)
+
+
+def points(axes: Sequence[Axis]) -> list[dict[str, Any]]:
+    """The grid: every combination of values, each once, the last axis fastest.
+
+    Raises:
+        InputError: for an axis without end of values.
+    """
+    found: list[dict[str, Any]] = [{}]
+    for axis in axes:
+        every = axis.values()
+        found = [
+            point | ({axis.key: value} if axis.holds(point) else {})
+            for point, value in product(found, every)
+            if axis.holds(point) or value == every[0]
+        ]
+    return found
 
 
 def corners(axes: Sequence[Axis]) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
 from afqmc.errors import InputError, did_you_mean, first_line
+from afqmc.rundir import write_text
 from afqmc.search.space import Axis
 
 if TYPE_CHECKING:
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 SAMPLERS = {
-    "tpe": "TPESampler", "cmaes": "CmaEsSampler", "random": "RandomSampler", "grid": "GridSampler", "gp": "GPSampler",
-    "nsgaii": "NSGAIISampler",
+    "tpe": "TPESampler", "cmaes": "CmaEsSampler", "random": "RandomSampler", "gp": "GPSampler",
+    "nsgaii": "NSGAIISampler", "grid": "GridSampler",
 }  # fmt: skip
 PRUNERS = {
     "none": "NopPruner", "hyperband": "HyperbandPruner", "successive_halving": "SuccessiveHalvingPruner",
@@ -27,7 +29,7 @@ PRUNERS = {
 }  # fmt: skip
 _MINIMIZED = ("seconds", "train_seconds", "peak_memory_gib", "parameters")
 _MAXIMIZED = ("train_pairs_per_second",)
-_JOURNAL = "journal.log"
+_JOURNAL, _NAME = "journal.log", ".study"
 _PER_SEED = 7919  # trials of one search draw from streams this far apart from the next seed's
 
 
@@ -43,7 +45,6 @@ class Settings:
     pruner_args: Optional[dict[str, Any]] = None
     storage: Optional[str] = None
     objectives: list[str] = field(default_factory=list)
-    seeds: list[int] = field(default_factory=list)
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -64,20 +65,23 @@ class Settings:
             direction(name)
         if self.pruner != "none" and len(self.objectives) > 1:
             raise InputError(f"hydra.sweeper.pruner={self.pruner}: Optuna prunes where there is one objective only")
-        if self.prunes_within_runs() and not all(name.startswith("dev/") for name in self.objectives):
+
+    def check_repetitions(self, count: int) -> None:
+        """Hold the pruner to how many runs a setting has.
+
+        Raises:
+            InputError: naming the key, and what would do.
+        """
+        if self.prunes_within_runs(count) and not all(name.startswith("dev/") for name in self.objectives):
             raise InputError(
                 f"hydra.sweeper.pruner={self.pruner}: judges what is evaluated on the way, a metric of dev"
             )
-        if self.pruner == "wilcoxon" and len(self.seeds) < 2:
-            raise InputError(
-                "hydra.sweeper.pruner=wilcoxon: compares seed by seed; name them: hydra.sweeper.seeds=[1,2,3]"
-            )
-        if len(set(self.seeds)) < len(self.seeds):
-            raise InputError(f"hydra.sweeper.seeds={self.seeds}: each once")
+        if self.pruner == "wilcoxon" and count < 2:
+            raise InputError("hydra.sweeper.pruner=wilcoxon: compares seed by seed; name several: seed=1,2,3")
 
-    def prunes_within_runs(self) -> bool:
-        """Whether evaluations are judged; with several seeds a setting is judged after each of its runs instead."""
-        return self.pruner != "none" and not self.seeds
+    def prunes_within_runs(self, repetitions: int) -> bool:
+        """Whether evaluations are judged; a setting with several runs is judged after each of them instead."""
+        return self.pruner != "none" and repetitions < 2
 
     def sampler_for(self, number: int, axes: Sequence[Axis]) -> BaseSampler:
         """A sampler whose draws depend on the seed, the trial's number and what the study holds, on nothing else.
@@ -86,11 +90,15 @@ class Settings:
         """
         from optuna import samplers
 
+        module: Any
         arguments = dict(self.sampler_args or {})
-        arguments["seed"] = self.seed if self.sampler == "grid" else self.seed * _PER_SEED + number
         if self.sampler == "grid":
-            arguments["search_space"] = {axis.key: _values(axis) for axis in axes}
-        found: BaseSampler = _made(samplers, SAMPLERS[self.sampler], arguments, "sampler_args")
+            from afqmc.search import grid
+
+            module, arguments = grid, {**arguments, "axes": axes}
+        else:
+            module, arguments["seed"] = samplers, self.seed * _PER_SEED + number
+        found: BaseSampler = _made(module, SAMPLERS[self.sampler], arguments, "sampler_args")
         return found
 
     def build_pruner(self) -> BasePruner:
@@ -133,11 +141,11 @@ def direction(objective: str) -> Literal["maximize", "minimize"]:
     return "maximize"
 
 
-def open_study(settings: Settings, sweep: Path, objectives: Sequence[str]) -> Study:
+def open_study(settings: Settings, sweep: Path, objectives: Sequence[str], axes: Sequence[Axis] = ()) -> Study:
     """The sweep's study, made where there is none.
 
     Raises:
-        InputError: when the storage cannot be opened, or holds one of other objectives.
+        InputError: when the storage cannot be opened, or holds one of other objectives or of another space.
     """
     import optuna
 
@@ -146,7 +154,7 @@ def open_study(settings: Settings, sweep: Path, objectives: Sequence[str]) -> St
     wanted = [direction(name) for name in objectives]
     study = optuna.create_study(
         storage=settings.open_storage(sweep),
-        study_name=name_of(sweep),
+        study_name=name_of(settings, sweep),
         directions=wanted,
         pruner=settings.build_pruner(),
         load_if_exists=True,
@@ -156,30 +164,30 @@ def open_study(settings: Settings, sweep: Path, objectives: Sequence[str]) -> St
         raise InputError(
             f"{sweep}: its study has other objectives ({', '.join(found)}); another sweep.name starts anew"
         )
+    before = {key: one for trial in study.trials for key, one in trial.distributions.items()}
+    for axis in axes:
+        try:
+            optuna.distributions.check_distribution_compatibility(
+                before.get(axis.key, axis.distribution), axis.distribution
+            )
+        except ValueError as error:
+            raise InputError(
+                f"{sweep}: {axis.key} was searched in {before[axis.key]}; another sweep.name starts anew"
+            ) from error
     return study
 
 
-def name_of(sweep: Path) -> str:
-    """Of the study of a sweep; a database may hold those of many."""
-    return f"afqmc/{sweep.absolute().name}"
+def name_of(settings: Settings, sweep: Path) -> str:
+    """Of the study of a sweep; a database may hold those of many sweeps that are called alike.
 
-
-def _values(axis: Axis) -> list[Any]:
-    """Of a grid.
-
-    Raises:
-        InputError: for an interval, which has no end of values.
+    Hyperband draws by the name: in a journal of its own a search is the same wherever it is made.
     """
-    from optuna.distributions import CategoricalDistribution
-
-    found = axis.distribution
-    if isinstance(found, CategoricalDistribution):
-        return list(found.choices)
-    step = getattr(found, "step", None)
-    if step is None:
-        raise InputError(f"{axis.key}: sampler=grid needs values: a choice, or a range with a step")
-    count = round((found.high - found.low) / step) + 1  # type: ignore[attr-defined]
-    return [found.low + place * step for place in range(count)]  # type: ignore[attr-defined]
+    name, mark = f"afqmc/{sweep.absolute().name}", sweep / _NAME
+    if settings.storage is None:
+        return name
+    if not mark.exists():
+        write_text(mark, f"{name}/{secrets.token_hex(4)}\n")
+    return mark.read_text(encoding="utf-8").strip()
 
 
 def _made(module: Any, name: str, arguments: dict[str, Any], key: str) -> Any:

@@ -38,8 +38,9 @@ class Job:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What makes it this job: not how its sweep goes about it."""
-        return tuple(override for override in self.told if not override.startswith(_NO_PART))
+        """What makes it this job: not how its sweep goes about it, nor the order of keys; of one's values the last."""
+        last = {one.partition("=")[0]: one for one in self.told if not one.startswith(_NO_PART)}
+        return tuple(last[key] for key in sorted(last))
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,14 @@ class Sweep:
         with blamed_on(f"{path}: not the plan of a sweep"):
             return tuple(_job(entry) for entry in read_json(path)["jobs"])
 
+    def about(self) -> dict[str, Any]:
+        """What the plan says besides its jobs."""
+        return {key: value for key, value in read_json(self.path / _PLAN).items() if key != "jobs"}
+
     def write(self, jobs: Iterable[Job], about: dict[str, Any]) -> None:
         """Replace the plan; ``about`` goes with it, and what was said of it before stays."""
-        before = read_json(self.path / _PLAN)
-        write_json(self.path / _PLAN, redacted_tree({**about, **before}) | {"jobs": [_entry(job) for job in jobs]})
+        told = redacted_tree({**about, **self.about()})
+        write_json(self.path / _PLAN, told | {"jobs": [_entry(job) for job in jobs]})
 
 
 def extended(planned: Sequence[Job], wanted: Iterable[tuple[str, Sequence[str]]]) -> tuple[list[Job], list[Job]]:

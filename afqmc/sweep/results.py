@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,8 @@ from afqmc.errors import InputError
 from afqmc.lock import is_locked
 from afqmc.rundir import RunDir, Status, write_text
 from afqmc.sweep.plan import Job, Sweep
+
+log = logging.getLogger(__name__)
 
 PLANNED = "planned"  # it has not begun
 UNWELL = (Status.failed.value, Status.cancelled.value)  # run again if that is asked
@@ -55,10 +58,15 @@ def row_of(sweep: Sweep, job: Job) -> dict[str, Any]:
 
 
 class Results:
-    """The rows of a sweep, read again where a run directory has changed."""
+    """The rows of a sweep, read again where a run directory has changed.
 
-    def __init__(self, sweep: Sweep) -> None:
-        self.sweep, self.jobs = sweep, list[Job]()
+    Attributes:
+        unwritten: Why the files are not as they should be, if they are not.
+    """
+
+    def __init__(self, sweep: Sweep, jobs: Sequence[Job] = ()) -> None:
+        self.sweep, self.jobs = sweep, list(jobs)
+        self.unwritten: str | None = None
         self._rows: dict[str, tuple[Any, dict[str, Any]]] = {}  # by directory
         self._lock = threading.Lock()
 
@@ -77,7 +85,7 @@ class Results:
             while not done.wait(_EVERY_S):
                 with self._lock:
                     if any(self._mark(job) != self._rows.get(job.directory, (None,))[0] for job in self.jobs):
-                        self._write()
+                        self._try_to_write()
 
         thread = threading.Thread(target=watch, name="results", daemon=True)
         thread.start()
@@ -86,7 +94,19 @@ class Results:
         finally:
             done.set()
             thread.join()
-            self.write(self.jobs)
+            with self._lock:
+                if self.jobs:
+                    self._try_to_write()
+
+    def _try_to_write(self) -> None:
+        """On a full disk the jobs go on: the files can be made again from what these leave."""
+        before, self.unwritten = self.unwritten, None
+        try:
+            self._write()
+        except OSError as error:
+            self.unwritten = str(error)
+            if before is None:
+                log.warning("%s: results.csv and results.jsonl could not be written: %s", self.sweep.path, error)
 
     def _write(self) -> None:
         rows = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Sweep
 
 from afqmc.errors import InputError
-from afqmc.search.space import Axis
+from afqmc.search.space import Axis, stepped
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -65,4 +65,5 @@ def _range(sweep: RangeSweep) -> BaseDistribution:
         raise ValueError("an empty range")
     if all(isinstance(value, int) for value in values):
         return IntDistribution(values[0], values[-1], step=int(sweep.step))
-    return FloatDistribution(float(values[0]), float(values[-1]), step=float(sweep.step))
+    start, step = float(values[0]), float(sweep.step)
+    return FloatDistribution(start, stepped(start, step, len(values) - 1), step=step)

@@ -13,14 +13,14 @@ from hydra.core.config_search_path import ConfigSearchPath, SearchPathElement
 _COPY = ".conf"
 
 
-def frozen_loader(live: ConfigSearchPath, sweep: Path) -> tuple[ConfigLoaderImpl, bool]:
-    """A loader of the copy in the sweep's directory, which is made where there is none.
+def frozen_loader(live: ConfigSearchPath, sweep: Path, begun: bool) -> tuple[ConfigLoaderImpl, bool]:
+    """A loader of the copy in the sweep's directory, which is made anew until the sweep has begun.
 
     Returns:
         The loader, and whether the files have been changed since they were copied.
     """
     copy = sweep / _COPY
-    if not copy.exists():
+    if not (begun and copy.exists()):
         aside = sweep / f"{_COPY}.new"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
@@ -30,6 +30,7 @@ def frozen_loader(live: ConfigSearchPath, sweep: Path) -> tuple[ConfigLoaderImpl
                     target = aside / str(number) / file.relative_to(source)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(file, target)
+        shutil.rmtree(copy, ignore_errors=True)
         aside.rename(copy)
     found, changed = ConfigSearchPathImpl(), False
     for number, element in enumerate(live.get_path()):

@@ -53,9 +53,11 @@ def answered(context: BaseContext, function: Callable[..., Any], *arguments: Any
     try:
         wait([receiver, process.sentinel])
         if not receiver.poll():
-            process.join()
-            raise RuntimeError(f"a process ended without an answer: {how_it_ended(process.exitcode)}")
+            raise EOFError
         failed, found = receiver.recv()
+    except EOFError as error:  # the pipe is closed, or somebody else has its other end
+        process.join()
+        raise RuntimeError(f"the check before the sweep did not end: {how_it_ended(process.exitcode)}") from error
     finally:
         process.terminate()
         process.join()

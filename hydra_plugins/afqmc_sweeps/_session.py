@@ -49,7 +49,8 @@ class Session:
         if not self.jobs:
             told = redacted_tree(OmegaConf.to_container(config, resolve=False))  # an address may hold a password
             OmegaConf.save(OmegaConf.create(told), self.sweep.path / "multirun.yaml")
-        self.loader, changed = frozen_loader(context.config_loader.get_search_path(), self.sweep.path)
+        live, begun = context.config_loader.get_search_path(), bool(self.jobs)
+        self.loader, changed = frozen_loader(live, self.sweep.path, begun)
         if changed:
             log.warning("conf/ has been changed since %s began; it goes on with conf/ as it was then", self.sweep.path)
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -62,7 +63,7 @@ class Session:
             raise InputError(
                 f"sweep.fail_fast=true: hydra/launcher={chosen} holds no job back; hydra/launcher=processes does"
             )
-        self.results = Results(self.sweep)
+        self.results = Results(self.sweep, self.jobs)
 
     @classmethod
     @contextmanager
@@ -80,34 +81,63 @@ class Session:
                 try:
                     yield session
                 except KeyboardInterrupt:
-                    log.info(tally(session.sweep, session.jobs))
+                    if session.jobs:
+                        log.info(tally(session.sweep, session.jobs))
                     raise
             session._put_together()
             told = tally(session.sweep, session.jobs)
-            if have_failed(session.sweep, session.jobs):
+            if have_failed(session.sweep, session.jobs) or session.results.unwritten:
                 raise JobsFailed(told)
             log.info(told)
 
     def axes(self, prepared: Mapping[str, str], arguments: Sequence[str]) -> list[Override]:
-        """The overrides of a search: those that are prepared, each replaced where the command line names its key."""
+        """The overrides of a search: those that are prepared, each replaced where the command line names its key.
+
+        Once the sweep has begun, what is prepared is what conf/ said then.
+        """
         parser = OverridesParser.create(config_loader=self.loader)
         given = parser.parse_overrides(list(arguments))
+        if self.jobs:
+            single = [str(override.input_line) for override in given if not override.is_sweep_override()]
+            prepared = dict(self.loader.load_sweep_config(self.config, single).hydra.sweeper.params)
         named = {override.get_key_element() for override in given}
         before = parser.parse_overrides([f"{key}={value}" for key, value in prepared.items()])
         return [*(override for override in before if override.get_key_element() not in named), *given]
 
     def plan(self, wanted: Sequence[tuple[str, Sequence[str]]], about: dict[str, Any]) -> list[Job]:
-        """Write the plan of a grid; of each job, what its directory is called after its number, and its overrides.
+        """Check the jobs of a grid and write its plan; a refused one leaves no trace.
+
+        Args:
+            wanted: Of each job, what its directory is called after its number, and its overrides.
+            about: Of the sweep.
+
+        Returns:
+            What is left to do.
 
         Raises:
-            InputError: when the directory holds another sweep.
+            InputError: when the directory holds another sweep, or a job cannot run.
         """
+        self.refuse_another({"sweeper": about["sweeper"]})
         try:
             jobs, asked = extended(self.jobs, wanted)
         except InputError as error:
             raise InputError(f"{self.sweep.path}: {error}") from error
+        left = self.left(asked)
+        self.check(left)
         self._write(jobs, about)
-        return asked
+        return left
+
+    def refuse_another(self, about: Mapping[str, Any]) -> None:
+        """What a sweep is stays the same when it is gone on with, as far as its plan says.
+
+        Raises:
+            InputError: naming what would change.
+        """
+        before = self.sweep.about() if self.jobs else {}
+        for key, now in redacted_tree({key: value for key, value in about.items() if key != "axes"}).items():
+            if (then := before.get(key, now)) != now:
+                told = f"{key}: it began {_changed(then, now)}"
+                raise InputError(f"{self.sweep.path}: {told}; another sweep.name starts another sweep")
 
     def add(self, jobs: Sequence[Job], about: dict[str, Any]) -> None:
         """Jobs that the plan may hold already."""
@@ -148,6 +178,9 @@ class Session:
         _refuse(refused, jobs)
         from afqmc.preflight import preflight
 
+        log.info(
+            "checking %d %s, with their data and models", len(configs), "config" if len(configs) == 1 else "configs"
+        )
         found = answered(context_of("auto"), preflight, list(configs.values()))
         _refuse({job: found[place] for place, job in enumerate(configs) if place in found}, jobs)
 
@@ -179,8 +212,11 @@ class Session:
         if len(complete) > 1:
             from afqmc.ensemble import collect_each  # numpy and its kin, which planning needs not
 
-            for target, why in collect_each(self.sweep.path / _TOGETHER, complete):
-                log.info("folds and seeds together: %s%s", target, f": nothing ({why})" if why else "")
+            try:
+                for target, why in collect_each(self.sweep.path / _TOGETHER, complete):
+                    log.info("folds and seeds together: %s%s", target, f": nothing ({why})" if why else "")
+            except OSError as error:  # such as a full disk; afqmc.evaluate does it again
+                log.warning("folds and seeds together: %s", error)
 
     def _await_orphans(self) -> None:
         """Jobs of a process that was killed get a signal, save and end; those that a cluster has are left to it."""
@@ -190,6 +226,15 @@ class Session:
             if time.monotonic() - since > _PATIENCE_S:
                 raise InputError(f"{self.sweep.run_dir(busy[0]).path}: this job is still running")
             time.sleep(0.2)
+
+
+def _changed(then: Any, now: Any) -> str:
+    """What a plan says of itself and is no longer asked, and the other way round."""
+    before, after = (value if isinstance(value, list) else [value] for value in (then, now))
+    gone, new = (
+        [str(one) for one in these if one and one not in others] for these, others in ((before, after), (after, before))
+    )
+    return " and ".join([f"with {', '.join(gone)}"] * bool(gone) + [f"without {', '.join(new)}"] * bool(new))
 
 
 def _refuse(refused: dict[Job, str], jobs: Sequence[Job]) -> None:

@@ -35,7 +35,4 @@ class Grid(BasicSweeper):
             varied = tuple(f"{axis.get_key_element()}=" for axis in axes if axis.is_sweep_override())
             combinations = self.split_arguments(axes, None)[0]
             wanted = [(slug([one for one in job if one.startswith(varied)]), job) for job in combinations]
-            jobs = session.plan(wanted, {"sweeper": "grid", "axes": [axis.input_line for axis in axes]})
-            left = session.left(jobs)
-            session.check(left)
-            session.launch(left)
+            session.launch(session.plan(wanted, {"sweeper": "grid", "axes": [axis.input_line for axis in axes]}))

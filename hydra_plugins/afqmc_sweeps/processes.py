@@ -106,7 +106,10 @@ class Processes(Launcher):
         code, run_dir = job.process.exitcode, job.run_dir
         status = run_dir.read_status()
         if code not in (0, FAILED, REFUSED, INTERRUPTED, TERMINATED):
-            run_dir.write_status(Status.failed, step=status.get("step", 0), error=how_it_ended(code))
+            try:
+                run_dir.write_status(Status.failed, step=status.get("step", 0), error=how_it_ended(code))
+            except OSError as error:  # a full disk ends no other job
+                log.warning("%s: %s, which could not be written down: %s", run_dir.path, how_it_ended(code), error)
         ended = run_dir.read_status().get("status", how_it_ended(code))
         log.info("%s %s after %s", run_dir.path.name, ended, clock(time.monotonic() - job.since))
         found = JobReturn(overrides=[], cfg=job.config, working_dir=os.getcwd())

@@ -1,10 +1,10 @@
-"""``hydra/sweeper=optuna``: each trial of a search is a job, or one a seed, and its number is its directory's."""
+"""``hydra/sweeper=optuna``: each trial of a search is a job, or one a seed or fold; its number is its directory's."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Optional
@@ -13,15 +13,14 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from afqmc.config import slug
 from afqmc.errors import InputError
 from afqmc.rundir import Status
-from afqmc.search.space import Axis, corners, suggested
+from afqmc.search.space import points
 from afqmc.search.study import Settings, open_study
 from afqmc.sweep.plan import Job
 from afqmc.sweep.results import UNWELL, unfinished
-from hydra_plugins.afqmc_sweeps._axes import axis_of
 from hydra_plugins.afqmc_sweeps._session import Session
+from hydra_plugins.afqmc_sweeps._space import Space, short
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -52,39 +51,31 @@ class Search(Sweeper):
         """Search until there are ``n_trials``."""
         with Session.opened(self._context, self._task, self._config) as session:
             overrides = session.axes(self.params, arguments)
-            axes = [axis_of(override) for override in overrides if override.is_sweep_override()]
-            fixed = [
-                f"{override.get_key_element()}={override.get_value_element_as_str()}"
-                for override in overrides
-                if not override.is_sweep_override()
-            ]
-            if not axes:
-                raise InputError("hydra/sweeper=optuna: nothing to search; as in lr=tag(log,interval(1e-6,1e-4))")
-            if self.settings.seeds and any(axis.key == "seed" for axis in axes):
-                raise InputError("seed: either searched or repeated (hydra.sweeper.seeds), not both")
+            space = Space.of(overrides)
             about = {"sweeper": "optuna", "axes": [override.input_line for override in overrides]}
-            _Searching(session, self.settings, axes, fixed, about).run()
+            _Searching(session, self.settings, space, about).run()
 
 
 class _Searching:
     """One call of a search: workers take trials from the study until there are enough."""
 
-    def __init__(
-        self, session: Session, settings: Settings, axes: list[Axis], fixed: list[str], about: dict[str, Any]
-    ) -> None:
-        self.session, self.settings, self.axes, self.fixed, self.about = session, settings, axes, fixed, about
+    def __init__(self, session: Session, settings: Settings, space: Space, about: dict[str, Any]) -> None:
+        self.session, self.settings, self.space, self.about = session, settings, space, about
         self.turn = threading.Lock()  # the study is asked and told by one at a time
         self.ended = threading.Event()
 
     def run(self) -> None:
         """To the end of the search, or until it is interrupted; then trials that are not over stay so."""
         session = self.session
-        probes = [Job(place, "probe", (*self.fixed, *ends)) for place, ends in enumerate(corners(self.axes))]
+        self.settings.check_repetitions(len(self.space.repetitions))
+        probes = self.space.probes()
         session.check(probes)
-        monitor = session.composed(probes[0]).trainer.monitor
-        self.objectives = self.settings.objectives or [monitor]
-        self.study = open_study(self.settings, session.sweep.path, self.objectives)
+        self.objectives = self.settings.objectives or [session.composed(probes[0]).trainer.monitor]
+        self.about |= {"objectives": self.objectives, **self.space.about()}
+        session.refuse_another(self.about)
+        self.study = open_study(self.settings, session.sweep.path, self.objectives, self.space.axes)
         self.open = [trial.number for trial in self.study.trials if not trial.state.is_finished()]
+        self.wanted = self._wanted()
         workers: int = self.settings.n_jobs or getattr(session.launcher, "n_jobs", None) or 1
         with ThreadPoolExecutor(workers) as pool:
             futures = [pool.submit(self._work) for _ in range(workers)]
@@ -98,6 +89,17 @@ class _Searching:
         for future in futures:
             future.result()
         self._say_best()
+
+    def _wanted(self) -> int:
+        """How many trials there are to be; a point of a grid is tried once, and one that failed is not tried again."""
+        from optuna.trial import TrialState
+
+        wanted, failed = self.settings.n_trials, len(self.study.get_trials(states=(TrialState.FAIL,)))
+        if self.settings.sampler == "grid":
+            return min(wanted, len(points(self.space.axes)))
+        if failed and not self.session.config.sweep.retry_failed:
+            log.info("%d of its trials have failed; sweep.retry_failed=true draws as many anew", failed)
+        return wanted + failed if self.session.config.sweep.retry_failed else wanted
 
     def _stop(self) -> None:
         self.ended.set()
@@ -119,20 +121,20 @@ class _Searching:
 
         if self.open:
             number = self.open.pop(0)
-            self.study.sampler = self.settings.sampler_for(number, self.axes)
+            self.study.sampler = self.settings.sampler_for(number, self.space.axes)
             return optuna.trial.Trial(self.study, self.study.trials[number]._trial_id)
         number = len(self.study.trials)
-        if number >= self.settings.n_trials:
+        if number >= self.wanted:
             return None
-        self.study.sampler = self.settings.sampler_for(number, self.axes)
+        self.study.sampler = self.settings.sampler_for(number, self.space.axes)
         return self.study.ask()
 
     def _try(self, trial: Trial) -> None:
-        """Run it, over its seeds; tell the study how it went."""
+        """Run it, as often as it is repeated; tell the study how it went."""
         from optuna.trial import TrialState
 
         with self.turn:
-            jobs = self._jobs(trial, suggested(trial, self.axes))
+            jobs = self.space.jobs(trial)
             self.session.add(jobs, self.about)
         values: list[list[float]] = []
         for job in jobs:
@@ -160,13 +162,6 @@ class _Searching:
         with self.turn:
             self.study.tell(trial, values, state)
 
-    def _jobs(self, trial: Trial, overrides: Sequence[str]) -> list[Job]:
-        whole, number = (*self.fixed, *overrides), trial.number
-        name = f"{number}-{slug([f'{key}={_short(value)}' for key, value in trial.params.items()])}"
-        if not self.settings.seeds:
-            return [Job(number, name, whole)]
-        return [Job(number, f"{name}_seed-{seed}", (*whole, f"seed={seed}")) for seed in self.settings.seeds]
-
     def _values(self, job: Job) -> Optional[list[float]]:
         """The objectives that a run reached; None where one is undefined."""
         run_dir = self.session.sweep.run_dir(job)
@@ -178,9 +173,9 @@ class _Searching:
         return [float(value) for value in found]
 
     def _is_hopeless(self, trial: Trial, values: list[list[float]]) -> bool:
-        """Whether the seeds so far are enough to give a setting up."""
-        place = len(values) - 1
-        if self.settings.pruner == "none" or place + 1 >= len(self.settings.seeds):
+        """Whether the runs so far are enough to give a setting up."""
+        place, runs = len(values) - 1, len(self.space.repetitions)
+        if self.settings.pruner == "none" or place + 1 >= runs:
             return False
         # Wilcoxon compares seed by seed, the others the mean so far
         value = values[-1][0] if self.settings.pruner == "wilcoxon" else fmean(one[0] for one in values)
@@ -189,7 +184,7 @@ class _Searching:
                 trial.report(value, place)
             hopeless = trial.should_prune()
         if hopeless:
-            log.info("trial %d is given up after %d of %d seeds", trial.number, place + 1, len(self.settings.seeds))
+            log.info("trial %d is given up after %d of %d runs", trial.number, place + 1, runs)
         return hopeless
 
     def _say_best(self) -> None:
@@ -202,10 +197,5 @@ class _Searching:
         for trial in study.best_trials:
             reached = zip(self.objectives, trial.values, strict=True)
             figures = ", ".join(f"{name} {value:.4f}" for name, value in reached)
-            params = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
+            params = " ".join(f"{key}={short(value)}" for key, value in trial.params.items())
             log.info("best: trial %d, %s: %s", trial.number, figures, params)
-
-
-def _short(value: Any) -> str:
-    """Three digits are enough to tell a directory by."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
