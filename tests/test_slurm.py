@@ -131,6 +131,31 @@ def test_jobs_that_are_told_to_go_are_requeued_and_end_with_the_same_bits(cluste
     same_bits(tmp_path / "alone", next(sweep.directory.glob("0-*")))
 
 
+def test_a_job_of_several_processes_is_one_run_and_goes_on_by_itself(cluster, tmp_path, slow):
+    sweep = Submitted(cluster, tmp_path, *slow, "epochs=3", "seed=1", "hydra.launcher.tasks_per_node=2")
+    sweep.until(lambda: len(sweep.steps(0)) > 5)
+    sweep.slurm("scancel", "--signal=USR2", sweep.ids()[0])
+    assert sweep.end() == 0, sweep.printed
+    assert sweep.times_resumed(0) == 1
+    assert sweep.steps(0) == list(range(1, 37))
+    (log,) = sweep.directory.glob("0-*/run.log")
+    assert log.read_text().count("a batch of 8 pairs is 2 processes x 4 pairs") == 2
+    assert "rank 1 of 2" in (log.parent / "logs/rank-1.log").read_text()
+
+
+def test_a_search_ends_all_processes_of_a_trial_that_it_prunes(cluster, tmp_path, slow):
+    arguments = (
+        "hydra/sweeper=optuna", "lr=choice(1e-3,1e-9)", "hydra.sweeper.sampler=grid", "hydra.launcher.n_jobs=1",
+        "hydra.launcher.tasks_per_node=2", "hydra.sweeper.pruner=median",
+        "hydra.sweeper.pruner_args={n_startup_trials:1}", "trainer.monitor=dev/loss", "hydra.sweeper.n_trials=2",
+    )  # fmt: skip
+    sweep = Submitted(cluster, tmp_path, *slow, "epochs=3", *arguments)
+    assert sweep.end() == 0, sweep.printed
+    for number, status in sweep.statuses().items():
+        (log,) = sweep.directory.glob(f"{number}-*/logs/rank-1.log")
+        assert ("pruned after evaluation" in log.read_text()) == (status == "pruned")
+
+
 def test_a_job_whose_time_is_up_goes_on_by_itself(cluster, tmp_path, slow):
     minute = ("hydra.launcher.time=1", "hydra.launcher.signal_delay_s=20", "+hydra.launcher.exclusive=true")
     sweep = Submitted(cluster, tmp_path, *slow, "epochs=24", "seed=1,2", "hydra.launcher.n_jobs=1", *minute)
@@ -219,6 +244,8 @@ def test_a_search_tells_its_journal_from_two_jobs_at_once(cluster, tmp_path, slo
         ("+hydra.launcher.partitoin=low", "partitoin"),
         ("hydra.launcher.time=0", "hydra.launcher.time=0: must be >= 1"),
         ("hydra.launcher.signal_delay_s=99999", "signal_delay_s=99999: must be > 0 and less than"),
+        ("hydra.launcher.tasks_per_node=0", "hydra.launcher.tasks_per_node=0: must be >= 1"),
+        ("trainer.strategy=fsdp", "2 of 2 jobs cannot run; none was started"),
         ("sweep.fail_fast=true", "hydra/launcher=slurm holds no job back"),
     ],
 )

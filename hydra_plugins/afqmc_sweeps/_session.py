@@ -148,7 +148,8 @@ class Session:
         _refuse(refused, jobs)
         from afqmc.preflight import preflight
 
-        found = answered(context_of("auto"), preflight, list(configs.values()))
+        processes = getattr(self.launcher, "processes", 1)
+        found = answered(context_of("auto"), preflight, list(configs.values()), processes)
         _refuse({job: found[place] for place, job in enumerate(configs) if place in found}, jobs)
 
     def left(self, jobs: Sequence[Job]) -> list[Job]:
