@@ -28,6 +28,7 @@ _MEETING_S = 600  # for all processes of a run to come to the rendezvous
 _WORDS_S = 5.0  # that a process is waited for to say why it ended
 _GLANCE_S = 2.0  # the same where this one was terminated, as the others then were too
 _PORTS = (20_000, 40_000)  # of which a job of Slurm takes one by its number
+_MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # which Accelerate would obey
 _COMMUNICATION = ("gloo", "nccl", "processgroup", "connection closed", "connection reset", "broken pipe", "tcpstore")
 
 
@@ -66,6 +67,11 @@ def is_beside_others(environment: Mapping[str, str] = os.environ) -> bool:
 def here(environment: Mapping[str, str] = os.environ) -> Rank:
     """This process, by the variables of torchrun (which ``accelerate launch`` and ``adopt_slurm`` set too)."""
     if not is_beside_others(environment):
+        for name in _MPI:
+            if "WORLD_SIZE" not in environment and int(environment.get(name, "1")) > 1:
+                raise InputError(
+                    f"{name}={environment[name]}: mpirun's processes do not meet here; torchrun's and srun's do"
+                )
         return Rank()
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     if missing := [name for name in names if not environment.get(name)]:
