@@ -135,7 +135,8 @@ def test_srun_starts_one_run_of_its_tasks_and_scancel_saves_it(cluster, tmp_path
     run = tmp_path / "run"
     words = ("srun", "--kill-on-bad-exit", "--ntasks=2", sys.executable, "-m", "afqmc.run", *SMALL, "epochs=9999")
     process = subprocess.Popen(
-        [*words, f"hydra.run.dir={run}"], cwd=tmp_path, env={**cluster, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        [*words, f"hydra.run.dir={run}"], cwd=tmp_path,
+        env={**cluster, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     since = time.monotonic()
