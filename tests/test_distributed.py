@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import SMALL
 from together import WAYS
+from transformers import AutoConfig, AutoModel
 from unlikeness import unlikeness
 
 from afqmc.batching.batches import Share, TrainBatches, eval_batches
@@ -23,6 +25,7 @@ from afqmc.ranks import Rank, adopt_slurm, here
 from afqmc.rundir import RunDir
 from afqmc.train.config import Shard, Strategy, TrainerConfig
 from afqmc.train.division import check_processes, divided
+from afqmc.train.strategy import blocks_of
 
 ROOT = Path(__file__).parents[1]
 LOSS, WEIGHTS, METRICS = 1e-6, 2e-6, 1e-6  # bounds over 24 steps; float32 sums in another order
@@ -239,6 +242,18 @@ def test_a_model_that_goes_while_gloo_still_drops_its_work_stops_nothing(tmp_pat
 def test_what_processes_cannot_do_is_refused(config, size, told):
     with pytest.raises(InputError, match=told):
         check_processes(config, Rank(size=size), "cpu")
+
+
+@pytest.mark.parametrize("kind", ["bert", "electra", "ernie", "megatron-bert", "roberta", "modernbert"])
+def test_fsdp_puts_an_encoder_together_layer_by_layer(kind):
+    with torch.device("meta"):
+        encoder = AutoModel.from_config(AutoConfig.for_model(kind))
+    names = blocks_of(encoder)
+    layers = [module for module in encoder.modules() if type(module).__name__ in names and list(module.parameters())]
+    largest = max(sum(one.numel() for one in layer.parameters()) for layer in layers)
+    layered = sum(one.numel() for layer in layers for one in layer.parameters())
+    assert len(layers) >= encoder.config.num_hidden_layers
+    assert largest < 0.5 * layered
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

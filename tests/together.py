@@ -35,6 +35,7 @@ WAYS = {
     "packed, recomputed": ("trainer.padding_free=true", "trainer.gradient_checkpointing=true"),
     "sgd": ("optimizer=sgd", "lr=0.1"),
     "fsdp": ("trainer.strategy=fsdp",),
+    "fsdp, accumulated": ("trainer.strategy=fsdp", "trainer.gradient_accumulation_steps=2"),
     "fsdp, gradients": ("trainer.strategy=fsdp", "trainer.shard=gradients", "trainer.gradient_accumulation_steps=2"),
     "fsdp, recomputed, clipped": (
         "trainer.strategy=fsdp", "trainer.gradient_checkpointing=true", "trainer.max_grad_norm=0.5",

@@ -73,9 +73,7 @@ def spread(
     """
     if accelerator.is_fsdp2:
         encoder = model.encoder if isinstance(model, PairClassifier) else model
-        blocks = getattr(encoder, "_no_split_modules", None) or []
-        there = {type(module).__name__ for module in encoder.modules()}
-        accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = [name for name in blocks if name in there]
+        accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = blocks_of(encoder)
     elif probe is not None:
         if _has_unused(model, probe):
             accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
@@ -86,6 +84,17 @@ def spread(
         )
     prepared, taken = accelerator.prepare(model, optimizer)
     return prepared, taken
+
+
+def blocks_of(encoder: nn.Module) -> list[str]:
+    """The classes of the layers that are put together one at a time; without any the whole model would be, at once.
+
+    Not all of transformers' models name them (MegatronBERT and ELECTRA do not): then what stands in lists.
+    """
+    there = {type(module).__name__ for module in encoder.modules()}
+    lists = (module for module in encoder.modules() if isinstance(module, nn.ModuleList))
+    listed = {type(layer).__name__ for layers in lists for layer in layers}
+    return sorted(set(getattr(encoder, "_no_split_modules", None) or ()) & there or listed)
 
 
 def _has_unused(model: nn.Module, batch: Batch) -> bool:
