@@ -127,7 +127,8 @@ class Step:
         # summed after the last part; where weights are in shards after each, or whole gradients would be kept till then
         self.sums_once = config.strategy is Strategy.ddp or config.shard is Shard.gradients
         plain = getattr(optimizer, "optimizer", optimizer)  # under Accelerate's wrapping
-        self.guard = Guard(plain, accelerator.device, accelerator.mixed_precision, config.on_nonfinite)
+        place = torch.device("cpu") if config.cpu_offload else accelerator.device  # where the optimizer steps
+        self.guard = Guard(plain, place, accelerator.mixed_precision, config.on_nonfinite)
 
     @property
     def lr(self) -> float:
