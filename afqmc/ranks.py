@@ -125,6 +125,7 @@ class Board:
         self.rank = rank
         self._store: Store | None = None
         self._has_announced = False
+        self._since = time.monotonic()
 
     @property
     def store(self) -> Store:
@@ -160,10 +161,30 @@ class Board:
 
     def told(self) -> dict[str, Any]:
         """What rank 0 has announced; waited for."""
-        self.store.wait(["announced"], timedelta(seconds=_MEETING_S))
+        if not self._come("announced"):
+            raise RankError(f"rank {self.rank.number} of {self.rank.size}: rank 0 said nothing within {_MEETING_S} s")
         found = dict(json.loads(self.store.get("announced")))
         self.store.set(f"heard/{self.rank.number}", "")
         return found
+
+    def meet(self) -> None:
+        """Wait for all processes to be there.
+
+        Raises:
+            RankError: naming those that did not come.
+        """
+        missing = [number for number in self._others() if not self._come(f"place/{number}")]
+        if missing:
+            raise RankError(f"rank {', '.join(map(str, missing))}: did not come within {_MEETING_S} s")
+
+    def _come(self, key: str) -> bool:
+        """Wait for a word, hearing signals meanwhile: the store's own waiting lets none through."""
+        store = self.store
+        while not store.check([key]):
+            if time.monotonic() - self._since > _MEETING_S:
+                return False
+            time.sleep(0.05)
+        return True
 
     def end(self, error: BaseException | None) -> None:
         """Leave word of how this process ended, for whoever asks."""

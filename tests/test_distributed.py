@@ -151,6 +151,16 @@ def test_a_killed_rank_ends_all_and_is_named_and_the_run_goes_on(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_rank_that_dies_before_all_have_met_ends_all_at_once(tmp_path):
+    process = launch(2, ROOT / "tests/dying.py", *SMALL, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
+    since = time.monotonic()
+    process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert time.monotonic() - since < 30  # which torchrun gives a process that does not hear it
+    assert RunDir(tmp_path / "run").read_status()["status"] == "interrupted"
+
+
+@pytest.mark.slow
 def test_a_rank_that_hangs_is_waited_for_so_long_and_named(tmp_path):
     started = Started(tmp_path / "run", 2, "trainer.timeout_s=5").training()
     os.kill(started.pid(1), signal.SIGSTOP)

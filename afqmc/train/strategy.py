@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from afqmc.batching.batches import Batch
 from afqmc.model.classifier import PairClassifier
-from afqmc.ranks import Rank
+from afqmc.ranks import Rank, board
 from afqmc.train.config import Shard, Strategy, TrainerConfig
 
 _kept: list[Any] = []
@@ -25,6 +25,7 @@ _kept: list[Any] = []
 def join(config: TrainerConfig, rank: Rank) -> None:
     """Found the process group of a run: gloo between the hosts' memories, nccl between GPUs."""
     if not rank.is_alone and not dist.is_initialized():
+        board().meet()
         dist.init_process_group(timeout=timedelta(seconds=config.timeout_s))
 
 
