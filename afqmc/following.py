@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from afqmc.beside import BesideRunDir
+from afqmc.board import board
 from afqmc.cli import DONE
 from afqmc.errors import Pruned
-from afqmc.ranks import board
 from afqmc.redaction import RedactingFormatter
 from afqmc.signals import forget, terminable, undisturbed
 

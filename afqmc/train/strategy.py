@@ -15,8 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from afqmc.batching.batches import Batch
+from afqmc.board import board
 from afqmc.model.classifier import PairClassifier
-from afqmc.ranks import Rank, board
+from afqmc.ranks import Rank
 from afqmc.train.config import Shard, Strategy, TrainerConfig
 
 _kept: list[Any] = []

@@ -11,10 +11,11 @@ from typing import Any
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
+from afqmc.board import board
 from afqmc.cli import TERMINATED, exit_code, leave
 from afqmc.following import follow
 from afqmc.process import settle
-from afqmc.ranks import adopt_slurm, board
+from afqmc.ranks import adopt_slurm
 from hydra_plugins.afqmc_sweeps._job import run_in_worker
 
 _PATIENCE_S = 60
