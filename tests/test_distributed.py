@@ -14,7 +14,7 @@ import pytest
 import torch
 from helpers import SMALL
 from together import WAYS
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, MegatronBertConfig, MegatronBertModel
 from unlikeness import unlikeness
 
 from afqmc.batching.batches import Share, TrainBatches, eval_batches
@@ -264,6 +264,25 @@ def test_fsdp_puts_an_encoder_together_layer_by_layer(kind):
     layered = sum(one.numel() for layer in layers for one in layer.parameters())
     assert len(layers) >= encoder.config.num_hidden_layers
     assert largest < 0.5 * layered
+
+
+def test_the_memory_that_the_readme_states_is_that_of_the_real_number_of_parameters():
+    config = MegatronBertConfig(  # of IDEA-CCNL/Erlangshen-MegatronBert-1.3B
+        vocab_size=21248, hidden_size=2048, num_hidden_layers=24, num_attention_heads=32, intermediate_size=8192
+    )
+    with torch.device("meta"):
+        encoder = MegatronBertModel(config, add_pooling_layer=False)
+    (name,) = blocks_of(encoder)
+    layers = [module for module in encoder.modules() if type(module).__name__ == name]
+    whole, largest = (sum(one.numel() for one in module.parameters()) for module in (encoder, layers[0]))
+    share = 16 * whole / 8
+    needs = (20 * whole, share + 4 * whole + 12 * largest, share + 12 * largest, 12 * largest)
+    for name in ("README.md", "README.zh-CN.md"):
+        text = (ROOT / name).read_text("utf-8")
+        stated = re.findall(r"^\| `strategy=.*?\| ([0-9.]+) \|", text, re.MULTILINE)
+        assert stated == [f"{need / 2**30:.1f}" for need in needs]
+        assert f"{whole:.2e}".replace("e+0", "e") in text
+        assert f"{largest:.1e}".replace("e+0", "e") in text
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
