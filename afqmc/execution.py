@@ -8,12 +8,12 @@ from shlex import quote as quoted
 from typing import TYPE_CHECKING, Any
 
 from afqmc import config as schema
+from afqmc.board import board
 from afqmc.cli import FAILED, INTERRUPTED, TERMINATED
 from afqmc.config import Config
 from afqmc.config.resume import is_longer
 from afqmc.console import UNSEEN
 from afqmc.errors import InputError, Pruned
-from afqmc.ranks import board
 from afqmc.rundir import RunDir, Status
 from afqmc.signals import Terminated, forget, terminable, undisturbed
 from afqmc.table import show

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from afqmc.beside import BesideRunDir
+from afqmc.board import board
 from afqmc.cli import DONE
-from afqmc.ranks import board
+from afqmc.errors import Pruned
 from afqmc.redaction import RedactingFormatter
 from afqmc.signals import forget, terminable, undisturbed
 
@@ -40,6 +41,8 @@ def follow() -> int:
 
             log.info("rank %d of %d, process %d", place.rank.number, place.rank.size, os.getpid())
             Job(config.parse(told["config"]), run_dir, told["resumed"]).run()
+        except Pruned as pruned:
+            log.info("%s", pruned)
         except BaseException as error:
             with undisturbed():
                 place.end(error)

@@ -7,24 +7,29 @@ from collections.abc import Sequence
 from afqmc.agreement import check_agreement
 from afqmc.batching.tokens import Encoder
 from afqmc.config import Config
+from afqmc.dataset.config import Batching
 from afqmc.dataset.download import cache_dir
 from afqmc.dataset.splits import Dataset, Pairs, load, sentences
 from afqmc.errors import InputError
 from afqmc.model.load import build_model, build_tokenizer, check_plugged_in
 from afqmc.optim import check_plugged_in as check_optimizer
 from afqmc.ranks import Rank
-from afqmc.train.division import check_processes
+from afqmc.train.division import check_processes, divided
 from afqmc.train.graphs import check_graphs
 from afqmc.train.hardware import choose
 
 
-def preflight(configs: Sequence[Config]) -> dict[int, str]:
+def preflight(configs: Sequence[Config], processes: int = 1) -> dict[int, str]:
     """What stops each of these runs, by its place; nothing where nothing does.
 
     Each data set is read and each model built once, however many runs share it. That leaves downloads, weights and
     tokens where every job finds them.
+
+    Args:
+        configs: Of the runs.
+        processes: That each is to have.
     """
-    checked, found = _Checked(), dict[int, str]()
+    checked, found = _Checked(Rank(size=processes)), dict[int, str]()
     for place, config in enumerate(configs):
         try:
             checked.check(config)
@@ -36,7 +41,8 @@ def preflight(configs: Sequence[Config]) -> dict[int, str]:
 class _Checked:
     """Data sets and models that were looked at, by what their configs say, with what was wrong with them."""
 
-    def __init__(self) -> None:
+    def __init__(self, rank: Rank) -> None:
+        self.rank = rank
         self.data: dict[str, Dataset | InputError] = {}
         self.models: dict[str, InputError | None] = {}
 
@@ -44,9 +50,10 @@ class _Checked:
         """One run, as ``preparation.prepare`` goes about it."""
         check_optimizer(config.optimizer, config.scheduler, config.lr)
         check_plugged_in(config.model)
-        choice = choose(config.trainer)
-        check_processes(config.trainer, Rank(), choice.device)
-        check_graphs(config.trainer, choice)
+        check_processes(config.trainer, self.rank, config.trainer.device.value)  # a node may have what is not here
+        if not self.rank.is_alone and config.dataset.batching is not Batching.tokens:
+            divided(config.batch_size, config.trainer, self.rank)
+        check_graphs(config.trainer, choose(config.trainer))
         data = self._data(config)
         check_agreement(config, data)
         self._model(config, data)

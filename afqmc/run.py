@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from afqmc.board import board
 from afqmc.cli import DONE, errors_handed_on, exit_code, full_errors, leave
 from afqmc.errors import InputError, Refused
 from afqmc.groups import help_text, is_help_asked
-from afqmc.ranks import adopt_slurm, board, here
+from afqmc.ranks import adopt_slurm, here
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -20,7 +20,7 @@ from afqmc.checkpointing import Checkpointer
 from afqmc.console import TrainingBar
 from afqmc.dataset.fingerprint import fingerprint
 from afqmc.dataset.splits import Dataset
-from afqmc.errors import InputError, blamed_on
+from afqmc.errors import InputError, Pruned, blamed_on
 from afqmc.evaluation import Evaluation
 from afqmc.optim import build_optimizer, build_scheduler
 from afqmc.preparation import Prepared
@@ -166,9 +166,7 @@ class Training:
             self._say_parts()
         elif isinstance(event, Evaluated):
             self.records.evaluation(event)
-            if self.judge is not None:
-                number, is_last = -(-event.step // self.durations.evaluate), event.step == self.durations.total
-                self.judge(number, event.evaluation.metrics, is_last)
+            self._judge(event)
         elif isinstance(event, Skipped):
             self.records.nonfinite(event.error)
             log.warning("%s; this batch is left out (trainer.on_nonfinite=skip)", event.error)
@@ -178,6 +176,15 @@ class Training:
                 "stopped early at step %d: %s has not improved by more than %g in %d evaluations",
                 event.step, trainer.monitor, trainer.min_delta, event.evaluations,
             )  # fmt: skip
+
+    def _judge(self, event: Evaluated) -> None:
+        """Of a search: may end the run, of several processes all of them."""
+        why: str | None = None
+        if self.judge is not None:
+            number, is_last = -(-event.step // self.durations.evaluate), event.step == self.durations.total
+            why = self.judge(number, event.evaluation.metrics, is_last)
+        if told := of_main(self.prepared.accelerator, why):
+            raise Pruned(told)
 
     def _say_parts(self) -> None:
         """Each time that the memory did not suffice."""

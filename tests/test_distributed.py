@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import SMALL
 from together import WAYS
+from transformers import AutoConfig, AutoModel, MegatronBertConfig, MegatronBertModel
 from unlikeness import unlikeness
 
 from afqmc.batching.batches import Share, TrainBatches, eval_batches
@@ -23,6 +25,7 @@ from afqmc.ranks import Rank, adopt_slurm, here
 from afqmc.rundir import RunDir
 from afqmc.train.config import Shard, Strategy, TrainerConfig
 from afqmc.train.division import check_processes, divided
+from afqmc.train.strategy import blocks_of
 
 ROOT = Path(__file__).parents[1]
 LOSS, WEIGHTS, METRICS = 1e-6, 2e-6, 1e-6  # bounds over 24 steps; float32 sums in another order
@@ -148,6 +151,16 @@ def test_a_killed_rank_ends_all_and_is_named_and_the_run_goes_on(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_rank_that_dies_before_all_have_met_ends_all_at_once(tmp_path):
+    process = launch(2, ROOT / "tests/dying.py", *SMALL, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
+    since = time.monotonic()
+    process.communicate(timeout=100)
+    assert process.returncode != 0
+    assert time.monotonic() - since < 30  # which torchrun gives a process that does not hear it
+    assert RunDir(tmp_path / "run").read_status()["status"] == "interrupted"
+
+
+@pytest.mark.slow
 def test_a_rank_that_hangs_is_waited_for_so_long_and_named(tmp_path):
     started = Started(tmp_path / "run", 2, "trainer.timeout_s=5").training()
     os.kill(started.pid(1), signal.SIGSTOP)
@@ -239,6 +252,37 @@ def test_a_model_that_goes_while_gloo_still_drops_its_work_stops_nothing(tmp_pat
 def test_what_processes_cannot_do_is_refused(config, size, told):
     with pytest.raises(InputError, match=told):
         check_processes(config, Rank(size=size), "cpu")
+
+
+@pytest.mark.parametrize("kind", ["bert", "electra", "ernie", "megatron-bert", "roberta", "modernbert"])
+def test_fsdp_puts_an_encoder_together_layer_by_layer(kind):
+    with torch.device("meta"):
+        encoder = AutoModel.from_config(AutoConfig.for_model(kind))
+    names = blocks_of(encoder)
+    layers = [module for module in encoder.modules() if type(module).__name__ in names and list(module.parameters())]
+    largest = max(sum(one.numel() for one in layer.parameters()) for layer in layers)
+    layered = sum(one.numel() for layer in layers for one in layer.parameters())
+    assert len(layers) >= encoder.config.num_hidden_layers
+    assert largest < 0.5 * layered
+
+
+def test_the_memory_that_the_readme_states_is_that_of_the_real_number_of_parameters():
+    config = MegatronBertConfig(  # of IDEA-CCNL/Erlangshen-MegatronBert-1.3B
+        vocab_size=21248, hidden_size=2048, num_hidden_layers=24, num_attention_heads=32, intermediate_size=8192
+    )
+    with torch.device("meta"):
+        encoder = MegatronBertModel(config, add_pooling_layer=False)
+    (name,) = blocks_of(encoder)
+    layers = [module for module in encoder.modules() if type(module).__name__ == name]
+    whole, largest = (sum(one.numel() for one in module.parameters()) for module in (encoder, layers[0]))
+    share = 16 * whole / 8
+    needs = (20 * whole, share + 4 * whole + 12 * largest, share + 12 * largest, 12 * largest)
+    for name in ("README.md", "README.zh-CN.md"):
+        text = (ROOT / name).read_text("utf-8")
+        stated = re.findall(r"^\| `strategy=.*?\| ([0-9.]+) \|", text, re.MULTILINE)
+        assert stated == [f"{need / 2**30:.1f}" for need in needs]
+        assert f"{whole:.2e}".replace("e+0", "e") in text
+        assert f"{largest:.1e}".replace("e+0", "e") in text
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

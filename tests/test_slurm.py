@@ -131,6 +131,55 @@ def test_jobs_that_are_told_to_go_are_requeued_and_end_with_the_same_bits(cluste
     same_bits(tmp_path / "alone", next(sweep.directory.glob("0-*")))
 
 
+def test_srun_starts_one_run_of_its_tasks_and_scancel_saves_it(cluster, tmp_path):
+    run = tmp_path / "run"
+    words = ("srun", "--kill-on-bad-exit", "--ntasks=2", sys.executable, "-m", "afqmc.run", *SMALL, "epochs=9999")
+    process = subprocess.Popen(
+        [*words, f"hydra.run.dir={run}"], cwd=tmp_path,
+        env={**cluster, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    since = time.monotonic()
+    while not (run / "metrics.jsonl").exists() or len(steps_of(run)) < 15:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() - since < 100
+        time.sleep(0.2)
+    (number,) = subprocess.run(["squeue", "-h", "-o", "%i"], env=cluster, capture_output=True, text=True).stdout.split()
+    subprocess.run(["scancel", number], env=cluster, check=True)
+    printed = process.communicate(timeout=60)[0]
+    assert printed.count("processes: 2, ddp; a batch of 8 pairs is 2 processes x 4 pairs") == 1
+    found = json.loads((run / "status.json").read_text())
+    assert found["status"] == "interrupted"
+    assert steps_of(run) == list(range(1, found["step"] + 1))
+    assert (run / "checkpoints/last").is_dir()
+
+
+def test_a_job_of_several_processes_is_one_run_and_goes_on_by_itself(cluster, tmp_path, slow):
+    sweep = Submitted(cluster, tmp_path, *slow, "epochs=3", "seed=1", "hydra.launcher.tasks_per_node=2")
+    sweep.until(lambda: len(sweep.steps(0)) > 5)
+    sweep.slurm("scancel", "--signal=USR2", sweep.ids()[0])
+    assert sweep.end() == 0, sweep.printed
+    assert sweep.times_resumed(0) == 1
+    assert sweep.steps(0) == list(range(1, 37))
+    (log,) = sweep.directory.glob("0-*/run.log")
+    assert log.read_text().count("a batch of 8 pairs is 2 processes x 4 pairs") == 2
+    assert "rank 1 of 2" in (log.parent / "logs/rank-1.log").read_text()
+
+
+def test_a_search_ends_all_processes_of_a_trial_that_it_prunes(cluster, tmp_path, slow):
+    arguments = (
+        "hydra/sweeper=optuna", "lr=tag(log,interval(1e-9,1e-2))", "hydra.sweeper.sampler=random",
+        "hydra.sweeper.seed=7",  # which draws 3e-4, then 7e-8
+        "hydra.launcher.n_jobs=1", "hydra.launcher.tasks_per_node=2", "hydra.sweeper.n_trials=2",
+        "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_args={n_startup_trials:1}", "trainer.monitor=dev/loss",
+    )  # fmt: skip
+    sweep = Submitted(cluster, tmp_path, *slow, "epochs=2", *arguments)
+    assert sweep.end() == 0, sweep.printed
+    assert sweep.statuses() == {0: "completed", 1: "pruned"}
+    (log,) = sweep.directory.glob("1-*/logs/rank-1.log")
+    assert "pruned after evaluation 1: dev/loss" in log.read_text()
+
+
 def test_a_job_whose_time_is_up_goes_on_by_itself(cluster, tmp_path, slow):
     minute = ("hydra.launcher.time=1", "hydra.launcher.signal_delay_s=20", "+hydra.launcher.exclusive=true")
     sweep = Submitted(cluster, tmp_path, *slow, "epochs=24", "seed=1,2", "hydra.launcher.n_jobs=1", *minute)
@@ -221,6 +270,8 @@ def test_a_search_tells_its_journal_from_two_jobs_at_once(cluster, tmp_path, slo
         ("+hydra.launcher.partitoin=low", "partitoin"),
         ("hydra.launcher.time=0", "hydra.launcher.time=0: must be >= 1"),
         ("hydra.launcher.signal_delay_s=99999", "signal_delay_s=99999: must be > 0 and less than"),
+        ("hydra.launcher.tasks_per_node=0", "hydra.launcher.tasks_per_node=0: must be >= 1"),
+        ("trainer.strategy=fsdp", "2 of 2 jobs cannot run; none was started"),
         ("sweep.fail_fast=true", "hydra/launcher=slurm holds no job back"),
     ],
 )

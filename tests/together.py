@@ -10,16 +10,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from torch.distributed.fsdp import CPUOffloadPolicy
 
 sys.path.insert(0, str(Path(__file__).parent))
 from helpers import SMALL
 
 import afqmc.job
 from afqmc import config as schema
+from afqmc import preparation
 from afqmc.beside import BesideRunDir
 from afqmc.job import Job
 from afqmc.ranks import here
 from afqmc.rundir import RunDir
+from afqmc.train import hardware
+from afqmc.train.strategy import sharding
 
 # no dropout: its masks differ from process to process; 91 pairs: the last batch has 3, fewer than there may be shares
 BASE = (*SMALL, "dataset.max_train_samples=91", "dataset.max_dev_samples=70", "trainer.eval_batch_size=16")
@@ -35,12 +39,14 @@ WAYS = {
     "packed, recomputed": ("trainer.padding_free=true", "trainer.gradient_checkpointing=true"),
     "sgd": ("optimizer=sgd", "lr=0.1"),
     "fsdp": ("trainer.strategy=fsdp",),
+    "fsdp, accumulated": ("trainer.strategy=fsdp", "trainer.gradient_accumulation_steps=2"),
+    "fsdp, off-loaded": ("trainer.strategy=fsdp", "trainer.cpu_offload=true"),
     "fsdp, gradients": ("trainer.strategy=fsdp", "trainer.shard=gradients", "trainer.gradient_accumulation_steps=2"),
     "fsdp, recomputed, clipped": (
         "trainer.strategy=fsdp", "trainer.gradient_checkpointing=true", "trainer.max_grad_norm=0.5",
     ),
 }  # fmt: skip
-ALONE = ("trainer.strategy=", "trainer.shard=")  # what one process is not told
+ALONE = ("trainer.strategy=", "trainer.shard=", "trainer.cpu_offload=")  # what one process is not told
 
 
 def train(directory, way):
@@ -75,7 +81,16 @@ class Watched(Job):
             Training.run = run
 
 
+def unpinned(config):
+    """Off-loading without a GPU: its memory alone cannot be pinned then."""
+    plugin = sharding(config)
+    if config.cpu_offload:
+        plugin.cpu_offload = CPUOffloadPolicy(pin_memory=False)
+    return plugin
+
+
 if __name__ == "__main__":
+    hardware.sharding, preparation.check_processes = unpinned, lambda *_: None  # which asks for a GPU
     afqmc.job.leave = lambda: None  # a launcher's rendezvous is good for one group of processes
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for name in sys.argv[2:]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from afqmc.errors import Pruned
 from afqmc.search.study import Settings, name_of
 
 log = logging.getLogger(__name__)
@@ -30,17 +29,18 @@ class Judge:
         self.trial = optuna.trial.Trial(study, trial_id)
         self.told = set(storage.get_trial(trial_id).intermediate_values)  # before a run was killed and went on
 
-    def __call__(self, number: int, metrics: dict[str, float], is_last: bool) -> None:
-        """Evaluation ``number``, counted from 1, and its metrics by their names; after the last one nothing is pruned.
+    def __call__(self, number: int, metrics: dict[str, float], is_last: bool) -> str | None:
+        """Why the run need not go on, if so.
 
-        Raises:
-            Pruned: when the run need not go on.
+        Args:
+            number: Of the evaluation, counted from 1.
+            metrics: Its own, by their names.
+            is_last: After the last one nothing is pruned.
         """
         value = metrics[self.metric.partition("/")[2]]
         if number not in self.told:
             self.trial.report(value, number)
             self.told.add(number)
-        if not is_last and self.trial.should_prune():
-            raise Pruned(
-                f"pruned after evaluation {number}: {self.metric} {value:.4f} is not among the best of the search"
-            )
+        if is_last or not self.trial.should_prune():
+            return None
+        return f"pruned after evaluation {number}: {self.metric} {value:.4f} is not among the best of the search"

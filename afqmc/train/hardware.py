@@ -24,6 +24,7 @@ from afqmc.model.packing import can_pack
 from afqmc.process import usable_cores
 from afqmc.ranks import here
 from afqmc.train.config import Device, MixedPrecision, TrainerConfig
+from afqmc.train.launcher import USES_FSDP, check_launcher
 from afqmc.train.strategy import join, sharding, use_sharding
 
 
@@ -78,7 +79,11 @@ def build_accelerator(choice: Choice, config: TrainerConfig, seed: int) -> Accel
     """An Accelerate engine for this run alone: seeded, and with no state left of an earlier run in this process.
 
     One of several processes joins the others.
+
+    Raises:
+        InputError: for what ``accelerate launch`` was told, and the config was not.
     """
+    check_launcher(choice.device, choice.precision)
     AcceleratorState._reset_state(reset_partial_state=True)
     join(config, here())
     set_seed(seed)
@@ -94,6 +99,7 @@ def build_accelerator(choice: Choice, config: TrainerConfig, seed: int) -> Accel
         fsdp_plugin=plugin,
     )
     if plugin is not None:
+        os.environ.pop(USES_FSDP, None)  # which Accelerate sets, and the next run of this process would obey
         use_sharding(accelerator, plugin)
     return accelerator
 

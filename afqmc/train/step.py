@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from afqmc.batching.batches import Batch
 from afqmc.checkpoint.state import random_state, set_random_state
-from afqmc.train.config import NonFinite, TrainerConfig
+from afqmc.train.config import NonFinite, Shard, Strategy, TrainerConfig
 from afqmc.train.strategy import norm_of
 
 
@@ -124,8 +124,11 @@ class Step:
         self.accelerator, self.config, self.loss = accelerator, config, loss
         self.size = accelerator.num_processes
         self.parts = config.gradient_accumulation_steps
+        # summed after the last part; where weights are in shards after each, or whole gradients would be kept till then
+        self.sums_once = config.strategy is Strategy.ddp or config.shard is Shard.gradients
         plain = getattr(optimizer, "optimizer", optimizer)  # under Accelerate's wrapping
-        self.guard = Guard(plain, accelerator.device, accelerator.mixed_precision, config.on_nonfinite)
+        place = torch.device("cpu") if config.cpu_offload else accelerator.device  # where the optimizer steps
+        self.guard = Guard(plain, place, accelerator.mixed_precision, config.on_nonfinite)
 
     @property
     def lr(self) -> float:
@@ -187,7 +190,7 @@ class Step:
         divisor = self.loss.weight_of(batch.labels)
         total = torch.zeros((), device=self.accelerator.device)
         for place, part in enumerate(parts, 1):
-            with self.accelerator.no_sync(self.model) if place < len(parts) else nullcontext():
+            with self.accelerator.no_sync(self.model) if self.sums_once and place < len(parts) else nullcontext():
                 share = self._share_of(part, divisor)
                 total += self._summed(share.detach())
                 if not self.guard.passes(total, number):

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from afqmc.batching.batches import Batch
+from afqmc.board import board
 from afqmc.model.classifier import PairClassifier
 from afqmc.ranks import Rank
 from afqmc.train.config import Shard, Strategy, TrainerConfig
@@ -25,6 +26,7 @@ _kept: list[Any] = []
 def join(config: TrainerConfig, rank: Rank) -> None:
     """Found the process group of a run: gloo between the hosts' memories, nccl between GPUs."""
     if not rank.is_alone and not dist.is_initialized():
+        board().meet()
         dist.init_process_group(timeout=timedelta(seconds=config.timeout_s))
 
 
@@ -73,9 +75,7 @@ def spread(
     """
     if accelerator.is_fsdp2:
         encoder = model.encoder if isinstance(model, PairClassifier) else model
-        blocks = getattr(encoder, "_no_split_modules", None) or []
-        there = {type(module).__name__ for module in encoder.modules()}
-        accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = [name for name in blocks if name in there]
+        accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = blocks_of(encoder)
     elif probe is not None:
         if _has_unused(model, probe):
             accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
@@ -86,6 +86,17 @@ def spread(
         )
     prepared, taken = accelerator.prepare(model, optimizer)
     return prepared, taken
+
+
+def blocks_of(encoder: nn.Module) -> list[str]:
+    """The classes of the layers that are put together one at a time; without any the whole model would be, at once.
+
+    Not all of transformers' models name them (MegatronBERT and ELECTRA do not): then what stands in lists.
+    """
+    there = {type(module).__name__ for module in encoder.modules()}
+    lists = (module for module in encoder.modules() if isinstance(module, nn.ModuleList))
+    listed = {type(layer).__name__ for layers in lists for layer in layers}
+    return sorted(set(getattr(encoder, "_no_split_modules", None) or ()) & there or listed)
 
 
 def _has_unused(model: nn.Module, batch: Batch) -> bool:

@@ -181,7 +181,8 @@ class Session:
         log.info(
             "checking %d %s, with their data and models", len(configs), "config" if len(configs) == 1 else "configs"
         )
-        found = answered(context_of("auto"), preflight, list(configs.values()))
+        processes = getattr(self.launcher, "processes", 1)
+        found = answered(context_of("auto"), preflight, list(configs.values()), processes)
         _refuse({job: found[place] for place, job in enumerate(configs) if place in found}, jobs)
 
     def left(self, jobs: Sequence[Job]) -> list[Job]:

@@ -11,8 +11,11 @@ from typing import Any
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from afqmc.cli import TERMINATED, leave
+from afqmc.board import board
+from afqmc.cli import TERMINATED, exit_code, leave
+from afqmc.following import follow
 from afqmc.process import settle
+from afqmc.ranks import adopt_slurm
 from hydra_plugins.afqmc_sweeps._job import run_in_worker
 
 _PATIENCE_S = 60
@@ -35,7 +38,7 @@ class OnNode:
     context: HydraContext
 
     def __call__(self) -> None:
-        """Run it to its end, or until Slurm asks for the node.
+        """Run it to its end, or until Slurm asks for the node; of several tasks the first leads, and requeues.
 
         submitit's own answer to a signal, a requeue from within its handler, would cut a save in two. The run saves and
         ends first, as it does at any signal; then the handler is called.
@@ -44,7 +47,15 @@ class OnNode:
         if cores := os.environ.get("SLURM_CPUS_PER_TASK"):  # the whole node may be in sight
             os.environ.setdefault("OMP_NUM_THREADS", cores)
         settle()
-        code = run_in_worker(self.config, self.context, os.getcwd())
+        adopt_slurm()
+        place = board()
+        if not place.rank.is_main:
+            code = exit_code(follow)
+            if code == TERMINATED:  # agreed with the first, whose end a failure here could cut short
+                return
+        else:
+            code = run_in_worker(self.config, self.context, os.getcwd())
+            place.dismiss()
         if code == TERMINATED and own_state() == RUNNING:
             requeue(signal.SIGUSR2, None)
         if code:

@@ -39,14 +39,25 @@ class Slurm(Launcher):
         n_jobs: At once.
         time: Minutes of an allocation; a run may take several.
         signal_delay_s: How long before the end of one a run is told to save.
+        nodes: Of each job.
+        tasks_per_node: Processes of each job on each of its nodes; together they are one run.
         max_num_timeout: How often a job whose time was up is requeued; pre-emptions are not counted.
         parameters: Any other of submitit's ``SlurmExecutor``; None leaves it to Slurm.
     """
 
     def __init__(
-        self, n_jobs: int, time: int, signal_delay_s: int, max_num_timeout: int, cpus_per_task: int, **parameters: Any
+        self,
+        n_jobs: int,
+        time: int,
+        signal_delay_s: int,
+        max_num_timeout: int,
+        nodes: int,
+        tasks_per_node: int,
+        cpus_per_task: int,
+        **parameters: Any,
     ) -> None:
-        for key, value in (("n_jobs", n_jobs), ("time", time), ("cpus_per_task", cpus_per_task)):
+        least = {"n_jobs": n_jobs, "time": time, "nodes": nodes, "tasks_per_node": tasks_per_node}
+        for key, value in (least | {"cpus_per_task": cpus_per_task}).items():
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"hydra.launcher.{key}={value}: must be >= 1")
         if not 0 < signal_delay_s < time * 60:
@@ -55,9 +66,9 @@ class Slurm(Launcher):
                 " minutes"
             )
         plain: Any = OmegaConf.to_container(OmegaConf.create(parameters))
-        self.n_jobs, self.max_num_timeout = n_jobs, max_num_timeout
+        self.n_jobs, self.processes, self.max_num_timeout = n_jobs, nodes * tasks_per_node, max_num_timeout
         self.parameters = {key: value for key, value in plain.items() if value is not None} | {
-            "nodes": 1, "ntasks_per_node": 1,  # else srun starts one for each core of a node that a job has for itself
+            "nodes": nodes, "ntasks_per_node": tasks_per_node,  # else srun may start one for each core of a node
             "time": time, "signal_delay_s": signal_delay_s, "cpus_per_task": cpus_per_task, "array_parallelism": n_jobs,
             "srun_args": [f"--cpus-per-task={cpus_per_task}"],  # srun takes no other's word for it since Slurm 22.05
         }  # fmt: skip

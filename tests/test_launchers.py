@@ -1,0 +1,74 @@
+"""Launchers other than torchrun: ``accelerate launch`` for real, and what it may not be told; srun is in test_slurm."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import SMALL
+
+from afqmc.errors import InputError
+from afqmc.ranks import here
+from afqmc.rundir import RunDir
+from afqmc.train.launcher import check_launcher
+
+ROOT = Path(__file__).parents[1]
+
+
+def accelerate_launch(directory, *options):
+    """Without anybody's accelerate config."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HOME": str(directory / "home")}
+    command = (*options, "-m", "afqmc.run", *SMALL, f"hydra.run.dir={directory / 'run'}")
+    return subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *command],
+        cwd=directory, env=environment, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_accelerate_launch_starts_one_run_of_two_processes_without_a_gpu_too(tmp_path):
+    done = accelerate_launch(tmp_path, "--multi_gpu", "--num_processes", "2")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert said.count("processes: 2, ddp; a batch of 8 pairs is 2 processes x 4 pairs") == 1
+    assert RunDir(tmp_path / "run").read_status()["status"] == "completed"
+    assert "rank 1 of 2" in (tmp_path / "run/logs/rank-1.log").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_accelerate_launch_on_a_cpu_by_name_is_one_process_and_says_so(tmp_path):
+    done = accelerate_launch(tmp_path, "--cpu", "--num_processes", "2")
+    assert done.returncode == 0, done.stderr
+    assert "one process: accelerate launch --cpu starts no more" in done.stdout + done.stderr
+    rows = (tmp_path / "run/metrics.jsonl").read_text("utf-8").splitlines()
+    assert [row["step"] for row in map(json.loads, rows) if "train/loss" in row] == list(range(1, 25))
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"USE_FSDP": "true"}, "--use_fsdp: say trainer.strategy=fsdp"),
+        ({"USE_DEEPSPEED": "true"}, "--use_deepspeed: not here"),
+        ({"DYNAMO_BACKEND": "INDUCTOR"}, "--dynamo_backend=inductor: say trainer.compile=true"),
+        ({"GRADIENT_ACCUMULATION_STEPS": "4"}, "say trainer.gradient_accumulation_steps=4"),
+        ({"MIXED_PRECISION": "fp16"}, "--mixed_precision=fp16: the config has bf16; say trainer.mixed_precision=fp16"),
+        ({"USE_CPU": "True"}, "--cpu: say trainer.device=cpu"),
+    ],
+)
+def test_what_accelerate_launch_is_told_of_a_run_is_refused_with_the_key_for_it(environment, told):
+    with pytest.raises(InputError) as refused:
+        check_launcher("cuda", "bf16", {f"ACCELERATE_{name}": value for name, value in environment.items()})
+    assert told in str(refused.value)
+
+
+def test_the_defaults_of_accelerate_launch_say_nothing():
+    defaults = {"MIXED_PRECISION": "no", "DYNAMO_BACKEND": "NO", "USE_CPU": "False", "GRADIENT_ACCUMULATION_STEPS": "1"}
+    check_launcher("cuda", "bf16", {f"ACCELERATE_{name}": value for name, value in defaults.items()})
+
+
+def test_processes_of_mpirun_are_refused_instead_of_each_making_a_run_of_its_own():
+    with pytest.raises(InputError, match="OMPI_COMM_WORLD_SIZE=2: mpirun's processes do not meet here"):
+        here({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"})
+    assert here({"PMI_SIZE": "1"}).is_alone
