@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 
 from afqmc.board import board
 from afqmc.cli import TERMINATED, exit_code, leave
-from afqmc.following import follow
 from afqmc.process import settle
 from afqmc.ranks import adopt_slurm
 from hydra_plugins.afqmc_sweeps._job import run_in_worker
@@ -50,6 +49,8 @@ class OnNode:
         adopt_slurm()
         place = board()
         if not place.rank.is_main:
+            from afqmc.following import follow  # imports torch, and Hydra imports this module whatever it is asked
+
             code = exit_code(follow)
             if code == TERMINATED:  # agreed with the first, whose end a failure here could cut short
                 return
