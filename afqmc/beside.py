@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,4 @@ class BesideStore(Store):
         """The main process does."""
 
     def drop_previous(self) -> None:
-        """The main process does."""
-
-    def load(self, complain: Callable[[str], None]) -> Any | None:
-        """The main process does, and hands it round."""
-        return None
-
-    def clear(self) -> None:
         """The main process does."""

@@ -96,6 +96,8 @@ class Checkpointer:
         Raises:
             InputError: when it is of other data, all are damaged, or a complete run has none.
         """
+        if isinstance(self.store, BesideStore):
+            return None  # the main process reads it, and hands it round
         state = self.store.load(lambda told: log.warning("%s; the one before it is used, if there is one", told))
         if state is None and self.run_dir.summary.exists():
             raise InputError(f"{self.run_dir.path}: complete, and has no checkpoint to go on from (checkpoints/last)")

@@ -25,6 +25,7 @@ from afqmc.evaluation import Evaluation, evaluate
 from afqmc.metrics.classification import probabilities_of
 from afqmc.rundir import RunDir
 from afqmc.train.config import Device
+from afqmc.train.division import alone
 from afqmc.train.hardware import adapt, build_accelerator, choose
 
 
@@ -49,6 +50,7 @@ class TrainedRun:
         if device is not None:
             config.trainer.device = Device[device]
         loaded = read_weights(RunDir(run_dir).best, config, trust)
+        config.trainer = alone(config.trainer)
         choice = choose(config.trainer)
         adapt(loaded.model, choice, config.trainer)
         accelerator = build_accelerator(choice, config.trainer, config.seed)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import SMALL
+from helpers import SMALL, command, rows, summary
 from together import WAYS
 from transformers import AutoConfig, AutoModel, MegatronBertConfig, MegatronBertModel
 from unlikeness import unlikeness
@@ -131,6 +131,34 @@ def test_sigterm_at_one_rank_saves_once_and_ends_all_and_one_process_goes_on(tmp
     assert f"resumed at step {reached} of" in text
     assert "gone on with on 1 processes instead of 2" in text
     assert steps_of(started.run)[: reached + 2] == list(range(1, reached + 3))
+
+
+@pytest.mark.slow
+def test_a_run_in_shards_is_evaluated_and_gone_on_with_by_one_process_and_by_two_again(tmp_path):
+    run = RunDir(tmp_path / "run")
+    process = launch(
+        2, "-m", "afqmc.run", *SMALL, "trainer.strategy=fsdp", "optimizer=sgd", "scheduler=constant",
+        f"hydra.run.dir={run.path}", cwd=tmp_path,
+    )  # fmt: skip
+    out, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, out
+    found = command("evaluate", str(run.path), cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})
+    assert found.returncode == 0, found.stderr
+    assert f"{summary(run)['best']['dev/auc']:.4f}" in found.stdout
+    one = command("run", f"resume={run.path}", "epochs=3", "trainer.strategy=ddp", cwd=tmp_path)
+    assert one.returncode == 0, one.stderr
+    again = ("-m", "afqmc.run", f"resume={run.path}", "epochs=4", "trainer.strategy=fsdp", "trainer.shard=gradients")
+    process = launch(2, *again, cwd=tmp_path)
+    out, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, out
+    assert steps_of(run) == list(range(1, 49))
+    whole = RunDir(tmp_path / "whole")
+    other = command(
+        "run", *SMALL, "optimizer=sgd", "scheduler=constant", "epochs=4", f"hydra.run.dir={whole.path}", cwd=tmp_path
+    )
+    assert other.returncode == 0, other.stderr
+    losses = zip(rows(run, "train/loss"), rows(whole, "train/loss"), strict=True)
+    assert max(abs(a - b) for a, b in losses) < LOSS
 
 
 @pytest.mark.slow

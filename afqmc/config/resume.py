@@ -27,6 +27,7 @@ _FREE = (  # what cannot change a result, or only one that there would not be
     "tracker", "sweep", "dataset.path", "dataset.cache_dir",
     "trainer.save_steps", "trainer.save_minutes", "trainer.save_total_limit", "trainer.on_save_failure",
     "trainer.auto_batch", "trainer.gradient_checkpointing", "trainer.eval_batch_size",
+    "trainer.strategy", "trainer.shard", "trainer.cpu_offload", "trainer.timeout_s",
     "trainer.on_nonfinite", "trainer.max_nonfinite", "trainer.rollback_lr_factor",
 )  # fmt: skip
 _MAY_GROW = ("epochs", "trainer.max_steps")

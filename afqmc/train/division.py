@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from afqmc.errors import InputError
 from afqmc.ranks import Rank
 from afqmc.train.config import Strategy, TrainerConfig
@@ -27,6 +29,12 @@ def divided(batch_size: int, config: TrainerConfig, rank: Rank) -> str:
     return f"a batch of {batch_size} pairs is {size} processes{accumulated} x {each} pairs"
 
 
+def alone(config: TrainerConfig) -> TrainerConfig:
+    """The same trainer, where one process does what several did."""
+    plain = TrainerConfig()
+    return replace(config, strategy=plain.strategy, shard=plain.shard, cpu_offload=plain.cpu_offload)
+
+
 def check_processes(config: TrainerConfig, rank: Rank, device: str) -> None:
     """Hold the trainer to what several processes, or one, can do.
 
@@ -34,7 +42,10 @@ def check_processes(config: TrainerConfig, rank: Rank, device: str) -> None:
         InputError: naming the key that is in the way.
     """
     if config.strategy is Strategy.fsdp and rank.is_alone:
-        raise InputError("trainer.strategy=fsdp: needs several processes, such as torchrun --nproc_per_node 2 -m ...")
+        raise InputError(
+            "trainer.strategy=fsdp: needs several processes, such as torchrun --nproc_per_node 2 -m ...; with resume=, "
+            "trainer.strategy=ddp goes on with one"
+        )
     for key in ("shard", "cpu_offload"):
         if config.strategy is Strategy.ddp and getattr(config, key) != getattr(TrainerConfig(), key):
             raise InputError(f"trainer.{key}: only with trainer.strategy=fsdp")
