@@ -197,20 +197,32 @@ def test_a_failed_run_tells_why_without_secrets(plug, tmp_path, monkeypatch, cap
         assert GIVEN not in text
 
 
+OPTIMIZER = """
+import torch
+
+class Failing(torch.optim.AdamW):
+    def __init__(self, params, lr, api_key, **others):
+        super().__init__(params, lr)
+        self.api_key = api_key
+
+    def step(self, closure=None):
+        raise RuntimeError(f"no answer for api_key={self.api_key}")
+"""
+
+
 def test_what_is_said_and_written_of_the_jobs_of_a_sweep_is_clean(plug, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    sweep = ["-m", f"model._target_={plug(MODEL)}.Model", "+model.args.login=null", "+model.args.api_key=alpha"]
-    where = ["hydra.sweep.dir=sweep", "dataset.path=nowhere", "seed=1,2"]
-    monkeypatch.setattr(sys, "argv", ["afqmc.run", *sweep, *where, "tracker=none"])
-    assert exit_code(entry.main) == 2
+    told = ["-m", *SMALL, "hydra.sweep.dir=sweep", f"optimizer._target_={plug(OPTIMIZER)}.Failing"]
+    monkeypatch.setattr(sys, "argv", ["afqmc.run", *told, "+optimizer.api_key=alpha"])
+    assert exit_code(entry.main) == 1
     printed = capsys.readouterr()
-    assert "2 of 2 jobs cannot run" in printed.err
+    assert "1 failed: sweep" in printed.err
     assert "alpha" not in printed.out + printed.err
     for name in ("sweep.json", "results.csv", "results.jsonl"):
         text = (tmp_path / "sweep" / name).read_text("utf-8")
         assert "alpha" not in text
         assert "***" in text
-    monkeypatch.setattr(sys, "argv", ["afqmc.run", *sweep[:-1], "+model.args.api_key=alpha,beta", *where[:-1]])
+    monkeypatch.setattr(sys, "argv", ["afqmc.run", *told, "+optimizer.api_key=beta,gamma"])
     assert exit_code(entry.main) == 2
     printed = capsys.readouterr()
     assert "differ in a secret" in printed.err
