@@ -179,10 +179,8 @@ class Board:
             return False
         try:
             os.kill(process, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
+        except OSError as error:
+            return isinstance(error, ProcessLookupError)
         return False
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import optuna
 import pytest
 from helpers import SMALL, command
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
@@ -284,3 +286,29 @@ def test_a_pruned_search_that_is_killed_twice_finds_what_it_would_have_found(tmp
         status = json.loads((next(directory.glob(f"{trial.number}-*")) / "status.json").read_text())["status"]
         assert status == ("pruned" if trial.state is TrialState.PRUNED else "completed")
     assert len(list(directory.glob("*/status.json"))) == 10
+
+
+def test_asha_costs_about_nine_whole_runs_as_its_file_says():
+    file = Path(__file__).parents[1] / "conf/sweep/asha.yaml"
+    assert "about 9 whole runs, 6 to 14" in file.read_text("utf-8")
+    sweeper = OmegaConf.load(file).hydra.sweeper
+    settings = Settings(pruner=sweeper["pruner"], pruner_args=dict(sweeper["pruner_args"]))
+
+    def whole_runs(seed, looks_of_a_run=12):
+        rng, looks = random.Random(seed), 0
+        study = optuna.create_study(pruner=settings.build_pruner(), direction="maximize")
+        for _ in range(sweeper["n_trials"]):
+            trial, quality = study.ask(), rng.gauss(0, 1)
+            for look in range(1, looks_of_a_run + 1):
+                looks += 1
+                trial.report(quality * (1 - 0.5**look) + rng.gauss(0, 0.3), look)
+                if look < looks_of_a_run and trial.should_prune():
+                    study.tell(trial, state=TrialState.PRUNED)
+                    break
+            else:
+                study.tell(trial, quality)
+        return looks / looks_of_a_run
+
+    costs = [whole_runs(seed) for seed in range(20)]
+    assert 8 < sum(costs) / len(costs) < 11
+    assert 5 < min(costs) < max(costs) < 15.5
