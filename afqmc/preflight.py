@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from afqmc.agreement import check_agreement
 from afqmc.batching.tokens import Encoder
 from afqmc.config import Config
-from afqmc.dataset.config import Batching
 from afqmc.dataset.download import cache_dir
 from afqmc.dataset.splits import Dataset, Pairs, load, sentences
 from afqmc.errors import InputError
-from afqmc.model.load import build_model, build_tokenizer, check_plugged_in
-from afqmc.optim import check_plugged_in as check_optimizer
+from afqmc.model.load import build_model, build_tokenizer
 from afqmc.ranks import Rank
-from afqmc.train.division import check_processes, divided
-from afqmc.train.graphs import check_graphs
-from afqmc.train.hardware import choose
+from afqmc.validation import validate_against_data, validate_config
 
 
 def preflight(configs: Sequence[Config], processes: int = 1) -> dict[int, str]:
@@ -48,14 +43,9 @@ class _Checked:
 
     def check(self, config: Config) -> None:
         """One run, as ``preparation.prepare`` goes about it."""
-        check_optimizer(config.optimizer, config.scheduler, config.lr)
-        check_plugged_in(config.model)
-        check_processes(config.trainer, self.rank, config.trainer.device.value)  # a node may have what is not here
-        if not self.rank.is_alone and config.dataset.batching is not Batching.tokens:
-            divided(config.batch_size, config.trainer, self.rank)
-        check_graphs(config.trainer, choose(config.trainer))
+        validate_config(config, self.rank)
         data = self._data(config)
-        check_agreement(config, data)
+        validate_against_data(config, data)
         self._model(config, data)
 
     def _data(self, config: Config) -> Dataset:

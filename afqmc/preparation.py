@@ -12,7 +12,6 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from afqmc import config as schema
-from afqmc.agreement import check_agreement
 from afqmc.batching.batches import Share
 from afqmc.batching.tokens import Encoded, Encoder
 from afqmc.config import Config
@@ -23,16 +22,15 @@ from afqmc.dataset.download import cache_dir
 from afqmc.dataset.splits import Dataset, load, sentences
 from afqmc.evaluation import Evaluation, evaluate
 from afqmc.model.describe import count_parameters, name_of
-from afqmc.model.load import build_model, build_tokenizer, check_plugged_in
-from afqmc.optim import check_plugged_in as check_optimizer
+from afqmc.model.load import build_model, build_tokenizer
 from afqmc.ranks import Rank, here
 from afqmc.rundir import RunDir
 from afqmc.tracker.build import build_tracker
 from afqmc.tracker.protocol import NullTracker, Tracker
-from afqmc.train.division import check_processes, divided
-from afqmc.train.graphs import check_graphs
-from afqmc.train.hardware import adapt, build_accelerator, choose, describe
+from afqmc.train.division import divided
+from afqmc.train.hardware import adapt, build_accelerator, describe
 from afqmc.train.step import MemoryShortageError
+from afqmc.validation import validate_against_data, validate_config
 
 log = logging.getLogger(__name__)
 
@@ -90,11 +88,8 @@ def prepare(config: Config, run_dir: RunDir, resumed: bool = False) -> Prepared:
     Raises:
         InputError: for what a person can mend.
     """
-    check_optimizer(config.optimizer, config.scheduler, config.lr)
-    check_plugged_in(config.model)
-    rank, choice = here(), choose(config.trainer)
-    check_processes(config.trainer, rank, choice.device)
-    check_graphs(config.trainer, choice)
+    rank = here()
+    choice = validate_config(config, rank)
     log.info("device: %s, precision %s (%s)", choice.device, choice.precision, choice.reason)
     if not rank.is_alone:
         log.info("processes: %d, %s; %s", rank.size, config.trainer.strategy.value, _division(config, rank))
@@ -106,7 +101,7 @@ def prepare(config: Config, run_dir: RunDir, resumed: bool = False) -> Prepared:
         data = load(config.dataset)
         for line in in_short(data, examine(data)):
             log.info(line)
-        check_agreement(config, data)
+        validate_against_data(config, data)
         tokenizer = build_tokenizer(config.model, lambda: sentences(data))
         model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
     adapt(model, choice, config.trainer)

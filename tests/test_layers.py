@@ -14,7 +14,7 @@ LEVELS = {
     "batching": 1, "evaluation": 1,
     "train": 2,
     "config": 3,
-    "cli": 4, "agreement": 4, "execution": 4, "job": 4, "table": 4, "scoring": 4, "diagnosis": 4,
+    "cli": 4, "validation": 4, "execution": 4, "job": 4, "table": 4, "scoring": 4, "diagnosis": 4,
     "preparation": 4, "preflight": 4, "training": 4, "checkpointing": 4, "records": 4, "following": 4,
     "ensemble": 4, "comparison": 4, "compare": 4,
     "run": 4, "evaluate": 4, "predict": 4, "doctor": 4,

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from afqmc.agreement import check_agreement
 from afqmc.config import Config
 from afqmc.dataset.splits import Dataset, sentences
 from afqmc.diagnosis import data, machine, model
 from afqmc.diagnosis.findings import Finding, fail, ok
 from afqmc.errors import InputError
-from afqmc.model.load import build_tokenizer, check_plugged_in
-from afqmc.optim import check_plugged_in as check_optimizer
+from afqmc.model.load import build_tokenizer
+from afqmc.ranks import here
+from afqmc.validation import validate_against_data, validate_config
 
 
 class Diagnosis:
@@ -28,7 +28,7 @@ class Diagnosis:
     def findings(self) -> Iterator[Finding]:
         """Every finding."""
         checks = (
-            ("config", self.plugged_in),
+            ("config", self.checked),
             ("data", self.read),
             ("config", self.agreement),
             ("model", self.model),
@@ -42,11 +42,10 @@ class Diagnosis:
             except InputError as error:
                 yield fail(section, str(error))
 
-    def plugged_in(self) -> Iterator[Finding]:
-        """Optimizer, schedule and model by their signatures."""
+    def checked(self) -> Iterator[Finding]:
+        """Everything that needs no data."""
         config = self.config
-        check_optimizer(config.optimizer, config.scheduler, config.lr)
-        check_plugged_in(config.model)
+        validate_config(config, here())
         yield ok(
             "config",
             f"composed; {config.optimizer['_target_']} and {config.scheduler['_target_']} take their arguments",
@@ -62,7 +61,7 @@ class Diagnosis:
     def agreement(self) -> Iterator[Finding]:
         """Class weights and the number of steps, which the data decide."""
         if self.data is not None:
-            check_agreement(self.config, self.data)
+            validate_against_data(self.config, self.data)
         yield from ()
 
     def model(self) -> Iterator[Finding]:
