@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,13 +14,15 @@ from typing import NoReturn
 
 from afqmc.errors import InputError, JobsFailed
 from afqmc.process import speak_utf8
-from afqmc.ranks import is_beside_others
+from afqmc.ranks import adopt_slurm, here, is_beside_others
 from afqmc.redaction import redacted
 from afqmc.signals import Terminated, terminable
 from afqmc.streams import lost_output, make_lasting
 from afqmc.tracker.background import is_left_behind
 
 _HYDRAS, _ASKED = "HYDRA_FULL_ERROR", "AFQMC_FULL_ERROR"  # the second is for the processes of a sweep's jobs
+
+_RANK_0_SPEAKS_S = 10  # seconds in which rank 0 starts and prints its message
 
 DONE, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -53,6 +57,25 @@ def _code_of(command: Callable[[], int]) -> int:
     except Exception as error:
         print(redacted(_message(error)), file=sys.stderr)
         return REFUSED if isinstance(error, InputError) else FAILED
+
+
+def refuse_several_processes(command: str) -> None:
+    """Refuse a launcher that starts several processes of a command which runs as one; rank 0 alone says so.
+
+    Raises:
+        InputError: in rank 0.
+    """
+    adopt_slurm()
+    rank = here()
+    if rank.is_main and not rank.is_alone:
+        raise InputError(
+            f"afqmc.{command}: runs as one process, and the launcher started {rank.size}; start it without a launcher"
+        )
+    if not rank.is_main:
+        # torchrun ends the other processes as soon as one has ended: rank 0 must be the first
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(REFUSED))
+        time.sleep(_RANK_0_SPEAKS_S)
+        sys.exit(REFUSED)
 
 
 def _message(error: Exception) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afqmc.cli import DONE, FAILED, exit_code
+from afqmc.cli import DONE, FAILED, exit_code, refuse_several_processes
 from afqmc.errors import InputError
 from afqmc.process import settle
 
@@ -23,6 +23,7 @@ _UPLOADED = ("json", "md")  # with the comparison to W&B, whatever else is asked
 
 def main() -> int:
     """Read every run, rank the settings, say what can be said of them."""
+    refuse_several_processes("compare")
     parser = argparse.ArgumentParser(prog="python -m afqmc.compare", description=__doc__)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="run directories, directories of such, or globs")
     parser.add_argument("--metric", metavar="NAME", help="as dev/f1; default: what the runs monitored")

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afqmc.cli import DONE, FAILED, exit_code
+from afqmc.cli import DONE, FAILED, exit_code, refuse_several_processes
 from afqmc.config import compose
 from afqmc.errors import InputError
 from afqmc.redaction import redacted, redacted_tree
@@ -22,6 +22,7 @@ _MARKS = {"ok": ("green", "ok  "), "warn": ("yellow", "warn"), "fail": ("red", "
 
 def main() -> int:
     """Print the report; exit code 0 when the run would go through, 1 when not, 2 for overrides that are wrong."""
+    refuse_several_processes("doctor")
     parser = argparse.ArgumentParser(prog="python -m afqmc.doctor", description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as given to afqmc.run")
     parser.add_argument("--config-dir", "-cd", type=Path, metavar="DIR", help="as given to afqmc.run")

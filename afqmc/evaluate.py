@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afqmc.cli import DONE, exit_code
+from afqmc.cli import DONE, exit_code, refuse_several_processes
 from afqmc.errors import InputError
 from afqmc.process import settle
 from afqmc.rundir import RunDir, finite
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Score a file, or the run's own dev split, and print the figures."""
+    refuse_several_processes("evaluate")
     parser = argparse.ArgumentParser(prog="python -m afqmc.evaluate", description=__doc__)
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="a run directory; or several, or a sweep's, to be put together"

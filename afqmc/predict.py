@@ -9,7 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from afqmc.cli import DONE, exit_code
+from afqmc.cli import DONE, exit_code, refuse_several_processes
 from afqmc.errors import InputError
 from afqmc.process import settle
 from afqmc.rundir import RunDir
@@ -19,6 +19,7 @@ _CLUE_NAME = "afqmc_predict.json"  # what the leaderboard looks for inside the z
 
 def main() -> int:
     """Predict a file with the best weights of a run, or with the mean of several."""
+    refuse_several_processes("predict")
     parser = argparse.ArgumentParser(prog="python -m afqmc.predict", description=__doc__)
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="a run directory; or several, or a sweep's, whose mean is taken"

@@ -22,7 +22,7 @@ from afqmc.model.classifier import PairClassifier, use_packing
 from afqmc.model.cpu import quicken
 from afqmc.model.packing import can_pack
 from afqmc.process import usable_cores
-from afqmc.ranks import here
+from afqmc.ranks import here, hide_from_accelerate
 from afqmc.train.config import Device, MixedPrecision, TrainerConfig
 from afqmc.train.launcher import USES_FSDP, check_launcher
 from afqmc.train.strategy import join, sharding, use_sharding
@@ -86,6 +86,7 @@ def build_accelerator(choice: Choice, config: TrainerConfig, seed: int) -> Accel
     check_launcher(choice.device, choice.precision)
     AcceleratorState._reset_state(reset_partial_state=True)
     join(config, here())
+    hide_from_accelerate()
     set_seed(seed)
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     if config.deterministic:

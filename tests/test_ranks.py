@@ -1,0 +1,126 @@
+"""The variables of launchers, whole or in part: one process, a rank among others, or a refusal that names one."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate import PartialState
+from helpers import small
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from afqmc.cli import exit_code
+from afqmc.errors import InputError
+from afqmc.ranks import Rank, adopt_slurm, here, hide_from_accelerate
+from afqmc.train.hardware import build_accelerator, choose
+
+ROOT = Path(__file__).parents[1]
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+SLURM = (
+    "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_TASKS_PER_NODE",
+    "SLURM_STEP_NODELIST", "SLURM_JOB_ID", "SLURM_STEP_ID",
+)  # fmt: skip
+MPI = ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID")
+WHOLE = dict(zip(TORCHRUN, ("1", "2", "1", "2", "localhost", "29500"), strict=True))
+
+
+def read(environment):
+    """The rank, or the refusal."""
+    try:
+        adopt_slurm(environment)
+        rank = here(environment)
+        hide_from_accelerate(environment)
+    except InputError as refused:
+        return refused
+    return rank
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from((*TORCHRUN, *SLURM, *MPI)),
+        st.sampled_from(("", " ", "0", "1", "2", "3", "-1", "a", "1.5", "²", "9" * 30, "2(x2)", "localhost", "29500")),
+    )
+)
+def test_any_part_of_any_launcher_is_one_process_a_rank_or_a_refusal_that_names_a_variable(environment):
+    rank = read(environment)
+    if isinstance(rank, InputError):
+        assert str(rank).partition("=")[0] in {*TORCHRUN, *SLURM, *MPI}
+        return
+    assert 0 <= rank.number < rank.size
+    assert 0 <= rank.local < rank.local_size <= rank.size
+    if rank.is_alone:
+        assert not {*TORCHRUN[:4], *MPI} & environment.keys()
+        assert not environment.get("SLURM_STEP_NUM_TASKS", "").strip() > "1"
+    else:
+        assert all(environment[name] for name in TORCHRUN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"WORLD_SIZE": ""}, "RANK=1: but WORLD_SIZE is not set; torchrun sets all of them; for a run of one process"),
+        ({"WORLD_SIZE": "1"}, "RANK=1: but WORLD_SIZE is 1"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE=0: must be >= 1"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two: must be a whole number from 0"),
+        ({"RANK": "2"}, "RANK=2: must be < WORLD_SIZE=2"),
+        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK=-1: must be a whole number from 0"),
+        ({"LOCAL_WORLD_SIZE": "1"}, "LOCAL_RANK=1: must be < LOCAL_WORLD_SIZE=1"),
+        ({"LOCAL_WORLD_SIZE": "3"}, "LOCAL_WORLD_SIZE=3: must be <= WORLD_SIZE=2"),
+        ({"MASTER_PORT": "70000"}, "MASTER_PORT=70000: must be from 1 to 65535"),
+        ({"MASTER_ADDR": "", "LOCAL_RANK": ""}, "WORLD_SIZE=2: LOCAL_RANK, MASTER_ADDR not set"),
+    ],
+)
+def test_a_contradiction_names_the_variables(changes, told):
+    assert here(WHOLE) == Rank(1, 2, 1, 2)
+    with pytest.raises(InputError) as refused:
+        here({**WHOLE, **changes})
+    assert str(refused.value).startswith(told)
+
+
+def test_half_a_srun_is_refused():
+    with pytest.raises(InputError, match="SLURM_STEP_NUM_TASKS=2: SLURM_LOCALID, .* not set; srun sets all of them"):
+        adopt_slurm({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"})
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [{"LOCAL_RANK": "0"}, {"WORLD_SIZE": "1"}, {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}, {"PMI_SIZE": "1"}],
+)
+def test_stray_variables_of_one_process_start_no_process_group(stray, monkeypatch):
+    for name, value in stray.items():
+        monkeypatch.setenv(name, value)
+    config = small("trainer.device=cpu").trainer
+    assert build_accelerator(choose(config), config, 1).num_processes == 1
+    assert PartialState().distributed_type.value == "NO"
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict", "compare", "doctor"])
+def test_a_command_of_one_process_is_refused_and_rank_0_alone_says_so(name, monkeypatch, capsys):
+    main = importlib.import_module(f"afqmc.{name}").main
+    for variable, value in {**WHOLE, "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr("sys.argv", [name])
+    assert exit_code(main) == 2
+    told = f"afqmc.{name}: runs as one process, and the launcher started 2; start it without a launcher\n"
+    assert capsys.readouterr() == ("", told)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("afqmc.cli._RANK_0_SPEAKS_S", 0)
+    with pytest.raises(SystemExit) as quiet:
+        exit_code(main)
+    assert quiet.value.code == 2
+    assert capsys.readouterr() == ("", "")
+
+
+def test_torchrun_prints_the_refusal_once(tmp_path):
+    command = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "afqmc.predict", "RUN", "FILE"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-m", *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert ended.returncode != 0
+    assert ended.stderr.count("afqmc.predict: runs as one process") == 1
+    assert "terminated" not in ended.stderr
