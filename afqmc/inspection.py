@@ -19,6 +19,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from afqmc.errors import InputError, blamed_on
 from afqmc.model.architecture import is_text_encoder
+from afqmc.model.files import refuse_pointer
 
 _LONGEST = 1 << 24  # bytes of a JSON file, but for the vocabulary's
 _DEEPEST = 32
@@ -35,6 +36,9 @@ def inspect(source: Path, own_code: bool) -> None:
     Raises:
         InputError: naming the file.
     """
+    for path in source.iterdir():
+        if path.is_file():
+            refuse_pointer(path)
     check_labels(source / "labels.json")
     weights = source / "model.safetensors"
     with blamed_on(f"{weights}: not readable as safetensors; nothing else is read"), safe_open(weights, "pt") as opened:

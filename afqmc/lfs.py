@@ -1,8 +1,8 @@
-"""Git LFS pointers: the small text files that stand where a large file has not been fetched."""
+"""Git LFS pointers: the small text files that stand in for large ones until ``git lfs pull`` fetches them."""
 
-_BEGINNING = b"version https://git-lfs.github.com/spec/"
+from __future__ import annotations
 
 
 def is_lfs_pointer(first_bytes: bytes) -> bool:
-    """Whether a file that starts with these bytes is a Git LFS pointer; `git lfs pull` fetches the real file."""
-    return first_bytes.startswith(_BEGINNING)
+    """Whether a file that begins with these bytes is a Git LFS pointer."""
+    return first_bytes.startswith(b"version https://git-lfs.github.com/spec/")

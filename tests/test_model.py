@@ -295,12 +295,17 @@ def test_a_directory_that_is_not_there_is_refused_as_such(name):
 
 
 def test_a_hub_id_that_cannot_be_had_is_refused_with_the_other_ways():
-    hub.hub_is_reachable.cache_clear()
+    hub.hub_failure.cache_clear()
     with pytest.raises(
         InputError, match="model.name_or_path=nobody/nothing: cannot get its tokenizer; tried "
     ) as refused:
         build("nobody/nothing")
-    for way in ("(no answer)", "HF_ENDPOINT=", "model.name_or_path=DIR", "experiment=quickstart"):
+    for way in (
+        "(no answer: OfflineModeIsEnabled: ",
+        "HF_ENDPOINT=",
+        "model.name_or_path=DIR",
+        "experiment=quickstart",
+    ):
         assert way in str(refused.value)
 
 

@@ -22,6 +22,7 @@ from afqmc.dataset.files import UNREADABLE, find_member
 from afqmc.dataset.transfer import Transfer, cannot_keep
 from afqmc.errors import InputError
 from afqmc.paths import expanded
+from afqmc.proxies import through_proxy
 from afqmc.signals import terminable
 
 _TRIES = 3  # in a row that bring nothing new
@@ -148,6 +149,8 @@ def _given_up(config: DatasetConfig, tries: int, last: Exception) -> InputError:
     told = str(last) or type(last).__name__
     if isinstance(last, urllib.error.HTTPError) and (wait := _retry_after(last)) > _PATIENCE_S:
         told += f", not before {wait:.0f} s from now"
+    if not isinstance(last, urllib.error.HTTPError):
+        told += through_proxy(config.url or "")
     return InputError(
         f"dataset {config.name}: could not download {config.url} ({tries} tries; last: {told}).\n"
         "  a copy on disk:  dataset.path=DIR_OR_ZIP\n"

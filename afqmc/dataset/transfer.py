@@ -14,6 +14,7 @@ from typing import Any
 
 from afqmc.console import bar
 from afqmc.errors import InputError
+from afqmc.proxies import through_proxy
 
 _TIMEOUT_S = 20  # without a single byte
 _WINDOW_S, _LEAST = 60, 60 << 10  # a line slower than 1 KiB/s is cut off, and tried again
@@ -71,7 +72,8 @@ class Transfer:
             raise
         except (ValueError, http.client.InvalidURL) as error:
             raise InputError(
-                f"dataset.url={self.url}: {error}; an address is https://HOST/FILE.zip, in ASCII (others as %XX)"
+                f"dataset.url={self.url}: {error}{through_proxy(self.url)}; "
+                "an address is https://HOST/FILE.zip, in ASCII (others as %XX)"
             ) from error
 
     def _first_byte(self, response: Any, asked: int) -> int:

@@ -18,8 +18,9 @@ from afqmc.diagnosis.findings import Finding, fail, ok, warn
 from afqmc.errors import InputError
 from afqmc.model.architecture import build_architecture, check_length
 from afqmc.model.classifier import encoder_class, encoder_options
-from afqmc.model.hub import hub_is_reachable
-from afqmc.model.load import WEIGHT_FILES, plugged_in, pretrained
+from afqmc.model.files import WEIGHT_FILES
+from afqmc.model.hub import hub_failure, hub_is_reachable
+from afqmc.model.load import plugged_in, pretrained
 from afqmc.paths import expanded
 
 _CHUNK = 10_000  # pairs of a stream held at once
@@ -89,7 +90,8 @@ def _weights(config: Config, architecture: PreTrainedConfig) -> Finding:
         return ok("model", "its weights are there, of this architecture")
     if hub_is_reachable() and any(file_exists(name, file, revision=revision) for file in WEIGHT_FILES):
         return ok("model", "its weights are on the hub; not looked into before they are downloaded")
-    raise InputError(f"model.name_or_path={name}: no weights there ({' or '.join(WEIGHT_FILES[::2])})")
+    reason = "" if hub_is_reachable() else f"; the hub gives no answer: {hub_failure()}"
+    raise InputError(f"model.name_or_path={name}: no weights there ({' or '.join(WEIGHT_FILES[::2])}){reason}")
 
 
 def _is_cached(name: str, revision: str | None) -> bool:

@@ -13,7 +13,10 @@ from huggingface_hub.errors import EntryNotFoundError, FileMetadataError, HfHubH
 
 from afqmc.errors import InputError, first_line
 from afqmc.model.config import ModelConfig
+from afqmc.model.files import check_lfs
 from afqmc.paths import expanded
+from afqmc.proxies import through_proxy
+from afqmc.redaction import redacted
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +40,23 @@ def hub_options(config: ModelConfig) -> dict[str, Any]:
 
 
 @cache
-def hub_is_reachable() -> bool:
-    """Whether the hub answers at all, asked once: its client would try for a minute."""
+def hub_failure() -> str | None:
+    """Say in one line why the hub gives no answer; None where it answers.
+
+    It is asked once, with a short time limit: its client would try for a minute.
+    """
     try:
         session = get_session()
         session.event_hooks["request"].append(_limit)
         session.head(constants.ENDPOINT, timeout=_HUB_TIMEOUT_S)
     except Exception as error:  # whatever its HTTP library raises
-        log.debug("%s: %s", constants.ENDPOINT, error)
-        return False
-    return True
+        return redacted(f"{type(error).__name__}: {first_line(error)}") + through_proxy(constants.ENDPOINT)
+    return None
+
+
+def hub_is_reachable() -> bool:
+    """Whether the hub answers at all."""
+    return hub_failure() is None
 
 
 def _limit(request: Any) -> None:
@@ -73,17 +83,17 @@ def cannot_load(what: str, config: ModelConfig, error: Exception) -> InputError:
     """The same advice for everything that fails on the way to a pretrained model."""
     name = config.name_or_path
     assert name is not None
+    check_lfs(config, what)
     failed = _failed_request(error)
     reason = _answer(failed) if failed else _in_short(error)
     if os.path.isdir(expanded(name)):
         return InputError(f"model.name_or_path={name}: no usable {what} in this directory: {reason}")
-    tried = (
-        f"{constants.ENDPOINT} and the cache" if hub_is_reachable() else f"{constants.ENDPOINT} (no answer), the cache"
-    )
+    hub = redacted(constants.ENDPOINT)
+    tried = f"{hub} and the cache" if hub_is_reachable() else f"{hub} (no answer: {hub_failure()}), the cache"
     copy = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
     damaged = f"  a damaged copy:      rm -r {copy}, and it is fetched again\n" if not failed and copy.is_dir() else ""
     return InputError(
-        f"model.name_or_path={name}: cannot get its {what}; tried {tried}: {reason}\n{damaged}"
+        f"model.name_or_path={name}: cannot get its {what}; tried {tried}: {redacted(reason)}\n{damaged}"
         "  a mirror:            HF_ENDPOINT=https://hf-mirror.com python -m afqmc.run ...\n"
         "  a local directory:   model.name_or_path=DIR (config.json, tokenizer.json, model.safetensors)\n"
         "  no network at all:   python -m afqmc.run experiment=quickstart"

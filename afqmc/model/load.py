@@ -18,6 +18,7 @@ from afqmc.errors import InputError
 from afqmc.model.architecture import build_architecture, check_length
 from afqmc.model.classifier import PairClassifier, encoder_class, encoder_options
 from afqmc.model.config import ModelConfig, Pooling
+from afqmc.model.files import WEIGHT_FILES, check_lfs
 from afqmc.model.hub import UNUSABLE, cannot_load, hub_options, resolved
 from afqmc.model.initialisation import mimetic
 from afqmc.model.vocabulary import train_wordpiece
@@ -25,12 +26,6 @@ from afqmc.plugins import check_arguments, locate
 
 log = logging.getLogger(__name__)
 
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 _HEADS = {
     "pooler", "cls", "lm_head", "classifier", "qa_outputs", "predictions", "seq_relationship", "lm_predictions",
     "mask_predictions", "discriminator_predictions", "generator_predictions", "generator_lm_head",
@@ -51,6 +46,7 @@ def build_tokenizer(config: ModelConfig, sentences: Callable[[], Iterable[str]])
         tokenizer = AutoTokenizer.from_pretrained(name, **hub_options(config))
     except UNUSABLE as error:
         raise cannot_load("tokenizer", config, error) from error
+    check_lfs(config, "tokenizer")  # a pointer in place of vocab.txt is read as a vocabulary of three entries
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a directory that has none
         raise InputError(f"model.name_or_path={config.name_or_path}: no tokenizer there (tokenizer.json or vocab.txt)")
     return tokenizer

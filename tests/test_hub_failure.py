@@ -1,0 +1,67 @@
+"""The reason why the hub gives no answer is part of the message, without secrets."""
+
+import importlib.util
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
+from afqmc.model import hub
+from afqmc.model.config import ModelConfig
+
+HOUSE = "https://127.0.0.1:9"  # nothing listens on this port
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture
+def online(monkeypatch):
+    """The hub's client without offline mode and without this machine's proxies; takes an address and variables."""
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+    def at(endpoint, **variables):
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        huggingface_hub.close_session()  # the client reads the proxies when it is made
+        hub.hub_failure.cache_clear()
+
+    yield at
+    monkeypatch.undo()
+    huggingface_hub.close_session()
+    hub.hub_failure.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "variables", "reason"),
+    [
+        ("mirror.example", {}, "missing an 'http://' or 'https://' protocol"),
+        pytest.param(
+            HOUSE,
+            {"ALL_PROXY": "socks5://127.0.0.1:9"},
+            "the 'socksio' package is not installed",
+            marks=pytest.mark.skipif(importlib.util.find_spec("socksio") is not None, reason="it is installed"),
+        ),
+        (HOUSE, {"HTTPS_PROXY": "http://127.0.0.1:9"}, "refused.* (through the proxy http://127.0.0.1:9)"),
+        ("https://no-such-host.invalid", {}, "ConnectError"),
+        (HOUSE, {}, "refused"),
+    ],
+    ids=["no scheme", "socks without its package", "proxy", "unknown host", "refused"],
+)
+def test_the_reason_why_the_hub_gives_no_answer_is_told_in_one_line(online, endpoint, variables, reason):
+    online(endpoint, **variables)
+    told = str(hub.cannot_load("tokenizer", ModelConfig(name_or_path="some/model"), OSError("not in the cache")))
+    first = told.splitlines()[0]
+    assert f"tried {endpoint} (no answer: " in first
+    for part in reason.split(".* "):
+        assert part in first
+
+
+def test_the_password_of_a_proxy_or_of_the_endpoint_is_not_told(online):
+    online("https://bob:S3CRETpw@127.0.0.1:9", HTTPS_PROXY="http://amy:0THERpw@127.0.0.1:9")
+    told = str(hub.cannot_load("tokenizer", ModelConfig(name_or_path="some/model"), OSError("not in the cache")))
+    assert "S3CRETpw" not in told
+    assert "0THERpw" not in told
+    assert "through the proxy http://***@127.0.0.1:9" in told

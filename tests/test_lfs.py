@@ -1,0 +1,108 @@
+"""Git LFS pointers in place of a model's files are named, with the command that fetches the files."""
+
+import shutil
+
+import pytest
+import torch
+from huggingface_hub import constants
+from transformers import BertConfig, BertModel, BertTokenizer
+
+from afqmc.checkpoint.weights import load_weights, save_weights
+from afqmc.errors import InputError
+from afqmc.lfs import is_lfs_pointer
+from afqmc.model.config import ModelConfig
+from afqmc.model.load import build_model, build_tokenizer
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 411553788\n"
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"花呗借还款")
+SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A small BERT with each file that a pointer may stand for: both kinds of weights and of vocabularies."""
+    directory = tmp_path_factory.mktemp("saved")
+    model = BertModel(BertConfig(vocab_size=len(WORDS), **SIZES))
+    model.save_pretrained(directory)
+    torch.save(model.state_dict(), directory / "pytorch_model.bin")
+    BertTokenizer(vocab={word: number for number, word in enumerate(WORDS)}).save_pretrained(directory)
+    (directory / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    return directory
+
+
+@pytest.fixture
+def directory(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+def build(name, **settings):
+    config = ModelConfig(name_or_path=str(name), **settings)
+    return build_model(config, build_tokenizer(config, list), ("0", "1"), 32)
+
+
+def test_a_pointer_is_known_by_its_first_bytes():
+    assert is_lfs_pointer(POINTER.encode())
+    assert not is_lfs_pointer(b"")
+    assert not is_lfs_pointer(b"version 1\n")
+
+
+@pytest.mark.parametrize(
+    ("pointer", "without"),
+    [
+        ("config.json", ()),
+        ("tokenizer.json", ()),
+        ("tokenizer_config.json", ()),
+        ("vocab.txt", ("tokenizer.json",)),
+        ("model.safetensors", ()),
+        ("pytorch_model.bin", ("model.safetensors",)),
+    ],
+)
+def test_a_pointer_in_a_directory_is_refused_by_name(directory, pointer, without):
+    for name in without:
+        (directory / name).unlink()
+    (directory / pointer).write_text(POINTER)
+    with pytest.raises(
+        InputError, match=f"^{directory / pointer}: is a Git LFS pointer.*`git lfs pull` in {directory}"
+    ):
+        build(directory)
+
+
+def test_a_pointer_among_the_parts_of_the_weights_is_refused_by_name(directory):
+    (directory / "model.safetensors").unlink()
+    BertModel(BertConfig(vocab_size=len(WORDS), **SIZES)).save_pretrained(directory, max_shard_size=2000)
+    part = sorted(directory.glob("model-*.safetensors"))[1]
+    part.write_text(POINTER)
+    with pytest.raises(InputError, match=f"^{part}: is a Git LFS pointer"):
+        build(directory)
+
+
+def test_a_pointer_that_is_not_read_does_not_matter(directory):
+    for name in ("vocab.txt", "pytorch_model.bin"):
+        (directory / name).write_text(POINTER)
+    build(directory)
+    (directory / "model.safetensors").write_text(POINTER)
+    build(directory, from_scratch=True)
+
+
+def test_a_pointer_in_the_hubs_cache_is_refused_by_name(directory, tmp_path, monkeypatch):
+    cache = tmp_path / "hub"
+    repository = cache / "models--some--model"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text("0" * 40)
+    snapshot = shutil.copytree(directory, repository / "snapshots" / ("0" * 40))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    build("some/model")
+    (snapshot / "model.safetensors").write_text(POINTER)
+    with pytest.raises(InputError, match=f"^{snapshot / 'model.safetensors'}: is a Git LFS pointer"):
+        build("some/model")
+
+
+def test_a_pointer_among_the_weights_of_a_run_is_refused_by_name(directory, tmp_path):
+    config = ModelConfig(name_or_path=str(directory))
+    tokenizer = build_tokenizer(config, list)
+    best = tmp_path / "best"
+    save_weights(best, build_model(config, tokenizer, ("0", "1"), 32), tokenizer, ("0", "1"))
+    load_weights(best, config)
+    (best / "model.safetensors").write_text(POINTER)
+    with pytest.raises(InputError, match=f"^{best / 'model.safetensors'}: is a Git LFS pointer"):
+        load_weights(best, config)
