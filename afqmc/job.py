@@ -94,6 +94,7 @@ class Job:
             "best": {"step": best.step, "epoch": round(best.epoch, 6), **finite(named("dev", again))},
             **({"test": finite(test)} if test else {}),
             **({"folds": folds.as_dict()} if (folds := prepared.data.folds) else {}),
+            **({"left_out": left_out} if (left_out := prepared.data.left_out()) else {}),
             "collapsed_onto": None if collapsed is None else prepared.data.labels[collapsed],
             "monitor": monitor,
             "steps": training.step,

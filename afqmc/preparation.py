@@ -99,8 +99,11 @@ def prepare(config: Config, run_dir: RunDir, resumed: bool = False) -> Prepared:
 
     with accelerator.local_main_process_first():  # what is downloaded is then there for the others of this host
         data = load(config.dataset)
-        for line in in_short(data, examine(data)):
+        facts = examine(data)
+        for line in in_short(data, facts):
             log.info(line)
+        for text in facts.suspicions:
+            log.warning("data: %s", text)
         validate_against_data(config, data)
         tokenizer = build_tokenizer(config.model, lambda: sentences(data))
         model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)

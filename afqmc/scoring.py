@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,8 @@ from afqmc.console import CountBar
 from afqmc.dataset.config import DatasetConfig
 from afqmc.dataset.files import DataFile
 from afqmc.dataset.pairs import read_pairs
-from afqmc.dataset.splits import Pairs, index_of, load_dev, locate, to_columns
+from afqmc.dataset.report import ReadReport
+from afqmc.dataset.splits import Pairs, index_of, load_dev, locate, refuse_empty, to_columns
 from afqmc.errors import InputError, blamed_on
 from afqmc.evaluation import Evaluation, evaluate
 from afqmc.metrics.classification import probabilities_of
@@ -27,6 +29,8 @@ from afqmc.rundir import RunDir
 from afqmc.train.config import Device
 from afqmc.train.division import alone
 from afqmc.train.hardware import adapt, build_accelerator, choose
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,12 @@ class TrainedRun:
             return self._own_dev()
         index = index_of(self.labels)
         found = DataFile.on_disk(file, self.config.dataset, key)
-        pairs = to_columns(found.name, list(read_pairs(found, self.config.dataset, labelled=labelled)), index)
-        if len(pairs) == 0:
-            raise InputError(f"{file}: holds no pairs")
+        report = ReadReport(found.name)
+        rows = read_pairs(found, self.config.dataset, labelled=labelled, index=index, report=report)
+        pairs = to_columns(found.name, rows, index, report)
+        refuse_empty(report, len(pairs))
+        for note in report.notes():
+            log.warning("%s: %s", found.name, note)
         return pairs
 
     def _own_dev(self) -> Pairs:

@@ -12,6 +12,7 @@ from afqmc.batching.tokens import Encoder
 from afqmc.dataset.config import Batching, DatasetConfig
 from afqmc.dataset.pairs import Pair
 from afqmc.dataset.splits import PairStream
+from afqmc.dataset.trace import Trace
 
 MAX_LENGTH = 24  # cuts about half of the pairs
 
@@ -26,7 +27,10 @@ def stream(pairs):
     """The pairs as a stream."""
     columns = zip(pairs.ids, pairs.sentence1, pairs.sentence2, map(str, pairs.labels), range(50), strict=True)
     rows = [Pair(*column) for column in columns]
-    return PairStream("pairs.jsonl", lambda: iter(rows), {"0": 0, "1": 1}, list(np.bincount(pairs.labels)), "")
+    trace = Trace()
+    for row in rows:
+        trace.add(row)
+    return PairStream("pairs.jsonl", lambda: iter(rows), {"0": 0, "1": 1}, list(np.bincount(pairs.labels)), trace)
 
 
 def ids(batches):

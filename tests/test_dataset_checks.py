@@ -3,6 +3,7 @@
 from afqmc.dataset.checks import examine, in_short, worries
 from afqmc.dataset.config import DatasetConfig
 from afqmc.dataset.splits import Dataset, Pairs, PairStream, load
+from afqmc.dataset.trace import Trace
 
 TRAIN = [
     ("a", "b", 0),
@@ -91,7 +92,9 @@ def test_a_run_is_told_the_counts_and_the_worries():
 
 
 def test_a_streamed_split_is_counted_by_label_alone():
-    data = Dataset("some", ("0", "1"), PairStream("file", lambda: iter(()), {"0": 0, "1": 1}, [30, 10], ""), pairs(DEV))
+    data = Dataset(
+        "some", ("0", "1"), PairStream("file", lambda: iter(()), {"0": 0, "1": 1}, [30, 10], Trace()), pairs(DEV)
+    )
     facts = examine(data)
     assert (facts.streamed, facts.shared) == (("train",), {})
     assert (facts.splits["train"].pairs, facts.splits["train"].where) == (40, {})

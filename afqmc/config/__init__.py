@@ -21,6 +21,8 @@ from afqmc.config.messages import explain, unknown_key
 from afqmc.config.quoting import literal, quoted_all
 from afqmc.config.schema import Config as Config
 from afqmc.config.schema import check as check
+from afqmc.config.source import check_source as check_source
+from afqmc.config.source import official_address as official_address
 from afqmc.dataset.config import Source
 from afqmc.errors import InputError
 from afqmc.groups import conf_dir as conf_dir
@@ -51,9 +53,11 @@ def compose(overrides: list[str], config_dir: Optional[Path] = None, config_name
     register()
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3"):
-            return to_config(hydra_compose(config_name, overrides))
+            config = to_config(hydra_compose(config_name, overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(explain(error)) from error
+    check_source(config.dataset, overrides)
+    return config
 
 
 def slug(overrides: list[str]) -> str:
@@ -183,11 +187,6 @@ def anchored(config: Config) -> Config:
 
 def _absolute(path: Optional[str]) -> Optional[str]:
     return None if path is None else str(expanded(path).absolute())
-
-
-def official_address() -> str:
-    """Where the packaged config downloads AFQMC from."""
-    return str(OmegaConf.load(Path(conf_dir()) / "dataset" / "afqmc.yaml").url)
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

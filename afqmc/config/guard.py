@@ -11,7 +11,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from afqmc.config import Config, load, to_config, without_hydra
+from afqmc.config import Config, check_source, load, to_config, without_hydra
 from afqmc.config.messages import explain
 from afqmc.config.resume import AUTO, going_on
 from afqmc.errors import InputError, Refused
@@ -32,6 +32,7 @@ class RunDirectoryGuard(Callback):
         """
         try:
             checked = to_config(without_hydra(config))
+            check_source(checked.dataset, config.hydra.overrides.task)
             if checked.resume == AUTO:
                 _refuse_moving("hydra.run.dir", config.hydra.run)
             _make("hydra.run.dir", config.hydra.run.dir)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from afqmc.dataset.config import Batching, DatasetConfig
+from afqmc.dataset.config import Batching, DatasetConfig, check_columns
+from afqmc.dataset.labels import label_name
 from afqmc.errors import InputError, did_you_mean
 from afqmc.knobs import check_ranges, knob
 from afqmc.metrics.names import NAMES as METRICS
@@ -49,10 +50,18 @@ def check(config: Config) -> None:
             f"trainer.gradient_accumulation_steps={trainer.gradient_accumulation_steps}: must be <= batch_size="
             f"{config.batch_size}; batch_size is the whole batch of a step, and is worked through in that many parts"
         )
+    check_columns(config.dataset)
+    _check_drop_labels(config.dataset)
     _check_batching(config.dataset)
     _check_folds(config.dataset)
     check_sweep(config.sweep)
     check_class_weights(trainer.class_weights, len(config.dataset.labels) if config.dataset.labels else None)
+
+
+def _check_drop_labels(dataset: DatasetConfig) -> None:
+    kept, dropped = ({label_name(name) for name in names or ()} for names in (dataset.labels, dataset.drop_labels))
+    if both := sorted(kept & dropped):
+        raise InputError(f"dataset.drop_labels: {both[0]!r} is one of dataset.labels, too; it must be in one of them")
 
 
 def _check_batching(dataset: DatasetConfig) -> None:

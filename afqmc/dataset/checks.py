@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from afqmc.dataset.splits import Dataset, Pairs, PairStream
+from afqmc.dataset.suspicions import suspicions
 
 _SHOWN = 5  # lines named of each kind, at most
 _RARE = 10  # pairs: fewer of a class, and less than one in a hundred, may be a slip
@@ -28,12 +29,13 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """Of all splits held in memory, and the pairs that two of them share, in either order."""
+    """Of all splits held in memory, the pairs that two of them share, in either order, and what looks wrong."""
 
     splits: dict[str, SplitFacts]
     shared: dict[tuple[str, str], int]
     streamed: tuple[str, ...]
     labels: tuple[str, ...] = ()
+    suspicions: tuple[str, ...] = ()
 
 
 def examine(dataset: Dataset) -> Facts:
@@ -45,7 +47,7 @@ def examine(dataset: Dataset) -> Facts:
     for name, stream in streamed.items():
         facts[name] = SplitFacts(len(stream), stream.label_counts, 0, 0, 0, 0, {}, stream.file)
     shared = {(one, other): len(keys[one] & keys[other]) for one, other in combinations(held, 2)}
-    return Facts(facts, shared, tuple(streamed), dataset.labels)
+    return Facts(facts, shared, tuple(streamed), dataset.labels, tuple(suspicions(dataset)))
 
 
 def _unordered(split: Pairs) -> list[tuple[str, str]]:
@@ -93,8 +95,13 @@ def in_short(dataset: Dataset, facts: Facts) -> list[str]:
         counts.append(f"{name} {found.pairs}" + (f" ({', '.join(shares)})" if sum(found.label_counts) else ""))
     positive = f"; {dataset.labels[1]!r} counts as positive" if len(dataset.labels) == 2 else ""
     lines = [f"data: {dataset.name}: " + "; ".join(counts) + positive]
-    lines += [f"data: {text}" for text in (*of_folds(dataset), *worries(facts))]
+    lines += [f"data: {text}" for text in (*left_out(dataset), *of_folds(dataset), *worries(facts))]
     return lines
+
+
+def left_out(dataset: Dataset) -> list[str]:
+    """The rows of each file that the config leaves out, and files without labels."""
+    return [f"{split}: {text}" for split, report in dataset.reports().items() for text in report.other_rows()]
 
 
 def of_folds(dataset: Dataset) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Optional
 
-from afqmc.dataset.pairs import Complain, Pair
-from afqmc.errors import InputError, in_brief
+from afqmc.dataset.pairs import Pair
+from afqmc.dataset.report import ReadReport
+from afqmc.dataset.trace import Trace
+from afqmc.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Pairs:
     sentence2: list[str]
     labels: Optional[list[int]]
     lines: Optional[list[int]] = None  # of the file, where the pairs were read from one
+    report: ReadReport = field(default_factory=ReadReport, compare=False)  # what was left out of the file
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,50 +46,70 @@ class Pairs:
 
 @dataclass(frozen=True)
 class PairStream:
-    """A labelled split too large for memory: each pass reads its file from the start. Counted once."""
+    """A labelled split too large for memory: each pass reads its file from the start.
+
+    Attributes:
+        file: What messages call it.
+        read: Opens the file anew.
+        index: The class index of each label name.
+        label_counts: Pairs of each class.
+        trace: Of all pairs, as they were first read; each pass is checked against it.
+        report: What was left out.
+    """
 
     file: str
     read: Callable[[], Iterator[Pair]]
     index: dict[str, int]
     label_counts: list[int]
-    digest: str  # of all pairs
+    trace: Trace
+    report: ReadReport = field(default_factory=ReadReport)
 
     def __len__(self) -> int:
         return sum(self.label_counts)
 
+    @property
+    def digest(self) -> str:
+        """sha256 of all pairs."""
+        return self.trace.digest
+
     def chunks(self, size: int) -> Iterator[Pairs]:
-        """The split in the file's order, ``size`` pairs at a time (the last may be shorter)."""
-        rows = self.read()
-        while chunk := list(islice(rows, size)):
+        """The split in the file's order, ``size`` pairs at a time (the last may be shorter).
+
+        Raises:
+            InputError: where the file no longer holds the pairs that were counted, before any that differ are used,
+                but for the last few of a chunk, which are checked with the next.
+        """
+        rows, seen = self.read(), Trace()
+        while chunk := self._unchanged(rows, size, seen):
             yield to_columns(self.file, chunk, self.index)
 
+    def _unchanged(self, rows: Iterator[Pair], size: int, seen: Trace) -> list[Pair]:
+        """The next ``size`` pairs; ``seen`` is the trace of this pass."""
+        try:
+            chunk = list(islice(rows, size))
+        except InputError as error:
+            raise InputError(f"{self.file}: {_CHANGED}: {error}") from error
+        for pair in chunk:
+            seen.add(pair)
+        is_end = len(chunk) < size
+        if seen.count > len(self) or (is_end and seen.count < len(self)):
+            pairs = f"at least {seen.count}" if seen.count > len(self) else str(seen.count)
+            raise InputError(f"{self.file}: {_CHANGED}: it had {len(self)} pairs, and now has {pairs}")
+        if not seen.begins(self.trace) or (seen.count == len(self) and seen.digest != self.digest):
+            raise InputError(f"{self.file}: {_CHANGED}: other pairs among the first {seen.count}")
+        return chunk
 
-def to_columns(file: str, rows: list[Pair], index: dict[str, int]) -> Pairs:
-    """Rows as columns, label names as class indices.
 
-    Raises:
-        InputError: ``file:line`` of the first label outside the set.
-    """
-    labels = [index[row.label] for row in rows if row.label is not None and is_known(file, row, index, None)]
-    columns = ([row.sentence1 for row in rows], [row.sentence2 for row in rows])
-    lines = [row.line for row in rows]
-    return Pairs(file, [row.id for row in rows], *columns, labels if labels else None, lines)
+_CHANGED = "has changed since the run read it first; a streamed file must stay as it is until the run ends"
 
 
-def is_known(file: str, row: Pair, index: dict[str, int], complain: Optional[Complain]) -> bool:
-    """Whether the row's label, if it has one, is in the set.
-
-    Raises:
-        InputError: when it is not, and nobody takes complaints.
-    """
-    if row.label is None or row.label in index:
-        return True
-    told = in_brief(f"label {row.label!r} is not one of: {', '.join(index)}")
-    told = f"{file}:{row.line}: {told} (dataset.labels sets them)"
-    if complain is None:
-        raise InputError(told)
-    complain(told)
-    return False
+def to_columns(file: str, rows: Iterable[Pair], index: Mapping[str, int], report: Optional[ReadReport] = None) -> Pairs:
+    """Rows as columns, label names, all of them known, as class indices; labels are None where no row has one."""
+    pairs = list(rows)
+    labels = [index[row.label] for row in pairs if row.label is not None]
+    columns = ([row.sentence1 for row in pairs], [row.sentence2 for row in pairs])
+    lines = [row.line for row in pairs]
+    return Pairs(file, [row.id for row in pairs], *columns, labels or None, lines, report or ReadReport(file))
 
 
 def index_of(names: tuple[str, ...]) -> dict[str, int]:

@@ -7,7 +7,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Optional
 
+from afqmc.errors import InputError, nearest
 from afqmc.knobs import knob
+
+_ROLES = ("sentence1_field", "sentence2_field", "label_field", "id_field")
 
 
 class Source(Enum):
@@ -25,6 +28,13 @@ class Format(Enum):
     jsonl = "jsonl"
     csv = "csv"
     tsv = "tsv"
+
+
+class OnBadRow(Enum):
+    """What happens to a row that is invalid."""
+
+    fail = "fail"  # the file is refused
+    skip = "skip"  # the row is left out, counted and reported; too many are refused
 
 
 class Batching(Enum):
@@ -52,6 +62,8 @@ class DatasetConfig:
     label_field: str = knob("label", "key or column of the label")
     id_field: str = knob("id", "key or column of the pair's id; the row's number from 0 where there is none")
     labels: Optional[list[str]] = knob(None, "label names in class order; null takes the sorted names in train")
+    drop_labels: Optional[list[str]] = knob(None, "rows with these labels are left out, as [-] for 'no agreement'")
+    on_bad_row: OnBadRow = knob(OnBadRow.fail, "fail, or skip: leave out invalid rows, as long as they are few")
     folds: Optional[int] = knob(
         None, "how many folds train_file is cut into; one becomes dev, dev_file is not read", ge=2
     )
@@ -90,3 +102,32 @@ class DatasetConfig:
         if self.format is not Format.auto:
             return self.format
         return {".csv": Format.csv, ".tsv": Format.tsv, ".txt": Format.tsv}.get(path.suffix.lower(), Format.jsonl)
+
+
+def check_columns(dataset: DatasetConfig, labelled: bool = True) -> None:
+    """Check that each role has a column of its own, and that ``columns`` has a column for each role.
+
+    Args:
+        dataset: The names of the columns or keys.
+        labelled: Whether the label column is read.
+
+    Raises:
+        InputError: naming the key, its value and what is legal.
+    """
+    fields = {role: getattr(dataset, role) for role in _ROLES if labelled or role != "label_field"}
+    roles: dict[str, str] = {}
+    for role, name in fields.items():
+        if not name.strip():
+            raise InputError(f"dataset.{role}={name!r}: must be the name of a column or key")
+        if (other := roles.setdefault(name, role)) != role:
+            raise InputError(
+                f"dataset.{role}={name}: dataset.{other} is the same column; each of them needs a column of its own"
+            )
+    if (columns := dataset.columns) is None:
+        return
+    shown = f"dataset.columns=[{', '.join(map(str, columns))}]"
+    if repeated := sorted({name for name in columns if columns.count(name) > 1}):
+        raise InputError(f"{shown}: {repeated[0]!r} is there twice; each column needs a name of its own")
+    for role, name in fields.items():
+        if name not in columns and not (role == "id_field" and name == DatasetConfig.id_field):
+            raise InputError(f"{shown}: has no {name!r}, which dataset.{role} names{nearest(name, columns)}")

@@ -6,11 +6,11 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from afqmc.dataset.config import DatasetConfig, Format
 from afqmc.dataset.files import UNREADABLE, DataFile
-from afqmc.errors import InputError
+from afqmc.errors import InputError, in_brief
 
 Refuse = Callable[[int, str], None]  # a line, and what is wrong with it
 Row = tuple[int, dict[str, Any]]
@@ -35,8 +35,7 @@ def _text_lines(file: DataFile, refuse: Refuse) -> Iterator[tuple[int, str]]:
         if line == 1:
             raw = raw.removeprefix(b"\xef\xbb\xbf")
             if told := _not_text(raw):
-                refuse(line, told)
-                return
+                raise InputError(f"{file.name}:{line}: {told}")
         try:
             yield line, raw.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -104,19 +103,22 @@ def _csv_rows(file: DataFile, config: DatasetConfig, refuse: Refuse) -> Iterator
     else:
         reader = csv.reader(texts(), strict=True)
     columns = config.columns
-    for cells in _cells(reader, lambda reason: refuse(line, f"broken {file.format.value}: {reason}")):
+
+    def broken(reason: str) -> NoReturn:
+        raise InputError(f"{file.name}:{line}: broken {file.format.value}: {reason}")
+
+    for cells in _cells(reader, broken):
         if columns is None:
             columns = cells
             if told := _bad_header(cells, config):
-                refuse(line, told)
-                return
+                raise InputError(f"{file.name}:{line}: {in_brief(told)}")
         elif len(cells) == len(columns):
             yield line, dict(zip(columns, cells, strict=True))
         else:
             refuse(line, f"{len(cells)} columns; {len(columns)} were expected ({', '.join(columns)})")
 
 
-def _cells(reader: Iterator[list[str]], broken: Callable[[str], None]) -> Iterator[list[str]]:
+def _cells(reader: Iterator[list[str]], broken: Callable[[str], NoReturn]) -> Iterator[list[str]]:
     """The cells of each line that has any, up to the first that the reader cannot take apart."""
     try:
         yield from filter(any, reader)

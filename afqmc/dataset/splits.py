@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Optional
+from typing import Any, Optional
 
 from afqmc.dataset.columns import Pairs as Pairs
 from afqmc.dataset.columns import PairStream as PairStream
 from afqmc.dataset.columns import index_of as index_of
-from afqmc.dataset.columns import is_known
 from afqmc.dataset.columns import to_columns as to_columns
 from afqmc.dataset.config import DatasetConfig, Format, Source
 from afqmc.dataset.download import fetch_zip
 from afqmc.dataset.files import DataFile
 from afqmc.dataset.folds import Folds, cut
-from afqmc.dataset.pairs import Complain, Pair, label_name, read_pairs
+from afqmc.dataset.labels import label_name
+from afqmc.dataset.pairs import Complain, Pair, read_pairs
+from afqmc.dataset.report import ReadReport
 from afqmc.dataset.sample import sample_files
+from afqmc.dataset.trace import Trace
 from afqmc.errors import InputError, did_you_mean, in_brief
 from afqmc.paths import expanded
+
+_FEW_LABELS = 20  # so many, or one for every second pair, may be classes
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,17 @@ class Dataset:
         """The splits there are, by name."""
         found = {"train": self.train, "dev": self.dev, "test": self.test}
         return {name: split for name, split in found.items() if split is not None}
+
+    def reports(self) -> dict[str, ReadReport]:
+        """What was left out of each file, by split; with folds, of the file that was cut."""
+        found = {name: split.report for name, split in self.splits().items()}
+        if self.folds is None:
+            return found
+        return {"train": self.folds.whole.report} | {name: found[name] for name in found if name == "test"}
+
+    def left_out(self) -> dict[str, dict[str, Any]]:
+        """For summary.json: the counts of the splits from which rows were left out."""
+        return {name: counts for name, report in self.reports().items() if (counts := report.as_dict())}
 
     def label_counts(self, split: Pairs | PairStream) -> list[int]:
         """Pairs of each class in a split; all 0 where it has no labels."""
@@ -90,23 +104,35 @@ def _embedded(name: str) -> DataFile:
 
 
 def read_split(
-    config: DatasetConfig, split: str, file: DataFile, complain: Optional[Complain] = None
+    config: DatasetConfig,
+    split: str,
+    file: DataFile,
+    index: Optional[Mapping[str, int]] = None,
+    complain: Optional[Complain] = None,
+    report: Optional[ReadReport] = None,
 ) -> Iterator[Pair]:
     """The rows of a split, cut at ``max_<split>_samples``; train and dev must be labelled."""
-    rows = read_pairs(file, config, labelled=None if split == "test" else True, complain=complain)
-    return islice(rows, config.limit_of(split))
+    report, labelled = report or ReadReport(), None if split == "test" else True
+    rows = read_pairs(file, config, labelled=labelled, index=index, complain=complain, report=report)
+    yield from islice(rows, config.limit_of(split))
+    report.refuse_too_many()  # again: the file may have more rows than the limit
 
 
-def class_names(config: DatasetConfig, found: Iterable[Optional[str]]) -> tuple[str, ...]:
-    """The classes in order: as configured, or sorted as found in train.
+def class_names(config: DatasetConfig, found: Mapping[str, int]) -> tuple[str, ...]:
+    """The classes in order: as configured, or sorted as found in train, with their counts.
 
     Raises:
-        InputError: when there are fewer than two, or one twice.
+        InputError: when there are fewer than two, or one twice, or so many that they cannot be classes.
     """
     if config.labels is not None:
         names = tuple(label_name(name) for name in config.labels)
     else:
-        names = tuple(sorted({name for name in found if name}))
+        names, pairs = tuple(sorted(found)), sum(found.values())
+        if len(names) > max(_FEW_LABELS, pairs / 2):
+            raise InputError(
+                f"dataset.label_field={config.label_field}: {len(names)} different labels in {pairs} pairs, such as "
+                f"{in_brief(', '.join(map(repr, names[:3])))}: is it the label? (dataset.labels=[...] sets the classes)"
+            )
     if len(names) < 2:
         raise InputError(f"dataset.labels: two classes or more are needed, found {in_brief(str(list(names)))}")
     if len(set(names)) < len(names):
@@ -129,14 +155,9 @@ def load(config: DatasetConfig, complain: Optional[Complain] = None) -> Dataset:
     if config.streaming:
         train, names = _open_stream(config, files["train"], complain)
     else:
-        rows = list(read_split(config, "train", files["train"], complain))
-        _refuse_empty(files["train"].name, len(rows))
-        names = class_names(config, [row.label for row in rows])
-        train = _columns(files["train"].name, rows, names, complain)
+        train, names = _read_train(config, files["train"], complain)
     others = {
-        split: _columns(file.name, read_split(config, split, file, complain), names, complain)
-        for split, file in files.items()
-        if split != "train"
+        split: _columns(config, split, file, names, complain) for split, file in files.items() if split != "train"
     }
     if config.folds is not None and isinstance(train, Pairs):
         folds = cut(train, config, names)
@@ -151,16 +172,32 @@ def load_dev(config: DatasetConfig, files: dict[str, DataFile], names: tuple[str
         InputError: naming the key, or the file and line.
     """
     split = "dev" if config.folds is None else "train"
-    found = _columns(files[split].name, read_split(config, split, files[split]), names, None)
+    found = _columns(config, split, files[split], names, None)
     return found if config.folds is None else cut(found, config, names).dev
 
 
-def _columns(file: str, rows: Iterable[Pair], names: tuple[str, ...], complain: Optional[Complain]) -> Pairs:
-    """Rows of known labels as columns; at least one."""
-    index = index_of(names)
-    found = to_columns(file, [row for row in rows if is_known(file, row, index, complain)], index)
-    _refuse_empty(file, len(found))
+def _read_train(config: DatasetConfig, file: DataFile, complain: Optional[Complain]) -> tuple[Pairs, tuple[str, ...]]:
+    """The training pairs and the names of their classes."""
+    report, index = ReadReport(file.name), _configured(config)
+    rows = list(read_split(config, "train", file, index, complain, report))
+    refuse_empty(report, len(rows))
+    names = class_names(config, Counter(str(row.label) for row in rows))
+    return to_columns(file.name, rows, index_of(names), report), names
+
+
+def _columns(
+    config: DatasetConfig, split: str, file: DataFile, names: tuple[str, ...], complain: Optional[Complain]
+) -> Pairs:
+    """A split of known labels as columns; at least one row."""
+    report, index = ReadReport(file.name), index_of(names)
+    found = to_columns(file.name, read_split(config, split, file, index, complain, report), index, report)
+    refuse_empty(report, len(found))
     return found
+
+
+def _configured(config: DatasetConfig) -> Optional[dict[str, int]]:
+    """The class index of each label in ``dataset.labels``; None where train is to say which there are."""
+    return None if config.labels is None else index_of(class_names(config, {}))
 
 
 def sentences(data: Dataset) -> Iterator[str]:
@@ -170,9 +207,15 @@ def sentences(data: Dataset) -> Iterator[str]:
     return (text for pair in data.train.read() for text in (pair.sentence1, pair.sentence2))
 
 
-def _refuse_empty(file: str, pairs: int) -> None:
+def refuse_empty(report: ReadReport, pairs: int) -> None:
+    """Check that a file has pairs.
+
+    Raises:
+        InputError: naming it, and what was left out.
+    """
     if pairs == 0:
-        raise InputError(f"{file}: holds no pairs")
+        left_out = f" ({'; '.join(notes)})" if (notes := report.notes()) else ""
+        raise InputError(f"{report.file}: holds no pairs{left_out}")
 
 
 def _open_stream(
@@ -180,18 +223,16 @@ def _open_stream(
 ) -> tuple[PairStream, tuple[str, ...]]:
     """One pass that checks every line and counts, in constant memory; the epochs then read the file themselves."""
     counts: Counter[str] = Counter()
-    digest = hashlib.sha256()
-    index = None if config.labels is None else index_of(class_names(config, ()))
-    for row in read_split(config, "train", file, complain):
-        if index is None or is_known(file.name, row, index, complain):
-            counts[str(row.label)] += 1
-            digest.update(repr((row.sentence1, row.sentence2, row.label)).encode())
-    _refuse_empty(file.name, counts.total())
-    classes = class_names(config, counts)
-    reads = lambda: read_split(config, "train", file, complain and _say_nothing)  # noqa: E731
-    stream = PairStream(file.name, reads, index_of(classes), [counts[name] for name in classes], digest.hexdigest())
-    return stream, classes
+    trace, report, index = Trace(), ReadReport(file.name), _configured(config)
+    for row in read_split(config, "train", file, index, complain, report):
+        counts[str(row.label)] += 1
+        trace.add(row)
+    refuse_empty(report, trace.count)
+    names = class_names(config, counts)
+    index = index_of(names)
+    read = lambda: read_split(config, "train", file, index, complain and _say_nothing)  # noqa: E731
+    return PairStream(file.name, read, index, [counts[name] for name in names], trace, report), names
 
 
 def _say_nothing(_: str) -> None:
-    """Told already, by the first pass."""
+    """Reported already, by the first pass."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from afqmc.config import Config
-from afqmc.dataset.checks import Facts, SplitFacts, examine, lines_of, of_folds, worries
+from afqmc.dataset.checks import Facts, SplitFacts, examine, left_out, lines_of, of_folds, worries
 from afqmc.dataset.folds import Folds
 from afqmc.dataset.splits import Dataset, load
 from afqmc.diagnosis.findings import Finding, fail, ok, warn
@@ -50,6 +50,10 @@ def facts_of(data: Dataset) -> Iterator[Finding]:
     """Counts, worries, the majority baseline."""
     facts = examine(data)
     yield from _counts(data, facts)
+    for text in left_out(data):
+        yield ok("data", text)
+    for text in facts.suspicions:
+        yield warn("data", text)
     if data.folds is not None:
         yield from _of_folds(data, data.folds)
     told = worries(facts)
@@ -80,6 +84,7 @@ def _counts(data: Dataset, facts: Facts) -> Iterator[Finding]:
             split=name,
             pairs=found.pairs,
             labels=dict(zip(data.labels, found.label_counts, strict=True)),
+            **({"left_out": counts} if (counts := data.left_out().get(name)) else {}),
             **({} if name in facts.streamed else _oddities(name, found, facts)),
         )
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from afqmc import __version__
-from afqmc.config import Config, to_config, without_hydra
+from afqmc.config import Config, check_source, to_config, without_hydra
 from afqmc.config.messages import explain
 from afqmc.errors import InputError, JobsFailed
 from afqmc.lock import is_locked
@@ -157,9 +157,11 @@ class Session:
         """
         try:
             node = self.loader.load_sweep_config(self.config, list(job.overrides))
-            return to_config(without_hydra(node))
+            config = to_config(without_hydra(node))
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(explain(error)) from error
+        check_source(config.dataset, job.overrides)
+        return config
 
     def check(self, jobs: Sequence[Job]) -> None:
         """Every config, then the data and models that they name, before the first job starts.

@@ -33,7 +33,7 @@ def sentences(
             of_file = "train" if together else split
             file = locate(dataset, fetch=False)[of_file]
             index = index_of(tuple(predictions.rows.classes))
-            rows_of_file = list(islice(read_split(dataset, of_file, file), len(predictions.rows.ids) + 1))
+            rows_of_file = list(islice(read_split(dataset, of_file, file, index), len(predictions.rows.ids) + 1))
             pairs = to_columns(file.name, rows_of_file, index)
     except InputError:
         return None, said(

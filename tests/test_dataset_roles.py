@@ -1,0 +1,79 @@
+"""Columns: each role has one of its own, and a column that gives the answer away is reported."""
+
+import json
+
+import pytest
+
+from afqmc.config import compose
+from afqmc.dataset.config import DatasetConfig
+from afqmc.dataset.splits import load
+from afqmc.dataset.suspicions import suspicions
+from afqmc.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["sentence2_field=label"], "dataset.label_field=label: dataset.sentence2_field is the same column"),
+        (["sentence1_field=label"], "dataset.label_field=label: dataset.sentence1_field is the same column"),
+        (["sentence2_field=sentence1"], "dataset.sentence2_field=sentence1: dataset.sentence1_field is the same"),
+        (["id_field=label"], "dataset.id_field=label: dataset.label_field is the same column"),
+        (["sentence1_field=id"], "dataset.id_field=id: dataset.sentence1_field is the same column"),
+        (["label_field=''"], "dataset.label_field='': must be the name of a column"),
+        (["columns=[sentence1,sentence1,label]"], "'sentence1' is there twice"),
+        (["columns=[sentence1,sentence2,labels]"], "has no 'label', which dataset.label_field names; did you mean"),
+        (["columns=[a,b,label]"], "has no 'sentence1', which dataset.sentence1_field names"),
+        (["columns=[sentence1,sentence2,label]", "id_field=key"], "has no 'key', which dataset.id_field names"),
+        (["labels=[no,yes,-]", "drop_labels=[-]"], "dataset.drop_labels: '-' is one of dataset.labels, too"),
+    ],
+)
+def test_two_roles_with_one_column_are_refused_without_data(overrides, message):
+    with pytest.raises(InputError, match=message):
+        compose(["dataset=jsonl", *(f"dataset.{override}" for override in overrides)])
+
+
+def test_columns_without_an_id_are_accepted():
+    compose(["dataset=jsonl", "dataset.columns=[sentence1,sentence2,label]"])
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """40 pairs with a class, its name in words, and copies of the first sentence."""
+    rows = [
+        {"sentence1": f"a{n}", "sentence2": f"b{n}", "label": str(n % 2), "words": ("differ", "same")[n % 2], "c": "c"}
+        for n in range(40)
+    ]
+    rows = [row | {"copy": row["sentence1"]} for row in rows]
+    file = write(tmp_path / "all.jsonl", rows)
+
+    def load_with(**fields):
+        return load(DatasetConfig(train_file=file, dev_file=file, **fields))
+
+    return load_with
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sentence2_field": "words"}, "dataset.sentence2_field has 2 different texts in 40 pairs"),
+        ({"sentence1_field": "words", "label_field": "label"}, "dataset.sentence1_field has 2 different texts"),
+        ({"sentence2_field": "copy"}, "both sentences are the same in every pair"),
+    ],
+)
+def test_a_column_that_gives_the_answer_away_is_reported(data, fields, message):
+    assert any(message in text for text in suspicions(data(**fields)))
+
+
+def test_plain_pairs_raise_no_suspicion(data):
+    assert suspicions(data()) == []
+    assert suspicions(data(sentence2_field="c")) == []  # one text for both classes gives nothing away
+
+
+def test_a_label_column_with_a_text_per_pair_is_refused(data):
+    with pytest.raises(InputError, match="dataset.label_field=copy: 40 different labels in 40 pairs, such as 'a0'"):
+        data(label_field="copy")
