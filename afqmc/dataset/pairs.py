@@ -13,6 +13,7 @@ from afqmc.dataset.rows import read_rows
 from afqmc.errors import InputError, did_you_mean, in_brief
 
 Complain = Callable[[str], None]
+Keep = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,12 @@ class Pair:
 
 
 def read_pairs(
-    file: DataFile, config: DatasetConfig, *, labelled: bool | None, complain: Complain | None = None
+    file: DataFile,
+    config: DatasetConfig,
+    *,
+    labelled: bool | None,
+    complain: Complain | None = None,
+    keep: Keep | None = None,
 ) -> Iterator[Pair]:
     """Yield the pairs of a file, in its order.
 
@@ -36,6 +42,7 @@ def read_pairs(
         config: Names of the fields.
         labelled: True: a label is required; False: labels are not read; None: all rows or none have one.
         complain: Is called with each complaint, and the row is left out. Without it, the first one is raised.
+        keep: Is called with all columns of each row that becomes a pair.
 
     Raises:
         InputError: ``file:line: what was found; what is legal``.
@@ -66,6 +73,8 @@ def read_pairs(
             seen_label = value is not None
         if value is not None:
             kind = type(value)
+        if keep is not None:
+            keep(row)
         identity = row.get(config.id_field)
         yield Pair(
             id=identity if isinstance(identity, int | str) else number,
