@@ -47,6 +47,8 @@ def main() -> int:
     from afqmc.comparison.report import build
     from afqmc.comparison.runs import find
     from afqmc.comparison.table import show
+    from afqmc.outputs import named_files, refuse_input_as_output
+    from afqmc.rundir import RunDir
 
     kinds: dict[str, Callable[[Report], str]] = {
         **writing.KINDS,
@@ -56,6 +58,10 @@ def main() -> int:
     for path, flag, _ in files:
         writing.check(path, flag, arguments.paths)
     runs = find(arguments.paths)
+    inputs = [file for path in map(Path, arguments.paths) for file in RunDir(path).own_files()]
+    inputs += [file for run in runs for file in (*RunDir(run.path).own_files(), *named_files(run.config))]
+    for path, flag, _ in files:
+        refuse_input_as_output(path, flag, inputs)
     place = _place(runs, arguments)
     report = build(runs, arguments.metric, arguments.top)
     show(report, arguments.top)

@@ -22,7 +22,11 @@ def main() -> int:
     refuse_several_processes("evaluate")
     parser = argparse.ArgumentParser(prog="python -m afqmc.evaluate", description=__doc__)
     parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="a run directory; or several, or a sweep's, to be put together"
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a run directory; or several, or a sweep's, to be put together; "
+        "then dataset.key=value for columns that are not named as in the run's own files",
     )
     parser.add_argument("--data", type=Path, metavar="FILE", help="labelled pairs, in the format of the run's own")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="of several runs: write what they say together")
@@ -32,30 +36,39 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
     parser.add_argument("--trust", action="store_true", help="run the model code that the run directory names")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
+    from afqmc.config.reading import split_overrides
+
+    paths, overrides = split_overrides(arguments.paths)
+    if not paths:
+        raise InputError(f"{overrides[0]}: a run directory comes first")
     if arguments.out is not None and arguments.data is not None:
         raise InputError("-o: not with --data; python -m afqmc.predict writes what is said of a file")
 
     settle()
     from afqmc.ensemble import several
 
-    runs = several(arguments.paths)
+    runs = several(paths)
     if runs is None:
-        return _one(arguments)
-    return _stored(arguments, runs) if arguments.data is None else _scored(arguments, runs)
+        return _one(arguments, paths[0], overrides)
+    if arguments.data is not None:
+        return _scored(arguments, runs, overrides)
+    if overrides:
+        raise InputError(f"{overrides[0]}: only with --data FILE; several runs are put together from what they wrote")
+    return _stored(arguments, paths, runs)
 
 
-def _one(arguments: argparse.Namespace) -> int:
+def _one(arguments: argparse.Namespace, path: str, overrides: list[str]) -> int:
     from afqmc.scoring import TrainedRun
 
     if arguments.out is not None:
-        raise InputError(f"-o: {arguments.paths[0]} is one run, and holds its predictions; -o is for several")
-    run = TrainedRun.open(Path(arguments.paths[0]), arguments.device, arguments.trust)
+        raise InputError(f"-o: {path} is one run, and holds its predictions; -o is for several")
+    run = TrainedRun.open(Path(path), arguments.device, arguments.trust, overrides)
     pairs = run.read(arguments.data, labelled=True, key="--data")
     return _tell(arguments, pairs.file, len(pairs), dict(run.score(pairs).metrics))
 
 
-def _scored(arguments: argparse.Namespace, runs: list[Run]) -> int:
+def _scored(arguments: argparse.Namespace, runs: list[Run], overrides: list[str]) -> int:
     """Each run scores the file; the figures are those of the mean."""
     import numpy as np
 
@@ -64,20 +77,30 @@ def _scored(arguments: argparse.Namespace, runs: list[Run]) -> int:
     from afqmc.scoring import score_together
 
     paths = [run.path for run in complete(runs, arguments.skip_incomplete)]
-    found = score_together(paths, arguments.data, True, "--data", arguments.device, arguments.trust)
+    found = score_together(
+        paths,
+        lambda run: run.read(arguments.data, labelled=True, key="--data"),
+        arguments.device,
+        arguments.trust,
+        overrides,
+    )
     metrics = metrics_of(found.probabilities, np.asarray(found.pairs.labels))
     return _tell(arguments, found.pairs.file, len(found.pairs), metrics, runs=len(paths))
 
 
-def _stored(arguments: argparse.Namespace, runs: list[Run]) -> int:
+def _stored(arguments: argparse.Namespace, paths: list[str], runs: list[Run]) -> int:
     """What the runs wrote of their folds and of the test split, put together."""
     from afqmc.ensemble import Ensemble
+    from afqmc.outputs import files_of, refuse_input_as_output
 
     ensemble = Ensemble.of(runs, arguments.skip_incomplete)
     if arguments.out is not None:
-        for place in (*map(Path, arguments.paths), *(run.path for run in runs)):
-            for file in ensemble.files(arguments.out):
+        ensemble.check_place(arguments.out)
+        places = [*map(Path, paths), *(run.path for run in runs)]
+        for file in ensemble.files(arguments.out):
+            for place in places:
                 RunDir(place).refuse_detour(file, "-o")
+            refuse_input_as_output(file, "-o", [path for place in places for path in files_of(place)])
         ensemble.write(arguments.out)
     if arguments.json:
         print(json.dumps(ensemble.summary(Path.cwd()), ensure_ascii=False))

@@ -1,86 +1,137 @@
-"""``python -m afqmc.predict PATH... FILE -o OUT``: probabilities for pairs; ``--clue`` writes the CLUE submission."""
+"""``python -m afqmc.predict RUN_DIR FILE -o OUT``: probabilities for pairs; ``--clue`` writes the CLUE submission.
+
+Directories are runs: of several, or of a sweep, the mean is taken. What is not a directory is a file of pairs, ``-`` is
+standard input (JSON lines, unless dataset.format says otherwise). Files are read with the run's column names, unless
+dataset.key=value says otherwise. The format follows the name of OUT: .jsonl (id, probability, prediction), or .csv,
+.tsv, .parquet and .xlsx (all columns of FILE, then probability and prediction); ``-`` prints JSON lines. With two
+classes the probability is that of the second; with more there is one for each.
+"""
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
+import glob
+import os
 import sys
-import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from afqmc.cli import DONE, exit_code, refuse_several_processes
 from afqmc.errors import InputError
 from afqmc.process import settle
-from afqmc.rundir import RunDir
 
-_CLUE_NAME = "afqmc_predict.json"  # what the leaderboard looks for inside the zip
+_STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+_OF_A_SWEEP = ("sweep.json", "results.csv", "results.jsonl", "multirun.yaml")  # which a shell's SWEEP/* names too
 
 
 def main() -> int:
-    """Predict a file with the best weights of a run, or with the mean of several."""
+    """Predict files or a pair with the best weights of a run, or with the mean of several."""
     refuse_several_processes("predict")
-    parser = argparse.ArgumentParser(prog="python -m afqmc.predict", description=__doc__)
-    parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="a run directory; or several, or a sweep's, whose mean is taken"
+    arguments = parsed()
+
+    from afqmc.config.reading import split_overrides
+
+    paths, overrides = split_overrides(arguments.paths)
+    runs, files = split_paths(paths)
+    if bool(files) == bool(arguments.pair):
+        raise InputError("name a FILE of pairs, or - for standard input, or one pair by --pair A B; not both")
+    if arguments.clue and (arguments.pair or len(files) > 1):
+        raise InputError("--clue: a submission is made of one FILE, the test file of the task")
+    out = Path("-") if arguments.out is None or arguments.out in _STDOUT else Path(arguments.out)
+    if str(out) == "-" and arguments.out is None and not arguments.pair:
+        raise InputError("-o: is missing; it names the file to write, and - is standard output")
+
+    settle()
+    from afqmc.dataset.splits import Pairs
+    from afqmc.outputs import write_output
+    from afqmc.prediction.formats import check_format
+    from afqmc.prediction.inputs import Inputs
+    from afqmc.prediction.output import check_columns, render
+    from afqmc.prediction.table import warning_of
+    from afqmc.scoring import TrainedRun, score_together
+
+    run_dirs, of_several = _members(runs, out, files, arguments.skip_incomplete)
+    check_format(out, arguments.clue)
+    inputs = Inputs(files, arguments.pair)
+
+    def read(run: TrainedRun) -> Pairs:
+        pairs = inputs.read(run)
+        check_columns(run, inputs, pairs, out, arguments.clue)
+        return pairs
+
+    found = score_together(run_dirs, read, arguments.device, arguments.trust, overrides, labelled=False)
+    found.refuse_nan()
+    content, told = render(found, inputs, out, arguments.clue), f"{len(found.pairs)} pairs{of_several}"
+    if str(out) == "-":
+        sys.stdout.buffer.write(content)
+        if not arguments.pair:
+            print(told, file=sys.stderr)
+        return DONE
+    write_output(out, "-o", content)
+    print(f"{out}: {told}")
+    if warning := warning_of(inputs.rows, out.suffix.lower()):
+        print(f"warning: {out}: {warning}", file=sys.stderr)
+    return DONE
+
+
+def parsed() -> argparse.Namespace:
+    """The command line; which of its paths are runs is seen later."""
+    parser = argparse.ArgumentParser(
+        prog="python -m afqmc.predict",
+        usage="%(prog)s RUN_DIR [RUN_DIR ...] FILE [FILE ...] -o OUT [dataset.key=value ...] [options]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "file", type=Path, metavar="FILE", help="pairs, in the format of the run's own; labels are not read"
+        "paths", nargs="+", metavar="PATH", help="first a run directory or a sweep; then files, or more directories"
+    )
+    parser.add_argument("-o", "--out", metavar="OUT", help="file to write, or -; with --clue .json, .jsonl or .zip")
+    parser.add_argument(
+        "--pair", nargs=2, action="append", default=[], metavar=("A", "B"), help="predict this pair instead of a FILE"
     )
     parser.add_argument(
-        "-o", "--out", type=Path, required=True, metavar="OUT", help="JSON lines; with --clue also .zip"
+        "--clue", action="store_true", help='only {"id": 0, "label": "0"} per line, in the order of FILE'
     )
-    parser.add_argument("--clue", action="store_true", help='only {"id": 0, "label": "0"} a line, in the order of FILE')
     parser.add_argument(
         "--skip-incomplete", action="store_true", help="of several runs: leave out what is not complete"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
     parser.add_argument("--trust", action="store_true", help="run the model code that the run directory names")
-    arguments = parser.parse_args()
-    if not arguments.out.parent.is_dir():
-        raise InputError(f"{arguments.out}: there is no directory {arguments.out.parent}")
-    if arguments.out.is_dir():
-        raise InputError(f"{arguments.out}: is a directory; a file to write is needed")
-
-    settle()
-    from afqmc.metrics.rows import prediction_rows
-    from afqmc.rundir import write_bytes
-    from afqmc.scoring import score_together
-
-    run_dirs, of_several = _members(arguments)
-    found = score_together(run_dirs, arguments.file, False, "FILE", arguments.device, arguments.trust)
-    rows = prediction_rows(found.pairs.ids, found.probabilities, None, found.labels)
-    if arguments.clue:
-        rows = [{"id": row["id"], "label": row["prediction"]} for row in rows]
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    content = text.encode("utf-8", "backslashreplace")  # half a character in an id: JSON's own spelling of it
-    write_bytes(arguments.out, zipped(content) if arguments.clue and arguments.out.suffix == ".zip" else content)
-    print(f"{arguments.out}: {len(rows)} pairs{of_several}")
-    return DONE
+    return parser.parse_intermixed_args()
 
 
-def _members(arguments: argparse.Namespace) -> tuple[list[Path], str]:
+def split_paths(paths: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """Runs and files: the first path is a run, and so is every directory; what a sweep itself writes is neither."""
+    runs = [path for number, path in enumerate(paths) if number == 0 or _is_directory(path)]
+    homes = {os.path.dirname(os.path.abspath(run)) for run in runs}
+    files = [
+        Path(path)
+        for path in paths[1:]
+        if not _is_directory(path)
+        and not (os.path.basename(path) in _OF_A_SWEEP and os.path.dirname(os.path.abspath(path)) in homes)
+    ]
+    return runs, files
+
+
+def _is_directory(path: str) -> bool:
+    return os.path.isdir(path) or (not os.path.lexists(path) and any(map(os.path.isdir, glob.iglob(path))))
+
+
+def _members(runs: Sequence[str], out: Path, files: Sequence[Path], skip_incomplete: bool) -> tuple[list[Path], str]:
     """The run directories whose mean is taken, and what is said of it; of one run nothing."""
     from afqmc.comparison.settings import differing
     from afqmc.ensemble import complete, several
+    from afqmc.outputs import check_output
 
-    paths = [Path(path) for path in arguments.paths]
-    runs = several(arguments.paths)
-    for place in paths if runs is None else [*paths, *(run.path for run in runs)]:
-        RunDir(place).refuse_detour(arguments.out, "-o")
-    if runs is None:
-        return paths, ""
-    members = complete(runs, arguments.skip_incomplete)
+    found = several(runs)
+    if str(out) != "-":
+        places = [*map(Path, runs), *(run.path for run in found or ())]
+        check_output(out, "-o", places, files)
+    if found is None:
+        return [Path(runs[0])], ""
+    members = complete(found, skip_incomplete)
     apart = f", which differ in {', '.join(keys)}" if (keys := differing(members)) else ""
     return [run.path for run in members], f", the mean of {len(members)} runs{apart}"
-
-
-def zipped(submission: bytes) -> bytes:
-    """A zip as the leaderboard takes it."""
-    whole = io.BytesIO()
-    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(_CLUE_NAME, submission)
-    return whole.getvalue()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -17,6 +17,12 @@ from afqmc.environment import differing, surroundings
 from afqmc.errors import InputError
 from afqmc.lock import locked
 from afqmc.redaction import redacted_tree
+
+_OWN_FILES = (
+    "config.yaml", "environment.json", "metrics.jsonl", "status.json", "summary.json", "run.log", ".lock",
+    "checkpoints", ".hydra", "logs", "wandb",
+    "sweep.json", "results.csv", "results.jsonl", "multirun.yaml", ".conf", ".study",
+)  # fmt: skip
 
 
 class Status(Enum):
@@ -88,6 +94,11 @@ class RunDir:
             raise InputError(
                 f"{self.path}: already holds a run; resume=DIR goes on with it, another hydra.run.dir starts one"
             )
+
+    def own_files(self) -> list[Path]:
+        """Files and directories that a run or a sweep writes here, whether they are there or not."""
+        names = _OWN_FILES + (("predictions",) if self.config.exists() else ())  # a sweep's are those of an ensemble
+        return [self.path / name for name in names]
 
     def refuse_detour(self, path: Path, key: str) -> None:
         """What is named as inside the run must be inside: a link in the run of a stranger may lead to a person's files.
@@ -200,19 +211,34 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write aside, then rename: a file under its final name is whole. A pipe or device is not replaced by a file."""
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    path = Path(os.path.realpath(path))  # a link stays one
+    """Write aside, then rename: a file under its final name is whole. A pipe or device is not replaced by a file.
+
+    Raises:
+        OSError: naming the path; what was written aside is removed.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            _replace(Path(os.path.realpath(path)), content)  # a link stays one
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.new")
     aside.unlink(missing_ok=True)  # a link of that name would be written through
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink()
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
-from collections.abc import Sequence
+import stat
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
@@ -16,10 +18,11 @@ from afqmc import config as schema
 from afqmc.batching.tokens import Encoder
 from afqmc.checkpoint.weights import Loaded, load_weights
 from afqmc.config import Config
+from afqmc.config.reading import with_reading
 from afqmc.console import CountBar
 from afqmc.dataset.config import DatasetConfig
 from afqmc.dataset.files import DataFile
-from afqmc.dataset.pairs import read_pairs
+from afqmc.dataset.pairs import Keep, read_pairs
 from afqmc.dataset.report import ReadReport
 from afqmc.dataset.splits import Pairs, index_of, load_dev, locate, refuse_empty, to_columns
 from afqmc.errors import InputError, blamed_on
@@ -44,13 +47,27 @@ class TrainedRun:
     accelerator: Accelerator
 
     @classmethod
-    def open(cls, run_dir: Path, device: Optional[str] = None, trust: bool = False) -> TrainedRun:
+    def open(
+        cls,
+        run_dir: Path,
+        device: Optional[str] = None,
+        trust: bool = False,
+        reading: Sequence[str] = (),
+        labelled: bool = True,
+    ) -> TrainedRun:
         """Load a run directory; nothing in it is unpickled or executed unless ``trust``.
+
+        Args:
+            run_dir: Where it is.
+            device: In place of the run's own.
+            trust: Allow code that it names.
+            reading: Overrides ``dataset.key=value`` of how files are read.
+            labelled: Whether their labels are read.
 
         Raises:
             InputError: when it is not one, has no weights, or asks for code.
         """
-        config = read_config(RunDir(run_dir))
+        config = with_reading(read_config(RunDir(run_dir)), list(reading), labelled)
         if device is not None:
             config.trainer.device = Device[device]
         loaded = read_weights(RunDir(run_dir).best, config, trust)
@@ -69,14 +86,20 @@ class TrainedRun:
         """
         if file is None:
             return self._own_dev()
-        index = index_of(self.labels)
-        found = DataFile.on_disk(file, self.config.dataset, key)
-        report = ReadReport(found.name)
-        rows = read_pairs(found, self.config.dataset, labelled=labelled, index=index, report=report)
-        pairs = to_columns(found.name, rows, index, report)
+        return self.read_file(data_file(file, self.config.dataset, key), labelled)
+
+    def read_file(self, file: DataFile, labelled: Optional[bool], keep: Optional[Keep] = None) -> Pairs:
+        """The pairs of a file; ``keep`` is called with all columns of each row.
+
+        Raises:
+            InputError: naming the file and line.
+        """
+        index, report = index_of(self.labels), ReadReport(file.name)
+        rows = read_pairs(file, self.config.dataset, labelled=labelled, index=index, report=report, keep=keep)
+        pairs = to_columns(file.name, rows, index, report)
         refuse_empty(report, len(pairs))
         for note in report.notes():
-            log.warning("%s: %s", found.name, note)
+            log.warning("%s: %s", file.name, note)
         return pairs
 
     def _own_dev(self) -> Pairs:
@@ -110,11 +133,33 @@ class Scored:
     labels: tuple[str, ...]
     probabilities: np.ndarray
 
+    def refuse_nan(self) -> None:
+        """Refuse probabilities that are none: the first label would be taken for the prediction.
+
+        Raises:
+            InputError: counting them.
+        """
+        if bad := int((~np.isfinite(self.probabilities)).any(axis=1).sum()):
+            raise InputError(f"the weights give NaN for {bad} of {len(self.pairs)} pairs; nothing is written")
+
 
 def score_together(
-    run_dirs: Sequence[Path], file: Path, labelled: bool, key: str, device: Optional[str] = None, trust: bool = False
+    run_dirs: Sequence[Path],
+    read: Callable[[TrainedRun], Pairs],
+    device: Optional[str] = None,
+    trust: bool = False,
+    reading: Sequence[str] = (),
+    labelled: bool = True,
 ) -> Scored:
-    """The mean of the runs' probabilities for the pairs of a file; one run is loaded at a time.
+    """The mean of the runs' probabilities for the same pairs; one run is loaded at a time.
+
+    Args:
+        run_dirs: Where they are.
+        read: Reads the pairs, called with the first run.
+        device: As for ``TrainedRun.open``, like the others.
+        trust: Likewise.
+        reading: Likewise.
+        labelled: Likewise.
 
     Raises:
         InputError: where one is no run, or does not have the labels of the first, in the same order.
@@ -122,15 +167,32 @@ def score_together(
     first: TrainedRun | None = None
     found: list[np.ndarray] = []
     for path in run_dirs:
-        run = TrainedRun.open(path, device, trust)
+        run = TrainedRun.open(path, device, trust, reading, labelled)
         if first is None:
-            first, pairs = run, run.read(file, labelled, key)
+            first, pairs = run, read(run)
         if run.labels != first.labels:
             told = f"{', '.join(run.labels)}, {run_dirs[0]} has {', '.join(first.labels)}"
             raise InputError(f"{path}: its labels are {told}; a mean needs the same, in the same order")
         found.append(probabilities_of(run.score(pairs).logits))
     assert first is not None
     return Scored(pairs, first.labels, np.mean(found, axis=0))
+
+
+def data_file(path: Path, dataset: DatasetConfig, key: str = "") -> DataFile:
+    """A file on disk; ``-`` is standard input, which like any pipe is read to its end at once.
+
+    Raises:
+        InputError: when it cannot be read.
+    """
+    is_input = str(path) == "-"
+    try:
+        if not is_input and not stat.S_ISFIFO(path.stat().st_mode):
+            return DataFile.on_disk(path, dataset, key)
+        with open(0 if is_input else path, "rb", closefd=not is_input) as stream:
+            content = stream.read()
+    except (OSError, ValueError):
+        return DataFile.on_disk(path, dataset, key)  # says why
+    return DataFile("standard input" if is_input else str(path), lambda: io.BytesIO(content), dataset.format_of(path))
 
 
 def read_config(run: RunDir) -> Config:

@@ -57,7 +57,7 @@ def test_both_languages_have_the_same_commands_code_and_keys():
 
 def test_no_command_is_left_out():
     kinds = ("python3.11 -m venv", "python -m pytest", "python -m afqmc.")
-    assert len(COMMANDS) == 37
+    assert len(COMMANDS) == 39
     assert all(any(kind in line for kind in kinds) for line in COMMANDS)
 
 
@@ -137,7 +137,7 @@ def test_each_command_after_a_run_works(line, home):
     name = next(name for name in ("evaluate", "predict", "compare") if f"afqmc.{name}" in line)
     done = command(name, *arguments(line, name), cwd=home, env={"WANDB_MODE": "offline"})
     assert done.returncode == 0, done.stderr
-    if name == "predict":
+    if name == "predict" and "-o" in arguments(line, name):
         out = arguments(line, name)[arguments(line, name).index("-o") + 1]
         assert (home / out).stat().st_size > 0
 

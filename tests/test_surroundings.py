@@ -232,10 +232,10 @@ def test_any_path_will_do(tmp_path):
 
     scored = shell(shlex.join(["afqmc.evaluate", f"{home}/run", "--json"]), tmp_path)
     assert json.loads(scored.stdout)["file"] == f"{home}/{ODD}.jsonl", scored.stderr
-    given = ["afqmc.predict", f"{home}/run", f"{home}/{ODD}.jsonl", "-o", f"{home}/{ODD}.out"]
+    given = ["afqmc.predict", f"{home}/run", f"{home}/{ODD}.jsonl", "-o", f"{home}/{ODD}.out.jsonl"]
     predicted = shell(shlex.join(given), tmp_path)
     assert predicted.returncode == 0, predicted.stderr
-    assert len((home / f"{ODD}.out").read_bytes().splitlines()) == len(ROWS)
+    assert len((home / f"{ODD}.out.jsonl").read_bytes().splitlines()) == len(ROWS)
 
 
 @pytest.fixture

@@ -85,8 +85,12 @@ def _as_fit(names: list[str]) -> str:
     return found
 
 
-def to_config(node: DictConfig) -> Config:
+def to_config(node: DictConfig, labelled: bool = True) -> Config:
     """A composed node as plain dataclasses, checked.
+
+    Args:
+        node: With or without the schema.
+        labelled: Whether labels are read.
 
     Raises:
         InputError: naming the key and the legal range.
@@ -97,7 +101,7 @@ def to_config(node: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise InputError(explain(error)) from error
     assert isinstance(config, Config)
-    check(config)
+    check(config, labelled)
     return config
 
 

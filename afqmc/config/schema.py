@@ -34,8 +34,12 @@ class Config:
     sweep: SweepConfig = field(default_factory=SweepConfig)
 
 
-def check(config: Config) -> None:
+def check(config: Config, labelled: bool = True) -> None:
     """Everything about a config that can be said without loading anything.
+
+    Args:
+        config: Of a run.
+        labelled: Whether labels are read.
 
     Raises:
         InputError: naming the key, what was found and what is legal.
@@ -50,7 +54,7 @@ def check(config: Config) -> None:
             f"trainer.gradient_accumulation_steps={trainer.gradient_accumulation_steps}: must be <= batch_size="
             f"{config.batch_size}; batch_size is the whole batch of a step, and is worked through in that many parts"
         )
-    check_columns(config.dataset)
+    check_columns(config.dataset, labelled)
     _check_drop_labels(config.dataset)
     _check_batching(config.dataset)
     _check_folds(config.dataset)

@@ -45,6 +45,11 @@ class Batching(Enum):
     tokens = "tokens"  # bucketed, and as many pairs as batch_tokens allows: short pairs in large batches
 
 
+READING = (  # the keys about how a file is read: predict and evaluate take other values for another file
+    "format", "delimiter", "encoding", "columns", "sentence1_field", "sentence2_field", "label_field", "id_field",
+)  # fmt: skip
+
+
 @dataclass
 class DatasetConfig:
     """Pairs of sentences with a class each. Field names are the columns or JSON keys of the files."""

@@ -15,6 +15,7 @@ from afqmc.dataset.rows import read_rows
 from afqmc.errors import InputError, did_you_mean, in_brief
 
 Complain = Callable[[str], None]
+Keep = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ def read_pairs(
     index: Mapping[str, int] | None = None,
     complain: Complain | None = None,
     report: ReadReport | None = None,
+    keep: Keep | None = None,
 ) -> Iterator[Pair]:
     """Yield the pairs of a file, in its order, without those whose label is one of ``drop_labels``.
 
@@ -47,6 +49,7 @@ def read_pairs(
         complain: Is called for each invalid row, which is then left out. Without it, the first one is raised, unless
             ``on_bad_row`` is ``skip``. That applies to labelled files only: a prediction needs every row.
         report: Counts what is left out.
+        keep: Is called with all columns of each row that becomes a pair.
 
     Raises:
         InputError: ``file:line: what was found; what is legal``.
@@ -79,6 +82,8 @@ def read_pairs(
         except ValueError as error:
             refuse(line, str(error))
             continue
+        if keep is not None:
+            keep(row)
         identity = row.get(config.id_field)
         yield Pair(
             id=identity if isinstance(identity, int | str) else report.rows - 1,

@@ -59,16 +59,24 @@ class Ensemble:
             raise InputError("there is nothing to put together: no seed has all its folds, and no run has a test split")
         return cls(setting, [run for run in runs if not run.is_complete], parts)
 
+    def check_place(self, directory: Path) -> None:
+        """Check where an ensemble is to be written.
+
+        Raises:
+            InputError: where the directory is a run's, or a file.
+        """
+        if is_run(directory):
+            raise InputError(f"{directory}: is a run's directory; an ensemble needs another")
+        if directory.is_file():
+            raise InputError(f"{directory}: is a file; an ensemble is written into a directory")
+
     def write(self, directory: Path) -> dict[str, Any]:
         """predictions/out-of-fold.jsonl, predictions/test.jsonl, and ensemble.json, which is returned.
 
         Raises:
             InputError: where the directory is a run's.
         """
-        if is_run(directory):
-            raise InputError(f"{directory}: is a run's directory; an ensemble needs another")
-        if directory.is_file():
-            raise InputError(f"{directory}: is a file; an ensemble is written into a directory")
+        self.check_place(directory)
         summary, *of_parts = self.files(directory)
         for path, part in zip(of_parts, self.parts.values(), strict=True):
             rows = prediction_rows(part.rows.ids, part.rows.probabilities, part.rows.gold, part.rows.classes)

@@ -1,0 +1,270 @@
+"""What predict reads and writes: formats by the name, the user's own columns, standard streams, nothing destroyed."""
+
+import csv
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import command, train
+
+from afqmc import compare, evaluate, predict
+from afqmc.cli import exit_code
+from afqmc.dataset.splits import Pairs
+from afqmc.errors import InputError
+from afqmc.prediction.inputs import Inputs
+from afqmc.prediction.output import render
+from afqmc.rundir import write_bytes
+from afqmc.scoring import Scored
+
+LIMIT = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write past the limit then fails as on a full disk
+ROWS = [
+    {"sentence1": "怎么还款", "sentence2": '花呗"怎么"还', "note": "=1+1", "label": "1"},
+    {"sentence1": "-1 是什么", "sentence2": "a,b\n第二行", "note": "", "label": "0"},
+    {"sentence1": "借呗额度", "sentence2": "提前还款", "note": "7", "label": "0"},
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A small run on files of its own."""
+    home = tmp_path_factory.mktemp("predict")
+    pairs = [{**row, "sentence1": f"{row['sentence1']}{n}", "label": str(n % 2)} for n in range(12) for row in ROWS]
+    (home / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs), encoding="utf-8")
+    own = ("train_file", "dev_file", "test_file")
+    files = [f"dataset.{name}={home}/train.jsonl" for name in own]
+    return train(home / "run", "dataset=jsonl", *files, "dataset.max_length=32", "trainer.max_steps=2")
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Call a command in a directory of its own; returns the code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(entry, *arguments):
+        monkeypatch.setattr(sys, "argv", [entry.__name__, *map(str, arguments)])
+        code = exit_code(entry.main)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """The three rows as CSV."""
+    path = tmp_path / "pairs.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, list(ROWS[0]))
+        table.writeheader()
+        table.writerows(ROWS)
+    return path
+
+
+def read_back(path):
+    """Rows of a file that predict wrote, as dicts."""
+    if path.suffix == ".parquet":
+        return pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
+    if path.suffix == ".xlsx":
+        sheet = pytest.importorskip("openpyxl").load_workbook(path).active
+        header, *rows = [[cell.value for cell in row] for row in sheet.iter_rows()]
+        assert not any(cell.data_type == "f" for row in sheet.iter_rows() for cell in row)
+        return [dict(zip(header, row, strict=True)) for row in rows]
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "xlsx"])
+def test_a_table_keeps_the_users_columns_unchanged_and_adds_the_prediction(suffix, run, call, pairs, tmp_path):
+    if suffix != "csv":
+        pytest.importorskip({"parquet": "pyarrow", "xlsx": "openpyxl"}[suffix])
+    assert call(predict, run.path, pairs, "-o", "a.jsonl")[0] == 0
+    code, told, warning = call(predict, run.path, pairs, "-o", f"a.{suffix}")
+    assert (code, told) == (0, f"a.{suffix}: 3 pairs\n")
+    assert ("2 cells begin with =" in warning) is (suffix == "csv")
+    expected = [json.loads(line) for line in Path("a.jsonl").read_text(encoding="utf-8").splitlines()]
+    found = read_back(tmp_path / f"a.{suffix}")
+    assert list(found[0]) == [*ROWS[0], "probability", "prediction"]
+    for own, said, row in zip(ROWS, expected, found, strict=True):
+        assert {name: row[name] or "" for name in own} == own
+        assert float(row["probability"]) == said["probability"]
+        assert row["prediction"] == said["prediction"]
+    if suffix == "csv":
+        assert Path("a.csv").read_bytes().startswith(b"\xef\xbb\xbfsentence1")  # as Excel needs it
+
+
+def test_a_tsv_is_read_back_as_it_was_and_refuses_what_it_cannot_hold(run, call, pairs):
+    code, _, error = call(predict, run.path, pairs, "-o", "a.tsv")
+    assert (code, "row 2: 'sentence2' holds a tab or a line break" in error) == (2, True)
+    assert not Path("a.tsv").exists()
+    pairs.write_text('sentence1,sentence2\n"a ""b""",c\n', encoding="utf-8")
+    assert call(predict, run.path, pairs, "-o", "a.tsv")[0] == 0
+    assert Path("a.tsv").read_text(encoding="utf-8").splitlines()[1].startswith('a "b"\tc\t0.')
+
+
+def test_three_classes_have_a_column_of_probability_each(tmp_path):
+    rows = [{"sentence1": "a", "sentence2": "b"}]
+    inputs = Inputs([tmp_path / "x.jsonl"])
+    inputs.rows = rows
+    scored = Scored(Pairs("x", [0], ["a"], ["b"], None), ("甲", "乙", "丙"), np.array([[0.2, 0.5, 0.3]]))
+    table = render(scored, inputs, Path("out.csv"), clue=False).decode("utf-8-sig")
+    assert table.splitlines() == [
+        "sentence1,sentence2,probability_甲,probability_乙,probability_丙,prediction", "a,b,0.2,0.5,0.3,乙"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("taken", ["probability", "prediction"])
+def test_a_column_of_the_users_is_never_overwritten(taken, run, call, pairs):
+    pairs.write_text(f"sentence1,sentence2,{taken}\na,b,mine\n", encoding="utf-8")
+    code, _, error = call(predict, run.path, pairs, "-o", "out.csv")
+    assert (code, f"has a column '{taken}' already" in error) == (2, True)
+    assert call(predict, run.path, pairs, "-o", "out.jsonl")[0] == 0
+
+
+def test_rows_of_several_files_keep_their_file(run, call, pairs, tmp_path):
+    shutil.copy(pairs, tmp_path / "more.csv")
+    assert call(predict, run.path, "pairs.csv", "more.csv", "-o", "out.jsonl")[0] == 0
+    rows = [json.loads(line) for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(row["file"], row["id"]) for row in rows] == [(f, n) for f in ("pairs.csv", "more.csv") for n in range(3)]
+    assert [row["probability"] for row in rows[:3]] == pytest.approx([row["probability"] for row in rows[3:]])
+    assert call(predict, run.path, "pairs.csv", "more.csv", "-o", "out.csv")[0] == 0
+    assert [row["file"] for row in read_back(tmp_path / "out.csv")] == ["pairs.csv"] * 3 + ["more.csv"] * 3
+
+
+def test_standard_input_and_output_carry_rows_and_nothing_else(run, pairs, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "afqmc.predict", str(run.path), "-", "-o", "-", "dataset.format=csv"],
+        input=pairs.read_bytes(), capture_output=True, cwd=tmp_path, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [0, 1, 2]
+    assert done.stderr.decode().splitlines()[-1] == "3 pairs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.csv"]
+
+
+def test_one_pair_is_predicted_from_the_command_line(run, call):
+    code, out, _ = call(predict, run.path, "--pair", "怎么还款", "如何还花呗")
+    assert code == 0
+    assert json.loads(out).keys() == {"sentence1", "sentence2", "probability", "prediction"}
+    assert "--pair:1: 'sentence2' is empty" in call(predict, run.path, "--pair", "a", " ")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["RUN", "pairs.csv"], "-o: is missing"),
+        (["RUN", "-o", "x.csv"], "name a FILE of pairs"),
+        (["RUN", "pairs.csv", "--pair", "a", "b"], "name a FILE of pairs"),
+        (["RUN", "pairs.csv", "-o", "x.doc"], "no format ends in .doc; legal: .jsonl, .json, .csv"),
+        (["RUN", "pairs.csv", "-o", "x.csv", "--clue"], "no format ends in .csv; legal with --clue: .json, .jsonl"),
+        (["RUN", "pairs.csv", "pairs.csv", "-o", "x.zip", "--clue"], "a submission is made of one FILE"),
+        (["RUN", "pairs.csv", "-o", "none/x.csv"], "there is no directory none"),
+        (["RUN", "pairs.csv", "-o", "x.csv", "lr=1"], "lr=1: not a key about how a file is read; legal: dataset."),
+        (["RUN", "pairs.csv", "-o", "x.csv", "dataset.id_feild=x"], "did you mean 'dataset.id_field'?"),
+        (["RUN", "pairs.csv", "-o", "x.csv", "dataset.format=doc"], "dataset.format=doc: must be one of auto, jsonl"),
+        (["RUN", "pairs.csv", "-o", "x.csv", "dataset.columns=3"], "dataset.columns"),
+        (["RUN", "pairs.csv", "-o", "x.csv", "+dataset.format=csv"], "one value is given as dataset.format=value"),
+        (["pairs.csv", "pairs.csv", "-o", "x.csv"], "pairs.csv: not a run directory (it has no config.yaml)"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_refused(arguments, told, run, call, pairs):
+    code, out, error = call(predict, *(run.path if word == "RUN" else word for word in arguments))
+    assert (code, out) == (2, "")
+    assert told in error
+    assert [path.name for path in pairs.parent.iterdir()] == ["pairs.csv"]
+
+
+def test_columns_of_other_names_are_named_after_the_paths(run, call, tmp_path):
+    own = "".join(f"{row['sentence1']}\t{row['label']}\t{row['note'] or 'x'}\n" for row in ROWS)
+    (tmp_path / "other.txt").write_text(own, encoding="utf-8")
+    names = ("dataset.columns=[q1,same,q2]", "dataset.sentence1_field=q1", "dataset.sentence2_field=q2")
+    assert call(predict, run.path, "other.txt", "-o", "out.csv", *names)[0] == 0
+    assert [row["q1"] for row in read_back(tmp_path / "out.csv")] == [row["sentence1"] for row in ROWS]
+    scoring = (evaluate, run.path, "--data", "other.txt", "--json", *names)
+    code, out, error = call(*scoring, "dataset.label_field=same")
+    assert (code, json.loads(out)["pairs"]) == (0, 3), error
+    assert call(*scoring)[0] == 2  # without the label's column
+    assert "lr=1: not a key about how a file is read" in call(evaluate, run.path, "lr=1")[2]
+
+
+# an output that is an input
+
+
+def linked(kind, target, tmp_path):
+    """Another name of a file."""
+    if kind == "relative":
+        return Path(os.path.relpath(target, tmp_path))
+    link = tmp_path / "link.jsonl"
+    (link.symlink_to if kind == "symbolic link" else link.hardlink_to)(target)
+    return link
+
+
+@pytest.mark.parametrize("kind", ["relative", "symbolic link", "hard link"])
+@pytest.mark.parametrize("target", ["pairs.csv", "../train.jsonl", "config.yaml", "checkpoints/best/labels.json"])
+def test_no_input_is_replaced_by_the_output(kind, target, run, call, pairs, tmp_path):
+    target = pairs if target == pairs.name else (run.path / target).resolve()
+    before = target.read_bytes()
+    out = linked(kind, target, tmp_path)
+    code, _, error = call(predict, run.path, pairs, "-o", out)
+    if kind == "hard link" and "checkpoints" in str(target):
+        assert target.read_bytes() == before  # the other name is replaced, the file itself stays
+        return
+    assert code == 2
+    assert f"-o {out}: " in error
+    assert "the input" in error or "no format ends in" in error
+    assert target.read_bytes() == before
+
+
+def test_predictions_of_the_run_and_tables_of_compare_are_no_output_either(run, call, pairs):
+    code, _, error = call(predict, run.path, pairs, "-o", run.path / "predictions/dev.jsonl")
+    assert (code, "is a file of the input" in error) == (2, True)
+    before = (run.path.parent / "train.jsonl").read_bytes()
+    for target in (run.path / "summary.json", run.path.parent / "train.jsonl"):
+        code, _, error = call(compare, run.path, "--json", target)
+        assert (code, f"--json {target}: is the same file as the input" in error) == (2, True)
+    assert (run.path.parent / "train.jsonl").read_bytes() == before
+    assert run.read_summary()["monitor"]
+
+
+def test_a_pipe_and_a_new_file_in_the_run_directory_are_legal(run, call, pairs):
+    assert call(predict, run.path, pairs, "-o", run.path / "mine.csv")[0] == 0
+    assert call(predict, run.path, pairs, "-o", run.path / "mine.csv")[0] == 0
+    done = command("predict", str(run.path), str(pairs), "-o", "/dev/stdout", cwd=pairs.parent)
+    assert len(done.stdout.splitlines()) == 3
+
+
+# a full disk
+
+
+@pytest.fixture
+def full_disk():
+    """Files end at 100 bytes: what a write meets there is what a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_reported_with_the_path_and_leaves_the_old_file_alone(full_disk, tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(OSError, match=f"File too large: '{tmp_path}/file'"):
+        write_bytes(tmp_path / "file", b"x" * 1000)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_predict_names_the_file_that_a_full_disk_does_not_take(run, call, pairs):
+    code, _, error = call(predict, run.path, pairs, "-o", "/dev/full")
+    assert (code, error) == (2, "-o /dev/full: cannot be written: No space left on device\n")
+
+
+def test_weights_that_give_nan_predict_nothing(tmp_path):
+    scored = Scored(Pairs("x", [0, 1], ["a"] * 2, ["b"] * 2, None), ("0", "1"), np.array([[0.5, 0.5], [np.nan] * 2]))
+    with pytest.raises(InputError, match="NaN for 1 of 2 pairs"):
+        scored.refuse_nan()
