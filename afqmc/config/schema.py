@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from afqmc.dataset.config import Batching, DatasetConfig
+from afqmc.dataset.config import Batching, DatasetConfig, check_reading
 from afqmc.errors import InputError, did_you_mean
 from afqmc.knobs import check_ranges, knob
 from afqmc.metrics.names import NAMES as METRICS
@@ -49,6 +49,7 @@ def check(config: Config) -> None:
             f"trainer.gradient_accumulation_steps={trainer.gradient_accumulation_steps}: must be <= batch_size="
             f"{config.batch_size}; batch_size is the whole batch of a step, and is worked through in that many parts"
         )
+    check_reading(config.dataset)
     _check_batching(config.dataset)
     _check_folds(config.dataset)
     check_sweep(config.sweep)
