@@ -18,7 +18,7 @@ from afqmc.errors import InputError
 from afqmc.lfs import is_lfs_pointer
 
 LONGEST = 64 << 20  # bytes of a line, and characters of a CSV cell: more than that is no sentence pair
-_TOO_LONG = f"line {{}} is longer than {LONGEST >> 20} MiB; no line may be"
+_TOO_LONG = f"has a line of more than {LONGEST >> 20} MiB; that is the most that is read"
 EXTRA = "pip install 'afqmc[tables]'"
 
 _BZIP2 = [b"BZh%d1AY&SY" % level for level in range(1, 10)]  # that alone begins no text
@@ -100,16 +100,18 @@ def first_bytes(file: DataFile) -> bytes:
         return beginning(stream)
 
 
-def raw_lines(file: DataFile) -> Iterator[bytes]:
-    r"""The lines of a file as bytes, each with its ``\n``.
+def raw_lines(file: DataFile, skipped: int = 0) -> Iterator[bytes]:
+    r"""The lines of a file as bytes, each with its ``\n``; without so many bytes at its start.
 
     Raises:
         InputError: where it cannot be read, or a line is longer than ``LONGEST``.
     """
     with _named(file), _opened(file) as stream:
-        for line, raw in enumerate(iter(partial(stream.readline, LONGEST), b""), 1):
-            if len(raw) == LONGEST:
-                raise InputError(_TOO_LONG.format(line))
+        stream.read(skipped)
+        longest = LONGEST
+        for raw in iter(partial(stream.readline, longest), b""):
+            if len(raw) == longest:
+                raise InputError(_TOO_LONG)
             yield raw
 
 
@@ -118,9 +120,9 @@ def text_stream(file: DataFile, encoding: str) -> Iterator[str]:
     with _named(file), _opened(file) as stream:
         text, line = io.TextIOWrapper(cast(io.BufferedReader, stream), encoding, newline="\n"), 0
         try:
-            for line, read in enumerate(iter(partial(text.readline, LONGEST), ""), 1):
+            for line, read in enumerate(iter(partial(text.readline, LONGEST), ""), 1):  # noqa: B007  it is read below
                 if len(read) == LONGEST:
-                    raise InputError(_TOO_LONG.format(line))
+                    raise InputError(_TOO_LONG)
                 yield read
         except UnicodeDecodeError as error:
             raise InputError(f"cannot be read as {encoding} soon after line {line} ({error.reason})") from error

@@ -97,16 +97,15 @@ def text_lines(file: DataFile, encoding: str, refuse: Refuse) -> Iterator[tuple[
             raise InputError(f"{file.name}: has no byte order mark; say dataset.encoding={codec}-le or {codec}-be")
         _note(file, codec)
         lines = enumerate(text_stream(file, codec), 1)
-        yield from ((line, text.removeprefix("\ufeff") if line == 1 else text) for line, text in lines)
-        return
-    yield from _decoded(file, codec, mark, detect=encoding == "auto" and not marked, refuse=refuse)
+        return ((line, text.removeprefix("\ufeff") if line == 1 else text) for line, text in lines)
+    return _decoded(file, codec, mark, detect=encoding == "auto" and not marked, refuse=refuse)
 
 
 def _decoded(file: DataFile, codec: str, mark: bytes, detect: bool, refuse: Refuse) -> Iterator[tuple[int, str]]:
     """The lines of a file whose line breaks are single bytes; ``detect``: as soon as one is not ASCII."""
-    for line, raw in enumerate(raw_lines(file), 1):
-        if line == 1:
-            raw = raw.removeprefix(mark)
+    if not detect:
+        _note(file, codec)
+    for line, raw in enumerate(raw_lines(file, len(mark)), 1):
         if detect and not raw.isascii():
             codec, detect = detected(file), False
             _note(file, codec)
