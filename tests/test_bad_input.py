@@ -102,7 +102,7 @@ def test_it_is_told_by_its_name(override, told, refused):
             b'{"sentence1": "a", "sentence2": "b", "label": "0"}\n{"sentence1": "a", "sentence2": "b", "label": 1}\n',
             "bad.jsonl:2: mixed label types",
         ),
-        ('{"sentence1": "借", "sentence2": "b", "label": "0"}\n'.encode("gb18030"), "bad.jsonl:1: not UTF-8"),
+        ('{"sentence1": "借", "sentence2": "b", "label": "0"}\n'.encode("gb18030"), "bad.jsonl:1: is not valid UTF-8"),
         (b'[{"sentence1": "a"}]\n', "bad.jsonl:1: is list; each line must be a JSON object"),
     ],
 )

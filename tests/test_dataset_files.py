@@ -109,7 +109,7 @@ def test_a_label_is_known_by_its_name(read, value, name):
         ("x.jsonl", line(label="1") + "x", "x.jsonl:2: broken JSON"),
         ("x.csv", "sentence1,sentence2,label\na,b,1\na,b\n", "x.csv:3: 2 columns; 3 were expected .sentence1, "),
         ("x.csv", 'sentence1,sentence2,label\n"a"b,b,1\n', "x.csv:2: broken csv"),
-        ("x.csv", 'sentence1,sentence2,label\n"a,b,1\n', "x.csv:2: broken csv: unexpected end of data"),
+        ("x.csv", 'sentence1,sentence2,label\n"a,b,1\n', "x.csv:2: a quotation mark opens .* and is not closed"),
         ("x.csv", "sentence1,sentence2,label\na,b,\n", "x.csv:2: 'label' is empty"),
         (
             "x.jsonl",
@@ -119,13 +119,11 @@ def test_a_label_is_known_by_its_name(read, value, name):
         ("x.jsonl", line("a\0b", label="1"), "x.jsonl:1: 'sentence1' holds a NUL character"),
         ("x.csv", "a,b,1\nc,d,0\n", "x.csv:1: the header has a, b, 1, and none of sentence1, .*needs dataset.columns="),
         ("x.csv", "sentence1;sentence2;label\na;b;1\n", "x.csv:1: one column, .*: its delimiter seems to be ';'"),
-        ("x.csv", "sentence1\tsentence2\tlabel\na\tb\t1\n", "x.csv:1: one column, .*: its delimiter seems to be tab"),
+        ("x.csv", "sentence1\tsentence2\tlabel\na\tb\t1\n", "x.csv:1: one column, .*: its delimiter seems to be a tab"),
         ("x.csv", "sentence1,sentence2,label,label\na,b,1,1\n", "x.csv:1: the header has 'label' twice"),
-        ("x.csv", line().encode("utf-16"), "x.csv:1: is UTF-16; convert it: iconv -f UTF-16 -t UTF-8"),
         ("x.jsonl", line().encode("utf-16-le"), "x.jsonl:1: holds zero bytes: a binary file, or UTF-16"),
         ("x.csv", b"PK\x03\x04\0\0", "x.csv:1: is a zip or an Excel file"),
-        ("x.csv", b"\x1f\x8b\0\0", "x.csv:1: is packed by gzip"),
-        ("x.tsv", "sentence1\n花呗".encode("gb18030"), "x.tsv:2: not UTF-8 .*iconv -f GB18030"),
+        ("x.csv", b"\x1f\x8b\0\0", "x.csv: cannot be read"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_file_and_line(read, name, content, message):
@@ -236,7 +234,7 @@ def test_a_number_with_too_many_digits_is_refused_with_file_and_line(read):
 
 def test_a_csv_complaint_after_a_line_left_out_names_its_own_line(read):
     said = []
-    read("x.csv", b"sentence1,sentence2,label\na,\xff,1\na,b\n", complain=said.append)
+    read("x.csv", b"sentence1,sentence2,label\na,\xff,1\na,b\n", complain=said.append, encoding="utf-8")
     assert [re.search(r":(\d): ", text).group(1) for text in said] == ["2", "3"]
 
 

@@ -1,6 +1,7 @@
 """What predict reads and writes: formats by the name, the user's own columns, standard streams, nothing destroyed."""
 
 import csv
+import io
 import json
 import os
 import resource
@@ -268,3 +269,11 @@ def test_weights_that_give_nan_predict_nothing(tmp_path):
     scored = Scored(Pairs("x", [0, 1], ["a"] * 2, ["b"] * 2, None), ("0", "1"), np.array([[0.5, 0.5], [np.nan] * 2]))
     with pytest.raises(InputError, match="NaN for 1 of 2 pairs"):
         scored.refuse_nan()
+
+
+def test_the_columns_of_a_parquet_file_are_kept(run, call, tmp_path):
+    table = pytest.importorskip("pyarrow").Table.from_pylist(ROWS)
+    pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "x.parquet")
+    assert call(predict, run.path, "x.parquet", "-o", "out.csv")[0] == 0
+    written = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text(encoding="utf-8-sig"), newline="")))
+    assert [row["note"] for row in written] == [str(row["note"] or "") for row in ROWS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from afqmc.dataset.config import Batching, DatasetConfig, check_columns
+from afqmc.dataset.config import Batching, DatasetConfig, check_columns, check_reading
 from afqmc.dataset.labels import label_name
 from afqmc.errors import InputError, did_you_mean
 from afqmc.knobs import check_ranges, knob
@@ -54,6 +54,7 @@ def check(config: Config, labelled: bool = True) -> None:
             f"trainer.gradient_accumulation_steps={trainer.gradient_accumulation_steps}: must be <= batch_size="
             f"{config.batch_size}; batch_size is the whole batch of a step, and is worked through in that many parts"
         )
+    check_reading(config.dataset)
     check_columns(config.dataset, labelled)
     _check_drop_labels(config.dataset)
     _check_batching(config.dataset)

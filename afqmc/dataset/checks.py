@@ -95,7 +95,8 @@ def in_short(dataset: Dataset, facts: Facts) -> list[str]:
         counts.append(f"{name} {found.pairs}" + (f" ({', '.join(shares)})" if sum(found.label_counts) else ""))
     positive = f"; {dataset.labels[1]!r} counts as positive" if len(dataset.labels) == 2 else ""
     lines = [f"data: {dataset.name}: " + "; ".join(counts) + positive]
-    lines += [f"data: {text}" for text in (*left_out(dataset), *of_folds(dataset), *worries(facts))]
+    notes = (*dataset.notes, *left_out(dataset), *of_folds(dataset), *worries(facts))
+    lines += [f"data: {text}" for text in notes]
     return lines
 
 

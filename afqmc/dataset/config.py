@@ -28,6 +28,16 @@ class Format(Enum):
     jsonl = "jsonl"
     csv = "csv"
     tsv = "tsv"
+    xlsx = "xlsx"
+    parquet = "parquet"
+
+
+class Quoting(Enum):
+    """What quotation marks around the cells of a CSV or TSV file are."""
+
+    auto = "auto"  # double in CSV, and in TSV whose header has every cell in them; none in other TSV
+    double = "double"  # not part of the cell, which may hold delimiters and line breaks; one inside is doubled
+    none = "none"  # text like any other
 
 
 class OnBadRow(Enum):
@@ -46,7 +56,8 @@ class Batching(Enum):
 
 
 READING = (  # the keys about how a file is read: predict and evaluate take other values for another file
-    "format", "delimiter", "encoding", "columns", "sentence1_field", "sentence2_field", "label_field", "id_field",
+    "format", "delimiter", "quoting", "encoding", "columns",
+    "sentence1_field", "sentence2_field", "label_field", "id_field",
 )  # fmt: skip
 
 
@@ -60,8 +71,13 @@ class DatasetConfig:
     train_file: Optional[str] = knob(None, "training pairs; relative to path, if there is one")
     dev_file: Optional[str] = knob(None, "labelled pairs that choose the best weights")
     test_file: Optional[str] = knob(None, "pairs to predict, with or without labels")
-    format: Format = knob(Format.auto, "auto (by suffix), jsonl, csv or tsv")
-    columns: Optional[list[str]] = knob(None, "column names of a csv or tsv file without a header line")
+    format: Format = knob(Format.auto, "auto (by suffix, before .gz and the like), jsonl, csv, tsv, xlsx or parquet")
+    encoding: str = knob("auto", "auto (UTF-8, UTF-16 with BOM, GB18030 where certain), or a codec: gb18030, big5, ...")
+    delimiter: Optional[str] = knob(
+        None, "one character between the cells, \\\\t a tab; null: a comma in csv, a tab in tsv"
+    )
+    quoting: Quoting = knob(Quoting.auto, 'auto (csv: double; tsv: by its header), double or none: "" around cells')
+    columns: Optional[list[str]] = knob(None, "column names of a csv, tsv or xlsx file without a header line")
     sentence1_field: str = knob("sentence1", "key or column of the first sentence")
     sentence2_field: str = knob("sentence2", "key or column of the second sentence")
     label_field: str = knob("label", "key or column of the label")
@@ -103,10 +119,54 @@ class DatasetConfig:
         return found
 
     def format_of(self, path: Path) -> Format:
-        """The format of one file, ``auto`` resolved by its suffix; unknown suffixes are JSON lines."""
+        """The format of one file, ``auto`` resolved by its suffix; unknown suffixes are JSON lines.
+
+        A suffix for compression is left out, as in ``train.csv.gz``. With a delimiter, unknown suffixes are CSV.
+        """
         if self.format is not Format.auto:
             return self.format
-        return {".csv": Format.csv, ".tsv": Format.tsv, ".txt": Format.tsv}.get(path.suffix.lower(), Format.jsonl)
+        suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+        suffix = "".join(suffixes[:-1] if suffixes and suffixes[-1] in _COMPRESSED else suffixes[-1:])
+        unknown = Format.csv if self.delimiter and suffix not in (".json", ".jsonl") else Format.jsonl
+        return _SUFFIXES.get(suffix, unknown)
+
+    def delimiter_of(self, format: Format) -> str:
+        """The character between the cells of a CSV or TSV file."""
+        given = "\t" if self.delimiter == r"\t" else self.delimiter
+        return given or ("\t" if format is Format.tsv else ",")
+
+
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zstd")
+_SUFFIXES = {
+    ".csv": Format.csv,
+    ".tsv": Format.tsv,
+    ".txt": Format.tsv,
+    ".xlsx": Format.xlsx,
+    ".xlsm": Format.xlsx,
+    ".parquet": Format.parquet,
+    ".pq": Format.parquet,
+}
+
+
+def check_reading(dataset: DatasetConfig) -> None:
+    """Check the keys that say how files are read.
+
+    Raises:
+        InputError: naming the key, its value and what is legal.
+    """
+    try:
+        "".encode("utf-8" if dataset.encoding == "auto" else dataset.encoding)
+    except (LookupError, ValueError) as error:
+        raise InputError(
+            f"dataset.encoding={dataset.encoding}: no such encoding; legal: auto, utf-8, utf-16, gb18030, or another "
+            "text codec of Python, such as big5"
+        ) from error
+    mark = dataset.delimiter
+    if mark is not None and mark != r"\t" and (len(mark) != 1 or mark in '"\r\n\0\ufeff'):
+        raise InputError(
+            f"dataset.delimiter={mark}: must be one character, no quotation mark or line break; \\t is a tab, and "
+            """a semicolon is written as 'dataset.delimiter=";"'"""
+        )
 
 
 def check_columns(dataset: DatasetConfig, labelled: bool = True) -> None:

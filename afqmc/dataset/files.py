@@ -7,16 +7,20 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import IO
 
 from afqmc.dataset.config import DatasetConfig, Format
 from afqmc.errors import InputError, nearest
+from afqmc.lfs import is_lfs_pointer
 
 _LOOKED_AT = 10_000  # names of a directory among which the nearest is sought
 _HARMLESS, _INFLATES = 64 << 20, 100  # bytes; more than that, and so many times its packed size: a trap, not text
+
+LFS = "is a Git LFS pointer, not the file itself; fetch the file: git lfs pull"
 
 # what a zip that is damaged, encrypted or gone raises, as it is opened or as it is read
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
@@ -24,11 +28,23 @@ UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, V
 
 @dataclass(frozen=True)
 class DataFile:
-    """Something to read: a file on disk, a member of a zip, or bytes. ``name`` is what messages call it."""
+    """Something to read: a file on disk, a member of a zip, or bytes.
+
+    Attributes:
+        name: What messages call it.
+        open: Opens its bytes; may be called several times.
+        format: How it is written.
+        notes: What reading it found that the user should know, such as an encoding other than UTF-8.
+    """
 
     name: str
     open: Callable[[], IO[bytes]]
     format: Format
+    notes: dict[str, None] = field(default_factory=dict, compare=False)
+
+    def note(self, text: str) -> None:
+        """Add a note, once however often the file is read."""
+        self.notes[text] = None
 
     @classmethod
     def on_disk(cls, path: Path, config: DatasetConfig, key: str = "") -> DataFile:
@@ -59,7 +75,9 @@ class DataFile:
             with zipfile.ZipFile(archive) as opened:
                 names, found = opened.namelist(), find_member(opened, member)
         except UNREADABLE as error:
-            raise InputError(f"{archive}: not a readable zip ({error})") from error
+            raise InputError(
+                f"{archive}: {LFS if _is_pointer(archive) else f'not a readable zip ({error})'}"
+            ) from error
         if found is None:
             held = [_printable(name) for name in names if not name.endswith("/")]
             raise InputError(f"{archive}: no {member} in it; it holds {', '.join(held[:6]) or 'nothing'}")
@@ -69,6 +87,12 @@ class DataFile:
                 return opened.open(found)  # a stream that outlives the ZipFile: the last of the two closes the file
 
         return cls(f"{archive}/{_printable(found.filename)}", read, config.format_of(Path(member)))
+
+
+def _is_pointer(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as stream:
+        return is_lfs_pointer(stream.read(100))
+    return False
 
 
 def _nearest_file(path: Path) -> str:

@@ -71,7 +71,7 @@ def read_pairs(
         report.rows += 1
         refuse(line, reason)
 
-    for line, row in read_rows(file, config, refuse_unread):
+    for line, row in read_rows(file, config, refuse_unread, all_columns=keep is not None):
         report.rows += 1
         if labels.drops(row):
             continue

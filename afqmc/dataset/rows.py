@@ -1,68 +1,50 @@
-"""Rows of JSON lines, CSV or TSV as mappings; every complaint has its line."""
+"""Rows of a data file as mappings, in whichever format; every complaint has its line."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NoReturn
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain, dropwhile, islice
+from typing import Any
 
-from afqmc.dataset.config import DatasetConfig, Format
-from afqmc.dataset.files import UNREADABLE, DataFile
+from afqmc.dataset.config import DatasetConfig, Format, Quoting
+from afqmc.dataset.content import LONGEST
+from afqmc.dataset.encoding import Refuse, text_lines
+from afqmc.dataset.files import DataFile
+from afqmc.dataset.header import most_common, wrong_first_row, wrong_width
+from afqmc.dataset.tables import Cells, parquet_cells, xlsx_cells
 from afqmc.errors import InputError, in_brief
 
-Refuse = Callable[[int, str], None]  # a line, and what is wrong with it
 Row = tuple[int, dict[str, Any]]
 
-_BINARY = {  # how files begin that are no text
-    b"\xff\xfe": "is UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
-    b"\xfe\xff": "is UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
-    b"PK\x03\x04": "is a zip or an Excel file, not text; save the table as CSV, or name a zip by dataset.path",
-    b"\xd0\xcf\x11\xe0": "is an old Excel file, not text; save the table as CSV",
-    b"\x1f\x8b": "is packed by gzip; unpack it: gunzip",
-    b"PAR1": "is Parquet, not text; write it as JSON lines or CSV",
-}
+
+def read_rows(file: DataFile, config: DatasetConfig, refuse: Refuse, all_columns: bool = True) -> Iterator[Row]:
+    """Each row with the number of the line it ends on; blank lines are skipped.
+
+    Args:
+        file: What to read.
+        config: How it is written.
+        refuse: Is called with the line of a bad row and what is wrong with it; the row is left out.
+        all_columns: Whether columns are needed that the config does not name; a format may leave those empty.
+
+    Raises:
+        InputError: where the rest of the file cannot be read either.
+    """
+    match file.format:
+        case Format.xlsx:
+            return _named(file, config, refuse, xlsx_cells(file, config, refuse))
+        case Format.parquet:
+            return _named(file, config, refuse, parquet_cells(file, config, all_columns), own_names=True)
+        case Format.csv | Format.tsv:
+            return _named(file, config, refuse, _delimited_cells(file, config, refuse))
+        case _:
+            return _json_rows(file, config, refuse)
 
 
-def read_rows(file: DataFile, config: DatasetConfig, refuse: Refuse) -> Iterator[Row]:
-    """Each row with the number of the line it ends on; blank lines are skipped."""
-    return _json_rows(file, refuse) if file.format is Format.jsonl else _csv_rows(file, config, refuse)
-
-
-def _text_lines(file: DataFile, refuse: Refuse) -> Iterator[tuple[int, str]]:
-    for line, raw in enumerate(_raw_lines(file), 1):
-        if line == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
-            if told := _not_text(raw):
-                raise InputError(f"{file.name}:{line}: {told}")
-        try:
-            yield line, raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            bad = raw[error.start : error.start + 1].hex()
-            refuse(
-                line,
-                f"not UTF-8 (byte 0x{bad} at position {error.start}); convert it, as by: iconv -f GB18030 -t UTF-8",
-            )
-
-
-def _not_text(first: bytes) -> str:
-    """What a file is whose first line is not text."""
-    if b"\0" in first and not first.startswith(tuple(_BINARY)):
-        return "holds zero bytes: a binary file, or UTF-16; UTF-8 text is read here"
-    return next((told for begin, told in _BINARY.items() if first.startswith(begin)), "")
-
-
-def _raw_lines(file: DataFile) -> Iterator[bytes]:
-    try:
-        with file.open() as stream:
-            yield from stream
-    except UNREADABLE as error:
-        raise InputError(f"{file.name}: cannot be read ({error})") from error
-
-
-def _json_rows(file: DataFile, refuse: Refuse) -> Iterator[Row]:
-    for line, text in _text_lines(file, refuse):
+def _json_rows(file: DataFile, config: DatasetConfig, refuse: Refuse) -> Iterator[Row]:
+    for line, text in text_lines(file, config.encoding, refuse):
         if not text.strip():
             continue
         try:
@@ -81,62 +63,109 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, each key once: which of two values was meant nobody knows."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError(f"the key {_most_common(key for key, _ in pairs)!r} is there twice")
+        raise ValueError(f"the key {most_common(key for key, _ in pairs)!r} is there twice")
     return found
 
 
-def _most_common(names: Iterable[str]) -> str:
-    return Counter(names).most_common(1)[0][0]
+def _named(
+    file: DataFile, config: DatasetConfig, refuse: Refuse, table: Iterator[tuple[int, Cells]], own_names: bool = False
+) -> Iterator[Row]:
+    """The rows of a table under the names of its columns: its own, those of its header line, or ``dataset.columns``."""
+    columns: Cells | None = None
+    for line, cells in table:
+        if columns is None:
+            columns = cells if config.columns is None or own_names else list(config.columns)
+            if reason := wrong_first_row(cells, config, own_names):
+                raise InputError(f"{file.name}:{line}: {in_brief(reason)}")
+            if columns is cells:
+                continue
+        if len(cells) != len(columns):
+            breaks = sum(cell.count("\n") for cell in cells if isinstance(cell, str))
+            refuse(line - breaks, wrong_width(cells, columns, breaks))
+        elif cells == columns:
+            refuse(line, "is the header line again")
+        else:
+            yield line, dict(zip(columns, cells, strict=True))
 
 
-def _csv_rows(file: DataFile, config: DatasetConfig, refuse: Refuse) -> Iterator[Row]:
-    line = 0  # the reader's own line_num does not count the lines that were refused
+def _delimited_cells(file: DataFile, config: DatasetConfig, refuse: Refuse) -> Iterator[tuple[int, Cells]]:
+    """The cells of each line of a CSV or TSV file that has any, with the number of the line that the row ends on."""
+    line, begin = 0, 1  # the reader's own line_num does not count the lines that were refused
 
     def texts() -> Iterator[str]:
         nonlocal line
-        for line, text in _text_lines(file, refuse):  # noqa: B007  it is read below
+        for line, text in text_lines(file, config.encoding, refuse):  # noqa: B007  it is read below
             yield text
 
-    # a quotation mark in a TSV file is text: LCQMC and its like do not quote
-    if file.format is Format.tsv:
-        reader = csv.reader(texts(), delimiter="\t", quoting=csv.QUOTE_NONE)
-    else:
-        reader = csv.reader(texts(), strict=True)
-    columns = config.columns
-
-    def broken(reason: str) -> NoReturn:
-        raise InputError(f"{file.name}:{line}: broken {file.format.value}: {reason}")
-
-    for cells in _cells(reader, broken):
-        if columns is None:
-            columns = cells
-            if told := _bad_header(cells, config):
-                raise InputError(f"{file.name}:{line}: {in_brief(told)}")
-        elif len(cells) == len(columns):
-            yield line, dict(zip(columns, cells, strict=True))
-        else:
-            refuse(line, f"{len(cells)} columns; {len(columns)} were expected ({', '.join(columns)})")
-
-
-def _cells(reader: Iterator[list[str]], broken: Callable[[str], NoReturn]) -> Iterator[list[str]]:
-    """The cells of each line that has any, up to the first that the reader cannot take apart."""
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST))  # of the whole process; pandas has its own
+    lines = dropwhile(lambda text: not text.strip(), texts())
+    first = next(lines, "")
+    delimiter = config.delimiter_of(file.format)
+    quoted = _is_quoted(file, config, first, delimiter)
+    reader = csv.reader(
+        chain([first], lines),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+        strict=quoted,
+    )
     try:
-        yield from filter(any, reader)
+        for cells in reader:
+            if any(cells):
+                yield line, cells
+            begin = line + 1
     except csv.Error as error:
-        broken(str(error))
+        raise InputError(_broken(file, config, begin, line, str(error))) from error
 
 
-def _bad_header(columns: list[str], config: DatasetConfig) -> str:
-    """What is wrong with a header line, if anything."""
-    fields = [config.sentence1_field, config.sentence2_field]
-    missing = [field for field in fields if field not in columns]
-    if len(columns) == 1 and (mark := next((mark for mark in ";\t|," if mark in columns[0]), "")):
-        mark = "tab" if mark == "\t" else repr(mark)
-        return f"one column, {columns[0]!r}: its delimiter seems to be {mark}; csv has ',', tsv a tab (dataset.format)"
-    if len(missing) == 2 and config.label_field not in columns:
-        wanted = ", ".join([*fields, config.label_field])
-        return (
-            f"the header has {', '.join(columns)}, and none of {wanted}; dataset.*_field names the columns, "
-            "and a file without a header line needs dataset.columns=[...]"
+def _is_quoted(file: DataFile, config: DatasetConfig, first: str, delimiter: str) -> bool:
+    """Whether quotation marks enclose cells. LCQMC and other TSV files have them as text.
+
+    Raises:
+        InputError: for a TSV file without a header line whose first row has them around every cell.
+    """
+    if config.quoting is not Quoting.auto:
+        return config.quoting is Quoting.double
+    if file.format is not Format.tsv:
+        return True
+    cell = '"(?:[^"]|"")*"'
+    enclosed = re.fullmatch(f"{cell}(?:{re.escape(delimiter)}{cell})+", first.strip()) is not None
+    if enclosed and config.columns is not None:
+        raise InputError(
+            f"{file.name}:1: every cell is in quotation marks; dataset.quoting=double takes them off, "
+            "dataset.quoting=none keeps them as text"
         )
-    return f"the header has {_most_common(columns)!r} twice" if len(set(columns)) < len(columns) else ""
+    return enclosed
+
+
+def _broken(file: DataFile, config: DatasetConfig, begin: int, line: int, reason: str) -> str:
+    """What is wrong with the row of the lines from ``begin`` to ``line`` that the CSV reader cannot take apart."""
+    if "new-line character" in reason:
+        reason = "a carriage return stands alone in a cell, or ends lines as on an old Mac; convert it to a line feed"
+    if line == begin and "unexpected end" not in reason:
+        return f"{file.name}:{line}: broken {file.format.value}: {reason}"
+    lines = text_lines(file, config.encoding, lambda *_: None)
+    row = islice(dropwhile(lambda numbered: numbered[0] < begin, lines), line - begin + 1)
+    opened = _last_opening(row, config.delimiter_of(file.format)) or begin
+    end = "is not closed" if "unexpected end" in reason else f"is not closed before line {line} ({reason})"
+    return (
+        f"{file.name}:{opened}: a quotation mark opens a cell here and {end}; double one that is part of a text, or "
+        "set dataset.quoting=none where all are"
+    )
+
+
+def _last_opening(lines: Iterable[tuple[int, str]], delimiter: str) -> int:
+    """The line with the last quotation mark that opens a cell, up to text that follows a closing one; 0 if none."""
+    mark = re.escape(delimiter)
+    found, inside, before = 0, False, delimiter
+    for line, text in lines:
+        for match in re.finditer(f'"|{mark}|[^"{mark}]+', text):
+            part = match.group()
+            if part == '"' and (inside or before in (delimiter, "\n", "closed")):
+                found = line if not inside and before != "closed" else found
+                inside = not inside
+                before = "" if inside else "closed"
+            elif before == "closed" and part != delimiter and part.strip("\r\n"):
+                return found
+            else:
+                before = part if part == delimiter else part[-1]
+    return found

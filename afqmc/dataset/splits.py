@@ -40,6 +40,7 @@ class Dataset:
     dev: Pairs
     test: Optional[Pairs] = None
     folds: Optional[Folds] = None  # of which train and dev are parts, where there are any
+    notes: tuple[str, ...] = ()  # on how the files were read, each with the file's name
 
     def splits(self) -> dict[str, Pairs | PairStream]:
         """The splits there are, by name."""
@@ -159,10 +160,11 @@ def load(config: DatasetConfig, complain: Optional[Complain] = None) -> Dataset:
     others = {
         split: _columns(config, split, file, names, complain) for split, file in files.items() if split != "train"
     }
+    notes = tuple(f"{file.name}: {note}" for file in files.values() for note in file.notes)
     if config.folds is not None and isinstance(train, Pairs):
         folds = cut(train, config, names)
-        return Dataset(config.name, names, folds.train, folds.dev, others.get("test"), folds)
-    return Dataset(config.name, names, train, others["dev"], others.get("test"))
+        return Dataset(config.name, names, folds.train, folds.dev, others.get("test"), folds, notes)
+    return Dataset(config.name, names, train, others["dev"], others.get("test"), notes=notes)
 
 
 def load_dev(config: DatasetConfig, files: dict[str, DataFile], names: tuple[str, ...]) -> Pairs:

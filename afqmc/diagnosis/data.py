@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
 from afqmc.config import Config
@@ -12,28 +13,32 @@ from afqmc.dataset.splits import Dataset, load
 from afqmc.diagnosis.findings import Finding, fail, ok, warn
 from afqmc.errors import InputError
 
-_SHOWN = 8  # odd rows named, at most
+_SHOWN = 8  # different complaints about rows, at most
+_LINES = 5  # named for each, at most
 
 
 class Complaints:
-    """The first few, and how many there were."""
+    """What is wrong with rows, the same of several rows once."""
 
     def __init__(self) -> None:
-        self.first: list[str] = []
-        self.count = 0
+        self.lines: dict[str, list[str]] = {}  # of each text, without the line in it
 
     def add(self, text: str) -> None:
         """One more."""
-        self.count += 1
-        if len(self.first) < _SHOWN:
-            self.first.append(text)
+        before, line, after = (*re.split(r":(\d+): ", text, maxsplit=1), "", "")[:3]
+        self.lines.setdefault(f"{before}:{{}}: {after}" if line else text, []).append(line)
 
     def findings(self) -> Iterator[Finding]:
-        """A failure each, and one for those that are not named."""
-        for text in self.first:
-            yield fail("data", text)
-        if self.count > _SHOWN:
-            yield fail("data", f"and {self.count - _SHOWN} more such rows", odd_rows=self.count)
+        """A failure for each, and one for those that are not named."""
+        for kind in list(self.lines)[:_SHOWN]:
+            first, *others = self.lines.pop(kind)
+            more = ", ".join(others[:_LINES]) + (f" and {len(others) - _LINES} more" if len(others) > _LINES else "")
+            text = kind.replace(":{}: ", f":{first}: ", 1)
+            yield fail(
+                "data", text + (f" (so {'is line' if len(others) == 1 else 'are lines'} {more})" if more else "")
+            )
+        if rest := sum(map(len, self.lines.values())):
+            yield fail("data", f"and {rest} more such rows", odd_rows=rest)
 
 
 def read(config: Config) -> tuple[Dataset | None, Complaints]:
@@ -49,6 +54,7 @@ def read(config: Config) -> tuple[Dataset | None, Complaints]:
 def facts_of(data: Dataset) -> Iterator[Finding]:
     """Counts, worries, the majority baseline."""
     facts = examine(data)
+    yield from (ok("data", text) for text in data.notes)
     yield from _counts(data, facts)
     for text in left_out(data):
         yield ok("data", text)

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from afqmc.dataset.content import EXTRA
 from afqmc.errors import InputError
 from afqmc.prediction.table import Table
 
@@ -31,7 +32,7 @@ def check_format(out: Path, clue: bool) -> None:
         raise InputError(f"-o {out}: no format ends in {suffix}; legal{told}: {', '.join(legal)}, or - (JSON lines)")
     package = _PACKAGES.get(suffix)
     if package is not None and find_spec(package) is None:
-        raise InputError(f"-o {out}: {suffix} needs {package}; pip install {package}")
+        raise InputError(f"-o {out}: {suffix} needs {package}; {EXTRA}")
 
 
 def as_json_lines(rows: list[dict[str, Any]]) -> bytes:

@@ -1,0 +1,334 @@
+"""Rows that are left out: dropped by label or skipped as invalid, counted and reported; and files that change."""
+
+import json
+
+import pytest
+
+from afqmc.config import compose
+from afqmc.dataset.checks import examine, in_short
+from afqmc.dataset.config import DatasetConfig, OnBadRow
+from afqmc.dataset.files import DataFile
+from afqmc.dataset.labels import code_points, look_alikes, unknown_label
+from afqmc.dataset.pairs import read_pairs
+from afqmc.dataset.report import ReadReport
+from afqmc.dataset.splits import PairStream, load
+from afqmc.diagnosis import Diagnosis
+from afqmc.errors import InputError
+from afqmc.execution import execute
+from afqmc.rundir import RunDir
+
+
+def rows(count, labels=("0", "1")):
+    return [{"sentence1": f"a{n}", "sentence2": f"b{n}", "label": labels[n % len(labels)]} for n in range(count)]
+
+
+def jsonl(found):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A config over files of the given contents; dev has four good pairs unless given."""
+
+    def config(train, dev=None, test=None, **settings):
+        for split, content in {"train": train, "dev": dev or jsonl(rows(4)), "test": test}.items():
+            if content is not None:
+                (tmp_path / f"{split}.jsonl").write_text(content, encoding="utf-8")
+                settings[f"{split}_file"] = f"{split}.jsonl"
+        return DatasetConfig(path=str(tmp_path), **settings)
+
+    return config
+
+
+def train_sentences(data):
+    chunks = data.train.chunks(3) if isinstance(data.train, PairStream) else [data.train]
+    return [sentence for chunk in chunks for sentence in chunk.sentence1]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_with_a_dropped_label_are_left_out_and_counted(dataset, streaming):
+    train = jsonl([*rows(6, ("no", "-", "yes")), {"label": "-"}])  # the last one has no sentences, either
+    data = load(dataset(train, jsonl(rows(3, ("-", "no"))), drop_labels=["-", "maybe"], streaming=streaming))
+    assert data.labels == ("no", "yes")
+    assert train_sentences(data) == ["a0", "a2", "a3", "a5"]
+    assert data.left_out() == {"train": {"dropped": {"-": 3}}, "dev": {"dropped": {"-": 2}}}
+    facts = examine(data)
+    assert "data: train: 3 of 7 rows dropped by dataset.drop_labels ('-' 3)" in in_short(data, facts)
+    assert "dataset.drop_labels: no row of any split is labelled 'maybe'" in facts.suspicions
+
+
+def test_a_dropped_label_may_have_another_type_than_the_others(dataset):
+    assert load(dataset(jsonl(rows(6, (0, "-", 1))), drop_labels=["-"])).labels == ("0", "1")
+
+
+def test_rows_keep_their_numbers_as_ids_when_others_are_left_out(dataset):
+    train = "{\n" + jsonl([{"sentence1": " "}, *rows(4, ("-", "0", "1"))])
+    data = load(dataset(train, drop_labels=["-"], on_bad_row=OnBadRow.skip))
+    assert (data.train.ids, data.train.lines) == ([3, 4], [4, 5])
+
+
+def test_a_file_whose_rows_are_all_dropped_says_so(dataset):
+    with pytest.raises(InputError, match=r"dev.jsonl: holds no pairs \(4 of 4 rows dropped by dataset.drop_labels"):
+        load(dataset(jsonl(rows(4)), jsonl(rows(4, ("-",))), drop_labels=["-"]))
+
+
+def test_folds_are_cut_after_rows_are_dropped(dataset):
+    data = load(dataset(jsonl(rows(30, ("0", "1", "-"))), drop_labels=["-"], folds=2, fold=0))
+    assert len(data.train) + len(data.dev) == 20
+    assert data.left_out() == {"train": {"dropped": {"-": 10}}}
+
+
+BAD = '{"sentence1": "a", "sentence2": "", "label": "0"}\n{\n' + jsonl(rows(1, ("2",))) + '{"sentence1": "a"}\n'
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_invalid_rows_are_skipped_counted_and_listed_when_asked_for(dataset, streaming):
+    config = dataset(BAD + jsonl(rows(8)), labels=["0", "1"], on_bad_row=OnBadRow.skip, streaming=streaming)
+    data = load(config)
+    assert train_sentences(data) == [f"a{n}" for n in range(8)]
+    found = data.left_out()["train"]
+    assert (found["skipped"], [reason.split(": ")[0][-13:] for reason in found["first_skipped"]]) == (
+        4,
+        [f"train.jsonl:{line}" for line in (1, 2, 3, 4)],
+    )
+    (told,) = examine(data).suspicions
+    assert "train: 4 of 12 rows are invalid and skipped" in told
+    assert "train.jsonl:3: label '2' is not one of: 0, 1" in told
+    config.on_bad_row = OnBadRow.fail
+    with pytest.raises(InputError, match="train.jsonl:1: 'sentence2' is empty"):
+        load(config)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("bad", "good", "limit"), [(11, 1000, None), (11, 1000, 500), (4, 3, None), (12, 1100, None), (30, 2400, None)]
+)
+def test_many_invalid_rows_are_refused(dataset, bad, good, limit, streaming):
+    train = "{\n" * bad + jsonl(rows(good))
+    config = dataset(train, on_bad_row=OnBadRow.skip, max_train_samples=limit, streaming=streaming)
+    with pytest.raises(InputError, match=rf"train.jsonl: {bad} of \d+ rows are invalid; .* or 1% of a file, and never"):
+        load(config)
+
+
+def test_one_row_in_a_hundred_may_be_invalid(dataset):
+    data = load(dataset("{\n" * 12 + jsonl(rows(1200)), on_bad_row=OnBadRow.skip))
+    assert (len(data.train), data.train.report.skipped, len(data.train.report.reasons)) == (1200, 12, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", "a,b,c\n" + "a,b,1\n" * 40, "x.csv:1: the header has a, b, c"),
+        ("x.csv", "sentence1,sentence2,label\n" + "a,b,1\n" * 40 + '"a,b,1\n', "x.csv:42: broken csv"),
+        ("x.csv", b"PK\x03\x04", "x.csv:1: is a zip"),
+    ],
+)
+def test_what_is_wrong_with_the_whole_file_is_not_skipped(tmp_path, name, content, message):
+    path, config = tmp_path / name, DatasetConfig(on_bad_row=OnBadRow.skip)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=message):
+        list(read_pairs(DataFile.on_disk(path, config), config, labelled=True))
+
+
+def test_a_prediction_needs_every_row(tmp_path):
+    path = tmp_path / "x.jsonl"
+    config = DatasetConfig(on_bad_row=OnBadRow.skip, drop_labels=["-"])
+    file = DataFile.on_disk(path, config) if path.touch() is None else None
+    path.write_text(jsonl(rows(3, ("-", "0"))))
+    assert len(list(read_pairs(file, config, labelled=False))) == 3
+    path.write_text(BAD)
+    with pytest.raises(InputError, match=r"x.jsonl:1: 'sentence2' is empty; predictions need every row"):
+        list(read_pairs(file, config, labelled=False))
+
+
+@pytest.mark.parametrize("value", [-1, "-1"])
+def test_a_test_file_with_minus_one_in_every_row_is_unlabelled(dataset, value):
+    data = load(dataset(jsonl(rows(4)), test=jsonl(rows(3, (value,)))))
+    assert (data.test.labels, len(data.test)) == (None, 3)
+    assert any("test: unlabelled: every label is -1" in line for line in in_short(data, examine(data)))
+
+
+def test_minus_one_is_a_label_where_train_has_it(dataset):
+    data = load(dataset(jsonl(rows(4, ("-1", "1"))), jsonl(rows(2, ("-1", "1"))), jsonl(rows(3, ("-1",)))))
+    assert data.test.labels == [0, 0, 0]
+    assert any("label '-1' is a class, with 2 training pairs" in text for text in examine(data).suspicions)
+
+
+@pytest.mark.parametrize("labels", [("-1", "1"), ("1", "-1")])
+def test_a_test_file_with_some_labels_of_minus_one_is_refused(dataset, labels):
+    with pytest.raises(InputError, match=r"test.jsonl:2: .*-1 stands for no label if every row has it"):
+        load(dataset(jsonl(rows(4)), test=jsonl(rows(3, labels))))
+
+
+def test_a_labelled_file_with_minus_one_names_what_it_stands_for(dataset):
+    with pytest.raises(InputError, match="dev.jsonl:1: label '-1' is not one of: 0, 1 .*stands for no label"):
+        load(dataset(jsonl(rows(4)), jsonl(rows(3, ("-1",)))))
+
+
+def test_the_keys_are_read_from_the_command_line():
+    found = compose(["dataset=jsonl", "dataset.drop_labels=[-,x]", "dataset.on_bad_row=skip"]).dataset
+    assert (found.drop_labels, found.on_bad_row) == (["-", "x"], OnBadRow.skip)
+    with pytest.raises(InputError, match="dataset.on_bad_row=ignore: must be one of fail, skip"):
+        compose(["dataset.on_bad_row=ignore"])
+
+
+def test_the_doctor_tells_what_is_left_out(dataset, tmp_path):
+    dataset("{\n" + jsonl(rows(6, ("0", "1", "-"))))
+    files = [f"dataset.{split}_file={tmp_path}/{split}.jsonl" for split in ("train", "dev")]
+    config = compose(
+        ["dataset=jsonl", "model=mini", *files, "dataset.drop_labels=[-]", "dataset.on_bad_row=skip", "tracker=none"]
+    )
+    found = [(finding.verdict.value, finding.text) for finding in Diagnosis(config).read()]
+    assert ("ok", "train: 2 of 7 rows dropped by dataset.drop_labels ('-' 2)") in found
+    assert any(verdict == "warn" and "1 of 7 rows are invalid and skipped" in text for verdict, text in found)
+    assert "fail" not in dict(found)
+
+
+# labels that look alike
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("1", "1\u200b"), ("1", "１"), ("1", "①"), ("1", "1.0"), ("1", "01"), ("a b", "a\u00a0b"), ("é", "e\u0301"),
+        ("yes", "Yes"), ("yes", "YES "), ("yes", "yes\ufeff"), ("same", "sаme"), ("TOP", "ΤΟΡ"), ("0", "O"),
+        ("-1", "−1"), ("not-same", "not_same"), ("是", "是\u200d"), ("是\ufe0f", "是"), ("it’s", "it's"),
+        ("straße", "STRASSE"), ("不同", "不 同"),
+    ],
+)  # fmt: skip
+def test_labels_that_look_alike_are_found(names):
+    assert look_alikes(names) == [list(names)]
+
+
+def test_labels_that_differ_are_not_found():
+    different = ["0", "1", "-1", "10", "yes", "no", "相同", "不同", "不", "e", "f", "neutral", "entailment", "1e5", "-"]
+    assert look_alikes(different) == []
+
+
+def test_look_alikes_are_reported_with_their_code_points(dataset):
+    data = load(dataset(jsonl(rows(4, ("1", "1\u200b")))[:-1], jsonl(rows(2, ("1", "1\u200b")))))
+    (told,) = examine(data).suspicions
+    assert "'1' (U+0031), 2 training pairs and '1\\u200b' (U+0031 U+200B), 2 training pairs" in told
+    assert code_points("１") == "'１' (U+FF11)"
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "hint"),
+    [
+        ("１", ["0", "1"], "it looks like one of them: '１' (U+FF11) here, '1' (U+0031) there"),
+        ("no", ["false", "true"], 'YAML reads no without quotes as true or false: write labels: ["no", "yes"]'),
+        ("010", ["7", "8"], 'YAML reads 010 without quotes as the number 8: write "010"'),
+        ("12:30", ["750", "8"], 'YAML reads 12:30 without quotes as the number 750: write "12:30"'),
+    ],
+)
+def test_an_unknown_label_is_refused_with_what_may_be_meant(name, known, hint):
+    assert hint in unknown_label(name, known)
+
+
+# a streamed file that changes
+
+
+def changed(content, how):
+    lines = content.splitlines(keepends=True)
+    return {
+        "grown": content + lines[0],
+        "shrunk": "".join(lines[:-1]),
+        "empty": "",
+        "last": "".join(lines[:-1]) + lines[0],
+        "first": lines[1] + "".join(lines[1:]),
+        "label": content.replace('"label": "0"', '"label": "1"', 1),
+        "new label": content.replace('"label": "0"', '"label": "2"', 1),
+        "broken": content[:-10],
+    }[how]
+
+
+@pytest.mark.parametrize("size", [4, 20, 300, 1000])
+@pytest.mark.parametrize("how", ["grown", "shrunk", "empty", "last", "first", "label", "new label", "broken"])
+def test_a_streamed_file_that_changes_is_refused_by_name(dataset, tmp_path, how, size):
+    content = jsonl(rows(600))
+    data = load(dataset(content, streaming=True))
+    for _ in range(2):
+        assert sum(map(len, data.train.chunks(size))) == 600
+    (tmp_path / "train.jsonl").write_text(changed(content, how))
+    with pytest.raises(InputError, match="train.jsonl: has changed since the run read it first"):
+        list(data.train.chunks(size))
+
+
+def test_a_changed_pair_is_noticed_before_it_is_used(dataset, tmp_path):
+    content = jsonl(rows(600))
+    data = load(dataset(content, streaming=True))
+    (tmp_path / "train.jsonl").write_text(changed(content, "first"))
+    with pytest.raises(InputError, match="has changed"):
+        next(data.train.chunks(300))
+
+
+def test_rows_past_the_limit_may_change(dataset, tmp_path):
+    content = jsonl(rows(60))
+    data = load(dataset(content, streaming=True, max_train_samples=50))
+    (tmp_path / "train.jsonl").write_text(changed(content, "grown"))
+    assert sum(map(len, data.train.chunks(10))) == 50
+
+
+def test_a_limit_for_few_rows_counts_the_rows_that_were_read():
+    report = ReadReport("x", rows=4)
+    for _ in range(2):
+        report.skip("x:1: bad")
+    report.refuse_too_many()
+    report.skip("x:3: bad")
+    with pytest.raises(InputError, match="x: 3 of 4 rows are invalid"):
+        report.refuse_too_many()
+
+
+APPEND = """
+def schedule(step, total_steps):
+    if step == 3:
+        with open({path!r}, "a") as file:
+            file.write({line!r})
+    return 1.0
+"""
+
+
+@pytest.fixture
+def own_run(dataset, tmp_path):
+    """Train a tiny model on files of one's own, into a directory of the given name."""
+    dataset(jsonl(rows(24)))
+    files = [f"dataset.{split}_file={tmp_path}/{split}.jsonl" for split in ("train", "dev")]
+    tiny = [f"model.architecture.{name}={size}" for name, size in (("hidden_size", 24), ("intermediate_size", 24))]
+    common = ["dataset=jsonl", "model=mini", "tracker=none", "trainer.mixed_precision=no", "epochs=3", *files, *tiny]
+
+    def run(name, *overrides, resume=False):
+        run_dir = RunDir(tmp_path / name)
+        execute(compose([*common, *overrides]), run_dir, resume=resume)
+        return run_dir
+
+    return run
+
+
+def test_a_run_whose_streamed_file_grows_fails_and_names_it(own_run, plug, tmp_path):
+    source = APPEND.format(path=str(tmp_path / "train.jsonl"), line=jsonl(rows(1)))
+    with pytest.raises(InputError, match=r"train.jsonl: has changed .*: it had 24 pairs, and now has at least"):
+        own_run(
+            "run", "dataset.streaming=true", f"scheduler._target_={plug(source)}.schedule", "~scheduler.warmup_steps"
+        )
+    status = RunDir(tmp_path / "run").read_status()
+    assert (status["status"], "train.jsonl: has changed" in status["error"]) == ("failed", True)
+    assert not RunDir(tmp_path / "run").summary.exists()
+
+
+@pytest.mark.parametrize("streaming", ["false", "true"])
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_a_run_is_not_resumed_on_other_data(own_run, tmp_path, streaming, split):
+    run_dir = own_run("run", f"dataset.streaming={streaming}", "epochs=1")
+    with (tmp_path / f"{split}.jsonl").open("a") as file:
+        file.write(jsonl(rows(1)))
+    with pytest.raises(InputError, match="data or tokenizer are not those that this run began with"):
+        own_run("run", f"dataset.streaming={streaming}", "epochs=2", resume=True)
+    assert run_dir.summary.exists()
+
+
+def test_a_run_reports_in_its_summary_what_it_left_out(own_run, dataset):
+    dataset("{\n" + jsonl(rows(24, ("0", "1", "-"))), test=jsonl(rows(3, (-1,))))
+    run_dir = own_run("run", "dataset.drop_labels=[-]", "dataset.on_bad_row=skip", "trainer.max_steps=1")
+    found = run_dir.read_summary()["left_out"]["train"]
+    assert (found["dropped"], found["skipped"]) == ({"-": 8}, 1)
+    assert "train.jsonl:1: broken JSON" in found["first_skipped"][0]

@@ -1,0 +1,288 @@
+"""What data files may be besides plain text: compressed, Excel, Parquet, a Git LFS pointer; and what is not read."""
+
+import bz2
+import datetime
+import gzip
+import io
+import json
+import lzma
+import sys
+import zipfile
+from decimal import Decimal
+
+import openpyxl
+import pyarrow
+import pytest
+from backports import zstd
+from pyarrow import parquet
+
+from afqmc.dataset.config import DatasetConfig, Format
+from afqmc.dataset.files import DataFile
+from afqmc.dataset.pairs import Pair, read_pairs
+from afqmc.dataset.sample import sample_files
+from afqmc.dataset.splits import load
+from afqmc.errors import InputError
+
+CSV = "sentence1,sentence2,label\n花呗怎么还款,借呗怎么还款,0\n你好,您好,1\n".encode()
+JSON = '{"sentence1": "花呗怎么还款", "sentence2": "借呗怎么还款", "label": 0}\n'.encode()
+PAIRS = [("花呗怎么还款", "借呗怎么还款", "0"), ("你好", "您好", "1")]
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4392205\n"
+
+
+def zstd_compress(content):
+    return zstd.compress(content, options={zstd.CompressionParameter.checksum_flag: 1})
+
+
+COMPRESSED = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstd_compress}
+NAMES = ["sentence1", "sentence2", "label"]
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read a file, written here from bytes if any are given, as pairs."""
+
+    def read(name, content=None, labelled=True, complain=None, **settings):
+        path, config = tmp_path / name, DatasetConfig(**settings)
+        if content is not None:
+            path.write_bytes(content)
+        return list(read_pairs(DataFile.on_disk(path, config), config, labelled=labelled, complain=complain))
+
+    return read
+
+
+def triples(pairs):
+    return [(pair.sentence1, pair.sentence2, pair.label) for pair in pairs]
+
+
+def workbook(rows, sheets=("pairs",)):
+    book, content = openpyxl.Workbook(), io.BytesIO()
+    book.active.title = sheets[0]
+    for row in rows:
+        book.active.append(row)
+    for name in sheets[1:]:
+        book.create_sheet(name).append(["other"])
+    book.save(content)
+    return content.getvalue()
+
+
+def parquet_of(**columns):
+    content = io.BytesIO()
+    parquet.write_table(pyarrow.table(columns), content)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+@pytest.mark.parametrize("name", ["x.csv", "x.csv.gz", "x.CSV.ZST"])
+def test_compression_is_known_by_the_bytes_and_the_format_by_the_name(read, suffix, name):
+    assert triples(read(name, COMPRESSED[suffix](CSV))) == PAIRS
+    assert triples(read(name, CSV)) == PAIRS
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_several_compressed_parts_in_a_row_are_one_file(read, suffix):
+    assert triples(read("x.csv", COMPRESSED[suffix](CSV[:20]) + COMPRESSED[suffix](CSV[20:]))) == PAIRS
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_compressed_files_that_are_cut_or_damaged_are_refused_with_their_name(read, suffix):
+    content = COMPRESSED[suffix](CSV * 1 + b"".join(b"%d,b,1\n" % number for number in range(9999)))
+    middle = len(content) // 2
+    for cut in (content[:middle], content[:12], content[:-1]):
+        with pytest.raises(InputError, match=r"x.csv: cannot be read \("):
+            read("x.csv", cut)
+    with pytest.raises(InputError, match=r"x.csv"):  # by its bytes, or by the text that they decompress to
+        read("x.csv", content[:middle] + b"\xff" * 20 + content[middle + 20 :])
+
+
+def test_compressed_gb18030_and_utf_16_are_read_and_streamed(tmp_path):
+    rows = [json.loads(line) for line in sample_files()["dev.json"].splitlines()[:50]]
+    text = "".join(f"{row['sentence1']},{row['sentence2']},{row['label']}\n" for row in rows)
+    for name, encoding in (("train.csv", "gb18030"), ("dev.csv", "utf-16")):
+        (tmp_path / name).write_bytes(gzip.compress(("sentence1,sentence2,label\n" + text).encode(encoding)))
+    config = DatasetConfig(train_file=str(tmp_path / "train.csv"), dev_file=str(tmp_path / "dev.csv"), streaming=True)
+    data = load(config)
+    assert next(data.train.chunks(99)).sentence1 == data.dev.sentence1
+    assert len(data.dev) == 50
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_tables_may_be_compressed_and_in_a_zip(tmp_path, suffix):
+    files = {
+        "x.xlsx": workbook([NAMES, *PAIRS]),
+        "x.parquet": parquet_of(**dict(zip(NAMES, zip(*PAIRS, strict=True), strict=True))),
+        "x.csv": CSV,
+    }
+    with zipfile.ZipFile(tmp_path / "d.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+            archive.writestr(name + suffix, COMPRESSED[suffix](content))
+    config = DatasetConfig()
+    for name in (*files, *(name + suffix for name in files)):
+        file = DataFile.in_zip(tmp_path / "d.zip", name, config)
+        assert triples(read_pairs(file, config, labelled=True)) == PAIRS
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.tsv", "x.xlsx", "x.parquet", "x.csv.gz"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_git_lfs_pointer_is_recognised_in_any_format(tmp_path, name, packed):
+    path, config = tmp_path / name, DatasetConfig()
+    path.write_bytes(POINTER)
+    file = DataFile.on_disk(path, config)
+    if packed:
+        with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
+            archive.writestr(name, POINTER)
+        file = DataFile.in_zip(tmp_path / "d.zip", name, config)
+    with pytest.raises(InputError, match=rf"{name}: is a Git LFS pointer, .*git lfs pull"):
+        list(read_pairs(file, config, labelled=True))
+
+
+def test_a_zip_that_is_a_git_lfs_pointer_is_recognised(tmp_path):
+    (tmp_path / "d.zip").write_bytes(POINTER)
+    with pytest.raises(InputError, match=r"d.zip: is a Git LFS pointer, .*git lfs pull"):
+        DataFile.in_zip(tmp_path / "d.zip", "dev.json", DatasetConfig())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"7z\xbc\xaf\x27\x1c\0\4", "is compressed by 7-Zip"),
+        (b"Rar!\x1a\x07\x01\0", "is compressed by RAR"),
+        (b"\x04\x22\x4d\x18rest", "is compressed by LZ4"),
+        (b"\xd0\xcf\x11\xe0rest", "is an old or a password-protected Excel file"),
+        (b"ARROW1\0\0rest", "is an Arrow"),
+        (gzip.compress(gzip.compress(CSV)), "is compressed by gzip twice"),
+        (b"train.csv".ljust(257, b"\0") + b"ustar\x0000", "is a tar archive"),
+        (workbook([NAMES]), "is a zip or an Excel file"),
+        (parquet_of(a=[1]), "is Parquet"),
+    ],
+)
+def test_a_file_in_another_format_is_refused_by_the_name_of_that(read, content, message):
+    for name in ("x.csv", "x.jsonl"):
+        with pytest.raises(InputError, match=rf"{name}:1: {message}"):
+            read(name, content)
+
+
+def test_the_cells_of_a_workbook_become_what_they_show(read):
+    rows = [
+        ["id", "sentence1", "sentence2", "label", None],
+        [7, "a", "b", 1],
+        [8.0, 12345, datetime.datetime(2026, 5, 1), "1"],
+        [None, None, None, None, None],
+        ["x9", 0.5, datetime.datetime(2026, 5, 1, 12, 30), 0.0],
+        [None, True, datetime.time(8, 30), 0],
+    ]
+    assert read("x.xlsx", workbook(rows)) == [
+        Pair(7, "a", "b", "1", 2),
+        Pair(8, "12345", "2026-05-01", "1", 3),
+        Pair("x9", "0.5", "2026-05-01T12:30:00", "0", 5),
+        Pair(3, "true", "08:30:00", "0", 6),
+    ]
+
+
+def test_of_several_sheets_the_first_is_read_and_named(tmp_path):
+    for name, sheets in (("train.xlsx", ("说明", "b", "c")), ("dev.xlsx", ("only",))):
+        (tmp_path / name).write_bytes(workbook([NAMES, *PAIRS], sheets))
+    data = load(DatasetConfig(train_file=str(tmp_path / "train.xlsx"), dev_file=str(tmp_path / "dev.xlsx")))
+    assert data.notes == (f"{tmp_path}/train.xlsx: read from the sheet '说明', the first of 3",)
+
+
+def test_a_workbook_without_a_header_is_read_by_its_columns(read):
+    assert triples(read("x.xlsx", workbook(PAIRS), columns=NAMES)) == PAIRS
+    with pytest.raises(InputError, match=r"x.xlsx:1: is a header line"):
+        read("x.xlsx", workbook([NAMES, *PAIRS]), columns=NAMES)
+
+
+def test_what_is_wrong_with_a_workbook_is_told_with_its_row(read):
+    said = []
+    rows = [NAMES, ["a", "#N/A", 1], ["a", "b"], [None, "b", 1], ["a", "b", 1, "more"], ["a", "b", 1.5]]
+    read("x.xlsx", workbook(rows), complain=lambda text: said.append(text[text.index("x.xlsx") :]))
+    assert said[:4] == [
+        "x.xlsx:2: a cell is #N/A, the result of a formula that failed",
+        "x.xlsx:3: 'label' is empty",
+        "x.xlsx:4: 'sentence1' is empty",
+        "x.xlsx:5: 4 columns; 3 were expected (sentence1, sentence2, label)",
+    ]
+    for content in (b"PK\x03\x04 no workbook", b"", CSV, workbook([NAMES])[:900]):
+        with pytest.raises(InputError, match=r"x.xlsx: not a readable .xlsx workbook"):
+            read("x.xlsx", content)
+    with pytest.raises(InputError, match=r"x.xlsx:1: the header has q, r, and none of sentence1"):
+        read("x.xlsx", workbook([["q", "r"], ["a", "b"]]))
+
+
+def test_formulas_count_by_their_saved_results(read, tmp_path):
+    content = workbook([NAMES, ["a", "b", "=1+0"]])
+    with zipfile.ZipFile(io.BytesIO(content)) as before, zipfile.ZipFile(tmp_path / "x.xlsx", "w") as after:
+        for name in before.namelist():
+            part = before.read(name)
+            assert "sheet1" not in name or b"<v />" in part or b"<v></v>" in part
+            after.writestr(name, part.replace(b"<v />", b"<v>1</v>").replace(b"<v></v>", b"<v>1</v>"))
+    assert triples(read("x.xlsx")) == [("a", "b", "1")]
+
+
+LABELS = [[0, 1], [0.0, 1.0], ["0", "1"], [Decimal("0"), Decimal("1.0")], [b"0", b"1"]]
+
+
+@pytest.mark.parametrize("labels", [*LABELS, pyarrow.array(["0", "1"]).dictionary_encode()])
+def test_parquet_is_read_whatever_type_its_labels_have(read, labels):
+    sentences = [list(column) for column in zip(*PAIRS, strict=True)]
+    content = parquet_of(sentence1=sentences[0], other=[[1], [2]], sentence2=sentences[1], label=labels, id=[5, 9])
+    found = read("x.parquet", content)
+    assert triples(found) == PAIRS
+    assert [pair.id for pair in found] == [5, 9]
+    assert [pair.line for pair in found] == [1, 2]
+
+
+def test_what_is_wrong_with_parquet_is_told_with_its_row(read):
+    columns = {"sentence1": ["a", None], "sentence2": ["b", "c"], "label": [1.0, float("nan")]}
+    with pytest.raises(InputError, match=r"x.parquet:2: 'sentence1' is empty"):
+        read("x.parquet", parquet_of(**columns))
+    with pytest.raises(InputError, match=r"x.parquet:2: 'label' is empty"):
+        read("x.parquet", parquet_of(**columns | {"sentence1": ["a", "b"]}))
+    with pytest.raises(InputError, match=r"x.parquet:1: 'sentence1' is \['a'\]; it must be a string"):
+        read("x.parquet", parquet_of(**columns | {"sentence1": [["a"], ["b"]]}))
+    with pytest.raises(InputError, match=r"x.parquet:1: no 'label'"):
+        read("x.parquet", parquet_of(sentence1=["a"], sentence2=["b"], lable=[1]))
+    with pytest.raises(InputError, match=r"x.parquet: not a readable Parquet file"):
+        read("x.parquet", parquet_of(**columns)[:-9])
+
+
+def test_more_rows_of_parquet_than_are_read_at_once_are_all_read(read):
+    many = [f"s{number}" for number in range(20_000)]
+    found = read("x.parquet", parquet_of(sentence1=many, sentence2=many, label=[n % 2 for n in range(20_000)]))
+    assert [pair.sentence1 for pair in found] == many
+    assert found[-1].line == 20_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "module"),
+    [
+        ("x.xlsx", workbook([NAMES]), "openpyxl"),
+        ("x.parquet", parquet_of(a=[1]), "pyarrow.parquet"),
+        ("x.csv", zstd.compress(CSV), "backports.zstd"),
+    ],
+)
+def test_without_its_library_a_format_is_refused_with_what_to_install(read, monkeypatch, name, content, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delattr("backports.zstd", raising=False)
+    with pytest.raises(
+        InputError, match=rf"{name}: .* needs {module.partition('.parquet')[0]}; pip install 'afqmc\[tables\]'"
+    ):
+        read(name, content)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("train.csv.gz", {}, Format.csv),
+        ("train.v1.tsv.zst", {}, Format.tsv),
+        ("train.gz", {}, Format.jsonl),
+        ("train.XLSX", {}, Format.xlsx),
+        ("train.parquet.xz", {}, Format.parquet),
+        ("train.data", {"delimiter": ";"}, Format.csv),
+        ("train.json.gz", {"delimiter": ";"}, Format.jsonl),
+        ("train.xlsx", {"format": Format.csv}, Format.csv),
+    ],
+)
+def test_the_format_is_that_of_the_name_before_compression(tmp_path, name, settings, expected):
+    (tmp_path / name).touch()
+    assert DataFile.on_disk(tmp_path / name, DatasetConfig(**settings)).format is expected
