@@ -60,6 +60,7 @@ def experiment(tmp_path):
         (f"{HEAD}dataset:\n\tmax_length: 9\n", "mine.yaml:3: a tab; YAML is indented with spaces"),
         (f"{HEAD}lr: [1\n", "mine.yaml:3: not valid YAML"),
         (f"{HEAD}lr: 1\nlr: 2\n", "mine.yaml:3: lr: is in line 2, too"),
+        (f"{HEAD}? [a]\n: 1\n", "mine.yaml:2: a key must be a name"),
         (f"{HEAD}- a\n", "mine.yaml:2: must be a mapping"),
         (f"\ufeff{HEAD}lr: 1\n", "mine.yaml:1: begins with a byte order mark"),
         (HEAD.encode() + b"# \xd6\xd0\n", "mine.yaml: not UTF-8"),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -155,12 +156,16 @@ def _package(path: Path, text: str, group: str) -> str | None:
 
 def _check_key(path: Path, prefix: str, key: _Node, value: _Node) -> None:
     """A key with its value, or all keys of a section."""
-    name, where, known = f"{prefix}{key.value}", _line(path, key), leaves(Config)
+    name, where, known = f"{prefix}{key.value}", _line(path, key), _leaves()
+    if key.value == "<<":  # a mapping that is merged into this one
+        return
     if "." in key.value:
         above, _, last = key.value.rpartition(".")
         raise InputError(f"{where}: {key.value}: a dot has no meaning in YAML; write {last} below {above}:")
     if name in known:
         _check_value(_line(path, value), name, known[name][1], value)
+        return
+    if any(name.startswith(f"{leaf}.") for leaf in known):  # an argument of an optimizer, which its signature knows
         return
     section = [leaf for leaf in known if leaf.startswith(f"{name}.")]
     if not section:
@@ -172,6 +177,11 @@ def _check_key(path: Path, prefix: str, key: _Node, value: _Node) -> None:
         raise InputError(f"{where}: {name}: must hold keys, indented on the lines below; leave it out for none")
     for below, content in _items(path, value):
         _check_key(path, f"{name}.", below, content)
+
+
+@cache
+def _leaves() -> dict[str, Any]:
+    return leaves(Config)
 
 
 def _check_value(where: str, key: str, kind: Any, node: _Node) -> None:
@@ -222,6 +232,8 @@ def _items(path: Path, node: _Node) -> Iterator[tuple[_Node, _Node]]:
     """The keys of a mapping with their values; each key once."""
     seen: dict[str, _Node] = {}
     for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise InputError(f"{_line(path, key)}: a key must be a name")
         if key.value in seen:
             raise InputError(f"{_line(path, key)}: {key.value}: is in line {seen[key.value].start_mark.line + 1}, too")
         seen[key.value] = key
