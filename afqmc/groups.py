@@ -45,6 +45,13 @@ def groups(directories: Iterable[Path] = ()) -> list[str]:
     return sorted(found - {"hydra"})
 
 
+def config_dirs(arguments: list[str]) -> list[Path]:
+    """What ``--config-dir`` names on a command line."""
+    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config-dir=")]
+    named += [after for flag, after in itertools.pairwise(arguments) if flag in ("--config-dir", "-cd")]
+    return [Path(name) for name in named]
+
+
 def is_help_asked(arguments: list[str]) -> bool:
     """Whether a command line asks for the help."""
     return bool({"--help", "-h"} & set(arguments))
@@ -55,9 +62,7 @@ def help_text(arguments: list[str]) -> str:
 
     Hydra would print a template of the same kind, and read every YAML file twice to do so.
     """
-    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config-dir=")]
-    named += [after for flag, after in itertools.pairwise(arguments) if flag in ("--config-dir", "-cd")]
-    directories = [Path(name) for name in named]
+    directories = config_dirs(arguments)
     names = groups(directories)
     width = max(map(len, names))
     lines = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from afqmc.board import board
 from afqmc.cli import DONE, errors_handed_on, exit_code, full_errors, leave
 from afqmc.errors import InputError, Refused
-from afqmc.groups import help_text, is_help_asked
+from afqmc.groups import config_dirs, help_text, is_help_asked
 from afqmc.ranks import adopt_slurm, here
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def lead() -> int:
     from afqmc.config import completion, register
     from afqmc.config.quoting import quoted_all
     from afqmc.config.resume import taken_from
+    from afqmc.config.yaml_files import check_files
 
     if completion.is_asked(sys.argv):
         if told := completion.script(sys.argv):
@@ -136,6 +137,7 @@ def lead() -> int:
         os.environ["COMP_LINE"] = completion.line_for_hydra(os.environ)
     resume, sys.argv[1:] = taken_from(sys.argv[1:])
     sys.argv[1:] = quoted_all(sys.argv[1:])
+    check_files(sys.argv[1:], config_dirs(sys.argv[1:]))
     register()
     hand_to_hydra(resume)
     return DONE

@@ -23,6 +23,7 @@ from afqmc.config.schema import Config as Config
 from afqmc.config.schema import check as check
 from afqmc.config.source import check_source as check_source
 from afqmc.config.source import official_address as official_address
+from afqmc.config.yaml_files import check_files
 from afqmc.dataset.config import Source
 from afqmc.errors import InputError
 from afqmc.groups import conf_dir as conf_dir
@@ -50,6 +51,7 @@ def compose(overrides: list[str], config_dir: Optional[Path] = None, config_name
             raise InputError(f"--config-dir {config_dir}: no such directory")
         overrides = [f"hydra.searchpath=[{literal(f'file://{config_dir.absolute()}')}]", *overrides]
     overrides = quoted_all(overrides)
+    check_files(overrides, [config_dir] if config_dir else [])
     register()
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3"):

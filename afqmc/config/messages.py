@@ -10,7 +10,11 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
 
 from afqmc.config.schema import Config
 from afqmc.errors import InputError, Refused, did_you_mean, first_line, in_brief
@@ -85,6 +89,8 @@ def explain(error: BaseException) -> str:
         return _explain_unknown(key, last)
     if isinstance(last, OmegaConfBaseException) and key:
         return _explain_value(key, text, last)
+    if composing := re.match(r"In '([^']+)': \w+ raised while composing config:\n(.+)", text):
+        return f"{composing[1]}.yaml: {composing[2]}" + (f" (key {key})" if key else "")
     told = [first_line(cause) for cause in (error, last) if str(cause).strip()]
     return ": ".join(dict.fromkeys(told)) or type(error).__name__
 
@@ -137,6 +143,8 @@ def _explain_value(key: str, text: str, error: OmegaConfBaseException) -> str:
     """A value of the wrong type: what the key takes, where the schema says."""
     wrong = _first(r"Error merging override (.+)", text)
     found = wrong if wrong.startswith(key) else key
+    if isinstance(error, InterpolationResolutionError | UnsupportedInterpolationType):
+        return f"{in_brief(found)}: {first_line(error)}"
     known = leaves(Config).get(re.sub(r"\[\d+\]$", "", key))
     if known is not None:
         item, kind = known
