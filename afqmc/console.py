@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -97,19 +97,57 @@ class CountBar:
 
 
 def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
-    """Two columns, a name and its value; plain in the log of a run too."""
-    from rich.console import Console as Rich
+    """Two columns, a name and its value, under a title that is never wrapped; plain in the log of a run too."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, show_header=False, title_justify="left")
+    table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(Text(name), Text(value))
+    _print_titled(title, table)
+
+
+def print_grid(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table with a header line: the first column names, the others numbers, which are never cut."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for place, header in enumerate(headers):
+        is_name = place == 0
+        table.add_column(
+            Text(header), justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold",
+            min_width=None if is_name else cell_width(header),
+        )  # fmt: skip
+    for row in rows:
+        table.add_row(*map(Text, row))
+    _print_titled(title, table)
+
+
+def _print_titled(title: str, table: Any) -> None:
+    from rich.console import Console as Rich
+
+    print(title)
     Rich(file=sys.stdout, soft_wrap=False).print(table)
     plain = io.StringIO()
     Rich(file=plain, width=120).print(table)
-    log.info("%s", plain.getvalue().rstrip(), extra=UNSEEN)
+    log.info("%s\n%s", title, plain.getvalue().rstrip(), extra=UNSEEN)
+
+
+def width() -> int:
+    """Columns of the terminal; 80 where there is none."""
+    from rich.console import Console as Rich
+
+    return Rich(file=sys.stdout).width
+
+
+def cell_width(text: str) -> int:
+    """Columns that a text takes; a Chinese character takes two."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def clock(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from afqmc.process import settle
 from afqmc.rundir import RunDir, finite
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from afqmc.comparison.runs import Run
 
 
@@ -59,13 +62,22 @@ def main() -> int:
 
 
 def _one(arguments: argparse.Namespace, path: str, overrides: list[str]) -> int:
+    from afqmc.changes import dev_changes
+    from afqmc.metrics.classification import probabilities_of
     from afqmc.scoring import TrainedRun
 
     if arguments.out is not None:
         raise InputError(f"-o: {path} is one run, and holds its predictions; -o is for several")
     run = TrainedRun.open(Path(path), arguments.device, arguments.trust, overrides)
     pairs = run.read(arguments.data, labelled=True, key="--data")
-    return _tell(arguments, pairs.file, len(pairs), dict(run.score(pairs).metrics))
+    found = run.score(pairs)
+    detail = _detail(found.metrics, probabilities_of(found.logits), pairs.labels, run.labels)
+    if arguments.data is None:
+        detail["data_changed"] = changed = dev_changes(Path(path), pairs, run.labels)
+        if changed is not None:
+            told = "these figures are not comparable with those that the run recorded"
+            print(f"warning: {pairs.file}: changed since the run: {changed['text']}; {told}", file=sys.stderr)
+    return _tell(arguments, {"file": pairs.file, "pairs": len(pairs)}, found.metrics, detail)
 
 
 def _scored(arguments: argparse.Namespace, runs: list[Run], overrides: list[str]) -> int:
@@ -85,7 +97,9 @@ def _scored(arguments: argparse.Namespace, runs: list[Run], overrides: list[str]
         overrides,
     )
     metrics = metrics_of(found.probabilities, np.asarray(found.pairs.labels))
-    return _tell(arguments, found.pairs.file, len(found.pairs), metrics, runs=len(paths))
+    detail = _detail(metrics, found.probabilities, found.pairs.labels, found.labels)
+    scored = {"file": found.pairs.file, "pairs": len(found.pairs), "runs": len(paths)}
+    return _tell(arguments, scored, metrics, detail)
 
 
 def _stored(arguments: argparse.Namespace, paths: list[str], runs: list[Run]) -> int:
@@ -108,7 +122,7 @@ def _stored(arguments: argparse.Namespace, paths: list[str], runs: list[Run]) ->
     for name, part in ensemble.parts.items():
         what = f"{name}: {len(part.rows.ids)} pairs, {len(ensemble.setting.runs)} runs"
         if figures := part.figures():
-            _show(what, figures)
+            _show(what, figures, part.detail())
         else:
             print(f"{what}; it has no labels, so there are no figures")
     if arguments.out is not None:
@@ -116,23 +130,41 @@ def _stored(arguments: argparse.Namespace, paths: list[str], runs: list[Run]) ->
     return DONE
 
 
-def _tell(arguments: argparse.Namespace, file: str, pairs: int, metrics: dict[str, float], **more: int) -> int:
-    figures = finite(metrics)
+def _detail(
+    metrics: Mapping[str, float], probabilities: np.ndarray, gold: Sequence[int] | None, labels: Sequence[str]
+) -> dict[str, Any]:
+    """Figures of each class, and the notes on all of them."""
+    import numpy as np
+
+    from afqmc.metrics.per_class import notes, per_class
+
+    truth = np.asarray(gold)
+    return {
+        **per_class(probabilities, truth, labels), "notes": notes(finite(dict(metrics)), probabilities, truth, labels)
+    }  # fmt: skip
+
+
+def _tell(
+    arguments: argparse.Namespace, scored: dict[str, Any], metrics: Mapping[str, float], detail: dict[str, Any]
+) -> int:
+    figures = finite(dict(metrics))
     if arguments.json:
-        print(json.dumps({"file": file, "pairs": pairs, **more, **figures}, ensure_ascii=False))
+        print(json.dumps({**scored, **figures, **detail}, ensure_ascii=False))
     else:
-        of = f", the mean of {more['runs']} runs" if more else ""
-        _show(f"{file}: {pairs} pairs{of}", figures)
+        of = f", the mean of {scored['runs']} runs" if "runs" in scored else ""
+        _show(f"{scored['file']}: {scored['pairs']} pairs{of}", figures, detail)
     return DONE
 
 
-def _show(title: str, figures: dict[str, Any]) -> None:
+def _show(title: str, figures: dict[str, Any], detail: dict[str, Any]) -> None:
     from afqmc.console import print_table
+    from afqmc.per_class_table import show_classes
 
     rows = [
         (name.replace("_", " "), "undefined" if value is None else f"{value:.6f}") for name, value in figures.items()
     ]
     print_table(title, rows)
+    show_classes(detail, detail["notes"])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 from afqmc import config as schema
 from afqmc.checkpoint.weights import read_tensors
 from afqmc.config import Config
+from afqmc.dataset.fingerprint import split_digest
 from afqmc.dataset.splits import Pairs
 from afqmc.evaluation import Evaluation, prediction_rows
 from afqmc.metrics.classification import collapsed_class, probabilities_of
@@ -95,6 +96,10 @@ class Job:
             **({"test": finite(test)} if test else {}),
             **({"folds": folds.as_dict()} if (folds := prepared.data.folds) else {}),
             **({"left_out": left_out} if (left_out := prepared.data.left_out()) else {}),
+            "data": {
+                name: {"pairs": len(split), "sha256": split_digest(split, prepared.data.labels)}
+                for name, split in prepared.data.splits().items()
+            },
             "collapsed_onto": None if collapsed is None else prepared.data.labels[collapsed],
             "monitor": monitor,
             "steps": training.step,

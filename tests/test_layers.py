@@ -17,7 +17,8 @@ LEVELS = {
     "cli": 4, "validation": 4, "execution": 4, "job": 4, "table": 4, "scoring": 4, "diagnosis": 4,
     "preparation": 4, "preflight": 4, "training": 4, "checkpointing": 4, "records": 4, "following": 4,
     "ensemble": 4, "comparison": 4, "compare": 4,
-    "outputs": 4, "prediction": 4, "run": 4, "evaluate": 4, "predict": 4, "doctor": 4,
+    "outputs": 4, "changes": 4, "per_class_table": 0, "prediction": 4,
+    "run": 4, "evaluate": 4, "predict": 4, "doctor": 4,
 }  # fmt: skip
 ONLY_IN = {"wandb": {"tracker"}, "hydra": {"config", "run"}, "omegaconf": {"config", "run"}, "yaml": {"config"}}
 ENTRIES = {"run", "evaluate", "predict", "compare", "doctor", "job"}

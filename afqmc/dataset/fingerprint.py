@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from afqmc.dataset.columns import Pairs
+from afqmc.dataset.columns import Pairs, PairStream
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -21,12 +21,23 @@ def fingerprint(data: Dataset) -> str:
     found = hashlib.sha256(repr(data.labels).encode())
     for name, split in data.splits().items():
         found.update(f"{name} {len(split)}".encode())
-        if isinstance(split, Pairs):
-            for column in (split.sentence1, split.sentence2, [str(label) for label in split.labels or ()]):
-                add_texts(found, column)
-        else:
-            found.update(split.digest.encode())
+        _add_split(found, split)
     return found.hexdigest()
+
+
+def split_digest(split: Pairs | PairStream, labels: Sequence[str]) -> str:
+    """sha256 over the classes, and over the sentences and labels of one split in their order."""
+    found = hashlib.sha256(repr(tuple(labels)).encode())
+    _add_split(found, split)
+    return found.hexdigest()
+
+
+def _add_split(digest: Hash, split: Pairs | PairStream) -> None:
+    if isinstance(split, Pairs):
+        for column in (split.sentence1, split.sentence2, [str(label) for label in split.labels or ()]):
+            add_texts(digest, column)
+    else:
+        digest.update(split.digest.encode())
 
 
 def add_texts(digest: Hash, column: Sequence[str]) -> None:

@@ -112,6 +112,7 @@ class Ensemble:
         return {
             "pairs": len(part.rows.ids),
             "figures": part.figures(),
+            **part.detail(),
             "spread": part.spread(),
             **({"of_runs": of_runs} if name == OUT_OF_FOLD else {}),
         }

@@ -36,6 +36,16 @@ class Together:
         """Metrics of the means by name, None where one is undefined; empty where the pairs have no labels."""
         return _figures(self.rows)
 
+    def detail(self) -> Figures:
+        """Figures of each class, and the notes on all of them; empty where the pairs have no labels."""
+        from afqmc.metrics.per_class import notes, per_class
+
+        rows = self.rows
+        if rows.gold is None:
+            return {}
+        told = notes(self.figures(), rows.probabilities, rows.gold, rows.classes)
+        return {**per_class(rows.probabilities, rows.gold, rows.classes), "notes": told}
+
     def spread(self) -> Figures:
         """How far the members are from one another.
 
