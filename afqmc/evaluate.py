@@ -59,12 +59,12 @@ def _scored(arguments: argparse.Namespace, runs: list[Run]) -> int:
     import numpy as np
 
     from afqmc.ensemble import complete
-    from afqmc.metrics.classification import metrics_of
+    from afqmc.metrics.classification import classification_metrics
     from afqmc.scoring import score_together
 
     paths = [run.path for run in complete(runs, arguments.skip_incomplete)]
     found = score_together(paths, arguments.data, True, "--data", arguments.device, arguments.trust)
-    metrics = metrics_of(found.probabilities, np.asarray(found.pairs.labels))
+    metrics = classification_metrics(found.logits, np.asarray(found.pairs.labels))
     return _tell(arguments, found.pairs.file, len(found.pairs), metrics, runs=len(paths))
 
 

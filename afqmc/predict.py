@@ -42,16 +42,17 @@ def main() -> int:
         raise InputError(f"{arguments.out}: is a directory; a file to write is needed")
 
     settle()
-    from afqmc.metrics.rows import prediction_rows
     from afqmc.rundir import write_bytes
     from afqmc.scoring import score_together
 
     run_dirs, of_several = _members(arguments)
     found = score_together(run_dirs, arguments.file, False, "FILE", arguments.device, arguments.trust)
-    rows = prediction_rows(found.pairs.ids, found.probabilities, None, found.labels)
+    rows = found.rows()
     if arguments.clue:
+        if not all(row["prediction"] for row in rows):
+            raise InputError("--clue: a submission needs a label for every pair, and some have no prediction")
         rows = [{"id": row["id"], "label": row["prediction"]} for row in rows]
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     content = text.encode("utf-8", "backslashreplace")  # half a character in an id: JSON's own spelling of it
     write_bytes(arguments.out, zipped(content) if arguments.clue and arguments.out.suffix == ".zip" else content)
     print(f"{arguments.out}: {len(rows)} pairs{of_several}")

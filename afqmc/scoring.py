@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 from accelerate import Accelerator
@@ -22,11 +23,14 @@ from afqmc.dataset.pairs import read_pairs
 from afqmc.dataset.splits import Pairs, index_of, load_dev, locate, to_columns
 from afqmc.errors import InputError, blamed_on
 from afqmc.evaluation import Evaluation, evaluate
-from afqmc.metrics.classification import probabilities_of
+from afqmc.metrics.classification import mean_as_logits, probabilities_of
+from afqmc.metrics.rows import LOG_PROBABILITIES, LOGITS, prediction_rows
 from afqmc.rundir import RunDir
 from afqmc.train.config import Device
 from afqmc.train.division import alone
 from afqmc.train.hardware import adapt, build_accelerator, choose
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,11 @@ class TrainedRun:
         device = next(self.model.parameters()).device
         with CountBar(len(pairs), Path(pairs.file).name) as bar, self.accelerator.autocast():
             encoded = self.encoder.encode(pairs)
-            return evaluate(self.model, encoded, self.encoder, self.config.trainer.eval_batch_size, device, bar.add)
+            size = self.config.trainer.eval_batch_size
+            evaluation = evaluate(self.model, encoded, self.encoder, size, device, bar.add)
+        if told := evaluation.lacking(Path(pairs.file).name):
+            log.warning("%s: they have no prediction, and metrics are undefined", told)
+        return evaluation
 
 
 @dataclass(frozen=True)
@@ -96,12 +104,24 @@ class Scored:
     Attributes:
         pairs: As the first run reads them.
         labels: Names in class order.
-        probabilities: (N, C), float64.
+        logits: (N, C): those of one run, or the logarithms of the mean probabilities of several.
+        runs: How many.
     """
 
     pairs: Pairs
     labels: tuple[str, ...]
-    probabilities: np.ndarray
+    logits: np.ndarray
+    runs: int
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """(N, C), float64; NaN where there is no prediction."""
+        return probabilities_of(self.logits)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of a predictions file, without labels."""
+        name = LOGITS if self.runs == 1 else LOG_PROBABILITIES
+        return prediction_rows(self.pairs.ids, self.logits, None, self.labels, name)
 
 
 def score_together(
@@ -121,9 +141,9 @@ def score_together(
         if run.labels != first.labels:
             told = f"{', '.join(run.labels)}, {run_dirs[0]} has {', '.join(first.labels)}"
             raise InputError(f"{path}: its labels are {told}; a mean needs the same, in the same order")
-        found.append(probabilities_of(run.score(pairs).logits))
+        found.append(run.score(pairs).logits)
     assert first is not None
-    return Scored(pairs, first.labels, np.mean(found, axis=0))
+    return Scored(pairs, first.labels, found[0] if len(found) == 1 else mean_as_logits(found), len(found))
 
 
 def read_config(run: RunDir) -> Config:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import rows, summary, train
-from simulated import config_text, world, write_run, write_sweep
+from simulated import answers_of, config_text, world, write_run, write_sweep
 
 from afqmc import compare
 from afqmc.cli import exit_code
@@ -23,7 +23,7 @@ from afqmc.comparison.runs import find
 from afqmc.comparison.settings import fold
 from afqmc.config.literal import read_literal
 from afqmc.errors import InputError
-from afqmc.metrics.classification import probabilities_of
+from afqmc.metrics.classification import classification_metrics
 from afqmc.rundir import RunDir
 
 CONFIG = config_text()
@@ -94,6 +94,19 @@ def test_every_figure_of_a_real_run_is_its_summary_s_and_follows_from_its_predic
         report = build(runs, metric, 20)
         assert not report.refused
         assert len(report.compared) == 1
+
+
+def test_every_figure_of_a_real_run_follows_exactly_from_the_logits_that_it_wrote(trained):
+    for split, name in (("dev", "best"), ("test", "test")):
+        lines = (trained / f"1/predictions/{split}.jsonl").read_text(encoding="utf-8").splitlines()
+        written = [json.loads(line) for line in lines]
+        assert list(written[0]) == ["id", "logits", "probability", "prediction", "label"]
+        labels = np.array([int(row["label"]) for row in written])
+        again = classification_metrics(np.array([row["logits"] for row in written]), labels)
+        recorded = summary(RunDir(trained / "1"))[name]
+        assert {f"{split}/{metric}": value for metric, value in again.items()} == {
+            key: value for key, value in recorded.items() if "/" in key
+        }
 
 
 def test_only_what_differs_is_a_column_and_the_best_setting_comes_first(sweep, told):
@@ -258,11 +271,11 @@ def other_ids(answers):
 
 def other_labels(answers):
     gold = 1 - answers.gold
-    return {}, type(answers)(gold, answers.predicted, answers.probabilities)
+    return {}, type(answers)(gold, answers.predicted, answers.logits)
 
 
 def fewer(answers):
-    return {}, type(answers)(answers.gold[:150], answers.predicted[:150], answers.probabilities[:150])
+    return {}, type(answers)(answers.gold[:150], answers.predicted[:150], answers.logits[:150])
 
 
 @pytest.mark.parametrize(
@@ -390,7 +403,13 @@ ROWS = {
     "no number": ('{"id": 0, "probability": "x", "prediction": "0", "label": "1"}', "could not convert"),
     "no share": ('{"id": 0, "probability": NaN, "prediction": "0", "label": "1"}', "holds probabilities that are none"),
     "unlikely": ('{"id": 0, "probability": 0.9, "prediction": "0", "label": "1"}', "not the likeliest of 0, 1"),
-    "a list": ('{"id": 0, "probability": [0.9], "prediction": "0", "label": "1"}', "probabilities of 2 classes"),
+    "a list": ('{"id": 0, "probability": [0.9], "prediction": "0", "label": "1"}', "values of 2 classes"),
+    "no logits": ('{"id": 0, "logits": [0, "x"], "prediction": "0", "label": "1"}', "could not convert"),
+    "too many logits": ('{"id": 0, "logits": [0, 1, 2], "prediction": "0", "label": "1"}', "values of 2 classes"),
+    "one logit": ('{"id": 0, "logits": 3, "prediction": "0", "label": "1"}', "values of 2 classes"),
+    "endless": ('{"id": 0, "logits": [0, Infinity], "prediction": "1", "label": "1"}', "logits that are not finite"),
+    "huge": ('{"id": 0, "logits": [0, 1e300], "prediction": "1", "label": "1"}', "logits that are not finite"),
+    "unlikely by logits": ('{"id": 0, "logits": [0, 1], "prediction": "0", "label": "1"}', "not the likeliest of 0, 1"),
     "nothing": ("", "holds too few rows to tell anything"),
     "deep": ("[" * 100_000, "dev.jsonl, line 1: not readable JSON"),
 }
@@ -405,6 +424,69 @@ def test_broken_predictions_are_a_line(kind, tmp_path, told):
     code, text = told(tmp_path, columns=400)
     assert code == 0
     assert said in line_with(text, "- lr=0.1: b: predictions/dev.jsonl")
+
+
+def certain(wrong):
+    """Answers with margins of 20 to 200, some of them wrong."""
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 2, 200)
+    margin = (2 * gold - 1) * rng.uniform(20, 200, 200)
+    margin[:wrong] *= -1
+    return answers_of(gold, np.stack([-margin, margin], axis=1) / 2)
+
+
+def forget_logits(directory):
+    """As a version that did not write logits left it."""
+    file = directory / "predictions/dev.jsonl"
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    file.write_text("".join(json.dumps(line | {"logits": 0}) + "\n" for line in lines).replace('"logits": 0, ', ""))
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_runs_whose_probabilities_round_to_1_are_compared_by_every_metric(is_old, tmp_path, told):
+    for number, wrong in enumerate((10, 60)):
+        write_run(tmp_path / f"{number}", CONFIG.replace("lr: 0.0005", f"lr: 0.{number + 1}"), certain(wrong))
+        if is_old:
+            forget_logits(tmp_path / f"{number}")
+    for metric in ("dev/loss", "dev/accuracy", "dev/f1"):
+        _, text = told(tmp_path, "--metric", metric)
+        assert "not compared" not in text
+        assert "lr=0.1 did better than lr=0.2" in text
+
+
+@pytest.mark.parametrize(("is_old", "factor"), [(False, 1.01), (True, 0.1), (True, 3)])
+def test_a_loss_that_the_predictions_cannot_give_is_not_compared(is_old, factor, tmp_path, told):
+    for number in range(2):
+        write_run(tmp_path / f"{number}", CONFIG.replace("lr: 0.0005", f"lr: 0.{number + 1}"), certain(1))
+        if is_old:
+            forget_logits(tmp_path / f"{number}")
+    if factor == 3:  # no pair is predicted with certainty and wrongly: nothing is unknown
+        file = tmp_path / "1/predictions/dev.jsonl"
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        file.write_text("".join(json.dumps(line | {"label": line["prediction"]}) + "\n" for line in lines))
+    end = json.loads((tmp_path / "1/summary.json").read_text(encoding="utf-8"))
+    end["best"]["dev/loss"] *= factor
+    (tmp_path / "1/summary.json").write_text(json.dumps(end), encoding="utf-8")
+    assert re.search(
+        r"- lr=0.2: 1: predictions/dev.jsonl gives dev/loss .* summary.json says",
+        told(tmp_path, "--metric", "dev/loss")[1],
+    )
+
+
+def test_a_run_with_pairs_without_a_prediction_is_undefined_and_says_why(tmp_path, told):
+    for number, answers in enumerate(ANSWERS[:2]):
+        write_run(tmp_path / f"{number}", CONFIG.replace("lr: 0.0005", f"lr: 0.{number + 1}"), answers)
+    file, end = tmp_path / "1/predictions/dev.jsonl", tmp_path / "1/summary.json"
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    lines[3] |= {"logits": [None, 1.0], "probability": None, "prediction": None}
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    whole = json.loads(end.read_text(encoding="utf-8"))
+    whole["best"] = {key: None if "/" in key else value for key, value in whole["best"].items()}
+    end.write_text(json.dumps(whole), encoding="utf-8")
+    code, text = told(tmp_path)
+    assert code == 0
+    assert re.search(r"2 +0\.2 +undefined", text)
+    assert "- lr=0.2: 1: predictions/dev.jsonl: 1 pairs have no prediction: their logits are not finite" in text
 
 
 @pytest.mark.parametrize(
@@ -499,7 +581,7 @@ def folded(tmp_path):
             text = CONFIG.replace("lr: 0.0005", f"lr: 0.{setting + 1}").replace("seed: 42", f"seed: {job % 2}")
             text = text.replace("folds: null", "folds: 3").replace("fold: null", f"fold: {fold_number}")
             place = tmp_path / f"sweep/lr-{setting + 1}_seed-{job % 2}_fold-{fold_number}"
-            cut = Answers(one.gold[part], one.predicted[part], one.probabilities[part])
+            cut = Answers(one.gold[part], one.predicted[part], one.logits[part])
             write_run(place, text, cut, ids=part.tolist())
     return tmp_path / "sweep", answers
 
@@ -587,18 +669,18 @@ def test_three_classes_are_compared_by_their_macro_means(tmp_path, told):
     rng = np.random.default_rng(0)
     gold = rng.integers(0, 3, 300)
     for number, good in enumerate((2.0, 0.5)):
-        probabilities = probabilities_of(rng.normal(0, 1, (300, 3)) + good * (gold[:, None] == np.arange(3)))
+        logits = rng.normal(0, 1, (300, 3)) + good * (gold[:, None] == np.arange(3))
         text = CONFIG.replace("  labels:\n  - '0'\n  - '1'\n", "  labels: null\n").replace(
             "lr: 0.0005", f"lr: 0.{number + 1}"
         )
-        write_run(tmp_path / f"{number}", text, Answers(gold, probabilities.argmax(axis=1), probabilities))
+        write_run(tmp_path / f"{number}", text, answers_of(gold, logits))
     for metric in ("dev/f1", "dev/auc", "dev/mcc", "dev/loss"):
         assert "lr=0.1 did better than lr=0.2 by" in told(tmp_path, "--metric", metric)[1]
 
 
 def test_a_dev_set_of_one_pair_is_no_error(tmp_path, told):
     for number, one in enumerate(ANSWERS[:2]):
-        tiny = Answers(one.gold[:1], one.predicted[:1], one.probabilities[:1])
+        tiny = Answers(one.gold[:1], one.predicted[:1], one.logits[:1])
         write_run(tmp_path / f"{number}", CONFIG.replace("lr: 0.0005", f"lr: 0.{number + 1}"), tiny)
     code, text = told(tmp_path)
     assert code == 0
