@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from afqmc.comparison.measures import Answers, measure
 from afqmc.comparison.report import build
 from afqmc.comparison.runs import find
 from afqmc.comparison.settings import fold
+from afqmc.comparison.writing import _escaped as escaped
+from afqmc.comparison.writing import as_csv
 from afqmc.config.literal import read_literal
 from afqmc.errors import InputError
 from afqmc.metrics.classification import classification_metrics
@@ -531,6 +534,39 @@ def test_nothing_a_stranger_wrote_steers_the_terminal_or_a_spreadsheet(tmp_path,
     cells = [cell for row in csv.reader(written["csv"].read_text(encoding="utf-8").splitlines()) for cell in row]
     assert not any(cell.startswith(("=", "+", "@")) for cell in cells)
     assert r"\[bold\]\|x" in written["md"].read_text(encoding="utf-8")
+
+
+def test_no_cell_of_the_csv_is_a_formula_and_numbers_stay_numbers(tmp_path):
+    signs = ("=1+1", "+1+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", " =1", "=1", "-")
+    keys = "".join(f"    {json.dumps(sign + 'key')}: 1\n" for sign in signs)
+    for number, value in enumerate((*signs, -1.5, "-2", "-1e-05")):
+        text = CONFIG.replace("batching: bucketed", f"batching: {json.dumps(value)}")
+        write_run(
+            tmp_path / f"=run{number}",
+            text.replace("args: {}", "args:\n" + keys.replace(": 1", f": {number}")),
+            ANSWERS[0],
+        )
+    (tmp_path / "@never/.hydra").mkdir(parents=True)
+    header, *lines = csv.reader(as_csv(build(find([str(tmp_path)]), None, 20)).splitlines())
+    starts = [unicodedata.normalize("NFKC", cell.lstrip()[:1]) for line in (header, *lines) for cell in line]
+    cells = [cell for line in (header, *lines) for cell in line]
+    formulas = [cell for cell, start in zip(cells, starts, strict=True) if start in ("=", "+", "-", "@")]
+    assert sorted(formulas) == ["-1.5", "-1e-05", "-2"]
+    assert not any(cell.startswith(("\t", "\r")) for cell in cells)
+    assert len(header) == len(set(header))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a|b`c`<i>[x](y)", r"a\|b\`c\`\<i\>\[x\](y)"),
+        ("https://a.b www.c.d", r"https\://a.b www\.c.d"),
+        ("weight_decay=-0.1 _so_ *so* $x$ ~~y~~", r"weight_decay=-0.1 \_so\_ \*so\* \$x\$ \~\~y\~\~"),
+        ("two\nlines", r"two\\nlines"),
+    ],
+)
+def test_a_name_has_no_effect_in_markdown(text, expected):
+    assert escaped(text) == expected
 
 
 def test_the_files_hold_every_run(sweep, tmp_path, told):
