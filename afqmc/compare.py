@@ -55,6 +55,7 @@ def main() -> int:
     for path, flag, _ in files:
         writing.check(path, flag, arguments.paths)
     runs = find(arguments.paths)
+    writing.refuse_overlap([(path, flag) for path, flag, _ in files], runs)
     place = _place(runs, arguments)
     report = build(runs, arguments.metric, arguments.top)
     show(report, arguments.top)

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 import unicodedata
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import rows, summary, train
+from rich.cells import cell_len
 from simulated import answers_of, config_text, world, write_run, write_sweep
 
 from afqmc import compare
@@ -161,7 +163,80 @@ def test_settings_that_differ_in_much_share_a_column_and_are_called_by_their_row
         text,
     )
     assert "another seed may turn it round" in text
-    assert re.search(r"1 +lr=0\.0005 batching=bucketed +0\.\d{4} \(1\)", text)
+    assert re.search(r"1 +lr=0\.0005 batching=bucketed pooling=mean +0\.\d{4} \(1\)", text)
+
+
+def written_otherwise(number):
+    """A config that differs in five keys."""
+    values = {"lr": f"{1e-5 * (number + 1)!r}", "weight_decay": f"{0.01 * number!r}", "warmup_steps": f"{100 * number}"}
+    values |= {"pooling": ("mean", "cls")[number % 2], "batching": ("bucketed", "按长度分批")[number % 2]}
+    text = CONFIG
+    for key, value in values.items():
+        text = re.sub(rf"^( *{key}): .*$", rf"\1: {value}", text, flags=re.MULTILINE)
+    return text
+
+
+@pytest.fixture
+def two_sweeps(tmp_path):
+    """Two sweeps of three settings each; the second one is better and was scored on fewer pairs."""
+    answers = world(np.random.default_rng(0), 6, 1, 200, quality=(0.5, 0.6, 0.7, 3.0, 3.1, 3.2))[0]
+    for number, one in enumerate(answers):
+        sweep, pairs = ("night", 200) if number < 3 else ("夜间", 150)
+        part = answers_of(one.gold[:pairs], one.logits[:pairs])
+        write_run(tmp_path / sweep / f"{number}-lr", written_otherwise(number), part)
+        (tmp_path / sweep / "multirun.yaml").touch()
+    return [tmp_path / "night", tmp_path / "夜间"]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 140, 250])
+def test_a_setting_takes_two_lines_at_most_and_no_number_is_broken(columns, two_sweeps, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "argv", ["afqmc.compare", *map(str, two_sweeps)])
+    assert exit_code(compare.main) == 0
+    out = capsys.readouterr().out
+    assert max(map(cell_len, out.splitlines())) <= columns
+    table = out.partition("what can be said")[0].partition("─ \n")[2]
+    starts = [place for place, line in enumerate(table.splitlines()) if re.match(r" *[1-6]  ", line)]
+    assert len(starts) == 6
+    assert max(later - place for place, later in pairwise(starts)) <= 3  # two lines, and an empty one between data
+    assert all(table.count(name) >= 3 for name in ("night", "夜间"))
+    if columns >= 80:
+        numbers = set(re.findall(r"[\d.]+(?:e-\d+)?", table))
+        for number in range(6):
+            assert {f"{1e-5 * (number + 1):g}", f"{0.01 * number:g}", f"{100 * number}"} <= numbers
+    assert len(re.findall(r"0\.\d{4} \(1\)", table)) == 6
+
+
+def test_settings_on_other_dev_data_are_ranked_in_a_group_of_their_own(two_sweeps, tmp_path, told):
+    files = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "md", "html")}
+    extra = world(np.random.default_rng(0), 1, 1, 200, quality=(0.5,))[0][0]
+    write_run(two_sweeps[0] / "9-lr", written_otherwise(9), extra)
+    _, text = told(*two_sweeps, *(part for kind, path in files.items() for part in (f"--{kind}", path)))
+    ranked = re.findall(r"^ *(\d)  +(\d)  +(night|夜间)  .* (0\.\d{4}) \(1\)", text, re.MULTILINE)
+    assert [(data, sweep) for _, data, sweep, _ in ranked] == [("1", "night")] * 4 + [("2", "夜间")] * 3
+    for group in ("1", "2"):
+        values = [value for _, data, _, value in ranked if data == group]
+        assert values == sorted(values, reverse=True)
+    assert "ranks hold within the same data only" in text
+    assert "row 1 is the best of 4 settings on the same pairs" in text
+    whole = json.loads(files["json"].read_text(encoding="utf-8"))
+    assert [setting["data_group"] for setting in whole["settings"]] == [1] * 4 + [2] * 3
+    assert {run["sweep"] for setting in whole["settings"] for run in setting["runs"]} == {"night", "夜间"}
+    assert {row["sweep"] for row in csv.DictReader(files["csv"].read_text("utf-8").splitlines())} == {"night", "夜间"}
+    assert "| # | data | sweep |" in files["md"].read_text(encoding="utf-8")
+    assert "各设置所用的 dev 数据不同" in files["html"].read_text(encoding="utf-8")
+
+
+def test_one_sweep_has_no_column_of_its_name_and_one_data_set_none_of_its_number(sweep, told):
+    _, text = told(sweep, sweep)
+    assert line_with(text, "pairs/s").split()[:3] == ["#", "lr", "dev/accuracy"]
+
+
+def test_data_that_no_config_tells_apart_are_told_apart_by_their_ids(tmp_path, told):
+    for number, one in enumerate(world(np.random.default_rng(0), 3, 1, 200, quality=(3.0, 0.5, 0.6))[0]):
+        ids = range(1, 201) if number == 0 else None
+        write_run(tmp_path / f"{number}", CONFIG.replace("lr: 0.0005", f"lr: 0.{number + 1}"), one, ids=ids)
+    assert re.search(r"3 +2 +0\.1 ", told(tmp_path)[1])
 
 
 def test_many_comparisons_are_a_table(tmp_path, told):
@@ -604,6 +679,30 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_compared(fi
     code, text = told(sweep, "--csv", tmp_path / file)
     assert code == 2
     assert text.startswith(f"--csv {tmp_path / file}: {said}")
+
+
+def test_an_output_that_would_replace_another_or_a_run_s_own_file_is_refused(sweep, tmp_path, told):
+    job = next(sweep.iterdir())
+    (tmp_path / "link").symlink_to(job / "summary.json")
+    before = (job / "summary.json").read_bytes()
+    for path in (job / "summary.json", job / "predictions/new.json", tmp_path / "link"):
+        code, text = told(sweep, "--json", path)
+        assert code == 2
+        assert text.startswith(f"--json {path}: belongs to the run {job}")
+    assert (job / "summary.json").read_bytes() == before
+    code, text = told(sweep, "--csv", tmp_path / "out", "--json", tmp_path / "x/../out")
+    assert code == 2
+    (tmp_path / "x").mkdir()
+    code, text = told(sweep, "--csv", tmp_path / "out", "--json", tmp_path / "x/../out")
+    assert (code, "the same file as --csv" in text) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flag", ["--csv", "--json", "--md", "--html"])
+def test_a_name_that_no_file_can_have_is_refused_with_the_name(flag, sweep, tmp_path, told):
+    code, text = told(sweep, flag, tmp_path / ("a" * 300))
+    assert code == 2
+    assert text.startswith(f"{flag} {tmp_path / ('a' * 300)}: cannot be written: File name too long")
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_whatever_is_said_is_said_in_chinese_too():
 
 
 def test_no_chinese_is_left_over():
-    headers = {"run", "epoch", "time", "pairs/s", "accuracy"}
+    headers = {"run", "epoch", "time", "pairs/s", "accuracy", "data", "sweep"}
     facts = {"code", "precision", "device", "PyTorch", "uncommitted changes", "platform", "threads"}
     states = {status.value for status in Status} | {"incomplete", "unreadable"}
     assert set(CHINESE) == set(english()) | headers | facts | states

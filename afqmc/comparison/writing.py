@@ -20,6 +20,10 @@ from afqmc.errors import InputError
 from afqmc.rundir import RunDir, write_bytes
 
 _FACTS = ("best_step", "best_epoch", "seconds", "pairs_per_second", "peak_memory_gib", "monitor", "collapsed_onto")
+_OF_A_RUN = (
+    "config.yaml", "summary.json", "status.json", "metrics.jsonl", "environment.json", "run.log", "predictions",
+    "checkpoints", ".hydra", "wandb",
+)  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a text that begins with one of these
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _MARKUP = re.compile(r"[\\|`<>\[\]*~&$]|(?<!\w)_|_(?!\w)")  # Markdown's signs; an underscore inside a word is none
@@ -32,12 +36,39 @@ def check(path: Path, flag: str, paths: Sequence[str]) -> None:
     Raises:
         InputError: naming the flag.
     """
-    if not path.parent.is_dir():
-        raise InputError(f"{flag} {path}: there is no directory {path.parent}")
-    if path.is_dir():
-        raise InputError(f"{flag} {path}: is a directory; a file to write is needed")
+    try:
+        if not path.parent.is_dir():
+            raise InputError(f"{flag} {path}: there is no directory {path.parent}")
+        if path.is_dir():
+            raise InputError(f"{flag} {path}: is a directory; a file to write is needed")
+    except OSError as error:  # a name that no file can have
+        raise InputError(f"{flag} {path}: cannot be written: {error.strerror or error}") from error
     for place in paths:
         RunDir(Path(place)).refuse_detour(path, flag)
+
+
+def refuse_overlap(files: Sequence[tuple[Path, str]], runs: Sequence[Run]) -> None:
+    """No two outputs in one file, and none in place of what a run wrote.
+
+    Args:
+        files: Each with its flag.
+        runs: Those compared.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    taken: dict[Path, str] = {}
+    for path, flag in files:
+        target = path.resolve()
+        if target in taken and (path.is_file() or not path.exists()):  # a pipe or device may take several
+            raise InputError(f"{flag} {path}: the same file as {taken[target]}; name another")
+        taken[target] = flag
+        for run in runs:
+            root = run.path.resolve()
+            if target.is_relative_to(root) and target.relative_to(root).parts[0] in _OF_A_RUN:
+                raise InputError(
+                    f"{flag} {path}: belongs to the run {run.path}, which it would damage; name another file"
+                )
 
 
 def write(path: Path, text: str, flag: str) -> None:
@@ -64,7 +95,19 @@ def as_csv(report: Report) -> str:
     figures = sorted({key for _, run in every for key in run.figures})
     lines = io.StringIO()
     table = csv.writer(lines, lineterminator="\n")
-    header = ["run", "status", "why", "setting", *report.keys, "seed", "fold", *figures, *_FACTS, "path"]
+    header: list[object] = [
+        "run",
+        "status",
+        "why",
+        "setting",
+        *report.keys,
+        "seed",
+        "fold",
+        *figures,
+        *_FACTS,
+        "sweep",
+        "path",
+    ]
     for row in (header, *(_cells(report, name, run, figures) for name, run in every)):
         table.writerow(map(_harmless, row))
     return lines.getvalue()
@@ -74,7 +117,7 @@ def _cells(report: Report, name: str, run: Run, figures: Sequence[str]) -> list[
     settings = ["" if key not in run.config else in_short(run.config[key]) for key in report.keys]
     facts = [getattr(run, fact) for fact in _FACTS]
     row = [run.name, run.status, run.why, name, *settings, run.seed, run.fold]
-    return [*row, *(run.figures.get(key) for key in figures), *facts, str(run.path)]
+    return [*row, *(run.figures.get(key) for key in figures), *facts, run.sweep, str(run.path)]
 
 
 def _harmless(cell: object) -> object:
