@@ -58,6 +58,7 @@ def main() -> int:
     for path, flag, _ in files:
         writing.check(path, flag, arguments.paths)
     runs = find(arguments.paths)
+    writing.refuse_overlap([(path, flag) for path, flag, _ in files])
     inputs = [file for path in map(Path, arguments.paths) for file in RunDir(path).own_files()]
     inputs += [file for run in runs for file in (*RunDir(run.path).own_files(), *named_files(run.config))]
     for path, flag, _ in files:

@@ -85,7 +85,7 @@ def _scored(arguments: argparse.Namespace, runs: list[Run], overrides: list[str]
     import numpy as np
 
     from afqmc.ensemble import complete
-    from afqmc.metrics.classification import metrics_of
+    from afqmc.metrics.classification import classification_metrics
     from afqmc.scoring import score_together
 
     paths = [run.path for run in complete(runs, arguments.skip_incomplete)]
@@ -96,7 +96,7 @@ def _scored(arguments: argparse.Namespace, runs: list[Run], overrides: list[str]
         arguments.trust,
         overrides,
     )
-    metrics = metrics_of(found.probabilities, np.asarray(found.pairs.labels))
+    metrics = classification_metrics(found.logits, np.asarray(found.pairs.labels))
     detail = _detail(metrics, found.probabilities, found.pairs.labels, found.labels)
     scored = {"file": found.pairs.file, "pairs": len(found.pairs), "runs": len(paths)}
     return _tell(arguments, scored, metrics, detail)

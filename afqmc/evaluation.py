@@ -16,7 +16,7 @@ from afqmc.batching.batches import ALL, Share, eval_batches
 from afqmc.batching.tokens import Encoded, Encoder
 from afqmc.dataset.splits import Pairs
 from afqmc.metrics import rows as written
-from afqmc.metrics.classification import classification_metrics, probabilities_of
+from afqmc.metrics.classification import classification_metrics, has_prediction
 
 Watch = Callable[[int], None]  # told how many pairs each round of batches added
 
@@ -27,6 +27,16 @@ class Evaluation:
 
     logits: np.ndarray
     metrics: dict[str, float]
+
+    @property
+    def without_prediction(self) -> np.ndarray:
+        """Places of the rows whose logits are NaN or infinite: they have no prediction."""
+        return np.flatnonzero(~has_prediction(self.logits))
+
+    def lacking(self, what: str) -> str | None:
+        """How many pairs of ``what`` have no prediction, and why, in words; None if all have one."""
+        count, pairs = len(self.without_prediction), len(self.logits)
+        return f"{count} of {pairs} {what} pairs have logits that are NaN or infinite" if count else None
 
 
 def predict_logits(
@@ -79,4 +89,4 @@ def evaluate(
 
 def prediction_rows(pairs: Pairs, logits: np.ndarray, labels: tuple[str, ...]) -> list[dict[str, Any]]:
     """What predictions/<split>.jsonl holds of these pairs."""
-    return written.prediction_rows(pairs.ids, probabilities_of(logits), pairs.labels, labels)
+    return written.prediction_rows(pairs.ids, logits, pairs.labels, labels)

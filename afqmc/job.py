@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -24,6 +25,8 @@ from afqmc.train.collectives import handed_round
 from afqmc.train.hardware import peak_memory
 from afqmc.train.strategy import leave, load_model
 from afqmc.training import Training
+
+log = logging.getLogger(__name__)
 
 
 class Job:
@@ -89,7 +92,7 @@ class Job:
             test = named("test", evaluation)
         prepared.tracker.report(self.charts(best))
         training.checkpointer.finish()
-        collapsed = collapsed_class(probabilities_of(again.logits))
+        collapsed = collapsed_class(again.logits)
         return {
             "status": Status.completed.value,
             "best": {"step": best.step, "epoch": round(best.epoch, 6), **finite(named("dev", again))},
@@ -112,8 +115,10 @@ class Job:
         }
 
     def predict(self, split: str, pairs: Pairs, evaluation: Evaluation) -> None:
-        """predictions/<split>.jsonl."""
+        """Write predictions/<split>.jsonl; warn of pairs without a prediction."""
         assert self.prepared is not None
+        if told := evaluation.lacking(split):
+            log.warning("%s: null in predictions/%s.jsonl, and the metrics are undefined", told, split)
         self.run_dir.write_predictions(split, prediction_rows(pairs, evaluation.logits, self.prepared.data.labels))
 
     def charts(self, best: BestEvaluation) -> Report:

@@ -12,7 +12,7 @@ import torch
 
 from afqmc.checkpoint.weights import save_weights
 from afqmc.evaluation import Evaluation
-from afqmc.metrics.classification import collapsed_class, probabilities_of
+from afqmc.metrics.classification import collapsed_class
 from afqmc.preparation import Prepared
 from afqmc.rundir import finite
 from afqmc.table import in_words
@@ -114,7 +114,7 @@ class Records:
 
     def _warn_of_collapse(self, evaluation: Evaluation) -> None:
         """Once a run; summary.json says whether it is true of the best weights."""
-        found = collapsed_class(probabilities_of(evaluation.logits))
+        found = collapsed_class(evaluation.logits)
         if found is not None and not self.warned_of_collapse:
             self.warned_of_collapse = True
             label = self.prepared.data.labels[found]

@@ -201,7 +201,7 @@ class RunDir:
         """predictions/<split>.jsonl, whole."""
         write_text(
             self.path / "predictions" / f"{split}.jsonl",
-            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
+            "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows),
         )
 
 

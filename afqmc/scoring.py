@@ -27,7 +27,7 @@ from afqmc.dataset.report import ReadReport
 from afqmc.dataset.splits import Pairs, index_of, load_dev, locate, refuse_empty, to_columns
 from afqmc.errors import InputError, blamed_on
 from afqmc.evaluation import Evaluation, evaluate
-from afqmc.metrics.classification import probabilities_of
+from afqmc.metrics.classification import mean_as_logits, probabilities_of
 from afqmc.rundir import RunDir
 from afqmc.train.config import Device
 from afqmc.train.division import alone
@@ -116,7 +116,11 @@ class TrainedRun:
         device = next(self.model.parameters()).device
         with CountBar(len(pairs), Path(pairs.file).name) as bar, self.accelerator.autocast():
             encoded = self.encoder.encode(pairs)
-            return evaluate(self.model, encoded, self.encoder, self.config.trainer.eval_batch_size, device, bar.add)
+            size = self.config.trainer.eval_batch_size
+            evaluation = evaluate(self.model, encoded, self.encoder, size, device, bar.add)
+        if told := evaluation.lacking(Path(pairs.file).name):
+            log.warning("%s: they have no prediction, and metrics are undefined", told)
+        return evaluation
 
 
 @dataclass(frozen=True)
@@ -126,12 +130,18 @@ class Scored:
     Attributes:
         pairs: As the first run reads them.
         labels: Names in class order.
-        probabilities: (N, C), float64.
+        logits: (N, C): those of one run, or the logarithms of the mean probabilities of several.
+        runs: How many.
     """
 
     pairs: Pairs
     labels: tuple[str, ...]
-    probabilities: np.ndarray
+    logits: np.ndarray
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """(N, C), float64; NaN where there is no prediction."""
+        return probabilities_of(self.logits)
 
     def refuse_nan(self) -> None:
         """Refuse probabilities that are none: the first label would be taken for the prediction.
@@ -173,9 +183,9 @@ def score_together(
         if run.labels != first.labels:
             told = f"{', '.join(run.labels)}, {run_dirs[0]} has {', '.join(first.labels)}"
             raise InputError(f"{path}: its labels are {told}; a mean needs the same, in the same order")
-        found.append(probabilities_of(run.score(pairs).logits))
+        found.append(run.score(pairs).logits)
     assert first is not None
-    return Scored(pairs, first.labels, np.mean(found, axis=0))
+    return Scored(pairs, first.labels, found[0] if len(found) == 1 else mean_as_logits(found))
 
 
 def data_file(path: Path, dataset: DatasetConfig, key: str = "") -> DataFile:

@@ -10,7 +10,7 @@ from afqmc.console import clock, print_table
 log = logging.getLogger(__name__)
 
 
-def _test_figures(summary: dict[str, Any]) -> list[tuple[str, float]]:
+def _test_figures(summary: dict[str, Any]) -> list[tuple[str, float | None]]:
     """The figures of a labelled test split that the table shows; none for one without labels."""
     found = summary.get("test", {})
     return [(name, found[f"test/{name}"]) for name in ("accuracy", "f1") if f"test/{name}" in found]
@@ -21,16 +21,18 @@ def show(summary: dict[str, Any]) -> None:
     best = summary["best"]
     majority = best["dev/majority_accuracy"]
 
-    def figure(name: str) -> str:
-        value = best[f"dev/{name}"]
+    def shown(value: float | None) -> str:
         return "undefined" if value is None else f"{value:.4f}"
+
+    def figure(name: str) -> str:
+        return shown(best[f"dev/{name}"])
 
     print_table(
         f"best on dev by {summary['monitor'].removeprefix('dev/')}: step {best['step']}, epoch {best['epoch']:g}",
         [
             ("accuracy", f"{figure('accuracy')}   (majority {majority:.4f})"),
             *((name.replace("_", " "), figure(name)) for name in ("f1", "auc", "average_precision", "mcc", "loss")),
-            *((f"test {name}", f"{value:.4f}") for name, value in _test_figures(summary)),
+            *((f"test {name}", shown(value)) for name, value in _test_figures(summary)),
             ("training", f"{summary['train_pairs_per_second']:.0f} pairs/s, {clock(summary['train_seconds'])}"),
             ("padding", f"{summary['train_padding']:.1%} of what was computed"),
             ("whole run", clock(summary["seconds"])),

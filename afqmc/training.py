@@ -143,9 +143,27 @@ class Training:
         """Dev; an interruption changes nothing. Of several processes none leaves it alone: they agree in between."""
         if self.prepared.accelerator.num_processes > 1:
             with randomness_kept():
-                return self.prepared.score(self.dev, "dev", self._end_together)
-        with randomness_kept(), admitted():
-            return self.prepared.score(self.dev, "dev")
+                evaluation = self.prepared.score(self.dev, "dev", self._end_together)
+        else:
+            with randomness_kept(), admitted():
+                evaluation = self.prepared.score(self.dev, "dev")
+        self._check_logits(evaluation)
+        return evaluation
+
+    def _check_logits(self, evaluation: Evaluation) -> None:
+        """Stop, roll back or warn where dev pairs have logits that are NaN or infinite, as for such a loss.
+
+        Raises:
+            NonFiniteLossError: unless ``trainer.on_nonfinite=skip``.
+        """
+        told = evaluation.lacking("dev")
+        if told is None:
+            return
+        if self.config.trainer.on_nonfinite is NonFinite.skip:
+            log.warning("%s: this evaluation has no metrics and is never the best (trainer.on_nonfinite=skip)", told)
+            return
+        ids = [self.prepared.data.dev.ids[place] for place in evaluation.without_prediction.tolist()]
+        raise NonFiniteLossError(told, self.step, self.take.lr, math.nan, ids, "dev")
 
     def _end_together(self) -> None:
         self._agree()

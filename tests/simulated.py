@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from scipy.special import expit
 
 from afqmc.comparison.measures import MEASURES, Answers, measure
+from afqmc.metrics.rows import prediction_rows
 
 
 def world(rng, settings, seeds, examples, quality=(1.0,), of_seeds=0.15, of_setting=0.6, joint=0.6):
@@ -26,11 +26,15 @@ def world(rng, settings, seeds, examples, quality=(1.0,), of_seeds=0.15, of_sett
         own = hard + rng.normal(0, of_setting, examples)
         for _ in range(seeds):
             good = quality[setting % len(quality)] + rng.normal(0, of_seeds)
-            probability = expit((2 * gold - 1) * (good + own + rng.normal(0, joint, examples)))
-            predicted = (probability > 0.5).astype(int)
-            answers.append(Answers(gold, predicted, np.stack([1 - probability, probability], axis=1)))
+            margin = (2 * gold - 1) * (good + own + rng.normal(0, joint, examples))
+            answers.append(answers_of(gold, np.stack([-margin, margin], axis=1) / 2))
             number.append(setting)
     return answers, number
+
+
+def answers_of(gold, logits):
+    """What a model with these logits said."""
+    return Answers(gold, logits.argmax(axis=1), logits)
 
 
 def config_text():
@@ -49,12 +53,8 @@ def write_run(directory, config, answers, ids=None, rows=3, **summary):
     whole = np.ones((len(answers.gold), 1), dtype=np.float32)
     figures = {f"dev/{name}": measure(name, [answers], whole).item() for name in MEASURES}
     ids = range(len(answers.gold)) if ids is None else ids
-    probabilities = answers.probabilities[:, 1] if answers.probabilities.shape[1] == 2 else answers.probabilities
-    columns = zip(ids, probabilities.tolist(), answers.predicted, answers.gold, strict=True)
-    lines = [
-        json.dumps({"id": one, "probability": probability, "prediction": str(said), "label": str(true)})
-        for one, probability, said, true in columns
-    ]
+    labels = [str(number) for number in range(answers.logits.shape[1])]
+    lines = map(json.dumps, prediction_rows(ids, answers.logits, answers.gold, labels))
     (directory / "predictions/dev.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     events = [{"step": step, "epoch": step / rows, **figures} for step in range(1, rows + 1)]
     (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in events), encoding="utf-8")

@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import sys
 import time
+import unicodedata
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import rows, summary, train
-from simulated import config_text, world, write_run, write_sweep
+from rich.cells import cell_len
+from simulated import answers_of, config_text, world, write_run, write_sweep
 
 from afqmc import compare
 from afqmc.cli import exit_code
@@ -21,9 +24,11 @@ from afqmc.comparison.measures import Answers, measure
 from afqmc.comparison.report import build
 from afqmc.comparison.runs import find
 from afqmc.comparison.settings import fold
+from afqmc.comparison.writing import _escaped as escaped
+from afqmc.comparison.writing import as_csv
 from afqmc.config.literal import read_literal
 from afqmc.errors import InputError
-from afqmc.metrics.classification import probabilities_of
+from afqmc.metrics.classification import classification_metrics
 from afqmc.rundir import RunDir
 
 CONFIG = config_text()
@@ -96,6 +101,19 @@ def test_every_figure_of_a_real_run_is_its_summary_s_and_follows_from_its_predic
         assert len(report.compared) == 1
 
 
+def test_every_figure_of_a_real_run_follows_exactly_from_the_logits_that_it_wrote(trained):
+    for split, name in (("dev", "best"), ("test", "test")):
+        lines = (trained / f"1/predictions/{split}.jsonl").read_text(encoding="utf-8").splitlines()
+        written = [json.loads(line) for line in lines]
+        assert list(written[0]) == ["id", "logits", "probability", "prediction", "label"]
+        labels = np.array([int(row["label"]) for row in written])
+        again = classification_metrics(np.array([row["logits"] for row in written]), labels)
+        recorded = summary(RunDir(trained / "1"))[name]
+        assert {f"{split}/{metric}": value for metric, value in again.items()} == {
+            key: value for key, value in recorded.items() if "/" in key
+        }
+
+
 def test_only_what_differs_is_a_column_and_the_best_setting_comes_first(sweep, told):
     code, text = told(sweep)
     assert code == 0
@@ -145,7 +163,80 @@ def test_settings_that_differ_in_much_share_a_column_and_are_called_by_their_row
         text,
     )
     assert "another seed may turn it round" in text
-    assert re.search(r"1 +lr=0\.0005 batching=bucketed +0\.\d{4} \(1\)", text)
+    assert re.search(r"1 +lr=0\.0005 batching=bucketed pooling=mean +0\.\d{4} \(1\)", text)
+
+
+def written_otherwise(number):
+    """A config that differs in five keys."""
+    values = {"lr": f"{1e-5 * (number + 1)!r}", "weight_decay": f"{0.01 * number!r}", "warmup_steps": f"{100 * number}"}
+    values |= {"pooling": ("mean", "cls")[number % 2], "batching": ("bucketed", "按长度分批")[number % 2]}
+    text = CONFIG
+    for key, value in values.items():
+        text = re.sub(rf"^( *{key}): .*$", rf"\1: {value}", text, flags=re.MULTILINE)
+    return text
+
+
+@pytest.fixture
+def two_sweeps(tmp_path):
+    """Two sweeps of three settings each; the second one is better and was scored on fewer pairs."""
+    answers = world(np.random.default_rng(0), 6, 1, 200, quality=(0.5, 0.6, 0.7, 3.0, 3.1, 3.2))[0]
+    for number, one in enumerate(answers):
+        sweep, pairs = ("night", 200) if number < 3 else ("夜间", 150)
+        part = answers_of(one.gold[:pairs], one.logits[:pairs])
+        write_run(tmp_path / sweep / f"{number}-lr", written_otherwise(number), part)
+        (tmp_path / sweep / "multirun.yaml").touch()
+    return [tmp_path / "night", tmp_path / "夜间"]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 140, 250])
+def test_a_setting_takes_two_lines_at_most_and_no_number_is_broken(columns, two_sweeps, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "argv", ["afqmc.compare", *map(str, two_sweeps)])
+    assert exit_code(compare.main) == 0
+    out = capsys.readouterr().out
+    assert max(map(cell_len, out.splitlines())) <= columns
+    table = out.partition("what can be said")[0].partition("─ \n")[2]
+    starts = [place for place, line in enumerate(table.splitlines()) if re.match(r" *[1-6]  ", line)]
+    assert len(starts) == 6
+    assert max(later - place for place, later in pairwise(starts)) <= 3  # two lines, and an empty one between data
+    assert all(table.count(name) >= 3 for name in ("night", "夜间"))
+    if columns >= 80:
+        numbers = set(re.findall(r"[\d.]+(?:e-\d+)?", table))
+        for number in range(6):
+            assert {f"{1e-5 * (number + 1):g}", f"{0.01 * number:g}", f"{100 * number}"} <= numbers
+    assert len(re.findall(r"0\.\d{4} \(1\)", table)) == 6
+
+
+def test_settings_on_other_dev_data_are_ranked_in_a_group_of_their_own(two_sweeps, tmp_path, told):
+    files = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "md", "html")}
+    extra = world(np.random.default_rng(0), 1, 1, 200, quality=(0.5,))[0][0]
+    write_run(two_sweeps[0] / "9-lr", written_otherwise(9), extra)
+    _, text = told(*two_sweeps, *(part for kind, path in files.items() for part in (f"--{kind}", path)))
+    ranked = re.findall(r"^ *(\d)  +(\d)  +(night|夜间)  .* (0\.\d{4}) \(1\)", text, re.MULTILINE)
+    assert [(data, sweep) for _, data, sweep, _ in ranked] == [("1", "night")] * 4 + [("2", "夜间")] * 3
+    for group in ("1", "2"):
+        values = [value for _, data, _, value in ranked if data == group]
+        assert values == sorted(values, reverse=True)
+    assert "ranks hold within the same data only" in text
+    assert "row 1 is the best of 4 settings on the same pairs" in text
+    whole = json.loads(files["json"].read_text(encoding="utf-8"))
+    assert [setting["data_group"] for setting in whole["settings"]] == [1] * 4 + [2] * 3
+    assert {run["sweep"] for setting in whole["settings"] for run in setting["runs"]} == {"night", "夜间"}
+    assert {row["sweep"] for row in csv.DictReader(files["csv"].read_text("utf-8").splitlines())} == {"night", "夜间"}
+    assert "| # | data | sweep |" in files["md"].read_text(encoding="utf-8")
+    assert "各设置所用的 dev 数据不同" in files["html"].read_text(encoding="utf-8")
+
+
+def test_one_sweep_has_no_column_of_its_name_and_one_data_set_none_of_its_number(sweep, told):
+    _, text = told(sweep, sweep)
+    assert line_with(text, "pairs/s").split()[:3] == ["#", "lr", "dev/accuracy"]
+
+
+def test_data_that_no_config_tells_apart_are_told_apart_by_their_ids(tmp_path, told):
+    for number, one in enumerate(world(np.random.default_rng(0), 3, 1, 200, quality=(3.0, 0.5, 0.6))[0]):
+        ids = range(1, 201) if number == 0 else None
+        write_run(tmp_path / f"{number}", CONFIG.replace("lr: 0.0005", f"lr: 0.{number + 1}"), one, ids=ids)
+    assert re.search(r"3 +2 +0\.1 ", told(tmp_path)[1])
 
 
 def test_many_comparisons_are_a_table(tmp_path, told):
@@ -258,11 +349,11 @@ def other_ids(answers):
 
 def other_labels(answers):
     gold = 1 - answers.gold
-    return {}, type(answers)(gold, answers.predicted, answers.probabilities)
+    return {}, type(answers)(gold, answers.predicted, answers.logits)
 
 
 def fewer(answers):
-    return {}, type(answers)(answers.gold[:150], answers.predicted[:150], answers.probabilities[:150])
+    return {}, type(answers)(answers.gold[:150], answers.predicted[:150], answers.logits[:150])
 
 
 @pytest.mark.parametrize(
@@ -390,7 +481,13 @@ ROWS = {
     "no number": ('{"id": 0, "probability": "x", "prediction": "0", "label": "1"}', "could not convert"),
     "no share": ('{"id": 0, "probability": NaN, "prediction": "0", "label": "1"}', "holds probabilities that are none"),
     "unlikely": ('{"id": 0, "probability": 0.9, "prediction": "0", "label": "1"}', "not the likeliest of 0, 1"),
-    "a list": ('{"id": 0, "probability": [0.9], "prediction": "0", "label": "1"}', "probabilities of 2 classes"),
+    "a list": ('{"id": 0, "probability": [0.9], "prediction": "0", "label": "1"}', "values of 2 classes"),
+    "no logits": ('{"id": 0, "logits": [0, "x"], "prediction": "0", "label": "1"}', "could not convert"),
+    "too many logits": ('{"id": 0, "logits": [0, 1, 2], "prediction": "0", "label": "1"}', "values of 2 classes"),
+    "one logit": ('{"id": 0, "logits": 3, "prediction": "0", "label": "1"}', "values of 2 classes"),
+    "endless": ('{"id": 0, "logits": [0, Infinity], "prediction": "1", "label": "1"}', "logits that are not finite"),
+    "huge": ('{"id": 0, "logits": [0, 1e300], "prediction": "1", "label": "1"}', "logits that are not finite"),
+    "unlikely by logits": ('{"id": 0, "logits": [0, 1], "prediction": "0", "label": "1"}', "not the likeliest of 0, 1"),
     "nothing": ("", "holds too few rows to tell anything"),
     "deep": ("[" * 100_000, "dev.jsonl, line 1: not readable JSON"),
 }
@@ -405,6 +502,69 @@ def test_broken_predictions_are_a_line(kind, tmp_path, told):
     code, text = told(tmp_path, columns=400)
     assert code == 0
     assert said in line_with(text, "- lr=0.1: b: predictions/dev.jsonl")
+
+
+def certain(wrong):
+    """Answers with margins of 20 to 200, some of them wrong."""
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 2, 200)
+    margin = (2 * gold - 1) * rng.uniform(20, 200, 200)
+    margin[:wrong] *= -1
+    return answers_of(gold, np.stack([-margin, margin], axis=1) / 2)
+
+
+def forget_logits(directory):
+    """As a version that did not write logits left it."""
+    file = directory / "predictions/dev.jsonl"
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    file.write_text("".join(json.dumps(line | {"logits": 0}) + "\n" for line in lines).replace('"logits": 0, ', ""))
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_runs_whose_probabilities_round_to_1_are_compared_by_every_metric(is_old, tmp_path, told):
+    for number, wrong in enumerate((10, 60)):
+        write_run(tmp_path / f"{number}", CONFIG.replace("lr: 0.0005", f"lr: 0.{number + 1}"), certain(wrong))
+        if is_old:
+            forget_logits(tmp_path / f"{number}")
+    for metric in ("dev/loss", "dev/accuracy", "dev/f1"):
+        _, text = told(tmp_path, "--metric", metric)
+        assert "not compared" not in text
+        assert "lr=0.1 did better than lr=0.2" in text
+
+
+@pytest.mark.parametrize(("is_old", "factor"), [(False, 1.01), (True, 0.1), (True, 3)])
+def test_a_loss_that_the_predictions_cannot_give_is_not_compared(is_old, factor, tmp_path, told):
+    for number in range(2):
+        write_run(tmp_path / f"{number}", CONFIG.replace("lr: 0.0005", f"lr: 0.{number + 1}"), certain(1))
+        if is_old:
+            forget_logits(tmp_path / f"{number}")
+    if factor == 3:  # no pair is predicted with certainty and wrongly: nothing is unknown
+        file = tmp_path / "1/predictions/dev.jsonl"
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        file.write_text("".join(json.dumps(line | {"label": line["prediction"]}) + "\n" for line in lines))
+    end = json.loads((tmp_path / "1/summary.json").read_text(encoding="utf-8"))
+    end["best"]["dev/loss"] *= factor
+    (tmp_path / "1/summary.json").write_text(json.dumps(end), encoding="utf-8")
+    assert re.search(
+        r"- lr=0.2: 1: predictions/dev.jsonl gives dev/loss .* summary.json says",
+        told(tmp_path, "--metric", "dev/loss")[1],
+    )
+
+
+def test_a_run_with_pairs_without_a_prediction_is_undefined_and_says_why(tmp_path, told):
+    for number, answers in enumerate(ANSWERS[:2]):
+        write_run(tmp_path / f"{number}", CONFIG.replace("lr: 0.0005", f"lr: 0.{number + 1}"), answers)
+    file, end = tmp_path / "1/predictions/dev.jsonl", tmp_path / "1/summary.json"
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    lines[3] |= {"logits": [None, 1.0], "probability": None, "prediction": None}
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    whole = json.loads(end.read_text(encoding="utf-8"))
+    whole["best"] = {key: None if "/" in key else value for key, value in whole["best"].items()}
+    end.write_text(json.dumps(whole), encoding="utf-8")
+    code, text = told(tmp_path)
+    assert code == 0
+    assert re.search(r"2 +0\.2 +undefined", text)
+    assert "- lr=0.2: 1: predictions/dev.jsonl: 1 pairs have no prediction: their logits are not finite" in text
 
 
 @pytest.mark.parametrize(
@@ -451,6 +611,39 @@ def test_nothing_a_stranger_wrote_steers_the_terminal_or_a_spreadsheet(tmp_path,
     assert r"\[bold\]\|x" in written["md"].read_text(encoding="utf-8")
 
 
+def test_no_cell_of_the_csv_is_a_formula_and_numbers_stay_numbers(tmp_path):
+    signs = ("=1+1", "+1+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", " =1", "=1", "-")
+    keys = "".join(f"    {json.dumps(sign + 'key')}: 1\n" for sign in signs)
+    for number, value in enumerate((*signs, -1.5, "-2", "-1e-05")):
+        text = CONFIG.replace("batching: bucketed", f"batching: {json.dumps(value)}")
+        write_run(
+            tmp_path / f"=run{number}",
+            text.replace("args: {}", "args:\n" + keys.replace(": 1", f": {number}")),
+            ANSWERS[0],
+        )
+    (tmp_path / "@never/.hydra").mkdir(parents=True)
+    header, *lines = csv.reader(as_csv(build(find([str(tmp_path)]), None, 20)).splitlines())
+    starts = [unicodedata.normalize("NFKC", cell.lstrip()[:1]) for line in (header, *lines) for cell in line]
+    cells = [cell for line in (header, *lines) for cell in line]
+    formulas = [cell for cell, start in zip(cells, starts, strict=True) if start in ("=", "+", "-", "@")]
+    assert sorted(formulas) == ["-1.5", "-1e-05", "-2"]
+    assert not any(cell.startswith(("\t", "\r")) for cell in cells)
+    assert len(header) == len(set(header))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a|b`c`<i>[x](y)", r"a\|b\`c\`\<i\>\[x\](y)"),
+        ("https://a.b www.c.d", r"https\://a.b www\.c.d"),
+        ("weight_decay=-0.1 _so_ *so* $x$ ~~y~~", r"weight_decay=-0.1 \_so\_ \*so\* \$x\$ \~\~y\~\~"),
+        ("two\nlines", r"two\\nlines"),
+    ],
+)
+def test_a_name_has_no_effect_in_markdown(text, expected):
+    assert escaped(text) == expected
+
+
 def test_the_files_hold_every_run(sweep, tmp_path, told):
     (next(sweep.glob("8-*")) / "summary.json").unlink()
     files = {flag: tmp_path / f"out.{flag}" for flag in ("csv", "json", "md")}
@@ -488,6 +681,30 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_compared(fi
     assert text.startswith(f"--csv {tmp_path / file}: {said}")
 
 
+def test_an_output_that_would_replace_another_or_a_run_s_own_file_is_refused(sweep, tmp_path, told):
+    job = next(sweep.iterdir())
+    (tmp_path / "link").symlink_to(job / "summary.json")
+    before = (job / "summary.json").read_bytes()
+    for path in (job / "summary.json", job / "predictions/new.json", tmp_path / "link"):
+        code, text = told(sweep, "--json", path)
+        assert code == 2
+        assert text.startswith(f"--json {path}: belongs to the run {job}")
+    assert (job / "summary.json").read_bytes() == before
+    code, text = told(sweep, "--csv", tmp_path / "out", "--json", tmp_path / "x/../out")
+    assert code == 2
+    (tmp_path / "x").mkdir()
+    code, text = told(sweep, "--csv", tmp_path / "out", "--json", tmp_path / "x/../out")
+    assert (code, "the same file as --csv" in text) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flag", ["--csv", "--json", "--md", "--html"])
+def test_a_name_that_no_file_can_have_is_refused_with_the_name(flag, sweep, tmp_path, told):
+    code, text = told(sweep, flag, tmp_path / ("a" * 300))
+    assert code == 2
+    assert text.startswith(f"{flag} {tmp_path / ('a' * 300)}: cannot be written: File name too long")
+
+
 @pytest.fixture
 def folded(tmp_path):
     """Two learning rates, the second better, each with 3 folds of the same 300 pairs and two seeds."""
@@ -499,7 +716,7 @@ def folded(tmp_path):
             text = CONFIG.replace("lr: 0.0005", f"lr: 0.{setting + 1}").replace("seed: 42", f"seed: {job % 2}")
             text = text.replace("folds: null", "folds: 3").replace("fold: null", f"fold: {fold_number}")
             place = tmp_path / f"sweep/lr-{setting + 1}_seed-{job % 2}_fold-{fold_number}"
-            cut = Answers(one.gold[part], one.predicted[part], one.probabilities[part])
+            cut = Answers(one.gold[part], one.predicted[part], one.logits[part])
             write_run(place, text, cut, ids=part.tolist())
     return tmp_path / "sweep", answers
 
@@ -587,18 +804,18 @@ def test_three_classes_are_compared_by_their_macro_means(tmp_path, told):
     rng = np.random.default_rng(0)
     gold = rng.integers(0, 3, 300)
     for number, good in enumerate((2.0, 0.5)):
-        probabilities = probabilities_of(rng.normal(0, 1, (300, 3)) + good * (gold[:, None] == np.arange(3)))
+        logits = rng.normal(0, 1, (300, 3)) + good * (gold[:, None] == np.arange(3))
         text = CONFIG.replace("  labels:\n  - '0'\n  - '1'\n", "  labels: null\n").replace(
             "lr: 0.0005", f"lr: 0.{number + 1}"
         )
-        write_run(tmp_path / f"{number}", text, Answers(gold, probabilities.argmax(axis=1), probabilities))
+        write_run(tmp_path / f"{number}", text, answers_of(gold, logits))
     for metric in ("dev/f1", "dev/auc", "dev/mcc", "dev/loss"):
         assert "lr=0.1 did better than lr=0.2 by" in told(tmp_path, "--metric", metric)[1]
 
 
 def test_a_dev_set_of_one_pair_is_no_error(tmp_path, told):
     for number, one in enumerate(ANSWERS[:2]):
-        tiny = Answers(one.gold[:1], one.predicted[:1], one.probabilities[:1])
+        tiny = Answers(one.gold[:1], one.predicted[:1], one.logits[:1])
         write_run(tmp_path / f"{number}", CONFIG.replace("lr: 0.0005", f"lr: 0.{number + 1}"), tiny)
     code, text = told(tmp_path)
     assert code == 0

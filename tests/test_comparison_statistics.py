@@ -88,7 +88,7 @@ def test_how_floating_point_numbers_add_up_is_no_difference():
     """Runs that collapsed onto one label: equal figures, whose means over three seeds differ in the last digit."""
     gold = (np.random.default_rng(0).random(4316) < 0.31).astype(int)
     said = np.zeros_like(gold)
-    answers = [Answers(gold, said, np.stack([1 - p, p], axis=1)) for p in np.full((9, 1), 0.1) * np.ones(4316)]
+    answers = [Answers(gold, said, np.log(np.stack([1 - p, p], axis=1))) for p in np.full((9, 1), 0.1) * np.ones(4316)]
     found = Family(resample("accuracy", answers, 500), [0, 0, 0, 1, 1, 1, 2, 2, 2])
     for second in (1, 2):
         one = found.difference(0, second)

@@ -15,6 +15,7 @@ from afqmc.comparison.runs import find
 from afqmc.dataset.sample import sample_files
 from afqmc.ensemble import Ensemble, collect, several
 from afqmc.errors import InputError
+from afqmc.metrics.classification import classification_metrics
 from afqmc.rundir import RunDir
 from afqmc.scoring import TrainedRun
 
@@ -81,6 +82,9 @@ def test_out_of_fold_probabilities_are_the_mean_over_seeds_and_their_figures_fol
     assert figures["accuracy"] == accuracy_score(gold, mean > 0.5)
     assert figures["auc"] == pytest.approx(roc_auc_score(gold, mean), abs=1e-12)
     assert figures["loss"] == pytest.approx(log_loss(gold, mean), abs=1e-12)
+    again = np.array([row["log_probabilities"] for row in written])
+    assert classification_metrics(again, gold) == figures
+    np.testing.assert_allclose(np.exp(again)[:, 1], mean, atol=1e-15)
     of_runs = [summary(RunDir(job))["best"]["dev/auc"] for job in jobs(sweep)]
     assert told["out_of_fold"]["of_runs"]["auc"]["mean"] == pytest.approx(np.mean(of_runs))
     assert told["out_of_fold"]["of_runs"]["auc"]["sd"] == pytest.approx(np.std(of_runs, ddof=1))

@@ -98,6 +98,71 @@ def test_going_back_ends_when_it_does_not_help(model, tmp_path):
     assert len(nonfinite(run_dir)) >= 1
 
 
+BLIND = """
+import torch
+steps, blind = 0, {}  # the first so many rows of each dev batch get this value after so many steps
+class Bag(torch.nn.Module):
+    def __init__(self, num_labels, vocab_size, pad_token_id):
+        super().__init__()
+        self.bag = torch.nn.EmbeddingBag(vocab_size, 8, padding_idx=pad_token_id)
+        self.out = torch.nn.Linear(8, num_labels)
+    def forward(self, input_ids, **_):
+        global steps
+        logits = self.out(self.bag(input_ids))
+        steps += self.training
+        if not self.training and steps in blind:
+            rows, value = blind[steps]
+            logits[:rows] = value
+        return logits
+"""
+
+
+@pytest.fixture
+def blind(plug):
+    import importlib
+
+    return importlib.import_module(plug(BLIND))
+
+
+@pytest.mark.parametrize(("rows", "value"), [(1000, float("nan")), (1, float("nan")), (1, float("inf"))])
+def test_an_evaluation_with_logits_that_are_no_numbers_is_never_the_best(blind, rows, value, tmp_path, caplog):
+    blind.blind = {12: (rows, value), 36: (rows, value)}
+    run_dir = RunDir(tmp_path / "run")
+    execute(bag(blind, "epochs=4", "trainer.on_nonfinite=skip"), run_dir)
+    assert summary(run_dir)["best"]["step"] in (24, 48)
+    scored = [row for row in metrics(run_dir) if "dev/loss" in row]
+    assert [row["dev/accuracy"] is None for row in scored] == [True, False, True, False]
+    assert "have logits that are NaN or infinite: this evaluation has no metrics and is never the best" in caplog.text
+
+
+def test_such_an_evaluation_stops_the_run_names_the_pairs_and_can_be_resumed(blind, tmp_path):
+    blind.blind = {12: (1, float("nan"))}
+    run_dir = RunDir(tmp_path / "run")
+    with pytest.raises(NonFiniteLossError, match=r"of 64 dev pairs have logits that are NaN or infinite at step 12 "):
+        execute(bag(blind), run_dir)
+    (row,) = nonfinite(run_dir)
+    assert row["step"] == 12
+    assert len(row["nonfinite/ids"]) < 64
+    assert not run_dir.best.exists()
+    blind.steps, blind.blind = 10, {12: (1, float("nan"))}
+    execute(bag(blind, "trainer.on_nonfinite=skip"), run_dir, resume=True)
+    assert summary(run_dir)["best"]["step"] == 24
+
+
+def test_after_such_an_evaluation_the_run_can_go_back_to_its_last_checkpoint(blind, tmp_path, caplog):
+    blind.blind = {12: (1, float("nan"))}
+    run_dir = RunDir(tmp_path / "run")
+    execute(bag(blind, "trainer.on_nonfinite=rollback", "scheduler=constant"), run_dir)
+    assert "back to step 10, learning rate times 0.5" in caplog.text
+    assert summary(run_dir)["best"]["step"] in (12, 24)
+
+
+def test_a_run_without_a_defined_evaluation_fails(blind, tmp_path):
+    blind.blind = {12: (1, float("nan")), 24: (1, float("nan"))}
+    with pytest.raises(RuntimeError, match="no evaluation gave a finite dev/accuracy"):
+        execute(bag(blind, "trainer.on_nonfinite=skip"), RunDir(tmp_path / "run"))
+
+
 @pytest.mark.slow
 def test_a_run_that_went_back_and_is_ended_goes_on_as_if_it_had_not_been(plug, tmp_path):
     # the learning rate is not finite at one step, the first time: then neither are the weights, nor the next loss

@@ -1,12 +1,20 @@
 """Metrics: as worked out by hand, NaN where the labels leave one undefined, and a collapsed model is seen."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from afqmc.metrics.classification import NAMES, classification_metrics, collapsed_class, probabilities_of
+from afqmc.metrics.classification import (
+    NAMES,
+    classification_metrics,
+    collapsed_class,
+    mean_as_logits,
+    probabilities_of,
+)
+from afqmc.metrics.rows import prediction_rows
 
 RNG = np.random.default_rng(3)
 LOGITS = RNG.normal(size=(60, 3)).astype(np.float32)
@@ -94,7 +102,57 @@ def test_a_split_of_one_class_that_is_predicted_throughout_warns_of_nothing():
     assert classification_metrics(np.tile([1.0, 0.0], (4, 1)), np.zeros(4, int))["accuracy"] == 1
 
 
-def test_logits_that_are_nan_give_nan_and_no_error():
-    found = classification_metrics(np.array([[math.nan, 0], [1, 0]]), np.array([0, 1]))
-    assert math.isnan(found["loss"])
-    assert math.isnan(found["auc"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", [np.s_[:, :], np.s_[0, 0], np.s_[:, 1], np.s_[5, :]])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_with_a_logit_that_is_not_finite_every_metric_of_predictions_is_nan(value, where, classes):
+    logits = LOGITS[:, :classes].copy()
+    logits[where] = value
+    found = classification_metrics(logits, LABELS % classes)
+    assert {name for name in NAMES if not math.isnan(found[name])} == {"majority_accuracy"}
+
+
+def test_rows_without_a_prediction_collapse_onto_no_class():
+    logits = np.tile(np.array([2.0, 1.0]), (1000, 1))
+    logits[:6, 1] = math.nan
+    assert collapsed_class(logits) is None
+    assert collapsed_class(logits[5:]) == 0
+    assert collapsed_class(np.full((10, 2), math.nan)) is None
+
+
+def test_ranks_do_not_change_when_logits_are_scaled_until_probabilities_round_to_1():
+    small, large = (classification_metrics(LOGITS[:, :2] * scale, LABELS % 2) for scale in (1, 1024))
+    assert [large[name] for name in ("auc", "average_precision")] == [small["auc"], small["average_precision"]]
+    assert large["loss"] > 100
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("scale", [1, 40, 1000])
+@pytest.mark.parametrize("as_type", [np.float64, np.float32])
+def test_every_metric_is_recomputed_exactly_from_the_rows_of_a_file(classes, scale, as_type):
+    logits, labels = (LOGITS[:, :classes] * scale).round(1), LABELS % classes
+    names = [f"label {number}" for number in range(classes)]
+    rows = [json.loads(json.dumps(row)) for row in prediction_rows(range(60), logits, labels, names)]
+    again = np.array([row["logits"] for row in rows]).astype(as_type)
+    assert (again == logits).all()
+    gold = np.array([names.index(row["label"]) for row in rows])
+    assert classification_metrics(again, gold) == classification_metrics(logits, labels)
+    assert [names.index(row["prediction"]) for row in rows] == logits.argmax(axis=1).tolist()
+
+
+def test_rows_without_a_prediction_are_null_in_strict_json():
+    logits = np.array([[0.5, math.nan], [math.inf, -math.inf], [1.0, 2.0]], np.float32)
+    rows = prediction_rows([7, 8, 9], logits, [0, 1, 1], ["no", "yes"])
+    assert json.loads(json.dumps(rows, allow_nan=False))[:2] == [
+        {"id": 7, "logits": [0.5, None], "probability": None, "prediction": None, "label": "no"},
+        {"id": 8, "logits": [None, None], "probability": None, "prediction": None, "label": "yes"},
+    ]
+    assert rows[2]["prediction"] == "yes"
+
+
+def test_the_mean_of_several_models_keeps_probabilities_that_a_float_cannot_hold():
+    usual = [np.array([[0.0, 1.0]]), np.array([[2.0, 0.0]])]
+    mean = (probabilities_of(usual[0]) + probabilities_of(usual[1])) / 2
+    np.testing.assert_allclose(mean_as_logits(usual), np.log(mean), rtol=1e-14)
+    far = mean_as_logits([np.array([[0.0, 1000.0]]), np.array([[0.0, 2000.0]])])
+    assert far[0, 0] == pytest.approx(-1000 - math.log(2))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulated import config_text, world, write_run, write_sweep
+from simulated import answers_of, config_text, world, write_run, write_sweep
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from afqmc import compare
@@ -89,7 +89,7 @@ def test_whatever_is_said_is_said_in_chinese_too():
 
 
 def test_no_chinese_is_left_over():
-    headers = {"run", "epoch", "time", "pairs/s", "accuracy"}
+    headers = {"run", "epoch", "time", "pairs/s", "accuracy", "data", "sweep"}
     facts = {"code", "precision", "device", "PyTorch", "uncommitted changes", "platform", "threads"}
     states = {status.value for status in Status} | {"incomplete", "unreadable"}
     assert set(CHINESE) == set(english()) | headers | facts | states
@@ -251,10 +251,7 @@ def write_on_sample(place, rows=40, **changes):
     gold = np.array([int(pair["label"]) for pair in pairs])
     rng = np.random.default_rng(1)
     for number in range(2):
-        probability = rng.random(rows)
-        answers = world(rng, 1, 1, rows)[0][0].__class__(
-            gold, (probability > 0.5).astype(int), np.stack([1 - probability, probability], axis=1)
-        )
+        answers = answers_of(gold, rng.normal(size=(rows, 2)))
         text = CONFIG.replace("lr: 0.0005", f"lr: {number + 1}.0").replace(
             "max_dev_samples: null", f"max_dev_samples: {rows}"
         )
@@ -285,7 +282,7 @@ def test_sentences_of_folds_are_those_of_the_file_that_was_cut(tmp_path):
         answers = world(np.random.default_rng(number), 1, 1, len(part))[0][0]
         gold = np.array([int(pairs[row]["label"]) for row in part])
         text = CONFIG.replace("folds: null", "folds: 2").replace("fold: null", f"fold: {number}")
-        given = answers.__class__(gold, answers.predicted, answers.probabilities)
+        given = answers.__class__(gold, answers.predicted, answers.logits)
         write_run(tmp_path / f"{number}", text, given, ids=[pairs[row].get("id", int(row)) for row in part])
     runs = find([str(tmp_path)])
     together = Predictions.of_folds([Predictions.of(run, "dev/accuracy") for run in runs], "dev")

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
-from simulated import config_text, world, write_run, write_sweep
+from simulated import answers_of, config_text, world, write_run, write_sweep
 from test_page import report_of, write_grid, write_on_sample
 
 from afqmc import compare
-from afqmc.comparison.measures import Answers
 from afqmc.comparison.page.build import as_html
 
 pytestmark = [
@@ -344,7 +343,7 @@ def write_classes(place, classes, settings=3, examples=200):
         given /= given.sum(axis=1, keepdims=True)
         config = re.sub(r"labels:\n(  - .*\n)+", f"labels: {[str(one) for one in range(classes)]}\n", CONFIG)
         config = config.replace("lr: 0.0005", f"lr: {number + 1}.0")
-        write_run(place / f"{number}", config, Answers(gold, given.argmax(axis=1), given))
+        write_run(place / f"{number}", config, answers_of(gold, np.log(given)))
     return place
 
 

@@ -1,6 +1,7 @@
 """A run directory opened again: from anywhere, and safely when it comes from a stranger."""
 
 import json
+import re
 import shutil
 import zipfile
 
@@ -46,6 +47,44 @@ def test_the_saved_paths_are_absolute_and_hub_ids_stay(trained, tmp_path, monkey
     assert found.dataset.train_file == "train.json"
     assert found.dataset.cache_dir.startswith("/")
     assert schema.anchored(schema.compose([])).model.name_or_path == "google-bert/bert-base-chinese"
+
+
+def blinded(trained, tmp_path):
+    """A copy whose weights give NaN for the pairs that hold one of the tokens."""
+    from safetensors.torch import load_file, save_file
+
+    copy = tmp_path / "blind"
+    shutil.copytree(trained.path, copy)
+    best = copy / "checkpoints/best"
+    vocabulary = json.loads((best / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    pairs = [json.loads(row) for row in ROWS[:64]]
+    texts = [pair["sentence1"] + pair["sentence2"] for pair in pairs]
+    counts = {sign: sum(sign in text for text in texts) for sign in vocabulary if len(sign) == 1}
+    sign = next(sign for sign, count in counts.items() if 0 < count < 32)
+    (file,) = best.glob("*.safetensors")
+    tensors = load_file(file)
+    (name,) = (name for name in tensors if name.endswith("word_embeddings.weight"))
+    tensors[name][vocabulary[sign]] = float("nan")
+    save_file(tensors, file, metadata={"format": "pt"})
+    return copy
+
+
+def test_pairs_without_a_prediction_are_counted_null_and_leave_metrics_undefined(trained, tmp_path):
+    copy = blinded(trained, tmp_path)
+    scored = command("evaluate", str(copy), cwd=tmp_path)
+    assert scored.returncode == 0, scored.stderr
+    told = re.search(r"(\d+) of 64 dev.jsonl pairs have logits that are NaN or infinite", scored.stderr)
+    assert 0 < int(told[1]) < 64
+    assert re.search(r"accuracy *│ undefined", scored.stdout)
+    file = str(trained.path.parent / "data/dev.jsonl")
+    made = command("predict", str(copy), file, "-o", "out.jsonl", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert told[0] in made.stderr
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["prediction"] for row in rows].count(None) == int(told[1])
+    refused = command("predict", str(copy), file, "-o", "out.zip", "--clue", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "a submission needs a label for every pair" in refused.stderr
 
 
 def changed(trained, tmp_path, old, new):

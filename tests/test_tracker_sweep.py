@@ -322,3 +322,22 @@ def test_a_server_that_is_away_leaves_the_comparison_offline_and_the_code_says_s
     code, _, err = call(compared, "--wandb", **away)
     assert code == 1
     assert "the comparison was not sent: offline; to send it later: wandb sync " in err
+
+
+def test_a_comparison_that_was_sent_leaves_no_files_here(server, compared, call, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_DIR")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(compared, "--wandb", **server.environment())
+    assert (code, err) == (0, "")
+    assert "W&B: the comparison: http" in out
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "server") == ["sweep"]
+
+
+def test_a_comparison_that_was_not_sent_keeps_its_files_here(compared, call, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_DIR")
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call(compared, "--wandb", WANDB_MODE="offline")
+    assert code == 0
+    (kept,) = (tmp_path / "wandb").glob("*")
+    assert f"wandb sync wandb/{kept.name}" in out
+    assert Offline(tmp_path).run.job_type == "comparison"

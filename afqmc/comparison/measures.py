@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+
+from afqmc.metrics.classification import log_odds_of, log_probabilities_of, probabilities_of
 
 Array = np.ndarray
 
@@ -24,12 +27,17 @@ class Answers:
     Attributes:
         gold: True classes, (N,).
         predicted: (N,).
-        probabilities: (N, C), float64.
+        logits: (N, C), float64; all of them finite.
     """
 
     gold: Array
     predicted: Array
-    probabilities: Array
+    logits: Array
+
+    @cached_property
+    def probabilities(self) -> Array:
+        """(N, C), float64."""
+        return probabilities_of(self.logits)
 
 
 def drawn(rows: Array, examples: int) -> Array:
@@ -59,7 +67,7 @@ def measure(name: str, answers: Sequence[Answers], weights: Array) -> Array:
 
 def _counts(answers: Sequence[Answers], weights: Array) -> tuple[Array, Array, Array]:
     """Examples of each class (1, R, C), predicted as such, and rightly so, (M, R, C)."""
-    classes = np.arange(answers[0].probabilities.shape[1])
+    classes = np.arange(answers[0].logits.shape[1])
     gold = answers[0].gold[:, None] == classes  # (N, C)
     said = np.stack([model.predicted for model in answers])[..., None] == classes  # (M, N, C)
 
@@ -91,16 +99,15 @@ def _ratio(part: Array, whole: Array) -> Array:
 
 
 def _surprise(model: Answers) -> Array:
-    given = model.probabilities[np.arange(len(model.gold)), model.gold]
-    return np.asarray(-np.log(np.maximum(given, np.finfo(np.float64).tiny)))
+    return np.asarray(-log_probabilities_of(model.logits)[np.arange(len(model.gold)), model.gold])
 
 
 def _of_ranks(name: str, model: Answers, weights: Array) -> Array:
     """One class against the rest, (R,); the macro mean where there are more than two."""
-    count = model.probabilities.shape[1]
-    kinds = [1] if count == 2 else range(count)
+    odds = log_odds_of(model.logits)
+    kinds = [1] if odds.shape[1] == 2 else range(odds.shape[1])
     one = {"auc": _auc, "average_precision": _average_precision}[name]
-    found = [one(_Ranked(model.gold == kind, model.probabilities[:, kind], weights)) for kind in kinds]
+    found = [one(_Ranked(model.gold == kind, odds[:, kind], weights)) for kind in kinds]
     return np.asarray(np.mean(found, axis=0))
 
 

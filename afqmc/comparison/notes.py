@@ -39,6 +39,12 @@ def notes(report: Report, top: int) -> Iterator[str]:
             "not in every run's config, which may be older than the key, and taken as the default there: {keys}",
             keys=_some(report.assumed),
         )
+    if len(set(report.data_of.values())) > 1:
+        yield said(
+            "the settings were scored on different {split} data, which the column data numbers: ranks hold within the "
+            "same data only, and only settings of data 1 are compared",
+            split=split_of(report.metric),
+        )
     if len(report.settings) > top:
         yield said(
             "compared: the best {top} of {settings} settings; --top {settings} compares all",
@@ -158,11 +164,10 @@ def _of_the_evaluations(report: Report) -> Iterator[str]:
 
 
 def _of_the_settings(report: Report) -> Iterator[str]:
-    if len(report.settings) == 1:
+    count = sum(number == 1 for number in report.data_of.values())
+    if count == 1:
         return
-    again = said(
-        "row 1 is the best of {settings} settings on the same pairs, which flatters it", settings=len(report.settings)
-    )
+    again = said("row 1 is the best of {settings} settings on the same pairs, which flatters it", settings=count)
     much = report.family.optimism(report.higher_is_better) if report.family is not None else 0
     if much > _NOTHING:
         again = said("{again} by about {size} or more", again=again, size=size(report.metric, much))

@@ -16,7 +16,11 @@ def as_dict(report: Report) -> dict[str, Any]:
         "higher_is_better": report.higher_is_better,
         "examples": None if report.family is None else report.family.examples,
         "settings": [
-            {**_setting_as_dict(setting, report.metric), "folds_together": report.together.get(setting)}
+            {
+                **_setting_as_dict(setting, report.metric),
+                "folds_together": report.together.get(setting),
+                "data_group": report.data_of[setting],
+            }
             for setting in report.settings
         ],
         "unfinished": [_run_as_dict(run) for run in report.unfinished],
@@ -42,6 +46,7 @@ def _run_as_dict(run: Run) -> dict[str, Any]:
     return {
         "name": run.name,
         "path": str(run.path),
+        "sweep": run.sweep,
         "status": run.status,
         "why": run.why,
         "seed": run.seed,

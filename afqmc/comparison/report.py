@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 from afqmc.comparison import words
+from afqmc.comparison.data import data_groups
 from afqmc.comparison.mcnemar import McNemar, mcnemar
 from afqmc.comparison.measures import MEASURES, measure
 from afqmc.comparison.notes import notes
@@ -38,7 +40,8 @@ class Report:
     Attributes:
         metric: As ``split/name``.
         keys: The settings that differ, by dotted key.
-        settings: Best first; those without the metric last.
+        settings: By the data they were scored on, and of the same data best first; those without the metric last.
+        data_of: The number of the data that each setting was scored on, from 1.
         unfinished: Runs without final figures, and why.
         compared: The settings that ``family`` is about, by its numbers.
         together: The metric of those with folds, the folds of a seed as one model, mean over seeds.
@@ -52,6 +55,7 @@ class Report:
     metric: str
     keys: list[str]
     settings: list[Setting]
+    data_of: dict[Setting, int]
     unfinished: list[Run]
     compared: list[Setting]
     together: dict[Setting, float]
@@ -81,8 +85,11 @@ def build(runs: Sequence[Run], metric: str | None, top: int) -> Report:
     complete, assumed = filled([run for run in runs if run.is_complete])
     unfinished = [run for run in runs if not run.is_complete]
     metric = _metric(complete, metric)
-    settings = _ranked(fold(complete), metric)
-    compared, predictions, refused = _comparable(settings, metric, top)
+    read = lru_cache(maxsize=top)(lambda setting: _predictions(setting, metric))  # those compared are read once
+    ranked = _ranked(fold(complete), metric)
+    data_of = data_groups(ranked, metric, top, read)
+    settings = sorted(ranked, key=data_of.__getitem__)
+    compared, predictions, refused = _comparable(settings, data_of, metric, top, read)
     family, comparisons = None, []
     if len(compared) > 1:
         number = [place for place, of_runs in enumerate(predictions) for _ in of_runs]
@@ -92,7 +99,7 @@ def build(runs: Sequence[Run], metric: str | None, top: int) -> Report:
             _compare(settings, compared, predictions, family, metric, second) for second in range(1, len(compared))
         ]
     report = Report(
-        metric, differing(complete), settings, unfinished, compared, _together(compared, predictions, metric),
+        metric, differing(complete), settings, data_of, unfinished, compared, _together(compared, predictions, metric),
         family, comparisons, refused, assumed, [],
     )  # fmt: skip
     return replace(report, notes=list(notes(report, top)))
@@ -121,26 +128,27 @@ def _ranked(settings: Sequence[Setting], metric: str) -> list[Setting]:
 
 
 def _comparable(
-    ranked: Sequence[Setting], metric: str, top: int
+    ranked: Sequence[Setting],
+    data_of: dict[Setting, int],
+    metric: str,
+    top: int,
+    read: Callable[[Setting], list[Predictions]],
 ) -> tuple[list[Setting], list[list[Predictions]], list[tuple[Setting, str]]]:
-    """Settings all of whose runs answered the same, and their predictions; the others of the top, with the reason.
-
-    Where runs were scored on different data, it is the data of the most settings; of the best one, where that is a tie.
-    """
-    found: dict[str, list[tuple[Setting, list[Predictions]]]] = {}
+    """Settings all of whose runs answered the same, and their predictions; the others of the top, with the reason."""
+    found: list[tuple[Setting, list[Predictions]]] = []
     refused: list[tuple[Setting, str]] = []
     for setting in ranked[:top]:
         try:
-            predictions = _predictions(setting, metric)
+            predictions = read(setting)
         except InputError as error:
             refused.append((setting, why(error)))
+            continue
+        if found and data_of[setting] != data_of[found[0][0]]:
+            unlike = found[0][1][0].differs_from(predictions[0])
+            refused.append((setting, _other_data(metric, words.label(found[0][0], ranked), unlike)))
         else:
-            found.setdefault(predictions[0].asked, []).append((setting, predictions))
-    most = max(found.values(), key=len, default=[])
-    for setting, predictions in (item for group in found.values() if group is not most for item in group):
-        unlike = most[0][1][0].differs_from(predictions[0])
-        refused.append((setting, _other_data(metric, words.label(most[0][0], ranked), unlike)))
-    return [setting for setting, _ in most], [predictions for _, predictions in most], refused
+            found.append((setting, predictions))
+    return [setting for setting, _ in found], [predictions for _, predictions in found], refused
 
 
 def _predictions(setting: Setting, metric: str) -> list[Predictions]:

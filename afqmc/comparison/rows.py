@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from afqmc.comparison.measures import Answers, Array
 from afqmc.comparison.runs import Run
 from afqmc.comparison.said import said, why
 from afqmc.errors import InputError
+from afqmc.metrics.classification import logits_of, mean_as_logits, probabilities_of
+from afqmc.metrics.rows import LOGITS
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,23 @@ class Rows:
     Attributes:
         ids: Of the N pairs, in the split's order.
         classes: The C label names in class order.
-        probabilities: (N, C), float64.
+        logits: (N, C), float64; the logarithms of the probabilities where the run wrote only these.
         predicted: The likeliest classes, (N,).
         gold: True classes, (N,); None where the split has no labels.
+        is_exact: Whether the run wrote its logits: rounded probabilities do not give every metric.
     """
 
     ids: list[int | str]
     classes: list[str]
-    probabilities: Array
+    logits: Array
     predicted: Array
     gold: Array | None
+    is_exact: bool = True
+
+    @cached_property
+    def probabilities(self) -> Array:
+        """(N, C), float64."""
+        return probabilities_of(self.logits)
 
     @classmethod
     def of(cls, run: Run, split: str) -> Rows:
@@ -57,27 +67,19 @@ class Rows:
 
     @classmethod
     def _parsed(cls, rows: list[dict[str, Any]], classes: list[str]) -> Rows:
+        if lacking := sum(row["prediction"] is None for row in rows):
+            raise ValueError(said("{count} pairs have no prediction: their logits are not finite", count=lacking))
+        is_exact = LOGITS in rows[0]
+        logits = (_logits if is_exact else _logits_of_probabilities)(rows, classes)
         number = {label: place for place, label in enumerate(classes)}
-        given = np.array([row["probability"] for row in rows], dtype=np.float64)
-        probabilities = np.stack([1 - given, given], axis=1) if given.ndim == 1 else given
         predicted = np.array([number[row["prediction"]] for row in rows])
         labelled = any("label" in row for row in rows)
         gold = np.array([number[row["label"]] for row in rows]) if labelled else None
-        if probabilities.shape != (len(rows), len(classes)) or len(classes) < 2:
-            raise ValueError(
-                said(
-                    "probabilities of {count} classes were expected: {labels}",
-                    count=len(classes),
-                    labels=", ".join(classes),
-                )
-            )
-        if not ((probabilities >= 0) & (probabilities <= 1)).all():
-            raise ValueError(said("holds probabilities that are none"))
-        if not (probabilities[np.arange(len(rows)), predicted] >= probabilities.max(axis=1)).all():
+        if not (logits[np.arange(len(rows)), predicted] >= logits.max(axis=1)).all():
             raise ValueError(
                 said("holds predictions that are not the likeliest of {labels}", labels=", ".join(classes))
             )
-        return cls([row["id"] for row in rows], classes, probabilities, predicted, gold)
+        return cls([row["id"] for row in rows], classes, logits, predicted, gold, is_exact)
 
     def answers(self) -> Answers:
         """As metrics take them; the split must be labelled.
@@ -87,7 +89,7 @@ class Rows:
         """
         if self.gold is None:
             raise InputError(_needed())
-        return Answers(self.gold, self.predicted, self.probabilities)
+        return Answers(self.gold, self.predicted, self.logits)
 
     def differs_from(self, other: Rows) -> str | None:
         """Where the other's pairs are not these, in words; None where they are."""
@@ -113,6 +115,30 @@ class Rows:
     def _label(self, row: Any) -> str:
         assert self.gold is not None
         return self.classes[int(self.gold[row])]
+
+
+def _logits(rows: list[dict[str, Any]], classes: list[str]) -> Array:
+    logits = np.array([row[LOGITS] for row in rows], dtype=np.float64)
+    _refuse_shape(logits, classes)
+    if not (np.abs(logits) <= np.finfo(np.float32).max).all():
+        raise ValueError(said("holds logits that are not finite numbers"))
+    return logits
+
+
+def _logits_of_probabilities(rows: list[dict[str, Any]], classes: list[str]) -> Array:
+    """Of a run that wrote probabilities only."""
+    given = np.array([row["probability"] for row in rows], dtype=np.float64)
+    probabilities = np.stack([1 - given, given], axis=1) if given.ndim == 1 else given
+    _refuse_shape(probabilities, classes)
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise ValueError(said("holds probabilities that are none"))
+    return logits_of(probabilities)
+
+
+def _refuse_shape(found: Array, classes: list[str]) -> None:
+    if found.ndim != 2 or found.shape[1] != len(classes) or len(classes) < 2:
+        names = ", ".join(classes)
+        raise ValueError(said("values of {count} classes were expected: {labels}", count=len(classes), labels=names))
 
 
 def _needed() -> str:
@@ -150,9 +176,9 @@ def joined(parts: Sequence[Rows]) -> Rows:
         if part.classes != first.classes:
             raise InputError(_other_labels(part, first))
     gold = None if first.gold is None else np.concatenate([part.answers().gold for part in parts])[order]
-    probabilities = np.concatenate([part.probabilities for part in parts])[order]
+    logits = np.concatenate([part.logits for part in parts])[order]
     predicted = np.concatenate([part.predicted for part in parts])[order]
-    return Rows([ids[place] for place in order], first.classes, probabilities, predicted, gold)
+    return Rows([ids[place] for place in order], first.classes, logits, predicted, gold)
 
 
 def averaged(parts: Sequence[Rows]) -> Rows:
@@ -165,8 +191,8 @@ def averaged(parts: Sequence[Rows]) -> Rows:
     for part in parts[1:]:
         if unlike := first.differs_from(part):
             raise InputError(unlike)
-    probabilities = np.mean([part.probabilities for part in parts], axis=0)
-    return replace(first, probabilities=probabilities, predicted=probabilities.argmax(axis=1))
+    logits = mean_as_logits([part.logits for part in parts])
+    return replace(first, logits=logits, predicted=logits.argmax(axis=1))
 
 
 def _classes(path: Path, configured: Any, rows: list[dict[str, Any]]) -> list[str]:

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Run:
     Attributes:
         path: Where it lies.
         name: Short, unique among those read together.
+        sweep: The directory of the sweep it belongs to, as short as unique among those read together.
         status: As in status.json; ``completed`` where there is a summary, ``unreadable`` where something is broken.
         why: In a line, where it is not completed.
         config: Every setting by its dotted key, secrets as ``***``; empty where it cannot be read.
@@ -56,6 +57,7 @@ class Run:
     seconds: float | None = None
     pairs_per_second: float | None = None
     peak_memory_gib: float | None = None
+    sweep: str = ""
 
     @property
     def is_complete(self) -> bool:
@@ -125,7 +127,16 @@ def find(named: Iterable[str]) -> list[Run]:
     if not paths:
         raise InputError(f"{', '.join(named)}: no run directory; one holds a config.yaml")
     short = _names(list(paths.values()))
-    return [read(path, name) for path, name in zip(paths.values(), short, strict=True)]
+    runs = [read(path, name) for path, name in zip(paths.values(), short, strict=True)]
+    sweeps = [_sweep_of(path) for path in paths.values()]
+    of = dict(zip(dict.fromkeys(sweeps), _names(list(dict.fromkeys(sweeps))), strict=True))
+    return [replace(run, sweep=of[sweep]) for run, sweep in zip(runs, sweeps, strict=True)]
+
+
+def _sweep_of(run: Path) -> Path:
+    """The directory that holds a sweep's jobs; of a run outside of any sweep the directory that it lies in."""
+    parents = Path(os.path.abspath(run)).parents
+    return next((place for place in parents[:_DEEP] if (place / "multirun.yaml").exists()), parents[0])
 
 
 def read(path: Path, name: str) -> Run:

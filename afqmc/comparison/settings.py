@@ -47,6 +47,11 @@ class Setting:
         """Whether its runs are folds of one file."""
         return self.runs[0].folds is not None
 
+    @property
+    def sweeps(self) -> str:
+        """The sweeps that its runs belong to, in their order."""
+        return ", ".join(dict.fromkeys(run.sweep for run in self.runs))
+
     def by_seed(self) -> list[list[Run]]:
         """The runs of each seed, in order of folds."""
         found: dict[str, list[Run]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,19 +17,21 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_MANY = 200  # signs of a setting, beyond which its first run's directory says more
+_LINES = 2  # of a setting in the table, at most
+_LEAST = 24  # places of a column of settings: no number is longer
 _SENTENCES = 4  # more are a table
 _BESIDE = ("accuracy", "f1", "auc", "mcc")  # shown where there is room
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the ranked table; ``optional`` ones go when there is no room."""
+    """A column of the ranked table; where there is no room, ``optional`` ones go first, then those of ``costs``."""
 
     header: str
     cell: Callable[[Setting], str]
     is_number: bool = True
     optional: bool = False
+    costs: bool = False
 
 
 def columns(report: Report) -> list[Column]:
@@ -47,11 +50,17 @@ def columns(report: Report) -> list[Column]:
             mean = setting.mean_of(attribute)
             return "-" if mean is None else text(mean)
 
-        return Column(header, cell)
+        return Column(header, cell, costs=True)
 
     beside = [f"{split}/{name}" for name in _BESIDE if f"{split}/{name}" != metric]
     every = [
         Column("#", lambda setting: str(report.settings.index(setting) + 1)),
+        *(
+            [Column("data", lambda setting: str(report.data_of[setting]))]
+            if len(set(report.data_of.values())) > 1
+            else []
+        ),
+        *([Column("sweep", lambda setting: setting.sweeps, is_number=False)] if _has_sweeps(report) else []),
         *(of_key(key) for key in report.keys),
         *([] if report.keys else [Column("run", lambda setting: setting.name, is_number=False)]),
         Column(metric, lambda setting: _over_seeds(setting, metric)),
@@ -76,56 +85,101 @@ def show(report: Report, top: int) -> None:
     unfinished = [f"{run.name}: {', '.join(filter(None, (run.status, run.why)))}" for run in report.unfinished]
     _lines(console, f"without final figures: {len(unfinished)}", unfinished)
     if report.settings:
-        console.print(_ranking(report, top, console))
-        _lines(console, "", _left_out(report, top))
+        layout = _layout(report, top, console)
+        console.print(_ranked(report, layout, top))
+        _lines(console, "", _left_out(report, top, layout))
     _say(console, report)
     _lines(console, "not compared", [f"{label(setting, report.settings)}: {why}" for setting, why in report.refused])
     _lines(console, "to read this rightly", report.notes)
 
 
-def _left_out(report: Report, top: int) -> list[str]:
+def _has_sweeps(report: Report) -> bool:
+    return len({run.sweep for setting in report.settings for run in setting.runs}) > 1
+
+
+def _left_out(report: Report, top: int, layout: Layout) -> list[str]:
     """What the table has no room for."""
     found = []
-    if any(len(setting.name) > _MANY for setting in report.settings[:top]):
+    if not layout.is_whole:
         found.append(f"the settings differ in {len(report.keys)} keys: rows name a run, --csv and --json hold all keys")
     if (more := len(report.settings) - top) > 0:
         found.append(f"ranked below these: {more} more; --top {len(report.settings)} shows them, files hold all")
     return found
 
 
-def _ranking(report: Report, top: int, console: Console) -> Table:
-    """As many columns as the width has room for; settings in one column where even those few are too many."""
-    shown = columns(report)
-    unbounded = console.options.update(max_width=10_000)
-    while console.measure(table := _ranked(report, shown, top), options=unbounded).maximum > console.width:
-        if shown[-1].optional:
-            shown = shown[:-1]
-        elif len(report.keys) > 1:
-            whole = Column("setting", _in_words, is_number=False)
-            return _ranked(report, [shown[0], whole, *shown[1 + len(report.keys) :]], top)
+@dataclass(frozen=True)
+class Layout:
+    """The columns of the ranked table; ``is_whole`` unless rows name a run for want of room for its settings."""
+
+    columns: list[Column]
+    is_whole: bool = True
+
+
+def _layout(report: Report, top: int, console: Console) -> Layout:
+    """As much as the width has room for, without breaking a number and with two lines per setting at most.
+
+    First other metrics go, then the settings share a column, then the costs go, then rows name a run.
+    """
+    every = columns(report)
+    first = [column for column in every if column.header in ("#", "data", "sweep")]
+    count = len(first) + max(len(report.keys), 1)  # without keys there is the run's name
+    spread, after = every[:count], every[count:]
+    needed = [column for column in after if not column.costs and not column.optional]
+    costs = [column for column in after if column.costs]
+    other = [column for column in after if column.optional]
+    layouts = [Layout([*spread, *needed, *costs, *other[:some]]) for some in range(len(other), -1, -1)]
+    if len(report.keys) > 1:
+        whole = Column("setting", lambda setting: setting.name, is_number=False)
+        layouts += [Layout([*first, whole, *needed, *costs[:some]]) for some in range(len(costs), -1, -1)]
+        if first[-1].header == "sweep":
+            with_sweep = Column("setting", lambda setting: f"{setting.sweeps}: {setting.name}", is_number=False)
+            layouts.append(Layout([*first[:-1], with_sweep, *needed]))
+        named = Column("setting", lambda setting: f"{setting.runs[0].name} ...", is_number=False)
+        last = Layout([*first, named, *needed], is_whole=False)
+    else:
+        layouts += [Layout([*spread, *needed, *costs[:some]]) for some in range(len(costs) - 1, -1, -1)]
+        last = layouts[-1]
+    return next((layout for layout in layouts if _fits(report, layout, top, console.width)), last)
+
+
+def _fits(report: Report, layout: Layout, top: int, width: int) -> bool:
+    """Whether all numbers are whole, and every setting takes two lines at most."""
+    from rich.text import Text
+
+    console, left, texts = _console(width), width - 3 * len(layout.columns), []
+    for column in layout.columns:
+        cells = [Text(column.header), *(Text(printable(column.cell(one))) for one in report.settings[:top])]
+        if column.header == "setting":
+            texts = cells
         else:
-            break
-    return table
+            left -= max(cell.cell_len for cell in cells)
+    if not texts:
+        return left >= 0
+    return left >= _LEAST and all(len(text.wrap(console, left)) <= _LINES for text in texts)
 
 
-def _in_words(setting: Setting) -> str:
-    return setting.name if len(setting.name) <= _MANY else f"{setting.runs[0].name} ..."
+def _console(width: int) -> Console:
+    from rich.console import Console
+
+    return Console(width=width, file=io.StringIO())
 
 
-def _ranked(report: Report, shown: Sequence[Column], top: int) -> Table:
+def _ranked(report: Report, layout: Layout, top: int) -> Table:
     from rich.text import Text
 
     complete = sum(len(setting.runs) for setting in report.settings)
     table = _table(
         f"{_counted(complete, 'run')} of {_counted(len(report.settings), 'setting')}, best {report.metric} first"
     )
-    for column in shown:
+    for column in layout.columns:
         table.add_column(
             column.header, justify="right" if column.is_number else "left", no_wrap=column.is_number, overflow="fold"
         )
-    for place, setting in enumerate(report.settings[:top]):
-        cells = [Text(_printable_lines(column.cell(setting))) for column in shown]
-        table.add_row(*cells, style="bold" if place == 0 else "")
+    shown = report.settings[:top]
+    for place, setting in enumerate(shown):
+        cells = [Text(_printable_lines(column.cell(setting))) for column in layout.columns]
+        last_of_its_data = place + 1 < len(shown) and report.data_of[shown[place + 1]] != report.data_of[setting]
+        table.add_row(*cells, style="bold" if place == 0 else "", end_section=last_of_its_data)
     return table
 
 
@@ -138,7 +192,7 @@ def _say(console: Console, report: Report) -> None:
     best = label(report.compared[0], report.settings)
     table = _table(headline(best, [comparison.difference for comparison in report.comparisons]))
     for header in ("than", "by", "95% CI", "p", "to tell them apart"):
-        table.add_column(header, overflow="fold")
+        table.add_column(header, overflow="fold", no_wrap=header in ("by", "95% CI", "p"))
     for comparison in report.comparisons:
         difference, examples = comparison.difference, report.family.examples
         needed = "" if difference.is_found else needed_for(difference, split_of(report.metric), examples)

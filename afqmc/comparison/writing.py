@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +20,10 @@ from afqmc.errors import InputError
 from afqmc.rundir import RunDir, write_bytes
 
 _FACTS = ("best_step", "best_epoch", "seconds", "pairs_per_second", "peak_memory_gib", "monitor", "collapsed_onto")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a text that begins so
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a text that begins with one of these
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_MARKUP = re.compile(r"[\\|`<>\[\]*~&$]|(?<!\w)_|_(?!\w)")  # Markdown's signs; an underscore inside a word is none
+_LINK = re.compile(r":(?=//)|(?<=\bwww)\.", re.IGNORECASE)  # GitHub makes links of bare addresses
 
 
 def check(path: Path, flag: str, paths: Sequence[str]) -> None:
@@ -27,12 +32,29 @@ def check(path: Path, flag: str, paths: Sequence[str]) -> None:
     Raises:
         InputError: naming the flag.
     """
-    if not path.parent.is_dir():
-        raise InputError(f"{flag} {path}: there is no directory {path.parent}")
-    if path.is_dir():
-        raise InputError(f"{flag} {path}: is a directory; a file to write is needed")
+    try:
+        if not path.parent.is_dir():
+            raise InputError(f"{flag} {path}: there is no directory {path.parent}")
+        if path.is_dir():
+            raise InputError(f"{flag} {path}: is a directory; a file to write is needed")
+    except OSError as error:  # a name that no file can have
+        raise InputError(f"{flag} {path}: cannot be written: {error.strerror or error}") from error
     for place in paths:
         RunDir(Path(place)).refuse_detour(path, flag)
+
+
+def refuse_overlap(files: Sequence[tuple[Path, str]]) -> None:
+    """Refuse two outputs in one file; each comes with its flag.
+
+    Raises:
+        InputError: naming both flags.
+    """
+    taken: dict[Path, str] = {}
+    for path, flag in files:
+        target = path.resolve()
+        if target in taken and (path.is_file() or not path.exists()):  # a pipe or device may take several
+            raise InputError(f"{flag} {path}: the same file as {taken[target]}; name another")
+        taken[target] = flag
 
 
 def write(path: Path, text: str, flag: str) -> None:
@@ -44,7 +66,7 @@ def write(path: Path, text: str, flag: str) -> None:
     try:
         write_bytes(path, text.encode("utf-8", "backslashreplace"))  # half a character: as JSON spells it
     except OSError as error:
-        raise InputError(f"{flag} {path}: cannot be written: {error.strerror}") from error
+        raise InputError(f"{flag} {path}: cannot be written: {error.strerror or error}") from error
 
 
 def as_json(report: Report) -> str:
@@ -59,9 +81,21 @@ def as_csv(report: Report) -> str:
     figures = sorted({key for _, run in every for key in run.figures})
     lines = io.StringIO()
     table = csv.writer(lines, lineterminator="\n")
-    table.writerow(["run", "status", "why", "setting", *report.keys, "seed", "fold", *figures, *_FACTS, "path"])
-    for name, run in every:
-        table.writerow(_cells(report, name, run, figures))
+    header: list[object] = [
+        "run",
+        "status",
+        "why",
+        "setting",
+        *report.keys,
+        "seed",
+        "fold",
+        *figures,
+        *_FACTS,
+        "sweep",
+        "path",
+    ]
+    for row in (header, *(_cells(report, name, run, figures) for name, run in every)):
+        table.writerow(map(_harmless, row))
     return lines.getvalue()
 
 
@@ -69,18 +103,20 @@ def _cells(report: Report, name: str, run: Run, figures: Sequence[str]) -> list[
     settings = ["" if key not in run.config else in_short(run.config[key]) for key in report.keys]
     facts = [getattr(run, fact) for fact in _FACTS]
     row = [run.name, run.status, run.why, name, *settings, run.seed, run.fold]
-    return [_harmless(cell) for cell in [*row, *(run.figures.get(key) for key in figures), *facts, str(run.path)]]
+    return [*row, *(run.figures.get(key) for key in figures), *facts, run.sweep, str(run.path)]
 
 
 def _harmless(cell: object) -> object:
+    """The cell as a spreadsheet shows it without computing it: a quote before what begins like a formula.
+
+    Numbers stay numbers. Full-width signs count as well: spreadsheets in East Asian locales take them for formulas.
+    """
     if cell is None or isinstance(cell, int | float):
         return cell
-    cell = str(cell)
-    try:
-        float(cell)
-    except ValueError:
-        return f"'{printable(cell)}" if cell.startswith(_FORMULA) else printable(cell)
-    return cell
+    text = str(cell)
+    start = unicodedata.normalize("NFKC", text.lstrip(" ")[:1])
+    is_formula = start.startswith(_FORMULA) and not _NUMBER.fullmatch(text)
+    return f"'{printable(text)}" if is_formula else printable(text)
 
 
 def as_markdown(report: Report) -> str:
@@ -113,8 +149,8 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """No markup or link of a stranger's."""
-    return "".join("\\" + sign if sign in "\\|`<>[]" else sign for sign in printable(text))
+    """The text without effect as Markdown: no markup, cell border, HTML, formula or link."""
+    return _LINK.sub(r"\\\g<0>", _MARKUP.sub(r"\\\g<0>", printable(text)))
 
 
 KINDS = {"csv": as_csv, "json": as_json, "md": as_markdown}  # by the flag's name

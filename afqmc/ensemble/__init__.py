@@ -19,7 +19,7 @@ from afqmc.ensemble.together import ensemble_test as ensemble_test
 from afqmc.ensemble.together import out_of_fold as out_of_fold
 from afqmc.ensemble.together import over
 from afqmc.errors import InputError
-from afqmc.metrics.rows import prediction_rows
+from afqmc.metrics.rows import LOG_PROBABILITIES, prediction_rows
 from afqmc.rundir import write_json, write_text
 
 SUMMARY = "ensemble.json"  # not summary.json, which would make the directory a run's
@@ -79,8 +79,9 @@ class Ensemble:
         self.check_place(directory)
         summary, *of_parts = self.files(directory)
         for path, part in zip(of_parts, self.parts.values(), strict=True):
-            rows = prediction_rows(part.rows.ids, part.rows.probabilities, part.rows.gold, part.rows.classes)
-            write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            of = part.rows
+            rows = prediction_rows(of.ids, of.logits, of.gold, of.classes, LOG_PROBABILITIES)
+            write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
         told = self.summary(directory)
         write_json(summary, told)
         return told

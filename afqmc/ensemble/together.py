@@ -137,6 +137,6 @@ def over(values: Sequence[float | None]) -> dict[str, float | None]:
 
 
 def _figures(rows: Rows) -> Figures:
-    from afqmc.metrics.classification import metrics_of
+    from afqmc.metrics.classification import classification_metrics
 
-    return {} if rows.gold is None else finite(metrics_of(rows.probabilities, rows.gold))
+    return {} if rows.gold is None else finite(classification_metrics(rows.logits, rows.gold))

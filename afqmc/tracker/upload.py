@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote as quoted
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from afqmc.errors import first_line
@@ -46,7 +48,7 @@ class Upload:
 
 
 def upload(content: Upload) -> str:
-    """Send it, or keep it in W&B's offline files, in ``WANDB_DIR`` or here.
+    """Send it, or keep it in W&B's offline files, in ``WANDB_DIR`` or here; what was sent leaves no files.
 
     Returns:
         Its address; offline, the command that sends it later.
@@ -55,23 +57,32 @@ def upload(content: Upload) -> str:
         NotSentError: when it was to go online and did not, or W&B failed at it.
     """
     refuse_disabled()
-    directory = Path(os.environ.get("WANDB_DIR") or ".")
-    try:
-        run, is_online = begin(content.config, content.settings, directory, secrets.token_hex(4))
-        code = 1
+    named = os.environ.get("WANDB_DIR")
+    with TemporaryDirectory(prefix="afqmc-wandb-", ignore_cleanup_errors=True) as scratch:
         try:
-            _log(run, content)
-            code = 0
-        finally:
-            run.finish(exit_code=code)
-    except Exception as error:  # the library may raise anything
-        raise NotSentError(first_line(error)) from error
-    if is_online:
-        return str(run.url)
-    kept = f"offline; to send it later: wandb sync {quoted(str(Path(run.dir).parent))}"
+            run, is_online = begin(content.config, content.settings, Path(named or scratch), secrets.token_hex(4))
+            code = 1
+            try:
+                _log(run, content)
+                code = 0
+            finally:
+                run.finish(exit_code=code)
+            if is_online:
+                return str(run.url)
+            files = Path(run.dir).parent
+            kept = files if named else _moved(files, Path("wandb"))
+        except Exception as error:  # the library may raise anything
+            raise NotSentError(first_line(error)) from error
+    told = f"offline; to send it later: wandb sync {quoted(str(kept))}"
     if resolve_mode(content.config).mode == "online":
-        raise NotSentError(kept)
-    return kept
+        raise NotSentError(told)
+    return told
+
+
+def _moved(files: Path, target: Path) -> Path:
+    """Offline files of a run, out of the temporary directory."""
+    target.mkdir(exist_ok=True)
+    return Path(shutil.move(files, target / files.name))
 
 
 def _log(run: Any, content: Upload) -> None:

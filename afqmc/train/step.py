@@ -84,11 +84,14 @@ class NonFiniteLossError(RuntimeError):
         lr: Its learning rate.
         loss: What it was.
         ids: Of the batch's pairs; empty where they are not known any more.
+        split: What the ids belong to: a batch, or dev where its logits are not finite.
     """
 
-    def __init__(self, what: str, step: int, lr: float, loss: float, ids: list[int | str]) -> None:
+    def __init__(
+        self, what: str, step: int, lr: float, loss: float, ids: list[int | str], split: str = "batch"
+    ) -> None:
         self.step, self.lr, self.loss, self.ids = step, lr, loss, ids
-        batch = f"; batch ids {', '.join(map(str, ids[:8]))}{', ...' if len(ids) > 8 else ''}" if ids else ""
+        batch = f"; {split} ids {', '.join(map(str, ids[:8]))}{', ...' if len(ids) > 8 else ''}" if ids else ""
         super().__init__(f"{what} at step {step} (lr {lr:g}{batch})")
 
 

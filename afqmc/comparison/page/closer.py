@@ -18,6 +18,7 @@ from afqmc.comparison.report import Report
 from afqmc.comparison.runs import Run
 from afqmc.comparison.settings import Setting
 from afqmc.comparison.words import split_of
+from afqmc.metrics.classification import log_odds_of
 
 RUNS = 8  # as many as colours can be told apart
 PAIRS = 5000  # in the table of disagreements
@@ -65,16 +66,19 @@ def _answered(repeat: Sequence[Run], metric: str) -> Predictions:
 def _figures(answers: Answers, drawn: Sequence[int], shown: Sequence[int]) -> dict[str, Any]:
     return {
         "confusion": confusion_matrix(answers.gold, answers.predicted, labels=list(shown)).tolist(),
-        "by_class": [_of_class(answers.gold == number, answers.probabilities[:, number]) for number in drawn],
+        "by_class": [_of_class(answers, number) for number in drawn],
     }
 
 
-def _of_class(is_it: Array, probability: Array) -> dict[str, Any] | None:
+def _of_class(answers: Answers, number: int) -> dict[str, Any] | None:
     """Curves of one class against the rest; None where there is but one of the two."""
+    is_it, probability, odds = (
+        answers.gold == number, answers.probabilities[:, number], log_odds_of(answers.logits)[:, number],
+    )  # fmt: skip
     if is_it.all() or not is_it.any():
         return None
-    false, true, _ = roc_curve(is_it, probability)
-    precision, recall, _ = precision_recall_curve(is_it, probability, drop_intermediate=True)
+    false, true, _ = roc_curve(is_it, odds)
+    precision, recall, _ = precision_recall_curve(is_it, odds, drop_intermediate=True)
     happened, said = calibration_curve(is_it, probability, n_bins=_BINS, strategy="quantile")
     return {
         "roc": _points(false, true),
