@@ -25,11 +25,7 @@ def build_tracker(config: TrackerConfig, settings: dict[str, Any], run_dir: Path
 
     Neither the config nor what a person calls the run reaches the tracker with a secret in it.
     """
-    if (
-        config.service is Service.none
-        or config.mode is WandbMode.disabled
-        or os.environ.get("WANDB_MODE") == "disabled"
-    ):
+    if is_off(config):
         return NullTracker()
     try:
         preload()
@@ -39,6 +35,12 @@ def build_tracker(config: TrackerConfig, settings: dict[str, Any], run_dir: Path
     config, settings = without_secrets(config), redacted_tree(settings)
     rescue = f"wandb sync {run_dir / 'wandb'}/*run-* sends what is missing"
     return BackgroundTracker(lambda: WandbTracker(config, settings, run_dir), rescue)
+
+
+def is_off(config: TrackerConfig) -> bool:
+    """Whether nothing is tracked."""
+    disabled = config.mode is WandbMode.disabled or os.environ.get("WANDB_MODE") == "disabled"
+    return config.service is Service.none or disabled
 
 
 def without_secrets(config: TrackerConfig) -> TrackerConfig:
