@@ -87,3 +87,15 @@ def test_a_warning_says_that_it_is_one(capsys):
     for level in (logging.INFO, logging.WARNING):
         console.handle(logging.LogRecord("name", level, "file", 1, "said", None, None))
     assert capsys.readouterr().out == "said\nwarning: said\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_message_never_follows_a_bar_on_its_line(unbuffered, tmp_path):
+    options = ("trainer.log_steps=1000", f"hydra.run.dir={tmp_path / 'run'}")
+    code, screen = on_terminal("run", *SMALL, *options, cwd=tmp_path, env={"PYTHONUNBUFFERED": unbuffered})
+    assert code == 0, screen
+    evaluated = [
+        line.rpartition("\r")[2] for line in screen.replace("\r\n", "\n").split("\n") if "dev: accuracy" in line
+    ]
+    assert len(evaluated) == 2
+    assert all(line.startswith("epoch ") for line in evaluated), evaluated
