@@ -72,7 +72,7 @@ class Job:
         """Load the best weights again, hold them to what was recorded, predict; returns the summary."""
         best, trained, monitor = training.records.best, training.trained, self.config.trainer.monitor
         if best is None:
-            raise RuntimeError(f"no evaluation gave a finite {monitor}: there are no best weights")
+            raise RuntimeError(f"no evaluation gave a finite {monitor}: there are no best weights; try a lower lr")
         accelerator = prepared.accelerator
         tensors = read_tensors(self.run_dir.best) if accelerator.is_main_process else None
         load_model(accelerator.unwrap_model(prepared.model), handed_round(accelerator, tensors))
@@ -95,6 +95,7 @@ class Job:
             **({"test": finite(test)} if test else {}),
             **({"folds": folds.as_dict()} if (folds := prepared.data.folds) else {}),
             "collapsed_onto": None if collapsed is None else prepared.data.labels[collapsed],
+            "beats_majority": again.metrics["accuracy"] > again.metrics["majority_accuracy"],
             "monitor": monitor,
             "steps": training.step,
             "parameters": count_parameters(prepared.model),
