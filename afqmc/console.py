@@ -27,8 +27,9 @@ class Console(logging.StreamHandler[Any]):
             return
         mark = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         try:
-            tqdm.write(mark + self.format(record), file=sys.stdout)
-            sys.stdout.flush()
+            with tqdm.external_write_mode(file=sys.stdout):  # the bars are drawn again when this line is out
+                sys.stdout.write(f"{mark}{self.format(record)}\n")
+                sys.stdout.flush()
         except Exception:
             self.handleError(record)
 

@@ -76,7 +76,7 @@ class Job:
         """Load the best weights again, hold them to what was recorded, predict; returns the summary."""
         best, trained, monitor = training.records.best, training.trained, self.config.trainer.monitor
         if best is None:
-            raise RuntimeError(f"no evaluation gave a finite {monitor}: there are no best weights")
+            raise RuntimeError(f"no evaluation gave a finite {monitor}: there are no best weights; try a lower lr")
         accelerator = prepared.accelerator
         tensors = read_tensors(self.run_dir.best) if accelerator.is_main_process else None
         load_model(accelerator.unwrap_model(prepared.model), handed_round(accelerator, tensors))
@@ -104,6 +104,7 @@ class Job:
                 for name, split in prepared.data.splits().items()
             },
             "collapsed_onto": None if collapsed is None else prepared.data.labels[collapsed],
+            "beats_majority": again.metrics["accuracy"] > again.metrics["majority_accuracy"],
             "monitor": monitor,
             "steps": training.step,
             "parameters": count_parameters(prepared.model),

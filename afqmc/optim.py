@@ -123,14 +123,18 @@ def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, l
     return scheduler
 
 
-def check_plugged_in(optimizer: Arguments, scheduler: Arguments, lr: float, total_steps: int = _TOY_STEPS) -> None:
+def check_plugged_in(optimizer: Arguments, scheduler: Arguments, lr: float, total_steps: int = _TOY_STEPS) -> Optimizer:
     """Build both once around one small matrix, so that a wrong argument is found before anything is loaded.
+
+    Returns:
+        The optimizer over that matrix.
 
     Raises:
         InputError: naming the argument.
     """
     toy = build_optimizer(optimizer, nn.Linear(2, 2), lr)
     build_scheduler(scheduler, toy, total_steps, lr)
+    return toy
 
 
 def _refusal(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from torch import nn
+
 from afqmc.batching.tokens import Encoder
 from afqmc.config import Config
 from afqmc.dataset.download import cache_dir
@@ -11,7 +14,7 @@ from afqmc.dataset.splits import Dataset, Pairs, load, sentences
 from afqmc.errors import InputError
 from afqmc.model.load import build_model, build_tokenizer
 from afqmc.ranks import Rank
-from afqmc.validation import validate_against_data, validate_config
+from afqmc.validation import validate_against_data, validate_config, validate_lengths, validate_model
 
 
 def preflight(configs: Sequence[Config], processes: int = 1) -> dict[int, str]:
@@ -39,14 +42,16 @@ class _Checked:
     def __init__(self, rank: Rank) -> None:
         self.rank = rank
         self.data: dict[str, Dataset | InputError] = {}
-        self.models: dict[str, InputError | None] = {}
+        self.models: dict[str, tuple[nn.Module, np.ndarray] | InputError] = {}
 
     def check(self, config: Config) -> None:
         """One run, as ``preparation.prepare`` goes about it."""
-        validate_config(config, self.rank)
+        choice = validate_config(config, self.rank)
         data = self._data(config)
         validate_against_data(config, data)
-        self._model(config, data)
+        model, lengths = self._model(config, data)
+        validate_model(config, choice, model)
+        validate_lengths(config, lambda: lengths)
 
     def _data(self, config: Config) -> Dataset:
         key = repr(config.dataset)
@@ -60,18 +65,24 @@ class _Checked:
             raise found
         return found
 
-    def _model(self, config: Config, data: Dataset) -> None:
+    def _model(self, config: Config, data: Dataset) -> tuple[nn.Module, np.ndarray]:
+        """The model without its weights, and the tokens of each training pair."""
         key = repr((config.dataset, config.model))
         if key not in self.models:
-            self.models[key] = None
             try:
-                tokenizer = build_tokenizer(config.model, lambda: sentences(data))
-                build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
-                encoder = Encoder(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
-                for split in (data.train, data.dev, data.test):
-                    if isinstance(split, Pairs):
-                        encoder.encode_once(split)
+                self.models[key] = _build(config, data)
             except InputError as error:
                 self.models[key] = error
-        if (found := self.models[key]) is not None:
+        found = self.models[key]
+        if isinstance(found, InputError):
             raise found
+        return found
+
+
+def _build(config: Config, data: Dataset) -> tuple[nn.Module, np.ndarray]:
+    tokenizer = build_tokenizer(config.model, lambda: sentences(data))
+    model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
+    encoder = Encoder(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
+    encoded = {name: encoder.encode_once(split) for name, split in data.splits().items() if isinstance(split, Pairs)}
+    lengths = encoded["train"].lengths if "train" in encoded else np.empty(0, np.int64)
+    return model.to("meta"), lengths

@@ -19,7 +19,7 @@ from afqmc.console import CountBar
 from afqmc.dataset.checks import examine, in_short
 from afqmc.dataset.config import Batching
 from afqmc.dataset.download import cache_dir
-from afqmc.dataset.splits import Dataset, load, sentences
+from afqmc.dataset.splits import Dataset, Pairs, load, sentences
 from afqmc.evaluation import Evaluation, evaluate
 from afqmc.model.describe import count_parameters, name_of
 from afqmc.model.load import build_model, build_tokenizer
@@ -28,9 +28,9 @@ from afqmc.rundir import RunDir
 from afqmc.tracker.build import build_tracker
 from afqmc.tracker.protocol import NullTracker, Tracker
 from afqmc.train.division import divided
-from afqmc.train.hardware import adapt, build_accelerator, describe
+from afqmc.train.hardware import build_accelerator, describe
 from afqmc.train.step import MemoryShortageError
-from afqmc.validation import validate_against_data, validate_config
+from afqmc.validation import validate_against_data, validate_config, validate_lengths, validate_model
 
 log = logging.getLogger(__name__)
 
@@ -107,9 +107,11 @@ def prepare(config: Config, run_dir: RunDir, resumed: bool = False) -> Prepared:
         validate_against_data(config, data)
         tokenizer = build_tokenizer(config.model, lambda: sentences(data))
         model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
-    adapt(model, choice, config.trainer)
+        validate_model(config, choice, model)
+        encoder = Encoder(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
+        if isinstance(train := data.train, Pairs):
+            validate_lengths(config, lambda: encoder.encode_once(train).lengths)
     log.info("model: %s, %.1f M parameters", name_of(config.model), count_parameters(model) / 1e6)
-    encoder = Encoder(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
     tracker: Tracker = NullTracker()
     if rank.is_main:
         tracker = build_tracker(config.tracker, schema.to_container(config), run_dir.path)

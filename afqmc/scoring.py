@@ -32,6 +32,7 @@ from afqmc.rundir import RunDir
 from afqmc.train.config import Device
 from afqmc.train.division import alone
 from afqmc.train.hardware import adapt, build_accelerator, choose
+from afqmc.train.launcher import check_launcher
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class TrainedRun:
         loaded = read_weights(RunDir(run_dir).best, config, trust)
         config.trainer = alone(config.trainer)
         choice = choose(config.trainer)
+        check_launcher(choice.device, choice.precision)
         adapt(loaded.model, choice, config.trainer)
         accelerator = build_accelerator(choice, config.trainer, config.seed)
         model = accelerator.prepare(loaded.model)

@@ -25,6 +25,15 @@ class _Lasting(io.FileIO):
             return len(data)
 
 
+class _Unbuffered(io.BufferedWriter):
+    """Passes every write on at once, as ``python -u`` wants it."""
+
+    def write(self, data: Any, /) -> int:
+        count = super().write(data)
+        self.flush()
+        return count
+
+
 def make_lasting() -> None:
     r"""Give this process a standard output and error that never raise: a training is worth more than its lines.
 
@@ -57,7 +66,8 @@ def _fill_closed() -> None:
 
 def _opened(number: int, like: TextIO | None) -> TextIO:
     """A lasting stream in the manner of one that Python opened; that is None where it was closed."""
-    buffer = io.BufferedWriter(_Lasting(number, "w", closefd=False))
+    unbuffered = getattr(like, "write_through", False)
+    buffer = (_Unbuffered if unbuffered else io.BufferedWriter)(_Lasting(number, "w", closefd=False))
     if not isinstance(like, io.TextIOWrapper):
         return io.TextIOWrapper(buffer, "utf-8", "backslashreplace")
     like.flush()

@@ -9,6 +9,11 @@ from afqmc.console import clock, print_table
 
 log = logging.getLogger(__name__)
 
+NEXT_STEP = (
+    "what may help: trainer.monitor=dev/auc or dev/f1, another threshold (predictions/dev.jsonl), "
+    "more epochs, a higher lr"
+)
+
 
 def _test_figures(summary: dict[str, Any]) -> list[tuple[str, float | None]]:
     """The figures of a labelled test split that the table shows; none for one without labels."""
@@ -40,8 +45,14 @@ def show(summary: dict[str, Any]) -> None:
     )
     if summary["collapsed_onto"] is not None:
         log.warning("the best weights are collapsed: %s", in_words(summary["collapsed_onto"], majority))
+    elif not summary.get("beats_majority", True):
+        log.warning(
+            "the best weights do not beat the majority: dev accuracy %.4f, one answer for all %.4f; %s",
+            best["dev/accuracy"], majority, NEXT_STEP,
+        )  # fmt: skip
 
 
 def in_words(collapsed_onto: str, majority: float) -> str:
     """What a collapse means."""
-    return f"{collapsed_onto!r} for (nearly) every dev pair; accuracy says nothing here (majority: {majority:.4f})"
+    told = f"{collapsed_onto!r} for (nearly) every dev pair"
+    return f"{told}; accuracy says nothing here (majority: {majority:.4f}); {NEXT_STEP}"

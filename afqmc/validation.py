@@ -1,39 +1,83 @@
-"""The checks that a run, the doctor and the check before a sweep make alike: one sequence, cheapest first."""
+"""The checks that a run, the doctor and the check before a sweep make alike, cheapest first.
+
+``validate_config`` needs the config alone, ``validate_against_data`` the data too, ``validate_model`` the built model
+and ``validate_lengths`` the pairs in tokens. A run and a sweep stop at the first refusal. The doctor reports every one
+by ``refusals``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Optional
 
+import numpy as np
+from torch import nn
+
+from afqmc.batching.batches import count_by_tokens
 from afqmc.config import Config
 from afqmc.dataset.config import Batching
+from afqmc.dataset.download import cache_dir
 from afqmc.dataset.splits import Dataset
+from afqmc.errors import InputError
+from afqmc.metrics.monitor import check_monitor
 from afqmc.model.load import check_plugged_in as check_model
 from afqmc.optim import check_plugged_in as check_optimizer
 from afqmc.ranks import Rank
+from afqmc.tracker.check import check_tracker
 from afqmc.train.config import check_class_weights
 from afqmc.train.division import check_processes, divided
-from afqmc.train.graphs import check_graphs
-from afqmc.train.hardware import Choice, choose
+from afqmc.train.graphs import check_capturable, check_graphs
+from afqmc.train.hardware import Choice, adapt, choose
+from afqmc.train.launcher import check_launcher
+
+Check = tuple[str, Callable[[], object]]  # the doctor's section, and what raises an InputError
+
+
+def refusals(checks: Iterable[Check]) -> Iterator[tuple[str, str]]:
+    """The section and message of every check that fails; each message once, however many checks depend on its cause."""
+    seen = set()
+    for section, check in checks:
+        try:
+            check()
+        except InputError as error:
+            if str(error) not in seen:
+                seen.add(str(error))
+                yield section, str(error)
 
 
 def validate_config(config: Config, rank: Rank) -> Choice:
     """Check everything that needs neither data nor weights; returns the device and precision.
 
-    Args:
-        config: Of the run.
-        rank: The process that asks; its ``size`` is the number of processes that the run will have.
-
     Raises:
         InputError: naming the key, its value and what is legal.
     """
-    check_optimizer(config.optimizer, config.scheduler, config.lr)
-    check_model(config.model)
-    choice = choose(config.trainer)
-    check_processes(config.trainer, rank, choice.device)
+    for _, check in config_checks(config, rank):
+        check()
+    return choose(config.trainer)
+
+
+def config_checks(config: Config, rank: Rank) -> Iterator[Check]:
+    """The checks that need neither data nor weights.
+
+    Args:
+        config: Of the run.
+        rank: The process that asks; its ``size`` is the number of processes that the run will have.
+    """
+    trainer = config.trainer
+    optimizer = partial(check_optimizer, config.optimizer, config.scheduler, config.lr)
+    yield "config", optimizer
+    yield "model", lambda: check_model(config.model)
+    yield "device", lambda: choose(trainer)
+    yield "config", lambda: check_processes(trainer, rank, choose(trainer).device)
     if not rank.is_alone and config.dataset.batching is not Batching.tokens:
-        divided(config.batch_size, config.trainer, rank)
-    check_graphs(config.trainer, choice)
-    return choice
+        yield "config", lambda: divided(config.batch_size, trainer, rank)
+    yield "device", lambda: check_launcher(choose(trainer).device, choose(trainer).precision)
+    yield "config", lambda: check_graphs(trainer, choose(trainer))
+    if trainer.cuda_graphs:
+        yield "config", lambda: check_capturable(optimizer())
+    yield "data", lambda: cache_dir(config.dataset)
+    yield "tracker", lambda: check_tracker(config.tracker)
 
 
 def validate_against_data(config: Config, data: Dataset) -> None:
@@ -42,9 +86,41 @@ def validate_against_data(config: Config, data: Dataset) -> None:
     Raises:
         InputError: naming the key, its value and what is legal.
     """
-    check_class_weights(config.trainer.class_weights, len(data.labels))
+    for _, check in data_checks(config, data):
+        check()
+
+
+def data_checks(config: Config, data: Dataset) -> Iterator[Check]:
+    """The checks that need the data and no model."""
+    trainer, counts = config.trainer, data.label_counts(data.dev)
+    yield "config", lambda: check_class_weights(trainer.class_weights, len(data.labels))
+    yield "config", lambda: check_monitor(trainer.monitor, data.labels, counts, config.dataset.max_dev_samples)
     if steps := total_steps(config, data):
-        check_optimizer(config.optimizer, config.scheduler, config.lr, steps)
+        yield "config", lambda: check_optimizer(config.optimizer, config.scheduler, config.lr, steps)
+
+
+def validate_model(config: Config, choice: Choice, model: nn.Module) -> None:
+    """Adapt a model to its device and to the trainer; it may be on the ``meta`` device.
+
+    Raises:
+        InputError: naming the key that this model does not support.
+    """
+    adapt(model, choice, config.trainer)
+
+
+def validate_lengths(config: Config, lengths: Callable[[], np.ndarray]) -> None:
+    """Check the schedule where the number of steps depends on the training pairs' tokens (``batching=tokens``).
+
+    Args:
+        config: Of the run.
+        lengths: Called where they matter: the tokens of each training pair, cut at ``max_length``, (N,).
+
+    Raises:
+        InputError: naming the key, its value and the number of steps.
+    """
+    if config.dataset.batching is Batching.tokens and config.trainer.max_steps is None:
+        batches = count_by_tokens(lengths(), config.dataset.batch_tokens)
+        check_optimizer(config.optimizer, config.scheduler, config.lr, config.epochs * batches)
 
 
 def total_steps(config: Config, data: Dataset) -> Optional[int]:

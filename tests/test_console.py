@@ -8,6 +8,7 @@ from helpers import SMALL, command, summary, train
 from terminal import on_terminal
 
 from afqmc.console import Console, TrainingBar
+from afqmc.table import show
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +88,35 @@ def test_a_warning_says_that_it_is_one(capsys):
     for level in (logging.INFO, logging.WARNING):
         console.handle(logging.LogRecord("name", level, "file", 1, "said", None, None))
     assert capsys.readouterr().out == "said\nwarning: said\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_message_never_follows_a_bar_on_its_line(unbuffered, tmp_path):
+    options = ("trainer.log_steps=1000", f"hydra.run.dir={tmp_path / 'run'}")
+    code, screen = on_terminal("run", *SMALL, *options, cwd=tmp_path, env={"PYTHONUNBUFFERED": unbuffered})
+    assert code == 0, screen
+    evaluated = [
+        line.rpartition("\r")[2] for line in screen.replace("\r\n", "\n").split("\n") if "dev: accuracy" in line
+    ]
+    assert len(evaluated) == 2
+    assert all(line.startswith("epoch ") for line in evaluated), evaluated
+
+
+def test_weights_that_do_not_beat_the_majority_are_warned_about_with_a_next_step(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        run = train(tmp_path / "run", "epochs=1")
+    found = summary(run)
+    assert found["beats_majority"] == (found["best"]["dev/accuracy"] > found["best"]["dev/majority_accuracy"])
+    assert not found["beats_majority"]
+    last = caplog.records[-1].getMessage()
+    assert re.match("the best weights (do not beat the majority|are collapsed): ", last)
+    assert "trainer.monitor=dev/auc or dev/f1" in last
+
+
+def test_weights_above_collapse_and_below_the_majority_are_warned_about(tmp_path, caplog):
+    found = summary(train(tmp_path / "run", "epochs=1", "trainer.max_steps=1"))
+    caplog.clear()
+    for beats in (True, False):
+        show({**found, "collapsed_onto": None, "beats_majority": beats})
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [text.partition(":")[0] for text in told] == ["the best weights do not beat the majority"]

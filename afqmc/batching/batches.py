@@ -114,6 +114,11 @@ def by_tokens(order: np.ndarray, lengths: np.ndarray, budget: int, rng: np.rando
     return [batches[number] for number in rng.permutation(len(batches))]
 
 
+def count_by_tokens(lengths: np.ndarray, budget: int) -> int:
+    """The number of batches that ``by_tokens`` makes, the same in every epoch."""
+    return len(by_tokens(np.arange(len(lengths)), lengths, budget, np.random.default_rng(0)))
+
+
 class TrainBatches:
     """The batches of each epoch: every pair once, in an order that depends on seed and epoch alone."""
 
@@ -134,7 +139,7 @@ class TrainBatches:
     def __len__(self) -> int:
         if self.config.batching is Batching.tokens:
             assert self._encoded is not None
-            return len(self._cut(self._encoded, np.random.default_rng(0)))
+            return count_by_tokens(self._encoded.lengths, self.config.batch_tokens)
         return -(-len(self.data) // self.batch_size)
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:

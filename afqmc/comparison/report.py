@@ -20,6 +20,7 @@ from afqmc.comparison.said import said, why
 from afqmc.comparison.settings import Setting, differing, fold, missing_folds
 from afqmc.comparison.statistics import Difference, Family, resample
 from afqmc.errors import InputError, did_you_mean
+from afqmc.metrics.names import higher_is_better
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,6 @@ class Report:
     def higher_is_better(self) -> bool:
         """The direction of the metric."""
         return higher_is_better(self.metric)
-
-
-def higher_is_better(metric: str) -> bool:
-    """The direction of a metric."""
-    return not metric.endswith("loss")
 
 
 def build(runs: Sequence[Run], metric: str | None, top: int) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -27,11 +28,14 @@ from afqmc.config.yaml_files import check_files
 from afqmc.dataset.config import Source
 from afqmc.errors import InputError
 from afqmc.groups import conf_dir as conf_dir
+from afqmc.metrics.names import higher_is_better
 from afqmc.paths import expanded
 from afqmc.redaction import redacted_argument
 from afqmc.rundir import RunDir, write_text
 
 _SLUG_LENGTH = 60
+
+log = logging.getLogger(__name__)
 
 
 def register() -> None:
@@ -160,7 +164,16 @@ def load(run_dir: Path) -> Config:
     for key, value in _texts(OmegaConf.to_container(node, resolve=False)):
         if "${" in value:  # it could read this machine's environment, and comes from anybody
             raise InputError(f"{path}: {key}={value}: a saved config is literal; interpolations are not resolved here")
+    _correct_mode(node, path)
     return to_config(node)
+
+
+def _correct_mode(node: DictConfig, path: Path) -> None:
+    """Load the config of an older run whose ``trainer.mode`` contradicts its metric, which is refused today."""
+    mode, monitor = OmegaConf.select(node, "trainer.mode"), str(OmegaConf.select(node, "trainer.monitor"))
+    if mode in ("max", "min") and (mode == "max") != higher_is_better(monitor):
+        log.warning("%s: trainer.mode=%s: checkpoints/best holds the WORST epoch by %s", path, mode, monitor)
+        node.trainer.mode = "auto"
 
 
 def _texts(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

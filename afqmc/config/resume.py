@@ -30,6 +30,7 @@ _FREE = (  # what cannot change a result, or only one that there would not be
     "trainer.strategy", "trainer.shard", "trainer.cpu_offload", "trainer.timeout_s",
     "trainer.on_nonfinite", "trainer.max_nonfinite", "trainer.rollback_lr_factor",
 )  # fmt: skip
+_ANOTHER = "cannot be changed: that would be another run; to start one, leave resume= out and name a new directory"
 _MAY_GROW = ("epochs", "trainer.max_steps")
 _SHOWING = ("--cfg", "-c", "--info", "-i")
 _KNOWN = {  # what a stranger's config may name; a model of one's own never
@@ -133,7 +134,7 @@ def going_on(saved: Config, wanted: Config) -> Config:
             continue
         grown = key in _MAY_GROW and isinstance(before, int) and isinstance(now, int) and now > before
         if not grown:
-            may = "may only be raised" if key in _MAY_GROW else "cannot be changed: that would be another run"
+            may = "may only be raised" if key in _MAY_GROW else _ANOTHER
             raise InputError(f"{key}={_plain(now)}: the run has {key}={_plain(before)}, which {may}")
     return wanted
 

@@ -49,6 +49,12 @@ def check(config: Config, labelled: bool = True) -> None:
     legal = [f"dev/{name}" for name in METRICS if name != "majority_accuracy"]
     if trainer.monitor not in legal:
         raise InputError(f"trainer.monitor={trainer.monitor}: no such metric{did_you_mean(trainer.monitor, legal)}")
+    if trainer.contradicts_metric:
+        better, mode = ("higher", "max") if trainer.higher_is_better else ("lower", "min")
+        raise InputError(
+            f"trainer.mode={trainer.mode.value}: would keep the worst epoch, since a {better} {trainer.monitor} is "
+            f"better; legal: auto, {mode}"
+        )
     if trainer.gradient_accumulation_steps > config.batch_size:
         raise InputError(
             f"trainer.gradient_accumulation_steps={trainer.gradient_accumulation_steps}: must be <= batch_size="

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from torch import nn
 
 from afqmc.config import Config
 from afqmc.dataset.splits import Dataset, sentences
 from afqmc.diagnosis import data, machine, model
-from afqmc.diagnosis.findings import Finding, fail, ok
+from afqmc.diagnosis.findings import Finding, Verdict, fail, ok
 from afqmc.errors import InputError
 from afqmc.model.load import build_tokenizer
 from afqmc.ranks import here
-from afqmc.validation import validate_against_data, validate_config
+from afqmc.train.hardware import choose
+from afqmc.validation import config_checks, data_checks, refusals, validate_lengths, validate_model
+
+_TWO = ("0", "1")  # classes, where the data are not there to say which
 
 
 class Diagnosis:
@@ -22,34 +26,47 @@ class Diagnosis:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.data: Dataset | None = None
+        self.built: nn.Module | None = None  # an encoder without its weights
         self.size: model.Size | None = None
         self.lengths: dict[str, np.ndarray] = {}
+        self.refused: list[tuple[str, str]] = []  # section and message of what needs no data
 
     def findings(self) -> Iterator[Finding]:
-        """Every finding."""
-        checks = (
+        """Every finding; a refusal is reported once, in the first section that comes to it."""
+        sections = (
             ("config", self.checked),
             ("data", self.read),
             ("config", self.agreement),
             ("model", self.model),
+            ("model", self.adapted),
             ("device", self.device),
             ("tracker", lambda: machine.tracker(self.config)),
             ("disk", lambda: machine.disk(self.config, self.size)),
         )
-        for section, check in checks:
-            try:
-                yield from check()
-            except InputError as error:
-                yield fail(section, str(error))
+        self.refused = list(refusals(config_checks(self.config, here())))
+        told = set()
+        for section, check in sections:
+            for finding in self._of(section, check):
+                if finding.verdict is not Verdict.fail or finding.text not in told:
+                    yield finding
+                told.add(finding.text)
+
+    def _of(self, section: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+        """What was refused of the section beforehand, then what its own check finds."""
+        yield from (fail(section, text) for of, text in self.refused if of == section)
+        try:
+            yield from check()
+        except InputError as error:
+            yield fail(section, str(error))
 
     def checked(self) -> Iterator[Finding]:
-        """Everything that needs no data."""
+        """That the config is sound, as far as that can be said without data."""
         config = self.config
-        validate_config(config, here())
-        yield ok(
-            "config",
-            f"composed; {config.optimizer['_target_']} and {config.scheduler['_target_']} take their arguments",
-        )
+        if all(section != "config" for section, _ in self.refused):
+            yield ok(
+                "config",
+                f"composed; {config.optimizer['_target_']} and {config.scheduler['_target_']} take their arguments",
+            )
 
     def read(self) -> Iterator[Finding]:
         """Every row of every split; odd ones by line number; then what they hold."""
@@ -59,24 +76,34 @@ class Diagnosis:
             yield from data.facts_of(self.data)
 
     def agreement(self) -> Iterator[Finding]:
-        """Class weights and the number of steps, which the data decide."""
+        """What the config and the data disagree on."""
         if self.data is not None:
-            validate_against_data(self.config, self.data)
-        yield from ()
+            for section, text in refusals(data_checks(self.config, self.data)):
+                yield fail(section, text)
 
     def model(self) -> Iterator[Finding]:
         """Tokenizer, architecture, weights, and how long the pairs are in tokens."""
         config = self.config
         tokenizer = build_tokenizer(config.model, lambda: sentences(self._data()))
         if config.model._target_ is not None:
-            self.size, finding = model.plugged(config, tokenizer, self._data().labels)
+            self.built, self.size, finding = model.plugged(config, tokenizer, self._data().labels)
             yield finding
         else:
-            self.size, findings = model.encoder(config, tokenizer)
+            labels = _TWO if self.data is None else self.data.labels
+            self.built, self.size, findings = model.encoder(config, tokenizer, labels)
             yield from findings
         if self.data is not None:
             self.lengths = model.lengths(config, tokenizer, self.data)
             yield from model.tokens(self.lengths, config.dataset.max_length)
+
+    def adapted(self) -> Iterator[Finding]:
+        """Whether the trainer can use this model, and what depends on the pairs' tokens."""
+        config, longest = self.config, self.config.dataset.max_length
+        if self.built is not None:
+            validate_model(config, choose(config.trainer), self.built)
+        if "train" in self.lengths:
+            validate_lengths(config, lambda: self.lengths["train"].clip(max=longest))
+        yield from ()
 
     def device(self) -> Iterator[Finding]:
         """Device, precision, and memory."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from huggingface_hub import file_exists, try_to_load_from_cache
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from afqmc.batching.tokens import Encoder
@@ -17,14 +17,15 @@ from afqmc.dataset.splits import Dataset, Pairs, PairStream
 from afqmc.diagnosis.findings import Finding, fail, ok, warn
 from afqmc.errors import InputError
 from afqmc.model.architecture import build_architecture, check_length
-from afqmc.model.classifier import encoder_class, encoder_options
+from afqmc.model.classifier import encoder_options
 from afqmc.model.files import WEIGHT_FILES
 from afqmc.model.hub import hub_failure, hub_is_reachable
-from afqmc.model.load import plugged_in, pretrained
+from afqmc.model.load import build_model, check_plugged_in, plugged_in, pretrained
 from afqmc.paths import expanded
 
 _CHUNK = 10_000  # pairs of a stream held at once
 _WHOLE = 1_000_000  # tokens: longer than any pair
+_SHORTEST = 8  # tokens, which every encoder takes; dataset.max_length is a finding of its own
 
 
 @dataclass
@@ -37,27 +38,30 @@ class Size:
     heads: int | None = None
 
 
-def plugged(config: Config, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -> tuple[Size, Finding]:
+def plugged(
+    config: Config, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]
+) -> tuple[nn.Module, Size, Finding]:
     """A model of one's own: built, and called once."""
     model = plugged_in(config.model, tokenizer, labels)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     text = f"{config.model._target_}: {parameters / 1e6:.1f} M parameters, logits of {len(labels)} classes"
-    return Size(parameters), ok("model", text, parameters=parameters)
+    return model, Size(parameters), ok("model", text, parameters=parameters)
 
 
-def encoder(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[Size, Iterator[Finding]]:
-    """An encoder: its size, and the findings on architecture, weights and positions."""
+def encoder(
+    config: Config, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]
+) -> tuple[nn.Module, Size, Iterator[Finding]]:
+    """The classifier without weights, its size, and the findings on architecture, weights and positions."""
+    check_plugged_in(config.model)
     architecture = build_architecture(config.model, tokenizer)
-    options = encoder_options(architecture, config.model.pooling)
-    with torch.device("meta"):
-        built = encoder_class(architecture)(architecture, **options)
+    built = build_model(replace(config.model, from_scratch=True), tokenizer, labels, _SHORTEST, device="meta")
     size = Size(
         sum(parameter.numel() for parameter in built.parameters()),
         architecture.hidden_size,
         getattr(architecture, "num_hidden_layers", 12),
         getattr(architecture, "num_attention_heads", 12),
     )
-    return size, _encoder_findings(config, tokenizer, architecture, size)
+    return built, size, _encoder_findings(config, tokenizer, architecture, size)
 
 
 def _encoder_findings(

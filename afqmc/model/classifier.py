@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
@@ -13,6 +14,8 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from afqmc.errors import InputError
 from afqmc.model.config import Pooling
 from afqmc.model.packing import PACKED, can_pack, encode_packed
+
+_FEW_TOKENS = 100  # of a model that is only tried out
 
 
 def pool(states: Tensor, first: Tensor | None, mask: Tensor, pooling: Pooling) -> Tensor:
@@ -93,30 +96,55 @@ def encoder_options(config: PreTrainedConfig, pooling: Pooling) -> dict[str, Any
 
 
 def use_packing(model: PairClassifier) -> None:
-    """Make a classifier compute no padding, after trying on a few rows that it then gives the same.
+    """Make a classifier compute no padding.
 
     Raises:
         InputError: for an encoder that does not keep packed rows apart.
     """
-    refusal = f"trainer.padding_free=true: not for a {model.encoder.config.model_type}; BERT and its kin have it"
-    if not can_pack(model.encoder):
+    check_packing(model.encoder, model.pooling)
+    _pack(model)
+
+
+def _pack(model: PairClassifier) -> None:
+    model.encoder.set_attn_implementation(PACKED)
+    model.padding_free = True
+
+
+def check_packing(encoder: PreTrainedModel, pooling: Pooling) -> None:
+    """Compare packed with padded rows on two layers of the encoder's architecture, whose weights need not be there.
+
+    Raises:
+        InputError: for an encoder that does not keep packed rows apart.
+    """
+    refusal = f"trainer.padding_free=true: not for a {encoder.config.model_type}; BERT and its kin have it"
+    if not can_pack(encoder):
         raise InputError(refusal)
+    config = _two_layers(encoder.config)
     mask = torch.arange(8) < torch.tensor([[3], [8], [5]])
-    tokens = torch.randint(model.encoder.config.vocab_size, mask.shape, generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(config.vocab_size, mask.shape, generator=torch.Generator().manual_seed(0))
     rows = {"input_ids": tokens, "attention_mask": mask.long()}
-    training = model.training
-    model.eval()
-    with torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        small = type(encoder)(config, **encoder_options(config, pooling))
+        model = PairClassifier(small.float(), 2, pooling, None).eval()
         expected = model(**rows)
-        model.encoder.set_attn_implementation(PACKED)
-        model.padding_free = True
+        _pack(model)
         try:
             found = model(**rows)
         except (AssertionError, TypeError, RuntimeError, ValueError) as error:
             raise InputError(f"{refusal} ({str(error) or type(error).__name__})") from error
-    model.train(training)
     if not torch.allclose(found, expected, atol=1e-4):
         raise InputError(f"{refusal} (packed rows differ by {(found - expected).abs().max().item():.1e})")
+
+
+def _two_layers(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The same architecture with the first two layers and a small vocabulary."""
+    small, layers = copy.deepcopy(config), config.num_hidden_layers
+    for key, value in config.to_dict().items():
+        if isinstance(value, list) and len(value) == layers:  # a setting of each layer
+            setattr(small, key, value[:2])
+    small.num_hidden_layers = min(layers, 2)
+    small.vocab_size = min(config.vocab_size, max(config.pad_token_id or 0, _FEW_TOKENS) + 1)
+    return small
 
 
 def is_standard(model: nn.Module) -> bool:

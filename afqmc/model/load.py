@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,13 @@ def build_tokenizer(config: ModelConfig, sentences: Callable[[], Iterable[str]])
 
 
 def build_model(
-    config: ModelConfig, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...], max_length: int
+    config: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: tuple[str, ...],
+    max_length: int,
+    device: str | None = None,
 ) -> nn.Module:
-    """The model in float32, its head new.
+    """The model in float32, its head new; on the ``meta`` device an encoder has shapes and no weights.
 
     Raises:
         InputError: when weights cannot be had or do not fit the architecture.
@@ -72,14 +76,15 @@ def build_model(
         )
     if config.from_scratch:
         try:
-            encoder = encoder_class(architecture)(architecture, **options)
+            with torch.device(device) if device else nullcontext():
+                encoder = encoder_class(architecture)(architecture, **options)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             keys = ", ".join(f"model.architecture.{key}={value}" for key, value in config.architecture.items())
             raise InputError(f"{keys}: {architecture.model_type} refuses this: {error}") from error
         if config.mimetic_init:
             mimetic(encoder)
     else:
-        encoder = pretrained(config, architecture, options)
+        encoder = pretrained(config, architecture, options, device)
     return PairClassifier(encoder.float(), len(labels), config.pooling, config.head_dropout)
 
 
@@ -120,6 +125,8 @@ def plugged_in(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, labels: 
         raise InputError(f"{key}: raised {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"{key}: returned {type(model).__name__}; must be a torch.nn.Module")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(f"{key}: returned a model without parameters to train (requires_grad is false for all)")
     _try_forward(key, model, tokenizer, len(labels))
     return model
 

@@ -25,7 +25,7 @@ def build_tracker(config: TrackerConfig, settings: dict[str, Any], run_dir: Path
 
     Neither the config nor what a person calls the run reaches the tracker with a secret in it.
     """
-    if config.service is Service.none or config.mode is WandbMode.disabled:
+    if is_off(config):
         return NullTracker()
     try:
         preload()
@@ -41,6 +41,11 @@ def build_tracker(config: TrackerConfig, settings: dict[str, Any], run_dir: Path
     config, settings = without_secrets(config), redacted_tree(settings)
     rescue = f"wandb sync {run_dir / 'wandb'}/*run-* sends what is missing"
     return BackgroundTracker(lambda: WandbTracker(config, settings, run_dir), rescue)
+
+
+def is_off(config: TrackerConfig) -> bool:
+    """Whether the config itself says that nothing is tracked."""
+    return config.service is Service.none or config.mode is WandbMode.disabled
 
 
 def without_secrets(config: TrackerConfig) -> TrackerConfig:

@@ -36,7 +36,7 @@ def in_its_sweep(config: TrackerConfig, sweep: Optional[str], overrides: Sequenc
     Raises:
         InputError: for a sweep under an agent, which has named one run: all jobs would become that one.
     """
-    by_agent = _of_agent() is not None
+    by_agent = agent_run_id() is not None
     if sweep is None and not by_agent:
         return config
     if sweep is not None and by_agent and config.service is Service.wandb:
@@ -67,12 +67,13 @@ def run_id(run_dir: Path) -> str:
         found = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         found = ""
-    wanted = _of_agent() or (found if _LEGAL_ID.fullmatch(found) else secrets.token_hex(4))
+    wanted = agent_run_id() or (found if _LEGAL_ID.fullmatch(found) else secrets.token_hex(4))
     if wanted != found:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{wanted}\n", encoding="utf-8")
     return wanted
 
 
-def _of_agent() -> Optional[str]:
+def agent_run_id() -> Optional[str]:
+    """The id that the agent of a W&B sweep gave the run, if one started it."""
     return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None

@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 from afqmc.errors import InputError
 from afqmc.knobs import knob
+from afqmc.metrics.names import higher_is_better
 
 _LARGEST = 3.4e38  # of float32
 
@@ -31,7 +32,7 @@ class Device(Enum):
 
 
 class Mode(Enum):
-    """Which direction of the monitored metric is better."""
+    """Which direction of the monitored metric is better. The metric decides; any other direction is refused."""
 
     auto = "auto"  # min for a loss, else max
     max = "max"
@@ -82,7 +83,7 @@ class TrainerConfig:
     eval_steps: Optional[int] = knob(None, "steps between evaluations; null evaluates after each epoch", ge=1)
     log_steps: int = knob(50, "steps between rows of training figures", ge=1)
     monitor: str = knob("dev/accuracy", "the metric that chooses the best weights")
-    mode: Mode = knob(Mode.auto, "auto, max or min")
+    mode: Mode = knob(Mode.auto, "auto, or the direction that the monitored metric has: max, and min for dev/loss")
     patience: Optional[int] = knob(None, "evaluations without improvement before training stops; null never does", ge=1)
     min_delta: float = knob(0.0, "improvement that patience counts as one", ge=0)
     save_total_limit: Optional[int] = knob(0, "weights kept of past evaluations, beside best; null keeps all", ge=0)
@@ -108,7 +109,12 @@ class TrainerConfig:
     @property
     def higher_is_better(self) -> bool:
         """The direction of ``monitor``."""
-        return self.mode is Mode.max or (self.mode is Mode.auto and not self.monitor.endswith("loss"))
+        return higher_is_better(self.monitor)
+
+    @property
+    def contradicts_metric(self) -> bool:
+        """Whether ``mode`` names the direction in which ``monitor`` gets worse."""
+        return self.mode is not Mode.auto and (self.mode is Mode.max) != self.higher_is_better
 
 
 def check_class_weights(weights: Any, num_labels: Optional[int] = None) -> None:

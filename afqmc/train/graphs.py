@@ -40,15 +40,25 @@ def check_graphs(config: TrainerConfig, choice: Choice) -> None:
             raise InputError(f"trainer.cuda_graphs=true: not with {hindrance}")
 
 
+def check_capturable(optimizer: Optimizer) -> None:
+    """Refuse an optimizer whose step cannot be part of a graph.
+
+    Raises:
+        InputError: naming one that can.
+    """
+    for group in optimizer.param_groups:
+        if not group.get("fused") or "capturable" not in group:
+            raise InputError("trainer.cuda_graphs=true: needs a fused optimizer, such as optimizer=adamw")
+
+
 def make_capturable(optimizer: Optimizer, device: torch.device) -> None:
     """Let a fused optimizer's step be captured: its learning rate becomes a tensor that the schedule writes into.
 
     Raises:
         InputError: for an optimizer that cannot be.
     """
+    check_capturable(optimizer)
     for group in optimizer.param_groups:
-        if not group.get("fused") or "capturable" not in group:
-            raise InputError("trainer.cuda_graphs=true: needs a fused optimizer, such as optimizer=adamw")
         group["capturable"] = True
         group["lr"] = torch.tensor(float(group["lr"]), device=device)
 

@@ -24,7 +24,7 @@ from afqmc.model.packing import can_pack
 from afqmc.process import usable_cores
 from afqmc.ranks import here, hide_from_accelerate
 from afqmc.train.config import Device, MixedPrecision, TrainerConfig
-from afqmc.train.launcher import USES_FSDP, check_launcher
+from afqmc.train.launcher import USES_FSDP
 from afqmc.train.strategy import join, sharding, use_sharding
 
 
@@ -79,11 +79,7 @@ def build_accelerator(choice: Choice, config: TrainerConfig, seed: int) -> Accel
     """An Accelerate engine for this run alone: seeded, and with no state left of an earlier run in this process.
 
     One of several processes joins the others.
-
-    Raises:
-        InputError: for what ``accelerate launch`` was told, and the config was not.
     """
-    check_launcher(choice.device, choice.precision)
     AcceleratorState._reset_state(reset_partial_state=True)
     join(config, here())
     hide_from_accelerate()

@@ -1,0 +1,264 @@
+"""Whatever a run refuses is refused with the same words by the doctor and by the check before a sweep."""
+
+import json
+import sys
+
+import pytest
+from helpers import SMALL
+from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model
+
+from afqmc import doctor
+from afqmc import run as entry
+from afqmc.cli import exit_code
+from afqmc.config import as_text, compose, load
+from afqmc.dataset.sample import sample_files
+from afqmc.diagnosis import Diagnosis
+from afqmc.diagnosis.findings import Verdict
+from afqmc.errors import InputError
+from afqmc.execution import execute
+from afqmc.model.vocabulary import train_wordpiece
+from afqmc.preflight import preflight
+from afqmc.ranks import Rank
+from afqmc.rundir import RunDir
+from afqmc.validation import config_checks, refusals
+
+ROWS = [json.loads(line) for line in sample_files()["train.json"].splitlines()[:40]]
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+MODELS = """
+import torch
+class Frozen(torch.nn.Module):
+    def __init__(self, num_labels, vocab_size, pad_token_id):
+        super().__init__()
+        self.words = torch.nn.EmbeddingBag(vocab_size, num_labels, padding_idx=pad_token_id)
+        self.requires_grad_(isinstance(self, Bag))
+    def forward(self, input_ids, attention_mask, token_type_ids=None):
+        return self.words(input_ids)
+class Bag(Frozen):
+    pass
+class Three(Bag):
+    def __init__(self, num_labels, vocab_size, pad_token_id):
+        super().__init__(num_labels + 1, vocab_size, pad_token_id)
+class Broken(Bag):
+    def __init__(self, num_labels, vocab_size, pad_token_id):
+        raise KeyError("no width")
+"""
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A directory of small data sets, models and a module of models of one's own."""
+    place = tmp_path_factory.mktemp("place")
+    write(place / "train.jsonl", ROWS)
+    write(place / "dev.jsonl", ROWS[:20])
+    write(place / "zeros.jsonl", [row for row in ROWS if row["label"] == "0"])
+    write(place / "ones.jsonl", [row for row in ROWS if row["label"] == "1"])
+    write(place / "last.jsonl", sorted(ROWS, key=lambda row: row["label"]))
+    three = [{**row, "label": "maybe"} if number % 5 == 0 else row for number, row in enumerate(ROWS)]
+    write(place / "three.jsonl", three)
+    write(place / "bad.jsonl", [*ROWS[:3], {"sentence1": "a", "label": "0"}])
+    tokenizer = train_wordpiece([row["sentence1"] for row in ROWS], 300)
+    shape = {"vocab_size": len(tokenizer), **SHAPE}
+    for name, kind, config in (("bert", BertModel, BertConfig), ("deberta", DebertaV2Model, DebertaV2Config)):
+        kind(config(**shape)).save_pretrained(place / name)
+        tokenizer.save_pretrained(place / name)
+    for name, change in (("deeper", {"num_hidden_layers": 3}), ("narrow", {"hidden_size": 16})):
+        BertModel(BertConfig(**shape)).save_pretrained(place / name)
+        tokenizer.save_pretrained(place / name)
+        config = json.loads((place / name / "config.json").read_text())
+        (place / name / "config.json").write_text(json.dumps(config | change))
+    (place / "empty").mkdir()
+    (place / "own_models_of_this_test.py").write_text(MODELS)
+    return place
+
+
+@pytest.fixture
+def inside(place, monkeypatch):
+    """The current directory is that one, its module can be imported, no launcher and no W&B are asked for."""
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(place)
+    yield place
+    sys.modules.pop("own_models_of_this_test", None)
+
+
+DATA = ("dataset=jsonl", "dataset.train_file=train.jsonl", "dataset.dev_file=dev.jsonl", "dataset.max_length=64")
+MINI = (*DATA, "model=mini", "model.architecture.hidden_size=24", "model.architecture.intermediate_size=32")
+OWN = (*DATA, "model.name_or_path=bert", "model.mimetic_init=false")
+TAG = "tracker=wandb", "tracker.mode=offline"
+
+REFUSED = [  # overrides of MINI, and part of the message
+    ("trainer.device=cuda", "trainer.device=cuda: not on this machine"),
+    ("trainer.mixed_precision=fp16 trainer.device=cpu", "legal on this machine: auto, no, bf16"),
+    ("trainer.strategy=fsdp", "needs several processes"),
+    ("trainer.shard=gradients", "trainer.shard: only with trainer.strategy=fsdp"),
+    ("trainer.cpu_offload=true", "trainer.cpu_offload: only with trainer.strategy=fsdp"),
+    ("trainer.cuda_graphs=true trainer.device=cpu", "trainer.cuda_graphs=true: not with trainer.device=cpu"),
+    ("trainer.class_weights=[1,2,3]", "a list of 2 positive, finite numbers"),
+    ("optimizer.weight_decay=abc", "optimizer.weight_decay=abc: torch.optim.AdamW refuses this"),
+    ("optimizer.weight_decay=-3", "Invalid weight_decay value: -3"),
+    ("+optimizer.foo=1", "optimizer.foo: AdamW has no such argument"),
+    ("+optimizer.lr=1", "the learning rate is a key of its own: lr=1"),
+    ("optimizer._target_=torch.optim.Adamm", "did you mean 'Adam'?"),
+    ("optimizer._target_=no_such_module.Adam", "is it installed here?"),
+    ("scheduler.warmup_steps=30", "scheduler.warmup_steps=30: this run has 30 steps"),
+    ("scheduler.warmup_steps=7 trainer.max_steps=7", "this run has 7 steps"),
+    ("scheduler.warmup_steps=9 dataset.batching=tokens", "scheduler.warmup_steps=9: this run has 3 steps"),
+    ("scheduler.warmup_ratio=2", "scheduler.warmup_ratio=2: must be >= 0 and < 1"),
+    ("+scheduler.foo=1", "scheduler.foo"),
+    ("model.name_or_path=./nowhere", "model.name_or_path=./nowhere: no such directory"),
+    ("model.architecture.hidden_size=100", "must be a multiple of num_attention_heads=12"),
+    ("+model.architecture.hiden_size=100", "model.architecture.hiden_size"),
+    ("+model.architecture.hidden_act=nonsense", "model.architecture.hidden_act=nonsense"),
+    ("dataset.max_length=100000", "this model has 512 positions; must be <= 512"),
+    ("dataset.train_file=null", "dataset.train_file: is not set"),
+    ("dataset.train_file=trian.jsonl", "no such file; did you mean 'train.jsonl'?"),
+    ("dataset.train_file=.", "is a directory; a file was expected"),
+    ("dataset.path=nowhere", "dataset.path=nowhere: no such directory or zip"),
+    ("dataset.dev_file=bad.jsonl", "bad.jsonl:4: no 'sentence2'"),
+    ("dataset.test_file=bad.jsonl", "bad.jsonl:4: no 'sentence2'"),
+    ("dataset.dev_file=three.jsonl", "label 'maybe' is not one of: 0, 1"),
+    ("dataset.train_file=ones.jsonl", "dataset.labels: two classes or more are needed"),
+    ("dataset.folds=30 dataset.fold=0", "dataset.folds=30"),
+    ("dataset.cache_dir=~no-such-user/x", "no such home directory here"),
+    ("dataset.dev_file=zeros.jsonl trainer.monitor=dev/auc", "dev has no pair labelled '1'"),
+    ("dataset.dev_file=zeros.jsonl trainer.monitor=dev/f1", "or use one of dev/loss, dev/accuracy"),
+    ("dataset.dev_file=zeros.jsonl trainer.monitor=dev/mcc", "trainer.monitor=dev/mcc: cannot choose"),
+    ("dataset.dev_file=ones.jsonl trainer.monitor=dev/average_precision", "dev has no pair labelled '0'"),
+    ("dataset.train_file=three.jsonl trainer.monitor=dev/auc", "dev has no pair labelled 'maybe'"),
+    ("dataset.labels=[0,1,never] trainer.monitor=dev/auc", "dev has no pair labelled 'never'"),
+    (
+        "dataset.dev_file=last.jsonl dataset.max_dev_samples=5 trainer.monitor=dev/auc",
+        "no pair labelled '1' among its first 5 (dataset.max_dev_samples)",
+    ),
+    (
+        "dataset.folds=2 dataset.fold=0 dataset.grouped=false dataset.max_dev_samples=1 trainer.monitor=dev/auc",
+        "among its first 1 (dataset.max_dev_samples)",
+    ),
+]
+OWN_REFUSED = [  # overrides of OWN: models that are loaded, or one's own
+    ("trainer.padding_free=true model.name_or_path=deberta", "trainer.padding_free=true: not for a deberta-v2"),
+    (
+        "model.mimetic_init=true model.from_scratch=true model.name_or_path=deberta",
+        "mimetic_init=true: not for deberta",
+    ),
+    ("model.mimetic_init=true", "only with model.from_scratch=true"),
+    ("+model.architecture.num_hidden_layers=1", "only with model.from_scratch=true"),
+    ("model.name_or_path=deberta model.pooling=pooler", "model.pooling=pooler: a deberta-v2 has none"),
+    ("model.name_or_path=empty", "model.name_or_path=empty"),
+    ("model.name_or_path=deeper", "16 tensors are missing"),
+    ("model.name_or_path=narrow", "tensors have another shape"),
+    ("+model.args.width=3", "model.args: only with model._target_"),
+    ("model.name_or_path=null", "model.name_or_path: is not set"),
+    ("model._target_=own_models_of_this_test.Bga", "did you mean 'Bag'?"),
+    ("model._target_=own_models_of_this_test.Bag +model.args.width=3", "model.args.width: Bag has no such argument"),
+    ("model._target_=own_models_of_this_test.Three", "for 2 pairs it returned (2, 3)"),
+    ("model._target_=own_models_of_this_test.Broken", "raised KeyError: 'no width'"),
+    ("model._target_=own_models_of_this_test.Frozen", "a model without parameters to train"),
+    ("model._target_=own_models_of_this_test.Bag trainer.padding_free=true", "not for a model of your own"),
+    ("model._target_=own_models_of_this_test.Bag trainer.gradient_checkpointing=true", "does not support it"),
+]
+TRACKED = [  # overrides with W&B, offline
+    (f"tracker.tags=[{'x' * 70}]", "tracker.tags=['xxxx"),
+    (f"tracker.tags=[fine,{'x' * 65}]", "Tags must be between 1 and 64 characters"),
+    ("tracker.tags=['']", "is empty. Tags must be between 1 and 64 characters"),
+    ("tracker.project=a/b", "tracker.project=a/b: W&B refuses this: Invalid project name 'a/b'"),
+    ("tracker.project='50%'", "tracker.project=50%: W&B refuses this"),
+    (f"tracker.project={'x' * 129}", "exceeded 128 characters"),
+]
+CASES = [
+    *(((*MINI, "tracker=none", *overrides.split()), told) for overrides, told in REFUSED),
+    *(((*OWN, "tracker=none", *overrides.split()), told) for overrides, told in OWN_REFUSED),
+    *(((*MINI, *TAG, override), told) for override, told in TRACKED),
+]
+
+
+def agree(overrides, told, directory):
+    """Feed a config to a run, the doctor and the check before a sweep; returns the message that is in all of them."""
+    config = compose(list(overrides))
+    with pytest.raises(InputError) as refused:
+        execute(config, RunDir(directory / "run"))
+    message = str(refused.value)
+    assert told in message
+    assert json.loads((directory / "run/status.json").read_text())["status"] == "refused"
+    assert not (directory / "run/metrics.jsonl").exists()
+    failed = [finding.text for finding in Diagnosis(config).findings() if finding.verdict is Verdict.fail]
+    assert failed.count(message) == 1
+    assert preflight([config]) == {0: message}
+
+
+@pytest.mark.parametrize(("overrides", "told"), CASES, ids=[" ".join(overrides[5:]) for overrides, _ in CASES])
+def test_a_run_the_doctor_and_the_check_before_a_sweep_agree(overrides, told, inside, tmp_path):
+    agree(overrides, told, tmp_path)
+
+
+UNCOMPOSED = [  # refused before there is a config
+    ("lrr=1", "lrr: no such key; did you mean 'lr'?"),
+    ("lr=-1", "lr=-1.0: must be > 0 and <= 10"),
+    ("batch_size=0", "batch_size=0: must be >= 1"),
+    ("trainer.monitor=dev/f2", "did you mean 'dev/f1'?"),
+    ("trainer.mode=min", "trainer.mode=min: would keep the worst epoch, since a higher dev/accuracy is better"),
+    ("trainer.mode=max trainer.monitor=dev/loss", "since a lower dev/loss is better; legal: auto, min"),
+    ("trainer.gradient_accumulation_steps=9", "must be <= batch_size=4"),
+    ("trainer.class_weights=[1,inf]", "a list of positive, finite numbers"),
+    ("dataset.batching=tokens dataset.streaming=true", "not with dataset.streaming=true"),
+    ("dataset.batching=tokens dataset.batch_tokens=8", "must be >= dataset.max_length=64"),
+    ("dataset.fold=1", "dataset.fold=1: one of how many?"),
+    ("dataset.folds=2 dataset.fold=2", "must be >= 0 and < dataset.folds=2"),
+    ("dataset.folds=2 dataset.fold=0 dataset.streaming=true", "a cut needs all pairs in memory"),
+    ("model.pooling=men", "must be one of cls, mean, max, first_last_mean, pooler"),
+    ("experiment=quickstrt", "did you mean 'quickstart'?"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "told"), UNCOMPOSED)
+def test_a_config_that_cannot_be_composed_is_refused_by_all_commands(overrides, told, inside, monkeypatch, capsys):
+    given, messages = [*MINI, "tracker=none", *overrides.split()], []
+    for main, more in ((entry.main, []), (doctor.main, []), (entry.main, ["-m"])):
+        monkeypatch.setattr(sys, "argv", ["afqmc", *more, *given])
+        assert exit_code(main) == 2
+        messages.append(capsys.readouterr().err.strip())
+    assert told in messages[0]
+    assert messages[1] == messages[0]
+    assert messages[2].endswith(messages[0])  # after the job's overrides
+
+
+def test_what_a_launcher_was_told_beside_the_config_is_refused_alike(inside, monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    agree((*MINI, "tracker=none"), "use_deepspeed: not here", tmp_path)
+
+
+def test_independent_refusals_are_all_reported(inside):
+    config = compose([*MINI, *TAG, "tracker.tags=['']", "trainer.cuda_graphs=true", "optimizer=sgd", "+model.args.a=1"])
+    told = "\n".join(text for _, text in refusals(config_checks(config, Rank())))
+    for part in ("tracker.tags=", "trainer.cuda_graphs=true: not with", "needs a fused optimizer", "model.args: only"):
+        assert part in told
+
+
+def test_a_sweep_of_several_processes_refuses_what_such_a_run_does(inside):
+    config = compose([*MINI, "tracker=none", "batch_size=1"])
+    told = [text for _, text in refusals(config_checks(config, Rank(size=2)))]
+    assert preflight([config], processes=2) == {0: told[0]}
+    assert "cannot be divided over 2 processes" in told[0]
+
+
+def test_a_sweep_checks_each_trainer_with_the_one_model_it_built(inside):
+    own = [*OWN, "tracker=none", "model.name_or_path=deberta"]
+    configs = [compose([*own, override]) for override in ("seed=1", "trainer.padding_free=true", "seed=2")]
+    assert preflight(configs).keys() == {1}
+
+
+def test_metrics_that_are_defined_may_choose_the_weights(inside, tmp_path):
+    for override in ("dataset.dev_file=zeros.jsonl", "dataset.dev_file=ones.jsonl trainer.monitor=dev/f1"):
+        config = compose([*MINI, "tracker=none", *override.split()])
+        assert preflight([config]) == {}
+
+
+def test_the_older_config_with_a_contradicting_mode_is_loaded_with_a_warning(tmp_path, caplog):
+    text = as_text(compose([*SMALL]))
+    (tmp_path / "config.yaml").write_text(text.replace("  mode: auto\n  patience", "  mode: min\n  patience"))
+    assert "mode: min" in (tmp_path / "config.yaml").read_text()
+    assert load(tmp_path).trainer.higher_is_better
+    assert "holds the WORST epoch by dev/accuracy" in caplog.text
