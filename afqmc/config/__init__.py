@@ -138,7 +138,7 @@ def load(run_dir: Path) -> Config:
         InputError: when there is none, or it is not one of this version.
     """
     path = RunDir(run_dir).config
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{run_dir}: not a run directory (it has no config.yaml)")
     content = refuse_unfolding(path)
     try:
