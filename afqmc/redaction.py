@@ -19,7 +19,11 @@ _ENDINGS = ("apikey", "passphrase", "password", "passwords", "passwd", "secret",
 _LAST = ("key", "keys", "pat", "pwd", "sig")  # of several: pad_token_id and key_size are none
 _DIRECTORIES = ("PWD", "OLDPWD")  # the shell's own, and no passwords
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_USER = re.compile(r"(?<=://)[^\s/?#\"'<>]+(?=@)")  # of https://user:password@host
+_USER = re.compile(
+    r"(?<=://)[^\s\"'<>]+(?=@)"
+)  # of https://user:password@host: up to the last @, as a password may hold / ? #
+_HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization|x-api-key|cookie)([\"']?\s*[:=]\s*[\"']?)[^\"'\r\n]+")
+_SCHEME = re.compile(r"\b(Bearer|Basic)( +)[^\s\"',]{4,}")  # of a header without its name
 _VALUE = r"\"[^\"]*\"|'[^']*'"
 _QUERY = re.compile(r"(?<=[?&;])([\w.-]+)(=)([^\s&;#\"']+)")  # of https://host/path?name=value
 _PAIR = re.compile(rf"(?<![\w.-])([\w.-]+)(=)({_VALUE}|[^\s,&#\"']+)")  # an override, or a line of source
@@ -38,6 +42,7 @@ def redacted(text: str) -> str:
     """A text without secrets: those that this process was given, and those of addresses and ``key=value`` in it."""
     for value in _given():
         text = text.replace(value, HIDDEN)
+    text = _SCHEME.sub(rf"\1\2{HIDDEN}", _HEADER.sub(rf"\1\2{HIDDEN}", text))
     text = _QUERY.sub(_hide, _USER.sub(HIDDEN, text))
     return _PAIR.sub(_hide, text)
 

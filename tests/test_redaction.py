@@ -50,6 +50,11 @@ def test_what_only_resembles_one_is_left_alone(name):
         ("dataset.url=https://u@host/a?sig=abc: gone", "dataset.url=https://***@host/a?sig=*** gone"),
         ("optimizer.token=abc, and the rest", "optimizer.token=***, and the rest"),
         ('client(password="a b", n=1)', "client(password=***, n=1)"),
+        ("postgresql+psycopg2://bob:a/S3C?R#ET@x@db/name", "postgresql+psycopg2://***@db/name"),
+        ("Authorization: Bearer abc.def/ghi=", "Authorization: ***"),
+        ("{'Authorization': 'Bearer abc def'}", "{'Authorization': '***'}"),
+        ("curl -H 'X-Api-Key: a b@c' https://h", "curl -H 'X-Api-Key: ***' https://h"),
+        ("asked with Bearer abcdef", "asked with Bearer ***"),
         ("lr=1e-5 of 借=呗, mail a@b.example", "lr=1e-5 of 借=呗, mail a@b.example"),
     ],
 )
