@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from afqmc.errors import visible
+
 HIDDEN = "***"
 _SHORTEST = 8  # characters of a value that is looked for in any text; a shorter one may be an ordinary word
 _ANYWHERE = ("auth", "authorization", "credential", "credentials", "secret", "secrets", "signature")
@@ -71,7 +73,7 @@ class RedactingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The whole line."""
-        return redacted(super().format(record))
+        return visible(redacted(super().format(record)))
 
 
 def _hide(found: re.Match[str]) -> str:

@@ -93,9 +93,9 @@ def test_the_traceback_of_a_log_line_is_clean_too():
     try:
         raise ValueError(f"not with {GIVEN}")
     except ValueError:
-        record = logging.LogRecord("a", logging.ERROR, "", 1, "key %s", (GIVEN,), sys.exc_info())
+        record = logging.LogRecord("a", logging.ERROR, "", 1, "key %s", (f"{GIVEN}\x1b[2J",), sys.exc_info())
     line = RedactingFormatter("%(message)s").format(record)
-    assert line.startswith("key ***\n")
+    assert line.startswith("key ***\\x1b[2J\n")
     assert line.endswith("ValueError: not with ***")
 
 
@@ -232,6 +232,14 @@ def test_what_is_said_and_written_of_the_jobs_of_a_sweep_is_clean(plug, tmp_path
     printed = capsys.readouterr()
     assert "differ in a secret" in printed.err
     assert "beta" not in printed.out + printed.err
+
+
+def test_a_message_cannot_steer_the_terminal(capsys):
+    def fails():
+        raise OSError("a\x1b[2J\x9b1m\u202eb\nc\t借")
+
+    assert exit_code(fails) == 1
+    assert "a\\x1b[2J\\x9b1m\\u202eb\nc\t借" in capsys.readouterr().err
 
 
 def test_a_traceback_on_the_screen_is_clean(monkeypatch, capsys):
