@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from afqmc.errors import InputError, JobsFailed
+from afqmc.errors import InputError, JobsFailed, visible
 from afqmc.process import speak_utf8
 from afqmc.ranks import adopt_slurm, here, is_beside_others
 from afqmc.redaction import redacted
@@ -55,7 +55,7 @@ def _code_of(command: Callable[[], int]) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        print(redacted(_message(error)), file=sys.stderr)
+        print(visible(redacted(_message(error))), file=sys.stderr)
         return REFUSED if isinstance(error, InputError) else FAILED
 
 

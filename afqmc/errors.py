@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _LISTED = 16
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _LONGEST = 300  # letters of what a message quotes
 
 
@@ -49,6 +51,11 @@ def in_brief(text: str) -> str:
     """A text that quotes what somebody's file holds, without its middle where that is long."""
     half = _LONGEST // 2
     return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
+
+
+def visible(text: str) -> str:
+    """Escape what would steer a terminal: control characters but newline and tab, and overrides of text direction."""
+    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def first_line(error: BaseException) -> str:

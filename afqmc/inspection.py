@@ -9,6 +9,8 @@ them.
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,10 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from afqmc.errors import InputError, blamed_on
 from afqmc.model.architecture import is_text_encoder
 from afqmc.model.files import refuse_pointer
+from afqmc.safe_files import LARGE, check_regular, open_regular, read_json
 
-_LONGEST = 1 << 24  # bytes of a JSON file, but for the vocabulary's
+_HEADER = 100_000_000  # bytes, as safetensors itself has it
+_WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth")  # of any size; nothing but model.safetensors is opened
 _DEEPEST = 32
 _ATTENTIONS = (None, "eager", "sdpa")  # what the library has in itself
 
@@ -36,21 +40,57 @@ def inspect(source: Path, own_code: bool) -> None:
     Raises:
         InputError: naming the file.
     """
-    for path in source.iterdir():
-        if path.is_file():
+    for path in source.rglob("*"):  # a library picks those that it opens by their names
+        if not path.is_dir():
+            check_regular(path, None if path.suffix in _WEIGHT_FILES else LARGE)
             refuse_pointer(path)
     check_labels(source / "labels.json")
     weights = source / "model.safetensors"
-    with blamed_on(f"{weights}: not readable as safetensors; nothing else is read"), safe_open(weights, "pt") as opened:
-        opened.keys()
+    with blamed_on(f"{weights}: not readable as safetensors; nothing else is read"):
+        shapes = shapes_of(weights)
+        with safe_open(weights, "pt") as opened:
+            opened.keys()
     for path in (source / "config.json", source / "tokenizer_config.json"):
         if path.exists():
             _check_settings(path)
     if not own_code:
+        _check_counts(source, shapes)
         with blamed_on(f"{source / 'config.json'}: not usable"):
             architecture = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=True)
             if not is_text_encoder(type(architecture)()):  # the kind, not this one: any config takes any key
                 raise InputError(f"{source / 'config.json'}: a {architecture.model_type} is no text encoder")
+
+
+def shapes_of(weights: Path) -> dict[str, tuple[int, ...]]:
+    """Read the names and shapes of a safetensors file, from its header alone.
+
+    Raises:
+        ValueError: when there is no header, or the file does not end where it says.
+    """
+    with open_regular(weights) as file:
+        whole, length = os.fstat(file.fileno()).st_size, int.from_bytes(file.read(8), "little")
+        if length > min(_HEADER, whole):
+            raise ValueError(f"a header of {length} bytes in a file of {whole}")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    if 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0) != whole:
+        raise ValueError("the file does not end where its header says")
+    return {str(name): tuple(entry["shape"]) for name, entry in header.items()}
+
+
+def _check_counts(source: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Compare config.json with the weights and labels, since a library builds as many layers and classes as it says.
+
+    Raises:
+        InputError: naming a count that the weights cannot hold.
+    """
+    path, labels = source / "config.json", len(_read(source / "labels.json"))
+    for key, value in _entries(_read(path), path):
+        if isinstance(value, int) and re.search("layer|block|group|expert|depth|stage", key) and value > len(shapes):
+            raise InputError(f"{path}: {key}={value}: the weights have {len(shapes)} tensors")
+        count = len(value) if key in ("id2label", "label2id") and isinstance(value, dict) else value
+        if key in ("num_labels", "_num_labels", "id2label", "label2id") and count not in (None, labels):
+            raise InputError(f"{path}: {key} counts {count} classes, labels.json {labels}")
 
 
 def check_labels(path: Path) -> None:
@@ -96,9 +136,7 @@ def _spellings(name: Any, path: Path) -> Iterator[str]:
 
 def _read(path: Path) -> Any:
     with blamed_on(f"{path}: not readable as JSON"):
-        if (size := path.stat().st_size) > _LONGEST:
-            raise InputError(f"{path}: {size} bytes; at most {_LONGEST} are read")
-        return json.loads(path.read_bytes())
+        return read_json(path)
 
 
 def _entries(node: Any, path: Path, depth: int = 0) -> Iterator[tuple[str, Any]]:

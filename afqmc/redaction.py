@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from afqmc.errors import visible
+
 HIDDEN = "***"
 _SHORTEST = 8  # characters of a value that is looked for in any text; a shorter one may be an ordinary word
 _ANYWHERE = ("auth", "authorization", "credential", "credentials", "secret", "secrets", "signature")
@@ -19,7 +21,11 @@ _ENDINGS = ("apikey", "passphrase", "password", "passwords", "passwd", "secret",
 _LAST = ("key", "keys", "pat", "pwd", "sig")  # of several: pad_token_id and key_size are none
 _DIRECTORIES = ("PWD", "OLDPWD")  # the shell's own, and no passwords
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_USER = re.compile(r"(?<=://)[^\s/?#\"'<>]+(?=@)")  # of https://user:password@host
+_USER = re.compile(
+    r"(?<=://)[^\s\"'<>]+(?=@)"
+)  # of https://user:password@host: up to the last @, as a password may hold / ? #
+_HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization|x-api-key|cookie)([\"']?\s*[:=]\s*[\"']?)[^\"'\r\n]+")
+_SCHEME = re.compile(r"\b(Bearer|Basic)( +)[^\s\"',]{4,}")  # of a header without its name
 _VALUE = r"\"[^\"]*\"|'[^']*'"
 _QUERY = re.compile(r"(?<=[?&;])([\w.-]+)(=)([^\s&;#\"']+)")  # of https://host/path?name=value
 _PAIR = re.compile(rf"(?<![\w.-])([\w.-]+)(=)({_VALUE}|[^\s,&#\"']+)")  # an override, or a line of source
@@ -38,6 +44,7 @@ def redacted(text: str) -> str:
     """A text without secrets: those that this process was given, and those of addresses and ``key=value`` in it."""
     for value in _given():
         text = text.replace(value, HIDDEN)
+    text = _SCHEME.sub(rf"\1\2{HIDDEN}", _HEADER.sub(rf"\1\2{HIDDEN}", text))
     text = _QUERY.sub(_hide, _USER.sub(HIDDEN, text))
     return _PAIR.sub(_hide, text)
 
@@ -66,7 +73,7 @@ class RedactingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The whole line."""
-        return redacted(super().format(record))
+        return visible(redacted(super().format(record)))
 
 
 def _hide(found: re.Match[str]) -> str:

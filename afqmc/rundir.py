@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from afqmc import safe_files
 from afqmc.environment import differing, surroundings
 from afqmc.errors import InputError
 from afqmc.lock import locked
@@ -127,17 +128,10 @@ class RunDir:
     def refuse_links(self) -> None:
         """Never write through a link into somebody's files: the directory may be a stranger's.
 
-        W&B keeps links to its own logs in the directories of its runs; nothing is written into those again.
-
         Raises:
-            InputError: naming a link that leads out of it.
+            InputError: naming a link that leads out of it, or what is neither a file nor a directory.
         """
-        root = self.path.resolve()
-        for path in self.path.rglob("*"):
-            parts = path.relative_to(self.path).parts
-            of_wandb = parts[0] == "wandb" and len(parts) > 2
-            if path.is_symlink() and not of_wandb and not path.resolve().is_relative_to(root):
-                raise InputError(f"{path}: a link that leads out of the run directory; remove it")
+        safe_files.refuse_special(self.path)
 
     def read_summary(self) -> dict[str, Any]:
         """The final figures of a run that is complete.
@@ -146,8 +140,8 @@ class RunDir:
             InputError: when they cannot be read.
         """
         try:
-            return dict(json.loads(self.summary.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            return dict(safe_files.read_json(self.summary))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise InputError(f"{self.summary}: not readable ({error})") from error
 
     def write_environment(self, hardware: dict[str, Any], resumed: bool = False) -> list[str]:
@@ -244,7 +238,7 @@ def _replace(path: Path, content: bytes) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is none that can be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = safe_files.read_json(path)
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -157,6 +157,17 @@ def _other_config_file(run: Path, canary: Path) -> None:
     change_json(best(run) / "config.json", configuration_files=["config.4.0.0.json"])
 
 
+def _replaced(name: str, make: Callable[[Path], object]) -> Callable[[Path, Path], None]:
+    def plant(run: Path, _: Path) -> None:
+        (run / name).unlink()
+        make(run / name)
+
+    return plant
+
+
+_PARTS = ("config.yaml", *(f"checkpoints/best/{name}" for name in (
+    "config.json", "labels.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+)))  # fmt: skip
 _BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
 )
@@ -204,6 +215,20 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], None], str]] = {
         "tokenizer_config.json: nested deeper than 32 levels",
     ),
     "a deep vocabulary": (_bytes("checkpoints/best/tokenizer.json", _DEEP), "checkpoints/best: not usable"),
+    **{f"a FIFO as {name}": (_replaced(name, os.mkfifo), "not a regular file (a FIFO)") for name in _PARTS},
+    **{
+        f"a device as {name}": (_replaced(name, lambda path: path.symlink_to("/dev/zero")), "a regular file (a device)")
+        for name in _PARTS
+    },
+    "a FIFO beside": (lambda run, _: os.mkfifo(best(run) / "vocab.txt"), "vocab.txt: not a regular file (a FIFO)"),
+    "many layers": (_json("config.json", num_hidden_layers=10**5), "num_hidden_layers=100000: the weights have"),
+    "many classes": (_json("config.json", num_labels=10**9), "num_labels counts 1000000000 classes, labels.json 2"),
+    "a wide model": (_json("config.json", hidden_size=10**9), "its weights do not fit its config"),
+    "many words": (_json("config.json", vocab_size=10**9), "its weights do not fit its config"),
+    "many labels": (
+        lambda run, _: (best(run) / "labels.json").write_text(json.dumps([*map(str, range(10**6))])) and None,
+        "classes, labels.json 1000000",
+    ),
     "deep labels": (_bytes("checkpoints/best/labels.json", _DEEP), "labels.json: not readable as JSON"),
     **{
         f"labels {content!r}": (_bytes("checkpoints/best/labels.json", content), "labels.json: ") for content in _LABELS

@@ -50,6 +50,11 @@ def test_what_only_resembles_one_is_left_alone(name):
         ("dataset.url=https://u@host/a?sig=abc: gone", "dataset.url=https://***@host/a?sig=*** gone"),
         ("optimizer.token=abc, and the rest", "optimizer.token=***, and the rest"),
         ('client(password="a b", n=1)', "client(password=***, n=1)"),
+        ("postgresql+psycopg2://bob:a/S3C?R#ET@x@db/name", "postgresql+psycopg2://***@db/name"),
+        ("Authorization: Bearer abc.def/ghi=", "Authorization: ***"),
+        ("{'Authorization': 'Bearer abc def'}", "{'Authorization': '***'}"),
+        ("curl -H 'X-Api-Key: a b@c' https://h", "curl -H 'X-Api-Key: ***' https://h"),
+        ("asked with Bearer abcdef", "asked with Bearer ***"),
         ("lr=1e-5 of 借=呗, mail a@b.example", "lr=1e-5 of 借=呗, mail a@b.example"),
     ],
 )
@@ -88,9 +93,9 @@ def test_the_traceback_of_a_log_line_is_clean_too():
     try:
         raise ValueError(f"not with {GIVEN}")
     except ValueError:
-        record = logging.LogRecord("a", logging.ERROR, "", 1, "key %s", (GIVEN,), sys.exc_info())
+        record = logging.LogRecord("a", logging.ERROR, "", 1, "key %s", (f"{GIVEN}\x1b[2J",), sys.exc_info())
     line = RedactingFormatter("%(message)s").format(record)
-    assert line.startswith("key ***\n")
+    assert line.startswith("key ***\\x1b[2J\n")
     assert line.endswith("ValueError: not with ***")
 
 
@@ -227,6 +232,14 @@ def test_what_is_said_and_written_of_the_jobs_of_a_sweep_is_clean(plug, tmp_path
     printed = capsys.readouterr()
     assert "differ in a secret" in printed.err
     assert "beta" not in printed.out + printed.err
+
+
+def test_a_message_cannot_steer_the_terminal(capsys):
+    def fails():
+        raise OSError("a\x1b[2J\x9b1m\u202eb\nc\t借")
+
+    assert exit_code(fails) == 1
+    assert "a\\x1b[2J\\x9b1m\\u202eb\nc\t借" in capsys.readouterr().err
 
 
 def test_a_traceback_on_the_screen_is_clean(monkeypatch, capsys):

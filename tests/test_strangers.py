@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -240,3 +241,12 @@ def test_a_command_started_inside_the_directory_imports_nothing_from_it_with_a_s
     assert not (tmp_path / "canary").exists()
     if name == "evaluate":
         assert 0 <= json.loads(done.stdout)["accuracy"] <= 1
+
+
+@pytest.mark.parametrize("name", ["checkpoints/last/state.json", "checkpoints/last/checksums.json", "run.log", "x"])
+def test_a_run_with_a_fifo_is_not_resumed(name, copied):
+    """A FIFO anywhere in the directory is refused before anything is opened."""
+    (copied / name).unlink(missing_ok=True)
+    os.mkfifo(copied / name)
+    with pytest.raises(InputError, match="not a regular file"):
+        taken_from([f"resume={copied}"])

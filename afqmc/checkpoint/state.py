@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from afqmc.errors import InputError
+from afqmc.safe_files import LARGE, check_regular, read_json
 
 _TENSORS, _REST = "state.safetensors", "state.json"
 _TENSOR, _TUPLE, _PAIRS = "$tensor", "$tuple", "$dict"  # how JSON holds what it has no word for
@@ -51,8 +52,8 @@ def read_state(directory: Path) -> Any:
         InputError: when it is not such a state.
     """
     try:
-        tensors = load_file(directory / _TENSORS)
-        return _nested(json.loads((directory / _REST).read_text(encoding="utf-8")), tensors)
+        check_regular(directory / _TENSORS)
+        return _nested(read_json(directory / _REST, LARGE), load_file(directory / _TENSORS))
     except (OSError, ValueError, KeyError, TypeError, RecursionError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{directory}: no readable state ({type(error).__name__}: {error})") from error
 

@@ -6,7 +6,6 @@ renamed; the one before it stays as ``checkpoints/previous``, to go on from wher
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from typing import Any, Optional
 
 from afqmc.checkpoint.state import copied, read_state, write_state
 from afqmc.errors import InputError, first_line
+from afqmc.safe_files import read_json, sha256
 
 _SUMS = "checksums.json"
 _BEST = "best"
@@ -65,7 +65,7 @@ def seal(directory: Path) -> None:
         if path.name != _SUMS and path.parent != directory and (path.parent / _SUMS).exists():
             continue
         _flush(path)
-        sums[path.relative_to(directory).as_posix()] = _sha256(path)
+        sums[path.relative_to(directory).as_posix()] = sha256(path)
     aside = directory / f".{_SUMS}"
     aside.write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
     _flush(aside)
@@ -82,27 +82,20 @@ def verify(directory: Path) -> None:
         DamagedError: naming the file that is missing or is not what was written.
     """
     try:
-        sums = json.loads((directory / _SUMS).read_text(encoding="utf-8"))
+        sums = read_json(directory / _SUMS)
         for name, expected in sums.items():
             if ".." in Path(name).parts or not (directory / name).resolve().is_relative_to(directory.resolve()):
                 raise DamagedError(f"{directory / _SUMS}: names {name}, which is not within")
-            if (directory / name).exists() and not (directory / name).is_file():
-                raise DamagedError(f"{directory / name}: is no file")
-            if _sha256(directory / name) != expected:
+            if sha256(directory / name) != expected:
                 raise DamagedError(f"{directory / name}: damaged (its checksum is not the one written down)")
             if Path(name).name == _SUMS:
                 verify((directory / name).parent)
     except FileNotFoundError as error:
         raise DamagedError(f"{directory}: incomplete ({Path(error.filename).name} is missing)") from error
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         if isinstance(error, DamagedError):
             raise
         raise DamagedError(f"{directory}: damaged ({first_line(error)})") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from afqmc.checkpoint.store import replace
 from afqmc.errors import InputError
-from afqmc.inspection import inspect
+from afqmc.inspection import inspect, shapes_of
 from afqmc.model.classifier import PairClassifier, encoder_class, encoder_options, is_standard
 from afqmc.model.config import ModelConfig, Pooling
 from afqmc.model.load import plugged_in
+from afqmc.safe_files import check_regular, read_json
 
 _WEIGHTS = "model.safetensors"
 _LABELS = "labels.json"
@@ -68,6 +70,7 @@ def restore(model: nn.Module, source: Path) -> None:
 
 def read_tensors(source: Path) -> dict[str, Tensor]:
     """A checkpoint's weights, on the CPU."""
+    check_regular(source / _WEIGHTS)
     return load_file(source / _WEIGHTS)
 
 
@@ -84,12 +87,12 @@ def load_weights(source: Path, config: ModelConfig, trust: bool = False) -> Load
     Raises:
         InputError: when the directory is not such a checkpoint, or asks for code and is not trusted.
     """
-    if not (source / _WEIGHTS).is_file() or not (source / _LABELS).is_file():
+    if not (source / _WEIGHTS).exists() or not (source / _LABELS).exists():
         raise InputError(
             f"{source}: no weights here ({_WEIGHTS} and {_LABELS}); did the run reach its first evaluation?"
         )
     inspect(source, own_code=config._target_ is not None)
-    labels = tuple(json.loads((source / _LABELS).read_text(encoding="utf-8")))
+    labels = tuple(read_json(source / _LABELS))
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     model: nn.Module
     if config._target_ is not None:
@@ -98,10 +101,28 @@ def load_weights(source: Path, config: ModelConfig, trust: bool = False) -> Load
         model = plugged_in(config, tokenizer, labels)
     else:
         architecture = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        encoder = encoder_class(architecture)(architecture, **encoder_options(architecture, Pooling(config.pooling)))
+        options = encoder_options(architecture, Pooling(config.pooling))
+        with torch.device("meta"):  # without memory, to compare it with the weights first
+            encoder = encoder_class(architecture)(architecture, **options)
+            _check_shapes(source, PairClassifier(encoder, len(labels), config.pooling, config.head_dropout))
+        encoder = encoder_class(architecture)(architecture, **options)
         model = PairClassifier(encoder.float(), len(labels), config.pooling, config.head_dropout)
     try:
         restore(model, source)
     except RuntimeError as error:
         raise InputError(f"{source}: its weights do not fit its config: {str(error).splitlines()[0]}") from error
     return Loaded(model.eval(), tokenizer, labels)
+
+
+def _check_shapes(source: Path, model: nn.Module) -> None:
+    """Compare a model without memory with the header of the weights.
+
+    Raises:
+        InputError: naming the first tensor that is missing, too many, or of another shape.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = shapes_of(source / _WEIGHTS)
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            told = f"{name} is {found.get(name, 'missing')}, config.json wants {wanted.get(name, 'none')}"
+            raise InputError(f"{source}: its weights do not fit its config: {told}")

@@ -10,8 +10,7 @@ from typing import Any
 from afqmc.comparison.said import said
 from afqmc.config.literal import read_literal
 from afqmc.errors import InputError, first_line
-
-_SMALL, _LARGE = 1 << 20, 1 << 28  # bytes: one object or config; a file of rows
+from afqmc.safe_files import LARGE, SMALL, NotRegularError, TooLargeError, read_bytes
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -20,7 +19,7 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         InputError: when there is none.
     """
-    return _object(_json(_text(path, _SMALL), path.name), path.name)
+    return _object(_json(_text(path, SMALL), path.name), path.name)
 
 
 def read_list(path: Path) -> list[Any]:
@@ -29,7 +28,7 @@ def read_list(path: Path) -> list[Any]:
     Raises:
         InputError: when there is none.
     """
-    content = _json(_text(path, _SMALL), path.name)
+    content = _json(_text(path, SMALL), path.name)
     if not isinstance(content, list):
         raise InputError(said("{file}: not a JSON list", file=path.name))
     return content
@@ -42,7 +41,7 @@ def read_rows(path: Path, name: str | None = None) -> list[dict[str, Any]]:
         InputError: naming the line that is none.
     """
     name = name or path.name
-    lines = [line for line in _text(path, _LARGE, name).split("\n") if line.strip()]
+    lines = [line for line in _text(path, LARGE, name).split("\n") if line.strip()]
     try:
         rows = json.loads("[" + ",".join(lines) + "]")  # at once: several times quicker than line by line
         if len(rows) == len(lines) and all(type(row) is dict for row in rows):
@@ -70,21 +69,20 @@ def read_text(path: Path) -> str:
     Raises:
         InputError: when it cannot be read.
     """
-    return _text(path, _LARGE)
+    return _text(path, LARGE)
 
 
 def _text(path: Path, limit: int, name: str | None = None) -> str:
     name = name or path.name
     try:
-        if not path.is_file():  # a pipe or a device would be waited for
-            kind = said("not a plain file") if path.exists() else said("missing")
-            raise InputError(said("{file}: {why}", file=name, why=kind))
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
+        content = read_bytes(path, limit)
+    except (FileNotFoundError, NotRegularError) as error:
+        kind = said("not a plain file") if isinstance(error, NotRegularError) else said("missing")
+        raise InputError(said("{file}: {why}", file=name, why=kind)) from error
+    except TooLargeError as error:
+        raise InputError(said("{file}: larger than {size} MiB", file=name, size=limit >> 20)) from error
     except OSError as error:
         raise InputError(said("{file}: cannot be read: {why}", file=name, why=error.strerror)) from error
-    if len(content) > limit:
-        raise InputError(said("{file}: larger than {size} MiB", file=name, size=limit >> 20))
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:

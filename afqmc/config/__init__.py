@@ -152,11 +152,11 @@ def load(run_dir: Path) -> Config:
         InputError: when there is none, or it is not one of this version.
     """
     path = RunDir(run_dir).config
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{run_dir}: not a run directory (it has no config.yaml)")
-    refuse_unfolding(path)
+    content = refuse_unfolding(path)
     try:
-        node = OmegaConf.load(path)
+        node = OmegaConf.create(content.decode("utf-8"))
     except Exception as error:  # the YAML library has many
         raise InputError(f"{path}: not readable YAML: {error}") from error
     if not isinstance(node, DictConfig):

@@ -9,24 +9,26 @@ from typing import Any
 import yaml
 
 from afqmc.errors import InputError
+from afqmc.safe_files import SMALL, TooLargeError, read_bytes
 
-_LONGEST = 1 << 20  # bytes; a run's config has some 5000
 _DEEPEST = 20
 # the quick one where it is there; it overflows the stack on what is nested deep, but for its events
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def refuse_unfolding(path: Path) -> None:
-    """Hold a config file to that, reading it as a stream of marks before anything is built from it.
+def refuse_unfolding(path: Path) -> bytes:
+    """Check a config file as a stream of marks, before anything is built from it; returns its content.
 
     Raises:
         InputError: naming the file, and the line.
     """
-    if (size := path.stat().st_size) > _LONGEST:
-        raise InputError(f"{path}: {size} bytes; a run's config has at most {_LONGEST}")
+    try:
+        content = read_bytes(path, SMALL)
+    except TooLargeError as error:
+        raise InputError(f"{path}: too large; a run's config has at most {SMALL} bytes") from error
     depth = 0
     try:
-        events: Iterator[Any] = yaml.parse(path.read_bytes(), Loader=_LOADER)
+        events: Iterator[Any] = yaml.parse(content, Loader=_LOADER)
         for event in events:
             where = f"{path}:{event.start_mark.line + 1}"
             if isinstance(event, yaml.AliasEvent):
@@ -35,6 +37,20 @@ def refuse_unfolding(path: Path) -> None:
             if depth > _DEEPEST:
                 raise InputError(f"{where}: nested deeper than {_DEEPEST} levels; a run's config is not")
     except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable YAML: {error}") from error
+    return content
+
+
+def literal_yaml(path: Path) -> Any:
+    """Read a config file as plain containers.
+
+    Raises:
+        InputError: naming the file, and the line.
+    """
+    content = refuse_unfolding(path)
+    try:
+        return yaml.load(content, Loader=_LOADER)  # noqa: S506 - a safe one: it refuses tags
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: not readable YAML: {error}") from error
 
 
@@ -46,11 +62,7 @@ def read_literal(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():  # a pipe or a device would be waited for
         raise InputError(f"{path}: {'not a plain file' if path.exists() else 'missing'}")
-    refuse_unfolding(path)
-    try:
-        content = yaml.load(path.read_bytes(), Loader=_LOADER)  # noqa: S506 - a safe one: it refuses tags
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{path}: not readable YAML: {error}") from error
+    content = literal_yaml(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a run's config")
     found = dict(_flat(content, ""))

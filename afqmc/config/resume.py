@@ -40,6 +40,11 @@ _KNOWN = {  # what a stranger's config may name; a model of one's own never
 }
 
 
+def is_well_known(target: str) -> bool:
+    """Whether a name is one that a config from elsewhere may have imported without trust."""
+    return target.startswith(tuple(prefix for prefixes in _KNOWN.values() for prefix in prefixes))
+
+
 @dataclass(frozen=True)
 class Resume:
     """``resume=RUN_DIR`` of a command line, and its other overrides."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional
 
 from afqmc.errors import InputError, did_you_mean, first_line
 from afqmc.rundir import write_text
+from afqmc.safe_files import SMALL, read_text
 from afqmc.search.space import Axis
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def name_of(settings: Settings, sweep: Path) -> str:
         return name
     if not mark.exists():
         write_text(mark, f"{name}/{secrets.token_hex(4)}\n")
-    return mark.read_text(encoding="utf-8").strip()
+    return read_text(mark, SMALL).strip()
 
 
 def _made(module: Any, name: str, arguments: dict[str, Any], key: str) -> Any:

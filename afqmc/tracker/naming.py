@@ -12,6 +12,7 @@ from typing import Optional
 
 from afqmc.errors import InputError
 from afqmc.redaction import redacted_argument
+from afqmc.safe_files import SMALL, read_text
 from afqmc.tracker.config import Service, TrackerConfig
 
 PRUNED = "pruned"  # tag, and status, of a run that a search gave up
@@ -64,7 +65,7 @@ def run_id(run_dir: Path) -> str:
     """
     path = run_dir / _ID
     try:
-        found = path.read_text(encoding="utf-8").strip()
+        found = read_text(path, SMALL).strip()
     except (OSError, ValueError):
         found = ""
     wanted = agent_run_id() or (found if _LEGAL_ID.fullmatch(found) else secrets.token_hex(4))
