@@ -100,7 +100,7 @@ class TrainedRun:
         rows = read_pairs(file, self.config.dataset, labelled=labelled, index=index, report=report, keep=keep)
         pairs = to_columns(file.name, rows, index, report)
         refuse_empty(report, len(pairs))
-        for note in report.notes():
+        for note in (*file.notes, *report.notes()):
             log.warning("%s: %s", file.name, note)
         return pairs
 

@@ -11,7 +11,7 @@ from helpers import train
 from afqmc import evaluate
 from afqmc.cli import exit_code
 from afqmc.console import cell_width
-from afqmc.metrics.classification import metrics_of
+from afqmc.metrics.classification import classification_metrics
 from afqmc.metrics.per_class import notes, per_class
 from afqmc.per_class_table import show_classes
 
@@ -175,7 +175,7 @@ def test_no_number_is_cut_however_many_classes_there_are(count, shown, capsys, m
 def told(positive, gold, labels=("0", "1")):
     probabilities = np.stack([1 - np.array(positive), positive], axis=1)
     gold = np.array(gold)
-    return notes(metrics_of(probabilities, gold), probabilities, gold, labels)
+    return notes(classification_metrics(np.log(probabilities), gold), probabilities, gold, labels)
 
 
 def test_an_auc_that_accuracy_contradicts_is_explained():

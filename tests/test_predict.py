@@ -277,3 +277,10 @@ def test_the_columns_of_a_parquet_file_are_kept(run, call, tmp_path):
     assert call(predict, run.path, "x.parquet", "-o", "out.csv")[0] == 0
     written = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text(encoding="utf-8-sig"), newline="")))
     assert [row["note"] for row in written] == [str(row["note"] or "") for row in ROWS]
+
+
+def test_an_encoding_other_than_utf_8_is_named(run, call, tmp_path, caplog):
+    text = "sentence1,sentence2\n" + "怎么还款都不行,我的额度为什么不能用了\n现在可以提前还吗,花呗是不是要开通\n" * 3
+    (tmp_path / "gb.csv").write_bytes(text.encode("gb18030"))
+    assert call(predict, run.path, "gb.csv", "-o", "out.csv")[0] == 0
+    assert "gb.csv: read as GB18030" in caplog.messages
