@@ -15,7 +15,7 @@ from afqmc.execution import execute
 from afqmc.rundir import RunDir
 from afqmc.tracker.background import BackgroundTracker
 from afqmc.tracker.build import build_tracker
-from afqmc.tracker.config import TrackerConfig, WandbMode, resolve_mode
+from afqmc.tracker.config import TrackerConfig, WandbMode
 from afqmc.tracker.protocol import NullTracker, Report
 from afqmc.tracker.wandb import pr_points, worst
 
@@ -127,20 +127,6 @@ def test_a_tracker_that_hangs_slows_nothing_and_is_left_behind(caplog):
     release.set()
     assert time.perf_counter() - since < 5
     assert "left behind" in caplog.text
-
-
-def test_auto_is_offline_without_a_key_and_online_with_one(monkeypatch, tmp_path):
-    assert resolve_mode(TrackerConfig()) == "offline"
-    for host in ("api.wandb.ai", "api.forge.coreweave.com"):  # as an older login wrote it, and a newer one
-        (tmp_path / "netrc").write_text(f"machine {host} login user password " + "0" * 40)
-        assert resolve_mode(TrackerConfig()) == "online"
-    monkeypatch.setenv("WANDB_BASE_URL", "https://elsewhere.example")
-    assert resolve_mode(TrackerConfig()) == "offline"
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    assert resolve_mode(TrackerConfig()) == "online"
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    assert resolve_mode(TrackerConfig()) == "offline"
-    assert resolve_mode(TrackerConfig(mode=WandbMode.online)) == "online"
 
 
 def test_disabled_is_nobody(tmp_path):

@@ -13,7 +13,8 @@ from afqmc.config import Config
 from afqmc.diagnosis.findings import Finding, fail, ok, warn
 from afqmc.diagnosis.model import Size
 from afqmc.process import usable_cores
-from afqmc.tracker.config import Service, WandbMode, logged_in, resolve_mode
+from afqmc.tracker.config import Service, WandbMode
+from afqmc.tracker.mode import logged_in, resolve_mode
 from afqmc.train.hardware import Choice, choose, cpu_name
 
 _GIB = 2**30
@@ -65,7 +66,10 @@ def tracker(config: Config) -> Iterator[Finding]:
     if settings.service is Service.none:
         yield ok("tracker", "none; local files only", mode="none")
         return
-    mode = resolve_mode(settings)
+    found = resolve_mode(settings)
+    mode = found.mode
+    if found.warning:
+        yield warn("tracker", f"W&B: {found.warning}", mode=mode)
     if mode == "online" and settings.mode is WandbMode.online and not logged_in():
         yield warn(
             "tracker",
@@ -76,9 +80,9 @@ def tracker(config: Config) -> Iterator[Finding]:
     elif mode == "online":
         yield ok("tracker", f"W&B: online, project {settings.project}", mode=mode)
     elif mode == "offline":
-        yield ok("tracker", "W&B: offline (not logged in, or asked for); `wandb sync` sends the run later", mode=mode)
+        yield ok("tracker", f"W&B: offline ({found.reason}); `wandb sync` sends the run later", mode=mode)
     else:
-        yield ok("tracker", "W&B: disabled", mode=mode)
+        yield ok("tracker", f"W&B: disabled ({found.reason})", mode=mode)
 
 
 def disk(config: Config, size: Size | None) -> Iterator[Finding]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from afqmc.redaction import redacted_tree
+from afqmc.redaction import redacted, redacted_tree
 from afqmc.tracker.background import BackgroundTracker
 from afqmc.tracker.config import Service, TrackerConfig, WandbMode
+from afqmc.tracker.mode import resolve_mode
 from afqmc.tracker.protocol import NullTracker, Tracker
 from afqmc.tracker.session import preload
 from afqmc.tracker.wandb import WandbTracker
@@ -25,16 +25,18 @@ def build_tracker(config: TrackerConfig, settings: dict[str, Any], run_dir: Path
 
     Neither the config nor what a person calls the run reaches the tracker with a secret in it.
     """
-    if (
-        config.service is Service.none
-        or config.mode is WandbMode.disabled
-        or os.environ.get("WANDB_MODE") == "disabled"
-    ):
+    if config.service is Service.none or config.mode is WandbMode.disabled:
         return NullTracker()
     try:
         preload()
+        found = resolve_mode(config)
     except Exception as error:  # an installation may be broken in any way
         log.warning("W&B: cannot be imported (%s); the run goes on without it", error)
+        return NullTracker()
+    if found.warning:
+        log.warning("W&B: %s", redacted(found.warning))
+    if found.mode == "disabled":
+        log.info("W&B: off: %s", redacted(found.reason))
         return NullTracker()
     config, settings = without_secrets(config), redacted_tree(settings)
     rescue = f"wandb sync {run_dir / 'wandb'}/*run-* sends what is missing"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import ssl
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from urllib.request import Request, urlopen
 
 from afqmc.errors import first_line
 from afqmc.redaction import redacted_argument
-from afqmc.tracker.config import TrackerConfig, logged_in, resolve_mode
+from afqmc.tracker.config import TrackerConfig
+from afqmc.tracker.mode import logged_in, resolve_mode
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def begin(config: TrackerConfig, settings: dict[str, Any], directory: Path, run:
         The run, and whether it is online.
     """
     url = server()
-    if resolve_mode(config) == "online":
+    if resolve_mode(config).mode == "online":
         try:
             if logged_in():  # without one W&B refuses at once
                 probe(url)
@@ -132,13 +132,14 @@ class NotSentError(RuntimeError):
 
 
 def can_send() -> bool:
-    """Whether the server is there to be sent something; False where ``WANDB_MODE=offline`` asks for files alone.
+    """Whether the server can be sent something; False where W&B's own settings ask for files alone.
 
     Raises:
-        NotSentError: when nobody is logged in, or no server answers.
+        NotSentError: when W&B is disabled, nobody is logged in, or no server answers.
     """
     refuse_disabled()
-    if os.environ.get("WANDB_MODE") == "offline":
+    found = resolve_mode(TrackerConfig())
+    if found.mode == "offline" and not found.by_default:
         return False
     url = server()
     if not logged_in():
@@ -151,10 +152,11 @@ def can_send() -> bool:
 
 
 def refuse_disabled() -> None:
-    """Where a person asks for W&B and says that there is to be none.
+    """Stop where W&B's own settings say that there is to be no W&B.
 
     Raises:
-        NotSentError: naming the variable.
+        NotSentError: naming the variable or file.
     """
-    if os.environ.get("WANDB_MODE") == "disabled":
-        raise NotSentError("WANDB_MODE=disabled: nothing is sent")
+    found = resolve_mode(TrackerConfig())
+    if found.mode == "disabled":
+        raise NotSentError(f"{found.reason}: nothing is sent")

@@ -11,7 +11,8 @@ from shlex import quote as quoted
 from typing import Any
 
 from afqmc.errors import first_line
-from afqmc.tracker.config import TrackerConfig, resolve_mode
+from afqmc.tracker.config import TrackerConfig
+from afqmc.tracker.mode import resolve_mode
 from afqmc.tracker.session import NotSentError, begin, refuse_disabled
 
 
@@ -68,7 +69,7 @@ def upload(content: Upload) -> str:
     if is_online:
         return str(run.url)
     kept = f"offline; to send it later: wandb sync {quoted(str(Path(run.dir).parent))}"
-    if resolve_mode(content.config) == "online":
+    if resolve_mode(content.config).mode == "online":
         raise NotSentError(kept)
     return kept
 
