@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
-from afqmc.errors import InputError, did_you_mean, first_line
+from afqmc.errors import InputError, blamed_on, did_you_mean, first_line
 from afqmc.rundir import write_text
 from afqmc.search.space import Axis
 
@@ -115,10 +115,13 @@ class Settings:
             InputError: when it cannot be opened.
         """
         from optuna.storages import JournalStorage, RDBStorage
-        from optuna.storages.journal import JournalFileBackend
+
+        from afqmc.search.journal import Journal
 
         if self.storage is None:
-            return JournalStorage(JournalFileBackend(str(sweep / _JOURNAL)))
+            path = sweep / _JOURNAL
+            with blamed_on(f"{path}: not the journal of a search"):
+                return JournalStorage(Journal(path))
         try:
             return RDBStorage(self.storage)
         except Exception as error:  # SQLAlchemy's, and those of each database's driver
