@@ -103,9 +103,11 @@ class Settings:
 
     def build_pruner(self) -> BasePruner:
         """As configured."""
-        from optuna import pruners
+        from optuna import exceptions, pruners
 
-        found: BasePruner = _made(pruners, PRUNERS[self.pruner], self.pruner_args or {}, "pruner_args")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", exceptions.ExperimentalWarning)
+            found: BasePruner = _made(pruners, PRUNERS[self.pruner], self.pruner_args or {}, "pruner_args")
         return found
 
     def open_storage(self, sweep: Path) -> BaseStorage:
