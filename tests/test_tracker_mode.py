@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import PATIENCE_S
 
 from afqmc.tracker.build import build_tracker
 from afqmc.tracker.config import TrackerConfig, WandbMode
@@ -35,7 +36,7 @@ def key(monkeypatch):
 
 def wandb(*arguments):
     """W&B's own command line."""
-    subprocess.run([sys.executable, "-m", "wandb", *arguments], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "wandb", *arguments], check=True, capture_output=True, timeout=PATIENCE_S)
 
 
 def test_auto_is_offline_without_a_key_and_online_with_one(monkeypatch, home):
