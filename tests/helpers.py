@@ -11,6 +11,8 @@ from afqmc.execution import execute
 from afqmc.preparation import Prepared, prepare
 from afqmc.rundir import RunDir
 
+PATIENCE_S = 900.0  # for what takes seconds on an idle machine: only a process that hangs takes as long
+
 SMALL = (
     "experiment=quickstart",
     "tracker=none",
@@ -56,7 +58,7 @@ def summary(run_dir: RunDir) -> dict:
     return json.loads(run_dir.summary.read_text(encoding="utf-8"))
 
 
-def command(module: str, *arguments: str, cwd: Path, env: dict[str, str] | None = None, timeout: float = 120):
+def command(module: str, *arguments: str, cwd: Path, env: dict[str, str] | None = None, timeout: float = PATIENCE_S):
     """``python -m afqmc.MODULE ARGUMENTS`` in a fresh process, with no network settings of this machine."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUTF8": "1", **(env or {})}
     return subprocess.run(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from file_server import Answer, FileServer, serving
+from helpers import PATIENCE_S
 
 from afqmc.dataset import download, transfer
 from afqmc.dataset.config import DatasetConfig, Source
@@ -288,7 +289,7 @@ def test_a_download_that_is_interrupted_leaves_nothing(server, config, number, c
     process = fetching(config)
     half_way(config, process)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, errors.splitlines()[-1]) == (code, told)
     assert "Traceback" not in errors
     assert left(config) == []
@@ -316,7 +317,7 @@ def test_two_processes_that_fill_a_cache_at_once_both_have_the_whole_file(server
     server.answers = [cut(hold=threading.Barrier(2, timeout=60))]
     processes = [fetching(config) for _ in range(2)]
     for process in processes:
-        out, errors = process.communicate(timeout=60)
+        out, errors = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, out.strip()) == (0, str(target)), errors
     assert server.asked == 2
     assert left(config) == [target.name]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import SMALL, command, rows, summary
+from helpers import PATIENCE_S, SMALL, command, rows, summary
 from together import WAYS
 from transformers import AutoConfig, AutoModel, MegatronBertConfig, MegatronBertModel
 from unlikeness import unlikeness
@@ -44,7 +44,7 @@ def launch(processes, *command, **options):
 
 def in_ways(directory, processes, ways):
     process = launch(processes, ROOT / "tests/together.py", directory, *ways)
-    out, _ = process.communicate(timeout=280)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, out
 
 
@@ -85,7 +85,7 @@ class Started:
         )  # fmt: skip
 
     def training(self, steps=15):
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + PATIENCE_S
         while not self.run.metrics.exists() or self.run.metrics.read_bytes().count(b"train/loss") < steps:
             assert self.process.poll() is None, self.process.communicate()[0]
             assert time.monotonic() < deadline
@@ -117,17 +117,17 @@ def steps_of(run):
 def test_sigterm_at_one_rank_saves_once_and_ends_all_and_one_process_goes_on(tmp_path):
     started = Started(tmp_path / "run", 2).training()
     os.kill(started.pid(1), signal.SIGTERM)
-    out = started.ends(within=40)
+    out = started.ends(within=PATIENCE_S)
     assert "terminated" in out
     assert out.count("processes: 2, ddp; a batch of 8 pairs is 2 processes x 4 pairs") == 1
     assert started.status["status"] == "interrupted"
     reached = started.status["step"]
     resumed = launch(1, "-m", "afqmc.run", f"resume={started.run.path}", cwd=tmp_path)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while steps_of(started.run)[-1] < reached + 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     resumed.terminate()
-    text = resumed.communicate(timeout=60)[0]
+    text = resumed.communicate(timeout=PATIENCE_S)[0]
     assert f"resumed at step {reached} of" in text
     assert "gone on with on 1 processes instead of 2" in text
     assert steps_of(started.run)[: reached + 2] == list(range(1, reached + 3))
@@ -140,7 +140,7 @@ def test_a_run_in_shards_is_evaluated_and_gone_on_with_by_one_process_and_by_two
         2, "-m", "afqmc.run", *SMALL, "trainer.strategy=fsdp", "optimizer=sgd", "scheduler=constant",
         f"hydra.run.dir={run.path}", cwd=tmp_path,
     )  # fmt: skip
-    out, _ = process.communicate(timeout=100)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, out
     found = command("evaluate", str(run.path), cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})
     assert found.returncode == 0, found.stderr
@@ -149,7 +149,7 @@ def test_a_run_in_shards_is_evaluated_and_gone_on_with_by_one_process_and_by_two
     assert one.returncode == 0, one.stderr
     again = ("-m", "afqmc.run", f"resume={run.path}", "epochs=4", "trainer.strategy=fsdp", "trainer.shard=gradients")
     process = launch(2, *again, cwd=tmp_path)
-    out, _ = process.communicate(timeout=100)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, out
     assert steps_of(run) == list(range(1, 49))
     whole = RunDir(tmp_path / "whole")
@@ -166,7 +166,7 @@ def test_a_killed_rank_ends_all_and_is_named_and_the_run_goes_on(tmp_path):
     started = Started(tmp_path / "run", 2).training()
     gone = started.pid(1)
     os.kill(gone, signal.SIGKILL)
-    out = started.ends(within=40)
+    out = started.ends(within=PATIENCE_S)
     assert f"rank 1 (process {gone} on " in out
     assert started.status["status"] == "failed"
     assert f"rank 1 (process {gone} on " in started.status["error"]
@@ -175,14 +175,14 @@ def test_a_killed_rank_ends_all_and_is_named_and_the_run_goes_on(tmp_path):
         assert again.poll() is None, again.communicate()[0]
         time.sleep(0.1)
     again.terminate()
-    assert "gone on with on 3 processes instead of 2" in again.communicate(timeout=60)[0]
+    assert "gone on with on 3 processes instead of 2" in again.communicate(timeout=PATIENCE_S)[0]
 
 
 @pytest.mark.slow
 def test_a_rank_that_dies_before_all_have_met_ends_all_at_once(tmp_path):
     process = launch(2, ROOT / "tests/dying.py", *SMALL, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
     since = time.monotonic()
-    process.communicate(timeout=100)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode != 0
     assert time.monotonic() - since < 30  # which torchrun gives a process that does not hear it
     assert RunDir(tmp_path / "run").read_status()["status"] == "interrupted"
@@ -207,7 +207,7 @@ def test_an_error_at_one_rank_is_told_by_the_main_one(tmp_path):
         "    return 1.0\n"
     )
     started = Started(tmp_path / "run", 2, "scheduler._target_=fragile.factor")
-    out = started.ends(within=100)
+    out = started.ends(within=PATIENCE_S)
     assert re.search(r"failed: RankError: rank 1 \(process \d+ on .*\) failed: LookupError: no such step", out)
 
 
@@ -226,7 +226,7 @@ def test_what_is_refused_is_told_once(tmp_path, overrides, told):
     flags, overrides = ([one for one in overrides if one.startswith("-") is is_flag] for is_flag in (True, False))
     command = ("-m", "afqmc.run", *flags, *SMALL, *overrides, f"hydra.run.dir={tmp_path / 'run'}")  # flags go before
     process = launch(2, *command, cwd=tmp_path)
-    out, _ = process.communicate(timeout=100)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert out.count(told) == 1, out
 
 
@@ -264,7 +264,7 @@ os._exit(0)
 
 def test_a_model_that_goes_while_gloo_still_drops_its_work_stops_nothing(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", ENDING, tmp_path], env=environment, timeout=100, check=True)
+    subprocess.run([sys.executable, "-c", ENDING, tmp_path], env=environment, timeout=PATIENCE_S, check=True)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from equality import differences, metrics
-from helpers import SMALL, command, small, summary
+from helpers import PATIENCE_S, SMALL, command, small, summary
 
 from afqmc.checkpoint.store import verify
 from afqmc.errors import InputError
@@ -215,7 +215,7 @@ def in_a_process(source, *arguments):
         env={**os.environ, "PYTHONPATH": os.pathsep.join((ROOT, "."))},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
 
 
@@ -389,7 +389,7 @@ def test_a_wandb_service_that_is_killed_stops_nothing(tmp_path):
         time.sleep(0.01)
     for number in killed:
         os.kill(number, signal.SIGKILL)
-    out, errors = process.communicate(timeout=120)
+    out, errors = process.communicate(timeout=PATIENCE_S)
     assert killed
     assert process.returncode == 0, errors
     assert summary(run_dir)["steps"] == 720

@@ -80,7 +80,7 @@ in_subprocesses = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @given(line=command_lines)
 @settings(max_examples=40, **in_subprocesses)
 def test_the_command_shows_a_config_or_refuses_in_one_message(line, run_dir):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import SMALL
+from helpers import PATIENCE_S, SMALL
 
 from afqmc.errors import InputError
 from afqmc.ranks import here
@@ -23,7 +23,7 @@ def accelerate_launch(directory, *options):
     command = (*options, "-m", "afqmc.run", *SMALL, f"hydra.run.dir={directory / 'run'}")
     return subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", *command],
-        cwd=directory, env=environment, capture_output=True, text=True, timeout=200, check=False,
+        cwd=directory, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
 
 

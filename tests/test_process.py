@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import PATIENCE_S
 
 from afqmc.process import cpu_quota, usable_cores
 
@@ -41,7 +42,9 @@ def test_without_control_groups_there_is_no_quota(tmp_path):
 def printed(code, **environment):
     command = [sys.executable, "-c", f"import os\nfrom afqmc.process import settle, usable_cores\n{code}"]
     clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(path for path in sys.path if path), **environment}
-    return subprocess.run(command, env=clean, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    return subprocess.run(
+        command, env=clean, capture_output=True, text=True, check=True, timeout=PATIENCE_S
+    ).stdout.split()
 
 
 def test_torch_takes_the_threads_that_are_left_for_a_job():

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import SMALL, command
+from helpers import PATIENCE_S, SMALL, command
 
 pytest.importorskip("ray", reason="pip install -e '.[ray]'")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 OPTIMIZER = """
@@ -57,7 +57,7 @@ def statuses(directory):
 
 
 def test_two_jobs_at_once_one_killed_and_the_others_go_on(tmp_path, environment):
-    done = command("run", "-m", *TINY, "lr=1e-4,3e-4,4e-4,5e-4", cwd=tmp_path, env=environment, timeout=500)
+    done = command("run", "-m", *TINY, "lr=1e-4,3e-4,4e-4,5e-4", cwd=tmp_path, env=environment)
     directory = tmp_path / "outputs/sweeps/s"
     assert done.returncode == 1
     assert statuses(directory) == ["completed", "failed", "completed", "completed"]
@@ -85,14 +85,14 @@ def test_a_sweep_that_is_ended_saves_its_jobs_and_goes_on(tmp_path, environment,
     since = time.monotonic()
     while not (tmp_path / "seen.jsonl").exists():
         assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() - since < 200
+        assert time.monotonic() - since < PATIENCE_S
         time.sleep(0.2)
     time.sleep(1)
     process.send_signal(number)
-    printed = process.communicate(timeout=120)[0]
+    printed = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], printed
     assert "interrupted" in statuses(tmp_path / "outputs/sweeps/s")
-    again = command("run", *arguments, cwd=tmp_path, env=environment, timeout=500)
+    again = command("run", *arguments, cwd=tmp_path, env=environment)
     assert again.returncode == 0, again.stderr
     for path in (tmp_path / "outputs/sweeps/s").glob("*/metrics.jsonl"):
         rows = map(json.loads, path.read_text().splitlines())
@@ -109,10 +109,10 @@ def test_parts_of_a_gpu_of_a_cluster_that_runs_are_shared(tmp_path, environment)
         told = iter(process.stdout.readline, "")
         address = next(line for line in told if "--address" in line).split("'")[1]
         more = (f"hydra.launcher.address={address}", "hydra.launcher.num_gpus=0.5", "seed=1,2,3")
-        done = command("run", "-m", *TINY, *more, cwd=tmp_path, env=environment, timeout=500)
+        done = command("run", "-m", *TINY, *more, cwd=tmp_path, env=environment)
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     assert at_once(tmp_path) == 2  # four cores would have had room for all three
     assert {row["gpu"] for rows in seen(tmp_path) for row in rows} == {"0"}

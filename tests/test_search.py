@@ -12,7 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from helpers import SMALL, command
+from helpers import PATIENCE_S, SMALL, command
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -206,7 +206,7 @@ def test_a_judge_prunes_what_is_worse_than_half_but_never_after_the_last_evaluat
 @pytest.mark.slow
 def test_trials_are_runs_whose_numbers_are_their_directories(tmp_path):
     arguments = ("-m", *TINY, LR, "hydra.sweeper.n_trials=2", "sweep.name=s", "trainer.monitor=dev/auc")
-    done = command("run", *arguments, cwd=tmp_path, timeout=200)
+    done = command("run", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("2 completed: outputs/sweeps/s")
     directory = tmp_path / "outputs/sweeps/s"
@@ -232,7 +232,7 @@ def test_a_bound_that_no_run_could_have_is_told_before_anything_starts(tmp_path)
 def test_the_objective_of_a_setting_is_its_mean_over_seeds(tmp_path):
     arguments = ("-m", *TINY, LR, "hydra.sweeper.n_trials=1", "seed=1,2", "sweep.name=s")
     arguments += ("hydra.sweeper.objectives=[dev/auc,seconds]",)
-    done = command("run", *arguments, cwd=tmp_path, timeout=200)
+    done = command("run", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     directory = tmp_path / "outputs/sweeps/s"
     summaries = [json.loads(path.read_text()) for path in sorted(directory.glob("0-*_seed-*/summary.json"))]
@@ -260,7 +260,7 @@ def test_a_pruned_search_that_is_killed_twice_finds_what_it_would_have_found(tmp
     )
     arguments = ("-m", *SMALL, "epochs=6", "trainer.monitor=dev/auc", "hydra/sweeper=optuna", *pruner, LR)
     arguments += ("hydra.sweeper.n_trials=10", "hydra.sweeper.sampler_args={n_startup_trials:4}")
-    whole = command("run", *arguments, "sweep.name=s", "hydra.sweep.dir=whole/s", cwd=tmp_path, timeout=280)
+    whole = command("run", *arguments, "sweep.name=s", "hydra.sweep.dir=whole/s", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     assert " pruned: " in whole.stdout
 
@@ -272,11 +272,11 @@ def test_a_pruned_search_that_is_killed_twice_finds_what_it_would_have_found(tmp
             cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         since = time.monotonic()
-        while len(list(directory.glob("*/metrics.jsonl"))) <= enough and time.monotonic() - since < 120:
+        while len(list(directory.glob("*/metrics.jsonl"))) <= enough and time.monotonic() - since < PATIENCE_S:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    last = command("run", *arguments, "sweep.name=s", "hydra.sweep.dir=killed/s", cwd=tmp_path, timeout=280)
+    last = command("run", *arguments, "sweep.name=s", "hydra.sweep.dir=killed/s", cwd=tmp_path)
     assert last.returncode == 0, last.stderr
 
     one, other = trials_of(tmp_path / "whole/s"), trials_of(directory)

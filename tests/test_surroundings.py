@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import SMALL
+from helpers import PATIENCE_S, SMALL
 from terminal import on_terminal
 
 from afqmc.rundir import RunDir, write_bytes
@@ -41,7 +41,7 @@ def shell(line, cwd, env=None):
         env={**inherited, "LC_ALL": "C.UTF-8", "PYTHONPATH": str(ROOT), **(env or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import SMALL, command
+from helpers import PATIENCE_S, SMALL, command
 
 from afqmc.errors import InputError
 from afqmc.lock import is_locked, locked
@@ -35,7 +35,7 @@ class Fragile(torch.optim.AdamW):
 
 
 def sweep(cwd, *arguments, env=None):
-    return command("run", "-m", *TINY, *arguments, cwd=cwd, env=env, timeout=280)
+    return command("run", "-m", *TINY, *arguments, cwd=cwd, env=env)
 
 
 def results(directory):
@@ -171,7 +171,7 @@ class Killed:
         since = time.monotonic()
         while not enough():
             assert process.poll() is None
-            assert time.monotonic() - since < 120
+            assert time.monotonic() - since < PATIENCE_S
             time.sleep(0.05)
 
     def completed(self):
@@ -193,11 +193,11 @@ def test_a_sweep_that_was_killed_goes_on_where_it_was(tmp_path, number):
         process, lambda: long.completed() >= 1 and any("running" in s for s in statuses(long.directory).values())
     )
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
     before = {path: path.stat().st_mtime_ns for path in long.directory.glob("*/summary.json")}
     assert 1 <= len(before) < 4
-    again = command("run", *long.arguments, cwd=tmp_path, timeout=280)
+    again = command("run", *long.arguments, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert f"{len(before)} of 4 jobs have ended already" in again.stdout
     assert long.completed() == 4

@@ -3,7 +3,6 @@
 import json
 import logging
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -117,15 +116,13 @@ def test_a_tracker_that_hangs_slows_nothing_and_is_left_behind(caplog):
 
     class Hanging(NullTracker):
         def log(self, row):
-            release.wait(20)
+            release.wait()
 
     tracker = BackgroundTracker(Hanging, finish_s=0.3)
-    since = time.perf_counter()
     with caplog.at_level(logging.WARNING):
         tracker.log({"step": 1})
-        tracker.finish(0)
+        tracker.finish(0)  # returns although the call never does
     release.set()
-    assert time.perf_counter() - since < 5
     assert "left behind" in caplog.text
 
 

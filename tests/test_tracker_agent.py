@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import SMALL
+from helpers import PATIENCE_S, SMALL
 from wandb_file import Offline
 
 from afqmc import config as schema
@@ -57,7 +57,7 @@ def done(agent, kind, run):
         {"type": kind, "run_id": run, "program": sweep()["program"], "args": CHOSEN, "id": "1"}
     )
     assert "exception" not in response, response
-    return agent._run_processes[run].wait(timeout=120)
+    return agent._run_processes[run].wait(timeout=PATIENCE_S)
 
 
 def test_an_agent_trains_with_what_was_chosen_in_the_run_that_it_named(agent, tmp_path):

@@ -5,12 +5,14 @@ import subprocess
 import sys
 
 import pytest
+from helpers import PATIENCE_S
 
 from afqmc.tracker.build import build_tracker
 from afqmc.tracker.config import TrackerConfig, WandbMode
 from afqmc.tracker.mode import logged_in, resolve_mode
 from afqmc.tracker.protocol import NullTracker
 from afqmc.tracker.session import NotSentError, can_send
+from afqmc.tracker.wandb import WandbTracker
 
 KEY = "0" * 40
 ONLINE = TrackerConfig(mode=WandbMode.online)
@@ -34,7 +36,7 @@ def key(monkeypatch):
 
 def wandb(*arguments):
     """W&B's own command line."""
-    subprocess.run([sys.executable, "-m", "wandb", *arguments], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "wandb", *arguments], check=True, capture_output=True, timeout=PATIENCE_S)
 
 
 def test_auto_is_offline_without_a_key_and_online_with_one(monkeypatch, home):
@@ -135,3 +137,25 @@ def test_the_server_of_the_settings_file_is_the_one_that_needs_a_key(home):
     assert not logged_in()
     (home / "netrc").write_text(f"machine mine.example login user password {KEY}")
     assert logged_in()
+
+
+@pytest.mark.parametrize(
+    ("setting", "variables", "told"),
+    [
+        ("tracker.mode=offline", {}, "offline (tracker.mode=offline); to send this run later: wandb sync"),
+        ("tracker.mode=auto", {"WANDB_MODE": "offline"}, "offline (WANDB_MODE=offline)"),
+        ("tracker.mode=auto", {}, "offline (not logged in to https://"),
+        (
+            "tracker.mode=auto",
+            {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://127.0.0.1:9"},
+            "offline (the server could not be reached, or refused it)",
+        ),
+    ],
+)
+def test_an_offline_run_says_why_it_is_offline(home, monkeypatch, caplog, setting, variables, told):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with caplog.at_level(logging.INFO):
+        tracker = WandbTracker(TrackerConfig(mode=WandbMode(setting.partition("=")[2])), {}, home)
+        tracker.finish(0)
+    assert f"W&B: {told}" in caplog.text

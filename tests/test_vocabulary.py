@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import PATIENCE_S
 from transformers import AutoTokenizer
 
 from afqmc.model.vocabulary import train_wordpiece
@@ -26,7 +27,7 @@ def tokenizer():
 def test_the_vocabulary_is_the_same_in_every_process(tokenizer):
     environments = [{**os.environ, "PYTHONHASHSEED": seed} for seed in ("1", "2")]
     started = [subprocess.Popen([sys.executable, "-c", CODE], env=env, stdout=subprocess.PIPE) for env in environments]
-    printed = [process.communicate(timeout=60)[0] for process in started]
+    printed = [process.communicate(timeout=PATIENCE_S)[0] for process in started]
     assert [json.loads(text) for text in printed] == [tokenizer.get_vocab()] * 2
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
-from afqmc.errors import InputError, did_you_mean, first_line
+from afqmc.errors import InputError, blamed_on, did_you_mean, first_line
 from afqmc.rundir import write_text
 from afqmc.safe_files import SMALL, read_text
 from afqmc.search.space import Axis
@@ -104,9 +104,11 @@ class Settings:
 
     def build_pruner(self) -> BasePruner:
         """As configured."""
-        from optuna import pruners
+        from optuna import exceptions, pruners
 
-        found: BasePruner = _made(pruners, PRUNERS[self.pruner], self.pruner_args or {}, "pruner_args")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", exceptions.ExperimentalWarning)
+            found: BasePruner = _made(pruners, PRUNERS[self.pruner], self.pruner_args or {}, "pruner_args")
         return found
 
     def open_storage(self, sweep: Path) -> BaseStorage:
@@ -116,10 +118,13 @@ class Settings:
             InputError: when it cannot be opened.
         """
         from optuna.storages import JournalStorage, RDBStorage
-        from optuna.storages.journal import JournalFileBackend
+
+        from afqmc.search.journal import Journal
 
         if self.storage is None:
-            return JournalStorage(JournalFileBackend(str(sweep / _JOURNAL)))
+            path = sweep / _JOURNAL
+            with blamed_on(f"{path}: not the journal of a search"):
+                return JournalStorage(Journal(path))
         try:
             return RDBStorage(self.storage)
         except Exception as error:  # SQLAlchemy's, and those of each database's driver

@@ -11,6 +11,7 @@ import numpy as np
 
 from afqmc.redaction import redacted
 from afqmc.tracker.config import TrackerConfig
+from afqmc.tracker.mode import resolve_mode
 from afqmc.tracker.naming import run_id
 from afqmc.tracker.protocol import Report
 from afqmc.tracker.session import begin
@@ -30,7 +31,11 @@ class WandbTracker:
         if self.is_online:
             log.info("W&B: %s", self._run.url)
         else:
-            log.info("W&B: offline; to send this run later: wandb sync %s", Path(self._run.dir).parent)
+            found = resolve_mode(config)
+            why = (
+                redacted(found.reason) if found.mode == "offline" else "the server could not be reached, or refused it"
+            )
+            log.info("W&B: offline (%s); to send this run later: wandb sync %s", why, Path(self._run.dir).parent)
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 

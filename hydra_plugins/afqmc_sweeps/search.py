@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Optional
@@ -15,15 +15,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from afqmc.errors import InputError
 from afqmc.rundir import Status
+from afqmc.search.pruning import why_idle
 from afqmc.search.space import points
 from afqmc.search.study import Settings, open_study
 from afqmc.sweep.plan import Job
 from afqmc.sweep.results import UNWELL, unfinished
+from hydra_plugins.afqmc_sweeps._closing import say_best
 from hydra_plugins.afqmc_sweeps._session import Session
-from hydra_plugins.afqmc_sweeps._space import Space, short
+from hydra_plugins.afqmc_sweeps._space import Space
 
 if TYPE_CHECKING:
-    from optuna import Study
     from optuna.trial import Trial, TrialState
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ class _Searching:
         self.study = open_study(self.settings, session.sweep.path, self.objectives, self.space.axes)
         self.open = [trial.number for trial in self.study.trials if not trial.state.is_finished()]
         self.wanted = self._wanted()
+        if evaluations := self._evaluations(probes):
+            self._warn_of_idle_pruner(evaluations)
         workers: int = self.settings.n_jobs or getattr(session.launcher, "n_jobs", None) or 1
         with ThreadPoolExecutor(workers) as pool:
             futures = [pool.submit(self._work) for _ in range(workers)]
@@ -89,6 +92,8 @@ class _Searching:
         for future in futures:
             future.result()
         self._say_best()
+        if evaluations is None:
+            self._warn_of_idle_pruner(max((trial.last_step or 0 for trial in self.study.trials), default=0))
 
     def _wanted(self) -> int:
         """How many trials there are to be; a point of a grid is tried once, and one that failed is not tried again."""
@@ -190,12 +195,20 @@ class _Searching:
     def _say_best(self) -> None:
         from optuna.trial import TrialState
 
-        study: Study = self.study
-        states = [trial.state for trial in study.trials]
-        if TrialState.COMPLETE not in states:
-            return
-        for trial in study.best_trials:
-            reached = zip(self.objectives, trial.values, strict=True)
-            figures = ", ".join(f"{name} {value:.4f}" for name, value in reached)
-            params = " ".join(f"{key}={short(value)}" for key, value in trial.params.items())
-            log.info("best: trial %d, %s: %s", trial.number, figures, params)
+        if any(trial.state == TrialState.COMPLETE for trial in self.study.trials):
+            dirs = [self.session.sweep.run_dir(job) for job in self.session.jobs]
+            say_best(self.study, self.objectives, [run for run in dirs if run.summary.exists()])
+
+    def _evaluations(self, probes: Sequence[Job]) -> Optional[int]:
+        """How often a trial is judged: per run or, within a run, per epoch; None where that depends on the data."""
+        repetitions = len(self.space.repetitions)
+        if not self.settings.prunes_within_runs(repetitions):
+            return repetitions
+        configs = [self.session.composed(probe) for probe in probes]
+        if any(config.trainer.eval_steps or config.trainer.max_steps for config in configs):
+            return None
+        return max(config.epochs for config in configs)
+
+    def _warn_of_idle_pruner(self, evaluations: int) -> None:
+        if why := why_idle(self.settings, self.study.study_name, self.wanted, evaluations):
+            log.warning(why)
