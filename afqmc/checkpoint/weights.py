@@ -17,9 +17,11 @@ from afqmc.inspection import inspect
 from afqmc.model.classifier import PairClassifier, encoder_class, encoder_options, is_standard
 from afqmc.model.config import ModelConfig, Pooling
 from afqmc.model.load import plugged_in
+from afqmc.model.tensors import with_duplicates, without_duplicates
 
 _WEIGHTS = "model.safetensors"
 _LABELS = "labels.json"
+_TIED = "tied.json"  # the other names of tensors that have several
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,10 @@ def save_weights(
     """
 
     def write(aside: Path) -> None:
-        tensors = {name: tensor.contiguous() for name, tensor in (state or model.state_dict()).items()}
+        tensors, same = without_duplicates(state or model.state_dict())
         save_file(tensors, aside / _WEIGHTS, metadata={"format": "pt"})
+        if same:  # not as metadata of the file, which safetensors writes in another order each time
+            (aside / _TIED).write_text(json.dumps(same, indent=2), encoding="utf-8")
         tokenizer.save_pretrained(aside)
         (aside / _LABELS).write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
         if isinstance(model, PairClassifier):
@@ -67,8 +71,10 @@ def restore(model: nn.Module, source: Path) -> None:
 
 
 def read_tensors(source: Path) -> dict[str, Tensor]:
-    """A checkpoint's weights, on the CPU."""
-    return load_file(source / _WEIGHTS)
+    """A checkpoint's weights, on the CPU, tied ones under each of their names."""
+    tied = source / _TIED
+    same = json.loads(tied.read_text(encoding="utf-8")) if tied.is_file() else {}
+    return with_duplicates(load_file(source / _WEIGHTS), same)
 
 
 def load_weights(source: Path, config: ModelConfig, trust: bool = False) -> Loaded:
