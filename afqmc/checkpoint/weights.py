@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from afqmc.checkpoint.store import replace
-from afqmc.errors import InputError
+from afqmc.errors import InputError, blamed_on
 from afqmc.inspection import inspect, shapes_of
 from afqmc.model.classifier import PairClassifier, encoder_class, encoder_options, is_standard
 from afqmc.model.config import ModelConfig, Pooling
 from afqmc.model.load import plugged_in
+from afqmc.model.tensors import with_duplicates, without_duplicates
 from afqmc.safe_files import check_regular, read_json
 
 _WEIGHTS = "model.safetensors"
 _LABELS = "labels.json"
+_TIED = "tied.json"  # the other names of tensors that have several
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,10 @@ def save_weights(
     """
 
     def write(aside: Path) -> None:
-        tensors = {name: tensor.contiguous() for name, tensor in (state or model.state_dict()).items()}
+        tensors, same = without_duplicates(state or model.state_dict())
         save_file(tensors, aside / _WEIGHTS, metadata={"format": "pt"})
+        if same:  # not as metadata of the file, which safetensors writes in another order each time
+            (aside / _TIED).write_text(json.dumps(same, indent=2), encoding="utf-8")
         tokenizer.save_pretrained(aside)
         (aside / _LABELS).write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
         if isinstance(model, PairClassifier):
@@ -69,9 +73,15 @@ def restore(model: nn.Module, source: Path) -> None:
 
 
 def read_tensors(source: Path) -> dict[str, Tensor]:
-    """A checkpoint's weights, on the CPU."""
+    """A checkpoint's weights, on the CPU, tied ones under each of their names.
+
+    Raises:
+        InputError: where a file is not regular, or ``tied.json`` names a tensor that is not there.
+    """
     check_regular(source / _WEIGHTS)
-    return load_file(source / _WEIGHTS)
+    tensors, tied = load_file(source / _WEIGHTS), source / _TIED
+    with blamed_on(f"{tied}: not usable"):
+        return with_duplicates(tensors, read_json(tied) if tied.exists() else {})
 
 
 def load_weights(source: Path, config: ModelConfig, trust: bool = False) -> Loaded:

@@ -21,6 +21,7 @@ from afqmc.model.config import ModelConfig, Pooling
 from afqmc.model.files import WEIGHT_FILES, check_lfs
 from afqmc.model.hub import UNUSABLE, cannot_load, hub_options, resolved
 from afqmc.model.initialisation import mimetic
+from afqmc.model.tensors import check_state
 from afqmc.model.vocabulary import train_wordpiece
 from afqmc.plugins import check_arguments, locate
 
@@ -128,6 +129,7 @@ def plugged_in(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, labels: 
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(f"{key}: returned a model without parameters to train (requires_grad is false for all)")
     _try_forward(key, model, tokenizer, len(labels))
+    check_state(model, key)
     return model
 
 
