@@ -49,7 +49,8 @@ def expected(trained, tmp_path_factory):
     run = TrainedRun.open(trained)
     pairs = run.read(file, labelled=True)
     found = run.score(pairs)
-    return found.metrics["loss"], list(prediction_rows(replace(pairs, labels=None), found.logits, run.labels))
+    rows = prediction_rows(replace(pairs, labels=None), found.logits, run.labels)
+    return found.metrics["loss"], [{key: row[key] for key in ("id", "probability", "prediction")} for row in rows]
 
 
 @pytest.fixture
