@@ -23,23 +23,24 @@ _ANYWHERE = (
 )  # fmt: skip
 _ENDINGS = ("apikey", "passphrase", "password", "passwords", "passwd", "secret", "token")  # also of joined words
 _LAST = ("key", "keys", "pat", "pwd", "sig")  # of several: pad_token_id and key_size are none
+_LONGEST = 4096  # characters of an address that are searched for its password
 _DIRECTORIES = ("PWD", "OLDPWD")  # the shell's own, and no passwords
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
-_CLOSED = r"(?=[\s,)\]}:;]|\Z)"  # what follows a quote that closes a text; any other quote is part of the text
-_NO_END = rf"[\"'](?!{_CLOSED})"
-_INSIDE = {quote: re.compile(rf"(?:\\+.|[^\\\n{quote}]|{quote}(?!{_CLOSED}))*") for quote in "\"'"}
+_CLOSED = r"(?=[\s,)\]}:;]|\Z)"  # what follows a quote that closes a text
+_INSIDE = {  # a doubled quote is one of the text, in YAML and CSV
+    quote: re.compile(rf"(?:\\+.|[^\\\n{quote}]|{quote}{quote}|{quote}(?!{_CLOSED}))*") for quote in "\"'"
+}
 _OPENING = re.compile(r"\\*([\"'])")
 _LINE = re.compile(r"[^\r\n]*")
-_WORDS = re.compile(rf"(?:\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|[^\s,\"']|,(?!\s|\Z)|{_NO_END})*")
-_OF_QUERY = re.compile(rf"(?:[^\s&#\"']|{_NO_END})*")
+_WORDS = re.compile(r"(?:\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|[^\s,]|,(?!\s|\Z))*")
+_OF_QUERY = re.compile(r"[^\s&#]*")
 _OF_MEMBER = re.compile(r"[\[{].*|(?:\\.|[^,{}\[\]\n\\])*")
 
-_HEADER = re.compile(
-    r"([\"']?)\b(?i:(?:proxy-)?authorization|x-api-key|(?:set-)?cookie)(\\*[\"'])?\s*[:=][ \t]*"
-)
+_HEADER = re.compile(r"([\"']?)\b(?i:(?:proxy-)?authorization|x-api-key|(?:set-)?cookie)(\\*[\"'])?\s*[:=][ \t]*")
 _BEARER = re.compile(r"([\"']?)\b(?:(?i:bearer)|Basic(?= +[\w+/.=-]{4,}(?:[\s\"']|\Z))) +")  # without its header
 _QUERY = re.compile(r"[?&;]([\w.-]+)=")  # of https://host/path?name=value
+_KEY = re.compile(r"[^\s:\"'\[\]{}]+(?::[\w]+)?")  # of an override; key@from:to moves a group
 _PAIR = re.compile(r"([\"']?)(?<![\w.?&;-])([\w.-]+)=")  # an override, or a line of source
 _MEMBER = re.compile(r"([\"'])([\w.-]+)\\*\1\s*:[ \t]*")  # in {"key": value}
 _PLAIN_MEMBER = re.compile(r"(?<![\w.-])([\w.-]+)\s*:[ \t]*")  # in {key: value}
@@ -74,9 +75,9 @@ def redacted(text: str) -> str:
 def redacted_argument(argument: str) -> str:
     """One word of a command line; of an override, the value goes by its key, however short it is."""
     key, equals, value = argument.partition("=")
-    if equals and is_secret(key):
-        return f"{key}={HIDDEN}"
-    return f"{redacted(key)}={_redacted_value(value)}" if equals and "://" not in key else redacted(argument)
+    if not equals or not _KEY.fullmatch(key):
+        return _redacted_value(argument)
+    return f"{redacted(key)}={HIDDEN if is_secret(key) else _redacted_value(value)}"
 
 
 def redacted_tree(node: Any, key: str = "") -> Any:
@@ -86,9 +87,8 @@ def redacted_tree(node: Any, key: str = "") -> Any:
     if isinstance(node, dict):
         return {_redacted_key(name): redacted_tree(value, str(name)) for name, value in node.items()}
     if isinstance(node, list | tuple):
-        if len(node) == 2 and _HEADER.fullmatch(f"{node[0]}:"):
-            return type(node)((node[0], HIDDEN))
-        return type(node)(redacted_tree(value) for value in node)
+        is_header = len(node) == 2 and _HEADER.fullmatch(f"{node[0]}:") is not None
+        return type(node)(HIDDEN if is_header and at else redacted_tree(one) for at, one in enumerate(node))
     return _redacted_value(node) if isinstance(node, str) else node
 
 
@@ -106,9 +106,9 @@ def _redacted_key(key: Any) -> Any:
 
 def _redacted_value(value: str) -> str:
     """A whole value: when it is an address, its password may hold spaces and quotes too."""
-    if found := re.match(r"\s*[\"']?[A-Za-z][\w+.-]*://", value):
-        if _LOGIN.match(value, found.end()) and (end := value.rfind("@")) > found.end():
-            value = f"{value[: found.end()]}{HIDDEN}{value[end:]}"
+    found = re.match(r"\s*[\"']?[A-Za-z][\w+.-]*://", value)
+    if found and _LOGIN.match(value, found.end()) and (end := value.rfind("@")) > found.end():
+        value = f"{value[: found.end()]}{HIDDEN}{value[end:]}"
     return redacted(value)
 
 
@@ -129,8 +129,8 @@ def _address(found: re.Match[str]) -> _Span:
         user = _USER.match(text, begin)
         return user.span() if user else None
     before = _BEFORE.search(text, max(0, begin - 200), found.start())
-    whole = _INSIDE[before[1]] if before else _UNSPACED
-    return begin, text.rfind("@", begin, _end(whole, text, begin))
+    whole = (_INSIDE[before[1]] if before else _UNSPACED).match(text, begin, begin + _LONGEST)
+    return begin, text.rfind("@", begin, whole.end() if whole else begin)
 
 
 def _header(found: re.Match[str]) -> _Span:
@@ -148,16 +148,22 @@ def _bearer(found: re.Match[str]) -> _Span:
 
 
 def _query(found: re.Match[str]) -> _Span:
-    return (found.end(), _end(_OF_QUERY, found.string, found.end())) if is_secret(found[1]) else None
+    return _unquoted(_OF_QUERY, found) if is_secret(found[1]) else None
 
 
 def _pair(found: re.Match[str]) -> _Span:
     if not is_secret(found[2]):
         return None
-    inside = _INSIDE[found[1]] if found[1] else _WORDS
-    begin, end = found.end(), _end(inside, found.string, found.end())
+    if not found[1]:
+        return _unquoted(_WORDS, found)
+    return found.end(), _end(_INSIDE[found[1]], found.string, found.end())
+
+
+def _unquoted(pattern: re.Pattern[str], found: re.Match[str]) -> _Span:
+    """Up to the brackets and quotes that close the text around it."""
+    begin, end = found.end(), _end(pattern, found.string, found.end())
     value = found.string[begin:end]
-    return begin, end - (0 if found[1] else len(value) - len(value.rstrip(")]}")))
+    return begin, begin + len(value.rstrip(")]}" if value[:1] in ("'", '"') else ")]}'\""))
 
 
 def _member(found: re.Match[str]) -> _Span:

@@ -110,7 +110,8 @@ def in_texts(value):
     return [
         *(write(value) for write in (str, repr, json.dumps)),
         json.dumps(json.dumps({"value": value})),
-        yaml.dump({"value": value}, width=10_000),
+        yaml.dump({"value": value}, width=10_000, default_style="'"),
+        yaml.dump({"value": value}, width=10_000, default_style='"'),
         repr(["run.py", f"model.name={value}"]),
     ]
 
@@ -124,6 +125,7 @@ def line_of(value):
 
 
 @settings(max_examples=150, deadline=None)
+@example(f"':{CORE}")
 @each_character
 @given(st.builds(f"{{}}{CORE}{{}}".format, *[st.text(PRINTABLE, max_size=6)] * 2))
 def test_no_character_of_a_secret_ends_what_is_hidden(secret):
@@ -176,6 +178,7 @@ def test_the_traceback_of_a_log_line_is_clean_too():
 def test_a_long_text_is_searched_in_an_instant():
     text = "借" * 200_000 + "://" + "a" * 200_000 + " " + "x.y=1 " * 20_000
     assert redacted(text) == text
+    assert redacted("://" * 50_000) == "://" * 50_000
 
 
 MODEL = """
