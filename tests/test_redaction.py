@@ -5,7 +5,10 @@ import logging
 import sys
 
 import pytest
+import yaml
 from helpers import SMALL, command
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from wandb_file import Offline
 
 from afqmc import config as schema
@@ -17,7 +20,7 @@ GIVEN = "0123456789abcdef"
 
 
 @pytest.fixture(autouse=True)
-def given(monkeypatch):
+def given_secrets(monkeypatch):
     monkeypatch.setenv("SOME_API_KEY", GIVEN)
     monkeypatch.setenv("SHORT_TOKEN", "an")
 
@@ -77,6 +80,79 @@ def test_an_override_is_shown_without_its_secret(argument, clean):
     assert redacted_argument(argument) == clean
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["https://h/p?mail=a@b", "write to a@b.example, or c@d.example", "user@host:path/to", "git@host.example:a/b.git",
+     "https://host/a@v1.zip", "Basic text, Bearer: none", "unknown key: lr", "cookies are off: see {a: 1, b: [2]}",
+     "the token indices are longer than 512", "https://host:8080/a?b=c"],
+)  # fmt: skip
+def test_ordinary_text_stays_readable(text):
+    assert redacted(text) == redacted_argument(text) == redacted_tree([text])[0] == text
+
+
+CORE = "Zq7Kx9"
+PRINTABLE = "".join(map(chr, range(33, 127)))
+HEADERS = ["Authorization: Bearer {}", "Authorization: Token {}", "Proxy-Authorization: Basic {}", "X-Api-Key: {}",
+           "Cookie: id={}"]  # fmt: skip
+ADDRESSES = ["postgresql+psycopg2://bob:{}@host/db?x=y", "redis://:{}@host", "https://bob:{}@host.example:80/a.zip#b"]
+KEYS = ["Authorization", "X-Api-Key", "cookie", "api_key", "password", "hf.token"]
+
+
+def each_character(test):
+    """Run a property with every printable character on either side of a secret."""
+    for sign in PRINTABLE:
+        test = example(f"{sign}{CORE}{sign}{CORE}")(test)
+    return test
+
+
+def in_texts(value):
+    """A value as logs, tracebacks and files quote it."""
+    return [
+        *(write(value) for write in (str, repr, json.dumps)),
+        json.dumps(json.dumps({"value": value})),
+        yaml.dump({"value": value}, width=10_000, default_style="'"),
+        yaml.dump({"value": value}, width=10_000, default_style='"'),
+        repr(["run.py", f"model.name={value}"]),
+    ]
+
+
+def line_of(value):
+    try:
+        raise ConnectionError(f"no answer: {value}")
+    except ConnectionError:
+        record = logging.LogRecord("a", logging.ERROR, "", 1, "with %s", (value,), sys.exc_info())
+    return RedactingFormatter("%(message)s").format(record)
+
+
+@settings(max_examples=150, deadline=None)
+@example(f"':{CORE}")
+@each_character
+@given(st.builds(f"{{}}{CORE}{{}}".format, *[st.text(PRINTABLE, max_size=6)] * 2))
+def test_no_character_of_a_secret_ends_what_is_hidden(secret):
+    for value in [form.format(secret) for form in ADDRESSES + HEADERS]:
+        shown = [redacted_argument(f"hydra.sweeper.storage={value}"), redacted_argument(value), line_of(value)]
+        shown += [*map(redacted, in_texts(value)), json.dumps(redacted_tree({"a": value, "b": [[value]], value: 1}))]
+        assert [text for text in shown if CORE in text] == [], value
+    for key in KEYS:
+        shown = [redacted_tree({"a": {key: f"Bearer {secret}"}, "b": [{key: [secret]}]})]
+        shown += [redacted_argument(f"+model.args.{key}={secret}"), redacted(json.dumps({"a": {key: secret}}))]
+        shown += [redacted(repr({key: secret})), line_of({key: secret}), line_of(f"{key}={secret}")]
+        assert [text for text in shown if CORE in str(text)] == [], key
+    assert CORE not in str(redacted_tree([["Authorization", f"Token {secret}"], [f"Bearer {secret}"]]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.builds(f"{{}}{CORE}{{}}".format, *[st.text(PRINTABLE + "  ", max_size=6)] * 2))
+def test_a_quoted_secret_may_hold_spaces(secret):
+    for value in [form.format(secret) for form in ADDRESSES + HEADERS]:
+        shown = [redacted_argument(f"hydra.sweeper.storage={value}"), *map(redacted, in_texts(value)[1:])]
+        shown += [str(redacted_tree({"a": value, "b": [value]}))]
+        assert [text for text in shown if CORE in text] == [], value
+    for key in KEYS:
+        shown = [redacted(json.dumps({key: secret})), redacted(repr({key: secret})), redacted(f"{key}={secret!r}")]
+        assert [text for text in shown if CORE in text] == [], key
+
+
 def test_the_directory_a_shell_is_in_is_no_password(monkeypatch):
     monkeypatch.setenv("PWD", "/elsewhere")
     monkeypatch.setenv("OLDPWD", "/elsewhere/again")
@@ -102,6 +178,7 @@ def test_the_traceback_of_a_log_line_is_clean_too():
 def test_a_long_text_is_searched_in_an_instant():
     text = "借" * 200_000 + "://" + "a" * 200_000 + " " + "x.y=1 " * 20_000
     assert redacted(text) == text
+    assert redacted("://" * 50_000) == "://" * 50_000
 
 
 MODEL = """
