@@ -4,9 +4,7 @@ import csv
 import io
 import json
 import os
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,10 +19,9 @@ from afqmc.dataset.splits import Pairs
 from afqmc.errors import InputError
 from afqmc.prediction.inputs import Inputs
 from afqmc.prediction.output import render
-from afqmc.rundir import write_bytes
 from afqmc.scoring import Scored
 
-LIMIT = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write past the limit then fails as on a full disk
+ROOT = Path(__file__).parents[1]
 ROWS = [
     {"sentence1": "怎么还款", "sentence2": '花呗"怎么"还', "note": "=1+1", "label": "1"},
     {"sentence1": "-1 是什么", "sentence2": "a,b\n第二行", "note": "", "label": "0"},
@@ -243,19 +240,23 @@ def test_a_pipe_and_a_new_file_in_the_run_directory_are_legal(run, call, pairs):
 # a full disk
 
 
-@pytest.fixture
-def full_disk():
-    """Files end at 100 bytes: what a write meets there is what a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from afqmc.rundir import write_bytes
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write past the limit then fails as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+write_bytes(Path(sys.argv[1]), b"x" * 1000)
+"""
 
 
-def test_a_full_disk_is_reported_with_the_path_and_leaves_the_old_file_alone(full_disk, tmp_path):
+def test_a_full_disk_is_reported_with_the_path_and_leaves_the_old_file_alone(tmp_path):
     (tmp_path / "file").write_bytes(b"old")
-    with pytest.raises(OSError, match=f"File too large: '{tmp_path}/file'"):
-        write_bytes(tmp_path / "file", b"x" * 1000)
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, tmp_path / "file"], capture_output=True, text=True, cwd=ROOT
+    )  # fmt: skip
+    assert f"File too large: '{tmp_path}/file'" in ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == b"old"
 
