@@ -16,7 +16,10 @@ from afqmc.batching.batches import ALL, Share, eval_batches
 from afqmc.batching.tokens import Encoded, Encoder
 from afqmc.dataset.splits import Pairs
 from afqmc.metrics import rows as written
-from afqmc.metrics.classification import classification_metrics, has_prediction
+from afqmc.metrics.classification import classification_metrics, has_prediction, probabilities_of
+
+_SAMPLED, _SHARES = 256, (0, 0.25, 0.5, 0.9)  # pairs looked at, and by length the places of those that are tried
+_ROUNDING = 1e-3  # of a probability in float32
 
 Watch = Callable[[int], None]  # told how many pairs each round of batches added
 
@@ -85,6 +88,42 @@ def evaluate(
     """Logits of a split, with its metrics where it has labels."""
     logits = predict_logits(model, encoded, encoder, batch_size, device, watch, share)
     return Evaluation(logits, {} if encoded.labels is None else classification_metrics(logits, encoded.labels))
+
+
+def padding_effect(model: nn.Module, pairs: Pairs, encoder: Encoder) -> float:
+    """How far a pair's probabilities depend on the padding of its batch; about 0 where the attention mask is used.
+
+    Scores four pairs of different lengths one by one and together, in float32. Random states stay as they are.
+
+    Args:
+        model: On the CPU.
+        pairs: Of which the four are taken.
+        encoder: Makes tokens of them.
+
+    Returns:
+        The largest difference of a probability.
+    """
+    texts = zip(pairs.sentence1[:_SAMPLED], pairs.sentence2[:_SAMPLED], strict=True)
+    by_length = np.argsort([len(first) + len(second) for first, second in texts])
+    places = sorted({int(share * (len(by_length) - 1)) for share in _SHARES})
+    encoded = encoder.encode(pairs.taken([int(by_length[place]) for place in places], pairs.file))
+    device = torch.device("cpu")
+    with torch.random.fork_rng(devices=[]):
+        alone, together = (
+            probabilities_of(predict_logits(model, encoded, encoder, size, device)) for size in (1, len(encoded))
+        )
+    return float(np.abs(alone - together).max())
+
+
+def padding_warning(model: nn.Module, pairs: Pairs, encoder: Encoder) -> str | None:
+    """What to warn of where ``padding_effect`` is more than rounding."""
+    effect = padding_effect(model, pairs, encoder)
+    if not effect >= _ROUNDING:  # NaN is reported by the evaluations
+        return None
+    return (
+        f"a pair's probabilities depend on the padding of its batch (by up to {effect:.4f}): the model does not leave "
+        "padding out by attention_mask, so the other pairs of a batch change its figures"
+    )
 
 
 def prediction_rows(pairs: Pairs, logits: np.ndarray, labels: tuple[str, ...]) -> list[dict[str, Any]]:

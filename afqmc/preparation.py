@@ -20,7 +20,7 @@ from afqmc.dataset.checks import examine, in_short
 from afqmc.dataset.config import Batching
 from afqmc.dataset.download import cache_dir
 from afqmc.dataset.splits import Dataset, Pairs, load, sentences
-from afqmc.evaluation import Evaluation, evaluate
+from afqmc.evaluation import Evaluation, evaluate, padding_warning
 from afqmc.model.describe import count_parameters, name_of
 from afqmc.model.load import build_model, build_tokenizer
 from afqmc.ranks import Rank, here
@@ -107,8 +107,10 @@ def prepare(config: Config, run_dir: RunDir, resumed: bool = False) -> Prepared:
         validate_against_data(config, data)
         tokenizer = build_tokenizer(config.model, lambda: sentences(data))
         model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
-        validate_model(config, choice, model)
         encoder = Encoder(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
+        if rank.is_main and (warning := padding_warning(model, data.dev, encoder)):
+            log.warning("model: %s", warning)
+        validate_model(config, choice, model)
         if isinstance(train := data.train, Pairs):
             validate_lengths(config, lambda: encoder.encode_once(train).lengths)
     log.info("model: %s, %.1f M parameters", name_of(config.model), count_parameters(model) / 1e6)

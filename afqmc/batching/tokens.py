@@ -44,6 +44,8 @@ class Encoded:
 class Encoder:
     """Encodes pairs as [CLS] a [SEP] b [SEP], cutting the longer sentence first where a pair exceeds the limit.
 
+    Tokens are cut on the tokenizer's own ``truncation_side``.
+
     Args:
         tokenizer: Of the model; a copy of its core is used, so its own settings stay as they are.
         max_length: Tokens of a pair at most.
@@ -58,7 +60,7 @@ class Encoder:
         self._core: Tokenizer | None = None
         if tokenizer.is_fast:
             self._core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-            self._core.enable_truncation(max_length, strategy="longest_first")
+            self._core.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
             self._core.no_padding()
 
     @property

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from torch import nn
 
+from afqmc.batching.tokens import Encoder
 from afqmc.config import Config
 from afqmc.dataset.splits import Dataset, sentences
 from afqmc.diagnosis import data, machine, model
-from afqmc.diagnosis.findings import Finding, Verdict, fail, ok
+from afqmc.diagnosis.findings import Finding, Verdict, fail, ok, warn
 from afqmc.errors import InputError
+from afqmc.evaluation import padding_warning
 from afqmc.model.load import build_tokenizer
 from afqmc.ranks import here
 from afqmc.train.hardware import choose
@@ -88,6 +90,9 @@ class Diagnosis:
         if config.model._target_ is not None:
             self.built, self.size, finding = model.plugged(config, tokenizer, self._data().labels)
             yield finding
+            encoder = Encoder(tokenizer, config.dataset.max_length)
+            if warning := padding_warning(self.built, self._data().dev, encoder):
+                yield warn("model", warning)
         else:
             labels = _TWO if self.data is None else self.data.labels
             self.built, self.size, findings = model.encoder(config, tokenizer, labels)

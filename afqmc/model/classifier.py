@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 from typing import Any
 
 import torch
@@ -15,6 +16,13 @@ from afqmc.errors import InputError
 from afqmc.model.config import Pooling
 from afqmc.model.packing import PACKED, can_pack, encode_packed
 
+log = logging.getLogger(__name__)
+
+# what configs of transformers call the dropout before the classifier; those further on are the encoder's in general
+_HEAD_DROPOUTS = (
+    "classifier_dropout", "classifier_dropout_prob", "cls_dropout", "seq_classif_dropout", "hidden_dropout_prob",
+    "hidden_dropout", "dropout",
+)  # fmt: skip
 _FEW_TOKENS = 100  # of a model that is only tried out
 
 
@@ -54,8 +62,8 @@ class PairClassifier(nn.Module):
         self.pooling = pooling
         self.prefix = encoder.base_model_prefix
         self.add_module(self.prefix, encoder)
-        rate = getattr(config, "hidden_dropout_prob", 0.1) if head_dropout is None else head_dropout
-        self.dropout = nn.Dropout(rate)
+        self.dropout = nn.Dropout(own_head_dropout(config) if head_dropout is None else head_dropout)
+        self.one_segment = getattr(config, "type_vocab_size", None) == 1  # segment 1 would be outside of its embedding
         self.padding_free = False  # compute no padding
         self.wide_mask = False  # hand the encoder a mask (B, 1, 1, T), which it does not look into: no wait for a GPU
         self.classifier = nn.Linear(config.hidden_size, num_labels)
@@ -70,6 +78,8 @@ class PairClassifier(nn.Module):
     def forward(self, **inputs: Tensor) -> Tensor:
         """Logits (B, num_labels) of a batch from a tokenizer: ``input_ids`` (B, T), ``attention_mask`` (B, T), ..."""
         mask, both = inputs["attention_mask"], self.pooling is Pooling.first_last_mean
+        if self.one_segment:
+            inputs.pop("token_type_ids", None)
         if self.padding_free:
             last, first = encode_packed(self.encoder, inputs, both)
             pooled = self.encoder.get_submodule("pooler")(last) if self.pooling is Pooling.pooler else None
@@ -81,6 +91,16 @@ class PairClassifier(nn.Module):
         vector = pool(last, first, mask, self.pooling) if pooled is None else pooled
         logits: Tensor = self.classifier(self.dropout(vector))
         return logits
+
+
+def own_head_dropout(config: PreTrainedConfig) -> float:
+    """The dropout that the architecture's own sequence classifier has before its last layer."""
+    for name in _HEAD_DROPOUTS:
+        rate = getattr(config, name, None)
+        if isinstance(rate, float | int) and not isinstance(rate, bool):
+            return float(rate)
+    log.warning("model: %s has no dropout of its own for the head: 0.1 (model.head_dropout sets it)", config.model_type)
+    return 0.1
 
 
 def encoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:

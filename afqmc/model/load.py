@@ -31,6 +31,7 @@ _HEADS = {
     "pooler", "cls", "lm_head", "classifier", "qa_outputs", "predictions", "seq_relationship", "lm_predictions",
     "mask_predictions", "discriminator_predictions", "generator_predictions", "generator_lm_head",
 }  # fmt: skip
+_PROBES = (("怎么还款", "额度"), ("how to pay", "my limit"))  # pairs on which a tokenizer is tried
 _GIVEN = ("num_labels", "vocab_size", "pad_token_id")  # what a plugged-in model is called with, beside model.args
 
 
@@ -50,7 +51,25 @@ def build_tokenizer(config: ModelConfig, sentences: Callable[[], Iterable[str]])
     check_lfs(config, "tokenizer")  # a pointer in place of vocab.txt is read as a vocabulary of three entries
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a directory that has none
         raise InputError(f"model.name_or_path={config.name_or_path}: no tokenizer there (tokenizer.json or vocab.txt)")
+    check_separator(tokenizer, f"model.name_or_path={config.name_or_path}")
     return tokenizer
+
+
+def check_separator(tokenizer: PreTrainedTokenizerBase, key: str) -> None:
+    """Check that a pair has a token between its sentences: without one, (ab, c) is the same input as (a, bc).
+
+    Raises:
+        InputError: beginning with ``key``.
+    """
+    for first, second in _PROBES:
+        one, other = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (first, second))
+        whole, joined = tokenizer(first, second)["input_ids"], [*one, *other]
+        starts = range(len(whole) - len(joined) + 1)
+        if one and other and any(whole[start : start + len(joined)] == joined for start in starts):
+            raise InputError(
+                f"{key}: its tokenizer puts no token between the two sentences of a pair; it needs a post-processor "
+                "that adds [CLS] and [SEP] or the like (tokenizer.json, post_processor)"
+            )
 
 
 def build_model(

@@ -1,0 +1,152 @@
+"""Models of the hub and of one's own that are unlike BERT: used as they are meant, or refused with the reason."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import CONFIG_MAPPING, AutoModel, PreTrainedTokenizerFast
+
+from afqmc.batching.tokens import Encoder
+from afqmc.dataset.splits import Pairs
+from afqmc.errors import InputError
+from afqmc.evaluation import padding_effect, padding_warning, predict_logits
+from afqmc.model.classifier import PairClassifier, encoder_class, own_head_dropout
+from afqmc.model.config import ModelConfig, Pooling
+from afqmc.model.load import build_tokenizer, check_separator
+
+SMALL = {
+    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "pad_token_id": 0,
+    "max_position_embeddings": 64,
+}  # fmt: skip
+
+
+def classifier(kind, tokenizer, pooling=Pooling.mean, **more):
+    config = CONFIG_MAPPING[kind](**{**SMALL, "vocab_size": len(tokenizer), **more})
+    torch.manual_seed(0)
+    return PairClassifier(encoder_class(config)(config).float(), 2, pooling, None).eval()
+
+
+def without_post_processor(tokenizer, **template):
+    core = json.loads(tokenizer.backend_tokenizer.to_str())
+    core["post_processor"] = None
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(core)), unk_token="[UNK]", pad_token="[PAD]",
+        cls_token="[CLS]", sep_token="[SEP]",
+    )  # fmt: skip
+
+
+def test_a_model_with_one_segment_takes_a_tokenizer_with_two(pairs, tiny_tokenizer):
+    model, encoder = classifier("roberta", tiny_tokenizer, type_vocab_size=1), Encoder(tiny_tokenizer, 32)
+    encoded = encoder.encode(pairs)
+    assert encoded.segments.max() == 1
+    assert np.isfinite(predict_logits(model, encoded, encoder, 8, torch.device("cpu"))).all()
+
+
+def test_two_segments_still_count_where_the_model_has_them(pairs, tiny_tokenizer):
+    model, encoder = classifier("bert", tiny_tokenizer, type_vocab_size=2), Encoder(tiny_tokenizer, 32)
+    (row,) = tiny_tokenizer([pairs.sentence1[0]], [pairs.sentence2[0]], return_tensors="pt")["token_type_ids"]
+    both = tiny_tokenizer([pairs.sentence1[0]], [pairs.sentence2[0]], return_tensors="pt")
+    one = {**both, "token_type_ids": torch.zeros_like(row)[None]}
+    assert not torch.equal(model(**both), model(**one))
+    assert encoder.with_segments
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "rate"),
+    [
+        ("bert", {"hidden_dropout_prob": 0.3}, 0.3),
+        ("bert", {"hidden_dropout_prob": 0.3, "classifier_dropout": 0.4}, 0.4),
+        ("bert", {"hidden_dropout_prob": 0.3, "classifier_dropout": 0.0}, 0.0),
+        ("roberta", {"classifier_dropout": 0.25}, 0.25),
+        ("electra", {"classifier_dropout": 0.25}, 0.25),
+        ("distilbert", {"seq_classif_dropout": 0.35}, 0.35),
+        ("albert", {"classifier_dropout_prob": 0.15, "hidden_dropout_prob": 0.0}, 0.15),
+        ("deberta-v2", {"hidden_dropout_prob": 0.2}, 0.2),
+        ("deberta-v2", {"hidden_dropout_prob": 0.2, "cls_dropout": 0.05}, 0.05),
+        ("modernbert", {"classifier_dropout": 0.45}, 0.45),
+        ("funnel", {"hidden_dropout": 0.22}, 0.22),
+        ("xlnet", {"dropout": 0.17}, 0.17),
+    ],
+)
+def test_the_head_has_the_dropout_of_the_architectures_own_classifier(kind, settings, rate):
+    assert own_head_dropout(CONFIG_MAPPING[kind](**settings)) == rate
+
+
+def test_an_architecture_without_any_dropout_says_so(caplog):
+    assert own_head_dropout(SimpleNamespace(model_type="x")) == 0.1
+    assert "model.head_dropout" in caplog.text
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_long_pairs_are_cut_on_the_tokenizers_own_side(side, pairs, tiny_tokenizer, tmp_path):
+    tiny_tokenizer.truncation_side = side
+    try:
+        encoder = Encoder(tiny_tokenizer, 12, tmp_path)
+        encoded = encoder.encode_once(pairs)
+        for row, (first, second) in enumerate(zip(pairs.sentence1, pairs.sentence2, strict=True)):
+            expected = tiny_tokenizer(first, second, truncation="longest_first", max_length=12)["input_ids"]
+            assert encoded.tokens[encoded.offsets[row] : encoded.offsets[row + 1]].tolist() == expected
+    finally:
+        tiny_tokenizer.truncation_side = "right"
+    assert not np.array_equal(Encoder(tiny_tokenizer, 12, tmp_path).encode_once(pairs).tokens, encoded.tokens) or (
+        side == "right"
+    )
+
+
+def test_a_tokenizer_that_does_not_separate_the_sentences_is_refused(tiny_tokenizer, tmp_path):
+    plain = without_post_processor(tiny_tokenizer)
+    plain.save_pretrained(tmp_path)
+    AutoModel.from_config(CONFIG_MAPPING["bert"](**SMALL, vocab_size=len(plain))).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"model.name_or_path=.*no token between the two sentences"):
+        build_tokenizer(ModelConfig(name_or_path=str(tmp_path)), list)
+
+
+def test_a_tokenizer_with_special_tokens_around_the_pair_alone_is_refused(tiny_tokenizer):
+    from tokenizers.processors import TemplateProcessing
+
+    around = without_post_processor(tiny_tokenizer)
+    around.backend_tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A $B [SEP]",
+        special_tokens=[(name, tiny_tokenizer.convert_tokens_to_ids(name)) for name in ("[CLS]", "[SEP]")],
+    )  # fmt: skip
+    with pytest.raises(InputError, match="no token between"):
+        check_separator(around, "x")
+    check_separator(tiny_tokenizer, "x")
+
+
+class NoMask(nn.Module):
+    """A mean that counts padding."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.embedding, self.out = nn.Embedding(size, 16), nn.Linear(16, 2)
+
+    def forward(self, input_ids, attention_mask, **_):
+        return self.out(self.embedding(input_ids).mean(1))
+
+
+def test_a_model_that_looks_at_padding_is_noticed(pairs, tiny_tokenizer):
+    torch.manual_seed(0)
+    model, encoder = NoMask(len(tiny_tokenizer)), Encoder(tiny_tokenizer, 64)
+    before = torch.get_rng_state()
+    assert "depend on the padding" in padding_warning(model, pairs, encoder)
+    assert model.training
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("pooling", list(Pooling))
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "albert", "modernbert", "deberta-v2"])
+def test_a_model_that_leaves_padding_out_is_not_warned_of(kind, pooling, pairs, tiny_tokenizer):
+    if pooling is Pooling.pooler and kind in ("electra", "modernbert", "deberta-v2"):
+        pytest.skip("has no pooler")
+    more = {"embedding_size": 16} if kind == "albert" else {}
+    assert padding_effect(classifier(kind, tiny_tokenizer, pooling, **more), pairs, Encoder(tiny_tokenizer, 48)) < 1e-4
+
+
+def test_pairs_of_one_length_need_no_padding(tiny_tokenizer):
+    same = Pairs("x", [0, 1], ["ab"] * 2, ["cd"] * 2, [0, 1])
+    assert padding_warning(NoMask(len(tiny_tokenizer)), same, Encoder(tiny_tokenizer, 32)) is None
