@@ -3,6 +3,7 @@
 import atexit
 import gc
 import itertools
+import logging
 import os
 import random
 import shutil
@@ -36,6 +37,17 @@ def tiny_tokenizer(pairs):
     from afqmc.model.vocabulary import train_wordpiece
 
     return train_wordpiece([*pairs.sentence1, *pairs.sentence2] * 2, 100)
+
+
+@pytest.fixture(autouse=True)
+def own_log_handlers():
+    """Remove the log handlers that a command adds: they write to the output of a test that is over."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    for handler in [one for one in root.handlers if one not in before]:
+        if not type(handler).__module__.startswith("_pytest"):
+            root.removeHandler(handler)
 
 
 @pytest.fixture

@@ -109,10 +109,10 @@ def test_three_classes_have_a_column_of_probability_each(tmp_path):
     rows = [{"sentence1": "a", "sentence2": "b"}]
     inputs = Inputs([tmp_path / "x.jsonl"])
     inputs.rows = rows
-    scored = Scored(Pairs("x", [0], ["a"], ["b"], None), ("甲", "乙", "丙"), np.log([[0.2, 0.5, 0.3]]))
+    scored = Scored(Pairs("x", [0], ["a"], ["b"], None), ("甲", "乙", "丙"), np.log([[0.25, 0.5, 0.25]]))
     table = render(scored, inputs, Path("out.csv"), clue=False).decode("utf-8-sig")
     assert table.splitlines() == [
-        "sentence1,sentence2,probability_甲,probability_乙,probability_丙,prediction", "a,b,0.2,0.5,0.3,乙"
+        "sentence1,sentence2,probability_甲,probability_乙,probability_丙,prediction", "a,b,0.25,0.5,0.25,乙"
     ]  # fmt: skip
 
 
