@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-import wandb
 from helpers import PATIENCE_S
+from wandb import teardown
 
 from afqmc.tracker.build import build_tracker
 from afqmc.tracker.config import TrackerConfig, WandbMode
@@ -154,7 +154,7 @@ def test_the_server_of_the_settings_file_is_the_one_that_needs_a_key(home):
     ],
 )
 def test_an_offline_run_says_why_it_is_offline(home, monkeypatch, caplog, request, setting, variables, told):
-    request.addfinalizer(wandb.teardown)  # the library keeps the address of its server
+    request.addfinalizer(teardown)  # the library keeps the address of its server
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with caplog.at_level(logging.INFO):
