@@ -12,6 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from afqmc.errors import printable, visible
+
 log = logging.getLogger(__name__)
 
 
@@ -83,7 +85,12 @@ class CountBar:
 
     def __init__(self, total: int, description: str) -> None:
         self.bar = bar(
-            total=total, unit="pair", desc=description, leave=False, dynamic_ncols=True, disable=not is_terminal()
+            total=total,
+            unit="pair",
+            desc=printable(description),
+            leave=False,
+            dynamic_ncols=True,
+            disable=not is_terminal(),
         )
 
     def __enter__(self) -> CountBar:
@@ -106,7 +113,7 @@ def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     table.add_column(style="bold")
     table.add_column(justify="right")
     for name, value in rows:
-        table.add_row(Text(name), Text(value))
+        table.add_row(Text(visible(name)), Text(visible(value)))
     _print_titled(title, table)
 
 
@@ -119,17 +126,18 @@ def print_grid(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]
     for place, header in enumerate(headers):
         is_name = place == 0
         table.add_column(
-            Text(header), justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold",
+            Text(visible(header)), justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold",
             min_width=None if is_name else cell_width(header),
         )  # fmt: skip
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     _print_titled(title, table)
 
 
 def _print_titled(title: str, table: Any) -> None:
     from rich.console import Console as Rich
 
+    title = visible(title)
     print(title)
     Rich(file=sys.stdout, soft_wrap=False).print(table)
     plain = io.StringIO()

@@ -58,6 +58,11 @@ def visible(text: str) -> str:
     return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def printable(text: str) -> str:
+    """Escape every character that is not printable, line breaks too: for a name or a cell from an untrusted file."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in short."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

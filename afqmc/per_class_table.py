@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from afqmc.console import cell_width, print_grid, width
+from afqmc.errors import printable
 
 _MATRIX, _LISTED = 20, 10  # classes of a matrix at most; pairs of labels that are listed instead
 
@@ -48,8 +49,3 @@ def _show_confusions(labels: Sequence[str], matrix: list[list[int]]) -> None:
     rows = [[f"{labels[row]} -> {labels[column]}", str(count)] for count, row, column in wrong[:_LISTED]]
     if rows:
         print_grid(f"most frequent confusions, of {len(wrong)}", ["true -> predicted", "pairs"], rows)
-
-
-def printable(label: str) -> str:
-    """A label that an untrusted run chose, safe for a terminal."""
-    return label if label.isprintable() else ascii(label)

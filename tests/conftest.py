@@ -48,6 +48,7 @@ def own_log_handlers():
     for handler in [one for one in root.handlers if one not in before]:
         if not type(handler).__module__.startswith("_pytest"):
             root.removeHandler(handler)
+            handler.close()
 
 
 @pytest.fixture

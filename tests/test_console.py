@@ -7,7 +7,7 @@ import pytest
 from helpers import SMALL, command, summary, train
 from terminal import on_terminal
 
-from afqmc.console import Console, TrainingBar
+from afqmc.console import Console, TrainingBar, print_grid, print_table
 from afqmc.table import show
 
 
@@ -120,3 +120,12 @@ def test_weights_above_collapse_and_below_the_majority_are_warned_about(tmp_path
         show({**found, "collapsed_onto": None, "beats_majority": beats})
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [text.partition(":")[0] for text in told] == ["the best weights do not beat the majority"]
+
+
+def test_text_of_an_untrusted_file_cannot_steer_the_terminal(capsys):
+    label = "a\x1b[31m\x9b2J\u202eb"
+    print_table(f"title {label}", [(label, label)])
+    print_grid(f"title {label}", [label, "n"], [[label, "1"]])
+    shown = capsys.readouterr().out
+    assert not set("\x1b\x9b\u202e") & set(shown)
+    assert r"a\x1b[31m" in shown

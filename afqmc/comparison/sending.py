@@ -12,8 +12,8 @@ from afqmc.comparison.past import past_of
 from afqmc.comparison.report import Report
 from afqmc.comparison.runs import Run
 from afqmc.comparison.settings import Setting, in_short
-from afqmc.comparison.words import label, printable
-from afqmc.errors import InputError, first_line
+from afqmc.comparison.words import label
+from afqmc.errors import InputError, first_line, printable
 from afqmc.redaction import redacted
 from afqmc.rundir import RunDir, Status
 from afqmc.tracker.config import TrackerConfig, WandbMode

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from afqmc.comparison.report import Report
 from afqmc.comparison.settings import Setting, in_short, short_keys
-from afqmc.comparison.words import folds_column, headline, label, needed_for, parts, printable, split_of
+from afqmc.comparison.words import folds_column, headline, label, needed_for, parts, split_of
 from afqmc.console import clock
+from afqmc.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

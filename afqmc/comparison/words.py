@@ -16,11 +16,6 @@ _LONG = 40  # signs of a setting's name, beyond which a sentence calls it by its
 _DIGITS = 7  # of a difference, at most
 
 
-def printable(text: str) -> str:
-    """The text with every sign that could steer a terminal written out: run directories may come from anybody."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
-
-
 def label(setting: Setting, ranked: Sequence[Setting]) -> str:
     """What a sentence calls a setting: its name, or its row in the ranking where that is long."""
     return setting.name if len(setting.name) <= _LONG else f"#{ranked.index(setting) + 1}"

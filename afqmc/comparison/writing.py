@@ -15,8 +15,8 @@ from afqmc.comparison.report import Report
 from afqmc.comparison.runs import Run
 from afqmc.comparison.settings import in_short
 from afqmc.comparison.table import columns
-from afqmc.comparison.words import label, printable
-from afqmc.errors import InputError
+from afqmc.comparison.words import label
+from afqmc.errors import InputError, printable
 from afqmc.rundir import RunDir, write_bytes
 
 _FACTS = ("best_step", "best_epoch", "seconds", "pairs_per_second", "peak_memory_gib", "monitor", "collapsed_onto")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from afqmc.dataset.config import DatasetConfig, Format
-from afqmc.errors import InputError, nearest
+from afqmc.errors import InputError, nearest, printable
 from afqmc.lfs import is_lfs_pointer
 
 _LOOKED_AT = 10_000  # names of a directory among which the nearest is sought
@@ -79,14 +79,14 @@ class DataFile:
                 f"{archive}: {LFS if _is_pointer(archive) else f'not a readable zip ({error})'}"
             ) from error
         if found is None:
-            held = [_printable(name) for name in names if not name.endswith("/")]
+            held = [printable(name) for name in names if not name.endswith("/")]
             raise InputError(f"{archive}: no {member} in it; it holds {', '.join(held[:6]) or 'nothing'}")
 
         def read() -> IO[bytes]:
             with zipfile.ZipFile(archive) as opened:
                 return opened.open(found)  # a stream that outlives the ZipFile: the last of the two closes the file
 
-        return cls(f"{archive}/{_printable(found.filename)}", read, config.format_of(Path(member)))
+        return cls(f"{archive}/{printable(found.filename)}", read, config.format_of(Path(member)))
 
 
 def _is_pointer(path: Path) -> bool:
@@ -114,7 +114,7 @@ def find_member(archive: zipfile.ZipFile, wanted: str) -> zipfile.ZipInfo | None
     named = sorted((name for name in found if "__MACOSX" not in name), key=len)
     if not named:
         return None
-    member, name = archive.getinfo(named[0]), _printable(named[0])
+    member, name = archive.getinfo(named[0]), printable(named[0])
     if named.count(named[0]) > 1:
         raise zipfile.BadZipFile(f"{name} is in it twice")
     if stat.S_ISLNK(member.external_attr >> 16):
@@ -125,8 +125,3 @@ def find_member(archive: zipfile.ZipFile, wanted: str) -> zipfile.ZipInfo | None
         told = f"{name} would inflate from {packed} to {member.file_size} bytes"
         raise zipfile.BadZipFile(f"{told}; if it is to be trusted, unpack it: dataset.path=DIR")
     return member
-
-
-def _printable(name: str) -> str:
-    """A name that a stranger chose, fit for a terminal."""
-    return name if name.isprintable() else ascii(name)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from afqmc.comparison.words import printable
+from afqmc.errors import printable
 
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
