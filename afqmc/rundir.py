@@ -142,7 +142,8 @@ class RunDir:
         try:
             return dict(safe_files.read_json(self.summary))
         except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise InputError(f"{self.summary}: not readable ({error})") from error
+            told = f"{self.summary}: not readable ({error}); remove it, and resume={self.path} writes it again"
+            raise InputError(told) from error
 
     def write_environment(self, hardware: dict[str, Any], resumed: bool = False) -> list[str]:
         """Where and by what this run was made; no environment variable and no secret is ever written.

@@ -1,6 +1,7 @@
 """The journal of a search: a process that died with its lock or half a record in it stops no later search."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -116,3 +117,9 @@ def test_a_damaged_record_before_the_last_is_refused_by_file_and_line(tmp_path, 
     with pytest.raises(InputError, match=r"journal\.log:4: .*another sweep\.name"):
         open_study(Settings(), tmp_path, ["dev/f1"])
     assert len(journal.read_bytes().splitlines()) == len(lines)
+
+
+def test_a_journal_that_is_a_fifo_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "journal.log")
+    with pytest.raises(InputError, match="not a regular file"):
+        Settings().open_storage(tmp_path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional
 
 from afqmc.errors import InputError, blamed_on, did_you_mean, first_line
 from afqmc.rundir import write_text
-from afqmc.safe_files import SMALL, read_text
+from afqmc.safe_files import SMALL, check_regular, read_text
 from afqmc.search.space import Axis
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ class Settings:
         if self.storage is None:
             path = sweep / _JOURNAL
             with blamed_on(f"{path}: not the journal of a search"):
+                if path.exists():
+                    check_regular(path)
                 return JournalStorage(Journal(path))
         try:
             return RDBStorage(self.storage)

@@ -70,7 +70,7 @@ class Sweep:
         path = self.path / _PLAN
         if not path.exists():
             return ()
-        with blamed_on(f"{path}: not the plan of a sweep"):
+        with blamed_on(f"{path}: not the plan of a sweep; restore it, or start another with another sweep.name"):
             return tuple(_job(entry) for entry in read_json(path)["jobs"])
 
     def about(self) -> dict[str, Any]:

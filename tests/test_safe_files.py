@@ -1,0 +1,95 @@
+"""Files of a run directory are opened in one place: never a FIFO or a device, never more than their kind may hold."""
+
+import ast
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import PATIENCE_S, train
+
+from afqmc.errors import InputError
+from afqmc.safe_files import check_regular, open_regular, read_bytes
+
+ROOT = Path(__file__).parents[1]
+READERS = {"open", "read_text", "read_bytes"}
+ELSEWHERE = {  # modules that open other files, and which
+    "afqmc/batching/cache.py": "the user's own cache of tokens",
+    "afqmc/comparison/page/build.py": "parts of the page, from this package",
+    "afqmc/config/yaml_files.py": "the user's own conf/",
+    "afqmc/following.py": "appends to the log of a rank",
+    "afqmc/model/files.py": "files of a model, checked before",
+    "afqmc/process.py": "/proc and control groups",
+    "afqmc/diagnosis/machine.py": "/proc/meminfo",
+    "afqmc/train/hardware.py": "/proc/cpuinfo",
+    "afqmc/rundir.py": "appends to metrics.jsonl, writes aside",
+    "afqmc/scoring.py": "standard input and pipes that the user names",
+    "afqmc/search/journal.py": "the journal, checked before, to cut its last record",
+}  # fmt: skip
+
+
+def opens(path):
+    """The lines on which a module opens a file by itself."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = node.func
+            if isinstance(called, ast.Name) and called.id == "open":
+                yield node.lineno
+            elif isinstance(called, ast.Attribute) and called.attr in READERS:
+                owner = called.value.id if isinstance(called.value, ast.Name) else ""
+                if owner not in ("os", "stack") and not owner[:1].isupper():  # descriptors, and classes of ours
+                    yield node.lineno
+
+
+def test_only_one_module_opens_files_of_a_run_directory():
+    modules = [*(ROOT / "afqmc").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")]
+    names = {str(path.relative_to(ROOT)): path for path in modules}
+    found = {name for name, path in names.items() if not name.startswith("afqmc/dataset/") and list(opens(path))}
+    assert found == set(ELSEWHERE)  # afqmc/dataset reads the files that the user names
+
+
+@pytest.fixture
+def odd(tmp_path):
+    """A FIFO, a link to a device, a directory."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "directory").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["fifo", "device", "directory"])
+@pytest.mark.parametrize("read", [open_regular, check_regular, lambda path: read_bytes(path, 10)])
+def test_what_is_no_regular_file_is_refused_at_once(odd, name, read):
+    with pytest.raises(InputError, match="not a regular file"):
+        read(odd / name)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run."""
+    return train(tmp_path_factory.mktemp("safe") / "run", "trainer.max_steps=2").path
+
+
+PARTS = ["config.yaml", "summary.json", "checkpoints/best/model.safetensors", "checkpoints/best/config.json"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_commands_end_at_once_where_a_part_of_a_run_is_a_fifo(trained, part, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / part).unlink()
+    os.mkfifo(tmp_path / "run" / part)
+    for command in (["evaluate", "run"], ["compare", "run"], ["run", "resume=run", "epochs=3"]):
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"afqmc.{command[0]}", *command[1:]], cwd=tmp_path, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        try:
+            _, error = process.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        if command[0] != "compare" and part != "summary.json":
+            assert (process.returncode, b"not a regular file" in error) == (2, True), (command, error)
