@@ -3,8 +3,10 @@
 import gc
 import io
 import json
+import os
 import re
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -289,3 +291,10 @@ def test_a_zip_with_a_damaged_member_is_refused_with_its_name(tmp_path, method):
     path.write_bytes(content)
     with pytest.raises(InputError, match="d.zip"):
         list(read_pairs(DataFile.in_zip(path, "dev.csv", config), config, labelled=False))
+
+
+def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pairs.jsonl")
+    for path in (tmp_path / "pairs.jsonl", Path("/dev/zero")):
+        with pytest.raises(InputError, match=f"dataset.dev_file={path}: is not a regular file"):
+            DataFile.on_disk(path, DatasetConfig(), "dataset.dev_file")

@@ -16,6 +16,7 @@ from typing import IO
 from afqmc.dataset.config import DatasetConfig, Format
 from afqmc.errors import InputError, nearest, printable
 from afqmc.lfs import is_lfs_pointer
+from afqmc.safe_files import NotRegularError, check_regular
 
 _LOOKED_AT = 10_000  # names of a directory among which the nearest is sought
 _HARMLESS, _INFLATES = 64 << 20, 100  # bytes; more than that, and so many times its packed size: a trap, not text
@@ -57,9 +58,11 @@ class DataFile:
         if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
             raise InputError(f"{name}: is a directory; a file was expected")
         try:
-            path.open("rb").close()
+            check_regular(path)
         except FileNotFoundError as error:
             raise InputError(f"{name}: no such file{_nearest_file(path)}") from error
+        except NotRegularError as error:  # it would be waited for, or read without end
+            raise InputError(f"{name}: is not a regular file; a run reads its files several times") from error
         except (OSError, ValueError) as error:  # a ValueError: a NUL in the name
             raise InputError(f"{name}: cannot be read: {getattr(error, 'strerror', error)}") from error
         return cls(str(path), lambda: path.open("rb"), config.format_of(path))
