@@ -165,7 +165,10 @@ def load(run_dir: Path) -> Config:
         if "${" in value:  # it could read this machine's environment, and comes from anybody
             raise InputError(f"{path}: {key}={value}: a saved config is literal; interpolations are not resolved here")
     _correct_mode(node, path)
-    return to_config(node)
+    try:
+        return to_config(node)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _correct_mode(node: DictConfig, path: Path) -> None:
