@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from afqmc.errors import InputError, JobsFailed, visible
-from afqmc.process import speak_utf8
-from afqmc.ranks import adopt_slurm, here, is_beside_others
-from afqmc.redaction import redacted
-from afqmc.signals import Terminated, terminable
-from afqmc.streams import lost_output, make_lasting
-from afqmc.tracker.background import is_left_behind
+from afqmc.distributed.rank import adopt_slurm, here, is_beside_others
+from afqmc.tracking.background import is_left_behind
+from afqmc.utils.errors import InputError, JobsFailed, visible
+from afqmc.utils.process import speak_utf8
+from afqmc.utils.redaction import redacted
+from afqmc.utils.signals import Terminated, terminable
+from afqmc.utils.stdio import lost_output, make_lasting
 
 _HYDRAS, _ASKED = "HYDRA_FULL_ERROR", "AFQMC_FULL_ERROR"  # the second is for the processes of a sweep's jobs
 

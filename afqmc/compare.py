@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afqmc.cli import DONE, FAILED, exit_code, refuse_several_processes
-from afqmc.errors import InputError
-from afqmc.process import settle
+from afqmc.utils.errors import InputError
+from afqmc.utils.process import settle
 
 if TYPE_CHECKING:
     from afqmc.comparison.report import Report
-    from afqmc.comparison.runs import Run
-    from afqmc.tracker.config import TrackerConfig
+    from afqmc.results.runs import Run
+    from afqmc.tracking.config import TrackerConfig
 
 _UPLOADED = ("json", "md")  # with the comparison to W&B, whatever else is asked for
 
@@ -43,12 +43,12 @@ def main() -> int:
     arguments = parser.parse_args()
 
     settle()
-    from afqmc.comparison import writing
-    from afqmc.comparison.report import build
-    from afqmc.comparison.runs import find
-    from afqmc.comparison.table import show
-    from afqmc.outputs import named_files, refuse_input_as_output
-    from afqmc.rundir import RunDir
+    from afqmc.comparison import exports as writing
+    from afqmc.comparison.builder import build
+    from afqmc.comparison.terminal import show
+    from afqmc.inference.protected_files import named_files, refuse_input_as_output
+    from afqmc.results.runs import find
+    from afqmc.run_dir import RunDir
 
     kinds: dict[str, Callable[[Report], str]] = {
         **writing.KINDS,
@@ -79,7 +79,7 @@ def _place(runs: list[Run], arguments: argparse.Namespace) -> TrackerConfig | No
         if arguments.wandb_project is not None:
             raise InputError("--wandb-project: says where --wandb uploads the comparison to, and --wandb is missing")
         return None
-    from afqmc.comparison.sending import place_of
+    from afqmc.comparison.wandb import place_of
 
     return place_of(runs, arguments.wandb_project)
 
@@ -88,7 +88,7 @@ def _send(runs: Sequence[Run], report: Report, place: TrackerConfig | None, text
     """The last thing that is done: no failure of W&B may cost the table."""
     if not runs and place is None:
         return DONE
-    from afqmc.comparison.sending import send
+    from afqmc.comparison.wandb import send
 
     code = DONE
     for told in send(runs, report, place, texts):
@@ -98,7 +98,7 @@ def _send(runs: Sequence[Run], report: Report, place: TrackerConfig | None, text
 
 
 def _page(report: Report, with_sentences: bool) -> str:
-    from afqmc.comparison.page.build import as_html  # scikit-learn takes a while
+    from afqmc.comparison.html.page import as_html  # scikit-learn takes a while
 
     return as_html(report, with_sentences)
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from afqmc.cli import DONE, FAILED, exit_code, refuse_several_processes
 from afqmc.config import compose
-from afqmc.errors import InputError
-from afqmc.redaction import redacted, redacted_tree
+from afqmc.utils.errors import InputError
+from afqmc.utils.redaction import redacted, redacted_tree
 
 if TYPE_CHECKING:  # it imports torch, which wrong overrides need not wait for
-    from afqmc.diagnosis.findings import Finding
+    from afqmc.diagnostics.findings import Finding
 
 _MARKS = {"ok": ("green", "ok  "), "warn": ("yellow", "warn"), "fail": ("red", "FAIL")}
 
@@ -36,8 +36,8 @@ def main() -> int:
             print_json(False, [{"section": "config", "verdict": "fail", "text": str(error)}])
         raise
 
-    from afqmc.diagnosis import Diagnosis
-    from afqmc.diagnosis.findings import Verdict
+    from afqmc.diagnostics.checks import Diagnosis
+    from afqmc.diagnostics.findings import Verdict
 
     findings: list[Finding] = []
 

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afqmc.cli import DONE, exit_code, refuse_several_processes
-from afqmc.errors import InputError
-from afqmc.process import settle
-from afqmc.rundir import RunDir, finite
+from afqmc.run_dir import RunDir
+from afqmc.utils.errors import InputError
+from afqmc.utils.files import finite
+from afqmc.utils.process import settle
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from afqmc.comparison.runs import Run
+    from afqmc.results.runs import Run
 
 
 def main() -> int:
@@ -40,7 +41,7 @@ def main() -> int:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
     parser.add_argument("--trust", action="store_true", help="run the model code that the run directory names")
     arguments = parser.parse_intermixed_args()
-    from afqmc.config.reading import split_overrides
+    from afqmc.config.reading_options import split_overrides
 
     paths, overrides = split_overrides(arguments.paths)
     if not paths:
@@ -49,7 +50,7 @@ def main() -> int:
         raise InputError("-o: not with --data; python -m afqmc.predict writes what is said of a file")
 
     settle()
-    from afqmc.ensemble import several
+    from afqmc.results.ensemble import several
 
     runs = several(paths)
     if runs is None:
@@ -62,9 +63,9 @@ def main() -> int:
 
 
 def _one(arguments: argparse.Namespace, path: str, overrides: list[str]) -> int:
-    from afqmc.changes import dev_changes
-    from afqmc.metrics.classification import probabilities_of
-    from afqmc.scoring import TrainedRun
+    from afqmc.evaluation.metrics import probabilities_of
+    from afqmc.inference.predictor import TrainedRun
+    from afqmc.results.data_changes import dev_changes
 
     if arguments.out is not None:
         raise InputError(f"-o: {path} is one run, and holds its predictions; -o is for several")
@@ -84,9 +85,9 @@ def _scored(arguments: argparse.Namespace, runs: list[Run], overrides: list[str]
     """Each run scores the file; the figures are those of the mean."""
     import numpy as np
 
-    from afqmc.ensemble import complete
-    from afqmc.metrics.classification import classification_metrics
-    from afqmc.scoring import score_together
+    from afqmc.evaluation.metrics import classification_metrics
+    from afqmc.inference.predictor import score_together
+    from afqmc.results.ensemble import complete
 
     paths = [run.path for run in complete(runs, arguments.skip_incomplete)]
     found = score_together(
@@ -104,8 +105,8 @@ def _scored(arguments: argparse.Namespace, runs: list[Run], overrides: list[str]
 
 def _stored(arguments: argparse.Namespace, paths: list[str], runs: list[Run]) -> int:
     """What the runs wrote of their folds and of the test split, put together."""
-    from afqmc.ensemble import Ensemble
-    from afqmc.outputs import files_of, refuse_input_as_output
+    from afqmc.inference.protected_files import files_of, refuse_input_as_output
+    from afqmc.results.ensemble import Ensemble
 
     ensemble = Ensemble.of(runs, arguments.skip_incomplete)
     if arguments.out is not None:
@@ -136,7 +137,7 @@ def _detail(
     """Figures of each class, and the notes on all of them."""
     import numpy as np
 
-    from afqmc.metrics.per_class import notes, per_class
+    from afqmc.evaluation.per_class import notes, per_class
 
     truth = np.asarray(gold)
     return {
@@ -157,8 +158,8 @@ def _tell(
 
 
 def _show(title: str, figures: dict[str, Any], detail: dict[str, Any]) -> None:
-    from afqmc.console import print_table
-    from afqmc.per_class_table import show_classes
+    from afqmc.inference.per_class_table import show_classes
+    from afqmc.utils.console import print_table
 
     rows = [
         (name.replace("_", " "), "undefined" if value is None else f"{value:.6f}") for name, value in figures.items()

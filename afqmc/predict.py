@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from afqmc.cli import DONE, exit_code, refuse_several_processes
-from afqmc.errors import InputError
-from afqmc.process import settle
+from afqmc.utils.errors import InputError
+from afqmc.utils.process import settle
 
 _STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _OF_A_SWEEP = ("sweep.json", "results.csv", "results.jsonl", "multirun.yaml")  # which a shell's SWEEP/* names too
@@ -29,7 +29,7 @@ def main() -> int:
     refuse_several_processes("predict")
     arguments = parsed()
 
-    from afqmc.config.reading import split_overrides
+    from afqmc.config.reading_options import split_overrides
 
     paths, overrides = split_overrides(arguments.paths)
     runs, files = split_paths(paths)
@@ -42,13 +42,13 @@ def main() -> int:
         raise InputError("-o: is missing; it names the file to write, and - is standard output")
 
     settle()
-    from afqmc.dataset.splits import Pairs
-    from afqmc.outputs import write_output
-    from afqmc.prediction.formats import check_format
-    from afqmc.prediction.inputs import Inputs
-    from afqmc.prediction.output import check_columns, render
-    from afqmc.prediction.table import warning_of
-    from afqmc.scoring import TrainedRun, score_together
+    from afqmc.data.loading import Pairs
+    from afqmc.inference.input_files import Inputs
+    from afqmc.inference.output_files import check_columns, render
+    from afqmc.inference.output_formats import check_format
+    from afqmc.inference.prediction_columns import warning_of
+    from afqmc.inference.predictor import TrainedRun, score_together
+    from afqmc.inference.protected_files import write_output
 
     run_dirs, of_several = _members(runs, out, files, arguments.skip_incomplete)
     check_format(out, arguments.clue)
@@ -119,9 +119,9 @@ def _is_directory(path: str) -> bool:
 
 def _members(runs: Sequence[str], out: Path, files: Sequence[Path], skip_incomplete: bool) -> tuple[list[Path], str]:
     """The run directories whose mean is taken, and what is said of it; of one run nothing."""
-    from afqmc.comparison.settings import differing
-    from afqmc.ensemble import complete, several
-    from afqmc.outputs import check_output
+    from afqmc.inference.protected_files import check_output
+    from afqmc.results.ensemble import complete, several
+    from afqmc.results.settings import differing
 
     found = several(runs)
     if str(out) != "-":

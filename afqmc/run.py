@@ -7,20 +7,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afqmc.board import board
 from afqmc.cli import DONE, errors_handed_on, exit_code, full_errors, leave
-from afqmc.errors import InputError, Refused
-from afqmc.groups import config_dirs, help_text, is_help_asked
-from afqmc.ranks import adopt_slurm, here
+from afqmc.config.help import config_dirs, help_text, is_help_asked
+from afqmc.distributed.rank import adopt_slurm, here
+from afqmc.distributed.rendezvous import board
+from afqmc.utils.errors import InputError, Refused
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from afqmc.config import Config
     from afqmc.config.resume import Resume
-    from afqmc.rundir import RunDir
-    from afqmc.search.judge import Judge
-    from afqmc.sweep.plan import Sweep
+    from afqmc.run_dir import RunDir
+    from afqmc.sweeps.plan import Sweep
+    from afqmc.sweeps.pruning import Judge
 
 # Hydra takes a while to import. It is imported inside main, where Ctrl-C already ends in one word.
 
@@ -32,11 +32,11 @@ def run(node: DictConfig, resume: Resume | None) -> dict[str, Any]:
 
     from afqmc.config import load, to_config
     from afqmc.config.resume import AUTO, going_on
-    from afqmc.execution import execute
-    from afqmc.process import settle
-    from afqmc.rundir import RunDir
-    from afqmc.sweep.plan import Sweep
-    from afqmc.tracker.naming import in_its_sweep
+    from afqmc.run_dir import RunDir
+    from afqmc.runner.lifecycle import execute
+    from afqmc.sweeps.plan import Sweep
+    from afqmc.tracking.run_names import in_its_sweep
+    from afqmc.utils.process import settle
 
     settle(jobs_at_once() * here().local_size)
     config, hydra = to_config(node), HydraConfig.get()
@@ -58,8 +58,8 @@ def judge_of(sweep: Sweep, run_dir: RunDir, config: Config) -> Judge | None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from afqmc.search.judge import Judge
-    from afqmc.search.study import Settings
+    from afqmc.sweeps.pruning import Judge
+    from afqmc.sweeps.study import Settings
 
     numbers = {job.directory: job.number for job in sweep.read()}
     number = numbers.get(run_dir.path.name)
@@ -97,7 +97,7 @@ def jobs_at_once() -> int:
     """How many jobs of this sweep run side by side: what launchers that do so (joblib) call ``n_jobs``."""
     from hydra.core.hydra_config import HydraConfig
 
-    from afqmc.process import usable_cores
+    from afqmc.utils.process import usable_cores
 
     asked = (HydraConfig.get().launcher or {}).get("n_jobs") or 1
     return usable_cores() if asked < 0 else int(asked)
@@ -108,7 +108,7 @@ def main() -> int:
     adopt_slurm()
     place = board()
     if not place.rank.is_main:
-        from afqmc.following import follow
+        from afqmc.runner.worker import follow
 
         return follow()
     try:
@@ -125,10 +125,11 @@ def lead() -> int:
     if is_help_asked(sys.argv):
         print(help_text(sys.argv))
         return DONE
-    from afqmc.config import completion, register
-    from afqmc.config.quoting import quoted_all
+    from afqmc.config import help as completion
+    from afqmc.config import register
+    from afqmc.config.overrides import quoted_all
     from afqmc.config.resume import taken_from
-    from afqmc.config.yaml_files import check_files
+    from afqmc.config.yaml_checks import check_files
 
     if completion.is_asked(sys.argv):
         if told := completion.script(sys.argv):
@@ -150,7 +151,7 @@ def hand_to_hydra(resume: Resume | None) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from afqmc.config import conf_dir
-    from afqmc.config.messages import explain
+    from afqmc.config.error_messages import explain
 
     task = Task(resume)
     try:

@@ -20,13 +20,13 @@ from pathlib import Path
 _MEASURED = """
 import os, sys, time
 from pathlib import Path
-from afqmc.batching.tokens import Encoder
+from afqmc.data.tokenization import Encoder
 from afqmc.config import compose
-from afqmc.dataset.config import DatasetConfig
-from afqmc.dataset.files import DataFile
-from afqmc.dataset.pairs import read_pairs
-from afqmc.dataset.splits import load, sentences
-from afqmc.model.load import build_tokenizer
+from afqmc.data.config import DatasetConfig
+from afqmc.data.sources import DataFile
+from afqmc.data.parsing import read_pairs
+from afqmc.data.loading import load, sentences
+from afqmc.models.loading import build_tokenizer
 
 path, tokenise = Path(sys.argv[1]), sys.argv[2] == "True"
 config = DatasetConfig(train_file=str(path), dev_file=str(path), max_dev_samples=1000)
@@ -44,7 +44,7 @@ print(used.user - cpu.user, time.perf_counter() - since)
 
 def write(path: Path, lines: int) -> None:
     """Chinese pairs of about AFQMC's length, from the embedded ones."""
-    from afqmc.dataset.sample import sample_files
+    from afqmc.data.sample import sample_files
 
     rows = [json.loads(line) for line in sample_files()["train.json"].splitlines()]
     draw = random.Random(0)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from afqmc.config import compose
 from afqmc.config.schema import Config
-from afqmc.execution import execute
-from afqmc.process import settle
-from afqmc.rundir import RunDir
+from afqmc.run_dir import RunDir
+from afqmc.runner.lifecycle import execute
+from afqmc.utils.process import settle
 
 ARCHITECTURES = {"base": (768, 12, 12, 3072, 21128), "mini": (312, 4, 12, 1248, 8000)}
 
@@ -40,7 +40,7 @@ def overrides_of(model: str, steps: int, batch_size: int, save_steps: int) -> li
 
 def seconds(config: Config, place: Path) -> tuple[float, int]:
     """Of a training, and the bytes of its checkpoint."""
-    from afqmc.training import Training
+    from afqmc.runner.trainer import Training
 
     run, taken = Training.run, []
 

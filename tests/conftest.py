@@ -24,7 +24,7 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session")
 def pairs():
     """50 pairs of two classes, their sentences between 1 and 20 characters long."""
-    from afqmc.dataset.splits import Pairs
+    from afqmc.data.loading import Pairs
 
     rng = random.Random(7)
     sentences = ["".join(rng.choices(_CHARACTERS, k=rng.randint(1, 20))) for _ in range(100)]
@@ -34,7 +34,7 @@ def pairs():
 @pytest.fixture(scope="session")
 def tiny_tokenizer(pairs):
     """A WordPiece tokenizer learnt from the pairs."""
-    from afqmc.model.vocabulary import train_wordpiece
+    from afqmc.models.wordpiece import train_wordpiece
 
     return train_wordpiece([*pairs.sentence1, *pairs.sentence2] * 2, 100)
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from afqmc.checkpoint.state import read_state
+from afqmc.checkpoint.serialization import read_state
 
 TIMES = ("train/pairs_per_second", "train_pairs_per_second", "train_seconds", "seconds", "peak_memory_gib")
 

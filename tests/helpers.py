@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from afqmc.config import Config, compose
-from afqmc.execution import execute
-from afqmc.preparation import Prepared, prepare
-from afqmc.rundir import RunDir
+from afqmc.run_dir import RunDir
+from afqmc.runner.lifecycle import execute
+from afqmc.runner.setup import Prepared, prepare
 
 PATIENCE_S = 900.0  # for what takes seconds on an idle machine: only a process that hangs takes as long
 

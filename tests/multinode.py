@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from helpers import SMALL
 from unlikeness import values
 
-from afqmc.rundir import RunDir
+from afqmc.run_dir import RunDir
 
 ROOT = Path(__file__).parents[1]
 NAME, NET, PORT = f"afq{os.getpid() % 10000}", "10.77.0", 29400

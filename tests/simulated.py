@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from afqmc.comparison.measures import MEASURES, Answers, measure
-from afqmc.metrics.rows import prediction_rows
+from afqmc.evaluation.predictions import prediction_rows
+from afqmc.results.resampled_metrics import MEASURES, Answers, measure
 
 
 def world(rng, settings, seeds, examples, quality=(1.0,), of_seeds=0.15, of_setting=0.6, joint=0.6):

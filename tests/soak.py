@@ -23,7 +23,7 @@ from pathlib import Path
 from equality import differences
 from helpers import SMALL
 
-from afqmc.rundir import RunDir
+from afqmc.run_dir import RunDir
 
 ROOT = Path(__file__).parents[1]
 RUN = (

@@ -9,7 +9,7 @@ from helpers import command
 
 from afqmc import run as entry
 from afqmc.cli import exit_code
-from afqmc.dataset.sample import sample_files
+from afqmc.data.sample import sample_files
 
 ROWS = [json.loads(line) for line in sample_files()["train.json"].splitlines()[:40]]
 
@@ -153,13 +153,13 @@ def test_a_directory_that_is_no_run_is_told(name, tmp_path):
 
 
 def test_what_data_and_config_disagree_on_is_told_before_a_model_is_built(refused, monkeypatch):
-    monkeypatch.setattr("afqmc.preparation.build_tokenizer", None)
+    monkeypatch.setattr("afqmc.runner.setup.build_tokenizer", None)
     assert "a list of 2 positive" in refused("trainer.class_weights=[1,2,3]")
     assert "this run has 7 steps" in refused("scheduler.warmup_steps=7", "trainer.max_steps=7")
 
 
 def test_a_model_directory_that_is_not_there_is_told_before_data_are_read(refused, monkeypatch):
-    monkeypatch.setattr("afqmc.preparation.load", None)
+    monkeypatch.setattr("afqmc.runner.setup.load", None)
     assert "no such directory" in refused("model.name_or_path=./nowhere")
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from afqmc.batching.batches import TrainBatches, collate, eval_batches
-from afqmc.batching.tokens import Encoder
-from afqmc.dataset.config import Batching, DatasetConfig
-from afqmc.dataset.pairs import Pair
-from afqmc.dataset.splits import PairStream
-from afqmc.dataset.trace import Trace
+from afqmc.data.batching import TrainBatches, collate, eval_batches
+from afqmc.data.config import Batching, DatasetConfig
+from afqmc.data.loading import PairStream
+from afqmc.data.parsing import Pair
+from afqmc.data.stream_changes import Trace
+from afqmc.data.tokenization import Encoder
 
 MAX_LENGTH = 24  # cuts about half of the pairs
 
@@ -62,7 +62,7 @@ def test_a_batch_is_what_the_tokenizer_pads_itself(pairs, tiny_tokenizer, max_le
 
 def test_pairs_are_encoded_alike_in_one_go_and_in_chunks(pairs, encoder, monkeypatch):
     whole = encoder.encode(pairs)
-    monkeypatch.setattr("afqmc.batching.tokens._CHUNK", 7)
+    monkeypatch.setattr("afqmc.data.tokenization._CHUNK", 7)
     parts = encoder.encode(pairs)
     assert len(parts) == 50
     for name in ("tokens", "segments", "offsets", "labels"):

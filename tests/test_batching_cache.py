@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from afqmc.batching.cache import kept
-from afqmc.batching.tokens import Encoder
-from afqmc.dataset.config import DatasetConfig
-from afqmc.dataset.splits import load
+from afqmc.data.config import DatasetConfig
+from afqmc.data.loading import load
+from afqmc.data.token_cache import kept
+from afqmc.data.tokenization import Encoder
 
 TEXTS = (["花呗怎么还款", "b"], ["怎么还花呗", "c"])
 ARRAYS = {"tokens": np.arange(10, dtype=np.int32), "segments": np.empty(0, np.int8), "offsets": np.array([0, 4, 10])}

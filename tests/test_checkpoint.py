@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from afqmc.checkpoint.state import copied, random_state, read_state, set_random_state, write_state
+from afqmc.checkpoint.serialization import copied, read_state, write_state
 from afqmc.checkpoint.store import DamagedError, Store, link, replace, verify
-from afqmc.errors import InputError
+from afqmc.training.rng import random_state, set_random_state
+from afqmc.utils.errors import InputError
 
 
 def test_a_nested_state_comes_back_as_it_was(tmp_path):

@@ -20,16 +20,16 @@ from simulated import answers_of, config_text, world, write_run, write_sweep
 
 from afqmc import compare
 from afqmc.cli import exit_code
-from afqmc.comparison.measures import Answers, measure
-from afqmc.comparison.report import build
-from afqmc.comparison.runs import find
-from afqmc.comparison.settings import fold
-from afqmc.comparison.writing import _escaped as escaped
-from afqmc.comparison.writing import as_csv
-from afqmc.config.literal import read_literal
-from afqmc.errors import InputError
-from afqmc.metrics.classification import classification_metrics
-from afqmc.rundir import RunDir
+from afqmc.comparison.builder import build
+from afqmc.comparison.exports import _escaped as escaped
+from afqmc.comparison.exports import as_csv
+from afqmc.config.safe_yaml import read_literal
+from afqmc.evaluation.metrics import classification_metrics
+from afqmc.results.resampled_metrics import Answers, measure
+from afqmc.results.runs import find
+from afqmc.results.settings import fold
+from afqmc.run_dir import RunDir
+from afqmc.utils.errors import InputError
 
 CONFIG = config_text()
 pytestmark = pytest.mark.usefixtures("little_garbage")

@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import binom
 from simulated import world
 
-from afqmc.comparison.measures import measure
-from afqmc.comparison.statistics import ALPHA, Family, Resampled, resample
+from afqmc.comparison.bootstrap import ALPHA, Family, Resampled, resample
+from afqmc.results.resampled_metrics import measure
 
 DESIGNS = {
     "two seeds": {"seeds": 2, "examples": 400},

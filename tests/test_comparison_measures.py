@@ -7,9 +7,9 @@ import pytest
 from simulated import answers_of, world
 from sklearn import metrics as sk
 
-from afqmc.comparison.measures import MEASURES, Answers, drawn, measure
-from afqmc.comparison.statistics import resample
-from afqmc.metrics.classification import classification_metrics
+from afqmc.comparison.bootstrap import resample
+from afqmc.evaluation.metrics import classification_metrics
+from afqmc.results.resampled_metrics import MEASURES, Answers, drawn, measure
 
 RNG = np.random.default_rng(5)
 

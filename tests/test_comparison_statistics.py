@@ -6,10 +6,10 @@ from simulated import world
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 
-from afqmc.comparison import words
+from afqmc.comparison import wording as words
+from afqmc.comparison.bootstrap import ALPHA, Difference, Family, Resampled, resample
 from afqmc.comparison.mcnemar import mcnemar
-from afqmc.comparison.measures import Answers
-from afqmc.comparison.statistics import ALPHA, Difference, Family, Resampled, resample
+from afqmc.results.resampled_metrics import Answers
 
 pytestmark = pytest.mark.usefixtures("little_garbage")
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from afqmc import config as schema
 from afqmc.config import Config, compose, conf_dir, slug
-from afqmc.errors import InputError
+from afqmc.utils.errors import InputError
 
 CONF = Path(conf_dir())
 GROUPS = ("dataset", "model", "optimizer", "scheduler", "trainer", "tracker", "sweep", "experiment", "debug")

@@ -7,7 +7,7 @@ import pytest
 from afqmc import run as entry
 from afqmc.cli import exit_code
 from afqmc.config import compose
-from afqmc.errors import InputError
+from afqmc.utils.errors import InputError
 
 
 @pytest.mark.parametrize(

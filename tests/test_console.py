@@ -7,8 +7,8 @@ import pytest
 from helpers import SMALL, command, summary, train
 from terminal import on_terminal
 
-from afqmc.console import Console, TrainingBar, print_grid, print_table
-from afqmc.table import show
+from afqmc.runner.summary_table import show
+from afqmc.utils.console import Console, TrainingBar, print_grid, print_table
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_the_bar_shows_loss_lr_and_speed_long_before_a_row_of_them_is_due(drawn)
 
 
 def test_figures_that_are_unknown_for_a_while_stay_as_they_were(capsys, monkeypatch):
-    monkeypatch.setattr("afqmc.console.is_terminal", lambda: True)
+    monkeypatch.setattr("afqmc.utils.console.is_terminal", lambda: True)
     bar = TrainingBar(3)
     bar.bar.mininterval = 0
     for step, (loss, lr) in enumerate([(None, None), (0.5, 1e-3), (None, None)], 1):
@@ -58,7 +58,9 @@ def test_a_failed_run_says_in_its_log_why_and_on_the_screen_where_it_lies(tmp_pa
     bad = ("lr=10", "optimizer=sgd", "optimizer.momentum=0.99", f"hydra.run.dir={tmp_path / 'run'}")
     ended = command("run", *SMALL, *bad, cwd=tmp_path)
     assert ended.returncode == 1
-    assert re.search(r"ERROR afqmc\.execution: failed at step \d+: NonFiniteLossError: ", logged(tmp_path / "run"))
+    assert re.search(
+        r"ERROR afqmc\.runner\.lifecycle: failed at step \d+: NonFiniteLossError: ", logged(tmp_path / "run")
+    )
     assert ended.stdout.splitlines()[-1] == f"run directory: {tmp_path / 'run'}"
     assert ended.stderr.count("NonFiniteLossError") == 1
     assert "NonFiniteLossError" not in ended.stdout

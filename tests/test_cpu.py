@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model, ElectraConfig, ElectraModel
 
-from afqmc.model.cpu import QuickDropout, dropout_noise, quicken
+from afqmc.models.cpu_kernels import QuickDropout, dropout_noise, quicken
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 90}
 

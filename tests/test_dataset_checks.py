@@ -1,9 +1,9 @@
 """Checks: repeated, swapped, contradictory and shared pairs are counted, with the lines to look at."""
 
-from afqmc.dataset.checks import examine, in_short, worries
-from afqmc.dataset.config import DatasetConfig
-from afqmc.dataset.splits import Dataset, Pairs, PairStream, load
-from afqmc.dataset.trace import Trace
+from afqmc.data.config import DatasetConfig
+from afqmc.data.loading import Dataset, Pairs, PairStream, load
+from afqmc.data.quality import examine, in_short, worries
+from afqmc.data.stream_changes import Trace
 
 TRAIN = [
     ("a", "b", 0),

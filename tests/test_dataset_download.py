@@ -9,10 +9,10 @@ import pytest
 from file_server import Answer, FileServer, serving
 
 from afqmc.config import compose
-from afqmc.dataset.config import DatasetConfig, Source
-from afqmc.dataset.download import cache_dir, fetch_zip
-from afqmc.dataset.splits import load
-from afqmc.errors import InputError
+from afqmc.data.config import DatasetConfig, Source
+from afqmc.data.download import cache_dir, fetch_zip
+from afqmc.data.loading import load
+from afqmc.utils.errors import InputError
 
 ROWS = b"".join(b'{"sentence1": "a%d", "sentence2": "b", "label": "%d"}\n' % (n, n % 2) for n in range(50))
 SHA256 = hashlib.sha256(ROWS).hexdigest()

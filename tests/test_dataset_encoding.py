@@ -9,16 +9,16 @@ import pytest
 
 from afqmc.config import compose
 from afqmc.config.schema import check
-from afqmc.dataset.checks import examine, in_short
-from afqmc.dataset.config import DatasetConfig, Format
-from afqmc.dataset.encoding import detected
-from afqmc.dataset.files import DataFile
-from afqmc.dataset.pairs import read_pairs
-from afqmc.dataset.sample import sample_files
-from afqmc.dataset.splits import load
-from afqmc.diagnosis.data import facts_of
-from afqmc.diagnosis.data import read as diagnosed
-from afqmc.errors import InputError
+from afqmc.data.config import DatasetConfig, Format
+from afqmc.data.encoding import detected
+from afqmc.data.loading import load
+from afqmc.data.parsing import read_pairs
+from afqmc.data.quality import examine, in_short
+from afqmc.data.sample import sample_files
+from afqmc.data.sources import DataFile
+from afqmc.diagnostics.data import facts_of
+from afqmc.diagnostics.data import read as diagnosed
+from afqmc.utils.errors import InputError
 
 ROWS = [json.loads(line) for line in sample_files()["train.json"].splitlines()[:60]]
 TABLE = "sentence1,sentence2,label\r\n" + "".join(

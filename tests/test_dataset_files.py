@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from afqmc.dataset.config import DatasetConfig, Format
-from afqmc.dataset.files import DataFile, find_member
-from afqmc.dataset.pairs import Pair, read_pairs
-from afqmc.errors import InputError
+from afqmc.data.config import DatasetConfig, Format
+from afqmc.data.parsing import Pair, read_pairs
+from afqmc.data.sources import DataFile, find_member
+from afqmc.utils.errors import InputError
 
 BOM = "\ufeff"
 

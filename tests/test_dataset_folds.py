@@ -11,15 +11,14 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from afqmc.config import compose
 from afqmc.config.resume import going_on
-from afqmc.dataset.checks import examine, in_short
-from afqmc.dataset.config import DatasetConfig
-from afqmc.dataset.fingerprint import fingerprint
-from afqmc.dataset.folds import connected, divide
-from afqmc.dataset.splits import load
-from afqmc.diagnosis.data import facts_of
-from afqmc.errors import InputError
-from afqmc.rundir import finite
-from afqmc.scoring import TrainedRun
+from afqmc.data.config import DatasetConfig
+from afqmc.data.folds import connected, divide
+from afqmc.data.loading import fingerprint, load
+from afqmc.data.quality import examine, in_short
+from afqmc.diagnostics.data import facts_of
+from afqmc.inference.predictor import TrainedRun
+from afqmc.utils.errors import InputError
+from afqmc.utils.files import finite
 
 
 def pairs(count, sharing=0.3, seed=0, classes=2):

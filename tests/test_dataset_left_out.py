@@ -5,17 +5,17 @@ import json
 import pytest
 
 from afqmc.config import compose
-from afqmc.dataset.checks import examine, in_short
-from afqmc.dataset.config import DatasetConfig, OnBadRow
-from afqmc.dataset.files import DataFile
-from afqmc.dataset.labels import code_points, look_alikes, unknown_label
-from afqmc.dataset.pairs import read_pairs
-from afqmc.dataset.report import ReadReport
-from afqmc.dataset.splits import PairStream, load
-from afqmc.diagnosis import Diagnosis
-from afqmc.errors import InputError
-from afqmc.execution import execute
-from afqmc.rundir import RunDir
+from afqmc.data.config import DatasetConfig, OnBadRow
+from afqmc.data.labels import code_points, look_alikes, unknown_label
+from afqmc.data.loading import PairStream, load
+from afqmc.data.parsing import read_pairs
+from afqmc.data.quality import examine, in_short
+from afqmc.data.skipped_rows import ReadReport
+from afqmc.data.sources import DataFile
+from afqmc.diagnostics.checks import Diagnosis
+from afqmc.run_dir import RunDir
+from afqmc.runner.lifecycle import execute
+from afqmc.utils.errors import InputError
 
 
 def rows(count, labels=("0", "1")):

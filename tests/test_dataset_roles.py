@@ -5,10 +5,10 @@ import json
 import pytest
 
 from afqmc.config import compose
-from afqmc.dataset.config import DatasetConfig
-from afqmc.dataset.splits import load
-from afqmc.dataset.suspicions import suspicions
-from afqmc.errors import InputError
+from afqmc.data.config import DatasetConfig
+from afqmc.data.label_checks import suspicions
+from afqmc.data.loading import load
+from afqmc.utils.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import pytest
 
 from afqmc.config import compose
 from afqmc.config.schema import check
-from afqmc.dataset import content
-from afqmc.dataset.config import DatasetConfig, Quoting
-from afqmc.dataset.files import DataFile
-from afqmc.dataset.pairs import read_pairs
-from afqmc.errors import InputError
+from afqmc.data import compression as content
+from afqmc.data.config import DatasetConfig, Quoting
+from afqmc.data.parsing import read_pairs
+from afqmc.data.sources import DataFile
+from afqmc.utils.errors import InputError
 
 NAMES = ["sentence1", "sentence2", "label"]
 

@@ -5,9 +5,9 @@ import zipfile
 
 import pytest
 
-from afqmc.dataset.config import DatasetConfig, Source
-from afqmc.dataset.splits import Pairs, PairStream, load
-from afqmc.errors import InputError
+from afqmc.data.config import DatasetConfig, Source
+from afqmc.data.loading import Pairs, PairStream, load
+from afqmc.utils.errors import InputError
 
 
 def rows(count, labels=("0", "1"), start=0):

@@ -16,12 +16,12 @@ import pytest
 from backports import zstd
 from pyarrow import parquet
 
-from afqmc.dataset.config import DatasetConfig, Format
-from afqmc.dataset.files import DataFile
-from afqmc.dataset.pairs import Pair, read_pairs
-from afqmc.dataset.sample import sample_files
-from afqmc.dataset.splits import load
-from afqmc.errors import InputError
+from afqmc.data.config import DatasetConfig, Format
+from afqmc.data.loading import load
+from afqmc.data.parsing import Pair, read_pairs
+from afqmc.data.sample import sample_files
+from afqmc.data.sources import DataFile
+from afqmc.utils.errors import InputError
 
 CSV = "sentence1,sentence2,label\n花呗怎么还款,借呗怎么还款,0\n你好,您好,1\n".encode()
 JSON = '{"sentence1": "花呗怎么还款", "sentence2": "借呗怎么还款", "label": 0}\n'.encode()

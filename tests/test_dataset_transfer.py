@@ -19,10 +19,11 @@ import pytest
 from file_server import Answer, FileServer, serving
 from helpers import PATIENCE_S
 
-from afqmc.dataset import download, transfer
-from afqmc.dataset.config import DatasetConfig, Source
-from afqmc.dataset.download import fetch_zip
-from afqmc.errors import InputError
+from afqmc.data import download
+from afqmc.data import resumable_download as transfer
+from afqmc.data.config import DatasetConfig, Source
+from afqmc.data.download import fetch_zip
+from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 MANY = 100_000  # bytes: enough to count as news
@@ -257,8 +258,8 @@ def test_an_address_may_be_a_file_of_this_machine(config, tmp_path):
 def fetching(config):
     """The download in a process of its own."""
     code = (
-        "import sys; from afqmc.cli import exit_code; from afqmc.dataset.download import fetch_zip; "
-        "from afqmc.dataset.config import DatasetConfig; "
+        "import sys; from afqmc.cli import exit_code; from afqmc.data.download import fetch_zip; "
+        "from afqmc.data.config import DatasetConfig; "
         "sys.exit(exit_code(lambda: print(fetch_zip(DatasetConfig(url=sys.argv[1], cache_dir=sys.argv[2]))) or 0))"
     )
     return subprocess.Popen(

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from afqmc.dataset.config import DatasetConfig, Source
-from afqmc.dataset.download import fetch_zip
-from afqmc.dataset.files import DataFile
-from afqmc.errors import InputError
+from afqmc.data.config import DatasetConfig, Source
+from afqmc.data.download import fetch_zip
+from afqmc.data.sources import DataFile
+from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 ROWS = b"".join(b'{"sentence1": "a%d", "sentence2": "b", "label": "%d"}\n' % (n, n % 2) for n in range(50))
@@ -40,8 +40,8 @@ def refused(path, name="train.json"):
 # loads a data set from a zip and prints what was opened for writing, made, linked or renamed meanwhile
 WATCHED = """
 import os, sys
-from afqmc.dataset.config import DatasetConfig, Source
-from afqmc.dataset.splits import load
+from afqmc.data.config import DatasetConfig, Source
+from afqmc.data.loading import load
 config = DatasetConfig(source=Source.files, path="d.zip", train_file="train.json", dev_file="dev.json")
 written = []
 def watch(event, arguments):

@@ -17,15 +17,15 @@ from together import WAYS
 from transformers import AutoConfig, AutoModel, MegatronBertConfig, MegatronBertModel
 from unlikeness import unlikeness
 
-from afqmc.batching.batches import Share, TrainBatches, eval_batches
-from afqmc.batching.tokens import Encoder
-from afqmc.dataset.config import DatasetConfig
-from afqmc.errors import InputError
-from afqmc.ranks import Rank, adopt_slurm, here
-from afqmc.rundir import RunDir
-from afqmc.train.config import Shard, Strategy, TrainerConfig
-from afqmc.train.division import check_processes, divided
-from afqmc.train.strategy import blocks_of
+from afqmc.data.batching import Share, TrainBatches, eval_batches
+from afqmc.data.config import DatasetConfig
+from afqmc.data.tokenization import Encoder
+from afqmc.distributed.rank import Rank, adopt_slurm, here
+from afqmc.run_dir import RunDir
+from afqmc.training.config import Shard, Strategy, TrainerConfig
+from afqmc.training.parallel import blocks_of
+from afqmc.training.process_checks import check_processes, divided
+from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 LOSS, WEIGHTS, METRICS = 1e-6, 2e-6, 1e-6  # bounds over 24 steps; float32 sums in another order
@@ -247,7 +247,7 @@ import os, sys
 import torch
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from afqmc.train.strategy import leave
+from afqmc.training.parallel import leave
 
 sys.setswitchinterval(1000)  # no other thread of Python runs before this one waits
 for number in range(10):

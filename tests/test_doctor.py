@@ -13,10 +13,10 @@ from transformers import BertConfig, BertModel
 
 from afqmc import doctor
 from afqmc.cli import exit_code
-from afqmc.dataset.checks import examine
-from afqmc.dataset.sample import PAIRS, sample_files
-from afqmc.dataset.splits import PairStream
-from afqmc.model.vocabulary import train_wordpiece
+from afqmc.data.loading import PairStream
+from afqmc.data.quality import examine
+from afqmc.data.sample import PAIRS, sample_files
+from afqmc.models.wordpiece import train_wordpiece
 
 
 @pytest.fixture
@@ -245,8 +245,8 @@ def test_a_streamed_file_is_never_held(ask, monkeypatch, tmp_path):
     for name, part in (("train.jsonl", [*rows, {"sentence1": "a"}]), ("dev.jsonl", rows[:20])):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in part))
     seen = []
-    monkeypatch.setattr("afqmc.diagnosis.model._CHUNK", 25)
-    monkeypatch.setattr("afqmc.diagnosis.data.examine", lambda data: seen.append(data.train) or examine(data))
+    monkeypatch.setattr("afqmc.diagnostics.model._CHUNK", 25)
+    monkeypatch.setattr("afqmc.diagnostics.data.examine", lambda data: seen.append(data.train) or examine(data))
     own = ("dataset=jsonl", "dataset.train_file=train.jsonl", "dataset.dev_file=dev.jsonl", "model=mini")
     code, findings = ask(*own, "dataset.streaming=true", "tracker=none")
     assert isinstance(seen[0], PairStream)

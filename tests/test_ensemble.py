@@ -11,13 +11,13 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from afqmc import evaluate, predict
 from afqmc.cli import exit_code
-from afqmc.comparison.runs import find
-from afqmc.dataset.sample import sample_files
-from afqmc.ensemble import Ensemble, collect, several
-from afqmc.errors import InputError
-from afqmc.metrics.classification import classification_metrics
-from afqmc.rundir import RunDir
-from afqmc.scoring import TrainedRun
+from afqmc.data.sample import sample_files
+from afqmc.evaluation.metrics import classification_metrics
+from afqmc.inference.predictor import TrainedRun
+from afqmc.results.ensemble import Ensemble, collect, several
+from afqmc.results.runs import find
+from afqmc.run_dir import RunDir
+from afqmc.utils.errors import InputError
 
 PAIRS = 96
 TEXTS = [json.loads(line) for line in sample_files()["train.json"].splitlines()[:PAIRS]]

@@ -10,10 +10,10 @@ from helpers import train
 
 from afqmc import evaluate
 from afqmc.cli import exit_code
-from afqmc.console import cell_width
-from afqmc.metrics.classification import classification_metrics
-from afqmc.metrics.per_class import notes, per_class
-from afqmc.per_class_table import show_classes
+from afqmc.evaluation.metrics import classification_metrics
+from afqmc.evaluation.per_class import notes, per_class
+from afqmc.inference.per_class_table import show_classes
+from afqmc.utils.console import cell_width
 
 ROWS = [
     {"id": f"p{n}", "sentence1": f"怎么还款{n}", "sentence2": f"如何还花呗{n * n}", "label": str(n % 2)}

@@ -5,8 +5,9 @@ import pytest
 import torch
 from helpers import prepared
 
-from afqmc.batching.tokens import Encoder
-from afqmc.evaluation import evaluate, predict_logits, prediction_rows
+from afqmc.data.tokenization import Encoder
+from afqmc.evaluation.evaluator import evaluate, predict_logits
+from afqmc.evaluation.predictions import prediction_rows
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,6 @@ def test_a_model_is_left_in_the_mode_it_was_in(job):
 
 def test_rows_of_predictions_follow_the_file(job):
     logits = np.tile(np.array([[0.0, 2.0], [1.0, 0.0]]), (32, 1))
-    rows = prediction_rows(job.data.dev, logits, ("no", "yes"))
+    rows = prediction_rows(job.data.dev.ids, logits, job.data.dev.labels, ("no", "yes"))
     assert [row["prediction"] for row in rows[:4]] == ["yes", "no", "yes", "no"]
     assert [row["id"] for row in rows] == job.data.dev.ids

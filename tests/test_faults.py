@@ -14,11 +14,11 @@ from equality import differences, metrics
 from helpers import PATIENCE_S, SMALL, command, small, summary
 
 from afqmc.checkpoint.store import verify
-from afqmc.errors import InputError
-from afqmc.execution import execute
-from afqmc.rundir import RunDir
-from afqmc.train.step import NonFiniteLossError
-from afqmc.training import Training
+from afqmc.run_dir import RunDir
+from afqmc.runner.lifecycle import execute
+from afqmc.runner.trainer import Training
+from afqmc.training.step import NonFiniteLossError
+from afqmc.utils.errors import InputError
 
 ROOT = str(Path(__file__).parents[1])
 
@@ -198,8 +198,8 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from helpers import small
-from afqmc.execution import execute
-from afqmc.rundir import RunDir
+from afqmc.runner.lifecycle import execute
+from afqmc.run_dir import RunDir
 import torch
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -302,9 +302,9 @@ SHORT = """
 import resource, sys
 from pathlib import Path
 from helpers import small
-from afqmc.execution import execute
-from afqmc.rundir import RunDir
-from afqmc.training import Training
+from afqmc.runner.lifecycle import execute
+from afqmc.run_dir import RunDir
+from afqmc.runner.trainer import Training
 import logging; logging.basicConfig(stream=sys.stdout, level="INFO")
 run = Training.run
 def limited(self):

@@ -6,8 +6,8 @@ import pytest
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.plugins import Plugins
 
-from afqmc.errors import InputError
-from hydra_plugins.afqmc_sweeps._frozen import frozen_loader
+from afqmc.utils.errors import InputError
+from hydra_plugins.afqmc_sweeps._config_snapshot import frozen_loader
 
 
 @pytest.fixture

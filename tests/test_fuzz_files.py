@@ -12,12 +12,12 @@ from helpers import command, prepared, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afqmc.dataset.checks import examine, in_short
-from afqmc.dataset.config import DatasetConfig, Format
-from afqmc.dataset.splits import Pairs, load
-from afqmc.errors import InputError
-from afqmc.evaluation import prediction_rows
-from afqmc.scoring import TrainedRun
+from afqmc.data.config import DatasetConfig, Format
+from afqmc.data.loading import Pairs, load
+from afqmc.data.quality import examine, in_short
+from afqmc.evaluation.predictions import prediction_rows
+from afqmc.inference.predictor import TrainedRun
+from afqmc.utils.errors import InputError
 
 SOUND = b'{"sentence1": "a", "sentence2": "b", "label": "0"}\n{"sentence1": "c", "sentence2": "d", "label": "1"}\n'
 
@@ -114,7 +114,7 @@ def test_a_file_is_scored_and_its_predictions_written_or_told_in_one_message(ope
     found = opened.score(pairs)
     assert found.logits.shape == (len(pairs), 2)
     assert np.isfinite(found.logits).all()
-    rows = prediction_rows(pairs, found.logits, opened.labels)
+    rows = prediction_rows(pairs.ids, found.logits, pairs.labels, opened.labels)
     rows = [{key: value for key, value in row.items() if key != "logits"} for row in rows]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     assert [json.loads(line) for line in text.encode("utf-8", "backslashreplace").splitlines()] == rows

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 
 from afqmc import config as schema
 from afqmc.config import Config, compose
-from afqmc.errors import InputError
+from afqmc.utils.errors import InputError
 
 _INNARDS = re.compile(r"Traceback|full_key|object_type|reference_type|hydra\.cc|Lexer|ListConfig|DictConfig|\[0m")
 

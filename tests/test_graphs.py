@@ -5,10 +5,10 @@ import pytest
 import torch
 from helpers import rows, train
 
-from afqmc.errors import InputError
-from afqmc.train.config import TrainerConfig
-from afqmc.train.graphs import check_graphs, make_capturable
-from afqmc.train.hardware import Choice
+from afqmc.training.config import TrainerConfig
+from afqmc.training.cuda_graphs import check_graphs, make_capturable
+from afqmc.training.device import Choice
+from afqmc.utils.errors import InputError
 
 CUDA = Choice("cuda", "bf16", "")
 

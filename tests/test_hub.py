@@ -89,9 +89,9 @@ class Hub(BaseHTTPRequestHandler):
 
 LOAD = """
 import json, sys, time
-from afqmc.model.config import ModelConfig
-from afqmc.model import hub
-from afqmc.model.load import build_model, build_tokenizer
+from afqmc.models.config import ModelConfig
+from afqmc.models import hub
+from afqmc.models.loading import build_model, build_tokenizer
 hub.constants.HF_HUB_ETAG_TIMEOUT = 0.2  # 10 s
 time.sleep = lambda seconds: None  # the hub's client pauses before it tries again
 told = {}

@@ -6,8 +6,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from afqmc.model import hub
-from afqmc.model.config import ModelConfig
+from afqmc.models import hub
+from afqmc.models.config import ModelConfig
 
 HOUSE = "https://127.0.0.1:9"  # nothing listens on this port
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

@@ -13,7 +13,7 @@ import pytest
 from helpers import PATIENCE_S, SMALL
 from wandb_server import WandbServer
 
-from afqmc.signals import Terminated, admitted, terminable, undisturbed
+from afqmc.utils.signals import Terminated, admitted, terminable, undisturbed
 
 ROOT = Path(__file__).parents[1]
 
@@ -216,7 +216,7 @@ def test_what_is_put_off_is_raised_where_it_is_admitted():
 def test_a_second_ctrl_c_leaves_at_once_whatever_is_put_off(tmp_path):
     source = (
         "import os, signal, time\n"
-        "from afqmc.signals import terminable, undisturbed\n"
+        "from afqmc.utils.signals import terminable, undisturbed\n"
         "with terminable(), undisturbed():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    print('one', flush=True)\n"

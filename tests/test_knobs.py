@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from afqmc.config import Config
-from afqmc.errors import InputError
-from afqmc.knobs import check_ranges, knob, legal
+from afqmc.utils.errors import InputError
+from afqmc.utils.fields import check_ranges, knob, legal
 
 
 @dataclass

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from helpers import PATIENCE_S, SMALL
 
-from afqmc.errors import InputError
-from afqmc.ranks import here
-from afqmc.rundir import RunDir
-from afqmc.train.launcher import check_launcher
+from afqmc.distributed.rank import here
+from afqmc.run_dir import RunDir
+from afqmc.training.process_checks import check_launcher
+from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 

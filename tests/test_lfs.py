@@ -8,10 +8,10 @@ from huggingface_hub import constants
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from afqmc.checkpoint.weights import load_weights, save_weights
-from afqmc.errors import InputError
-from afqmc.lfs import is_lfs_pointer
-from afqmc.model.config import ModelConfig
-from afqmc.model.load import build_model, build_tokenizer
+from afqmc.models.config import ModelConfig
+from afqmc.models.loading import build_model, build_tokenizer
+from afqmc.utils.errors import InputError
+from afqmc.utils.git_lfs import is_lfs_pointer
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 411553788\n"
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"花呗借还款")

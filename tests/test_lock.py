@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from helpers import PATIENCE_S, SMALL, command
 
-from afqmc.errors import InputError
-from afqmc.lock import is_locked, locked
+from afqmc.utils.errors import InputError
+from afqmc.utils.file_lock import is_locked, locked
 
 # What a file system without locks answers, for every process that the library is loaded into.
 SHIM = r"""
@@ -35,7 +35,7 @@ WRAP(fcntl64)
 HOLDER = """
 import sys
 from pathlib import Path
-from afqmc.lock import is_locked, locked
+from afqmc.utils.file_lock import is_locked, locked
 with locked(Path(sys.argv[1]), "run"):
     assert is_locked(Path(sys.argv[1]))
     print("held", flush=True)

@@ -8,10 +8,10 @@ import torch
 from accelerate import Accelerator
 from sklearn.utils.class_weight import compute_class_weight
 
-from afqmc.batching.batches import Batch
-from afqmc.train.config import NonFinite, TrainerConfig
-from afqmc.train.progress import Best, Durations
-from afqmc.train.step import Guard, Loss, NonFiniteLossError, Step, balanced_weights
+from afqmc.data.batching import Batch
+from afqmc.training.config import NonFinite, TrainerConfig
+from afqmc.training.state import Best, Durations
+from afqmc.training.step import Guard, Loss, NonFiniteLossError, Step, balanced_weights
 
 
 @pytest.mark.parametrize(

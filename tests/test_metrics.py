@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from afqmc.metrics.classification import (
-    NAMES,
-    classification_metrics,
-    collapsed_class,
-    mean_as_logits,
-    probabilities_of,
-)
-from afqmc.metrics.rows import prediction_rows
+from afqmc.evaluation.metrics import NAMES, classification_metrics, collapsed_class, mean_as_logits, probabilities_of
+from afqmc.evaluation.predictions import prediction_rows
 
 RNG = np.random.default_rng(3)
 LOGITS = RNG.normal(size=(60, 3)).astype(np.float32)

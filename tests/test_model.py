@@ -22,12 +22,12 @@ from transformers import (
     ViTConfig,
 )
 
-from afqmc.errors import InputError
-from afqmc.model import hub
-from afqmc.model.architecture import build_architecture, longest_input
-from afqmc.model.classifier import PairClassifier, encoder_options, is_standard, pool
-from afqmc.model.config import ModelConfig, Pooling
-from afqmc.model.load import build_model, build_tokenizer, check_plugged_in
+from afqmc.models import hub
+from afqmc.models.architecture import build_architecture, longest_input
+from afqmc.models.config import ModelConfig, Pooling
+from afqmc.models.cross_encoder import PairClassifier, encoder_options, is_standard, pool
+from afqmc.models.loading import build_model, build_tokenizer, check_plugged_in
+from afqmc.utils.errors import InputError
 
 TINY = {
     "hidden_size": 16,

@@ -10,13 +10,13 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedTokenizerFast
 
-from afqmc.batching.tokens import Encoder
-from afqmc.dataset.splits import Pairs
-from afqmc.errors import InputError
-from afqmc.evaluation import padding_effect, padding_warning, predict_logits
-from afqmc.model.classifier import PairClassifier, encoder_class, own_head_dropout
-from afqmc.model.config import ModelConfig, Pooling
-from afqmc.model.load import build_tokenizer, check_separator
+from afqmc.data.loading import Pairs
+from afqmc.data.tokenization import Encoder
+from afqmc.evaluation.evaluator import padding_effect, padding_warning, predict_logits
+from afqmc.models.config import ModelConfig, Pooling
+from afqmc.models.cross_encoder import PairClassifier, encoder_class, own_head_dropout
+from afqmc.models.loading import build_tokenizer, check_separator
+from afqmc.utils.errors import InputError
 
 SMALL = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "pad_token_id": 0,

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from afqmc.config import compose, conf_dir
-from afqmc.errors import InputError
-from afqmc.optim import build_optimizer, build_scheduler, check_plugged_in, parameter_groups, warmup_steps
+from afqmc.training.optim import build_optimizer, build_scheduler, check_plugged_in, parameter_groups, warmup_steps
+from afqmc.utils.errors import InputError
 
 ADAMW = {"_target_": "torch.optim.AdamW", "weight_decay": 0.1}
 LINEAR = {"_target_": "transformers.get_linear_schedule_with_warmup"}

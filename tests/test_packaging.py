@@ -40,7 +40,7 @@ def test_it_composes_and_holds_its_data_away_from_the_checkout(installed, tmp_pa
     assert str(installed) in where.stdout
     shown = call(installed, "-m", "afqmc.run", "experiment=quickstart", "--cfg", "job", cwd=tmp_path)
     assert "lr: 0.0005" in shown.stdout, shown.stderr
-    written = call(installed, "-m", "afqmc.dataset.sample", "data", cwd=tmp_path)
+    written = call(installed, "-m", "afqmc.data.sample", "data", cwd=tmp_path)
     assert written.returncode == 0, written.stderr
     assert (tmp_path / "data/train.json").stat().st_size > 100_000
 
@@ -51,6 +51,6 @@ def test_the_version_is_said_once(installed):
 
 
 def test_the_files_of_the_page_are_in_the_wheel(installed):
-    ours = {path.name for path in (ROOT / "afqmc/comparison/page/assets").iterdir()}
-    assert {path.name for path in (installed / "afqmc/comparison/page/assets").iterdir()} == ours
+    ours = {path.name for path in (ROOT / "afqmc/comparison/html/assets").iterdir()}
+    assert {path.name for path in (installed / "afqmc/comparison/html/assets").iterdir()} == ours
     assert {"page.html", "page.css", "chinese.json", "start.js"} <= ours

@@ -17,11 +17,11 @@ from transformers import (
     RobertaModel,
 )  # fmt: skip
 
-from afqmc.errors import InputError
-from afqmc.model.classifier import PairClassifier, use_packing
-from afqmc.model.config import Pooling
-from afqmc.model.cpu import quicken
-from afqmc.model.packing import Packing
+from afqmc.models.config import Pooling
+from afqmc.models.cpu_kernels import quicken
+from afqmc.models.cross_encoder import PairClassifier, use_packing
+from afqmc.models.padding_free import Packing
+from afqmc.utils.errors import InputError
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 90}
 NONE = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

@@ -15,21 +15,21 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from afqmc import compare
 from afqmc.cli import exit_code
-from afqmc.comparison.page.axes import axes, importance
-from afqmc.comparison.page.build import as_html, asset
-from afqmc.comparison.page.closer import closer, median
-from afqmc.comparison.page.curves import curves, thinned
-from afqmc.comparison.page.embedding import as_json, packed
-from afqmc.comparison.page.sentences import sentences
-from afqmc.comparison.predictions import Predictions
-from afqmc.comparison.report import build
-from afqmc.comparison.runs import find
-from afqmc.comparison.said import said, translated
-from afqmc.dataset.sample import sample_files
-from afqmc.rundir import Status
+from afqmc.comparison.builder import build
+from afqmc.comparison.html.best_runs import closer, median
+from afqmc.comparison.html.hyperparameters import axes, importance
+from afqmc.comparison.html.json_embedding import as_json, packed
+from afqmc.comparison.html.learning_curves import curves, thinned
+from afqmc.comparison.html.page import as_html, asset
+from afqmc.comparison.html.pair_texts import sentences
+from afqmc.data.sample import sample_files
+from afqmc.results.predictions import Predictions
+from afqmc.results.runs import find
+from afqmc.results.translatable import said, translated
+from afqmc.run_dir import Status
 
 PACKAGE = Path(__file__).parents[1] / "afqmc/comparison"
-ASSETS = PACKAGE / "page/assets"
+ASSETS = PACKAGE / "html/assets"
 CHINESE = json.loads(asset("chinese.json"))
 CONFIG = config_text()
 pytestmark = pytest.mark.usefixtures("little_garbage")
@@ -162,7 +162,7 @@ def test_rows_that_are_no_figures_are_not_drawn(tmp_path):
 
 
 def test_many_curves_share_the_points_a_page_can_hold(tmp_path, monkeypatch):
-    monkeypatch.setattr("afqmc.comparison.page.curves.MOST_POINTS", 3000)
+    monkeypatch.setattr("afqmc.comparison.html.learning_curves.MOST_POINTS", 3000)
     write_run(tmp_path / "a", CONFIG, world(np.random.default_rng(0), 1, 1, 50)[0][0], rows=300)
     found = curves(find([str(tmp_path)]) * 5)
     lengths = [len(base64.b64decode(steps)) // 4 for steps in found["steps"]]

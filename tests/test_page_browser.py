@@ -13,7 +13,7 @@ from simulated import answers_of, config_text, world, write_run, write_sweep
 from test_page import report_of, write_grid, write_on_sample
 
 from afqmc import compare
-from afqmc.comparison.page.build import as_html
+from afqmc.comparison.html.page import as_html
 
 pytestmark = [
     pytest.mark.usefixtures("little_garbage"),

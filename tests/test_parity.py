@@ -9,8 +9,8 @@ from helpers import prepared, rows
 from torch import nn
 from transformers import BertModel, get_scheduler
 
-from afqmc.rundir import RunDir
-from afqmc.training import Training
+from afqmc.run_dir import RunDir
+from afqmc.runner.trainer import Training
 
 STEPS = 50
 TUTORIAL = (

@@ -5,8 +5,8 @@ import functools
 import pytest
 import torch
 
-from afqmc.errors import InputError
-from afqmc.plugins import check_arguments, locate
+from afqmc.utils.errors import InputError
+from afqmc.utils.targets import check_arguments, locate
 
 
 def test_a_dotted_path_gives_what_it_names(plug):

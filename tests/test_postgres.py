@@ -9,7 +9,7 @@ from helpers import SMALL, command
 from optuna.trial import TrialState
 from postgres import PASSWORD, postgres, why_not
 
-from afqmc.search.study import Settings, name_of
+from afqmc.sweeps.study import Settings, name_of
 
 pytest.importorskip("psycopg2", reason="pip install -e '.[rdb]'")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]

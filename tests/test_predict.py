@@ -15,11 +15,11 @@ from helpers import command, train
 
 from afqmc import compare, evaluate, predict
 from afqmc.cli import exit_code
-from afqmc.dataset.splits import Pairs
-from afqmc.errors import InputError
-from afqmc.prediction.inputs import Inputs
-from afqmc.prediction.output import render
-from afqmc.scoring import Scored
+from afqmc.data.loading import Pairs
+from afqmc.inference.input_files import Inputs
+from afqmc.inference.output_files import render
+from afqmc.inference.predictor import Scored
+from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 ROWS = [
@@ -243,7 +243,7 @@ def test_a_pipe_and_a_new_file_in_the_run_directory_are_legal(run, call, pairs):
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from afqmc.rundir import write_bytes
+from afqmc.utils.files import write_bytes
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write past the limit then fails as on a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))

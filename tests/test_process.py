@@ -7,7 +7,7 @@ import sys
 import pytest
 from helpers import PATIENCE_S
 
-from afqmc.process import cpu_quota, usable_cores
+from afqmc.utils.process import cpu_quota, usable_cores
 
 
 def groups(tmp_path, own, files):
@@ -40,7 +40,7 @@ def test_without_control_groups_there_is_no_quota(tmp_path):
 
 
 def printed(code, **environment):
-    command = [sys.executable, "-c", f"import os\nfrom afqmc.process import settle, usable_cores\n{code}"]
+    command = [sys.executable, "-c", f"import os\nfrom afqmc.utils.process import settle, usable_cores\n{code}"]
     clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(path for path in sys.path if path), **environment}
     return subprocess.run(
         command, env=clean, capture_output=True, text=True, check=True, timeout=PATIENCE_S

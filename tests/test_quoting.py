@@ -7,8 +7,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from afqmc import run as entry
 from afqmc.config import compose, to_config
-from afqmc.config.quoting import quoted
-from afqmc.errors import InputError
+from afqmc.config.overrides import quoted
+from afqmc.utils.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afqmc.cli import exit_code
-from afqmc.errors import InputError
-from afqmc.ranks import Rank, adopt_slurm, here, hide_from_accelerate
-from afqmc.train.hardware import build_accelerator, choose
+from afqmc.distributed.rank import Rank, adopt_slurm, here, hide_from_accelerate
+from afqmc.training.device import build_accelerator, choose
+from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

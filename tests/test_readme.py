@@ -15,8 +15,8 @@ from helpers import command
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from afqmc.config import compose
-from afqmc.dataset.sample import sample_files
-from hydra_plugins.afqmc_sweeps._axes import axis_of
+from afqmc.data.sample import sample_files
+from hydra_plugins.afqmc_sweeps._override_grammar import axis_of
 
 ROOT = Path(__file__).parents[1]
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")}

@@ -14,7 +14,7 @@ from wandb_file import Offline
 from afqmc import config as schema
 from afqmc import run as entry
 from afqmc.cli import exit_code
-from afqmc.redaction import RedactingFormatter, is_secret, redacted, redacted_argument, redacted_tree
+from afqmc.utils.redaction import RedactingFormatter, is_secret, redacted, redacted_argument, redacted_tree
 
 GIVEN = "0123456789abcdef"
 

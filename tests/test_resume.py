@@ -16,11 +16,11 @@ from helpers import SMALL, command, small, summary
 
 from afqmc.config import compose
 from afqmc.config.resume import Resume, going_on
-from afqmc.errors import InputError
-from afqmc.execution import execute
-from afqmc.rundir import RunDir
-from afqmc.signals import Terminated
-from afqmc.training import Training
+from afqmc.run_dir import RunDir
+from afqmc.runner.lifecycle import execute
+from afqmc.runner.trainer import Training
+from afqmc.utils.errors import InputError
+from afqmc.utils.signals import Terminated
 
 ROOT = str(Path(__file__).parents[1])
 

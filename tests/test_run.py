@@ -11,10 +11,10 @@ from helpers import command, prepared, rows, small, summary, train
 from safetensors.numpy import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from afqmc.dataset.sample import sample_files
-from afqmc.errors import InputError
-from afqmc.execution import execute
-from afqmc.scoring import TrainedRun
+from afqmc.data.sample import sample_files
+from afqmc.inference.predictor import TrainedRun
+from afqmc.runner.lifecycle import execute
+from afqmc.utils.errors import InputError
 
 SIXTEEN = ("dataset.max_train_samples=16", "dataset.max_dev_samples=16")
 

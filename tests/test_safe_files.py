@@ -11,23 +11,23 @@ from pathlib import Path
 import pytest
 from helpers import PATIENCE_S, train
 
-from afqmc.errors import InputError
-from afqmc.safe_files import check_regular, open_regular, read_bytes
+from afqmc.utils.errors import InputError
+from afqmc.utils.safe_files import check_regular, open_regular, read_bytes
 
 ROOT = Path(__file__).parents[1]
 READERS = {"open", "read_text", "read_bytes"}
 ELSEWHERE = {  # modules that open other files, and which
-    "afqmc/batching/cache.py": "the user's own cache of tokens",
-    "afqmc/comparison/page/build.py": "parts of the page, from this package",
-    "afqmc/config/yaml_files.py": "the user's own conf/",
-    "afqmc/following.py": "appends to the log of a rank",
-    "afqmc/model/files.py": "files of a model, checked before",
-    "afqmc/process.py": "/proc and control groups",
-    "afqmc/diagnosis/machine.py": "/proc/meminfo",
-    "afqmc/train/hardware.py": "/proc/cpuinfo",
-    "afqmc/rundir.py": "appends to metrics.jsonl, writes aside",
-    "afqmc/scoring.py": "standard input and pipes that the user names",
-    "afqmc/search/journal.py": "the journal, checked before, to cut its last record",
+    "afqmc/comparison/html/page.py": "parts of the page, from this package",
+    "afqmc/config/yaml_checks.py": "the user's own conf/",
+    "afqmc/runner/worker.py": "appends to the log of a rank",
+    "afqmc/models/files.py": "files of a model, checked before",
+    "afqmc/utils/process.py": "/proc and control groups",
+    "afqmc/diagnostics/machine.py": "/proc/meminfo",
+    "afqmc/training/device.py": "/proc/cpuinfo",
+    "afqmc/run_dir.py": "appends to metrics.jsonl",
+    "afqmc/utils/files.py": "writes a file before it replaces another",
+    "afqmc/inference/predictor.py": "standard input and pipes that the user names",
+    "afqmc/sweeps/journal.py": "the journal, checked before, to cut its last record",
 }  # fmt: skip
 
 
@@ -47,8 +47,8 @@ def opens(path):
 def test_only_one_module_opens_files_of_a_run_directory():
     modules = [*(ROOT / "afqmc").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")]
     names = {str(path.relative_to(ROOT)): path for path in modules}
-    found = {name for name, path in names.items() if not name.startswith("afqmc/dataset/") and list(opens(path))}
-    assert found == set(ELSEWHERE)  # afqmc/dataset reads the files that the user names
+    found = {name for name, path in names.items() if not name.startswith("afqmc/data/") and list(opens(path))}
+    assert found == set(ELSEWHERE)  # afqmc/data reads the files that the user names
 
 
 @pytest.fixture

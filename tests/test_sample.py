@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from afqmc.dataset.sample import ALIKE, HARD_SHARE, intents, overlap, sample_files, split_intents
+from afqmc.data.sample import ALIKE, HARD_SHARE, intents, overlap, sample_files, split_intents
 
 
 def pairs(split):

@@ -10,10 +10,10 @@ from file_server import Answer, FileServer, serving
 from helpers import SMALL, command, summary, train
 
 from afqmc import config as schema
-from afqmc.dataset.sample import sample_files
-from afqmc.errors import InputError
-from afqmc.rundir import RunDir
-from afqmc.scoring import TrainedRun
+from afqmc.data.sample import sample_files
+from afqmc.inference.predictor import TrainedRun
+from afqmc.run_dir import RunDir
+from afqmc.utils.errors import InputError
 
 ROWS = sample_files()["train.json"].splitlines(keepends=True)[:96]
 OWN = ("dataset=jsonl", "dataset.train_file=train.jsonl", "dataset.dev_file=data/dev.jsonl", "dataset.max_length=64")

@@ -18,12 +18,12 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from afqmc.errors import InputError
-from afqmc.search.judge import Judge
-from afqmc.search.space import corners, points, suggested
-from afqmc.search.study import SAMPLERS, Settings, direction, name_of, open_study
-from hydra_plugins.afqmc_sweeps._axes import axis_of
-from hydra_plugins.afqmc_sweeps._space import Space
+from afqmc.sweeps.pruning import Judge
+from afqmc.sweeps.search_space import corners, points, suggested
+from afqmc.sweeps.study import SAMPLERS, Settings, direction, name_of, open_study
+from afqmc.utils.errors import InputError
+from hydra_plugins.afqmc_sweeps._override_grammar import axis_of
+from hydra_plugins.afqmc_sweeps._trials import Space
 
 TINY = (*SMALL, "epochs=1", "dataset.max_train_samples=32", "hydra/sweeper=optuna")
 LR = "lr=tag(log,interval(1e-5,1e-3))"

@@ -4,10 +4,10 @@ import logging
 
 import pytest
 
-from afqmc.rundir import RunDir
-from afqmc.search.pruning import why_idle
-from afqmc.search.study import Settings, open_study
-from hydra_plugins.afqmc_sweeps._closing import say_best
+from afqmc.run_dir import RunDir
+from afqmc.sweeps.pruner_warnings import why_idle
+from afqmc.sweeps.study import Settings, open_study
+from hydra_plugins.afqmc_sweeps._search_summary import say_best
 
 
 @pytest.mark.parametrize(

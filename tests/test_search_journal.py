@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from helpers import PATIENCE_S
 
-from afqmc.errors import InputError
-from afqmc.lock import lock
-from afqmc.search.study import Settings, open_study
+from afqmc.sweeps.study import Settings, open_study
+from afqmc.utils.errors import InputError
+from afqmc.utils.file_lock import lock
 
 ROOT = str(Path(__file__).parents[1])
 
@@ -19,7 +19,7 @@ ROOT = str(Path(__file__).parents[1])
 HOLDER = """
 import sys
 from pathlib import Path
-from afqmc.search.study import Settings
+from afqmc.sweeps.study import Settings
 storage = Settings().open_storage(Path(sys.argv[1]))
 storage._backend._lock.acquire()
 print("held", flush=True)
@@ -28,7 +28,7 @@ sys.stdin.read()
 OPENER = """
 import sys
 from pathlib import Path
-from afqmc.search.study import Settings, open_study
+from afqmc.sweeps.study import Settings, open_study
 open_study(Settings(), Path(sys.argv[1]), ["dev/f1"]).ask()
 print("asked")
 """

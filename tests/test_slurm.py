@@ -13,7 +13,7 @@ import pytest
 from helpers import PATIENCE_S, SMALL, command
 from slurm import slurm, why_not
 
-from afqmc.search.study import Settings, name_of
+from afqmc.sweeps.study import Settings, name_of
 
 pytest.importorskip("submitit", reason="pip install -e '.[slurm]'")
 pytestmark = [

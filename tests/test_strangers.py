@@ -20,13 +20,13 @@ from afqmc import evaluate, predict
 from afqmc.checkpoint.store import seal
 from afqmc.cli import exit_code
 from afqmc.config.resume import Resume, taken_from
-from afqmc.dataset.config import Source
-from afqmc.dataset.sample import sample_files
-from afqmc.errors import InputError
-from afqmc.evaluation import prediction_rows
-from afqmc.execution import execute
-from afqmc.rundir import RunDir
-from afqmc.scoring import TrainedRun
+from afqmc.data.config import Source
+from afqmc.data.sample import sample_files
+from afqmc.evaluation.predictions import prediction_rows
+from afqmc.inference.predictor import TrainedRun
+from afqmc.run_dir import RunDir
+from afqmc.runner.lifecycle import execute
+from afqmc.utils.errors import InputError
 
 ROWS = sample_files()["train.json"].splitlines(keepends=True)[:32]
 COMMANDS = {
@@ -49,7 +49,7 @@ def expected(trained, tmp_path_factory):
     run = TrainedRun.open(trained)
     pairs = run.read(file, labelled=True)
     found = run.score(pairs)
-    rows = prediction_rows(replace(pairs, labels=None), found.logits, run.labels)
+    rows = prediction_rows(pairs.ids, found.logits, None, run.labels)
     return found.metrics["loss"], [{key: row[key] for key in ("id", "probability", "prediction")} for row in rows]
 
 
@@ -208,7 +208,7 @@ def test_a_state_that_is_a_pickle_is_no_state_also_when_its_checksum_is_right(co
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("target", ["os.system", "evil.build", "subprocess.run", "afqmc.rundir.write_text"])
+@pytest.mark.parametrize("target", ["os.system", "evil.build", "subprocess.run", "afqmc.run_dir.write_text"])
 @pytest.mark.parametrize("group", ["optimizer", "scheduler", "model"])
 def test_a_strangers_target_is_not_imported_when_a_run_goes_on(copied, tmp_path, group, target):
     hostile.plant_code(copied, tmp_path / "canary")

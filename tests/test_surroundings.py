@@ -15,7 +15,8 @@ import pytest
 from helpers import PATIENCE_S, SMALL
 from terminal import on_terminal
 
-from afqmc.rundir import RunDir, write_bytes
+from afqmc.run_dir import RunDir
+from afqmc.utils.files import write_bytes
 
 ROOT = Path(__file__).parents[1]
 ODD = 'it\'s a "place", x=1 [2] {3} (中文) & $HOME #%s ~'
@@ -281,8 +282,8 @@ def test_a_run_must_be_started_in_a_directory_that_is_utf8(where, no_utf8, tmp_p
 )
 def test_a_name_that_no_file_can_have_is_told_by_its_key(override, tmp_path):
     from afqmc.config import compose
-    from afqmc.dataset.splits import load
-    from afqmc.errors import InputError
+    from afqmc.data.loading import load
+    from afqmc.utils.errors import InputError
 
     with pytest.raises(InputError, match=rf"^{override[:40]}"):
         load(compose(["dataset=jsonl", "dataset.train_file=a", "dataset.dev_file=a", override]).dataset)

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from helpers import PATIENCE_S, SMALL, command
 
-from afqmc.errors import InputError
-from afqmc.lock import is_locked, locked
-from afqmc.rundir import RunDir
-from afqmc.sweep.plan import Job, Sweep, extended
-from afqmc.sweep.results import Results
-from hydra_plugins.afqmc_sweeps._processes import answered, context_of
+from afqmc.run_dir import RunDir
+from afqmc.sweeps.plan import Job, Sweep, extended
+from afqmc.sweeps.results_table import Results
+from afqmc.utils.errors import InputError
+from afqmc.utils.file_lock import is_locked, locked
+from hydra_plugins.afqmc_sweeps._subprocesses import answered, context_of
 
 TINY = (*SMALL, "epochs=1", "dataset.max_train_samples=32")
 OPTIMIZER = """

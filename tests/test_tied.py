@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from afqmc.checkpoint.weights import load_weights, read_tensors, save_weights
-from afqmc.errors import InputError
-from afqmc.execution import execute
-from afqmc.model.config import ModelConfig
-from afqmc.model.load import plugged_in
-from afqmc.rundir import RunDir
-from afqmc.scoring import TrainedRun
-from afqmc.signals import Terminated
+from afqmc.inference.predictor import TrainedRun
+from afqmc.models.config import ModelConfig
+from afqmc.models.loading import plugged_in
+from afqmc.run_dir import RunDir
+from afqmc.runner.lifecycle import execute
+from afqmc.utils.errors import InputError
+from afqmc.utils.signals import Terminated
 
 LABELS = ("0", "1")
 SOURCE = """

@@ -10,13 +10,13 @@ from helpers import rows, small, summary, train
 from wandb_file import Offline
 
 from afqmc.config import to_container
-from afqmc.execution import execute
-from afqmc.rundir import RunDir
-from afqmc.tracker.background import BackgroundTracker
-from afqmc.tracker.build import build_tracker
-from afqmc.tracker.config import TrackerConfig, WandbMode
-from afqmc.tracker.protocol import NullTracker, Report
-from afqmc.tracker.wandb import pr_points, worst
+from afqmc.run_dir import RunDir
+from afqmc.runner.lifecycle import execute
+from afqmc.tracking.background import BackgroundTracker
+from afqmc.tracking.base import NullTracker, Report
+from afqmc.tracking.config import TrackerConfig, WandbMode
+from afqmc.tracking.factory import build_tracker
+from afqmc.tracking.wandb_tracker import pr_points, worst
 
 WANDB = ("tracker=wandb", "tracker.mode=offline", "tracker.group=g", "tracker.tags=[a,b]", "tracker.name=n")
 

@@ -12,7 +12,7 @@ from wandb_file import Offline
 
 from afqmc import config as schema
 from afqmc.config import compose, conf_dir
-from afqmc.rundir import RunDir, Status
+from afqmc.run_dir import RunDir, Status
 
 FILE = Path(conf_dir()) / "wandb-sweep.yaml"
 CHOSEN = {"lr": {"value": 2e-05}, "batch_size": {"value": 16}, "seed": {"value": 3}}

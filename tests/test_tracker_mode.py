@@ -8,12 +8,12 @@ import pytest
 from helpers import PATIENCE_S
 from wandb import teardown
 
-from afqmc.tracker.build import build_tracker
-from afqmc.tracker.config import TrackerConfig, WandbMode
-from afqmc.tracker.mode import logged_in, resolve_mode
-from afqmc.tracker.protocol import NullTracker
-from afqmc.tracker.session import NotSentError, can_send
-from afqmc.tracker.wandb import WandbTracker
+from afqmc.tracking.base import NullTracker
+from afqmc.tracking.config import TrackerConfig, WandbMode
+from afqmc.tracking.factory import build_tracker
+from afqmc.tracking.wandb_mode import logged_in, resolve_mode
+from afqmc.tracking.wandb_session import NotSentError, can_send
+from afqmc.tracking.wandb_tracker import WandbTracker
 
 KEY = "0" * 40
 ONLINE = TrackerConfig(mode=WandbMode.online)

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from afqmc.errors import InputError
-from afqmc.tracker.config import Service, TrackerConfig
-from afqmc.tracker.naming import in_its_sweep, in_words, run_id
+from afqmc.tracking.config import Service, TrackerConfig
+from afqmc.tracking.run_names import in_its_sweep, in_words, run_id
+from afqmc.utils.errors import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from terminal import on_terminal
 from wandb_file import Offline
 from wandb_server import WandbServer
 
-from afqmc.tracker.session import probe
+from afqmc.tracking.wandb_session import probe
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,8 +14,9 @@ from wandb_server import WandbServer
 
 from afqmc import compare
 from afqmc.cli import exit_code
-from afqmc.execution import execute
-from afqmc.rundir import RunDir, read_json
+from afqmc.run_dir import RunDir
+from afqmc.runner.lifecycle import execute
+from afqmc.utils.files import read_json
 
 OFFLINE = {"WANDB_MODE": "offline", "WANDB_API_KEY": ""}
 # at the second rate the loss is soon not finite: these jobs fail

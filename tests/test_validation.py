@@ -11,16 +11,16 @@ from afqmc import doctor
 from afqmc import run as entry
 from afqmc.cli import exit_code
 from afqmc.config import as_text, compose, load
-from afqmc.dataset.sample import sample_files
-from afqmc.diagnosis import Diagnosis
-from afqmc.diagnosis.findings import Verdict
-from afqmc.errors import InputError
-from afqmc.execution import execute
-from afqmc.model.vocabulary import train_wordpiece
-from afqmc.preflight import preflight
-from afqmc.ranks import Rank
-from afqmc.rundir import RunDir
-from afqmc.validation import config_checks, refusals
+from afqmc.data.sample import sample_files
+from afqmc.diagnostics.checks import Diagnosis
+from afqmc.diagnostics.findings import Verdict
+from afqmc.distributed.rank import Rank
+from afqmc.models.wordpiece import train_wordpiece
+from afqmc.run_dir import RunDir
+from afqmc.runner.lifecycle import execute
+from afqmc.runner.preflight import preflight
+from afqmc.runner.validation import config_checks, refusals
+from afqmc.utils.errors import InputError
 
 ROWS = [json.loads(line) for line in sample_files()["train.json"].splitlines()[:40]]
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}

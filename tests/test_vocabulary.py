@@ -9,12 +9,12 @@ import pytest
 from helpers import PATIENCE_S
 from transformers import AutoTokenizer
 
-from afqmc.model.vocabulary import train_wordpiece
+from afqmc.models.wordpiece import train_wordpiece
 
 SENTENCES = ["花呗怎么还款？", "借呗额度没了", "Hello hello world", "花呗 hello, low lower lowest"] * 3
 CODE = f"""
 import json
-from afqmc.model.vocabulary import train_wordpiece
+from afqmc.models.wordpiece import train_wordpiece
 print(json.dumps(train_wordpiece({SENTENCES!r}, 100).get_vocab(), sort_keys=True))
 """
 

@@ -15,15 +15,14 @@ from torch.distributed.fsdp import CPUOffloadPolicy
 sys.path.insert(0, str(Path(__file__).parent))
 from helpers import SMALL
 
-import afqmc.job
+import afqmc.runner.experiment
 from afqmc import config as schema
-from afqmc import preparation
-from afqmc.beside import BesideRunDir
-from afqmc.job import Job
-from afqmc.ranks import here
-from afqmc.rundir import RunDir
-from afqmc.train import hardware
-from afqmc.train.strategy import sharding
+from afqmc.distributed.rank import here
+from afqmc.run_dir import BesideRunDir, RunDir
+from afqmc.runner import setup as preparation
+from afqmc.runner.experiment import Job
+from afqmc.training import device as hardware
+from afqmc.training.parallel import sharding
 
 # no dropout: its masks differ from process to process; 91 pairs: the last batch has 3, fewer than there may be shares
 BASE = (*SMALL, "dataset.max_train_samples=91", "dataset.max_dev_samples=70", "trainer.eval_batch_size=16")
@@ -64,7 +63,7 @@ class Watched(Job):
     """Scores dev before the first step, too."""
 
     def _run(self):
-        from afqmc.training import Training
+        from afqmc.runner.trainer import Training
 
         run = Training.run
 
@@ -91,7 +90,7 @@ def unpinned(config):
 
 if __name__ == "__main__":
     hardware.sharding, preparation.check_processes = unpinned, lambda *_: None  # which asks for a GPU
-    afqmc.job.leave = lambda: None  # a launcher's rendezvous is good for one group of processes
+    afqmc.runner.experiment.leave = lambda: None  # a launcher's rendezvous is good for one group of processes
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for name in sys.argv[2:]:
         train(Path(sys.argv[1]), name)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from safetensors.torch import load_file
 
-from afqmc.checkpoint.state import read_state
+from afqmc.checkpoint.serialization import read_state
 
 _NOISE = "key.bias"  # its gradient is zero but for rounding, which Adam makes as large as any other
 

@@ -1,1 +1,1 @@
-"""What is kept of a training: weights that transformers loads, and all that it takes to go on, bit for bit."""
+"""Checkpoints: atomic directories, resume state, weights, and checks of untrusted checkpoints."""

@@ -15,9 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 
-from afqmc.checkpoint.state import copied, read_state, write_state
-from afqmc.errors import InputError, first_line
-from afqmc.safe_files import read_json, sha256
+from afqmc.checkpoint.serialization import copied, read_state, write_state
+from afqmc.utils.errors import InputError, first_line
+from afqmc.utils.safe_files import read_json, sha256
 
 _SUMS = "checksums.json"
 _BEST = "best"
@@ -230,3 +230,13 @@ class Store:
         """Nothing is left: the run begins anew."""
         for path in (self.last, self.previous, self.best, _aside(self.last), self._linked):
             shutil.rmtree(path, ignore_errors=True)
+
+
+class BesideStore(Store):
+    """Checkpoints that are saved elsewhere."""
+
+    def save(self, state: Any) -> None:
+        """The main process does."""
+
+    def drop_previous(self) -> None:
+        """The main process does."""

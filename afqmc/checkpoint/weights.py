@@ -12,14 +12,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
+from afqmc.checkpoint.safety import inspect, shapes_of
 from afqmc.checkpoint.store import replace
-from afqmc.errors import InputError, blamed_on
-from afqmc.inspection import inspect, shapes_of
-from afqmc.model.classifier import PairClassifier, encoder_class, encoder_options, is_standard
-from afqmc.model.config import ModelConfig, Pooling
-from afqmc.model.load import plugged_in
-from afqmc.model.tensors import with_duplicates, without_duplicates
-from afqmc.safe_files import check_regular, read_json
+from afqmc.models.config import ModelConfig, Pooling
+from afqmc.models.cross_encoder import PairClassifier, encoder_class, encoder_options, is_standard
+from afqmc.models.loading import plugged_in
+from afqmc.models.tensors import with_duplicates, without_duplicates
+from afqmc.utils.errors import InputError, blamed_on
+from afqmc.utils.safe_files import check_regular, read_json
 
 _WEIGHTS = "model.safetensors"
 _LABELS = "labels.json"

@@ -1,1 +1,1 @@
-"""Runs side by side: read from anybody's directories, folded over seeds, ranked, and told apart or not."""
+"""Comparison of runs: significance tests, caveats, wording, and the outputs (terminal, files, HTML page, W&B)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from afqmc.comparison.measures import Answers
+from afqmc.results.resampled_metrics import Answers
 
 
 @dataclass(frozen=True)

@@ -17,21 +17,21 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from afqmc.config.literal import refuse_unfolding
-from afqmc.config.messages import explain, unknown_key
-from afqmc.config.quoting import literal, quoted_all
+from afqmc.config.dataset_source import check_source as check_source
+from afqmc.config.dataset_source import official_address as official_address
+from afqmc.config.error_messages import explain, unknown_key
+from afqmc.config.help import conf_dir as conf_dir
+from afqmc.config.overrides import literal, quoted_all
+from afqmc.config.safe_yaml import refuse_unfolding
 from afqmc.config.schema import Config as Config
 from afqmc.config.schema import check as check
-from afqmc.config.source import check_source as check_source
-from afqmc.config.source import official_address as official_address
-from afqmc.config.yaml_files import check_files
-from afqmc.dataset.config import Source
-from afqmc.errors import InputError
-from afqmc.groups import conf_dir as conf_dir
-from afqmc.metrics.names import higher_is_better
-from afqmc.paths import expanded
-from afqmc.redaction import redacted_argument
-from afqmc.rundir import RunDir, write_text
+from afqmc.config.yaml_checks import check_files
+from afqmc.data.config import Source
+from afqmc.evaluation.metric_names import higher_is_better
+from afqmc.run_dir import RunDir
+from afqmc.utils.errors import InputError
+from afqmc.utils.files import expanded, write_text
+from afqmc.utils.redaction import redacted_argument
 
 _SLUG_LENGTH = 60
 

@@ -13,13 +13,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from afqmc.config import anchored, compose, load, to_config
-from afqmc.config.messages import explain
-from afqmc.config.quoting import literal, quoted_all
+from afqmc.config.error_messages import explain
+from afqmc.config.help import options
+from afqmc.config.overrides import literal, quoted_all
 from afqmc.config.schema import Config
-from afqmc.errors import InputError
-from afqmc.groups import options
-from afqmc.paths import expanded
-from afqmc.rundir import RunDir
+from afqmc.run_dir import RunDir
+from afqmc.utils.errors import InputError
+from afqmc.utils.files import expanded
 
 AUTO = "auto"
 _KEY = "resume="

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from afqmc.dataset.config import Batching, DatasetConfig, check_columns, check_reading
-from afqmc.dataset.labels import label_name
-from afqmc.errors import InputError, did_you_mean
-from afqmc.knobs import check_ranges, knob
-from afqmc.metrics.names import NAMES as METRICS
-from afqmc.model.config import ModelConfig
-from afqmc.sweep.config import SweepConfig, check_sweep
-from afqmc.tracker.config import TrackerConfig
-from afqmc.train.config import TrainerConfig, check_class_weights
+from afqmc.data.config import Batching, DatasetConfig, check_columns, check_reading
+from afqmc.data.labels import label_name
+from afqmc.evaluation.metric_names import NAMES as METRICS
+from afqmc.models.config import ModelConfig
+from afqmc.sweeps.config import SweepConfig, check_sweep
+from afqmc.tracking.config import TrackerConfig
+from afqmc.training.config import TrainerConfig, check_class_weights
+from afqmc.utils.errors import InputError, did_you_mean
+from afqmc.utils.fields import check_ranges, knob
 
 
 @dataclass

@@ -47,7 +47,7 @@ def train(work: Work, clock: Clock, *more: str) -> float:
 
     A row an epoch is written, or one after the first step where that alone is wanted.
     """
-    from afqmc.rundir import RunDir
+    from afqmc.run_dir import RunDir
 
     run_dir = work.scratch / "run"
     append = RunDir.append_metrics
@@ -72,7 +72,7 @@ def evaluate(work: Work, clock: Clock, *more: str) -> float:
     run_dir = work.scratch / "run"
     one_step = Work(**{**vars(work), "pairs": 32, "batch_size": 32, "epochs": 1, "max_steps": None})
     command(overrides(one_step, run_dir, 1, more))
-    from afqmc.scoring import TrainedRun
+    from afqmc.inference.predictor import TrainedRun
 
     trained = TrainedRun.open(run_dir)
     files = {"warm-up": (work.eval_pairs, 2 * work.eval_pairs), "dev": (0, work.eval_pairs)}

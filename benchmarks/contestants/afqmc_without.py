@@ -13,8 +13,8 @@ from benchmarks.work import Work
 def _attention() -> None:
     from torch import nn
 
-    from afqmc.model import cpu
-    from afqmc.train import hardware
+    from afqmc.models import cpu_kernels as cpu
+    from afqmc.training import device as hardware
 
     def dropout_alone(model: nn.Module, quick_dropout: bool) -> None:
         for module in [module for module in model.modules() if type(module) is nn.Dropout]:
@@ -24,7 +24,7 @@ def _attention() -> None:
 
 
 def _allocator() -> None:
-    from afqmc import process
+    from afqmc.utils import process
 
     process.keep_freed_memory = lambda: None
 

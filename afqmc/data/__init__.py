@@ -1,0 +1,1 @@
+"""Data: files to pairs, token arrays and batches, with folds and quality checks."""

@@ -1,0 +1,206 @@
+"""The text of a data file: its encoding, declared or detected with certainty, and its lines."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+from afqmc.data.compression import first_bytes, raw_lines, text_stream, unreadable
+from afqmc.data.sources import DataFile
+from afqmc.utils.errors import InputError
+
+Refuse = Callable[[int, str], None]  # a line, and what is wrong with it
+
+_MARKS = {  # byte order marks, the longer ones first
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8",
+    b"\x84\x31\x95\x33": "gb18030",
+}
+_ZEROS = (
+    "holds zero bytes: a binary file, or UTF-16 without a byte order mark (dataset.encoding=utf-16-le or utf-16-be)"
+)
+_SAMPLED = 1 << 18  # bytes of lines with other than ASCII that the rival encodings are tried on
+
+# The most frequent characters of modern Chinese: about 60% of the Chinese characters of AFQMC, while characters that
+# another encoding yields by chance are among them in 1 of 10 cases.
+_FREQUENT = frozenset(
+    "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成方多经么去法学如都"
+    "同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实日军者意无力它与长把机十民第公此已工使情明性知全三又关点正业外将两高间由"
+    "问很最重并物手应战向头文体政美相见被利什二等产或新己制身果加西斯月话合回特代内信表化老给世位次度门任常先海通教儿原东声提立及比员解水名真"
+    "论处走义各入几口认条平系气题活尔更别打女变四神总何电数安少报才结反受目太量再感建务做接必场件计管期市直德资命山金指克许统区保至队形社便空"
+    "决治展马科司五基眼书非则听白却界达光放强即像难且权思王象完设式色路记南品住告类求据程北边死张该交规万取拉格望觉术领共确传师观清今切院让识"
+    "候带导争运吗呢吧啊请钱怎"
+)
+_LATIN = r"[A-Za-z][^\x00-\x7f]|[^\x00-\x7f][A-Za-z]|(?<![^\x00-\x7f])[\x80-\xff](?![^\x00-\x7f])"
+_ENOUGH = 10  # different frequent characters that a text must have to be taken for Chinese
+_SHARE = 1 / 3  # of its Chinese characters that must be frequent
+_OWN = 0.9  # share of the letters that an encoding must read as its own script to be a rival
+
+
+def _lead(letter: str, codec: str, last: int, first: int = 0xA1) -> bool:
+    """Whether a letter is in the rows of a two-byte encoding that hold its common characters."""
+    found = letter.encode(codec, "ignore")
+    return len(found) == 2 and first <= found[0] <= last
+
+
+def _is_kana(letter: str) -> bool:
+    return "\u3041" <= letter <= "\u30ff" or "\uff66" <= letter <= "\uff9f"
+
+
+def _in_japanese(letter: str) -> bool:
+    return _is_kana(letter) or _lead(letter, "euc_jp", 0xCF)
+
+
+def _in_common_chinese(letter: str) -> bool:
+    """GB 2312's punctuation, full-width letters and 3755 common characters."""
+    return _lead(letter, "gb2312", 0xD7) and not _is_kana(letter)
+
+
+_RIVALS: dict[str, Callable[[str], bool]] = {  # what each encoding's own script is
+    "big5": lambda letter: _lead(letter, "big5", 0xC6),
+    "shift_jis": _in_japanese,
+    "euc_jp": _in_japanese,
+    "euc_kr": lambda letter: "\uac00" <= letter <= "\ud7a3",
+    **dict.fromkeys(("cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp874"), str.isalpha),
+}
+_NAMED = ("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr", "cp1252")  # in the message, where they decode
+_TOLERANT = {"big5": "cp950", "shift_jis": "cp932", "euc_kr": "cp949"}  # as Windows writes them
+
+
+def text_lines(file: DataFile, encoding: str, refuse: Refuse) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers. Lines that cannot be decoded are refused and left out.
+
+    Args:
+        file: What to read.
+        encoding: A Python codec, or ``auto``: UTF-8, what a byte order mark says, or what ``detected`` finds.
+        refuse: Is called with such a line.
+
+    Raises:
+        InputError: where the file is no text, or its encoding is not certain.
+    """
+    start = first_bytes(file)
+    if reason := unreadable(start):
+        raise InputError(f"{file.name}:1: {reason}")
+    mark, marked = next(((mark, name) for mark, name in _MARKS.items() if start.startswith(mark)), (b"", ""))
+    codec = codecs.lookup(encoding if encoding != "auto" else marked or "utf-8").name.removesuffix("-sig")
+    if marked and marked != "-".join(codec.split("-")[:2]):
+        raise InputError(f"{file.name}: begins with the byte order mark of {marked}, but dataset.encoding={encoding}")
+    if b"\0" in start and encoding == "auto" and not marked:
+        raise InputError(f"{file.name}:1: {_ZEROS}")
+    if "\n".encode(codec) != b"\n":
+        if codec in ("utf-16", "utf-32") and not marked:
+            raise InputError(f"{file.name}: has no byte order mark; say dataset.encoding={codec}-le or {codec}-be")
+        _note(file, codec)
+        lines = enumerate(text_stream(file, codec), 1)
+        return ((line, text.removeprefix("\ufeff") if line == 1 else text) for line, text in lines)
+    return _decoded(file, codec, mark, detect=encoding == "auto" and not marked, refuse=refuse)
+
+
+def _decoded(file: DataFile, codec: str, mark: bytes, detect: bool, refuse: Refuse) -> Iterator[tuple[int, str]]:
+    """The lines of a file whose line breaks are single bytes; ``detect``: as soon as one is not ASCII."""
+    if not detect:
+        _note(file, codec)
+    for line, raw in enumerate(raw_lines(file, len(mark)), 1):
+        if detect and not raw.isascii():
+            codec, detect = detected(file), False
+            _note(file, codec)
+        try:
+            yield line, raw.decode(codec)
+        except UnicodeDecodeError:
+            refuse(line, f"is not valid {_title(codec)}: damaged, or from a file in another encoding; mend the line")
+
+
+def _note(file: DataFile, codec: str) -> None:
+    if codec != "utf-8":
+        file.note(f"read as {_title(codec)}")
+
+
+def _title(codec: str) -> str:
+    return codec.upper() if codec.startswith(("utf", "gb")) else codec
+
+
+@lru_cache(maxsize=64)
+def detected(file: DataFile) -> str:
+    """``utf-8`` or ``gb18030``, for a file that begins with neither a byte order mark nor zero bytes.
+
+    Reads from the start until a line settles it. Valid UTF-8 is UTF-8, unless all of the file can be common Chinese in
+    GB18030 too. What is not valid UTF-8 is GB18030 if all of it decodes, its characters are those of Chinese prose, and
+    no other encoding in use yields text of its own script.
+
+    Raises:
+        InputError: where that leaves no encoding or several, or lines are in different ones.
+    """
+    sample, size = [], 0
+    bad, either, broken = 0, 0, 0  # the first line that is no UTF-8; that may be both; that is no GB18030
+    for line, raw in enumerate(raw_lines(file), 1):
+        if raw.isascii():
+            continue
+        if _decodes(raw, "utf-8"):
+            if not _may_be_chinese(raw):
+                if bad:
+                    raise InputError(
+                        f"{file.name}:{bad}: is not valid UTF-8, but line {line} is; the line is damaged, or the file "
+                        "was put together from files in different encodings: mend it"
+                    )
+                return "utf-8"
+            either = either or line
+        else:
+            bad = bad or line
+            broken = broken or (0 if _decodes(raw, "gb18030") else line)
+        if size < _SAMPLED:
+            sample.append(raw)
+            size += len(raw)
+    if not bad:
+        raise InputError(
+            f"{file.name}:{either}: can be read as UTF-8 and as GB18030, and is too short to tell which; "
+            "say dataset.encoding=utf-8 or dataset.encoding=gb18030"
+        )
+    text = b"".join(sample)
+    if not broken and _is_prose(text.decode("gb18030")) and not any(_is_rival(text, name) for name in _RIVALS):
+        return "gb18030"
+    readings = [name for name in _NAMED if _decodes(text, name) and not (name == "gb18030" and broken)]
+    raise InputError(
+        f"{file.name}:{bad}: is not valid UTF-8, and the file's encoding is not certain"
+        + (f" (as GB18030 it breaks in line {broken})" if broken else "")
+        + f"; set dataset.encoding: {', '.join([*readings, 'utf-8'])} ..., the last if single lines are damaged"
+    )
+
+
+def _decodes(raw: bytes, codec: str) -> bool:
+    try:
+        raw.decode(_TOLERANT.get(codec, codec))
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _may_be_chinese(raw: bytes) -> bool:
+    """Whether a line of valid UTF-8 is also common Chinese in GB18030.
+
+    Not where a letter is beside an ASCII one, or is a Latin one or a sign by itself: ``café``, ``è`` and ``£ 5``.
+    """
+    if not _decodes(raw, "gb18030") or re.search(_LATIN, raw.decode("utf-8")):
+        return False
+    return all(letter.isascii() or _in_common_chinese(letter) for letter in raw.decode("gb18030"))
+
+
+def _is_prose(text: str) -> bool:
+    """Whether the characters are those of Chinese text, by how many of them are frequent ones."""
+    foreign = [letter for letter in text if not letter.isascii()]
+    hanzi = [letter for letter in foreign if "\u4e00" <= letter <= "\u9fff"]
+    frequent = [letter for letter in hanzi if letter in _FREQUENT]
+    odd = sum(_is_kana(letter) or "\ue000" <= letter <= "\uf8ff" for letter in foreign)
+    return len(set(frequent)) >= _ENOUGH and len(frequent) >= _SHARE * len(hanzi) and odd <= (1 - _OWN) * len(foreign)
+
+
+def _is_rival(raw: bytes, name: str) -> bool:
+    """Whether an encoding reads the bytes as text of its own script."""
+    if not _decodes(raw, name):
+        return False
+    foreign = [letter for letter in raw.decode(_TOLERANT.get(name, name)) if not letter.isascii()]
+    return sum(map(_RIVALS[name], foreign)) >= _OWN * len(foreign)

@@ -1,1 +1,0 @@
-"""Sentence pairs: where they come from, how their files are read, what they hold."""

@@ -1,0 +1,106 @@
+"""What the doctor says of this machine: device, memory, disk, and whether W&B would hear of the run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from afqmc.config import Config
+from afqmc.diagnostics.findings import Finding, fail, ok, warn
+from afqmc.diagnostics.model import Size
+from afqmc.tracking.config import Service, WandbMode
+from afqmc.tracking.wandb_mode import logged_in, resolve_mode
+from afqmc.training.device import Choice, choose, cpu_name
+from afqmc.utils.process import usable_cores
+
+_GIB = 2**30
+_ADAM_BYTES = 16  # a parameter: float32 weight, gradient and two moments
+
+
+def device(config: Config, size: Size | None, longest: int | None) -> Iterator[Finding]:
+    """Device, precision, and memory where the model's size is known."""
+    choice = choose(config.trainer)
+    name = torch.cuda.get_device_name() if choice.device == "cuda" else f"{cpu_name()}, {usable_cores()} cores"
+    yield ok(
+        "device",
+        f"{choice.device} ({name}); precision {choice.precision}: {choice.reason}",
+        device=choice.device,
+        precision=choice.precision,
+    )
+    if size is not None and longest is not None:
+        yield _memory(config, choice, size, longest)
+
+
+def _memory(config: Config, choice: Choice, size: Size, longest: int) -> Finding:
+    batch = _activations(config, choice.precision, size, min(longest, config.dataset.max_length))
+    need = size.parameters * _ADAM_BYTES + batch
+    free = torch.cuda.mem_get_info()[0] if choice.device == "cuda" else _free_memory()
+    what = "weights, optimizer and one batch" if batch else "weights and optimizer"
+    text = f"about {need / _GIB:.1f} GiB needed for {what}; {free / _GIB:.1f} GiB free"
+    facts = {"memory_needed_bytes": int(need), "memory_free_bytes": int(free)}
+    if need > free:
+        advice = "; raise trainer.gradient_accumulation_steps or lower batch_size or dataset.max_length"
+        return fail("device", text + advice, **facts)
+    return ok("device", text, **facts)
+
+
+def _activations(config: Config, precision: str, size: Size, longest: int) -> float:
+    """Bytes kept for the backward pass of the longest batch: s b h (34 + 5 a s / h) a layer in 16 bits.
+
+    Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models", equation 2.
+    """
+    if size.hidden is None or size.layers is None or size.heads is None:
+        return 0.0
+    pairs = -(-config.batch_size // config.trainer.gradient_accumulation_steps)
+    a_layer = longest * pairs * size.hidden * (34 + 5 * size.heads * longest / size.hidden)
+    return a_layer * size.layers * (2 if precision == "no" else 1)
+
+
+def tracker(config: Config) -> Iterator[Finding]:
+    """Where W&B's figures would go."""
+    settings = config.tracker
+    if settings.service is Service.none:
+        yield ok("tracker", "none; local files only", mode="none")
+        return
+    found = resolve_mode(settings)
+    mode = found.mode
+    if found.warning:
+        yield warn("tracker", f"W&B: {found.warning}", mode=mode)
+    if mode == "online" and settings.mode is WandbMode.online and not logged_in():
+        yield warn(
+            "tracker",
+            "tracker.mode=online: not logged in, so the run would be kept offline; "
+            "`wandb login` or WANDB_API_KEY logs in",
+            mode=mode,
+        )
+    elif mode == "online":
+        yield ok("tracker", f"W&B: online, project {settings.project}", mode=mode)
+    elif mode == "offline":
+        yield ok("tracker", f"W&B: offline ({found.reason}); `wandb sync` sends the run later", mode=mode)
+    else:
+        yield ok("tracker", f"W&B: disabled ({found.reason})", mode=mode)
+
+
+def disk(config: Config, size: Size | None) -> Iterator[Finding]:
+    """Room for checkpoints."""
+    # best, the one being written beside it, and what is kept of past evaluations
+    copies = 2 + (config.trainer.save_total_limit or 0)
+    need = copies * (size.parameters if size else 0) * 4
+    free = shutil.disk_usage(Path.cwd()).free
+    text = f"{free / _GIB:.1f} GiB free here, about {need / _GIB:.2f} GiB needed for checkpoints"
+    finding = ok if free > need else fail
+    yield finding("disk", text, disk_needed_bytes=need, disk_free_bytes=free)
+
+
+def _free_memory() -> float:
+    """Bytes of memory that could be had, by the kernel's own estimate where there is one."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                return int(line.split()[1]) * 1024.0
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

@@ -1,0 +1,1 @@
+"""Several processes: ranks, the rendezvous between them, and collective operations."""

@@ -1,0 +1,1 @@
+"""Evaluation of a model on a split: logits, metrics and prediction rows."""

@@ -1,0 +1,124 @@
+"""A model and a split to logits, and to figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+
+from afqmc.data.batching import ALL, Share, eval_batches
+from afqmc.data.loading import Pairs
+from afqmc.data.tokenization import Encoded, Encoder
+from afqmc.evaluation.metrics import classification_metrics, has_prediction, probabilities_of
+
+_SAMPLED, _SHARES = 256, (0, 0.25, 0.5, 0.9)  # pairs looked at, and by length the places of those that are tried
+_ROUNDING = 1e-3  # of a probability in float32
+
+Watch = Callable[[int], None]  # told how many pairs each round of batches added
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Logits (N, C) float32 in the split's order, and the metrics where it is labelled."""
+
+    logits: np.ndarray
+    metrics: dict[str, float]
+
+    @property
+    def without_prediction(self) -> np.ndarray:
+        """Places of the rows whose logits are NaN or infinite: they have no prediction."""
+        return np.flatnonzero(~has_prediction(self.logits))
+
+    def lacking(self, what: str) -> str | None:
+        """How many pairs of ``what`` have no prediction, and why, in words; None if all have one."""
+        count, pairs = len(self.without_prediction), len(self.logits)
+        return f"{count} of {pairs} {what} pairs have logits that are NaN or infinite" if count else None
+
+
+def predict_logits(
+    model: nn.Module,
+    encoded: Encoded,
+    encoder: Encoder,
+    batch_size: int,
+    device: torch.device,
+    watch: Watch | None = None,
+    share: Share = ALL,
+) -> np.ndarray:
+    """Logits (N, C) float32 of every row, in the split's own order, dropout off; all processes get all of them.
+
+    Rows are batched by length, so the cost follows the tokens there are and not the padding.
+    """
+    was_training = model.training
+    model.eval()
+    parts, places = [], []
+    # what FSDP puts together in inference mode cannot be trained with afterwards
+    with torch.no_grad() if isinstance(model, FSDPModule) else torch.inference_mode():
+        for rows, batch in eval_batches(encoded, encoder, batch_size, share):
+            parts.append(model(**batch.to(device).inputs).float())
+            places.append(rows)
+            if watch:
+                watch(len(rows) * share.size)
+        logits = torch.cat(parts).cpu().numpy()
+    model.train(was_training)
+    where = np.concatenate(places)
+    if share.size > 1:
+        found = gather_object([(where, logits)])
+        where, logits = (np.concatenate(column) for column in zip(*found, strict=True))
+    ordered = np.empty((len(encoded), logits.shape[1]), logits.dtype)
+    ordered[where] = logits
+    return ordered
+
+
+def evaluate(
+    model: nn.Module,
+    encoded: Encoded,
+    encoder: Encoder,
+    batch_size: int,
+    device: torch.device,
+    watch: Watch | None = None,
+    share: Share = ALL,
+) -> Evaluation:
+    """Logits of a split, with its metrics where it has labels."""
+    logits = predict_logits(model, encoded, encoder, batch_size, device, watch, share)
+    return Evaluation(logits, {} if encoded.labels is None else classification_metrics(logits, encoded.labels))
+
+
+def padding_effect(model: nn.Module, pairs: Pairs, encoder: Encoder) -> float:
+    """How far a pair's probabilities depend on the padding of its batch; about 0 where the attention mask is used.
+
+    Scores four pairs of different lengths one by one and together, in float32. Random states stay as they are.
+
+    Args:
+        model: On the CPU.
+        pairs: Of which the four are taken.
+        encoder: Makes tokens of them.
+
+    Returns:
+        The largest difference of a probability.
+    """
+    texts = zip(pairs.sentence1[:_SAMPLED], pairs.sentence2[:_SAMPLED], strict=True)
+    by_length = np.argsort([len(first) + len(second) for first, second in texts])
+    places = sorted({int(share * (len(by_length) - 1)) for share in _SHARES})
+    encoded = encoder.encode(pairs.taken([int(by_length[place]) for place in places], pairs.file))
+    device = torch.device("cpu")
+    with torch.random.fork_rng(devices=[]):
+        alone, together = (
+            probabilities_of(predict_logits(model, encoded, encoder, size, device)) for size in (1, len(encoded))
+        )
+    return float(np.abs(alone - together).max())
+
+
+def padding_warning(model: nn.Module, pairs: Pairs, encoder: Encoder) -> str | None:
+    """What to warn of where ``padding_effect`` is more than rounding."""
+    effect = padding_effect(model, pairs, encoder)
+    if not effect >= _ROUNDING:  # NaN is reported by the evaluations
+        return None
+    return (
+        f"a pair's probabilities depend on the padding of its batch (by up to {effect:.4f}): the model does not leave "
+        "padding out by attention_mask, so the other pairs of a batch change its figures"
+    )

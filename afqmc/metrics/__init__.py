@@ -1,1 +1,0 @@
-"""What probabilities are worth against labels."""

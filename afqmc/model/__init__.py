@@ -1,1 +1,0 @@
-"""Encoder, pooling and head: pairs of sentences to one logit a class."""

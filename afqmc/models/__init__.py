@@ -1,0 +1,1 @@
+"""Models: the cross-encoder, loading from the hub or from a directory, and CPU kernels."""

@@ -1,0 +1,1 @@
+"""Run directories read back: runs, settings, prediction tables and ensembles."""

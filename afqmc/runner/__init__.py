@@ -1,0 +1,1 @@
+"""One run end to end: setup, validation, training, recording and its lifecycle."""

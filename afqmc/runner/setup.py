@@ -1,0 +1,126 @@
+"""From a config to what a training needs: device, data, tokenizer, model, tracker; cheapest first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from accelerate import Accelerator
+from accelerate.utils.memory import should_reduce_batch_size
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from afqmc import config as schema
+from afqmc.config import Config
+from afqmc.data.batching import Share
+from afqmc.data.config import Batching
+from afqmc.data.download import cache_dir
+from afqmc.data.loading import Dataset, Pairs, load, sentences
+from afqmc.data.quality import examine, in_short
+from afqmc.data.tokenization import Encoded, Encoder
+from afqmc.distributed.rank import Rank, here
+from afqmc.evaluation.evaluator import Evaluation, evaluate, padding_warning
+from afqmc.models.loading import build_model, build_tokenizer, count_parameters, name_of
+from afqmc.run_dir import RunDir
+from afqmc.runner.validation import validate_against_data, validate_config, validate_lengths, validate_model
+from afqmc.tracking.base import NullTracker, Tracker
+from afqmc.tracking.factory import build_tracker
+from afqmc.training.device import build_accelerator, describe
+from afqmc.training.process_checks import divided
+from afqmc.training.step import MemoryShortageError
+from afqmc.utils.console import CountBar
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Prepared:
+    """The parts of a run before its first step. ``model`` is wrapped later, by the accelerator."""
+
+    config: Config
+    run_dir: RunDir
+    accelerator: Accelerator
+    data: Dataset
+    tokenizer: PreTrainedTokenizerBase
+    model: nn.Module
+    encoder: Encoder
+    tracker: Tracker
+
+    @property
+    def share(self) -> Share:
+        """Of an evaluation's batches, this process's."""
+        return Share(self.accelerator.process_index, self.accelerator.num_processes)
+
+    def score(self, encoded: Encoded, split: str, between: Callable[[], None] | None = None) -> Evaluation:
+        """Evaluate a split, with a bar; several processes do it together, and all have the result.
+
+        Args:
+            encoded: Its pairs.
+            split: Its name.
+            between: Called after each batch.
+
+        Raises:
+            MemoryShortageError: when a batch does not fit.
+        """
+        size, device = self.config.trainer.eval_batch_size, self.accelerator.device
+        # autocast around all batches: weights are cast once
+        with CountBar(len(encoded), split) as bar, self.accelerator.autocast():
+
+            def watch(count: int) -> None:
+                bar.add(count)
+                if between is not None:
+                    between()
+
+            try:
+                return evaluate(self.model, encoded, self.encoder, size, device, watch, self.share)
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                told = f"out of memory while evaluating {split}: less is needed with a smaller trainer.eval_batch_size"
+                raise MemoryShortageError(f"{told} (now {size})") from error
+
+
+def prepare(config: Config, run_dir: RunDir, resumed: bool = False) -> Prepared:
+    """Refuse what can be refused, then build all of it; the tracker last, so that it is told of runs that begin.
+
+    Raises:
+        InputError: for what a person can mend.
+    """
+    rank = here()
+    choice = validate_config(config, rank)
+    log.info("device: %s, precision %s (%s)", choice.device, choice.precision, choice.reason)
+    if not rank.is_alone:
+        log.info("processes: %d, %s; %s", rank.size, config.trainer.strategy.value, _division(config, rank))
+    accelerator = build_accelerator(choice, config.trainer, config.seed)
+    for difference in run_dir.write_environment(describe(choice), resumed):
+        log.warning("not as it was when the run began: %s; it may not go on bit for bit", difference)
+
+    with accelerator.local_main_process_first():  # what is downloaded is then there for the others of this host
+        data = load(config.dataset)
+        facts = examine(data)
+        for line in in_short(data, facts):
+            log.info(line)
+        for text in facts.suspicions:
+            log.warning("data: %s", text)
+        validate_against_data(config, data)
+        tokenizer = build_tokenizer(config.model, lambda: sentences(data))
+        model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
+        encoder = Encoder(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
+        if rank.is_main and (warning := padding_warning(model, data.dev, encoder)):
+            log.warning("model: %s", warning)
+        validate_model(config, choice, model)
+        if isinstance(train := data.train, Pairs):
+            validate_lengths(config, lambda: encoder.encode_once(train).lengths)
+    log.info("model: %s, %.1f M parameters", name_of(config.model), count_parameters(model) / 1e6)
+    tracker: Tracker = NullTracker()
+    if rank.is_main:
+        tracker = build_tracker(config.tracker, schema.to_container(config), run_dir.path)
+    return Prepared(config, run_dir, accelerator, data, tokenizer, model, encoder, tracker)
+
+
+def _division(config: Config, rank: Rank) -> str:
+    """How a batch is worked through, in words."""
+    if config.dataset.batching is Batching.tokens:
+        return f"a batch of at most {config.dataset.batch_tokens} places is divided among them"
+    return divided(config.batch_size, config.trainer, rank)

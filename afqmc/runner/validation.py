@@ -1,0 +1,131 @@
+"""The checks that a run, the doctor and the check before a sweep make alike, cheapest first.
+
+``validate_config`` needs the config alone, ``validate_against_data`` the data too, ``validate_model`` the built model
+and ``validate_lengths`` the pairs in tokens. A run and a sweep stop at the first refusal. The doctor reports every one
+by ``refusals``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Optional
+
+import numpy as np
+from torch import nn
+
+from afqmc.config import Config
+from afqmc.data.batching import count_by_tokens
+from afqmc.data.config import Batching
+from afqmc.data.download import cache_dir
+from afqmc.data.loading import Dataset
+from afqmc.distributed.rank import Rank
+from afqmc.evaluation.monitor import check_monitor
+from afqmc.models.loading import check_plugged_in as check_model
+from afqmc.tracking.validation import check_tracker
+from afqmc.training.config import check_class_weights
+from afqmc.training.cuda_graphs import check_capturable, check_graphs
+from afqmc.training.device import Choice, adapt, choose
+from afqmc.training.optim import check_plugged_in as check_optimizer
+from afqmc.training.process_checks import check_launcher, check_processes, divided
+from afqmc.utils.errors import InputError
+
+Check = tuple[str, Callable[[], object]]  # the doctor's section, and what raises an InputError
+
+
+def refusals(checks: Iterable[Check]) -> Iterator[tuple[str, str]]:
+    """The section and message of every check that fails; each message once, however many checks depend on its cause."""
+    seen = set()
+    for section, check in checks:
+        try:
+            check()
+        except InputError as error:
+            if str(error) not in seen:
+                seen.add(str(error))
+                yield section, str(error)
+
+
+def validate_config(config: Config, rank: Rank) -> Choice:
+    """Check everything that needs neither data nor weights; returns the device and precision.
+
+    Raises:
+        InputError: naming the key, its value and what is legal.
+    """
+    for _, check in config_checks(config, rank):
+        check()
+    return choose(config.trainer)
+
+
+def config_checks(config: Config, rank: Rank) -> Iterator[Check]:
+    """The checks that need neither data nor weights.
+
+    Args:
+        config: Of the run.
+        rank: The process that asks; its ``size`` is the number of processes that the run will have.
+    """
+    trainer = config.trainer
+    optimizer = partial(check_optimizer, config.optimizer, config.scheduler, config.lr)
+    yield "config", optimizer
+    yield "model", lambda: check_model(config.model)
+    yield "device", lambda: choose(trainer)
+    yield "config", lambda: check_processes(trainer, rank, choose(trainer).device)
+    if not rank.is_alone and config.dataset.batching is not Batching.tokens:
+        yield "config", lambda: divided(config.batch_size, trainer, rank)
+    yield "device", lambda: check_launcher(choose(trainer).device, choose(trainer).precision)
+    yield "config", lambda: check_graphs(trainer, choose(trainer))
+    if trainer.cuda_graphs:
+        yield "config", lambda: check_capturable(optimizer())
+    yield "data", lambda: cache_dir(config.dataset)
+    yield "tracker", lambda: check_tracker(config.tracker)
+
+
+def validate_against_data(config: Config, data: Dataset) -> None:
+    """Check the config against the data, before a model is built.
+
+    Raises:
+        InputError: naming the key, its value and what is legal.
+    """
+    for _, check in data_checks(config, data):
+        check()
+
+
+def data_checks(config: Config, data: Dataset) -> Iterator[Check]:
+    """The checks that need the data and no model."""
+    trainer, counts = config.trainer, data.label_counts(data.dev)
+    yield "config", lambda: check_class_weights(trainer.class_weights, len(data.labels))
+    yield "config", lambda: check_monitor(trainer.monitor, data.labels, counts, config.dataset.max_dev_samples)
+    if steps := total_steps(config, data):
+        yield "config", lambda: check_optimizer(config.optimizer, config.scheduler, config.lr, steps)
+
+
+def validate_model(config: Config, choice: Choice, model: nn.Module) -> None:
+    """Adapt a model to its device and to the trainer; it may be on the ``meta`` device.
+
+    Raises:
+        InputError: naming the key that this model does not support.
+    """
+    adapt(model, choice, config.trainer)
+
+
+def validate_lengths(config: Config, lengths: Callable[[], np.ndarray]) -> None:
+    """Check the schedule where the number of steps depends on the training pairs' tokens (``batching=tokens``).
+
+    Args:
+        config: Of the run.
+        lengths: Called where they matter: the tokens of each training pair, cut at ``max_length``, (N,).
+
+    Raises:
+        InputError: naming the key, its value and the number of steps.
+    """
+    if config.dataset.batching is Batching.tokens and config.trainer.max_steps is None:
+        batches = count_by_tokens(lengths(), config.dataset.batch_tokens)
+        check_optimizer(config.optimizer, config.scheduler, config.lr, config.epochs * batches)
+
+
+def total_steps(config: Config, data: Dataset) -> Optional[int]:
+    """Optimizer steps of the run; None where that depends on how long the pairs are in tokens."""
+    if config.trainer.max_steps is not None:
+        return config.trainer.max_steps
+    if config.dataset.batching is Batching.tokens:
+        return None
+    return config.epochs * -(-len(data.train) // config.batch_size)

@@ -1,0 +1,1 @@
+"""Sweeps and searches: plan, results table, search space, study and pruning."""

@@ -1,1 +1,0 @@
-"""The loop: it measures, and never formats, names files or knows the tracker."""

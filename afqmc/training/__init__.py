@@ -1,0 +1,1 @@
+"""The training loop and its parts. It knows no config schema, files, tracker or signals."""

@@ -1,0 +1,114 @@
+"""How a batch is divided over accumulation and processes: ``batch_size`` is the whole of it, however many there are."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+
+from afqmc.distributed.rank import Rank
+from afqmc.training.config import Strategy, TrainerConfig
+from afqmc.utils.errors import InputError
+
+
+def divided(batch_size: int, config: TrainerConfig, rank: Rank) -> str:
+    """The division in words, for a person to check.
+
+    Raises:
+        InputError: where a process would have no pair, with the nearest sizes that are possible.
+    """
+    parts, size = config.gradient_accumulation_steps, rank.size
+    if batch_size < parts * size:
+        fewer = batch_size // size
+        less = f" or trainer.gradient_accumulation_steps={fewer}" if fewer else f" or at most {batch_size} processes"
+        raise InputError(
+            f"batch_size={batch_size}: cannot be divided over {size} processes x {parts} parts "
+            f"(trainer.gradient_accumulation_steps): a pair each at least; possible: batch_size={parts * size}{less}"
+        )
+    few, rest = divmod(batch_size, parts * size)
+    each = f"{few}" if rest == 0 else f"{few} or {few + 1}"
+    accumulated = "" if parts == 1 else f" x {parts} parts, one after another,"
+    return f"a batch of {batch_size} pairs is {size} processes{accumulated} x {each} pairs"
+
+
+def alone(config: TrainerConfig) -> TrainerConfig:
+    """The same trainer, where one process does what several did."""
+    plain = TrainerConfig()
+    return replace(config, strategy=plain.strategy, shard=plain.shard, cpu_offload=plain.cpu_offload)
+
+
+def check_processes(config: TrainerConfig, rank: Rank, device: str) -> None:
+    """Hold the trainer to what several processes, or one, can do.
+
+    Raises:
+        InputError: naming the key that is in the way.
+    """
+    if config.strategy is Strategy.fsdp and rank.is_alone:
+        raise InputError(
+            "trainer.strategy=fsdp: needs several processes, such as torchrun --nproc_per_node 2 -m ...; with resume=, "
+            "trainer.strategy=ddp goes on with one"
+        )
+    for key in ("shard", "cpu_offload"):
+        if config.strategy is Strategy.ddp and getattr(config, key) != getattr(TrainerConfig(), key):
+            raise InputError(f"trainer.{key}: only with trainer.strategy=fsdp")
+    if rank.is_alone:
+        return
+    hindrances = {
+        "auto_batch=true: not with several processes, which would divide a batch differently": config.auto_batch,
+        "cuda_graphs=true: not with several processes": config.cuda_graphs,
+    }
+    if config.strategy is Strategy.fsdp:
+        hindrances[f"cpu_offload=true: not with trainer.device={device}; it needs a GPU to off-load from"] = (
+            config.cpu_offload and device == "cpu"
+        )
+        hindrances["compile=true: not with trainer.strategy=fsdp"] = config.compile
+        hindrances["mixed_precision=fp16: not with trainer.strategy=fsdp; legal: auto, no, bf16"] = (
+            config.mixed_precision.value == "fp16"
+        )
+    for told, there in hindrances.items():
+        if there:
+            raise InputError(f"trainer.{told}")
+
+
+log = logging.getLogger(__name__)
+
+USES_FSDP = "ACCELERATE_USE_FSDP"
+
+
+def check_launcher(device: str, precision: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Hold what the launcher was told to what the config says; what is left to its defaults says nothing.
+
+    Args:
+        device: As chosen by the config.
+        precision: Likewise.
+        environment: Of this process.
+
+    Raises:
+        InputError: naming the option, and the key that is there for it.
+    """
+
+    def told(name: str) -> str:
+        return environment.get(f"ACCELERATE_{name}", "").lower()
+
+    def is_set(name: str) -> bool:
+        return told(name) in ("1", "true", "yes", "on")
+
+    dynamo, parts, mixed = told("DYNAMO_BACKEND"), told("GRADIENT_ACCUMULATION_STEPS"), told("MIXED_PRECISION")
+    hindrances = {
+        "use_fsdp: say trainer.strategy=fsdp": is_set("USE_FSDP"),
+        "use_deepspeed: not here; trainer.strategy=fsdp saves memory too": is_set("USE_DEEPSPEED"),
+        "use_megatron_lm: not here": is_set("USE_MEGATRON_LM"),
+        "use_parallelism_config: not here": is_set("USE_PARALLELISM_CONFIG"),
+        f"dynamo_backend={dynamo}: say trainer.compile=true": dynamo not in ("", "no"),
+        f"gradient_accumulation_steps={parts}: say trainer.gradient_accumulation_steps={parts}":
+            parts not in ("", "1"),
+        f"mixed_precision={mixed}: the config has {precision}; say trainer.mixed_precision={mixed}":
+            mixed not in ("", "no", precision),
+        "cpu: say trainer.device=cpu": is_set("USE_CPU") and device != "cpu",
+    }  # fmt: skip
+    for hindrance, there in hindrances.items():
+        if there:
+            raise InputError(f"accelerate launch --{hindrance} (an accelerate config file may have it, too)")
+    if is_set("USE_CPU") and "MASTER_ADDR" in environment and "WORLD_SIZE" not in environment:
+        log.warning("one process: accelerate launch --cpu starts no more, whatever --num_processes is; torchrun does")

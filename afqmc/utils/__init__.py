@@ -1,0 +1,1 @@
+"""General helpers: errors, config fields, files, locks, signals, console and redaction."""

@@ -1,0 +1,72 @@
+"""What people plug in from YAML by ``_target_``: found by its dotted name, its arguments held to its signature."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from afqmc.utils.errors import InputError, did_you_mean
+
+
+def locate(target: str, key: str) -> Callable[..., Any]:
+    """The callable at a dotted path such as ``torch.optim.AdamW``.
+
+    Raises:
+        InputError: naming ``key``, when the module cannot be imported or has no such callable.
+    """
+    module_name, _, name = target.rpartition(".")
+    if not module_name or module_name.startswith("."):
+        raise InputError(f"{key}={target}: must be a dotted path, such as torch.optim.AdamW")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        missing = error.name or module_name
+        raise InputError(f"{key}={target}: cannot import {missing!r} ({error}); is it installed here?") from error
+    except Exception as error:  # whatever a person's own module does when it is imported
+        raise InputError(f"{key}={target}: {module_name} fails to import: {type(error).__name__}: {error}") from error
+    if not hasattr(module, name):
+        public = [attribute for attribute in dir(module) if not attribute.startswith("_")]
+        raise InputError(f"{key}={target}: {module_name} has no {name!r}{did_you_mean(name, public)}")
+    found = getattr(module, name)
+    if not callable(found):
+        raise InputError(f"{key}={target}: is {type(found).__name__}; something to call is needed")
+    return found  # type: ignore[no-any-return]
+
+
+def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a callable by name; none for the C callables that have no signature."""
+    try:
+        return inspect.signature(function).parameters
+    except ValueError:
+        return {}
+
+
+def check_arguments(
+    function: Callable[..., Any], arguments: Iterable[str], key: str, given: Collection[str] = ()
+) -> None:
+    """Hold keyword names to a signature; ``given`` are those this project passes itself.
+
+    Raises:
+        InputError: naming the first unknown or missing argument, with the nearest legal one.
+    """
+    parameters = parameters_of(function).values()
+    if not parameters:  # nothing to hold them to: the call itself will judge
+        return
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    names = [p.name for p in named if p.name not in given]
+    name = getattr(function, "__name__", str(function))
+    for argument in arguments:
+        if argument in given:
+            raise InputError(f"{key}.{argument}: is passed by afqmc itself; leave it out")
+        if argument not in names and not takes_any:
+            raise InputError(f"{key}.{argument}: {name} has no such argument{did_you_mean(argument, names)}")
+    for argument in given:
+        if not takes_any and argument not in [p.name for p in named]:
+            raise InputError(f"{key}: {name} must take an argument {argument!r}, which it is called with")
+    for parameter in named:
+        required = parameter.default is parameter.empty
+        if required and parameter.name not in {*arguments, *given}:
+            raise InputError(f"{key}: {name} needs the argument {parameter.name!r}: add {key}.{parameter.name}=...")
