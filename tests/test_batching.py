@@ -215,13 +215,3 @@ def test_a_batch_knows_its_tokens_from_its_padding(pairs, encoder, batching):
     for batch in TrainBatches(pairs, encoder, 8, 1, replace(TOKENS, batching=batching)).epoch(0):
         assert batch.tokens == batch.inputs["attention_mask"].sum() <= batch.places
         assert sum(part.tokens for part in batch.split(3)) == batch.tokens
-
-
-def test_rows_are_padded_to_a_multiple_where_that_is_asked_for(pairs, encoder):
-    encoded = encoder.encode(pairs)
-    plain, wide = collate(encoded, np.arange(5), encoder), collate(encoded, np.arange(5), encoder, multiple=7)
-    width = plain.inputs["input_ids"].shape[1]
-    assert wide.inputs["input_ids"].shape[1] % 7 == 0
-    for name, tensor in plain.inputs.items():
-        assert torch.equal(wide.inputs[name][:, :width], tensor)
-    assert wide.inputs["attention_mask"].sum() == wide.tokens == plain.tokens

@@ -274,7 +274,6 @@ def test_a_model_that_goes_while_gloo_still_drops_its_work_stops_nothing(tmp_pat
         (TrainerConfig(shard=Shard.gradients), 2, "trainer.shard: only with trainer.strategy=fsdp"),
         (TrainerConfig(strategy=Strategy.fsdp, cpu_offload=True), 2, "needs a GPU to off-load from"),
         (TrainerConfig(strategy=Strategy.fsdp, compile=True), 2, "compile=true: not with trainer.strategy=fsdp"),
-        (TrainerConfig(cuda_graphs=True), 2, "cuda_graphs=true: not with several processes"),
     ],
 )
 def test_what_processes_cannot_do_is_refused(config, size, told):

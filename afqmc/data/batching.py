@@ -64,10 +64,10 @@ class Batch:
         return Batch(inputs, labels, self.ids[rows], int(inputs["attention_mask"].sum()) if count_tokens else 0)
 
 
-def collate(encoded: Encoded, rows: np.ndarray, encoder: Encoder, multiple: int = 1) -> Batch:
-    """The given rows, padded on the right to the longest of them, or to the next ``multiple``."""
+def collate(encoded: Encoded, rows: np.ndarray, encoder: Encoder) -> Batch:
+    """The given rows, padded on the right to the longest of them."""
     starts, lengths = encoded.offsets[rows], encoded.offsets[rows + 1] - encoded.offsets[rows]
-    places = np.arange(-(-lengths.max() // multiple) * multiple)
+    places = np.arange(lengths.max())
     mask = places < lengths[:, None]  # (B, T)
     where = (starts[:, None] + places)[mask]
     tokens = np.full(mask.shape, encoder.pad_id, np.int64)
@@ -129,9 +129,7 @@ class TrainBatches:
         batch_size: int,
         seed: int,
         config: DatasetConfig,
-        multiple: int = 1,
     ) -> None:
-        self.multiple = multiple
         self.data, self.encoder, self.batch_size, self.seed, self.config = data, encoder, batch_size, seed, config
         self.window = max(config.shuffle_buffer // batch_size, 1) * batch_size  # of a stream, in whole batches
         self._encoded = encoder.encode_once(data) if isinstance(data, Pairs) else None
@@ -158,7 +156,7 @@ class TrainBatches:
 
     def _batches(self, encoded: Encoded, key: tuple[int, ...], skip: int) -> Iterator[Batch]:
         for rows in self._cut(encoded, np.random.default_rng(key))[skip:]:
-            yield collate(encoded, rows, self.encoder, self.multiple)
+            yield collate(encoded, rows, self.encoder)
 
     def _cut(self, encoded: Encoded, rng: np.random.Generator) -> list[np.ndarray]:
         order = rng.permutation(len(encoded))

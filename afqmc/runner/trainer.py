@@ -24,7 +24,6 @@ from afqmc.runner.setup import Prepared
 from afqmc.sweeps.pruning import Judge
 from afqmc.training.checkpoint_state import lower_lr, put_back, snapshot
 from afqmc.training.config import NonFinite, TrainerConfig
-from afqmc.training.cuda_graphs import WIDTHS, GraphedStep, make_capturable
 from afqmc.training.events import Evaluated, Event, Skipped, Stepped
 from afqmc.training.loop import fit
 from afqmc.training.optim import build_optimizer, build_scheduler
@@ -77,21 +76,17 @@ class Training:
 
     def _batches(self) -> TrainBatches:
         config, parts = self.config, self.prepared
-        multiple = WIDTHS if config.trainer.cuda_graphs else 1
-        return TrainBatches(parts.data.train, parts.encoder, config.batch_size, config.seed, config.dataset, multiple)
+        return TrainBatches(parts.data.train, parts.encoder, config.batch_size, config.seed, config.dataset)
 
     def _build(self) -> None:
         config, trainer, parts = self.config, self.config.trainer, self.prepared
         self.durations = Durations.of(trainer, len(self.batches), config.epochs)
         optimizer = build_optimizer(config.optimizer, parts.model, config.lr)
-        if trainer.cuda_graphs:
-            make_capturable(optimizer, parts.accelerator.device)
         scheduler = build_scheduler(config.scheduler, optimizer, self.durations.total, config.lr)
         probe = None if parts.accelerator.num_processes == 1 else next(self.batches.epoch(0)).share(0, 2)[0]
         parts.model, optimizer = spread(parts.model, optimizer, parts.accelerator, probe)
-        kind = GraphedStep if trainer.cuda_graphs else Step
         loss = build_loss(trainer, parts.data, parts.accelerator.device)
-        self.take = kind(parts.model, optimizer, scheduler, parts.accelerator, trainer, loss)
+        self.take = Step(parts.model, optimizer, scheduler, parts.accelerator, trainer, loss)
 
     def run(self) -> None:
         """To the end. Signals are admitted between steps and in evaluations; then a checkpoint is made first."""

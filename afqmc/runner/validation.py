@@ -24,7 +24,6 @@ from afqmc.evaluation.monitor import check_monitor
 from afqmc.models.loading import check_plugged_in as check_model
 from afqmc.tracking.validation import check_tracker
 from afqmc.training.config import check_class_weights
-from afqmc.training.cuda_graphs import check_capturable, check_graphs
 from afqmc.training.device import Choice, adapt, choose
 from afqmc.training.optim import check_plugged_in as check_optimizer
 from afqmc.training.process_checks import check_launcher, check_processes, divided
@@ -72,9 +71,6 @@ def config_checks(config: Config, rank: Rank) -> Iterator[Check]:
     if not rank.is_alone and config.dataset.batching is not Batching.tokens:
         yield "config", lambda: divided(config.batch_size, trainer, rank)
     yield "device", lambda: check_launcher(choose(trainer).device, choose(trainer).precision)
-    yield "config", lambda: check_graphs(trainer, choose(trainer))
-    if trainer.cuda_graphs:
-        yield "config", lambda: check_capturable(optimizer())
     yield "data", lambda: cache_dir(config.dataset)
     yield "tracker", lambda: check_tracker(config.tracker)
 

@@ -7,9 +7,7 @@ import warnings
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from accelerate.utils import set_seed
-from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from afqmc.distributed.collectives import of_all
@@ -52,20 +50,15 @@ def put_back(step: Step, state: dict[str, Any], seed: int, with_schedule: bool =
         with_schedule: Whether the schedule goes on as it was; else, since the run has become longer, it is the new
             one that is brought to this step.
     """
-    groups = step.optimizer.param_groups
-    rates = [group["lr"] for group in groups]  # a tensor on the device where a graph reads it
-    begun_at = [float(lr) for lr in rates]
+    initial_lrs = [group["lr"] for group in step.optimizer.param_groups]
     load_model(step.accelerator.unwrap_model(step.model), state["model"])
     load_optimizer(step.optimizer, state["optimizer"])
-    groups, kept = step.optimizer.param_groups, state["progress"]
-    for group, place in zip(groups, rates, strict=True):
-        if isinstance(place, Tensor):
-            group["lr"] = place.copy_(torch.as_tensor(group["lr"]))
+    kept = state["progress"]
     if with_schedule:
         step.scheduler.load_state_dict(state["scheduler"])
     else:
-        for group, lr in zip(groups, begun_at, strict=True):
-            _set_rate(group, lr)
+        for group, lr in zip(step.optimizer.param_groups, initial_lrs, strict=True):
+            group["lr"] = lr
         lower_lr(step, kept["lr_factor"])
         _bring_to(step.scheduler, kept["step"])
     if step.accelerator.scaler is not None and state["scaler"] is not None:
@@ -83,13 +76,6 @@ def _put_back_randomness(step: Step, states: list[dict[str, Any]], seed: int) ->
         return
     set_seed(seed % 2**32, device_specific=True)
     log.warning("gone on with on %d processes instead of %d: dropout draws OTHER masks from here on", now, before)
-
-
-def _set_rate(group: dict[str, Any], lr: float) -> None:
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(lr)
-    else:
-        group["lr"] = lr
 
 
 def _bring_to(scheduler: LRScheduler, steps: int) -> None:

@@ -98,7 +98,6 @@ class TrainerConfig:
     deterministic: bool = knob(False, "only kernels that give the same bits every time, where slower ones exist")
     padding_free: bool = knob(False, "pack the tokens of a batch, compute no padding; pays with batching=random")
     compile: bool = knob(False, "torch.compile the model: a minute or so at the start; seldom pays on a CPU")
-    cuda_graphs: bool = knob(False, "capture the whole step as a CUDA graph for each shape; not yet run on a GPU")
     quick_dropout: bool = knob(True, "on a CPU, draw dropout's masks from a quicker generator than PyTorch's")
     strategy: Strategy = knob(Strategy.ddp, "of several processes: ddp, or fsdp for models that one device cannot hold")
     shard: Shard = knob(Shard.full, "with strategy=fsdp, full or gradients: whether weights are in shards as well")

@@ -56,7 +56,6 @@ def check_processes(config: TrainerConfig, rank: Rank, device: str) -> None:
         return
     hindrances = {
         "auto_batch=true: not with several processes, which would divide a batch differently": config.auto_batch,
-        "cuda_graphs=true: not with several processes": config.cuda_graphs,
     }
     if config.strategy is Strategy.fsdp:
         hindrances[f"cpu_offload=true: not with trainer.device={device}; it needs a GPU to off-load from"] = (

@@ -66,7 +66,7 @@ class Guard:
         """Where looking was put off: the first step that was not taken, 0 if there is none. The host waits for it."""
         return int(self.first_bad.item()) if self.deferred else 0
 
-    def passes(self, loss: Tensor, step: int | Tensor) -> bool:
+    def passes(self, loss: Tensor, step: int) -> bool:
         """Whether the step may be taken as far as the host knows."""
         if not self.deferred:
             return math.isfinite(loss.item())
@@ -186,7 +186,7 @@ class Step:
             f"less is needed with {less}trainer.gradient_checkpointing=true, a smaller dataset.max_length or batch_size"
         )
 
-    def backward(self, batch: Batch, number: int | Tensor) -> tuple[Tensor, Tensor | None]:
+    def backward(self, batch: Batch, number: int) -> tuple[Tensor, Tensor | None]:
         """The batch's gradients, limited; its loss, and their norm before."""
         parts = batch.split(self.parts)
         assert batch.labels is not None
@@ -220,7 +220,5 @@ class Step:
         """Over all processes, so that each judges the same loss."""
         return share if self.size == 1 else self.accelerator.reduce(share, "sum")
 
-    def _refusal(
-        self, what: str, value: Tensor, loss: Tensor, batch: Batch, number: int | Tensor
-    ) -> NonFiniteLossError:
-        return NonFiniteLossError(f"{what} {value.item()}", int(number), self.lr, float(loss), batch.ids)
+    def _refusal(self, what: str, value: Tensor, loss: Tensor, batch: Batch, number: int) -> NonFiniteLossError:
+        return NonFiniteLossError(f"{what} {value.item()}", number, self.lr, float(loss), batch.ids)
