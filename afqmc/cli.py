@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from afqmc.distributed.rank import adopt_slurm, here, is_beside_others
+from afqmc.run_dir import Status
 from afqmc.tracking.background import is_left_behind
-from afqmc.utils.errors import InputError, JobsFailed, visible
+from afqmc.utils.errors import InputError, JobsFailed, Pruned, visible
 from afqmc.utils.process import speak_utf8
 from afqmc.utils.redaction import redacted
 from afqmc.utils.signals import Terminated, terminable
@@ -44,19 +45,30 @@ def exit_code(command: Callable[[], int]) -> int:
     return code
 
 
+_OUTCOMES: tuple[tuple[type[BaseException], Status, int], ...] = (
+    (Terminated, Status.interrupted, TERMINATED),
+    (KeyboardInterrupt, Status.interrupted, INTERRUPTED),
+    (Pruned, Status.pruned, DONE),
+    (InputError, Status.refused, REFUSED),
+    (BaseException, Status.failed, FAILED),
+)
+
+
+def outcome_of(error: BaseException) -> tuple[Status, int]:
+    """Return the status of a run that ends with ``error``, and the exit code of its command."""
+    return next((status, code) for kind, status, code in _OUTCOMES if isinstance(error, kind))
+
+
 def _code_of(command: Callable[[], int]) -> int:
     try:
         with terminable():
             return command()
-    except Terminated:
-        print("terminated", file=sys.stderr)
-        return TERMINATED
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        print("terminated" if isinstance(error, Terminated) else "interrupted", file=sys.stderr)
+        return outcome_of(error)[1]
     except Exception as error:
         print(visible(redacted(_message(error))), file=sys.stderr)
-        return REFUSED if isinstance(error, InputError) else FAILED
+        return outcome_of(error)[1]
 
 
 def refuse_several_processes(command: str) -> None:

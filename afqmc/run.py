@@ -1,168 +1,102 @@
-"""``python -m afqmc.run key=value ...``: compose a config, run it, say in one message what went wrong."""
+"""``python -m afqmc.run key=value ...``: compose a config and run it; report an error in one message."""
 
 from __future__ import annotations
 
-import os
 import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afqmc.cli import DONE, errors_handed_on, exit_code, full_errors, leave
+from afqmc.cli import DONE, exit_code, leave
 from afqmc.config.help import config_dirs, help_text, is_help_asked
 from afqmc.distributed.rank import adopt_slurm, here
 from afqmc.distributed.rendezvous import board
-from afqmc.utils.errors import InputError, Refused
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from afqmc.config import Config
-    from afqmc.config.resume import Resume
-    from afqmc.run_dir import RunDir
-    from afqmc.sweeps.plan import Sweep
-    from afqmc.sweeps.pruning import Judge
 
-# Hydra takes a while to import. It is imported inside main, where Ctrl-C already ends in one word.
-
-
-def run(node: DictConfig, resume: Resume | None) -> dict[str, Any]:
-    """One job: what Hydra calls with a composed config; a run that is gone on with has its own."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from afqmc.config import load, to_config
-    from afqmc.config.resume import AUTO, going_on
-    from afqmc.run_dir import RunDir
-    from afqmc.runner.lifecycle import execute
-    from afqmc.sweeps.plan import Sweep
-    from afqmc.tracking.run_names import in_its_sweep
-    from afqmc.utils.process import settle
-
-    settle(jobs_at_once() * here().local_size)
-    config, hydra = to_config(node), HydraConfig.get()
-    run_dir, sweep = RunDir(Path(hydra.runtime.output_dir)), Sweep(Path(hydra.sweep.dir))
-    name = sweep.path.name if hydra.mode is RunMode.MULTIRUN else None
-    config.tracker = in_its_sweep(config.tracker, name, list(hydra.overrides.task))
-    if resume is not None:
-        return execute(resume.config(), run_dir, resume=True)
-    asked, config.resume = config.resume, None  # it is no part of what a run is
-    if hydra.mode is RunMode.MULTIRUN and sweep.read():
-        asked = AUTO  # the sweep knows what is to be started, and what to be gone on with
-    if asked == AUTO and run_dir.is_occupied():
-        config = going_on(load(run_dir.path), config)
-    return execute(config, run_dir, resume=asked == AUTO, judge=judge_of(sweep, run_dir, config))
-
-
-def judge_of(sweep: Sweep, run_dir: RunDir, config: Config) -> Judge | None:
-    """Who may end this run early: a search with a pruner, of which it is a trial."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    from afqmc.sweeps.pruning import Judge
-    from afqmc.sweeps.study import Settings
-
-    numbers = {job.directory: job.number for job in sweep.read()}
-    number = numbers.get(run_dir.path.name)
-    sweeper: Any = OmegaConf.to_container(HydraConfig.get().sweeper, resolve=True)
-    if number is None or not sweeper["_target_"].endswith(".search.Search"):
-        return None
-    settings = Settings(**{key: value for key, value in sweeper.items() if key not in ("_target_", "params")})
-    if not settings.prunes_within_runs(list(numbers.values()).count(number)):
-        return None
-    return Judge(settings, sweep.path, number, (settings.objectives or [config.trainer.monitor])[0])
-
-
-class Task:
-    """What Hydra calls with the config of a job: in this process, or, of a sweep, in one of the job's own."""
-
-    def __init__(self, resume: Resume | None) -> None:
-        self.resume = resume
-        self.raised: list[BaseException] = []
-
-    def __call__(self, node: DictConfig) -> dict[str, Any] | None:
-        """Run it; what a single run raises is kept, since Hydra would print about it."""
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
-
-        try:
-            return run(node, self.resume)
-        except BaseException as error:
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
-                raise
-            self.raised.append(error)
-            return None
-
-
-def jobs_at_once() -> int:
-    """How many jobs of this sweep run side by side: what launchers that do so (joblib) call ``n_jobs``."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from afqmc.utils.process import usable_cores
-
-    asked = (HydraConfig.get().launcher or {}).get("n_jobs") or 1
-    return usable_cores() if asked < 0 else int(asked)
+# Hydra takes a while to import. It is imported inside main, which handles Ctrl-C.
 
 
 def main() -> int:
-    """Run the command line, or, beside a rank 0 that does so, what that tells; returns the exit code."""
+    """Run the command line; in ranks other than 0, run what rank 0 says. Return the exit code."""
     adopt_slurm()
-    place = board()
-    if not place.rank.is_main:
-        from afqmc.runner.worker import follow
+    coordinator = board()
+    if not coordinator.rank.is_main:
+        from afqmc.runner.worker import run_worker
 
-        return follow()
+        return run_worker()
     try:
-        code = lead()
-    except Exception:
-        place.dismiss()
-        raise
-    place.dismiss()
-    return code
+        if is_help_asked(sys.argv):
+            print(help_text(sys.argv))
+        else:
+            compose_and_run(sys.argv)
+    finally:
+        coordinator.dismiss()
+    return DONE
 
 
-def lead() -> int:
-    """Run the command line; returns the exit code."""
-    if is_help_asked(sys.argv):
-        print(help_text(sys.argv))
-        return DONE
-    from afqmc.config import help as completion
+def compose_and_run(argv: list[str]) -> None:
+    """Let Hydra compose the config, or those of a multirun, and call ``run`` for each."""
     from afqmc.config import register
+    from afqmc.config.help import shell_completion
+    from afqmc.config.hydra_app import run_hydra
     from afqmc.config.overrides import quoted_all
     from afqmc.config.resume import taken_from
     from afqmc.config.yaml_checks import check_files
 
-    if completion.is_asked(sys.argv):
-        if told := completion.script(sys.argv):
-            print(told)
-            return DONE
-        os.environ["COMP_LINE"] = completion.line_for_hydra(os.environ)
-    resume, sys.argv[1:] = taken_from(sys.argv[1:])
-    sys.argv[1:] = quoted_all(sys.argv[1:])
-    check_files(sys.argv[1:], config_dirs(sys.argv[1:]))
+    if script := shell_completion(argv):
+        print(script)
+        return
+    resume, argv[1:] = taken_from(argv[1:])
+    argv[1:] = quoted_all(argv[1:])
+    check_files(argv[1:], config_dirs(argv[1:]))
     register()
-    hand_to_hydra(resume)
-    return DONE
+    saved = None if resume is None else resume.config()  # before Hydra starts: it composes one config at a time
+    run_hydra(partial(run, saved=saved))
 
 
-def hand_to_hydra(resume: Resume | None) -> None:
-    """Let Hydra compose and run the job, or the jobs; what goes wrong there is raised instead of printed."""
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+def run(node: DictConfig, saved: Config | None = None) -> dict[str, Any]:
+    """Run one job.
 
-    from afqmc.config import conf_dir
-    from afqmc.config.error_messages import explain
+    Args:
+        node: The config that Hydra composed.
+        saved: The config of the run to resume, used instead.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
-    task = Task(resume)
-    try:
-        with errors_handed_on():
-            hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()
-        for error in task.raised:
-            raise error
-    except (Refused, HydraException, OmegaConfBaseException) as error:
-        if full_errors():
-            raise
-        raise InputError(explain(error)) from error
+    from afqmc.config import load, to_config
+    from afqmc.config.hydra_app import launcher_n_jobs, sweeper_settings
+    from afqmc.config.resume import AUTO, going_on
+    from afqmc.run_dir import RunDir
+    from afqmc.runner.lifecycle import RunLifecycle
+    from afqmc.sweeps.plan import Sweep
+    from afqmc.sweeps.pruning import build_pruner
+    from afqmc.tracking.run_names import in_its_sweep
+    from afqmc.utils.process import settle
+
+    settle(launcher_n_jobs() * here().local_size)
+    config, hydra = to_config(node), HydraConfig.get()
+    run_dir, sweep = RunDir(Path(hydra.runtime.output_dir)), Sweep(Path(hydra.sweep.dir))
+    is_multirun = hydra.mode is RunMode.MULTIRUN
+    config.tracker = in_its_sweep(config.tracker, sweep.path.name if is_multirun else None, list(hydra.overrides.task))
+    resume, config.resume = config.resume, None
+    if is_multirun and sweep.read():
+        resume = AUTO  # the sweep knows which jobs to start, and which to resume
+    if saved is not None:
+        config, resume = saved, AUTO
+    elif resume == AUTO and run_dir.is_occupied():
+        config = going_on(load(run_dir.path), config)
+    pruner = None if saved else build_pruner(sweeper_settings(), sweep, run_dir.path.name, config.trainer.monitor)
+    with RunLifecycle(config, run_dir, resume == AUTO) as lifecycle:
+        from afqmc.runner.experiment import run_experiment  # importing torch takes seconds: signals are handled here
+
+        run_experiment(config, run_dir, pruner=pruner, lifecycle=nullcontext(lifecycle))
+    return lifecycle.summary
 
 
 if __name__ == "__main__":

@@ -201,32 +201,32 @@ class RunDir:
 
 
 @dataclass(frozen=True)
-class BesideRunDir(RunDir):
-    """The run directory as it is told to them, and may lie on another host: nothing is read or written there."""
+class NullRunDir(RunDir):
+    """The run directory for ranks other than 0: rank 0 alone reads and writes it, and it may be on another host."""
 
     def write_environment(self, hardware: dict[str, Any], resumed: bool = False) -> list[str]:
-        """The main process does."""
+        """Do nothing."""
         return []
 
     def write_status(self, status: Status, **more: Any) -> None:
-        """The main process does."""
+        """Do nothing."""
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """The main process does."""
+        """Do nothing."""
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        """The main process does."""
+        """Do nothing."""
 
     def metrics_size(self) -> int:
-        """Of no file."""
+        """Return 0."""
         return 0
 
     def cut_metrics(self, size: int) -> None:
-        """The main process does."""
+        """Do nothing."""
 
     def write_predictions(self, split: str, rows: Iterable[dict[str, Any]]) -> None:
-        """The main process does."""
+        """Do nothing."""
 
     def kept_steps(self, past: int = 0) -> list[Path]:
-        """The main process has them."""
+        """Return nothing."""
         return []

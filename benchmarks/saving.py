@@ -4,7 +4,7 @@
 
 The training is timed from before its first step until its last checkpoint is on the disk, and then once more with one
 checkpoint alone, at its end; the difference by the number of checkpoints more is what one costs, and the share is of
-100 steps (``trainer.save_steps=100``).
+100 steps (``checkpoint.save_steps=100``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pathlib import Path
 from afqmc.config import compose
 from afqmc.config.schema import Config
 from afqmc.run_dir import RunDir
-from afqmc.runner.lifecycle import execute
+from afqmc.runner.experiment import run_experiment
+from afqmc.training.callbacks.base import Callback, TrainerView
 from afqmc.utils.process import settle
 
 ARCHITECTURES = {"base": (768, 12, 12, 3072, 21128), "mini": (312, 4, 12, 1248, 8000)}
@@ -33,28 +34,28 @@ def overrides_of(model: str, steps: int, batch_size: int, save_steps: int) -> li
         f"model.vocab_size={vocabulary}", f"+model.architecture.vocab_size={vocabulary}",
         f"model.architecture.hidden_size={hidden}", f"model.architecture.num_hidden_layers={layers}",
         f"model.architecture.num_attention_heads={heads}", f"model.architecture.intermediate_size={intermediate}",
-        f"trainer.max_steps={steps}", f"trainer.eval_steps={steps}", f"trainer.save_steps={save_steps}",
-        "trainer.save_minutes=null", f"trainer.log_steps={steps}",
+        f"trainer.max_steps={steps}", f"trainer.eval_steps={steps}", f"checkpoint.save_steps={save_steps}",
+        "checkpoint.save_interval_minutes=null", f"trainer.logging_steps={steps}",
     ]  # fmt: skip
+
+
+class FitTimer(Callback):
+    """Times the training."""
+
+    def on_fit_start(self, trainer: TrainerView) -> None:
+        """Start the clock."""
+        self.seconds = -time.perf_counter()
+
+    def on_fit_end(self, trainer: TrainerView) -> None:
+        """Stop the clock."""
+        self.seconds += time.perf_counter()
 
 
 def seconds(config: Config, place: Path) -> tuple[float, int]:
     """Of a training, and the bytes of its checkpoint."""
-    from afqmc.runner.trainer import Training
-
-    run, taken = Training.run, []
-
-    def timed(self: Training) -> None:
-        since = time.perf_counter()
-        run(self)
-        taken.append(time.perf_counter() - since)
-
-    Training.run = timed  # type: ignore[method-assign]
-    try:
-        execute(config, RunDir(place))
-    finally:
-        Training.run = run  # type: ignore[method-assign]
-    return taken[0], sum(path.stat().st_size for path in (place / "checkpoints/last").glob("state.*"))
+    timer = FitTimer()
+    run_experiment(config, RunDir(place), callbacks=[timer])
+    return timer.seconds, sum(path.stat().st_size for path in (place / "checkpoints/last").glob("state.*"))
 
 
 def main() -> None:

@@ -241,7 +241,7 @@ _sound = st.sampled_from(
     ["lr=3e-4", "seed=7", "epochs=2", "batch_size=8", "tracker.name=甲 乙", "trainer.monitor=dev/f1",
      "trainer.patience=3",
      "dataset.labels=[不同,相同]", "optimizer.weight_decay=0.1", "+optimizer.maximize=true", "scheduler.warmup_steps=1",
-     "dataset.batching=random", "model.pooling=max", "trainer.class_weights=balanced", "model.head_dropout=0.5",
+     "dataset.batching=random", "model.pooling=max", "objective.class_weights=balanced", "model.head_dropout=0.5",
      "trainer.max_grad_norm=1", "dataset.sentence1_field=${dataset.name}", "tracker.tags=[a,b]", "~experiment"]
 )  # fmt: skip
 overrides = st.one_of(

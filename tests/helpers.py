@@ -8,8 +8,8 @@ from pathlib import Path
 
 from afqmc.config import Config, compose
 from afqmc.run_dir import RunDir
-from afqmc.runner.lifecycle import execute
-from afqmc.runner.setup import Prepared, prepare
+from afqmc.runner.experiment import run_experiment
+from afqmc.runner.setup import TrainingSetup, build_setup
 
 PATIENCE_S = 900.0  # for what takes seconds on an idle machine: only a process that hangs takes as long
 
@@ -22,7 +22,7 @@ SMALL = (
     "batch_size=8",
     "epochs=2",
     "trainer.mixed_precision=no",
-    "trainer.log_steps=1",
+    "trainer.logging_steps=1",
     "model.architecture.hidden_size=32",
     "model.architecture.intermediate_size=64",
 )
@@ -37,14 +37,14 @@ def small(*overrides: str) -> Config:
 def train(directory: Path, *overrides: str) -> RunDir:
     """Run the small config into a directory."""
     run_dir = RunDir(directory)
-    execute(small(*overrides), run_dir)
+    run_experiment(small(*overrides), run_dir)
     return run_dir
 
 
-def prepared(directory: Path, *overrides: str) -> Prepared:
+def prepared(directory: Path, *overrides: str) -> TrainingSetup:
     """The parts of a run, and nothing trained."""
     directory.mkdir(parents=True, exist_ok=True)
-    return prepare(small(*overrides), RunDir(directory))
+    return build_setup(small(*overrides), RunDir(directory))
 
 
 def rows(run_dir: RunDir, key: str) -> list[float]:

@@ -137,7 +137,12 @@ def whole_run(count, place):
 
 def cut_run(count, place):
     run = RunDir(place / "cut")
-    long = ("epochs=9999", "trainer.save_steps=10", f"trainer.timeout_s={TIMEOUT_S}", f"hydra.run.dir={run.path}")
+    long = (
+        "epochs=9999",
+        "checkpoint.save_steps=10",
+        f"distributed.process_group_timeout_s={TIMEOUT_S}",
+        f"hydra.run.dir={run.path}",
+    )
     processes = start(count, place, "cut", *SMALL, *long)
     reach(run, 15, processes)
     cut_off(count - 1, True)

@@ -34,14 +34,14 @@ RUN = (
     "model.architecture.attention_probs_dropout_prob=0.1",
     "trainer.mixed_precision=bf16",
     "trainer.eval_steps=10",
-    "trainer.save_steps=3",
-    "trainer.log_steps=1",
+    "checkpoint.save_steps=3",
+    "trainer.logging_steps=1",
 )
 WAYS = (
     ("trainer.gradient_accumulation_steps=2",),
     ("dataset.streaming=true", "dataset.shuffle_buffer=20", "trainer.max_grad_norm=0.5"),
-    ("dataset.batching=random", "trainer.patience=6", "trainer.save_total_limit=2", "trainer.monitor=dev/loss"),
-    ("trainer.quick_dropout=false", "trainer.padding_free=true", "optimizer=adafactor"),
+    ("dataset.batching=random", "trainer.patience=6", "checkpoint.keep_weights=2", "trainer.monitor=dev/loss"),
+    ("performance.fast_cpu_dropout=false", "performance.padding_free=true", "optimizer=adafactor"),
 )
 TERMINATED = 0.25  # of the kills are SIGTERM, after which the run saves itself
 MOMENTS = {

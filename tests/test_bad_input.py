@@ -58,8 +58,8 @@ def refused(tmp_path, monkeypatch, capsys):
         ("trainer.device=cuda", "trainer.device=cuda: not on this machine"),
         ("trainer.mixed_precision=fp16", "legal on this machine: auto, no, bf16"),
         ("trainer.gradient_accumulation_steps=9", "must be <= batch_size=4"),
-        ("trainer.class_weights=[1,2,3]", "a list of 2 positive, finite numbers"),
-        ("trainer.class_weights=[1,inf]", "a list of positive, finite numbers"),
+        ("objective.class_weights=[1,2,3]", "a list of 2 positive, finite numbers"),
+        ("objective.class_weights=[1,inf]", "a list of positive, finite numbers"),
         ("optimizer.weight_decay=abc", "optimizer.weight_decay=abc: torch.optim.AdamW refuses this"),
         ("scheduler.warmup_steps=30", "scheduler.warmup_steps=30: this run has 30 steps; must be fewer"),
         ("optimizer.weight_decay=-3", "torch.optim.AdamW refuses this: Invalid weight_decay value: -3"),
@@ -154,7 +154,7 @@ def test_a_directory_that_is_no_run_is_told(name, tmp_path):
 
 def test_what_data_and_config_disagree_on_is_told_before_a_model_is_built(refused, monkeypatch):
     monkeypatch.setattr("afqmc.runner.setup.build_tokenizer", None)
-    assert "a list of 2 positive" in refused("trainer.class_weights=[1,2,3]")
+    assert "a list of 2 positive" in refused("objective.class_weights=[1,2,3]")
     assert "this run has 7 steps" in refused("scheduler.warmup_steps=7", "trainer.max_steps=7")
 
 

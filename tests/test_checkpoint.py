@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from afqmc.checkpoint.serialization import copied, read_state, write_state
-from afqmc.checkpoint.store import DamagedError, Store, link, replace, verify
+from afqmc.checkpoint.store import CheckpointStore, DamagedError, link, replace, verify
 from afqmc.training.rng import random_state, set_random_state
 from afqmc.utils.errors import InputError
 
@@ -97,7 +97,7 @@ def test_damage_is_named_also_in_a_directory_within(tmp_path):
 
 def test_the_best_weights_are_put_back_as_they_were_when_the_state_was_saved(tmp_path):
     best = tmp_path / "best"
-    store = Store(tmp_path, best)
+    store = CheckpointStore(tmp_path, best)
     replace(best, one_file("of step 1"))
     store.save({"step": 1})
     store.wait()
@@ -108,4 +108,4 @@ def test_the_best_weights_are_put_back_as_they_were_when_the_state_was_saved(tmp
 
 
 def test_without_a_checkpoint_there_is_nothing_to_load(tmp_path):
-    assert Store(tmp_path / "checkpoints", tmp_path / "best").load(print) is None
+    assert CheckpointStore(tmp_path / "checkpoints", tmp_path / "best").load(print) is None

@@ -323,7 +323,10 @@ def test_a_run_from_before_a_key_existed_is_taken_to_have_its_default_and_that_i
     assert code == 0
     assert "3 runs of 2 settings" in text
     assert line_with(text, "pairs/s").split()[:3] == ["#", "lr", "dev/accuracy"]
-    assert "taken as the default there: dataset.folds, dataset.fold, dataset.batching, trainer.quick_dropout" in text
+    assert (
+        "taken as the default there: dataset.folds, dataset.fold, dataset.batching, performance.fast_cpu_dropout"
+        in text
+    )
 
 
 def test_what_a_key_unfolds_to_is_no_lack_of_it(tmp_path):

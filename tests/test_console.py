@@ -15,7 +15,7 @@ from afqmc.utils.console import Console, TrainingBar, print_grid, print_table
 def drawn(tmp_path_factory):
     """A small run on a terminal, rows of figures due at its end only: its screen and its directory."""
     place = tmp_path_factory.mktemp("terminal")
-    options = ("trainer.log_steps=1000", "epochs=10", f"hydra.run.dir={place / 'run'}")
+    options = ("trainer.logging_steps=1000", "epochs=10", f"hydra.run.dir={place / 'run'}")
     code, screen = on_terminal("run", *SMALL, *options, cwd=place)
     assert code == 0, screen
     return screen, place / "run"
@@ -69,7 +69,7 @@ def test_a_failed_run_says_in_its_log_why_and_on_the_screen_where_it_lies(tmp_pa
 @pytest.mark.slow
 def test_a_collapse_is_told_when_it_happens_and_beside_the_table(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        run = train(tmp_path / "run", "trainer.class_weights=[1,1000]", "lr=5e-3", "epochs=3")
+        run = train(tmp_path / "run", "objective.class_weights=[1,1000]", "lr=5e-3", "epochs=3")
     told = [record.getMessage() for record in caplog.records if "collapsed" in record.getMessage()]
     label = summary(run)["collapsed_onto"]
     assert label == "1"
@@ -94,7 +94,7 @@ def test_a_warning_says_that_it_is_one(capsys):
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_message_never_follows_a_bar_on_its_line(unbuffered, tmp_path):
-    options = ("trainer.log_steps=1000", f"hydra.run.dir={tmp_path / 'run'}")
+    options = ("trainer.logging_steps=1000", f"hydra.run.dir={tmp_path / 'run'}")
     code, screen = on_terminal("run", *SMALL, *options, cwd=tmp_path, env={"PYTHONUNBUFFERED": unbuffered})
     assert code == 0, screen
     evaluated = [

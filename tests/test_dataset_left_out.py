@@ -14,7 +14,7 @@ from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.sources import DataFile
 from afqmc.diagnostics.checks import Diagnosis
 from afqmc.run_dir import RunDir
-from afqmc.runner.lifecycle import execute
+from afqmc.runner.experiment import run_experiment
 from afqmc.utils.errors import InputError
 
 
@@ -302,7 +302,7 @@ def own_run(dataset, tmp_path):
 
     def run(name, *overrides, resume=False):
         run_dir = RunDir(tmp_path / name)
-        execute(compose([*common, *overrides]), run_dir, resume=resume)
+        run_experiment(compose([*common, *overrides]), run_dir, resume=resume)
         return run_dir
 
     return run

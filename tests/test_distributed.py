@@ -23,7 +23,7 @@ from afqmc.data.tokenization import Encoder
 from afqmc.distributed.rank import Rank, adopt_slurm, here
 from afqmc.run_dir import RunDir
 from afqmc.training.config import Shard, Strategy, TrainerConfig
-from afqmc.training.parallel import blocks_of
+from afqmc.training.parallel import layer_classes
 from afqmc.training.process_checks import check_processes, divided
 from afqmc.utils.errors import InputError
 
@@ -80,7 +80,7 @@ class Started:
     def __init__(self, directory, processes, *overrides):
         self.run = RunDir(directory)
         self.process = launch(
-            processes, "-m", "afqmc.run", *SMALL, "epochs=9999", "trainer.save_steps=10", *overrides,
+            processes, "-m", "afqmc.run", *SMALL, "epochs=9999", "checkpoint.save_steps=10", *overrides,
             f"hydra.run.dir={directory}", cwd=directory.parent,
         )  # fmt: skip
 
@@ -137,7 +137,7 @@ def test_sigterm_at_one_rank_saves_once_and_ends_all_and_one_process_goes_on(tmp
 def test_a_run_in_shards_is_evaluated_and_gone_on_with_by_one_process_and_by_two_again(tmp_path):
     run = RunDir(tmp_path / "run")
     process = launch(
-        2, "-m", "afqmc.run", *SMALL, "trainer.strategy=fsdp", "optimizer=sgd", "scheduler=constant",
+        2, "-m", "afqmc.run", *SMALL, "distributed.strategy=fsdp", "optimizer=sgd", "scheduler=constant",
         f"hydra.run.dir={run.path}", cwd=tmp_path,
     )  # fmt: skip
     out, _ = process.communicate(timeout=PATIENCE_S)
@@ -145,9 +145,16 @@ def test_a_run_in_shards_is_evaluated_and_gone_on_with_by_one_process_and_by_two
     found = command("evaluate", str(run.path), cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})
     assert found.returncode == 0, found.stderr
     assert f"{summary(run)['best']['dev/auc']:.4f}" in found.stdout
-    one = command("run", f"resume={run.path}", "epochs=3", "trainer.strategy=ddp", cwd=tmp_path)
+    one = command("run", f"resume={run.path}", "epochs=3", "distributed.strategy=ddp", cwd=tmp_path)
     assert one.returncode == 0, one.stderr
-    again = ("-m", "afqmc.run", f"resume={run.path}", "epochs=4", "trainer.strategy=fsdp", "trainer.shard=gradients")
+    again = (
+        "-m",
+        "afqmc.run",
+        f"resume={run.path}",
+        "epochs=4",
+        "distributed.strategy=fsdp",
+        "distributed.fsdp_sharding=shard_grad_op",
+    )
     process = launch(2, *again, cwd=tmp_path)
     out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, out
@@ -190,7 +197,7 @@ def test_a_rank_that_dies_before_all_have_met_ends_all_at_once(tmp_path):
 
 @pytest.mark.slow
 def test_a_rank_that_hangs_is_waited_for_so_long_and_named(tmp_path):
-    started = Started(tmp_path / "run", 2, "trainer.timeout_s=5").training()
+    started = Started(tmp_path / "run", 2, "distributed.process_group_timeout_s=5").training()
     os.kill(started.pid(1), signal.SIGSTOP)
     out = started.ends(within=90)  # torchrun gives a stopped process 30 s
     assert "rank 1 (process " in out
@@ -218,7 +225,7 @@ def test_an_error_at_one_rank_is_told_by_the_main_one(tmp_path):
         (("--multirun", "lr=1e-4,1e-5"), "-m: not with several processes"),
         (("sweep=lr_seed",), "-m: not with several processes"),
         (("batch_size=1",), "possible: batch_size=2"),
-        (("trainer.auto_batch=true",), "trainer.auto_batch=true: not with several processes"),
+        (("trainer.auto_microbatch=true",), "trainer.auto_microbatch=true: not with several processes"),
         (("lr=0",), "lr=0"),
     ],
 )
@@ -271,9 +278,9 @@ def test_a_model_that_goes_while_gloo_still_drops_its_work_stops_nothing(tmp_pat
     ("config", "size", "told"),
     [
         (TrainerConfig(strategy=Strategy.fsdp), 1, "needs several processes"),
-        (TrainerConfig(shard=Shard.gradients), 2, "trainer.shard: only with trainer.strategy=fsdp"),
+        (TrainerConfig(shard=Shard.gradients), 2, "distributed.fsdp_sharding: only with distributed.strategy=fsdp"),
         (TrainerConfig(strategy=Strategy.fsdp, cpu_offload=True), 2, "needs a GPU to off-load from"),
-        (TrainerConfig(strategy=Strategy.fsdp, compile=True), 2, "compile=true: not with trainer.strategy=fsdp"),
+        (TrainerConfig(strategy=Strategy.fsdp, compile=True), 2, "compile=true: not with distributed.strategy=fsdp"),
     ],
 )
 def test_what_processes_cannot_do_is_refused(config, size, told):
@@ -285,7 +292,7 @@ def test_what_processes_cannot_do_is_refused(config, size, told):
 def test_fsdp_puts_an_encoder_together_layer_by_layer(kind):
     with torch.device("meta"):
         encoder = AutoModel.from_config(AutoConfig.for_model(kind))
-    names = blocks_of(encoder)
+    names = layer_classes(encoder)
     layers = [module for module in encoder.modules() if type(module).__name__ in names and list(module.parameters())]
     largest = max(sum(one.numel() for one in layer.parameters()) for layer in layers)
     layered = sum(one.numel() for layer in layers for one in layer.parameters())
@@ -299,7 +306,7 @@ def test_the_memory_that_the_readme_states_is_that_of_the_real_number_of_paramet
     )
     with torch.device("meta"):
         encoder = MegatronBertModel(config, add_pooling_layer=False)
-    (name,) = blocks_of(encoder)
+    (name,) = layer_classes(encoder)
     layers = [module for module in encoder.modules() if type(module).__name__ == name]
     whole, largest = (sum(one.numel() for one in module.parameters()) for module in (encoder, layers[0]))
     share = 16 * whole / 8

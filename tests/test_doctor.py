@@ -188,7 +188,7 @@ def test_whole_weights_pass(weights, change, ask, tmp_path):
 def test_what_data_and_config_disagree_on_is_found(ask):
     for override, told in (
         ("scheduler.warmup_steps=9999", "scheduler.warmup_steps=9999: this run has "),
-        ("trainer.class_weights=[1,2,3]", "a list of 2 positive, finite numbers"),
+        ("objective.class_weights=[1,2,3]", "a list of 2 positive, finite numbers"),
     ):
         code, findings = ask(
             "experiment=quickstart", "tracker=none", "dataset.labels=null", "scheduler.warmup_ratio=0", override

@@ -15,8 +15,8 @@ from helpers import PATIENCE_S, SMALL, command, small, summary
 
 from afqmc.checkpoint.store import verify
 from afqmc.run_dir import RunDir
-from afqmc.runner.lifecycle import execute
-from afqmc.runner.trainer import Training
+from afqmc.runner.experiment import run_experiment
+from afqmc.training.callbacks.base import Callback
 from afqmc.training.step import NonFiniteLossError
 from afqmc.utils.errors import InputError
 
@@ -51,7 +51,7 @@ def model(plug):
 
 
 def bag(model, *overrides):
-    return small(f"model._target_={model.__name__}.Bag", "trainer.save_steps=5", *overrides)
+    return small(f"model._target_={model.__name__}.Bag", "checkpoint.save_steps=5", *overrides)
 
 
 def nonfinite(run_dir):
@@ -62,7 +62,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(model, tmp_p
     model.bad, model.times = {7}, 1
     run_dir = RunDir(tmp_path / "run")
     with pytest.raises(NonFiniteLossError, match="loss is nan at step 7 .lr "):
-        execute(bag(model), run_dir)
+        run_experiment(bag(model), run_dir)
     (row,) = nonfinite(run_dir)
     assert (row["step"], row["nonfinite/loss"], len(row["nonfinite/ids"])) == (7, "nan", 8)
     assert run_dir.read_status()["status"] == "failed"
@@ -72,18 +72,18 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(model, tmp_p
 def test_such_a_batch_can_be_left_out_a_limited_number_of_times(model, tmp_path):
     model.bad, model.times = {7, 9}, 2
     run_dir = RunDir(tmp_path / "run")
-    execute(bag(model, "trainer.on_nonfinite=skip", "trainer.max_nonfinite=2"), run_dir)
+    run_experiment(bag(model, "trainer.on_nonfinite=skip", "trainer.max_nonfinite=2"), run_dir)
     assert [row["step"] for row in nonfinite(run_dir)] == [7, 9]
     assert [row["step"] for row in metrics(run_dir) if "train/loss" in row] == [*range(1, 7), 8, *range(10, 25)]
     model.calls, model.bad, model.times = 0, {7, 9}, 2
     with pytest.raises(NonFiniteLossError, match="step 9"):
-        execute(bag(model, "trainer.on_nonfinite=skip", "trainer.max_nonfinite=1"), RunDir(tmp_path / "other"))
+        run_experiment(bag(model, "trainer.on_nonfinite=skip", "trainer.max_nonfinite=1"), RunDir(tmp_path / "other"))
 
 
 def test_the_run_can_go_back_to_its_last_checkpoint_with_a_lower_rate(model, tmp_path, caplog):
     model.bad, model.times = {7}, 1
     run_dir = RunDir(tmp_path / "run")
-    execute(bag(model, "trainer.on_nonfinite=rollback", "scheduler=constant"), run_dir)
+    run_experiment(bag(model, "trainer.on_nonfinite=rollback", "scheduler=constant"), run_dir)
     assert "back to step 5, learning rate times 0.5 (1 of at most 10 rollbacks)" in caplog.text
     found = [(row["step"], row["train/lr"]) for row in metrics(run_dir) if "train/lr" in row]
     assert found == [(step, 5e-4 if step <= 5 else 2.5e-4) for step in range(1, 25)]
@@ -94,7 +94,7 @@ def test_going_back_ends_when_it_does_not_help(model, tmp_path):
     model.bad, model.times = set(range(7, 100)), 100
     run_dir = RunDir(tmp_path / "run")
     with pytest.raises(NonFiniteLossError):
-        execute(bag(model, "trainer.on_nonfinite=rollback", "trainer.max_nonfinite=3"), run_dir)
+        run_experiment(bag(model, "trainer.on_nonfinite=rollback", "trainer.max_nonfinite=3"), run_dir)
     assert len(nonfinite(run_dir)) >= 1
 
 
@@ -128,7 +128,7 @@ def blind(plug):
 def test_an_evaluation_with_logits_that_are_no_numbers_is_never_the_best(blind, rows, value, tmp_path, caplog):
     blind.blind = {12: (rows, value), 36: (rows, value)}
     run_dir = RunDir(tmp_path / "run")
-    execute(bag(blind, "epochs=4", "trainer.on_nonfinite=skip"), run_dir)
+    run_experiment(bag(blind, "epochs=4", "trainer.on_nonfinite=skip"), run_dir)
     assert summary(run_dir)["best"]["step"] in (24, 48)
     scored = [row for row in metrics(run_dir) if "dev/loss" in row]
     assert [row["dev/accuracy"] is None for row in scored] == [True, False, True, False]
@@ -139,20 +139,20 @@ def test_such_an_evaluation_stops_the_run_names_the_pairs_and_can_be_resumed(bli
     blind.blind = {12: (1, float("nan"))}
     run_dir = RunDir(tmp_path / "run")
     with pytest.raises(NonFiniteLossError, match=r"of 64 dev pairs have logits that are NaN or infinite at step 12 "):
-        execute(bag(blind), run_dir)
+        run_experiment(bag(blind), run_dir)
     (row,) = nonfinite(run_dir)
     assert row["step"] == 12
     assert len(row["nonfinite/ids"]) < 64
     assert not run_dir.best.exists()
     blind.steps, blind.blind = 10, {12: (1, float("nan"))}
-    execute(bag(blind, "trainer.on_nonfinite=skip"), run_dir, resume=True)
+    run_experiment(bag(blind, "trainer.on_nonfinite=skip"), run_dir, resume=True)
     assert summary(run_dir)["best"]["step"] == 24
 
 
 def test_after_such_an_evaluation_the_run_can_go_back_to_its_last_checkpoint(blind, tmp_path, caplog):
     blind.blind = {12: (1, float("nan"))}
     run_dir = RunDir(tmp_path / "run")
-    execute(bag(blind, "trainer.on_nonfinite=rollback", "scheduler=constant"), run_dir)
+    run_experiment(bag(blind, "trainer.on_nonfinite=rollback", "scheduler=constant"), run_dir)
     assert "back to step 10, learning rate times 0.5" in caplog.text
     assert summary(run_dir)["best"]["step"] in (12, 24)
 
@@ -160,7 +160,7 @@ def test_after_such_an_evaluation_the_run_can_go_back_to_its_last_checkpoint(bli
 def test_a_run_without_a_defined_evaluation_fails(blind, tmp_path):
     blind.blind = {12: (1, float("nan")), 24: (1, float("nan"))}
     with pytest.raises(RuntimeError, match="no evaluation gave a finite dev/accuracy"):
-        execute(bag(blind, "trainer.on_nonfinite=skip"), RunDir(tmp_path / "run"))
+        run_experiment(bag(blind, "trainer.on_nonfinite=skip"), RunDir(tmp_path / "run"))
 
 
 @pytest.mark.slow
@@ -181,15 +181,15 @@ def linear(step, total_steps):
     import importlib
 
     schedule = importlib.import_module(plug(source))
-    options = ("trainer.on_nonfinite=rollback", "trainer.save_steps=5", "dataset.max_test_samples=16")
+    options = ("trainer.on_nonfinite=rollback", "checkpoint.save_steps=5", "dataset.max_test_samples=16")
     config = small(f"scheduler._target_={schedule.__name__}.linear", *options)
     whole, ended = RunDir(tmp_path / "whole"), RunDir(tmp_path / "ended")
-    execute(config, whole)
+    run_experiment(config, whole)
     assert len(nonfinite(whole)) == 1
     schedule.once, schedule.ends = {7}, {11}
     with pytest.raises(KeyboardInterrupt):
-        execute(config, ended)
-    execute(config, ended, resume=True)
+        run_experiment(config, ended)
+    run_experiment(config, ended, resume=True)
     assert differences(whole, ended) == []
 
 
@@ -198,13 +198,13 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from helpers import small
-from afqmc.runner.lifecycle import execute
+from afqmc.runner.experiment import run_experiment
 from afqmc.run_dir import RunDir
 import torch
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 import logging; logging.basicConfig(stream=sys.stdout, level="INFO")
-execute(small("trainer.save_steps=5", *sys.argv[3:]), RunDir(Path(sys.argv[1])))
+run_experiment(small("checkpoint.save_steps=5", *sys.argv[3:]), RunDir(Path(sys.argv[1])))
 """
 
 
@@ -234,15 +234,15 @@ def test_a_checkpoint_that_finds_the_disk_full_is_said_and_the_run_goes_on(tmp_p
 @pytest.mark.slow
 def test_a_checkpoint_that_finds_the_disk_full_can_stop_the_run(tmp_path):
     size = weights_size(tmp_path)
-    found = in_a_process(FULL, tmp_path / "run", int(size * 1.5), "trainer.on_save_failure=stop")
+    found = in_a_process(FULL, tmp_path / "run", int(size * 1.5), "checkpoint.on_save_failure=stop")
     assert found.returncode == 1
-    assert "(trainer.on_save_failure=stop)" in found.stderr
+    assert "(checkpoint.on_save_failure=stop)" in found.stderr
     assert RunDir(tmp_path / "run").read_status()["status"] == "failed"
 
 
 def weights_size(tmp_path):
     run_dir = RunDir(tmp_path / "measure")
-    execute(small("trainer.max_steps=1"), run_dir)
+    run_experiment(small("trainer.max_steps=1"), run_dir)
     return (run_dir.best / "model.safetensors").stat().st_size
 
 
@@ -255,7 +255,7 @@ def test_a_file_system_without_room_leaves_no_half_file_under_a_final_name(tmp_p
     if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True).returncode:
         pytest.skip("tmpfs cannot be mounted here")
     try:
-        found = command("run", *SMALL, f"hydra.run.dir={place / 'run'}", "trainer.save_steps=3", cwd=tmp_path)
+        found = command("run", *SMALL, f"hydra.run.dir={place / 'run'}", "checkpoint.save_steps=3", cwd=tmp_path)
         assert "Traceback" not in found.stderr
         assert found.returncode in (0, 1)
         run_dir = RunDir(place / "run")
@@ -302,20 +302,18 @@ SHORT = """
 import resource, sys
 from pathlib import Path
 from helpers import small
-from afqmc.runner.lifecycle import execute
+from afqmc.runner.experiment import run_experiment
 from afqmc.run_dir import RunDir
-from afqmc.runner.trainer import Training
+from afqmc.training.callbacks.base import Callback
 import logging; logging.basicConfig(stream=sys.stdout, level="INFO")
-run = Training.run
-def limited(self):
-    for line in open("/proc/self/status"):
-        if line.startswith("VmSize"):
-            there = int(line.split()[1]) << 10
-    resource.setrlimit(resource.RLIMIT_AS, (there + (int(sys.argv[2]) << 20), resource.RLIM_INFINITY))
-    run(self)
-Training.run = limited
-execute(small("batch_size=96", "model.architecture.intermediate_size=16384", "trainer.max_steps=3", *sys.argv[3:]),
-        RunDir(Path(sys.argv[1])))
+class Limit(Callback):
+    def on_fit_start(self, trainer):
+        for line in open("/proc/self/status"):
+            if line.startswith("VmSize"):
+                there = int(line.split()[1]) << 10
+        resource.setrlimit(resource.RLIMIT_AS, (there + (int(sys.argv[2]) << 20), resource.RLIM_INFINITY))
+config = small("batch_size=96", "model.architecture.intermediate_size=16384", "trainer.max_steps=3", *sys.argv[3:])
+run_experiment(config, RunDir(Path(sys.argv[1])), callbacks=[Limit()])
 """
 
 
@@ -323,17 +321,22 @@ def test_too_little_memory_is_told_with_what_makes_it_enough(tmp_path):
     found = in_a_process(SHORT, tmp_path / "run", 400)
     assert found.returncode == 1
     assert "at step 1, with 96 pairs of " in found.stderr.splitlines()[-1]
-    for key in ("trainer.auto_batch=true", "trainer.gradient_checkpointing=true", "dataset.max_length", "batch_size"):
+    for key in (
+        "trainer.auto_microbatch=true",
+        "trainer.gradient_checkpointing=true",
+        "dataset.max_length",
+        "batch_size",
+    ):
         assert key in found.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
 def test_with_auto_batch_the_same_batch_is_worked_through_in_parts(tmp_path):
-    found = in_a_process(SHORT, tmp_path / "run", 400, "trainer.auto_batch=true", "trainer.eval_batch_size=8")
+    found = in_a_process(SHORT, tmp_path / "run", 400, "trainer.auto_microbatch=true", "trainer.eval_batch_size=8")
     assert found.returncode == 0, found.stderr[-2000:]
     assert "out of memory: the same batches are worked through in" in found.stdout
     whole = RunDir(tmp_path / "whole")
-    execute(small("batch_size=96", "model.architecture.intermediate_size=16384", "trainer.max_steps=3"), whole)
+    run_experiment(small("batch_size=96", "model.architecture.intermediate_size=16384", "trainer.max_steps=3"), whole)
     in_parts = RunDir(tmp_path / "run")
     one, other = ([row["train/lr"] for row in metrics(run) if "train/lr" in row] for run in (in_parts, whole))
     assert one == other
@@ -341,20 +344,20 @@ def test_with_auto_batch_the_same_batch_is_worked_through_in_parts(tmp_path):
 
 def test_recomputing_the_forward_pass_changes_no_bit(tmp_path):
     plain, less = RunDir(tmp_path / "plain"), RunDir(tmp_path / "less")
-    execute(small("trainer.max_steps=4"), plain)
-    execute(small("trainer.max_steps=4", "trainer.gradient_checkpointing=true"), less)
+    run_experiment(small("trainer.max_steps=4"), plain)
+    run_experiment(small("trainer.max_steps=4", "trainer.gradient_checkpointing=true"), less)
     assert metrics(plain) == metrics(less)
 
 
 def test_a_link_that_leads_out_of_a_run_is_never_written_through(tmp_path):
     run_dir, outside = RunDir(tmp_path / "run"), tmp_path / "mine.txt"
-    execute(small("trainer.max_steps=2"), run_dir)
+    run_experiment(small("trainer.max_steps=2"), run_dir)
     outside.write_text("precious")
     run_dir.metrics.unlink()
     run_dir.metrics.symlink_to(outside)
     config = small("trainer.max_steps=4")
     with pytest.raises(InputError, match="a link that leads out of the run directory"):
-        execute(config, run_dir, resume=True)
+        run_experiment(config, run_dir, resume=True)
     assert outside.read_text() == "precious"
 
 
@@ -416,8 +419,8 @@ def test_a_full_disk_of_wandb_stops_nothing(tmp_path):
 
 def test_a_run_that_is_gone_on_with_is_the_same_wandb_run(tmp_path):
     run_dir = RunDir(tmp_path / "run")
-    execute(small(*WANDB, "trainer.max_steps=2"), run_dir)
-    execute(small(*WANDB, "trainer.max_steps=4"), run_dir, resume=True)
+    run_experiment(small(*WANDB, "trainer.max_steps=2"), run_dir)
+    run_experiment(small(*WANDB, "trainer.max_steps=4"), run_dir, resume=True)
     files = list((run_dir.path / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len(files) == 2
     assert {path.stem for path in files} == {f"run-{(run_dir.path / 'wandb/id').read_text().strip()}"}
@@ -425,24 +428,26 @@ def test_a_run_that_is_gone_on_with_is_the_same_wandb_run(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_long_run_stays_the_size_it_was(tmp_path, monkeypatch):
+def test_a_long_run_stays_the_size_it_was(tmp_path):
     sizes = {}
 
     def size():
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") >> 20, len(os.listdir("/proc/self/fd")), threading.active_count()
 
-    handle = Training._handle
+    class Watch(Callback):
+        def on_step_end(self, trainer, event):
+            if event.step % 2000 == 0:
+                sizes[event.step] = size()
 
-    def watched(self, event, bar):
-        handle(self, event, bar)
-        if self.step % 2000 == 0:
-            sizes[self.step] = size()
-
-    monkeypatch.setattr(Training, "_handle", watched)
-    long = ("trainer.max_steps=20000", "trainer.eval_steps=1000", "trainer.save_steps=500", "trainer.log_steps=500")
+    long = (
+        "trainer.max_steps=20000",
+        "trainer.eval_steps=1000",
+        "checkpoint.save_steps=500",
+        "trainer.logging_steps=500",
+    )
     batches = ("dataset.max_train_samples=4000", "dataset.batching=random", "trainer.mixed_precision=bf16")
-    execute(small(*long, *batches), RunDir(tmp_path / "run"))
+    run_experiment(small(*long, *batches), RunDir(tmp_path / "run"), callbacks=[Watch()])
     first, last = sizes[4000], sizes[20000]
     assert last[0] < first[0] * 1.1 + 20, sizes  # MiB
     assert last[1] <= first[1] + 2, sizes

@@ -49,9 +49,9 @@ def test_accelerate_launch_on_a_cpu_by_name_is_one_process_and_says_so(tmp_path)
 @pytest.mark.parametrize(
     ("environment", "told"),
     [
-        ({"USE_FSDP": "true"}, "--use_fsdp: say trainer.strategy=fsdp"),
+        ({"USE_FSDP": "true"}, "--use_fsdp: say distributed.strategy=fsdp"),
         ({"USE_DEEPSPEED": "true"}, "--use_deepspeed: not here"),
-        ({"DYNAMO_BACKEND": "INDUCTOR"}, "--dynamo_backend=inductor: say trainer.compile=true"),
+        ({"DYNAMO_BACKEND": "INDUCTOR"}, "--dynamo_backend=inductor: say performance.torch_compile=default"),
         ({"GRADIENT_ACCUMULATION_STEPS": "4"}, "say trainer.gradient_accumulation_steps=4"),
         ({"MIXED_PRECISION": "fp16"}, "--mixed_precision=fp16: the config has bf16; say trainer.mixed_precision=fp16"),
         ({"USE_CPU": "True"}, "--cpu: say trainer.device=cpu"),

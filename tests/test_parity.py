@@ -10,7 +10,8 @@ from torch import nn
 from transformers import BertModel, get_scheduler
 
 from afqmc.run_dir import RunDir
-from afqmc.runner.trainer import Training
+from afqmc.runner.callbacks.metrics_writer import MetricsWriter
+from afqmc.runner.trainer import Trainer
 
 STEPS = 50
 TUTORIAL = (
@@ -19,7 +20,7 @@ TUTORIAL = (
     f"trainer.max_steps={STEPS}",
     "dataset.max_train_samples=300",
     "dataset.batching=random",
-    "trainer.quick_dropout=false",
+    "performance.fast_cpu_dropout=false",
     "model.pooling=cls",
 )
 
@@ -78,7 +79,7 @@ def compare(job):
     epochs = [np.random.default_rng((job.config.seed, epoch)).permutation(len(pairs)) for epoch in range(3)]
     order = np.concatenate(epochs)
     batches = [order[start : start + 4].tolist() for start in range(0, 4 * STEPS, 4)]
-    Training(job, resumed=False, since=0.0).run()
+    Trainer(job, [MetricsWriter(job.run_dir, job.tracker)], since=0.0).fit()
     ours = rows(RunDir(job.run_dir.path), "train/loss")
     plain = tutorial_losses(state, config, job.tokenizer, pairs, batches, job.config.seed)
     assert len(ours) == STEPS

@@ -17,8 +17,8 @@ from helpers import SMALL, command, small, summary
 from afqmc.config import compose
 from afqmc.config.resume import Resume, going_on
 from afqmc.run_dir import RunDir
-from afqmc.runner.lifecycle import execute
-from afqmc.runner.trainer import Training
+from afqmc.runner.experiment import run_experiment
+from afqmc.runner.trainer import Trainer
 from afqmc.utils.errors import InputError
 from afqmc.utils.signals import Terminated
 
@@ -38,11 +38,11 @@ WAYS = {
     "quick dropout, bf16, parts": ("trainer.mixed_precision=bf16", "trainer.gradient_accumulation_steps=3"),
     "stream": ("dataset.streaming=true", "dataset.shuffle_buffer=20"),
     "stops early": ("trainer.eval_steps=4", "trainer.patience=2", "trainer.min_delta=0.5", "epochs=9"),
-    "random, clipped, rows seldom": ("dataset.batching=random", "trainer.max_grad_norm=0.1", "trainer.log_steps=5"),
-    "packed, PyTorch's dropout": ("trainer.padding_free=true", "trainer.quick_dropout=false"),
+    "random, clipped, rows seldom": ("dataset.batching=random", "trainer.max_grad_norm=0.1", "trainer.logging_steps=5"),
+    "packed, PyTorch's dropout": ("performance.padding_free=true", "performance.fast_cpu_dropout=false"),
     "by tokens, adafactor": ("dataset.batching=tokens", "dataset.batch_tokens=256", "optimizer=adafactor"),
     "a fold": ("dataset.folds=3", "dataset.fold=1", "dataset.max_train_samples=144"),
-    "saves often": ("trainer.save_steps=1", "trainer.save_total_limit=1"),
+    "saves often": ("checkpoint.save_steps=1", "checkpoint.keep_weights=1"),
 }
 QUICK = ("quick dropout, bf16, parts",)
 
@@ -66,7 +66,7 @@ def ended_often(schedule, run_dir, config, steps):
     schedule.at = dict.fromkeys(steps, signal.SIGTERM)
     for _ in range(len(steps) + 1):
         try:
-            execute(config, run_dir, resume=True)
+            run_experiment(config, run_dir, resume=True)
             return ended
         except Terminated:
             ended += 1
@@ -79,7 +79,7 @@ def ended_often(schedule, run_dir, config, steps):
 def test_a_run_that_is_terminated_and_gone_on_with_is_the_run_that_never_was(schedule, tmp_path, way):
     config = own(schedule, *WAYS[way])
     whole, ended = RunDir(tmp_path / "whole"), RunDir(tmp_path / "ended")
-    execute(config, whole)
+    run_experiment(config, whole)
     steps = [2, 7, 8, 12] if way == "stops early" else [3, 12, 17]  # 8 and 12 end in an evaluation that is then due
     assert ended_often(schedule, ended, config, steps) >= 3
     assert differences(whole, ended) == []
@@ -88,7 +88,7 @@ def test_a_run_that_is_terminated_and_gone_on_with_is_the_run_that_never_was(sch
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     run_dir = RunDir(tmp_path_factory.mktemp("done") / "run")
-    execute(small("trainer.save_steps=5"), run_dir)
+    run_experiment(small("checkpoint.save_steps=5"), run_dir)
     return run_dir
 
 
@@ -101,14 +101,14 @@ def run(done, tmp_path):
 
 def test_a_complete_run_is_left_as_it_is(run, capsys):
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path.name != ".lock" and path.is_file()}
-    assert execute(Resume(run.path, []).config(), run, resume=True) == summary(run)
+    assert run_experiment(Resume(run.path, []).config(), run, resume=True) == summary(run)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_a_complete_run_can_be_made_longer_and_says_so(run, caplog):
     caplog.set_level("INFO")
     rows_before = metrics(run)
-    execute(Resume(run.path, ["epochs=3"]).config(), run, resume=True)
+    run_experiment(Resume(run.path, ["epochs=3"]).config(), run, resume=True)
     assert summary(run)["steps"] == 36
     assert "LONGER" in caplog.text
     assert metrics(run)[: len(rows_before)] == rows_before
@@ -139,7 +139,7 @@ def test_what_would_make_it_another_run_is_refused_by_name(run, override, told):
 
 
 @pytest.mark.parametrize(
-    "override", ["lr=5e-4", "tracker=wandb", "tracker.project=p", "trainer.save_steps=2", "epochs=4", "batch_size=8"]
+    "override", ["lr=5e-4", "tracker=wandb", "tracker.project=p", "checkpoint.save_steps=2", "epochs=4", "batch_size=8"]
 )
 def test_what_cannot_change_the_result_may_be_given(run, override):
     Resume(run.path, [override]).config()
@@ -148,15 +148,15 @@ def test_what_cannot_change_the_result_may_be_given(run, override):
 def test_auto_holds_the_whole_command_to_the_run_that_is_there(run):
     saved = Resume(run.path, []).config()
     with pytest.raises(InputError, match="lr=0.1: the run has lr=0.0005"):
-        going_on(saved, small("trainer.save_steps=5", "lr=0.1", "resume=auto"))
-    going_on(saved, small("trainer.save_steps=7", "resume=auto"))
+        going_on(saved, small("checkpoint.save_steps=5", "lr=0.1", "resume=auto"))
+    going_on(saved, small("checkpoint.save_steps=7", "resume=auto"))
 
 
 def test_other_data_are_not_gone_on_with_and_the_run_stays_complete(run):
     text = (run.path / "config.yaml").read_text().replace("max_train_samples: 96", "max_train_samples: 95")
     (run.path / "config.yaml").write_text(text)
     with pytest.raises(InputError, match="data or tokenizer are not those"):
-        execute(Resume(run.path, ["epochs=3"]).config(), run, resume=True)
+        run_experiment(Resume(run.path, ["epochs=3"]).config(), run, resume=True)
     assert run.summary.exists()
     assert run.read_status()["status"] == "completed"
     assert "epochs: 2" in (run.path / "config.yaml").read_text()
@@ -172,10 +172,10 @@ def flip(path):
 def halved(schedule, tmp_path_factory):
     place = tmp_path_factory.mktemp("half")
     config, whole, run_dir = own(schedule), RunDir(place / "whole"), RunDir(place / "half")
-    execute(config, whole)
+    run_experiment(config, whole)
     schedule.at = {17: signal.SIGTERM}
     with pytest.raises(Terminated):
-        execute(config, run_dir)
+        run_experiment(config, run_dir)
     return config, whole, run_dir
 
 
@@ -192,7 +192,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(half, caplog, 
     caplog.set_level("INFO")
     config, whole, run_dir = half
     flip(run_dir.path / "checkpoints/last" / name)
-    execute(config, run_dir, resume=True)
+    run_experiment(config, run_dir, resume=True)
     assert "checkpoints/last" in caplog.text
     assert "damaged" in caplog.text
     assert "resumed at step 12 of 24" in caplog.text
@@ -204,7 +204,7 @@ def test_a_save_that_was_cut_off_is_passed_over(half):
     aside = run_dir.path / "checkpoints/.last.new"
     aside.mkdir()
     (aside / "state.safetensors").write_bytes(b"half")
-    execute(config, run_dir, resume=True)
+    run_experiment(config, run_dir, resume=True)
     assert differences(whole, run_dir) == []
     assert not aside.exists()
 
@@ -214,7 +214,7 @@ def test_a_save_that_only_lacked_its_name_counts(half, caplog):
     config, whole, run_dir = half
     checkpoints = run_dir.path / "checkpoints"
     (checkpoints / "last").rename(checkpoints / ".last.new")
-    execute(config, run_dir, resume=True)
+    run_experiment(config, run_dir, resume=True)
     assert "resumed at step 17" in caplog.text
     assert differences(whole, run_dir) == []
 
@@ -225,7 +225,7 @@ def test_without_a_sound_checkpoint_nothing_is_thrown_away(half, names):
     for name in names:
         flip(run_dir.path / "checkpoints" / name)
     with pytest.raises(InputError, match="no sound checkpoint"):
-        execute(config, run_dir, resume=True)
+        run_experiment(config, run_dir, resume=True)
     assert run_dir.best.exists()
     assert len(metrics(run_dir)) == 18
 
@@ -234,7 +234,7 @@ def test_a_torn_row_past_the_checkpoint_is_cut(half):
     config, whole, run_dir = half
     with run_dir.metrics.open("a") as file:
         file.write('{"step": 18, "train/loss": 1.0}\n{"step": 19, "tra')
-    execute(config, run_dir, resume=True)
+    run_experiment(config, run_dir, resume=True)
     assert differences(whole, run_dir) == []
 
 
@@ -283,24 +283,24 @@ def test_what_cannot_be_gone_on_with_is_refused(tmp_path, arguments, told):
 
 def test_a_second_process_is_refused_while_one_is_at_the_run(run):
     with run.locked(), pytest.raises(InputError, match=f"another process is at this run .process {os.getpid()} on"):
-        execute(Resume(run.path, ["epochs=3"]).config(), run, resume=True)
+        run_experiment(Resume(run.path, ["epochs=3"]).config(), run, resume=True)
 
 
 def test_an_interrupted_evaluation_is_done_first_when_the_run_goes_on(schedule, tmp_path, monkeypatch):
     config, whole, run_dir = own(schedule), RunDir(tmp_path / "whole"), RunDir(tmp_path / "run")
-    execute(config, whole)
-    score = Training._score
+    run_experiment(config, whole)
+    score = Trainer._evaluate
 
     def interrupted(self, model):
         os.kill(os.getpid(), signal.SIGINT)  # put off until the evaluation admits it
         return score(self, model)
 
-    monkeypatch.setattr(Training, "_score", interrupted)
+    monkeypatch.setattr(Trainer, "_evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        execute(config, run_dir)
+        run_experiment(config, run_dir)
     monkeypatch.undo()
     assert len(metrics(run_dir)) == 12
-    execute(config, run_dir, resume=True)
+    run_experiment(config, run_dir, resume=True)
     assert differences(whole, run_dir) == []
 
 
@@ -311,9 +311,9 @@ def test_the_config_that_is_saved_says_nothing_of_resuming(tmp_path):
 
 def test_a_killed_run_goes_on_its_lock_dead_with_it(tmp_path):
     dropout = ("model.architecture.hidden_dropout_prob=0.1", "model.architecture.attention_probs_dropout_prob=0.1")
-    arguments = (*SMALL, *dropout, "epochs=16", "trainer.save_steps=5", "dataset.max_test_samples=16")
+    arguments = (*SMALL, *dropout, "epochs=16", "checkpoint.save_steps=5", "dataset.max_test_samples=16")
     whole, killed = RunDir(tmp_path / "whole"), RunDir(tmp_path / "killed")
-    execute(small("epochs=16", "trainer.save_steps=5"), whole)
+    run_experiment(small("epochs=16", "checkpoint.save_steps=5"), whole)
     process = subprocess.Popen(
         [sys.executable, "-m", "afqmc.run", *arguments, f"hydra.run.dir={killed.path}"],
         cwd=tmp_path,
@@ -326,7 +326,7 @@ def test_a_killed_run_goes_on_its_lock_dead_with_it(tmp_path):
     process.wait()
     assert killed.read_status()["status"] == "running"
     assert not killed.summary.exists()
-    execute(small("epochs=16", "trainer.save_steps=5"), killed, resume=True)
+    run_experiment(small("epochs=16", "checkpoint.save_steps=5"), killed, resume=True)
     assert differences(whole, killed) == []
 
 
@@ -334,7 +334,7 @@ def test_a_complete_run_without_a_checkpoint_is_not_begun_anew(run):
     shutil.rmtree(run.path / "checkpoints/last")
     before = metrics(run)
     with pytest.raises(InputError, match="complete, and has no checkpoint"):
-        execute(Resume(run.path, ["epochs=3"]).config(), run, resume=True)
+        run_experiment(Resume(run.path, ["epochs=3"]).config(), run, resume=True)
     assert run.summary.exists()
     assert metrics(run) == before
 

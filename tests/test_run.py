@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from afqmc.data.sample import sample_files
 from afqmc.inference.predictor import TrainedRun
-from afqmc.runner.lifecycle import execute
+from afqmc.runner.experiment import run_experiment
 from afqmc.utils.errors import InputError
 
 SIXTEEN = ("dataset.max_train_samples=16", "dataset.max_dev_samples=16")
@@ -77,14 +77,14 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(run, tmp_path):
 
 def test_accumulation_over_parts_equals_the_whole_batch(tmp_path):
     off = ("model.architecture.hidden_dropout_prob=0.0", "model.architecture.attention_probs_dropout_prob=0.0")
-    options = (*off, "model.head_dropout=0.0", "trainer.class_weights=[1,2.2]", "trainer.label_smoothing_factor=0.1")
+    options = (*off, "model.head_dropout=0.0", "objective.class_weights=[1,2.2]", "objective.label_smoothing=0.1")
     whole = train(tmp_path / "whole", *options)
     parts = train(tmp_path / "parts", *options, "trainer.gradient_accumulation_steps=4")
     np.testing.assert_allclose(rows(parts, "train/loss"), rows(whole, "train/loss"), rtol=0, atol=2e-6)
 
 
 def test_class_weights_may_be_whole_numbers(tmp_path):
-    weights = "trainer.class_weights="
+    weights = "objective.class_weights="
     whole, decimal = (train(tmp_path / kind, weights + kind, "trainer.max_steps=2") for kind in ("[1,2]", "[1.0,2.0]"))
     assert rows(whole, "train/loss") == rows(decimal, "train/loss")
 
@@ -117,9 +117,9 @@ def test_the_lowest_loss_is_best_when_a_loss_is_monitored(tmp_path):
 
 
 def test_only_so_many_past_weights_are_kept(tmp_path):
-    run = train(tmp_path / "run", "trainer.eval_steps=6", "trainer.save_total_limit=2")
+    run = train(tmp_path / "run", "trainer.eval_steps=6", "checkpoint.keep_weights=2")
     assert [path.name for path in run.kept_steps()] == ["step-18", "step-24"]
-    every = train(tmp_path / "every", "trainer.eval_steps=6", "trainer.save_total_limit=null")
+    every = train(tmp_path / "every", "trainer.eval_steps=6", "checkpoint.keep_weights=null")
     assert [path.name for path in every.kept_steps()] == ["step-6", "step-12", "step-18", "step-24"]
 
 
@@ -133,7 +133,7 @@ def test_streaming_trains_on_every_pair(tmp_path):
         (tmp_path / name).write_bytes(content)
     files = ("dataset=jsonl", f"dataset.path={tmp_path}", "dataset.test_file=null", "dataset.max_length=64")
     named = ("dataset.train_file=train.json", "dataset.dev_file=dev.json", "dataset.streaming=true")
-    run = train(tmp_path / "run", *files, *named, "dataset.shuffle_buffer=40", "trainer.class_weights=balanced")
+    run = train(tmp_path / "run", *files, *named, "dataset.shuffle_buffer=40", "objective.class_weights=balanced")
     assert len(rows(run, "train/loss")) == 24
     assert not (run.path / "predictions/test.jsonl").exists()
 
@@ -235,7 +235,7 @@ def repository(*more: Path) -> str:
 def test_a_directory_that_holds_a_run_is_refused(run):
     before = (run.path / "metrics.jsonl").read_bytes()
     with pytest.raises(InputError, match="already holds a run"):
-        execute(small(), run)
+        run_experiment(small(), run)
     assert (run.path / "metrics.jsonl").read_bytes() == before
 
 

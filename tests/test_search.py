@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from afqmc.sweeps.pruning import Judge
+from afqmc.sweeps.pruning import TrialPruner
 from afqmc.sweeps.search_space import corners, points, suggested
 from afqmc.sweeps.study import SAMPLERS, Settings, direction, name_of, open_study
 from afqmc.utils.errors import InputError
@@ -194,12 +194,12 @@ def test_a_judge_prunes_what_is_worse_than_half_but_never_after_the_last_evaluat
     study = open_study(settings, tmp_path, ["dev/f1"])
     for value in (0.5, 0.6):
         trial = study.ask()
-        Judge(settings, tmp_path, trial.number, "dev/f1")(1, {"f1": value}, False)
+        TrialPruner(settings, tmp_path, trial.number, "dev/f1")(1, {"f1": value}, False)
         study.tell(trial, value)
     number = study.ask().number
-    judge = Judge(settings, tmp_path, number, "dev/f1")
+    judge = TrialPruner(settings, tmp_path, number, "dev/f1")
     assert judge(1, {"f1": 0.1}, True) is None
-    judge = Judge(settings, tmp_path, number, "dev/f1")  # the run went on, and tells the same evaluation again
+    judge = TrialPruner(settings, tmp_path, number, "dev/f1")  # the run went on, and tells the same evaluation again
     assert judge(1, {"f1": 0.1}, False).startswith("pruned after evaluation 1: dev/f1 0.1")
 
 

@@ -113,7 +113,7 @@ def same_bits(one, other):
 def slow(tmp_path):
     """Overrides of runs that take some 20 seconds, and of a run like the first of them outside of Slurm."""
     (tmp_path / "slow.py").write_text(OPTIMIZER)
-    return ("optimizer._target_=slow.Slow", "epochs=12", "trainer.save_minutes=60")
+    return ("optimizer._target_=slow.Slow", "epochs=12", "checkpoint.save_interval_minutes=60")
 
 
 def test_jobs_that_are_told_to_go_are_requeued_and_end_with_the_same_bits(cluster, tmp_path, slow):
@@ -270,7 +270,7 @@ def test_a_search_tells_its_journal_from_two_jobs_at_once(cluster, tmp_path, slo
         ("hydra.launcher.time=0", "hydra.launcher.time=0: must be >= 1"),
         ("hydra.launcher.signal_delay_s=99999", "signal_delay_s=99999: must be > 0 and less than"),
         ("hydra.launcher.tasks_per_node=0", "hydra.launcher.tasks_per_node=0: must be >= 1"),
-        ("trainer.strategy=fsdp", "2 of 2 jobs cannot run; none was started"),
+        ("distributed.strategy=fsdp", "2 of 2 jobs cannot run; none was started"),
         ("sweep.fail_fast=true", "hydra/launcher=slurm holds no job back"),
     ],
 )

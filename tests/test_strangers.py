@@ -25,7 +25,7 @@ from afqmc.data.sample import sample_files
 from afqmc.evaluation.predictions import prediction_rows
 from afqmc.inference.predictor import TrainedRun
 from afqmc.run_dir import RunDir
-from afqmc.runner.lifecycle import execute
+from afqmc.runner.experiment import run_experiment
 from afqmc.utils.errors import InputError
 
 ROWS = sample_files()["train.json"].splitlines(keepends=True)[:32]
@@ -185,7 +185,7 @@ def goes_on(copied):
     try:
         _, arguments = taken_from([f"resume={copied}", "trainer.max_steps=3"])
         assert arguments
-        execute(Resume(copied, ["trainer.max_steps=3"]).config(), RunDir(copied), resume=True)
+        run_experiment(Resume(copied, ["trainer.max_steps=3"]).config(), RunDir(copied), resume=True)
     except InputError:
         return False
     return True

@@ -105,7 +105,7 @@ def test_what_cannot_run_is_told_by_its_overrides_before_anything_starts(tmp_pat
     [
         "dataset=sample,jsonl",  # files that are not named
         pytest.param("model=mini,rbt3", marks=pytest.mark.slow),  # a hub that is not there
-        pytest.param("trainer.strategy=ddp,fsdp", marks=pytest.mark.slow),  # processes that are not there
+        pytest.param("distributed.strategy=ddp,fsdp", marks=pytest.mark.slow),  # processes that are not there
     ],
 )
 def test_data_models_and_processes_that_are_not_there_are_told_too(tmp_path, override):

@@ -15,7 +15,7 @@ from afqmc.inference.predictor import TrainedRun
 from afqmc.models.config import ModelConfig
 from afqmc.models.loading import plugged_in
 from afqmc.run_dir import RunDir
-from afqmc.runner.lifecycle import execute
+from afqmc.runner.experiment import run_experiment
 from afqmc.utils.errors import InputError
 from afqmc.utils.signals import Terminated
 
@@ -162,7 +162,7 @@ def test_checking_a_state_changes_no_value(plugged, tiny_tokenizer):
 
 
 def test_a_run_of_a_tied_model_is_completed_resumed_and_scored(plugged, tmp_path):
-    own = (f"model._target_={plugged.__name__}.Tied", "trainer.save_steps=5")
+    own = (f"model._target_={plugged.__name__}.Tied", "checkpoint.save_steps=5")
     whole = train(tmp_path / "whole", *own)
     trained = TrainedRun.open(whole.path, trust=True)
     scored = trained.score(trained.read(None, True))
@@ -172,6 +172,6 @@ def test_a_run_of_a_tied_model_is_completed_resumed_and_scored(plugged, tmp_path
     stopped = RunDir(tmp_path / "stopped")
     plugged.calls, plugged.end_at = 0, 17
     with pytest.raises(Terminated):
-        execute(small(*own), stopped)
-    execute(small(*own), stopped, resume=True)
+        run_experiment(small(*own), stopped)
+    run_experiment(small(*own), stopped, resume=True)
     assert differences(whole, stopped) == []

@@ -11,7 +11,7 @@ from wandb_file import Offline
 
 from afqmc.config import to_container
 from afqmc.run_dir import RunDir
-from afqmc.runner.lifecycle import execute
+from afqmc.runner.experiment import run_experiment
 from afqmc.tracking.background import BackgroundTracker
 from afqmc.tracking.base import NullTracker, Report
 from afqmc.tracking.config import TrackerConfig, WandbMode
@@ -93,7 +93,7 @@ def test_a_tracker_that_cannot_begin_is_a_warning_and_no_more(tmp_path, caplog):
     run_dir.path.mkdir()
     (run_dir.path / "wandb").write_text("in the way")
     with caplog.at_level(logging.WARNING):
-        execute(small(*WANDB, "trainer.max_steps=2"), run_dir)
+        run_experiment(small(*WANDB, "trainer.max_steps=2"), run_dir)
     assert summary(run_dir)["status"] == "completed"
 
 

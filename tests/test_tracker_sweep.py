@@ -15,7 +15,7 @@ from wandb_server import WandbServer
 from afqmc import compare
 from afqmc.cli import exit_code
 from afqmc.run_dir import RunDir
-from afqmc.runner.lifecycle import execute
+from afqmc.runner.experiment import run_experiment
 from afqmc.utils.files import read_json
 
 OFFLINE = {"WANDB_MODE": "offline", "WANDB_API_KEY": ""}
@@ -227,7 +227,7 @@ def test_a_run_that_was_gone_on_with_offline_is_sent_as_one(server, tmp_path):
     options = ("tracker=wandb", "tracker.mode=offline")
     run_dir = train(tmp_path / "run", *options, "epochs=1")
     first = len(Offline(run_dir.path).history())
-    execute(small(*options, "epochs=2"), run_dir, resume=True)
+    run_experiment(small(*options, "epochs=2"), run_dir, resume=True)
     shown = command("compare", str(run_dir.path), "--wandb-sync", cwd=tmp_path, env=server.environment())
     assert shown.returncode == 0, shown.stderr
     ends = [offset + count for offset, count in server.history]

@@ -17,7 +17,7 @@ from afqmc.diagnostics.findings import Verdict
 from afqmc.distributed.rank import Rank
 from afqmc.models.wordpiece import train_wordpiece
 from afqmc.run_dir import RunDir
-from afqmc.runner.lifecycle import execute
+from afqmc.runner.experiment import run_experiment
 from afqmc.runner.preflight import preflight
 from afqmc.runner.validation import config_checks, refusals
 from afqmc.utils.errors import InputError
@@ -92,10 +92,10 @@ TAG = "tracker=wandb", "tracker.mode=offline"
 REFUSED = [  # overrides of MINI, and part of the message
     ("trainer.device=cuda", "trainer.device=cuda: not on this machine"),
     ("trainer.mixed_precision=fp16 trainer.device=cpu", "legal on this machine: auto, no, bf16"),
-    ("trainer.strategy=fsdp", "needs several processes"),
-    ("trainer.shard=gradients", "trainer.shard: only with trainer.strategy=fsdp"),
-    ("trainer.cpu_offload=true", "trainer.cpu_offload: only with trainer.strategy=fsdp"),
-    ("trainer.class_weights=[1,2,3]", "a list of 2 positive, finite numbers"),
+    ("distributed.strategy=fsdp", "needs several processes"),
+    ("distributed.fsdp_sharding=shard_grad_op", "distributed.fsdp_sharding: only with distributed.strategy=fsdp"),
+    ("distributed.fsdp_cpu_offload=true", "distributed.fsdp_cpu_offload: only with distributed.strategy=fsdp"),
+    ("objective.class_weights=[1,2,3]", "a list of 2 positive, finite numbers"),
     ("optimizer.weight_decay=abc", "optimizer.weight_decay=abc: torch.optim.AdamW refuses this"),
     ("optimizer.weight_decay=-3", "Invalid weight_decay value: -3"),
     ("+optimizer.foo=1", "optimizer.foo: AdamW has no such argument"),
@@ -138,7 +138,7 @@ REFUSED = [  # overrides of MINI, and part of the message
     ),
 ]
 OWN_REFUSED = [  # overrides of OWN: models that are loaded, or one's own
-    ("trainer.padding_free=true model.name_or_path=deberta", "trainer.padding_free=true: not for a deberta-v2"),
+    ("performance.padding_free=true model.name_or_path=deberta", "performance.padding_free=true: not for a deberta-v2"),
     (
         "model.mimetic_init=true model.from_scratch=true model.name_or_path=deberta",
         "mimetic_init=true: not for deberta",
@@ -156,7 +156,7 @@ OWN_REFUSED = [  # overrides of OWN: models that are loaded, or one's own
     ("model._target_=own_models_of_this_test.Three", "for 2 pairs it returned (2, 3)"),
     ("model._target_=own_models_of_this_test.Broken", "raised KeyError: 'no width'"),
     ("model._target_=own_models_of_this_test.Frozen", "a model without parameters to train"),
-    ("model._target_=own_models_of_this_test.Bag trainer.padding_free=true", "not for a model of your own"),
+    ("model._target_=own_models_of_this_test.Bag performance.padding_free=true", "not for a model of your own"),
     ("model._target_=own_models_of_this_test.Bag trainer.gradient_checkpointing=true", "does not support it"),
 ]
 TRACKED = [  # overrides with W&B, offline
@@ -178,7 +178,7 @@ def agree(overrides, told, directory):
     """Feed a config to a run, the doctor and the check before a sweep; returns the message that is in all of them."""
     config = compose(list(overrides))
     with pytest.raises(InputError) as refused:
-        execute(config, RunDir(directory / "run"))
+        run_experiment(config, RunDir(directory / "run"))
     message = str(refused.value)
     assert told in message
     assert json.loads((directory / "run/status.json").read_text())["status"] == "refused"
@@ -202,7 +202,7 @@ UNCOMPOSED = [  # refused before there is a config
     ("trainer.mode=min", "trainer.mode=min: would keep the worst epoch, since a higher dev/accuracy is better"),
     ("trainer.mode=max trainer.monitor=dev/loss", "since a lower dev/loss is better; legal: auto, min"),
     ("trainer.gradient_accumulation_steps=9", "must be <= batch_size=4"),
-    ("trainer.class_weights=[1,inf]", "a list of positive, finite numbers"),
+    ("objective.class_weights=[1,inf]", "a list of positive, finite numbers"),
     ("dataset.batching=tokens dataset.streaming=true", "not with dataset.streaming=true"),
     ("dataset.batching=tokens dataset.batch_tokens=8", "must be >= dataset.max_length=64"),
     ("dataset.fold=1", "dataset.fold=1: one of how many?"),
@@ -231,9 +231,9 @@ def test_what_a_launcher_was_told_beside_the_config_is_refused_alike(inside, mon
 
 
 def test_independent_refusals_are_all_reported(inside):
-    config = compose([*MINI, *TAG, "tracker.tags=['']", "trainer.shard=gradients", "+model.args.a=1"])
+    config = compose([*MINI, *TAG, "tracker.tags=['']", "distributed.fsdp_sharding=shard_grad_op", "+model.args.a=1"])
     told = "\n".join(text for _, text in refusals(config_checks(config, Rank())))
-    for part in ("tracker.tags=", "trainer.shard: only with", "model.args: only"):
+    for part in ("tracker.tags=", "distributed.fsdp_sharding: only with", "model.args: only"):
         assert part in told
 
 
@@ -246,7 +246,7 @@ def test_a_sweep_of_several_processes_refuses_what_such_a_run_does(inside):
 
 def test_a_sweep_checks_each_trainer_with_the_one_model_it_built(inside):
     own = [*OWN, "tracker=none", "model.name_or_path=deberta"]
-    configs = [compose([*own, override]) for override in ("seed=1", "trainer.padding_free=true", "seed=2")]
+    configs = [compose([*own, override]) for override in ("seed=1", "performance.padding_free=true", "seed=2")]
     assert preflight(configs).keys() == {1}
 
 

@@ -31,7 +31,7 @@ def replace(target: Path, write: Callable[[Path], None], previous: Optional[Path
     """Make ``target`` anew: ``write`` fills a directory beside it, which then takes its name.
 
     With ``previous`` the one before is kept under that name, and at every moment there is a whole one where
-    ``Store.load`` looks; without, ``target`` is missing between two renamings.
+    ``CheckpointStore.load`` looks; without, ``target`` is missing between two renamings.
     """
     aside, old = _aside(target), previous or target.with_name(f".{target.name}.old")
     shutil.rmtree(aside, ignore_errors=True)
@@ -122,7 +122,7 @@ def link(source: Path, target: Path) -> None:
     shutil.copytree(source, target, copy_function=one)
 
 
-class Store:
+class CheckpointStore:
     """The checkpoints of a run to go on from, and its best weights with them.
 
     Saving copies the state and returns; a thread writes it. One is written at a time, and must be waited for before the
@@ -232,11 +232,11 @@ class Store:
             shutil.rmtree(path, ignore_errors=True)
 
 
-class BesideStore(Store):
-    """Checkpoints that are saved elsewhere."""
+class NullCheckpointStore(CheckpointStore):
+    """The store for ranks other than 0, which save nothing."""
 
     def save(self, state: Any) -> None:
-        """The main process does."""
+        """Do nothing."""
 
     def drop_previous(self) -> None:
-        """The main process does."""
+        """Do nothing."""

@@ -22,6 +22,7 @@ from afqmc.config.dataset_source import official_address as official_address
 from afqmc.config.error_messages import explain, unknown_key
 from afqmc.config.help import conf_dir as conf_dir
 from afqmc.config.overrides import literal, quoted_all
+from afqmc.config.renamed_keys import upgrade_nested
 from afqmc.config.safe_yaml import refuse_unfolding
 from afqmc.config.schema import Config as Config
 from afqmc.config.schema import check as check
@@ -164,11 +165,18 @@ def load(run_dir: Path) -> Config:
     for key, value in _texts(OmegaConf.to_container(node, resolve=False)):
         if "${" in value:  # it could read this machine's environment, and comes from anybody
             raise InputError(f"{path}: {key}={value}: a saved config is literal; interpolations are not resolved here")
+    node = OmegaConf.create(upgrade_nested(_as_dict(node)))
     _correct_mode(node, path)
     try:
         return to_config(node)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _as_dict(node: DictConfig) -> dict[str, Any]:
+    container = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 def _correct_mode(node: DictConfig, path: Path) -> None:

@@ -16,6 +16,7 @@ from omegaconf.errors import (
     UnsupportedInterpolationType,
 )
 
+from afqmc.config.renamed_keys import new_name
 from afqmc.config.schema import Config
 from afqmc.utils.errors import InputError, Refused, did_you_mean, first_line, in_brief
 from afqmc.utils.fields import legal
@@ -34,7 +35,9 @@ _ELSEWHERE = {
     "lr_scheduler_type": "scheduler",
     "optim": "optimizer",
     "weight_decay": "optimizer.weight_decay",
-    "logging_steps": "trainer.log_steps",
+    "logging_steps": "trainer.logging_steps",
+    "save_total_limit": "checkpoint.keep_weights",
+    "label_smoothing_factor": "objective.label_smoothing",
     "early_stopping_patience": "trainer.patience",
     "early_stopping_threshold": "trainer.min_delta",
     "metric_for_best_model": "trainer.monitor",
@@ -51,6 +54,8 @@ _ELSEWHERE = {
 _OPEN = {  # mappings that take keys the schema does not know
     "optimizer": "an argument of its _target_",
     "scheduler": "an argument of its _target_",
+    "objective": "an argument of its _target_",
+    "callbacks": "a callback by its _target_",
     "model.args": "an argument of its _target_",
     "model.architecture": "a change to the encoder's config, with model.from_scratch=true",
     "dataset.checksums": "the sha256 of a file",
@@ -102,6 +107,8 @@ def unknown_key(key: str, siblings: Iterable[str] = ()) -> str:
         key: As it was given, with its group.
         siblings: The keys of that group; those of the schema unless given.
     """
+    if replacement := new_name(key.lstrip("+")):
+        return f"{key}: is now {replacement}"
     prefix, _, name = key.rpartition(".")
     names = list(siblings) or ([] if prefix in _OPEN else [item.name for item in fields(Config)])
     there = [found for found in (*leaves(Config), _ELSEWHERE.get(name, "")) if found.rpartition(".")[2] == name]
@@ -148,7 +155,7 @@ def _explain_value(key: str, text: str, error: OmegaConfBaseException) -> str:
     known = leaves(Config).get(re.sub(r"\[\d+\]$", "", key))
     if known is not None:
         item, kind = known
-        help = "" if _is_enum(kind) else f" ({item.metadata['help']})"  # which lists them, too
+        help = "" if _is_enum(kind) or "help" not in item.metadata else f" ({item.metadata['help']})"
         return f"{found}: must be {_legal(kind, item.metadata.get('bounds', {}))}{help}"
     reason = first_line(error).replace("a ListConfig, list or tuple", "a list")
     reason = reason.replace("DictConfig", "a mapping").replace("ListConfig", "a list")

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from afqmc.utils.errors import InputError
+
+COMMANDS = {  # in the order in which a user meets them
+    "run": "train, keep the best on dev, evaluate it, predict the test split",
+    "evaluate": "load the best weights of a run, score a labelled file",
+    "predict": "probabilities and decisions for the pairs of a file",
+    "compare": "runs and sweeps side by side: table, statistics, HTML page",
+    "doctor": "check data, config, hub and device before anything expensive happens",
+}
 
 _HELP = """\
 Fine-tune an encoder on sentence pairs. One run, one directory under outputs/runs.
@@ -24,7 +33,7 @@ Keys to sweep: lr, batch_size, epochs, seed. Groups, as group=option, their keys
 
 {groups}
 
-Keys and values: --cfg job. Completion: eval "$(python -m afqmc.run -sc install=bash)"
+Keys and values: --cfg job. Completion in bash: eval "$(afqmc run -sc install=bash)"
 Hydra's own flags: --hydra-help.\
 """
 
@@ -80,39 +89,34 @@ _SCRIPT = r"""_afqmc_completion()
 {
     local line="${COMP_LINE:0:$COMP_POINT}" word offers
     case "$line" in
-        *" -m afqmc.run "* | *" -m afqmc.doctor "*) ;;
-        *) return ;;
+        "afqmc run "* | "afqmc doctor "*) ;;
+        *) COMPREPLY=($(compgen -W "COMMANDS" -- "${line##* }")); return ;;
     esac
     word="${line##* }"
-    offers="$(COMP_LINE="$line" "${COMP_WORDS[0]}" -m afqmc.run -sc query=bash 2> /dev/null)"
+    offers="$(COMP_LINE="$line" afqmc run -sc query=bash 2> /dev/null)"
     COMPREPLY=($(compgen -W "$offers" -- "$word"))
     if [[ "$COMP_WORDBREAKS" == *=* && "$word" == *=* ]]; then
         COMPREPLY=("${COMPREPLY[@]#"${word%=*}="}") # bash completes what follows the last =
     fi
 }
-complete -o nospace -o default -F _afqmc_completion python python3"""
-_UNDO = "complete -r python python3; unset -f _afqmc_completion"
+complete -o nospace -o default -F _afqmc_completion afqmc"""
+_UNDO = "complete -r afqmc; unset -f _afqmc_completion"
 
 
-def is_asked(arguments: list[str]) -> bool:
-    """Whether a command line is about completion."""
-    return bool({"-sc", "--shell-completion"} & set(arguments))
+def shell_completion(arguments: list[str]) -> str | None:
+    """Return the script of ``-sc install=bash`` or ``uninstall=bash``; None for everything else.
 
-
-def script(arguments: list[str]) -> str | None:
-    """What ``install=bash`` or ``uninstall=bash`` prints; None for ``query=bash``, which Hydra answers.
-
-    Hydra's own script takes the word after ``python`` for a file, and so never completes ``python -m``.
+    ``query=bash``, which the script calls, is answered by Hydra; its line is brought into the form that Hydra reads.
 
     Raises:
-        InputError: for anything else.
+        InputError: for another shell.
     """
-    known = {"install=bash": _SCRIPT, "uninstall=bash": _UNDO, "query=bash": None}
-    if arguments[-1] not in known:
-        raise InputError(f"--shell-completion {arguments[-1]}: legal: {', '.join(known)}")
-    return known[arguments[-1]]
-
-
-def line_for_hydra(environment: Mapping[str, str]) -> str:
-    """The line of ``query=bash`` without what Hydra would take for overrides; empty where typed by hand."""
-    return re.sub(r"^.*? -m afqmc\.(run|doctor) ", "afqmc ", environment.get("COMP_LINE", "afqmc "))
+    if not {"-sc", "--shell-completion"} & set(arguments):
+        return None
+    if arguments[-1] == "query=bash":
+        os.environ["COMP_LINE"] = re.sub(r"^afqmc (run|doctor) ", "afqmc ", os.environ.get("COMP_LINE", "afqmc "))
+        return None
+    scripts = {"install=bash": _SCRIPT.replace("COMMANDS", " ".join(COMMANDS)), "uninstall=bash": _UNDO}
+    if arguments[-1] not in scripts:
+        raise InputError(f"--shell-completion {arguments[-1]}: legal: {', '.join(scripts)}, query=bash")
+    return scripts[arguments[-1]]

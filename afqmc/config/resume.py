@@ -25,9 +25,7 @@ AUTO = "auto"
 _KEY = "resume="
 _FREE = (  # what cannot change a result, or only one that there would not be
     "tracker", "sweep", "dataset.path", "dataset.cache_dir",
-    "trainer.save_steps", "trainer.save_minutes", "trainer.save_total_limit", "trainer.on_save_failure",
-    "trainer.auto_batch", "trainer.gradient_checkpointing", "trainer.eval_batch_size",
-    "trainer.strategy", "trainer.shard", "trainer.cpu_offload", "trainer.timeout_s",
+    "checkpoint", "distributed", "trainer.auto_microbatch", "trainer.gradient_checkpointing", "trainer.eval_batch_size",
     "trainer.on_nonfinite", "trainer.max_nonfinite", "trainer.rollback_lr_factor",
 )  # fmt: skip
 _ANOTHER = "cannot be changed: that would be another run; to start one, leave resume= out and name a new directory"
@@ -35,6 +33,8 @@ _MAY_GROW = ("epochs", "trainer.max_steps")
 _SHOWING = ("--cfg", "-c", "--info", "-i")
 _KNOWN = {  # what a stranger's config may name; a model of one's own never
     "model": (),
+    "objective": ("afqmc.training.objectives.",),
+    "callbacks": ("afqmc.training.callbacks.",),
     "optimizer": ("torch.optim.", "transformers.optimization.", "bitsandbytes.optim.", "pytorch_optimizer."),
     "scheduler": ("torch.optim.lr_scheduler.", "transformers.get_", "transformers.optimization.get_"),
 }
@@ -101,9 +101,11 @@ def _refuse_foreign_code(config: Config, directory: Path) -> None:
         "model": config.model._target_,
         "optimizer": config.optimizer.get("_target_"),
         "scheduler": config.scheduler.get("_target_"),
+        "objective": config.objective.get("_target_"),
     }
+    targets |= {f"callbacks.{name}": entry.get("_target_") for name, entry in config.callbacks.items() if entry}
     for group, target in targets.items():
-        if target is not None and not str(target).startswith(_KNOWN[group] or "\0"):
+        if target is not None and not str(target).startswith(_KNOWN[group.partition(".")[0]] or "\0"):
             raise InputError(f"{directory}: {group}._target_={target} is code from elsewhere; trust=true runs it")
 
 
@@ -144,7 +146,7 @@ def going_on(saved: Config, wanted: Config) -> Config:
     return wanted
 
 
-def is_longer(saved: Config, wanted: Config) -> bool:
+def extends(saved: Config, wanted: Config) -> bool:
     """Whether there is more to do than the run was meant to."""
     return any(key in _MAY_GROW for key, _, _ in _differences(saved, wanted))
 

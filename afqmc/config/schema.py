@@ -11,7 +11,7 @@ from afqmc.evaluation.metric_names import NAMES as METRICS
 from afqmc.models.config import ModelConfig
 from afqmc.sweeps.config import SweepConfig, check_sweep
 from afqmc.tracking.config import TrackerConfig
-from afqmc.training.config import TrainerConfig, check_class_weights
+from afqmc.training.config import CheckpointConfig, DistributedConfig, PerformanceConfig, TrainerConfig
 from afqmc.utils.errors import InputError, did_you_mean
 from afqmc.utils.fields import check_ranges, knob
 
@@ -29,7 +29,12 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
+    objective: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
+    performance: PerformanceConfig = field(default_factory=PerformanceConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
 
@@ -66,7 +71,6 @@ def check(config: Config, labelled: bool = True) -> None:
     _check_batching(config.dataset)
     _check_folds(config.dataset)
     check_sweep(config.sweep)
-    check_class_weights(trainer.class_weights, len(config.dataset.labels) if config.dataset.labels else None)
 
 
 def _check_drop_labels(dataset: DatasetConfig) -> None:

@@ -16,7 +16,7 @@ from afqmc.distributed.rank import here
 from afqmc.evaluation.evaluator import padding_warning
 from afqmc.models.loading import build_tokenizer
 from afqmc.runner.validation import config_checks, data_checks, refusals, validate_lengths, validate_model
-from afqmc.training.device import choose
+from afqmc.training.device import select_device
 from afqmc.utils.errors import InputError
 
 _TWO = ("0", "1")  # classes, where the data are not there to say which
@@ -105,7 +105,7 @@ class Diagnosis:
         """Whether the trainer can use this model, and what depends on the pairs' tokens."""
         config, longest = self.config, self.config.dataset.max_length
         if self.built is not None:
-            validate_model(config, choose(config.trainer), self.built)
+            validate_model(config, select_device(config.trainer), self.built)
         if "train" in self.lengths:
             validate_lengths(config, lambda: self.lengths["train"].clip(max=longest))
         yield from ()

@@ -14,7 +14,7 @@ from afqmc.diagnostics.findings import Finding, fail, ok, warn
 from afqmc.diagnostics.model import Size
 from afqmc.tracking.config import Service, WandbMode
 from afqmc.tracking.wandb_mode import logged_in, resolve_mode
-from afqmc.training.device import Choice, choose, cpu_name
+from afqmc.training.device import DeviceConfig, cpu_name, select_device
 from afqmc.utils.process import usable_cores
 
 _GIB = 2**30
@@ -23,7 +23,7 @@ _ADAM_BYTES = 16  # a parameter: float32 weight, gradient and two moments
 
 def device(config: Config, size: Size | None, longest: int | None) -> Iterator[Finding]:
     """Device, precision, and memory where the model's size is known."""
-    choice = choose(config.trainer)
+    choice = select_device(config.trainer)
     name = torch.cuda.get_device_name() if choice.device == "cuda" else f"{cpu_name()}, {usable_cores()} cores"
     yield ok(
         "device",
@@ -35,7 +35,7 @@ def device(config: Config, size: Size | None, longest: int | None) -> Iterator[F
         yield _memory(config, choice, size, longest)
 
 
-def _memory(config: Config, choice: Choice, size: Size, longest: int) -> Finding:
+def _memory(config: Config, choice: DeviceConfig, size: Size, longest: int) -> Finding:
     batch = _activations(config, choice.precision, size, min(longest, config.dataset.max_length))
     need = size.parameters * _ADAM_BYTES + batch
     free = torch.cuda.mem_get_info()[0] if choice.device == "cuda" else _free_memory()
@@ -88,7 +88,7 @@ def tracker(config: Config) -> Iterator[Finding]:
 def disk(config: Config, size: Size | None) -> Iterator[Finding]:
     """Room for checkpoints."""
     # best, the one being written beside it, and what is kept of past evaluations
-    copies = 2 + (config.trainer.save_total_limit or 0)
+    copies = 2 + (config.checkpoint.keep_weights or 0)
     need = copies * (size.parameters if size else 0) * 4
     free = shutil.disk_usage(Path.cwd()).free
     text = f"{free / _GIB:.1f} GiB free here, about {need / _GIB:.2f} GiB needed for checkpoints"

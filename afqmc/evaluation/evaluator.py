@@ -88,6 +88,11 @@ def evaluate(
     return Evaluation(logits, {} if encoded.labels is None else classification_metrics(logits, encoded.labels))
 
 
+def prefixed(split: str, metrics: dict[str, float]) -> dict[str, float]:
+    """Return the metrics as ``split/name``."""
+    return {f"{split}/{name}": value for name, value in metrics.items()}
+
+
 def padding_effect(model: nn.Module, pairs: Pairs, encoder: Encoder) -> float:
     """How far a pair's probabilities depend on the padding of its batch; about 0 where the attention mask is used.
 

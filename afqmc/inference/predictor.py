@@ -27,9 +27,9 @@ from afqmc.data.tokenization import Encoder
 from afqmc.evaluation.evaluator import Evaluation, evaluate
 from afqmc.evaluation.metrics import mean_as_logits, probabilities_of
 from afqmc.run_dir import RunDir
-from afqmc.training.config import Device
-from afqmc.training.device import adapt, build_accelerator, choose
-from afqmc.training.process_checks import alone, check_launcher
+from afqmc.training.config import Device, DistributedConfig
+from afqmc.training.device import build_accelerator, prepare_model, select_device
+from afqmc.training.process_checks import check_launcher
 from afqmc.utils.console import CountBar
 from afqmc.utils.errors import InputError, blamed_on
 
@@ -71,11 +71,11 @@ class TrainedRun:
         if device is not None:
             config.trainer.device = Device[device]
         loaded = read_weights(RunDir(run_dir).best, config, trust)
-        config.trainer = alone(config.trainer)
-        choice = choose(config.trainer)
+        config.distributed = DistributedConfig()  # one process does what several did
+        choice = select_device(config.trainer)
         check_launcher(choice.device, choice.precision)
-        adapt(loaded.model, choice, config.trainer)
-        accelerator = build_accelerator(choice, config.trainer, config.seed)
+        prepare_model(loaded.model, choice, config.trainer, config.performance)
+        accelerator = build_accelerator(choice, config.trainer, config.distributed, config.seed)
         model = accelerator.prepare(loaded.model)
         return cls(config, loaded.labels, model, Encoder(loaded.tokenizer, config.dataset.max_length), accelerator)
 

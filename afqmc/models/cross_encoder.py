@@ -136,7 +136,7 @@ def check_packing(encoder: PreTrainedModel, pooling: Pooling) -> None:
     Raises:
         InputError: for an encoder that does not keep packed rows apart.
     """
-    refusal = f"trainer.padding_free=true: not for a {encoder.config.model_type}; BERT and its kin have it"
+    refusal = f"performance.padding_free=true: not for a {encoder.config.model_type}; BERT and its kin have it"
     if not can_pack(encoder):
         raise InputError(refusal)
     config = _two_layers(encoder.config)

@@ -16,8 +16,8 @@ from afqmc.results.translatable import said
 
 # what tells where a run is kept, shown or reported, and cannot change its figures
 _NOT_SETTINGS = (
-    "seed", "dataset.fold", "resume", "dataset.cache_dir", "trainer.log_steps", "trainer.save_total_limit",
-    "trainer.save_steps", "trainer.save_minutes", "trainer.on_save_failure", "trainer.detect_anomaly",
+    "seed", "dataset.fold", "resume", "dataset.cache_dir", "trainer.logging_steps", "checkpoint.keep_weights",
+    "checkpoint.save_steps", "checkpoint.save_interval_minutes", "checkpoint.on_save_failure", "trainer.detect_anomaly",
 )  # fmt: skip
 _NOT_GROUPS = ("tracker.", "sweep.")
 

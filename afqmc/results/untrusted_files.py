@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from afqmc.config.renamed_keys import upgrade
 from afqmc.config.safe_yaml import read_literal
 from afqmc.results.translatable import said
 from afqmc.utils.errors import InputError, first_line
@@ -52,13 +53,13 @@ def read_rows(path: Path, name: str | None = None) -> list[dict[str, Any]]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A saved config as dotted keys.
+    """A saved config as dotted keys, with the names of this version.
 
     Raises:
         InputError: in a line, naming the file, and the key or line.
     """
     try:
-        return read_literal(path)
+        return upgrade(read_literal(path))
     except InputError as error:
         raise InputError(first_line(error).replace(str(path), path.name)) from error
 

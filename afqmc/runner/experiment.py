@@ -1,133 +1,160 @@
-"""One run: a config and a directory in, a finished run directory out."""
+"""One run on one page: set up, train, load the best weights, evaluate and predict, summarise."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
-from afqmc import config as schema
 from afqmc.checkpoint.weights import read_tensors
 from afqmc.config import Config
 from afqmc.data.loading import Pairs, split_digest
-from afqmc.distributed.collectives import handed_round
-from afqmc.evaluation.evaluator import Evaluation
+from afqmc.distributed.collectives import broadcast_state
+from afqmc.evaluation.evaluator import Evaluation, prefixed
 from afqmc.evaluation.metrics import collapsed_class, probabilities_of
 from afqmc.evaluation.predictions import prediction_rows
 from afqmc.models.loading import count_parameters
 from afqmc.run_dir import RunDir, Status
-from afqmc.runner.recorder import BestEvaluation, named
-from afqmc.runner.setup import Prepared, prepare
-from afqmc.runner.trainer import Training
-from afqmc.sweeps.pruning import Judge
-from afqmc.tracking.base import NullTracker, Report, Tracker
+from afqmc.runner.callbacks.best_weights import BestEvaluation, BestWeights
+from afqmc.runner.callbacks.metrics_writer import MetricsWriter
+from afqmc.runner.callbacks.progress_bar import ProgressBar
+from afqmc.runner.callbacks.pruning import Pruner, Pruning
+from afqmc.runner.lifecycle import RunLifecycle
+from afqmc.runner.setup import TrainingSetup, build_setup, evaluate_split
+from afqmc.runner.trainer import Trainer
+from afqmc.runner.worker import WorkerLifecycle
+from afqmc.tracking.base import Report
+from afqmc.training.callbacks.base import Callback
+from afqmc.training.callbacks.early_stopping import EarlyStopping
+from afqmc.training.callbacks.factory import build_callbacks
 from afqmc.training.device import peak_memory
-from afqmc.training.parallel import leave, load_model
+from afqmc.training.parallel import destroy_process_group, load_model
 from afqmc.utils.files import finite
 
 log = logging.getLogger(__name__)
 
 
-class Job:
-    """Prepare, train, conclude.
+def run_experiment(
+    config: Config,
+    run_dir: RunDir,
+    *,
+    resume: bool = False,
+    pruner: Pruner | None = None,
+    callbacks: Sequence[Callback] = (),
+    lifecycle: AbstractContextManager[RunLifecycle | WorkerLifecycle] | None = None,
+) -> dict[str, Any]:
+    """Train, keep the best weights on dev, evaluate them, predict the test split.
 
     Args:
         config: Of the run.
-        run_dir: Where.
-        resumed: Whether a run is there, which this one goes on with.
-        judge: Of a search: hears of each evaluation, and may end the run.
+        run_dir: Its directory.
+        resume: Resume the run in the directory, if there is one; ``config`` is then its own, with what may change.
+        pruner: Of a search: may end the run after an evaluation.
+        callbacks: In addition to those of the config.
+        lifecycle: The context of the run, where the caller has entered it.
+
+    Returns:
+        What summary.json holds.
+
+    Raises:
+        InputError: for invalid config or data.
     """
-
-    def __init__(self, config: Config, run_dir: RunDir, resumed: bool = False, judge: Judge | None = None) -> None:
-        self.config, self.run_dir, self.resumed, self.judge = config, run_dir, resumed, judge
-        self.prepared: Prepared | None = None
-        self.training: Training | None = None
-
-    @property
-    def step(self) -> int:
-        """Optimizer steps taken."""
-        return 0 if self.training is None else self.training.step
-
-    @property
-    def tracker(self) -> Tracker:
-        """Who is told, once there is somebody."""
-        return NullTracker() if self.prepared is None else self.prepared.tracker
-
-    def run(self) -> dict[str, Any]:
-        """The whole story; returns the summary."""
+    since = time.perf_counter()
+    with lifecycle or RunLifecycle(config, run_dir, resume) as life:
+        if life.finished is not None:
+            return life.finished
         try:
-            return self._run()
+            setup = build_setup(config, run_dir, life.resumed)
+            life.tracker = setup.tracker
+            best = BestWeights(setup)
+            trainer = Trainer(setup, [*build_callbacks(config.callbacks).values(), *callbacks,
+                                      *built_in_callbacks(setup, best, pruner)], since)  # fmt: skip
+            if life.resumed:
+                trainer.resume()
+            life.begin_training(trainer)
+            trainer.fit()
+            life.complete(finalize(setup, trainer, best))
         finally:
-            leave()
+            destroy_process_group()
+    return life.summary
 
-    def _run(self) -> dict[str, Any]:
-        since = time.perf_counter()
-        self.prepared = prepare(self.config, self.run_dir, self.resumed)
-        self.training = Training(self.prepared, self.resumed, since, self.judge)
-        if self.resumed and self.prepared.accelerator.is_main_process:
-            self.run_dir.summary.unlink(missing_ok=True)  # it may become longer than it was when it was complete
-            self.run_dir.write_status(Status.running, step=self.step)
-            schema.save(schema.anchored(self.config), self.run_dir.config)
-        self.training.run()
-        return self.conclude(self.prepared, self.training)
 
-    def conclude(self, prepared: Prepared, training: Training) -> dict[str, Any]:
-        """Load the best weights again, hold them to what was recorded, predict; returns the summary."""
-        best, trained, monitor = training.records.best, training.trained, self.config.trainer.monitor
-        if best is None:
-            raise RuntimeError(f"no evaluation gave a finite {monitor}: there are no best weights; try a lower lr")
-        accelerator = prepared.accelerator
-        tensors = read_tensors(self.run_dir.best) if accelerator.is_main_process else None
-        load_model(accelerator.unwrap_model(prepared.model), handed_round(accelerator, tensors))
-        again = prepared.score(training.dev, "dev")
-        same = np.array_equal(again.logits, best.evaluation.logits)
-        if not same and best.batch_size == self.config.trainer.eval_batch_size:
-            raise RuntimeError("the best weights, loaded again, do not give the dev logits that were recorded")
-        self.predict("dev", prepared.data.dev, again)
-        test: dict[str, float] = {}
-        if prepared.data.test is not None:
-            evaluation = prepared.score(prepared.encoder.encode_once(prepared.data.test), "test")
-            self.predict("test", prepared.data.test, evaluation)
-            test = named("test", evaluation)
-        prepared.tracker.report(self.charts(best))
-        training.checkpointer.finish()
-        collapsed = collapsed_class(again.logits)
-        return {
-            "status": Status.completed.value,
-            "best": {"step": best.step, "epoch": round(best.epoch, 6), **finite(named("dev", again))},
-            **({"test": finite(test)} if test else {}),
-            **({"folds": folds.as_dict()} if (folds := prepared.data.folds) else {}),
-            **({"left_out": left_out} if (left_out := prepared.data.left_out()) else {}),
-            "data": {
-                name: {"pairs": len(split), "sha256": split_digest(split, prepared.data.labels)}
-                for name, split in prepared.data.splits().items()
-            },
-            "collapsed_onto": None if collapsed is None else prepared.data.labels[collapsed],
-            "beats_majority": again.metrics["accuracy"] > again.metrics["majority_accuracy"],
-            "monitor": monitor,
-            "steps": training.step,
-            "parameters": count_parameters(prepared.model),
-            "train_pairs_per_second": round(trained.pairs / trained.seconds, 2),
-            "train_padding": round(1 - trained.tokens / trained.places, 4),
-            "peak_memory_gib": round(peak_memory(accelerator.device) / 2**30, 3),
-            "train_seconds": round(trained.seconds, 3),
-            "seconds": round(time.perf_counter() - training.since, 3),
-        }
+def built_in_callbacks(setup: TrainingSetup, best: BestWeights, pruner: Pruner | None) -> list[Callback]:
+    """Return the callbacks of every run, in the order in which they are called."""
+    trainer = setup.config.trainer
+    callbacks = [ProgressBar(), MetricsWriter(setup.run_dir, setup.tracker), best, Pruning(pruner)]
+    if trainer.patience is not None:
+        callbacks.append(EarlyStopping(trainer.patience, trainer.min_delta))
+    return callbacks
 
-    def predict(self, split: str, pairs: Pairs, evaluation: Evaluation) -> None:
-        """Write predictions/<split>.jsonl; warn of pairs without a prediction."""
-        assert self.prepared is not None
-        if told := evaluation.lacking(split):
-            log.warning("%s: null in predictions/%s.jsonl, and the metrics are undefined", told, split)
-        self.run_dir.write_predictions(
-            split, prediction_rows(pairs.ids, evaluation.logits, pairs.labels, self.prepared.data.labels)
-        )
 
-    def charts(self, best: BestEvaluation) -> Report:
-        """What the tracker draws."""
-        assert self.prepared is not None
-        data, probabilities = self.prepared.data, probabilities_of(best.evaluation.logits)
-        dev, gold = data.dev, np.asarray(data.dev.labels)
-        return Report(best.step, data.labels, probabilities, gold, dev.sentence1, dev.sentence2, self.run_dir.best)
+def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) -> dict[str, Any]:
+    """Load the best weights, check that they give the recorded logits, predict; return the summary."""
+    best, config = best_weights.best, setup.config
+    if best is None:
+        monitor = config.trainer.monitor
+        raise RuntimeError(f"no evaluation gave a finite {monitor}: there are no best weights; try a lower lr")
+    accelerator = setup.accelerator
+    tensors = read_tensors(setup.run_dir.best) if accelerator.is_main_process else None
+    load_model(trainer.model, broadcast_state(accelerator, tensors))
+    dev = evaluate_split(setup, trainer.dev, "dev")
+    is_same = np.array_equal(dev.logits, best.evaluation.logits)
+    if not is_same and best.batch_size == config.trainer.eval_batch_size:
+        raise RuntimeError("the best weights, loaded again, do not give the dev logits that were recorded")
+    write_predictions(setup, "dev", setup.data.dev, dev)
+    test = None
+    if setup.data.test is not None:
+        test = evaluate_split(setup, setup.encoder.encode_once(setup.data.test), "test")
+        write_predictions(setup, "test", setup.data.test, test)
+    setup.tracker.report(build_report(setup, best))
+    trainer.checkpoints.close()
+    return summarize(setup, trainer, best, dev, test)
+
+
+def write_predictions(setup: TrainingSetup, split: str, pairs: Pairs, evaluation: Evaluation) -> None:
+    """Write predictions/<split>.jsonl; warn of pairs without a prediction."""
+    if problem := evaluation.lacking(split):
+        log.warning("%s: null in predictions/%s.jsonl, and the metrics are undefined", problem, split)
+    rows = prediction_rows(pairs.ids, evaluation.logits, pairs.labels, setup.data.labels)
+    setup.run_dir.write_predictions(split, rows)
+
+
+def build_report(setup: TrainingSetup, best: BestEvaluation) -> Report:
+    """Return what the tracker draws."""
+    dev, probabilities = setup.data.dev, probabilities_of(best.evaluation.logits)
+    gold = np.asarray(dev.labels)
+    return Report(best.step, setup.data.labels, probabilities, gold, dev.sentence1, dev.sentence2, setup.run_dir.best)
+
+
+def summarize(
+    setup: TrainingSetup, trainer: Trainer, best: BestEvaluation, dev: Evaluation, test: Evaluation | None
+) -> dict[str, Any]:
+    """Return what summary.json holds."""
+    data, work = setup.data, trainer.throughput
+    collapsed = collapsed_class(dev.logits)
+    test_metrics = {} if test is None else prefixed("test", test.metrics)
+    return {
+        "status": Status.completed.value,
+        "best": {"step": best.step, "epoch": round(best.epoch, 6), **finite(prefixed("dev", dev.metrics))},
+        **({"test": finite(test_metrics)} if test_metrics else {}),
+        **({"folds": folds.as_dict()} if (folds := data.folds) else {}),
+        **({"left_out": left_out} if (left_out := data.left_out()) else {}),
+        "data": {
+            name: {"pairs": len(split), "sha256": split_digest(split, data.labels)}
+            for name, split in data.splits().items()
+        },
+        "collapsed_onto": None if collapsed is None else data.labels[collapsed],
+        "beats_majority": dev.metrics["accuracy"] > dev.metrics["majority_accuracy"],
+        "monitor": setup.config.trainer.monitor,
+        "steps": trainer.steps,
+        "parameters": count_parameters(setup.model),
+        "train_pairs_per_second": round(work.pairs / work.seconds, 2),
+        "train_padding": round(1 - work.tokens / work.padded_tokens, 4),
+        "peak_memory_gib": round(peak_memory(setup.accelerator.device) / 2**30, 3),
+        "train_seconds": round(work.seconds, 3),
+        "seconds": round(time.perf_counter() - trainer.since, 3),
+    }

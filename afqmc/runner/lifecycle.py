@@ -1,153 +1,200 @@
-"""One run from outside: its directory is told that it began and how it ended, whatever happens in between."""
+"""The lifecycle of a run: its lock, its signals, status.json, and how it ends."""
 
 from __future__ import annotations
 
 import logging
 import traceback
-from shlex import quote as quoted
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from shlex import quote
+from types import TracebackType
+from typing import Any, Protocol
 
 from afqmc import config as schema
-from afqmc.cli import FAILED, INTERRUPTED, TERMINATED
+from afqmc.cli import outcome_of
 from afqmc.config import Config
-from afqmc.config.resume import is_longer
+from afqmc.config.resume import extends
 from afqmc.distributed.rendezvous import board
 from afqmc.run_dir import RunDir, Status
 from afqmc.runner.summary_table import show
+from afqmc.tracking.base import NullTracker, Tracker
 from afqmc.tracking.run_names import PRUNED
 from afqmc.utils.console import UNSEEN
 from afqmc.utils.errors import InputError, Pruned
 from afqmc.utils.signals import Terminated, forget, terminable, undisturbed
 
-if TYPE_CHECKING:
-    from afqmc.runner.experiment import Job
-    from afqmc.sweeps.pruning import Judge
-
 log = logging.getLogger(__name__)
 
 
-def execute(config: Config, run_dir: RunDir, resume: bool = False, judge: Judge | None = None) -> dict[str, Any]:
-    """Train, keep the best on dev, evaluate it, predict; returns what summary.json holds.
+class Progress(Protocol):
+    """What the lifecycle asks a trainer."""
 
-    However it ends, status.json says so before the tracker is told: a tracker takes its time.
+    @property
+    def steps(self) -> int:
+        """Optimizer steps taken."""
+        ...
+
+
+class RunLifecycle:
+    """Context of one run in rank 0: however the run ends, its directory says so.
+
+    Entering locks the directory, installs the signal handlers, decides whether there is a run to resume, and writes
+    config.yaml and status.json. Leaving writes the final status before the tracker is closed, which takes time.
 
     Args:
         config: Of the run.
-        run_dir: Where; nobody else may be at it.
-        resume: Go on with the run that is there, if one is; its config is then the given one.
-        judge: Of a search: hears of each evaluation, and may end the run.
+        run_dir: Its directory.
+        resume: Resume the run in the directory, if there is one.
+
+    Attributes:
+        resumed: Whether there is a run to resume.
+        finished: The summary of a run that is complete and not to become longer; there is nothing left to do.
+        tracker: Closed at the end; set once it exists.
+        trainer: Set once it exists.
 
     Raises:
-        InputError: for what a person can mend.
+        InputError: when the directory is in use, or holds a run that is not to be resumed.
     """
-    with run_dir.locked(), terminable():
-        resumed = resume and run_dir.is_occupied()
-        if resumed:
-            run_dir.refuse_links()
-        else:
-            run_dir.refuse_occupied()
-        if resumed and run_dir.summary.exists() and not is_longer(schema.load(run_dir.path), config):
-            summary = run_dir.read_summary()
-            show(summary)
-            log.info("complete already: %s", run_dir.path)
-            if run_dir.read_status().get("status") != Status.completed.value:
-                run_dir.write_status(Status.completed, step=summary.get("steps"))
-            return summary
-        return _execute(config, run_dir, resumed, judge)
 
+    def __init__(self, config: Config, run_dir: RunDir, resume: bool = False) -> None:
+        self.config, self.run_dir, self.resume = config, run_dir, resume
+        self.resumed = False
+        self.finished: dict[str, Any] | None = None
+        self.tracker: Tracker = NullTracker()
+        self.trainer: Progress | None = None
+        self.summary: dict[str, Any] = {}
+        self._coordinator = board()
+        self._stack = ExitStack()
 
-def _execute(config: Config, run_dir: RunDir, resumed: bool, judge: Judge | None) -> dict[str, Any]:
-    job: Job | None = None
-    place = board()
-    try:
-        if not resumed:
-            schema.save(schema.anchored(config), run_dir.config)
-            run_dir.write_status(Status.running)
-        told = {"config": schema.as_text(schema.anchored(config)), "run_dir": str(run_dir.path.absolute())}
-        place.announce(told | {"resumed": resumed})
-        from afqmc.runner.experiment import Job  # torch and its kin take seconds, in which a run can be interrupted too
+    def __enter__(self) -> RunLifecycle:
+        with ExitStack() as stack:
+            stack.enter_context(self.run_dir.locked())
+            stack.enter_context(terminable())
+            self.resumed = self.resume and self.run_dir.is_occupied()
+            if self.resumed:
+                self.run_dir.refuse_links()
+            else:
+                self.run_dir.refuse_occupied()
+            if self._is_finished():
+                self._report_finished()
+            else:
+                try:
+                    self._announce()
+                except BaseException as error:
+                    raise self._end(error) from error
+            self._stack = stack.pop_all()
+        return self
 
-        job = Job(config, run_dir, resumed, judge)
-        summary = job.run()
+    def _is_finished(self) -> bool:
+        return (
+            self.resumed and self.run_dir.summary.exists() and not extends(schema.load(self.run_dir.path), self.config)
+        )
+
+    def _report_finished(self) -> None:
+        self.summary = self.finished = self.run_dir.read_summary()
+        show(self.summary)
+        log.info("complete already: %s", self.run_dir.path)
+        if self.run_dir.read_status().get("status") != Status.completed.value:
+            self.run_dir.write_status(Status.completed, step=self.summary.get("steps"))
+
+    def _announce(self) -> None:
+        """Write that the run has begun, and tell the other processes what to do."""
+        config = schema.anchored(self.config)
+        if not self.resumed:
+            schema.save(config, self.run_dir.config)
+            self.run_dir.write_status(Status.running)
+        message = {"config": schema.as_text(config), "run_dir": str(self.run_dir.path.absolute())}
+        self._coordinator.announce(message | {"resumed": self.resumed})
+
+    def begin_training(self, trainer: Progress) -> None:
+        """Note that the training begins; a resumed run is running again, with its new config."""
+        self.trainer = trainer
+        if self.resumed:
+            self.run_dir.summary.unlink(missing_ok=True)  # it may become longer than it was when it was complete
+            self.run_dir.write_status(Status.running, step=trainer.steps)
+            schema.save(schema.anchored(self.config), self.run_dir.config)
+
+    def complete(self, summary: dict[str, Any]) -> None:
+        """Write the summary, last of all files."""
         with undisturbed():
-            run_dir.write_status(Status.completed, step=job.step)
-            run_dir.write_summary(summary)
-    except Pruned as pruned:
-        assert job is not None
+            self.run_dir.write_status(Status.completed, step=self._steps())
+            self.run_dir.write_summary(summary)
+        self.summary = summary
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        with self._stack:
+            if error is None:
+                if self.finished is None:
+                    self._coordinator.end(None)
+                    show(self.summary)
+                    log.info("run directory: %s", self.run_dir.path)
+                    self.tracker.finish(exit_code=0)
+                return False
+            if isinstance(error, Pruned):
+                self._prune(error)
+                return True
+            cause = self._end(error)
+            if cause is not error:
+                raise cause from error
+            return False
+
+    def _prune(self, pruned: Pruned) -> None:
         with undisturbed():
-            run_dir.write_status(Status.pruned, step=job.step, why=str(pruned))
-        log.info("%s; run directory: %s", pruned, run_dir.path)
-        job.tracker.tag(PRUNED)
-        job.tracker.finish(exit_code=0)
-        return {"status": Status.pruned.value}
-    except BaseException as raised:
-        error = raised
+            self.run_dir.write_status(Status.pruned, step=self._steps(), why=str(pruned))
+        log.info("%s; run directory: %s", pruned, self.run_dir.path)
+        self.summary = {"status": Status.pruned.value}
+        self.tracker.tag(PRUNED)
+        self.tracker.finish(exit_code=0)
+
+    def _end(self, error: BaseException) -> BaseException:
+        """Write how the run ended; return the cause, which may be an error of another process."""
+        cause = error
         try:
             with undisturbed():
-                place.end(raised)
-                error = place.explained(raised)
-                record_end(error, run_dir, job, resumed)
-                if error is not raised and not isinstance(error, KeyboardInterrupt):
+                self._coordinator.end(error)
+                cause = self._coordinator.explained(error)
+                self._write_end(cause)
+                if cause is not error and not isinstance(cause, KeyboardInterrupt):
                     forget()
-        except OSError as another:  # a full disk, a directory that is gone
-            log.error("status.json could not be written: %s", another)
+        except OSError as failure:  # a full disk, a directory that is gone
+            log.error("status.json could not be written: %s", failure)
         finally:
-            if job is not None:
-                job.tracker.finish(exit_code_of(error))
-        if error is not raised:
-            raise error from raised
-        raise
-    place.end(None)
-    show(summary)
-    log.info("run directory: %s", run_dir.path)
-    job.tracker.finish(exit_code=0)
-    return summary
+            self.tracker.finish(outcome_of(cause)[1])
+        return cause
 
+    def _write_end(self, error: BaseException) -> None:
+        status, _ = outcome_of(error)
+        if self.resumed and self.trainer is None:
+            before = self.run_dir.read_status()
+            if before.get("status") == Status.running.value:  # it was killed
+                self.run_dir.write_status(Status.interrupted, step=before.get("step", 0))
+            log.error("resume refused: %s", error or type(error).__name__, extra=UNSEEN)
+            return
+        if self.run_dir.summary.exists():
+            return
+        step = self._steps()
+        if status is Status.interrupted:
+            self.run_dir.write_status(status, step=step)
+            reason = f"{'terminated' if isinstance(error, Terminated) else 'interrupted'} at step {step}"
+        elif status is Status.refused and self.trainer is None:
+            self.run_dir.write_status(status, step=step, **describe_error(error))
+            log.error("refused: %s", error, extra=UNSEEN)
+            return
+        else:
+            self.run_dir.write_status(Status.failed, step=step, **describe_error(error))
+            reason = f"failed at step {step}: {type(error).__name__}: {error}"
+        log.error(reason, extra=UNSEEN)  # the command itself prints the error
+        log.info("run directory: %s", self.run_dir.path)
+        if self.trainer is not None and status is Status.interrupted:  # a failure would most likely come again
+            log.info("to resume: python -m afqmc.run %s", quote(f"resume={self.run_dir.path}"))
 
-def record_end(error: BaseException, run_dir: RunDir, job: Job | None, resumed: bool) -> None:
-    """Status and log of a run that ended before its time; one that is complete stays so.
-
-    Args:
-        error: What ended it.
-        run_dir: Where.
-        job: As far as it came.
-        resumed: Whether it went on with a run; its status stays what it was until that is put back.
-    """
-    begun = job is not None and job.training is not None
-    if resumed and not begun:
-        before = run_dir.read_status()
-        if before.get("status") == Status.running.value:  # it was killed
-            run_dir.write_status(Status.interrupted, step=before.get("step", 0))
-        log.error("not gone on with: %s", error or type(error).__name__, extra=UNSEEN)
-        return
-    if run_dir.summary.exists():
-        return
-    step = 0 if job is None else job.step
-    if isinstance(error, KeyboardInterrupt):
-        run_dir.write_status(Status.interrupted, step=step)
-        why = f"{'terminated' if isinstance(error, Terminated) else 'interrupted'} at step {step}"
-    elif isinstance(error, InputError) and not begun:
-        run_dir.write_status(Status.refused, step=step, **describe_error(error))
-        log.error("refused: %s", error, extra=UNSEEN)
-        return
-    else:
-        run_dir.write_status(Status.failed, step=step, **describe_error(error))
-        why = f"failed at step {step}: {type(error).__name__}: {error}"
-    log.error(why, extra=UNSEEN)  # the command itself prints what was raised
-    log.info("run directory: %s", run_dir.path)
-    if begun and isinstance(error, KeyboardInterrupt):  # a failure would most likely come again
-        log.info("to go on: python -m afqmc.run %s", quoted(f"resume={run_dir.path}"))
+    def _steps(self) -> int:
+        return 0 if self.trainer is None else self.trainer.steps
 
 
 def describe_error(error: BaseException) -> dict[str, str]:
-    """For status.json: what a person did wrong in a sentence, anything else with its traceback."""
+    """Return the entries of status.json: one sentence for invalid input, the traceback for everything else."""
     if isinstance(error, InputError):
         return {"error": str(error)}
     return {"error": f"{type(error).__name__}: {error}", "traceback": "".join(traceback.format_exception(error))}
-
-
-def exit_code_of(error: BaseException) -> int:
-    """What the tracker is told."""
-    if isinstance(error, Terminated):
-        return TERMINATED
-    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED

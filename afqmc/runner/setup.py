@@ -1,4 +1,4 @@
-"""From a config to what a training needs: device, data, tokenizer, model, tracker; cheapest first."""
+"""Build the parts of a run from its config: device, data, tokenizer, model, tracker."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from afqmc.run_dir import RunDir
 from afqmc.runner.validation import validate_against_data, validate_config, validate_lengths, validate_model
 from afqmc.tracking.base import NullTracker, Tracker
 from afqmc.tracking.factory import build_tracker
-from afqmc.training.device import build_accelerator, describe
+from afqmc.training.device import build_accelerator, hardware_info
 from afqmc.training.process_checks import divided
-from afqmc.training.step import MemoryShortageError
+from afqmc.training.step import BatchOutOfMemoryError
 from afqmc.utils.console import CountBar
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Prepared:
+class TrainingSetup:
     """The parts of a run before its first step. ``model`` is wrapped later, by the accelerator."""
 
     config: Config
@@ -47,54 +47,54 @@ class Prepared:
     encoder: Encoder
     tracker: Tracker
 
-    @property
-    def share(self) -> Share:
-        """Of an evaluation's batches, this process's."""
-        return Share(self.accelerator.process_index, self.accelerator.num_processes)
 
-    def score(self, encoded: Encoded, split: str, between: Callable[[], None] | None = None) -> Evaluation:
-        """Evaluate a split, with a bar; several processes do it together, and all have the result.
+def evaluate_split(
+    setup: TrainingSetup, encoded: Encoded, split: str, on_batch_end: Callable[[], None] | None = None
+) -> Evaluation:
+    """Evaluate a split, with a progress bar; several processes share the work, and all have the result.
 
-        Args:
-            encoded: Its pairs.
-            split: Its name.
-            between: Called after each batch.
-
-        Raises:
-            MemoryShortageError: when a batch does not fit.
-        """
-        size, device = self.config.trainer.eval_batch_size, self.accelerator.device
-        # autocast around all batches: weights are cast once
-        with CountBar(len(encoded), split) as bar, self.accelerator.autocast():
-
-            def watch(count: int) -> None:
-                bar.add(count)
-                if between is not None:
-                    between()
-
-            try:
-                return evaluate(self.model, encoded, self.encoder, size, device, watch, self.share)
-            except RuntimeError as error:
-                if not should_reduce_batch_size(error):
-                    raise
-                told = f"out of memory while evaluating {split}: less is needed with a smaller trainer.eval_batch_size"
-                raise MemoryShortageError(f"{told} (now {size})") from error
-
-
-def prepare(config: Config, run_dir: RunDir, resumed: bool = False) -> Prepared:
-    """Refuse what can be refused, then build all of it; the tracker last, so that it is told of runs that begin.
+    Args:
+        setup: Of the run.
+        encoded: The pairs of the split.
+        split: Its name.
+        on_batch_end: Called after each batch.
 
     Raises:
-        InputError: for what a person can mend.
+        BatchOutOfMemoryError: when a batch does not fit.
+    """
+    size, accelerator = setup.config.trainer.eval_batch_size, setup.accelerator
+    shard = Share(accelerator.process_index, accelerator.num_processes)
+    # autocast around all batches: weights are cast once
+    with CountBar(len(encoded), split) as bar, accelerator.autocast():
+
+        def advance(count: int) -> None:
+            bar.add(count)
+            if on_batch_end is not None:
+                on_batch_end()
+
+        try:
+            return evaluate(setup.model, encoded, setup.encoder, size, accelerator.device, advance, shard)
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            message = f"out of memory while evaluating {split}: use a smaller trainer.eval_batch_size (now {size})"
+            raise BatchOutOfMemoryError(message) from error
+
+
+def build_setup(config: Config, run_dir: RunDir, resumed: bool = False) -> TrainingSetup:
+    """Validate the config, cheapest checks first, and build the parts of the run.
+
+    Raises:
+        InputError: for invalid config or data.
     """
     rank = here()
     choice = validate_config(config, rank)
     log.info("device: %s, precision %s (%s)", choice.device, choice.precision, choice.reason)
     if not rank.is_alone:
-        log.info("processes: %d, %s; %s", rank.size, config.trainer.strategy.value, _division(config, rank))
-    accelerator = build_accelerator(choice, config.trainer, config.seed)
-    for difference in run_dir.write_environment(describe(choice), resumed):
-        log.warning("not as it was when the run began: %s; it may not go on bit for bit", difference)
+        log.info("processes: %d, %s; %s", rank.size, config.distributed.strategy.value, _division(config, rank))
+    accelerator = build_accelerator(choice, config.trainer, config.distributed, config.seed)
+    for difference in run_dir.write_environment(hardware_info(choice), resumed):
+        log.warning("environment changed since the run started (%s); resuming may not be bit-exact", difference)
 
     with accelerator.local_main_process_first():  # what is downloaded is then there for the others of this host
         data = load(config.dataset)
@@ -116,7 +116,7 @@ def prepare(config: Config, run_dir: RunDir, resumed: bool = False) -> Prepared:
     tracker: Tracker = NullTracker()
     if rank.is_main:
         tracker = build_tracker(config.tracker, schema.to_container(config), run_dir.path)
-    return Prepared(config, run_dir, accelerator, data, tokenizer, model, encoder, tracker)
+    return TrainingSetup(config, run_dir, accelerator, data, tokenizer, model, encoder, tracker)
 
 
 def _division(config: Config, rank: Rank) -> str:

@@ -1,147 +1,175 @@
-"""One run's training: the loop is run, and what it yields is written, shown and kept."""
+"""The training of one run: builds it, dispatches its events to the callbacks, saves and resumes it."""
 
 from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
 from afqmc.data.batching import TrainBatches
-from afqmc.data.loading import Dataset, fingerprint
-from afqmc.distributed.collectives import agreed, handed_round, of_all, of_main
+from afqmc.data.loading import fingerprint
+from afqmc.distributed.collectives import all_gather_objects, broadcast_object, broadcast_state
 from afqmc.evaluation.evaluator import Evaluation
-from afqmc.runner.checkpointer import Checkpointer
-from afqmc.runner.recorder import Records
-from afqmc.runner.setup import Prepared
-from afqmc.sweeps.pruning import Judge
-from afqmc.training.checkpoint_state import lower_lr, put_back, snapshot
-from afqmc.training.config import NonFinite, TrainerConfig
-from afqmc.training.events import Evaluated, Event, Skipped, Stepped
-from afqmc.training.loop import fit
+from afqmc.runner.callbacks.resume_checkpoints import ResumeCheckpoints
+from afqmc.runner.setup import TrainingSetup, evaluate_split
+from afqmc.runner.shutdown import ShutdownCoordinator
+from afqmc.training.callbacks.base import Callback, overriding
+from afqmc.training.checkpoint_state import capture_state, restore_state, scale_lr
+from afqmc.training.config import NonFinite
+from afqmc.training.events import EvaluationEnd, Event, StepEnd, StepSkipped
+from afqmc.training.loop import train
+from afqmc.training.nonfinite import NonFiniteLossError
+from afqmc.training.objectives.factory import build_objective
 from afqmc.training.optim import build_optimizer, build_scheduler
-from afqmc.training.parallel import spread
-from afqmc.training.rng import randomness_kept
-from afqmc.training.state import Durations, Progress, Totals
-from afqmc.training.step import Loss, NonFiniteLossError, Step, balanced_weights
-from afqmc.utils.console import TrainingBar
-from afqmc.utils.errors import InputError, Pruned, blamed_on
-from afqmc.utils.signals import admit, admitted, pending, put_off, undisturbed
+from afqmc.training.parallel import wrap
+from afqmc.training.rng import preserve_rng_state
+from afqmc.training.state import StepIntervals, Throughput, TrainState
+from afqmc.training.step import TrainStep
+from afqmc.utils.errors import InputError, blamed_on
+from afqmc.utils.signals import admitted, undisturbed
 
 log = logging.getLogger(__name__)
 
 
-class Training:
-    """Begins, or goes on where the last checkpoint leaves off; ``run`` takes it to its end.
+class Trainer:
+    """Trains the model of a setup. ``fit`` runs to the end; ``resume`` first restores the last checkpoint.
 
     Args:
-        prepared: The parts; its model is wrapped here.
-        resumed: Whether a run is there, which this one goes on with.
+        setup: The parts of the run; its model is wrapped here.
+        callbacks: Called in this order; the resume checkpoints come last.
         since: When the run began, by ``time.perf_counter``.
-        judge: Of a search: hears of each evaluation, and may end the run.
     """
 
-    def __init__(self, prepared: Prepared, resumed: bool, since: float, judge: Judge | None = None) -> None:
-        self.prepared, self.config, self.run_dir = prepared, prepared.config, prepared.run_dir
-        trainer = self.config.trainer
-        self.since, self.judge = since, judge
-        self.ends = False  # agreed among all processes
-        self.trained = Totals(trainer.padding_free)
-        self.parts = trainer.gradient_accumulation_steps
-        with prepared.accelerator.local_main_process_first():  # its kept tokens are then there for the others
-            self.batches = self._batches()
-            self.dev = prepared.encoder.encode_once(prepared.data.dev)
-        self._build()
-        self.records = Records(prepared, self.durations.epoch)
-        self.progress = Progress.at_start(trainer)
-        same = f"{fingerprint(prepared.data)} {prepared.encoder.fingerprint}"
-        check_alike(prepared.accelerator, same)
-        self.checkpointer = Checkpointer(self.run_dir, trainer, self.durations, same)
-        # dropout then does not depend on how the weights came to be; each process has its own
-        set_seed(self.config.seed, device_specific=True)
-        if resumed:
-            self._go_on()
+    def __init__(self, setup: TrainingSetup, callbacks: Sequence[Callback], since: float) -> None:
+        self.setup, self.config, self.since = setup, setup.config, since
+        config, self.accelerator = setup.config, setup.accelerator
+        with self.accelerator.local_main_process_first():  # its cached tokens are then there for the others
+            data = setup.data.train
+            self.batches = TrainBatches(data, setup.encoder, config.batch_size, config.seed, config.dataset)
+            self.dev = setup.encoder.encode_once(setup.data.dev)
+        self.intervals = StepIntervals.of(config.trainer, len(self.batches), config.epochs)
+        data_fingerprint = f"{fingerprint(setup.data)} {setup.encoder.fingerprint}"
+        check_same_data_on_all_ranks(self.accelerator, data_fingerprint)
+        self.checkpoints = ResumeCheckpoints(setup.run_dir, config.checkpoint, self.intervals, data_fingerprint)
+        self.callbacks = [*callbacks, self.checkpoints]
+        self.step = self._build_step()
+        self.state = TrainState.initial(config.trainer)
+        self.throughput = Throughput()
+        self.shutdown = ShutdownCoordinator(self.accelerator)
+        self._num_microbatches = self.step.num_microbatches
+        # dropout then does not depend on how the weights were made; each process draws its own masks
+        set_seed(config.seed, device_specific=True)
 
     @property
-    def step(self) -> int:
+    def steps(self) -> int:
         """Optimizer steps taken."""
-        return self.progress.step
+        return self.state.step
 
-    def _batches(self) -> TrainBatches:
-        config, parts = self.config, self.prepared
-        return TrainBatches(parts.data.train, parts.encoder, config.batch_size, config.seed, config.dataset)
+    @property
+    def model(self) -> nn.Module:
+        """The model, without the wrapper of DDP or FSDP."""
+        model: nn.Module = self.accelerator.unwrap_model(self.setup.model)
+        return model
 
-    def _build(self) -> None:
-        config, trainer, parts = self.config, self.config.trainer, self.prepared
-        self.durations = Durations.of(trainer, len(self.batches), config.epochs)
-        optimizer = build_optimizer(config.optimizer, parts.model, config.lr)
-        scheduler = build_scheduler(config.scheduler, optimizer, self.durations.total, config.lr)
-        probe = None if parts.accelerator.num_processes == 1 else next(self.batches.epoch(0)).share(0, 2)[0]
-        parts.model, optimizer = spread(parts.model, optimizer, parts.accelerator, probe)
-        loss = build_loss(trainer, parts.data, parts.accelerator.device)
-        self.take = Step(parts.model, optimizer, scheduler, parts.accelerator, trainer, loss)
+    def _build_step(self) -> TrainStep:
+        setup, config, accelerator = self.setup, self.config, self.accelerator
+        optimizer = build_optimizer(config.optimizer, setup.model, config.lr)
+        scheduler = build_scheduler(config.scheduler, optimizer, self.intervals.total, config.lr)
+        counts = setup.data.label_counts(setup.data.train)
+        objective = build_objective(config.objective, counts, accelerator.device)
+        probe = None if accelerator.num_processes == 1 else next(self.batches.epoch(0)).share(0, 2)[0]
+        setup.model, optimizer = wrap(setup.model, optimizer, accelerator, probe)
+        return TrainStep(
+            setup.model,
+            optimizer,
+            scheduler,
+            accelerator,
+            config.trainer,
+            config.distributed,
+            objective,
+            self.callbacks,
+        )
 
-    def run(self) -> None:
-        """To the end. Signals are admitted between steps and in evaluations; then a checkpoint is made first."""
-        bar = TrainingBar(self.durations.total, self.step)
+    def fit(self) -> None:
+        """Train to the end. Signals end it between steps and in evaluations; a checkpoint is saved first."""
         with undisturbed():
             try:
-                self._follow(bar)
-            except KeyboardInterrupt:
-                self.checkpointer.lenient = True  # no failure to save may hide that somebody wants it gone
-                if of_main(self.prepared.accelerator, not self.checkpointer.holds(self.progress)):
-                    self.save_state()
+                self._notify("on_fit_start")
+                self._run_loop()
+            except BaseException as error:
+                self._notify("on_exception", error)
+                if isinstance(error, KeyboardInterrupt):
+                    is_saved = self.checkpoints.is_saved(self.state)
+                    if broadcast_object(self.accelerator, not is_saved):
+                        self.save()
                 raise
             finally:
-                bar.close()
-                self.checkpointer.settle()
+                self._notify("on_fit_end")
 
-    def _follow(self, bar: TrainingBar) -> None:
-        """The loop, taken up again from the last checkpoint where a loss demands it."""
+    def _run_loop(self) -> None:
+        """Run the loop; start it again from the last checkpoint where a loss that is not finite demands it."""
         trainer = self.config.trainer
+        max_skipped = trainer.max_nonfinite if trainer.on_nonfinite is NonFinite.skip else 0
         while True:
             try:
-                for event in fit(self.take, self.batches, self._score, trainer, self.durations, self.progress):
-                    with randomness_kept() if isinstance(event, Evaluated) else nullcontext():
-                        self._handle(event, bar)
-                    self.checkpointer.look()
-                    if self._agree(self.checkpointer.is_due(self.progress)):
-                        self.save_state()
-                    self._admit()
+                for event in train(self.step, self.batches, self._evaluate, self.intervals, self.state, max_skipped):
+                    self._dispatch(event)
+                    self.checkpoints.check_background_save()
+                    if self.shutdown.poll(self.checkpoints.is_due(self.state)):
+                        self.save()
+                    self.shutdown.raise_if_requested()
                 return
             except NonFiniteLossError as error:
-                back = self._roll_back(error)  # which cuts the rows: its own comes after that
-                self.records.nonfinite(error)
-                if not back:
+                is_restored = self._roll_back(error)  # truncates metrics.jsonl: write the row afterwards
+                self._notify("on_nonfinite_loss", error)
+                if not is_restored:
                     raise
-                self.save_state()
+                self.save()
 
-    def _agree(self, is_due: bool = False) -> bool:
-        """Whether the main process, whose clock counts, is to save; a signal that came to one has come to all."""
-        accelerator = self.prepared.accelerator
-        number, due = agreed(accelerator, pending(), is_due and accelerator.is_main_process)
-        self.ends = number > 0
-        if number:
-            put_off(number)
-        return bool(due)
-
-    def _score(self, _: nn.Module) -> Evaluation:
-        """Dev; an interruption changes nothing. Of several processes none leaves it alone: they agree in between."""
-        if self.prepared.accelerator.num_processes > 1:
-            with randomness_kept():
-                evaluation = self.prepared.score(self.dev, "dev", self._end_together)
+    def _dispatch(self, event: Event) -> None:
+        if isinstance(event, StepEnd):
+            self._count(event)
+            self._notify("on_step_end", event)
+            self._warn_if_microbatches_grew()
+        elif isinstance(event, StepSkipped):
+            self._notify("on_nonfinite_loss", event.error)
+            log.warning("%s; this batch is left out (trainer.on_nonfinite=skip)", event.error)
         else:
-            with randomness_kept(), admitted():
-                evaluation = self.prepared.score(self.dev, "dev")
+            self._finish_evaluation(event)
+
+    def _finish_evaluation(self, event: EvaluationEnd) -> None:
+        with preserve_rng_state(), self._evaluation_weights():
+            self._notify("on_evaluation_end", event)
+
+    def _notify(self, hook: str, *arguments: Any) -> None:
+        for callback in overriding(self.callbacks, hook):
+            getattr(callback, hook)(self, *arguments)
+
+    def _evaluation_weights(self) -> ExitStack:
+        stack = ExitStack()
+        for callback in overriding(self.callbacks, "evaluation_weights"):
+            stack.enter_context(callback.evaluation_weights(self.model))
+        return stack
+
+    def _evaluate(self, _: nn.Module) -> Evaluation:
+        """Evaluate dev. An interruption changes nothing; several processes agree on it after each batch."""
+        is_single = self.accelerator.num_processes == 1
+        with preserve_rng_state(), self._evaluation_weights(), admitted() if is_single else nullcontext():
+            on_batch_end = None if is_single else self._poll_shutdown
+            evaluation = evaluate_split(self.setup, self.dev, "dev", on_batch_end)
         self._check_logits(evaluation)
         return evaluation
+
+    def _poll_shutdown(self) -> None:
+        self.shutdown.poll()
+        self.shutdown.raise_if_requested()
 
     def _check_logits(self, evaluation: Evaluation) -> None:
         """Stop, roll back or warn where dev pairs have logits that are NaN or infinite, as for such a loss.
@@ -149,145 +177,98 @@ class Training:
         Raises:
             NonFiniteLossError: unless ``trainer.on_nonfinite=skip``.
         """
-        told = evaluation.lacking("dev")
-        if told is None:
+        problem = evaluation.lacking("dev")
+        if problem is None:
             return
         if self.config.trainer.on_nonfinite is NonFinite.skip:
-            log.warning("%s: this evaluation has no metrics and is never the best (trainer.on_nonfinite=skip)", told)
+            log.warning("%s: this evaluation has no metrics and is never the best (trainer.on_nonfinite=skip)", problem)
             return
-        ids = [self.prepared.data.dev.ids[place] for place in evaluation.without_prediction.tolist()]
-        raise NonFiniteLossError(told, self.step, self.take.lr, math.nan, ids, "dev")
+        ids = [self.setup.data.dev.ids[index] for index in evaluation.without_prediction.tolist()]
+        raise NonFiniteLossError(problem, self.state.step, self.step.lr, math.nan, ids, "dev")
 
-    def _end_together(self) -> None:
-        self._agree()
-        self._admit()
+    def _count(self, event: StepEnd) -> None:
+        batch, counted = event.batch, self.throughput
+        counted.pairs += len(batch)
+        counted.tokens += batch.tokens
+        counted.padded_tokens += batch.tokens if self.config.performance.padding_free else batch.places
+        counted.seconds += event.seconds
 
-    def _admit(self) -> None:
-        """A signal that came to one process since all agreed waits for the next time: none may leave alone."""
-        if self.take.size == 1 or self.ends:
-            admit()
+    def _warn_if_microbatches_grew(self) -> None:
+        if self.step.num_microbatches != self._num_microbatches:
+            self._num_microbatches = self.step.num_microbatches
+            log.warning(
+                "out of memory: each batch is divided into %d microbatches from here on", self._num_microbatches
+            )
 
-    def _handle(self, event: Event, bar: TrainingBar) -> None:
-        """Write, show and keep what happened; the training draws its random numbers alone."""
-        if isinstance(event, Stepped):
-            self.trained.add(event)
-            bar.step(event.step, event.epoch, event.loss, event.lr, event.speed, event.metrics is not None)
-            if event.metrics is not None:
-                self.records.row(event.step, event.epoch, event.metrics)
-            self._say_parts()
-        elif isinstance(event, Evaluated):
-            self.records.evaluation(event)
-            self._judge(event)
-        elif isinstance(event, Skipped):
-            self.records.nonfinite(event.error)
-            log.warning("%s; this batch is left out (trainer.on_nonfinite=skip)", event.error)
-        else:
-            trainer = self.config.trainer
-            log.info(
-                "stopped early at step %d: %s has not improved by more than %g in %d evaluations",
-                event.step, trainer.monitor, trainer.min_delta, event.evaluations,
-            )  # fmt: skip
-
-    def _judge(self, event: Evaluated) -> None:
-        """Of a search: may end the run, of several processes all of them."""
-        why: str | None = None
-        if self.judge is not None:
-            number, is_last = -(-event.step // self.durations.evaluate), event.step == self.durations.total
-            why = self.judge(number, event.evaluation.metrics, is_last)
-        if told := of_main(self.prepared.accelerator, why):
-            raise Pruned(told)
-
-    def _say_parts(self) -> None:
-        """Each time that the memory did not suffice."""
-        if self.take.parts != self.parts:
-            self.parts = self.take.parts
-            log.warning("out of memory: the same batches are worked through in %d parts from here on", self.parts)
-
-    def save_state(self) -> None:
-        """A checkpoint to go on from.
+    def save(self) -> None:
+        """Save a checkpoint to resume from.
 
         Raises:
-            NonFiniteLossError: where losses are read late, and one was not finite: there is nothing to go on with.
+            NonFiniteLossError: where losses are read late, and one was not finite: there is nothing to resume from.
         """
-        if bad := self.take.guard.bad_step():
-            raise NonFiniteLossError("the loss or the gradients were not finite", bad, self.take.lr, math.nan, [])
-        state = {
-            "training": snapshot(self.take, self.progress),
-            "records": self.records.state(),
-            "trained": vars(self.trained),
+        if bad_step := self.step.guard.first_bad_step():
+            raise NonFiniteLossError("the loss or the gradients were not finite", bad_step, self.step.lr, math.nan, [])
+        captured = {
+            "training": capture_state(self.step, self.state),
+            "callbacks": [callback.state_dict() for callback in self.callbacks],
+            "throughput": vars(self.throughput),
             "seconds": time.perf_counter() - self.since,
         }
-        self.checkpointer.save(state, self.progress)
+        self.checkpoints.save(captured, self.state)
 
-    def _go_on(self) -> None:
-        """From the last checkpoint, where there is one."""
-        with undisturbed(), blamed_on(f"{self.checkpointer.store.last}: not a state of this run"):
-            state = handed_round(self.prepared.accelerator, self.checkpointer.load())
-            if state is None:
-                self._drop_later_weights()
+    def resume(self) -> None:
+        """Restore the last checkpoint, where there is one."""
+        with undisturbed(), blamed_on(f"{self.checkpoints.store.last}: not a state of this run"):
+            saved = broadcast_state(self.accelerator, self.checkpoints.load())
+            if saved is None:
                 log.warning("resumed: there is no checkpoint yet, so the run begins anew")
                 return
-            self._put_back(state)
-            self.since -= state["seconds"]
-        log.info("resumed at step %d of %d", self.step, self.durations.total)
-        if self.progress.stopped:
-            log.warning("it had stopped early, at step %d: there is nothing left to train", self.step)
-        elif state["total"] != self.durations.total:
+            self._restore(saved)
+            self.since -= saved["seconds"]
+        log.info("resumed at step %d of %d", self.state.step, self.intervals.total)
+        if self.state.stopped:
+            log.warning("it had stopped early, at step %d: there is nothing left to train", self.state.step)
+        elif saved["total"] != self.intervals.total:
             log.warning(
-                "the run is now LONGER than it was meant to be, %d steps instead of %d: its schedule is that of the "
-                "longer run from here on",
-                self.durations.total, state["total"],
+                "the run is now LONGER than planned, %d steps instead of %d: from here on its schedule is that of the "
+                "longer run",
+                self.intervals.total, saved["total"],
             )  # fmt: skip
 
-    def _put_back(self, state: dict[str, Any]) -> None:
-        """Everything as it was when a checkpoint was made."""
-        same = state["total"] == self.durations.total
-        self.progress = put_back(self.take, state["training"], self.config.seed, same)
-        self.records.put_back(state["records"])
-        self.trained = Totals(**state["trained"])
-        self.parts = self.take.parts
-        self._drop_later_weights()
-
-    def _drop_later_weights(self) -> None:
-        """Those kept of evaluations that will be made again."""
-        for path in self.run_dir.kept_steps(past=self.step):
-            shutil.rmtree(path)
+    def _restore(self, saved: dict[str, Any]) -> None:
+        same_length = saved["total"] == self.intervals.total
+        self.state = restore_state(self.step, saved["training"], self.config.seed, same_length)
+        for callback, state in zip(self.callbacks, saved["callbacks"], strict=True):
+            callback.load_state_dict(state)
+        self.throughput = Throughput(**saved["throughput"])
+        self._num_microbatches = self.step.num_microbatches
 
     def _roll_back(self, error: NonFiniteLossError) -> bool:
-        """Back to the last checkpoint, with a lower rate; not where unwanted, too often, or without a checkpoint."""
-        trainer, times = self.config.trainer, self.progress.nonfinite + 1
+        """Restore the last checkpoint with a lower learning rate; return False where that is not possible."""
+        trainer, times = self.config.trainer, self.state.nonfinite + 1
         if trainer.on_nonfinite is not NonFinite.rollback or times > trainer.max_nonfinite:
             return False
-        self.checkpointer.settle()
-        state = handed_round(self.prepared.accelerator, self.checkpointer.load())
-        if state is None:
+        self.checkpoints.wait()
+        saved = broadcast_state(self.accelerator, self.checkpoints.load())
+        if saved is None:
             return False
-        self._put_back(state)
-        self.progress.nonfinite = times
-        self.progress.lr_factor *= trainer.rollback_lr_factor
-        lower_lr(self.take, trainer.rollback_lr_factor)
+        self._restore(saved)
+        self.state.nonfinite = times
+        self.state.lr_factor *= trainer.rollback_lr_factor
+        scale_lr(self.step, trainer.rollback_lr_factor)
         log.warning(
             "%s; back to step %d, learning rate times %g (%d of at most %d rollbacks)",
-            error, self.step, trainer.rollback_lr_factor, times, trainer.max_nonfinite,
+            error, self.state.step, trainer.rollback_lr_factor, times, trainer.max_nonfinite,
         )  # fmt: skip
         return True
 
 
-def check_alike(accelerator: Accelerator, fingerprint: str) -> None:
-    """All processes must have the same pairs and tokenizer, wherever they read them.
+def check_same_data_on_all_ranks(accelerator: Accelerator, data_fingerprint: str) -> None:
+    """Check that all processes have the same pairs and tokenizer, wherever they read them.
 
     Raises:
         InputError: naming those that do not.
     """
-    found = of_all(accelerator, fingerprint)
-    if others := [str(number) for number, other in enumerate(found) if other != found[0]]:
-        raise InputError(f"rank {', '.join(others)}: the data or tokenizer there are not those of rank 0")
-
-
-def build_loss(trainer: TrainerConfig, data: Dataset, device: torch.device) -> Loss:
-    """Cross-entropy as configured."""
-    weights = trainer.class_weights
-    if weights == "balanced":
-        weights = balanced_weights(data.label_counts(data.train))
-    tensor = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
-    return Loss(trainer.label_smoothing_factor, tensor)
+    fingerprints = all_gather_objects(accelerator, data_fingerprint)
+    if different := [str(rank) for rank, other in enumerate(fingerprints) if other != fingerprints[0]]:
+        raise InputError(f"rank {', '.join(different)}: the data or tokenizer there are not those of rank 0")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 from torch import nn
@@ -23,8 +23,9 @@ from afqmc.distributed.rank import Rank
 from afqmc.evaluation.monitor import check_monitor
 from afqmc.models.loading import check_plugged_in as check_model
 from afqmc.tracking.validation import check_tracker
-from afqmc.training.config import check_class_weights
-from afqmc.training.device import Choice, adapt, choose
+from afqmc.training.callbacks.factory import build_callbacks
+from afqmc.training.device import DeviceConfig, prepare_model, select_device
+from afqmc.training.objectives.factory import build_objective
 from afqmc.training.optim import check_plugged_in as check_optimizer
 from afqmc.training.process_checks import check_launcher, check_processes, divided
 from afqmc.utils.errors import InputError
@@ -44,7 +45,7 @@ def refusals(checks: Iterable[Check]) -> Iterator[tuple[str, str]]:
                 yield section, str(error)
 
 
-def validate_config(config: Config, rank: Rank) -> Choice:
+def validate_config(config: Config, rank: Rank) -> DeviceConfig:
     """Check everything that needs neither data nor weights; returns the device and precision.
 
     Raises:
@@ -52,7 +53,7 @@ def validate_config(config: Config, rank: Rank) -> Choice:
     """
     for _, check in config_checks(config, rank):
         check()
-    return choose(config.trainer)
+    return select_device(config.trainer)
 
 
 def config_checks(config: Config, rank: Rank) -> Iterator[Check]:
@@ -65,14 +66,36 @@ def config_checks(config: Config, rank: Rank) -> Iterator[Check]:
     trainer = config.trainer
     optimizer = partial(check_optimizer, config.optimizer, config.scheduler, config.lr)
     yield "config", optimizer
+    labels = config.dataset.labels or ()
+    yield "config", lambda: build_objective(config.objective, [1] * len(labels))
+    yield "config", lambda: check_callbacks(config)
     yield "model", lambda: check_model(config.model)
-    yield "device", lambda: choose(trainer)
-    yield "config", lambda: check_processes(trainer, rank, choose(trainer).device)
+    yield "device", lambda: select_device(trainer)
+    yield (
+        "config",
+        lambda: check_processes(trainer, config.distributed, config.performance, rank, select_device(trainer).device),
+    )
     if not rank.is_alone and config.dataset.batching is not Batching.tokens:
         yield "config", lambda: divided(config.batch_size, trainer, rank)
-    yield "device", lambda: check_launcher(choose(trainer).device, choose(trainer).precision)
+    yield "device", lambda: check_launcher(select_device(trainer).device, select_device(trainer).precision)
     yield "data", lambda: cache_dir(config.dataset)
     yield "tracker", lambda: check_tracker(config.tracker)
+
+
+def check_callbacks(config: Config) -> None:
+    """Build the callbacks of a config, and check their declared conflicts.
+
+    Raises:
+        InputError: naming the callback or its argument, and the key that it conflicts with.
+    """
+    for name, callback in build_callbacks(config.callbacks).items():
+        for conflict in callback.conflicts:
+            key, _, value = conflict.partition("=")
+            actual: Any = config
+            for part in key.split("."):
+                actual = getattr(actual, part)
+            if str(getattr(actual, "value", actual)).lower() == value:
+                raise InputError(f"callbacks.{name}: not with {conflict}")
 
 
 def validate_against_data(config: Config, data: Dataset) -> None:
@@ -88,19 +111,20 @@ def validate_against_data(config: Config, data: Dataset) -> None:
 def data_checks(config: Config, data: Dataset) -> Iterator[Check]:
     """The checks that need the data and no model."""
     trainer, counts = config.trainer, data.label_counts(data.dev)
-    yield "config", lambda: check_class_weights(trainer.class_weights, len(data.labels))
+    train_counts = data.label_counts(data.train)
+    yield "config", lambda: build_objective(config.objective, train_counts)
     yield "config", lambda: check_monitor(trainer.monitor, data.labels, counts, config.dataset.max_dev_samples)
     if steps := total_steps(config, data):
         yield "config", lambda: check_optimizer(config.optimizer, config.scheduler, config.lr, steps)
 
 
-def validate_model(config: Config, choice: Choice, model: nn.Module) -> None:
+def validate_model(config: Config, choice: DeviceConfig, model: nn.Module) -> None:
     """Adapt a model to its device and to the trainer; it may be on the ``meta`` device.
 
     Raises:
         InputError: naming the key that this model does not support.
     """
-    adapt(model, choice, config.trainer)
+    prepare_model(model, choice, config.trainer, config.performance)
 
 
 def validate_lengths(config: Config, lengths: Callable[[], np.ndarray]) -> None:

@@ -28,6 +28,7 @@ PRUNERS = {
     "none": "NopPruner", "hyperband": "HyperbandPruner", "successive_halving": "SuccessiveHalvingPruner",
     "median": "MedianPruner", "wilcoxon": "WilcoxonPruner",
 }  # fmt: skip
+OPTUNA_SWEEPER = "hydra_plugins.afqmc_sweeps.optuna_sweeper.Search"  # the _target_ of hydra/sweeper=optuna
 _MINIMIZED = ("seconds", "train_seconds", "peak_memory_gib", "parameters")
 _MAXIMIZED = ("train_pairs_per_second",)
 _JOURNAL, _NAME = "journal.log", ".study"

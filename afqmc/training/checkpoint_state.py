@@ -1,98 +1,100 @@
-"""All that a training is at a moment, as a nested state; and a training put back to it."""
+"""Capture the whole state of a training, and restore it."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import asdict
 from typing import Any
 
 from accelerate.utils import set_seed
 from torch.optim.lr_scheduler import LRScheduler
 
-from afqmc.distributed.collectives import of_all
-from afqmc.training.parallel import load_model, load_optimizer, whole
+from afqmc.distributed.collectives import all_gather_objects
+from afqmc.training.parallel import gather_full, load_model, load_optimizer
 from afqmc.training.rng import random_state, set_random_state
-from afqmc.training.state import Best, Progress, Window
-from afqmc.training.step import Step
+from afqmc.training.state import BestTracker, LogWindow, TrainState
+from afqmc.training.step import TrainStep
 
 log = logging.getLogger(__name__)
 
-_RATES = ("lr", "initial_lr", "max_lr", "min_lr")  # of a group, in PyTorch's schedules
+_LR_KEYS = ("lr", "initial_lr", "max_lr", "min_lr")  # of a parameter group, in PyTorch's schedules
 
 
-def snapshot(step: Step, progress: Progress) -> dict[str, Any]:
-    """The training as it stands, the same for any number of processes, which make it together.
+def capture_state(step: TrainStep, state: TrainState) -> dict[str, Any]:
+    """Return the state of a training as a nested dict. All processes call it; it is the same for any number of them.
 
-    Its tensors are the live ones; of a sharded model the main process alone gets them, put together.
+    Its tensors are the live ones. Sharded tensors are gathered; rank 0 alone gets them.
     """
     accelerator, scaler = step.accelerator, step.accelerator.scaler
     keep = accelerator.is_main_process
-    kept = vars(progress) | {"best": asdict(progress.best), "window": vars(progress.window)}
     return {
-        "model": whole(accelerator.unwrap_model(step.model).state_dict(), keep),
-        "optimizer": whole(step.optimizer.state_dict(), keep),
+        "model": gather_full(accelerator.unwrap_model(step.model).state_dict(), keep),
+        "optimizer": gather_full(step.optimizer.state_dict(), keep),
         "scheduler": step.scheduler.state_dict(),
         "scaler": None if scaler is None else scaler.state_dict(),
-        "parts": step.parts,
-        "random": of_all(accelerator, random_state()),
-        "progress": kept,
+        "num_microbatches": step.num_microbatches,
+        "random": all_gather_objects(accelerator, random_state()),
+        "state": vars(state) | {"best": vars(state.best), "window": vars(state.window)},
     }
 
 
-def put_back(step: Step, state: dict[str, Any], seed: int, with_schedule: bool = True) -> Progress:
-    """Put a training back to a snapshot of it; returns where it stands.
+def restore_state(step: TrainStep, saved: dict[str, Any], seed: int, with_schedule: bool = True) -> TrainState:
+    """Restore a training from what ``capture_state`` returned.
 
     Args:
         step: Built anew, from the same config.
-        state: A ``snapshot``.
-        seed: Of the run; where it goes on with another number of processes, their dropout is seeded anew from it.
-        with_schedule: Whether the schedule goes on as it was; else, since the run has become longer, it is the new
-            one that is brought to this step.
+        saved: The captured state.
+        seed: Of the run; seeds dropout anew where the number of processes has changed.
+        with_schedule: Whether to restore the schedule. A run that has become longer has a new one, which is advanced to
+            this step instead.
+
+    Returns:
+        Where the training stands.
     """
     initial_lrs = [group["lr"] for group in step.optimizer.param_groups]
-    load_model(step.accelerator.unwrap_model(step.model), state["model"])
-    load_optimizer(step.optimizer, state["optimizer"])
-    kept = state["progress"]
+    load_model(step.accelerator.unwrap_model(step.model), saved["model"])
+    load_optimizer(step.optimizer, saved["optimizer"])
+    fields = saved["state"]
+    state = TrainState(**(fields | {"best": BestTracker(**fields["best"]), "window": LogWindow(**fields["window"])}))
     if with_schedule:
-        step.scheduler.load_state_dict(state["scheduler"])
+        step.scheduler.load_state_dict(saved["scheduler"])
     else:
         for group, lr in zip(step.optimizer.param_groups, initial_lrs, strict=True):
             group["lr"] = lr
-        lower_lr(step, kept["lr_factor"])
-        _bring_to(step.scheduler, kept["step"])
-    if step.accelerator.scaler is not None and state["scaler"] is not None:
-        step.accelerator.scaler.load_state_dict(state["scaler"])
-    step.parts = state["parts"]
-    _put_back_randomness(step, state["random"], seed + kept["step"])
-    return Progress(**(kept | {"best": Best(**kept["best"]), "window": Window(**kept["window"])}))
+        scale_lr(step, state.lr_factor)
+        _fast_forward(step.scheduler, state.step)
+    if step.accelerator.scaler is not None and saved["scaler"] is not None:
+        step.accelerator.scaler.load_state_dict(saved["scaler"])
+    step.num_microbatches = saved["num_microbatches"]
+    _restore_rng(step, saved["random"], seed + state.step)
+    return state
 
 
-def _put_back_randomness(step: Step, states: list[dict[str, Any]], seed: int) -> None:
-    """Each process its own generators, where there are as many as there were."""
+def _restore_rng(step: TrainStep, states: list[dict[str, Any]], seed: int) -> None:
+    """Restore the generators of each process; seed them anew if there were more or fewer processes."""
     before, now = len(states), step.accelerator.num_processes
     if before == now:
         set_random_state(states[step.accelerator.process_index])
         return
     set_seed(seed % 2**32, device_specific=True)
-    log.warning("gone on with on %d processes instead of %d: dropout draws OTHER masks from here on", now, before)
+    log.warning("resumed on %d processes instead of %d: dropout masks will differ from here on", now, before)
 
 
-def _bring_to(scheduler: LRScheduler, steps: int) -> None:
+def _fast_forward(scheduler: LRScheduler, steps: int) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch expects an optimizer's step before each of them
+        warnings.simplefilter("ignore")  # PyTorch expects an optimizer step before each of them
         for _ in range(steps):
             scheduler.step()
 
 
-def lower_lr(step: Step, factor: float) -> None:
-    """Multiply the learning rate, and all that the schedule will make of it."""
+def scale_lr(step: TrainStep, factor: float) -> None:
+    """Multiply the learning rate, now and for the rest of the schedule."""
     for group in step.optimizer.param_groups:
-        group.update({key: group[key] * factor for key in _RATES if key in group})
-    _lower(step.scheduler, factor)
+        group.update({key: group[key] * factor for key in _LR_KEYS if key in group})
+    _scale_base_lrs(step.scheduler, factor)
 
 
-def _lower(scheduler: LRScheduler, factor: float) -> None:
+def _scale_base_lrs(scheduler: LRScheduler, factor: float) -> None:
     scheduler.base_lrs = [lr * factor for lr in scheduler.base_lrs]
-    for inner in getattr(scheduler, "_schedulers", ()):  # of those that are made of others
-        _lower(inner, factor)
+    for inner in getattr(scheduler, "_schedulers", ()):  # of schedules that consist of others
+        _scale_base_lrs(inner, factor)

@@ -1,16 +1,13 @@
-"""The ``trainer`` group: precision, accumulation, evaluation, and which evaluation is best."""
+"""The groups ``trainer``, ``checkpoint``, ``distributed`` and ``performance``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Optional
+from typing import Optional
 
 from afqmc.evaluation.metric_names import higher_is_better
-from afqmc.utils.errors import InputError
 from afqmc.utils.fields import knob
-
-_LARGEST = 3.4e38  # of float32
 
 
 class MixedPrecision(Enum):
@@ -55,54 +52,49 @@ class SaveFailure(Enum):
 
 
 class Strategy(Enum):
-    """How a model is spread over several processes."""
+    """How a model is distributed over several processes."""
 
-    ddp = "ddp"  # whole on each
-    fsdp = "fsdp"  # in shards
+    ddp = "ddp"  # a whole copy in each
+    fsdp = "fsdp"  # sharded
 
 
-class Shard(Enum):
-    """What FSDP keeps in shards between forward and backward pass; gradients and optimizer always."""
+class FsdpSharding(Enum):
+    """What FSDP shards between forward and backward pass; gradients and optimizer state always are."""
 
-    full = "full"  # weights too: least memory
-    gradients = "gradients"  # weights whole: less to send
+    full_shard = "full_shard"  # weights too: least memory
+    shard_grad_op = "shard_grad_op"  # weights whole: less communication
+
+
+class TorchCompile(Enum):
+    """The mode of ``torch.compile``."""
+
+    default = "default"
+    reduce_overhead = "reduce-overhead"  # CUDA graphs: less overhead per step on a GPU
+    max_autotune = "max-autotune"
 
 
 @dataclass
 class TrainerConfig:
-    """How the loop runs; names as in the Hugging Face Trainer where it has the same knob."""
+    """How the loop runs; names as in the Hugging Face Trainer where it has the same option."""
 
     max_steps: Optional[int] = knob(None, "optimizer steps; instead of epochs", ge=1)
     device: Device = knob(Device.auto, "auto, cpu, cuda or mps")
     mixed_precision: MixedPrecision = knob(MixedPrecision.auto, "auto, no, bf16 or fp16")
-    gradient_accumulation_steps: int = knob(1, "parts that a batch is worked through in, to save memory", ge=1)
+    gradient_accumulation_steps: int = knob(1, "microbatches per optimizer step, to save memory", ge=1)
+    auto_microbatch: bool = knob(False, "out of memory: divide the same batch into twice as many microbatches")
+    gradient_checkpointing: bool = knob(False, "compute the forward pass twice, to save memory")
     max_grad_norm: Optional[float] = knob(None, "gradients are scaled down to this norm; null leaves them", gt=0)
-    label_smoothing_factor: float = knob(0.0, "share of the target spread over all classes", ge=0, lt=1)
-    class_weights: Any = knob(None, "null, balanced, or a list of one weight a class, in class order")
     eval_batch_size: int = knob(64, "pairs", ge=1)
     eval_steps: Optional[int] = knob(None, "steps between evaluations; null evaluates after each epoch", ge=1)
-    log_steps: int = knob(50, "steps between rows of training figures", ge=1)
+    logging_steps: int = knob(50, "steps between rows of training metrics", ge=1)
     monitor: str = knob("dev/accuracy", "the metric that chooses the best weights")
     mode: Mode = knob(Mode.auto, "auto, or the direction that the monitored metric has: max, and min for dev/loss")
     patience: Optional[int] = knob(None, "evaluations without improvement before training stops; null never does", ge=1)
     min_delta: float = knob(0.0, "improvement that patience counts as one", ge=0)
-    save_total_limit: Optional[int] = knob(0, "weights kept of past evaluations, beside best; null keeps all", ge=0)
-    save_steps: Optional[int] = knob(None, "steps between checkpoints to go on from, besides each epoch's end", ge=1)
-    save_minutes: Optional[float] = knob(10.0, "minutes between such checkpoints; null: no clock", gt=0)
-    on_save_failure: SaveFailure = knob(SaveFailure.warn, "when such a checkpoint cannot be written: warn or stop")
     on_nonfinite: NonFinite = knob(NonFinite.stop, "when the loss is NaN or infinite: stop, skip or rollback")
     max_nonfinite: int = knob(10, "times that skip or rollback may happen in a run", ge=1)
     rollback_lr_factor: float = knob(0.5, "on the learning rate, at each rollback", gt=0, lt=1)
-    auto_batch: bool = knob(False, "out of memory: work through the same batch in twice as many parts")
-    gradient_checkpointing: bool = knob(False, "compute the forward pass twice, to save memory")
     deterministic: bool = knob(False, "only kernels that give the same bits every time, where slower ones exist")
-    padding_free: bool = knob(False, "pack the tokens of a batch, compute no padding; pays with batching=random")
-    compile: bool = knob(False, "torch.compile the model: a minute or so at the start; seldom pays on a CPU")
-    quick_dropout: bool = knob(True, "on a CPU, draw dropout's masks from a quicker generator than PyTorch's")
-    strategy: Strategy = knob(Strategy.ddp, "of several processes: ddp, or fsdp for models that one device cannot hold")
-    shard: Shard = knob(Shard.full, "with strategy=fsdp, full or gradients: whether weights are in shards as well")
-    cpu_offload: bool = knob(False, "with strategy=fsdp, keep weights and optimizer in host memory; slow")
-    timeout_s: float = knob(1800.0, "seconds that a process waits for the others before the run fails", ge=1)
     detect_anomaly: bool = knob(False, "autograd names the operation that made a NaN; slow")
 
     @property
@@ -116,17 +108,32 @@ class TrainerConfig:
         return self.mode is not Mode.auto and (self.mode is Mode.max) != self.higher_is_better
 
 
-def check_class_weights(weights: Any, num_labels: Optional[int] = None) -> None:
-    """Hold ``trainer.class_weights`` to what is legal.
+@dataclass
+class CheckpointConfig:
+    """What a run saves: checkpoints to resume from, and weights of past evaluations."""
 
-    Raises:
-        InputError: saying what was found.
-    """
-    if weights is None or weights == "balanced":
-        return
-    numbers = isinstance(weights, list) and all(isinstance(w, int | float) and 0 < w < _LARGEST for w in weights)
-    if not numbers or (num_labels is not None and len(weights) != num_labels):
-        many = f"{num_labels} " if num_labels else ""
-        raise InputError(
-            f"trainer.class_weights={weights}: must be null, balanced, or a list of {many}positive, finite numbers"
-        )
+    save_steps: Optional[int] = knob(None, "steps between checkpoints, besides the end of each epoch", ge=1)
+    save_interval_minutes: Optional[float] = knob(10.0, "minutes between checkpoints; null: no clock", gt=0)
+    on_save_failure: SaveFailure = knob(SaveFailure.warn, "when a checkpoint cannot be written: warn or stop")
+    keep_weights: Optional[int] = knob(0, "weights kept of past evaluations, besides best; null keeps all", ge=0)
+
+
+@dataclass
+class DistributedConfig:
+    """How several processes train one model; a launcher (torchrun, srun, accelerate launch) starts them."""
+
+    strategy: Strategy = knob(Strategy.ddp, "ddp, or fsdp for models that do not fit on one device")
+    fsdp_sharding: FsdpSharding = knob(FsdpSharding.full_shard, "with fsdp: full_shard or shard_grad_op")
+    fsdp_cpu_offload: bool = knob(False, "with fsdp: keep weights and optimizer state in host memory; slow")
+    process_group_timeout_s: float = knob(1800.0, "seconds that a process waits for the others", ge=1)
+
+
+@dataclass
+class PerformanceConfig:
+    """Ways to compute the same faster."""
+
+    fast_cpu_dropout: bool = knob(True, "on a CPU: draw dropout masks from a faster generator than PyTorch's")
+    padding_free: bool = knob(False, "pack the tokens of a batch, compute no padding; pays with batching=random")
+    torch_compile: Optional[TorchCompile] = knob(
+        None, "null, default, reduce-overhead or max-autotune; takes a minute at the start, seldom pays on a CPU"
+    )

@@ -21,15 +21,15 @@ from afqmc.distributed.rank import here, hide_from_accelerate
 from afqmc.models.cpu_kernels import quicken
 from afqmc.models.cross_encoder import PairClassifier, use_packing
 from afqmc.models.padding_free import can_pack
-from afqmc.training.config import Device, MixedPrecision, TrainerConfig
-from afqmc.training.parallel import join, sharding, use_sharding
+from afqmc.training.config import Device, DistributedConfig, MixedPrecision, PerformanceConfig, TrainerConfig
+from afqmc.training.parallel import build_fsdp_plugin, force_fsdp, init_process_group
 from afqmc.training.process_checks import USES_FSDP
 from afqmc.utils.errors import InputError
 from afqmc.utils.process import usable_cores
 
 
 @dataclass(frozen=True)
-class Choice:
+class DeviceConfig:
     """A device, a precision, and why."""
 
     device: str
@@ -37,7 +37,7 @@ class Choice:
     reason: str
 
 
-def choose(config: TrainerConfig) -> Choice:
+def select_device(config: TrainerConfig) -> DeviceConfig:
     """Resolve ``auto``, and hold what was asked for to what is there.
 
     Raises:
@@ -57,11 +57,11 @@ def choose(config: TrainerConfig) -> Choice:
             there = ", ".join(name for name, here in present.items() if here)
             raise InputError(f"trainer.device={device}: not on this machine ({why}); legal here: auto, {there}")
     if config.mixed_precision is MixedPrecision.auto:
-        return Choice(device, *_fast_precision(device))
+        return DeviceConfig(device, *_fast_precision(device))
     wanted = config.mixed_precision.value
     if wanted == "fp16" and device == "cpu":
         raise InputError("trainer.mixed_precision=fp16: needs a GPU; legal on this machine: auto, no, bf16")
-    return Choice(device, wanted, "as configured")
+    return DeviceConfig(device, wanted, "as configured")
 
 
 def _fast_precision(device: str) -> tuple[str, str]:
@@ -75,20 +75,22 @@ def _fast_precision(device: str) -> tuple[str, str]:
     return "no", "bf16 is not known to be faster here"
 
 
-def build_accelerator(choice: Choice, config: TrainerConfig, seed: int) -> Accelerator:
+def build_accelerator(
+    choice: DeviceConfig, config: TrainerConfig, distributed: DistributedConfig, seed: int
+) -> Accelerator:
     """An Accelerate engine for this run alone: seeded, and with no state left of an earlier run in this process.
 
     One of several processes joins the others.
     """
     AcceleratorState._reset_state(reset_partial_state=True)
-    join(config, here())
+    init_process_group(distributed, here())
     hide_from_accelerate()
     set_seed(seed)
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(config.deterministic)
-    plugin = sharding(config)
+    plugin = build_fsdp_plugin(distributed)
     accelerator = Accelerator(
         mixed_precision=choice.precision,
         cpu=choice.device == "cpu",
@@ -97,31 +99,33 @@ def build_accelerator(choice: Choice, config: TrainerConfig, seed: int) -> Accel
     )
     if plugin is not None:
         os.environ.pop(USES_FSDP, None)  # which Accelerate sets, and the next run of this process would obey
-        use_sharding(accelerator, plugin)
+        force_fsdp(accelerator, plugin)
     return accelerator
 
 
-def adapt(model: nn.Module, choice: Choice, config: TrainerConfig) -> None:
-    """Change how a model computes, not what: for its device, and as configured.
+def prepare_model(
+    model: nn.Module, choice: DeviceConfig, config: TrainerConfig, performance: PerformanceConfig
+) -> None:
+    """Apply device-specific and configured optimisations. They do not change the model's function.
 
     Raises:
         InputError: when the model cannot be changed so.
     """
     if choice.device == "cpu":
-        quicken(model, config.quick_dropout)
+        quicken(model, performance.fast_cpu_dropout)
     if isinstance(model, PairClassifier):
         model.wide_mask = choice.device != "cpu" and can_pack(model.encoder)
-        if config.padding_free:
+        if performance.padding_free:
             use_packing(model)
-    elif config.padding_free:
-        raise InputError("trainer.padding_free=true: not for a model of your own (model._target_)")
+    elif performance.padding_free:
+        raise InputError("performance.padding_free=true: not for a model of your own (model._target_)")
     if config.gradient_checkpointing:
-        recompute(model)
-    if config.compile:
-        model.compile(dynamic=True)
+        enable_gradient_checkpointing(model)
+    if performance.torch_compile is not None:
+        model.compile(dynamic=True, mode=performance.torch_compile.value)
 
 
-def recompute(model: nn.Module) -> None:
+def enable_gradient_checkpointing(model: nn.Module) -> None:
     """Let the encoder keep the inputs of its layers alone, and compute the rest again in the backward pass.
 
     Raises:
@@ -135,7 +139,7 @@ def recompute(model: nn.Module) -> None:
     enable({"use_reentrant": False})
 
 
-def describe(choice: Choice) -> dict[str, Any]:
+def hardware_info(choice: DeviceConfig) -> dict[str, Any]:
     """The machine and what was chosen on it, for environment.json."""
     gpu = torch.cuda.get_device_name() if choice.device == "cuda" else None
     return {

@@ -1,4 +1,4 @@
-"""What happens in a training, as the loop tells it."""
+"""What the training loop yields."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from dataclasses import dataclass
 
 from afqmc.data.batching import Batch
 from afqmc.evaluation.evaluator import Evaluation
-from afqmc.training.step import NonFiniteLossError
+from afqmc.training.nonfinite import NonFiniteLossError
 
 
 @dataclass(frozen=True)
-class Stepped:
-    """After each optimizer step.
+class StepEnd:
+    """An optimizer step was taken.
 
     Attributes:
         step: Counted from 1.
         epoch: Passes over the training pairs so far.
-        batch: What it was taken over.
+        batch: Its batch.
         seconds: From the making of the batch to the end of the step.
-        lr: The step's learning rate; None where reading it would make the host wait for the device.
-        loss: Mean since the last row; None likewise.
-        speed: Pairs a second since the last row.
-        metrics: A row of figures, every ``log_steps`` and at the last step.
+        lr: Its learning rate; None where reading it would make the host wait for the device.
+        loss: Mean since the last row of metrics; None where reading it would make the host wait.
+        pairs_per_second: Since the last row of metrics.
+        metrics: A row of metrics, every ``logging_steps`` and at the last step.
     """
 
     step: int
@@ -30,13 +30,22 @@ class Stepped:
     seconds: float
     lr: float | None
     loss: float | None
-    speed: float
+    pairs_per_second: float
     metrics: dict[str, float] | None
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """After each evaluation; ``is_best`` when the monitored metric is the best so far."""
+class StepSkipped:
+    """A step was not taken, since its loss was not finite."""
+
+    step: int
+    epoch: float
+    error: NonFiniteLossError
+
+
+@dataclass(frozen=True)
+class EvaluationEnd:
+    """Dev was evaluated; ``is_best`` when the monitored metric is the best so far."""
 
     step: int
     epoch: float
@@ -44,22 +53,4 @@ class Evaluated:
     is_best: bool
 
 
-@dataclass(frozen=True)
-class Stopped:
-    """Early stopping ended the training."""
-
-    step: int
-    epoch: float
-    evaluations: int
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A step that was not taken, since its loss was not finite."""
-
-    step: int
-    epoch: float
-    error: NonFiniteLossError
-
-
-Event = Stepped | Evaluated | Stopped | Skipped
+Event = StepEnd | StepSkipped | EvaluationEnd

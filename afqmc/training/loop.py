@@ -1,4 +1,4 @@
-"""Train, evaluate, remember the best: a generator of events, so that who writes and who shows stay outside."""
+"""The training loop: a generator of events, so that it neither writes nor draws."""
 
 from __future__ import annotations
 
@@ -6,147 +6,150 @@ import math
 import time
 from collections.abc import Callable, Iterator
 
-from torch import nn
+from torch import Tensor, nn
 
 from afqmc.data.batching import Batch, TrainBatches
 from afqmc.evaluation.evaluator import Evaluation
-from afqmc.training.config import NonFinite, TrainerConfig
-from afqmc.training.events import Evaluated, Event, Skipped, Stepped, Stopped
-from afqmc.training.state import Durations, Progress, Window
-from afqmc.training.step import NonFiniteLossError, Step
+from afqmc.training.events import EvaluationEnd, Event, StepEnd, StepSkipped
+from afqmc.training.nonfinite import NonFiniteLossError
+from afqmc.training.state import LogWindow, StepIntervals, TrainState
+from afqmc.training.step import TrainStep
+
+Evaluate = Callable[[nn.Module], Evaluation]
 
 
-def fit(
-    step: Step,
+def train(
+    step: TrainStep,
     batches: TrainBatches,
-    evaluate: Callable[[nn.Module], Evaluation],
-    config: TrainerConfig,
-    durations: Durations,
-    progress: Progress,
+    evaluate: Evaluate,
+    intervals: StepIntervals,
+    state: TrainState,
+    max_skipped: int = 0,
 ) -> Iterator[Event]:
-    """Run the training from where it stands, yielding what happens as it happens.
+    """Run the training from where ``state`` stands, and yield what happens.
 
-    Whenever something is yielded, and while ``evaluate`` runs, ``progress`` and what ``step`` holds fit together:
-    a training that is put back to them goes on as if nothing had been.
+    Whenever an event is yielded, and while ``evaluate`` runs, ``state`` and what ``step`` holds fit together: a
+    checkpoint of both can be taken, and a training restored from it continues with the same bits.
 
     Args:
         step: Takes an optimizer step over a batch.
         batches: The batches of each epoch.
         evaluate: Scores the model on dev.
-        config: Of the trainer.
-        durations: Its durations in steps.
-        progress: Where it stands; kept up to date.
+        intervals: Of the training.
+        state: Kept up to date.
+        max_skipped: Steps that may be skipped for a loss that is not finite.
 
     Yields:
-        ``Stepped`` or ``Skipped`` after each step, ``Evaluated`` after each evaluation, at most one ``Stopped``.
+        ``StepEnd`` or ``StepSkipped`` after each step, ``EvaluationEnd`` after each evaluation.
 
     Raises:
-        NonFiniteLossError: when the loss stops being a number and may not be skipped; no step was taken with it.
-        MemoryShortageError: when a batch does not fit.
+        NonFiniteLossError: when the loss is not finite and may not be skipped; the step was not taken.
+        BatchOutOfMemoryError: when a batch does not fit.
     """
-    timed = _Timed(step, progress, config)
+    timer = _StepTimer(step, state, intervals)
     step.model.train()
-    yield from _evaluation(step, evaluate, config, durations, progress)  # which an interruption cut short
-    timed.resume()
-    for batch in _remaining(batches, durations, progress):
-        yield timed.step(batch, durations)
-        yield from _evaluation(step, evaluate, config, durations, progress)
-        timed.resume()
+    yield from _evaluation(step, evaluate, intervals, state)  # one that an interruption cut short
+    timer.start()
+    for batch in _remaining_batches(batches, intervals, state):
+        number = state.step + 1
+        lr = timer.lr(number)
+        try:
+            loss, norm = step(batch.to(timer.device), number)
+        except NonFiniteLossError as error:
+            if state.nonfinite >= max_skipped:
+                raise
+            state.nonfinite += 1
+            step.skip()
+            _advance(state, intervals)
+            yield StepSkipped(number, number / intervals.epoch, error)
+        else:
+            _advance(state, intervals)
+            yield timer.stop(batch, lr, loss, norm)
+        yield from _evaluation(step, evaluate, intervals, state)
+        timer.start()
 
 
-def _remaining(batches: TrainBatches, durations: Durations, progress: Progress) -> Iterator[Batch]:
-    """The batches to come; each is asked for when the step before it has been counted."""
-    while progress.step < durations.total and not progress.stopped:
-        epoch, done = divmod(progress.step, durations.epoch)
+def _advance(state: TrainState, intervals: StepIntervals) -> None:
+    state.step += 1
+    state.evaluated = not intervals.is_due(state.step, intervals.evaluate)
+
+
+def _remaining_batches(batches: TrainBatches, intervals: StepIntervals, state: TrainState) -> Iterator[Batch]:
+    """Yield the batches to come; each is asked for when the step before it has been counted."""
+    while state.step < intervals.total and not state.stopped:
+        epoch, done = divmod(state.step, intervals.epoch)
         for batch in batches.epoch(epoch, done):
             yield batch
-            if progress.step >= durations.total or progress.stopped:
+            if state.step >= intervals.total or state.stopped:
                 return
 
 
 def _evaluation(
-    step: Step,
-    evaluate: Callable[[nn.Module], Evaluation],
-    config: TrainerConfig,
-    durations: Durations,
-    progress: Progress,
-) -> Iterator[Event]:
-    """The evaluation after this step, where one is due and not done."""
-    if progress.evaluated:
+    step: TrainStep, evaluate: Evaluate, intervals: StepIntervals, state: TrainState
+) -> Iterator[EvaluationEnd]:
+    """Evaluate after this step, if that is due and not done."""
+    if state.evaluated:
         return
     evaluation = evaluate(step.model)
-    number, best = progress.step, progress.best
-    is_best = best.update(evaluation.metrics[best.monitor])
-    progress.evaluated = True
-    progress.stopped = config.patience is not None and best.waited >= config.patience
-    yield Evaluated(number, number / durations.epoch, evaluation, is_best)
-    if progress.stopped:
-        yield Stopped(number, number / durations.epoch, best.waited)
+    is_best = state.best.update(evaluation.metrics[state.best.monitor])
+    state.evaluated = True
+    yield EvaluationEnd(state.step, state.step / intervals.epoch, evaluation, is_best)
 
 
-class _Timed:
-    """Steps, timed, and their running figures since the last row of the log.
+class _StepTimer:
+    """Times steps, and sums their figures for the next row of metrics.
 
-    The losses are summed on the device and read when a row is due; on a CPU, where reading costs nothing, always.
+    Losses are summed on the device and read when a row is due; on a CPU, where reading costs nothing, after each step.
     """
 
-    def __init__(self, step: Step, progress: Progress, config: TrainerConfig) -> None:
-        self.take, self.device, self.progress = step, step.accelerator.device, progress
-        self.skips = config.max_nonfinite if config.on_nonfinite is NonFinite.skip else 0
-        self.clock = 0.0
-        self.unread: dict[int, list[int | str]] = {}  # ids of the batches whose losses nobody has looked at yet
+    def __init__(self, step: TrainStep, state: TrainState, intervals: StepIntervals) -> None:
+        self.step, self.state, self.intervals = step, state, intervals
+        self.device = step.accelerator.device
+        self.started = 0.0
+        self.pending_ids: dict[int, list[int | str]] = {}  # of the batches whose losses have not been read yet
 
-    def resume(self) -> None:
-        """The clock runs from here: a batch is being made."""
-        self.clock = time.perf_counter()
+    def start(self) -> None:
+        """Start the clock: a batch is being made."""
+        self.started = time.perf_counter()
 
-    def step(self, batch: Batch, durations: Durations) -> Stepped | Skipped:
-        """Take a step and count it."""
-        progress, window = self.progress, self.progress.window
-        number = progress.step + 1
-        logged = durations.is_time(number, durations.log)
-        read = logged or self.device.type == "cpu"
-        lr = self.take.lr if read else None
-        try:
-            loss, norm = self.take(batch.to(self.device), number)
-        except NonFiniteLossError as error:
-            if progress.nonfinite >= self.skips:
-                raise
-            progress.nonfinite += 1
-            self.take.skip()
-            self._count(number, durations)
-            return Skipped(number, number / durations.epoch, error)
-        self._count(number, durations)
-        self.unread[number] = batch.ids
+    def lr(self, step: int) -> float | None:
+        """Return the learning rate of a step; None where reading it would make the host wait."""
+        reads = self.device.type == "cpu" or self.intervals.is_due(step, self.intervals.log)
+        return self.step.lr if reads else None
+
+    def stop(self, batch: Batch, lr: float | None, loss: Tensor, norm: Tensor | None) -> StepEnd:
+        """Stop the clock, and return the step's event."""
+        state, window = self.state, self.state.window
+        self.pending_ids[state.step] = batch.ids
         window.loss = window.loss + loss
         window.steps += 1
         window.pairs += len(batch)
-        mean = None if lr is None else self._read(number, lr)
-        seconds = time.perf_counter() - self.clock
+        mean = None if lr is None else self._mean_loss(lr)
+        seconds = time.perf_counter() - self.started
         window.seconds += seconds
         speed, metrics = window.pairs / window.seconds, None
-        if logged:
+        if self.intervals.is_due(state.step, self.intervals.log):
             assert mean is not None
             assert lr is not None
             metrics = {"train/loss": mean, "train/lr": lr, "train/pairs_per_second": speed}
             metrics |= {} if norm is None else {"train/grad_norm": float(norm)}
-            progress.window = Window()
-        return Stepped(number, number / durations.epoch, batch, seconds, lr, mean, speed, metrics)
+            state.window = LogWindow()
+        return StepEnd(state.step, state.step / self.intervals.epoch, batch, seconds, lr, mean, speed, metrics)
 
-    def _count(self, number: int, durations: Durations) -> None:
-        self.progress.step, self.progress.evaluated = number, not durations.is_time(number, durations.evaluate)
-
-    def _read(self, number: int, lr: float) -> float:
-        """The mean loss; where losses are read late, whether all was well since the last look.
+    def _mean_loss(self, lr: float) -> float:
+        """Return the mean loss since the last row; with losses that are read late, check all of them.
 
         Raises:
             NonFiniteLossError: naming the first step that was not taken.
         """
-        window = self.progress.window
+        step, window = self.state.step, self.state.window
         mean = float(window.loss) / window.steps
-        bad = self.take.guard.bad_step() or (0 if math.isfinite(mean) else number)
-        if bad:
-            told = f"the loss or the gradients became {'NaN' if math.isnan(mean) else 'infinite'}; no step was taken"
-            raise NonFiniteLossError(told, bad, lr, mean, self.unread.get(bad, []))
-        self.unread.clear()
+        bad_step = self.step.guard.first_bad_step() or (0 if math.isfinite(mean) else step)
+        if bad_step:
+            kind = "NaN" if math.isnan(mean) else "infinite"
+            ids = self.pending_ids.get(bad_step, [])
+            raise NonFiniteLossError(
+                f"the loss or the gradients became {kind}; no step was taken", bad_step, lr, mean, ids
+            )
+        self.pending_ids.clear()
         return mean

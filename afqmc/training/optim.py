@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -10,22 +9,19 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from afqmc.utils.errors import InputError
-from afqmc.utils.targets import check_arguments, locate, parameters_of
-
-Arguments = dict[str, Any]
+from afqmc.utils.targets import (
+    REJECTIONS,
+    Arguments,
+    check_arguments,
+    locate,
+    parameters_of,
+    rejected,
+    split_target,
+)
 
 _STEPS = ("num_training_steps", "total_steps", "total_iters", "T_max")  # what libraries call the whole length
 _TOY_STEPS = 10**9  # more than any warm-up
 _WARMUP = ("num_warmup_steps", "warmup_steps")
-_REFUSALS = (TypeError, ValueError, RuntimeError, AssertionError, LookupError, ArithmeticError)  # of a wrong argument
-
-
-def _split(config: Arguments, group: str, example: str) -> tuple[str, Arguments]:
-    arguments = dict(config)
-    target = arguments.pop("_target_", None)
-    if not isinstance(target, str):
-        raise InputError(f"{group}._target_: is not set; it names a class or function, such as {example}")
-    return target, arguments
 
 
 def parameter_groups(model: nn.Module, with_decay: bool) -> list[dict[str, Any]]:
@@ -45,7 +41,7 @@ def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer
     Raises:
         InputError: naming the argument that the class does not have or refuses.
     """
-    target, arguments = _split(config, "optimizer", "torch.optim.AdamW")
+    target, arguments = split_target(config, "optimizer", "torch.optim.AdamW")
     if "lr" in arguments:
         raise InputError(f"optimizer.lr={arguments['lr']}: the learning rate is a key of its own: lr={arguments['lr']}")
     function = locate(target, "optimizer._target_")
@@ -57,8 +53,8 @@ def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer
 
     try:
         optimizer = build(arguments)
-    except _REFUSALS as error:
-        raise _refusal("optimizer", target, arguments, error, build) from error
+    except REJECTIONS as error:
+        raise rejected("optimizer", target, arguments, error, build) from error
     if not isinstance(optimizer, Optimizer):
         raise InputError(f"optimizer._target_={target}: built a {type(optimizer).__name__}; must be a torch Optimizer")
     return optimizer
@@ -90,7 +86,7 @@ def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, l
     Raises:
         InputError: naming the argument that the target does not have or refuses.
     """
-    target, arguments = _split(config, "scheduler", "transformers.get_linear_schedule_with_warmup")
+    target, arguments = split_target(config, "scheduler", "transformers.get_linear_schedule_with_warmup")
     function = locate(target, "scheduler._target_")
     wanted = {key: value for key, value in arguments.items() if key in ("warmup_steps", "warmup_ratio") and value}
     warmup = warmup_steps(arguments, total_steps)
@@ -113,8 +109,8 @@ def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, l
 
     try:
         scheduler = build(arguments)
-    except _REFUSALS as error:
-        raise _refusal("scheduler", target, arguments, error, build) from error
+    except REJECTIONS as error:
+        raise rejected("scheduler", target, arguments, error, build) from error
     if not isinstance(scheduler, LRScheduler) or isinstance(scheduler, ReduceLROnPlateau):
         raise InputError(
             f"scheduler._target_={target}: built a {type(scheduler).__name__}; must be a torch LRScheduler that "
@@ -135,16 +131,3 @@ def check_plugged_in(optimizer: Arguments, scheduler: Arguments, lr: float, tota
     toy = build_optimizer(optimizer, nn.Linear(2, 2), lr)
     build_scheduler(scheduler, toy, total_steps, lr)
     return toy
-
-
-def _refusal(
-    group: str, target: str, arguments: Arguments, error: Exception, build: Callable[[Arguments], Any]
-) -> InputError:
-    """Names the argument without which the target would have been content; all of them if there is no such one."""
-    for key, value in arguments.items():
-        try:
-            build({name: other for name, other in arguments.items() if name != key})
-        except _REFUSALS:
-            continue
-        return InputError(f"{group}.{key}={value}: {target} refuses this: {error}")
-    return InputError(f"{group}={arguments}: {target} refuses this: {error}")

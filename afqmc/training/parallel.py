@@ -18,20 +18,20 @@ from afqmc.data.batching import Batch
 from afqmc.distributed.rank import Rank
 from afqmc.distributed.rendezvous import board
 from afqmc.models.cross_encoder import PairClassifier
-from afqmc.training.config import Shard, Strategy, TrainerConfig
+from afqmc.training.config import DistributedConfig, FsdpSharding, Strategy
 
 _kept: list[Any] = []
 
 
-def join(config: TrainerConfig, rank: Rank) -> None:
-    """Found the process group of a run: gloo between the hosts' memories, nccl between GPUs."""
+def init_process_group(config: DistributedConfig, rank: Rank) -> None:
+    """Initialise the process group of a run (gloo for CPU tensors, NCCL for CUDA tensors)."""
     if not rank.is_alone and not dist.is_initialized():
         board().meet()
-        dist.init_process_group(timeout=timedelta(seconds=config.timeout_s))
+        dist.init_process_group(timeout=timedelta(seconds=config.process_group_timeout_s))
 
 
-def leave() -> None:
-    """Close what ``join`` opened.
+def destroy_process_group() -> None:
+    """Close what ``init_process_group`` opened.
 
     The group itself is kept until the process ends. Were it to go with the last model that was trained by it, the main
     thread would wait, with Python's lock held, for gloo's own thread, and that for the lock, to drop its last work.
@@ -41,14 +41,14 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def sharding(config: TrainerConfig) -> FullyShardedDataParallelPlugin | None:
-    """What Accelerate is told of FSDP. Precision stays a matter of autocast, as it is with one process."""
+def build_fsdp_plugin(config: DistributedConfig) -> FullyShardedDataParallelPlugin | None:
+    """Return the FSDP plugin for Accelerate. Precision is left to autocast, as with one process."""
     if config.strategy is not Strategy.fsdp:
         return None
     return FullyShardedDataParallelPlugin(
         fsdp_version=2,
-        reshard_after_forward=config.shard is Shard.full,
-        cpu_offload=config.cpu_offload,
+        reshard_after_forward=config.fsdp_sharding is FsdpSharding.full_shard,
+        cpu_offload=config.fsdp_cpu_offload,
         auto_wrap_policy="transformer_based_wrap",
         mixed_precision_policy=MixedPrecisionPolicy(),
         cpu_ram_efficient_loading=False,
@@ -56,13 +56,13 @@ def sharding(config: TrainerConfig) -> FullyShardedDataParallelPlugin | None:
     )
 
 
-def use_sharding(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin) -> None:
-    """Accelerate takes FSDP up on GPUs alone, though PyTorch has it on CPUs too, which is where it is tested here."""
+def force_fsdp(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin) -> None:
+    """Let Accelerate use FSDP on CPUs too, where it is tested; by itself it does so on GPUs only."""
     accelerator.state.fsdp_plugin = plugin
     accelerator.state.distributed_type = DistributedType.FSDP
 
 
-def spread(
+def wrap(
     model: nn.Module, optimizer: Optimizer, accelerator: Accelerator, probe: Batch | None = None
 ) -> tuple[nn.Module, Optimizer]:
     """Prepare both for training on this process, or these.
@@ -75,7 +75,7 @@ def spread(
     """
     if accelerator.is_fsdp2:
         encoder = model.encoder if isinstance(model, PairClassifier) else model
-        accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = blocks_of(encoder)
+        accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = layer_classes(encoder)
     elif probe is not None:
         if _has_unused(model, probe):
             accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
@@ -88,7 +88,7 @@ def spread(
     return prepared, taken
 
 
-def blocks_of(encoder: nn.Module) -> list[str]:
+def layer_classes(encoder: nn.Module) -> list[str]:
     """The classes of the layers that are put together one at a time; without any the whole model would be, at once.
 
     Not all of transformers' models name them (MegatronBERT and ELECTRA do not): then what stands in lists.
@@ -106,7 +106,7 @@ def _has_unused(model: nn.Module, batch: Batch) -> bool:
     return unused
 
 
-def whole(state: Any, keep: bool = True) -> Any:
+def gather_full(state: Any, keep: bool = True) -> Any:
     """A nested state with each sharded tensor put together, on the host.
 
     All processes call it; those that do not ``keep`` it get None in the tensor's place.
@@ -115,9 +115,9 @@ def whole(state: Any, keep: bool = True) -> Any:
         full = state.full_tensor()
         return full.cpu() if keep else None
     if isinstance(state, dict):
-        return {key: whole(value, keep) for key, value in state.items()}
+        return {key: gather_full(value, keep) for key, value in state.items()}
     if type(state) in (list, tuple):
-        return type(state)(whole(value, keep) for value in state)
+        return type(state)(gather_full(value, keep) for value in state)
     return state
 
 
@@ -131,7 +131,7 @@ def load_model(model: nn.Module, state: dict[str, Tensor]) -> None:
         model.load_state_dict(state)
         return
     own = model.state_dict()
-    model.load_state_dict({name: _like(tensor, own.get(name)) for name, tensor in state.items()})
+    model.load_state_dict({name: _local_shard(tensor, own.get(name)) for name, tensor in state.items()})
 
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
@@ -139,14 +139,14 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if any(isinstance(parameter, DTensor) for parameter in parameters):
         kept = {
-            number: {name: _like(value, parameters[int(number)]) for name, value in entry.items()}
+            number: {name: _local_shard(value, parameters[int(number)]) for name, value in entry.items()}
             for number, entry in state["state"].items()
         }
         state = {**state, "state": kept}
     optimizer.load_state_dict(state)
 
 
-def _like(tensor: Any, placed: Any) -> Any:
+def _local_shard(tensor: Any, placed: Any) -> Any:
     """The own shard of a tensor that is as large as a sharded one; nothing is sent, since all have the whole."""
     if not isinstance(placed, DTensor) or not isinstance(tensor, Tensor) or tensor.shape != placed.shape:
         return tensor
@@ -155,6 +155,6 @@ def _like(tensor: Any, placed: Any) -> Any:
     return sharded.to(placed.device) if placed.device != sharded.device else sharded
 
 
-def norm_of(value: Tensor) -> Tensor:
+def full_norm(value: Tensor) -> Tensor:
     """A norm that sharded gradients have, as a plain number."""
     return value.full_tensor() if isinstance(value, DTensor) else value

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 
 from afqmc.distributed.rank import Rank
-from afqmc.training.config import Strategy, TrainerConfig
+from afqmc.training.config import DistributedConfig, PerformanceConfig, Strategy, TrainerConfig
 from afqmc.utils.errors import InputError
 
 
@@ -32,42 +31,40 @@ def divided(batch_size: int, config: TrainerConfig, rank: Rank) -> str:
     return f"a batch of {batch_size} pairs is {size} processes{accumulated} x {each} pairs"
 
 
-def alone(config: TrainerConfig) -> TrainerConfig:
-    """The same trainer, where one process does what several did."""
-    plain = TrainerConfig()
-    return replace(config, strategy=plain.strategy, shard=plain.shard, cpu_offload=plain.cpu_offload)
-
-
-def check_processes(config: TrainerConfig, rank: Rank, device: str) -> None:
-    """Hold the trainer to what several processes, or one, can do.
+def check_processes(
+    trainer: TrainerConfig, distributed: DistributedConfig, performance: PerformanceConfig, rank: Rank, device: str
+) -> None:
+    """Check that the config fits the number of processes.
 
     Raises:
-        InputError: naming the key that is in the way.
+        InputError: naming the key that does not.
     """
-    if config.strategy is Strategy.fsdp and rank.is_alone:
+    fsdp = distributed.strategy is Strategy.fsdp
+    if fsdp and rank.is_alone:
         raise InputError(
-            "trainer.strategy=fsdp: needs several processes, such as torchrun --nproc_per_node 2 -m ...; with resume=, "
-            "trainer.strategy=ddp goes on with one"
+            "distributed.strategy=fsdp: needs several processes, such as torchrun --nproc_per_node 2 -m ...; to resume "
+            "with one, add distributed.strategy=ddp"
         )
-    for key in ("shard", "cpu_offload"):
-        if config.strategy is Strategy.ddp and getattr(config, key) != getattr(TrainerConfig(), key):
-            raise InputError(f"trainer.{key}: only with trainer.strategy=fsdp")
+    for key in ("fsdp_sharding", "fsdp_cpu_offload"):
+        if not fsdp and getattr(distributed, key) != getattr(DistributedConfig(), key):
+            raise InputError(f"distributed.{key}: only with distributed.strategy=fsdp")
     if rank.is_alone:
         return
-    hindrances = {
-        "auto_batch=true: not with several processes, which would divide a batch differently": config.auto_batch,
-    }
-    if config.strategy is Strategy.fsdp:
-        hindrances[f"cpu_offload=true: not with trainer.device={device}; it needs a GPU to off-load from"] = (
-            config.cpu_offload and device == "cpu"
-        )
-        hindrances["compile=true: not with trainer.strategy=fsdp"] = config.compile
-        hindrances["mixed_precision=fp16: not with trainer.strategy=fsdp; legal: auto, no, bf16"] = (
-            config.mixed_precision.value == "fp16"
-        )
-    for told, there in hindrances.items():
-        if there:
-            raise InputError(f"trainer.{told}")
+    conflicts = (
+        ("trainer.auto_microbatch=true", trainer.auto_microbatch, "several processes, which divide each batch alike"),
+        (
+            "distributed.fsdp_cpu_offload=true", distributed.fsdp_cpu_offload and device == "cpu",
+            f"trainer.device={device}; it needs a GPU to off-load from",
+        ),
+        ("performance.torch_compile", fsdp and performance.torch_compile is not None, "distributed.strategy=fsdp"),
+        (
+            "trainer.mixed_precision=fp16", fsdp and trainer.mixed_precision.value == "fp16",
+            "distributed.strategy=fsdp; legal: auto, no, bf16",
+        ),
+    )  # fmt: skip
+    for key, is_set, other in conflicts:
+        if is_set:
+            raise InputError(f"{key}: not with {other}")
 
 
 log = logging.getLogger(__name__)
@@ -95,11 +92,11 @@ def check_launcher(device: str, precision: str, environment: Mapping[str, str] =
 
     dynamo, parts, mixed = told("DYNAMO_BACKEND"), told("GRADIENT_ACCUMULATION_STEPS"), told("MIXED_PRECISION")
     hindrances = {
-        "use_fsdp: say trainer.strategy=fsdp": is_set("USE_FSDP"),
-        "use_deepspeed: not here; trainer.strategy=fsdp saves memory too": is_set("USE_DEEPSPEED"),
+        "use_fsdp: say distributed.strategy=fsdp": is_set("USE_FSDP"),
+        "use_deepspeed: not here; distributed.strategy=fsdp saves memory too": is_set("USE_DEEPSPEED"),
         "use_megatron_lm: not here": is_set("USE_MEGATRON_LM"),
         "use_parallelism_config: not here": is_set("USE_PARALLELISM_CONFIG"),
-        f"dynamo_backend={dynamo}: say trainer.compile=true": dynamo not in ("", "no"),
+        f"dynamo_backend={dynamo}: say performance.torch_compile=default": dynamo not in ("", "no"),
         f"gradient_accumulation_steps={parts}: say trainer.gradient_accumulation_steps={parts}":
             parts not in ("", "1"),
         f"mixed_precision={mixed}: the config has {precision}; say trainer.mixed_precision={mixed}":

@@ -1,4 +1,4 @@
-"""rng."""
+"""Random-number generators: capture and restore their state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """Python's, NumPy's and PyTorch's random generators, and that of the device in use."""
+    """Return the state of the generators of Python, NumPy and PyTorch, and of the device in use."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -24,7 +24,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put the generators back."""
+    """Restore what ``random_state`` returned."""
     kind, keys, *rest = state["numpy"]
     random.setstate(state["python"])
     np.random.set_state((kind, np.array(keys, np.uint32), *rest))
@@ -36,8 +36,8 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 @contextmanager
-def randomness_kept() -> Iterator[None]:
-    """Whatever draws in here, such as a library as it is imported: afterwards the generators stand where they stood."""
+def preserve_rng_state() -> Iterator[None]:
+    """Restore all random-number generators on exit."""
     state = random_state()
     try:
         yield

@@ -8,12 +8,18 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from afqmc.training.config import TrainerConfig
-from afqmc.training.events import Stepped
 
 
 @dataclass(frozen=True)
-class Durations:
-    """Every duration as optimizer steps, worked out once."""
+class StepIntervals:
+    """Every duration of a training in optimizer steps.
+
+    Attributes:
+        total: The whole training.
+        epoch: One pass over the training pairs.
+        evaluate: Between evaluations.
+        log: Between rows of metrics.
+    """
 
     total: int
     epoch: int
@@ -21,50 +27,46 @@ class Durations:
     log: int
 
     @classmethod
-    def of(cls, config: TrainerConfig, steps_per_epoch: int, epochs: int) -> Durations:
-        """``max_steps`` replaces epochs; without ``eval_steps`` an evaluation ends each epoch."""
+    def of(cls, config: TrainerConfig, steps_per_epoch: int, epochs: int) -> StepIntervals:
+        """Return the intervals: ``max_steps`` replaces epochs; without ``eval_steps`` each epoch is evaluated."""
         return cls(
             total=config.max_steps or epochs * steps_per_epoch,
             epoch=steps_per_epoch,
             evaluate=config.eval_steps or steps_per_epoch,
-            log=config.log_steps,
+            log=config.logging_steps,
         )
 
-    def is_time(self, step: int, every: int) -> bool:
-        """Whether something done every so many steps is due after ``step``; the last step counts always."""
+    def is_due(self, step: int, every: int) -> bool:
+        """Return whether something done every ``every`` steps is due after ``step``; after the last step, always."""
         return step % every == 0 or step == self.total
 
 
 @dataclass
-class Best:
-    """The monitored metric's best value, and the evaluations since it last improved by more than ``min_delta``."""
+class BestTracker:
+    """The best value of the monitored metric so far; NaN before there is one."""
 
     monitor: str
     higher_is_better: bool
-    min_delta: float
     value: float = math.nan
-    reference: float = math.nan
-    waited: int = 0
 
     def update(self, value: float) -> bool:
-        """Whether this evaluation is the best so far; the first one is, a NaN is not."""
-        self.waited += 1
-        if self._beats(value, self.reference, self.min_delta):
-            self.reference, self.waited = value, 0
-        if self._beats(value, self.value, 0.0):
-            self.value = value
-            return True
-        return False
+        """Return whether ``value`` is the best so far. The first one is; NaN never is."""
+        if not improves(value, self.value, self.higher_is_better):
+            return False
+        self.value = value
+        return True
 
-    def _beats(self, value: float, other: float, margin: float) -> bool:
-        if math.isnan(other):
-            return not math.isnan(value)
-        return value > other + margin if self.higher_is_better else value < other - margin
+
+def improves(value: float, best: float, higher_is_better: bool, margin: float = 0.0) -> bool:
+    """Return whether ``value`` beats ``best`` by more than ``margin``; a number beats NaN, and NaN beats nothing."""
+    if math.isnan(best):
+        return not math.isnan(value)
+    return value > best + margin if higher_is_better else value < best - margin
 
 
 @dataclass
-class Window:
-    """Sums since the last row of the log; the loss of each step is added on the device."""
+class LogWindow:
+    """Sums since the last row of metrics; losses are added on the device."""
 
     loss: Tensor | float = 0.0
     steps: int = 0
@@ -73,46 +75,44 @@ class Window:
 
 
 @dataclass
-class Progress:
-    """Where a training stands: all of it that is not in weights, optimizer, schedule and random generators.
+class TrainState:
+    """Where a training stands, apart from weights, optimizer, schedule and random generators.
 
     Attributes:
+        best: The monitored metric so far.
         step: Optimizer steps taken.
         evaluated: Whether the evaluation that is due after ``step``, if one is, has been done.
-        stopped: Whether early stopping has ended it.
+        stopped: Whether a callback has ended the training early.
         nonfinite: Steps skipped, or rollbacks, for a loss that was not finite.
-        lr_factor: What rollbacks have made of the learning rate.
-        best: The monitored metric so far.
-        window: Running figures since the last row of the log.
+        lr_factor: Product of the factors that rollbacks have applied to the learning rate.
+        window: Sums since the last row of metrics.
     """
 
-    best: Best
+    best: BestTracker
     step: int = 0
     evaluated: bool = True
     stopped: bool = False
     nonfinite: int = 0
     lr_factor: float = 1.0
-    window: Window = field(default_factory=Window)
+    window: LogWindow = field(default_factory=LogWindow)
 
     @classmethod
-    def at_start(cls, config: TrainerConfig) -> Progress:
-        """Nothing is done yet."""
-        return cls(Best(config.monitor.removeprefix("dev/"), config.higher_is_better, config.min_delta))
+    def initial(cls, config: TrainerConfig) -> TrainState:
+        """Return the state before the first step."""
+        return cls(BestTracker(config.monitor.removeprefix("dev/"), config.higher_is_better))
 
 
 @dataclass
-class Totals:
-    """Counted so far."""
+class Throughput:
+    """Work done so far, for the figures of a run.
 
-    padding_free: bool
+    Attributes:
+        tokens: Without padding.
+        padded_tokens: Computed, padding included.
+        seconds: In optimizer steps, evaluations left out.
+    """
+
     pairs: int = 0
     tokens: int = 0
-    places: int = 0  # tokens and padding
+    padded_tokens: int = 0
     seconds: float = 0.0
-
-    def add(self, event: Stepped) -> None:
-        """Count a step."""
-        self.pairs += len(event.batch)
-        self.tokens += event.batch.tokens
-        self.places += event.batch.tokens if self.padding_free else event.batch.places
-        self.seconds += event.seconds

@@ -70,3 +70,58 @@ def check_arguments(
         required = parameter.default is parameter.empty
         if required and parameter.name not in {*arguments, *given}:
             raise InputError(f"{key}: {name} needs the argument {parameter.name!r}: add {key}.{parameter.name}=...")
+
+
+Arguments = dict[str, Any]
+
+REJECTIONS = (TypeError, ValueError, RuntimeError, AssertionError, LookupError, ArithmeticError)  # of a wrong argument
+
+
+def split_target(config: Mapping[str, Any], key: str, example: str) -> tuple[str, Arguments]:
+    """Return ``_target_`` and the other entries of a config group.
+
+    Raises:
+        InputError: when there is no ``_target_``.
+    """
+    arguments = dict(config)
+    target = arguments.pop("_target_", None)
+    if not isinstance(target, str):
+        raise InputError(f"{key}._target_: is not set; it names a class or function, such as {example}")
+    return target, arguments
+
+
+def instantiate(config: Mapping[str, Any], key: str, example: str, offered: Mapping[str, Any] | None = None) -> Any:
+    """Call the target of a config group with its arguments.
+
+    Args:
+        config: ``_target_`` and its keyword arguments.
+        key: Of the group, for messages.
+        example: A target that would do.
+        offered: Arguments that afqmc passes itself, those of them that the signature has.
+
+    Raises:
+        InputError: naming the argument that the target does not have or rejects.
+    """
+    target, arguments = split_target(config, key, example)
+    function = locate(target, f"{key}._target_")
+    provided = {name: value for name, value in (offered or {}).items() if name in parameters_of(function)}
+    check_arguments(function, arguments, key, given=tuple(provided))
+    try:
+        return function(**provided, **arguments)
+    except REJECTIONS as error:
+        raise rejected(key, target, arguments, error, lambda rest: function(**provided, **rest)) from error
+
+
+def rejected(
+    key: str, target: str, arguments: Arguments, error: Exception, build: Callable[[Arguments], Any]
+) -> InputError:
+    """Return an error that names the argument without which ``build`` succeeds; all of them if there is none."""
+    for name, value in arguments.items():
+        try:
+            build({other: value for other, value in arguments.items() if other != name})
+        except REJECTIONS:
+            continue
+        if str(error).startswith(f"{name}="):  # our own targets say what is allowed
+            return InputError(f"{key}.{error}")
+        return InputError(f"{key}.{name}={value}: {target} rejects it: {error}")
+    return InputError(f"{key}={arguments}: {target} rejects it: {error}")

@@ -6,8 +6,10 @@ import json
 import runpy
 import sys
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
+from afqmc.training.callbacks.base import Callback, TrainerView
+from afqmc.training.events import StepEnd
 from benchmarks.clock import Clock
 from benchmarks.work import Work
 
@@ -25,11 +27,22 @@ def overrides(work: Work, run_dir: Path, log_steps: int, more: tuple[str, ...]) 
         f"epochs={work.epochs}",
         "tracker=none",
         f"trainer.eval_steps={work.steps}",
-        f"trainer.log_steps={log_steps}",
+        f"trainer.logging_steps={log_steps}",
         f"hydra.run.dir={run_dir}",
         *steps,
         *more,
     ]
+
+
+class StepClock(Callback):
+    """Reads the clock of the measurement after each step that has a row of metrics."""
+
+    clock: ClassVar[Clock]
+
+    def on_step_end(self, trainer: TrainerView, event: StepEnd) -> None:
+        """Read it."""
+        if event.metrics is not None:
+            self.clock.reach(event.step)
 
 
 def command(arguments: list[str]) -> None:
@@ -47,21 +60,10 @@ def train(work: Work, clock: Clock, *more: str) -> float:
 
     A row an epoch is written, or one after the first step where that alone is wanted.
     """
-    from afqmc.run_dir import RunDir
-
     run_dir = work.scratch / "run"
-    append = RunDir.append_metrics
-
-    def timed(self: RunDir, row: dict[str, Any]) -> None:
-        append(self, row)
-        if "train/loss" in row:
-            clock.reach(row["step"])
-
-    RunDir.append_metrics = timed  # type: ignore[method-assign]
-    try:
-        command(overrides(work, run_dir, min(work.steps, work.steps_per_epoch), more))
-    finally:
-        RunDir.append_metrics = append  # type: ignore[method-assign]
+    StepClock.clock = clock
+    logging_steps = min(work.steps, work.steps_per_epoch)
+    command(overrides(work, run_dir, logging_steps, (f"+callbacks.clock._target_={__name__}.StepClock", *more)))
     assert (run_dir / "summary.json").exists(), "the run is not complete"
     rows = map(json.loads, (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return [row["train/loss"] for row in rows if "train/loss" in row][-1]

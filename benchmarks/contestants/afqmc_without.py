@@ -37,7 +37,7 @@ WITHOUT: dict[str, list[str] | Callable[[], None]] = {
     "bucketing": ["dataset.batching=random"],
     "bf16": ["trainer.mixed_precision=no"],
     "fused": ["optimizer.fused=false"],
-    "dropout": ["trainer.quick_dropout=false"],
+    "dropout": ["performance.fast_cpu_dropout=false"],
     "attention": _attention,
     "allocator": _allocator,
     "sleeping": _sleeping,

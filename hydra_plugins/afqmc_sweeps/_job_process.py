@@ -51,10 +51,11 @@ def run_in_worker(config: DictConfig, context: HydraContext, directory: str) -> 
         context: The sweep's.
         directory: That of the sweep's process.
     """
-    from afqmc.run import Task  # the one that Hydra was given is __main__'s, which other processes do not have
+    from afqmc.config.hydra_app import HydraTask
+    from afqmc.run import run  # Hydra was given the one of __main__, which other processes do not have
 
     os.chdir(directory)
-    return exit_code_of(Task(None), config, context, to_file=True)
+    return exit_code_of(HydraTask(run), config, context, to_file=True)
 
 
 def exit_code_of(task_function: TaskFunction, config: DictConfig, context: HydraContext, to_file: bool) -> int:

@@ -49,10 +49,12 @@ class OnNode:
         adopt_slurm()
         place = board()
         if not place.rank.is_main:
-            from afqmc.runner.worker import follow  # imports torch, and Hydra imports this module whatever it is asked
+            from afqmc.runner.worker import (
+                run_worker,  # imports torch, and Hydra imports this module whatever it is asked
+            )
 
-            code = exit_code(follow)
-            if code == TERMINATED:  # agreed with the first, whose end a failure here could cut short
+            code = exit_code(run_worker)
+            if code == TERMINATED:  # all_reduce_max with the first, whose end a failure here could cut short
                 return
         else:
             code = run_in_worker(self.config, self.context, os.getcwd())

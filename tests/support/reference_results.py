@@ -27,22 +27,22 @@ TIMED = ("pairs_per_second", "time", "seconds")
 MINI = [
     "model=mini", "lr=2e-4", "batch_size=16", "epochs=1", "tracker=none", "dataset.path={afqmc}",
     "dataset.max_train_samples=1000", "dataset.max_dev_samples=300", "dataset.max_test_samples=100",
-    "model.architecture.num_hidden_layers=2", "trainer.eval_steps=20", "trainer.log_steps=5",
+    "model.architecture.num_hidden_layers=2", "trainer.eval_steps=20", "trainer.logging_steps=5",
 ]  # fmt: skip
-QUICKSTART = ["experiment=quickstart", "tracker=none", "epochs=1", "trainer.log_steps=5"]
+QUICKSTART = ["experiment=quickstart", "tracker=none", "epochs=1", "trainer.logging_steps=5"]
 SEARCH = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.sampler=tpe", "trainer.max_steps=10"]
 RUNS = {
     "quickstart": QUICKSTART,
     "accumulation, class weights, clipping, bf16": [
-        *MINI, "trainer.gradient_accumulation_steps=2", "trainer.class_weights=balanced", "trainer.max_grad_norm=0.5",
+        *MINI, "trainer.gradient_accumulation_steps=2", "objective.class_weights=balanced", "trainer.max_grad_norm=0.5",
         "trainer.mixed_precision=bf16",
     ],
     "accumulation, smoothing, clipping, float32": [
-        *MINI, "trainer.gradient_accumulation_steps=2", "trainer.label_smoothing_factor=0.1",
+        *MINI, "trainer.gradient_accumulation_steps=2", "objective.label_smoothing=0.1",
         "trainer.max_grad_norm=0.5", "trainer.mixed_precision='no'",
     ],
     "streaming": [*MINI, "dataset.streaming=true", "dataset.shuffle_buffer=100"],
-    "padding-free": [*MINI, "trainer.padding_free=true", "dataset.batching=random"],
+    "padding-free": [*MINI, "performance.padding_free=true", "dataset.batching=random"],
     "early stopping": [*QUICKSTART, "trainer.eval_steps=20", "trainer.patience=1", "trainer.monitor=dev/auc"],
 }  # fmt: skip
 
@@ -75,7 +75,7 @@ def finish(process: subprocess.Popen) -> str:
 
 def killed_and_resumed(directory: Path) -> dict[str, str]:
     """SIGKILL once the first checkpoint and ten more steps are written, then resume."""
-    process = afqmc(*QUICKSTART, "trainer.save_steps=10", "trainer.log_steps=1", f"hydra.run.dir={directory}")
+    process = afqmc(*QUICKSTART, "checkpoint.save_steps=10", "trainer.logging_steps=1", f"hydra.run.dir={directory}")
     rows = directory / "metrics.jsonl"
     while process.poll() is None:
         steps = rows.read_text("utf-8").count("\n") if rows.exists() else 0

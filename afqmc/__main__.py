@@ -1,0 +1,24 @@
+"""``afqmc NAME ...`` and ``python -m afqmc``: list the commands, or run one of them."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from afqmc.cli import DONE, REFUSED, exit_code, leave
+from afqmc.config.help import COMMANDS
+
+
+def main() -> None:
+    """Run ``afqmc NAME arguments`` as ``python -m afqmc.NAME arguments``."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name not in COMMANDS:
+        listed = "\n".join(f"  afqmc {command:<10} {purpose}" for command, purpose in COMMANDS.items())
+        print(f"afqmc: fine-tuning experiments on sentence pairs\n\n{listed}\n\nafqmc NAME --help tells more.")
+        leave(DONE if name in ("-h", "--help") else REFUSED)
+    sys.argv[:2] = [f"afqmc {name}"]
+    leave(exit_code(import_module(f"afqmc.{name}").main))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Runs a function under Hydra, and turns Hydra's errors into messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from afqmc.cli import errors_handed_on, full_errors
+from afqmc.config.error_messages import explain
+from afqmc.config.help import conf_dir
+from afqmc.utils.errors import InputError, Refused
+from afqmc.utils.process import usable_cores
+
+Run = Callable[[DictConfig], dict[str, Any]]
+
+
+class HydraTask:
+    """Hydra's task function: runs a job in this process, or, in a multirun, in a process of the job's own.
+
+    Args:
+        run: Runs one composed config.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.raised: list[BaseException] = []
+
+    def __call__(self, node: DictConfig) -> dict[str, Any] | None:
+        """Run the job. The error of a single run is kept, since Hydra would print about it."""
+        try:
+            return self.run(node)
+        except BaseException as error:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise
+            self.raised.append(error)
+            return None
+
+
+def run_hydra(run: Run) -> None:
+    """Compose the config that the command line asks for, and run it, or the jobs of a multirun.
+
+    Raises:
+        InputError: when a config cannot be composed.
+        BaseException: what ``run`` raised.
+    """
+    task = HydraTask(run)
+    try:
+        with errors_handed_on():
+            hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()
+        for error in task.raised:
+            raise error
+    except (Refused, HydraException, OmegaConfBaseException) as error:
+        if full_errors():
+            raise
+        raise InputError(explain(error)) from error
+
+
+def launcher_n_jobs() -> int:
+    """Return how many jobs of this multirun run at once: the launcher's ``n_jobs``."""
+    requested = (HydraConfig.get().launcher or {}).get("n_jobs") or 1
+    return usable_cores() if requested < 0 else int(requested)
+
+
+def sweeper_settings() -> dict[str, Any]:
+    """Return the ``hydra/sweeper`` group as a plain dict."""
+    settings = OmegaConf.to_container(HydraConfig.get().sweeper, resolve=True)
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}

@@ -1,0 +1,1 @@
+"""Training callbacks: methods that watch or change the training loop."""

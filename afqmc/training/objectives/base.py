@@ -1,0 +1,33 @@
+"""The interface of a training objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from afqmc.data.batching import Batch
+
+Forward = Callable[..., Tensor]  # the model: keyword inputs (input_ids, attention_mask, ...) to logits (B, C)
+
+
+class Objective(Protocol):
+    """The training loss of a batch.
+
+    An optimizer step divides its batch into microbatches (gradient accumulation) and into shares (processes). The loss
+    of the batch is the sum of the objective over all parts, divided by the normalizer of the whole batch. It therefore
+    does not depend on the division. An objective that returned a mean per part would weight parts of unequal size
+    wrongly.
+
+    A target named by ``objective._target_`` is called with its own arguments, and with those of ``label_counts``
+    (training pairs per class, a sequence of C integers) and ``device`` that its signature has.
+    """
+
+    def normalizer(self, batch: Batch) -> Tensor | float:
+        """Return the divisor of the batch's loss, computed from all its pairs."""
+        ...
+
+    def __call__(self, model: Forward, microbatch: Batch) -> Tensor:
+        """Return the loss summed over the pairs of a part, a scalar with gradient."""
+        ...

@@ -1,0 +1,1 @@
+"""Examples of parts that a user plugs in."""
