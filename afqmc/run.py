@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from afqmc.config import Config
-    from afqmc.config.resume import Resume
     from afqmc.rundir import RunDir
     from afqmc.search.judge import Judge
     from afqmc.sweep.plan import Sweep
@@ -25,8 +24,13 @@ if TYPE_CHECKING:
 # Hydra takes a while to import. It is imported inside main, where Ctrl-C already ends in one word.
 
 
-def run(node: DictConfig, resume: Resume | None) -> dict[str, Any]:
-    """One job: what Hydra calls with a composed config; a run that is gone on with has its own."""
+def run(node: DictConfig, resumed: Config | None) -> dict[str, Any]:
+    """One job: what Hydra calls with a composed config.
+
+    Args:
+        node: The composed config.
+        resumed: The saved config of the run to resume; used instead of the composed one.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -43,8 +47,8 @@ def run(node: DictConfig, resume: Resume | None) -> dict[str, Any]:
     run_dir, sweep = RunDir(Path(hydra.runtime.output_dir)), Sweep(Path(hydra.sweep.dir))
     name = sweep.path.name if hydra.mode is RunMode.MULTIRUN else None
     config.tracker = in_its_sweep(config.tracker, name, list(hydra.overrides.task))
-    if resume is not None:
-        return execute(resume.config(), run_dir, resume=True)
+    if resumed is not None:
+        return execute(resumed, run_dir, resume=True)
     asked, config.resume = config.resume, None  # it is no part of what a run is
     if hydra.mode is RunMode.MULTIRUN and sweep.read():
         asked = AUTO  # the sweep knows what is to be started, and what to be gone on with
@@ -75,8 +79,8 @@ def judge_of(sweep: Sweep, run_dir: RunDir, config: Config) -> Judge | None:
 class Task:
     """What Hydra calls with the config of a job: in this process, or, of a sweep, in one of the job's own."""
 
-    def __init__(self, resume: Resume | None) -> None:
-        self.resume = resume
+    def __init__(self, resumed: Config | None) -> None:
+        self.resumed = resumed
         self.raised: list[BaseException] = []
 
     def __call__(self, node: DictConfig) -> dict[str, Any] | None:
@@ -85,7 +89,7 @@ class Task:
         from hydra.types import RunMode
 
         try:
-            return run(node, self.resume)
+            return run(node, self.resumed)
         except BaseException as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise
@@ -139,11 +143,11 @@ def lead() -> int:
     sys.argv[1:] = quoted_all(sys.argv[1:])
     check_files(sys.argv[1:], config_dirs(sys.argv[1:]))
     register()
-    hand_to_hydra(resume)
+    hand_to_hydra(resume.config() if resume else None)  # before Hydra starts: it composes one config at a time
     return DONE
 
 
-def hand_to_hydra(resume: Resume | None) -> None:
+def hand_to_hydra(resumed: Config | None) -> None:
     """Let Hydra compose and run the job, or the jobs; what goes wrong there is raised instead of printed."""
     import hydra
     from hydra.errors import HydraException
@@ -152,7 +156,7 @@ def hand_to_hydra(resume: Resume | None) -> None:
     from afqmc.config import conf_dir
     from afqmc.config.messages import explain
 
-    task = Task(resume)
+    task = Task(resumed)
     try:
         with errors_handed_on():
             hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()

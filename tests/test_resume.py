@@ -145,6 +145,11 @@ def test_what_cannot_change_the_result_may_be_given(run, override):
     Resume(run.path, [override]).config()
 
 
+def test_the_command_line_may_name_another_tracker(run, tmp_path):
+    ended = command("run", f"resume={run.path}", "tracker=none", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_auto_holds_the_whole_command_to_the_run_that_is_there(run):
     saved = Resume(run.path, []).config()
     with pytest.raises(InputError, match="lr=0.1: the run has lr=0.0005"):
