@@ -16,7 +16,7 @@ import pytest
 from backports import zstd
 from pyarrow import parquet
 
-from afqmc.dataset.config import DatasetConfig, Format
+from afqmc.dataset.config import DatasetConfig, Format, OnBadRow
 from afqmc.dataset.files import DataFile
 from afqmc.dataset.pairs import Pair, read_pairs
 from afqmc.dataset.sample import sample_files
@@ -197,7 +197,7 @@ def test_what_is_wrong_with_a_workbook_is_told_with_its_row(read):
     rows = [NAMES, ["a", "#N/A", 1], ["a", "b"], [None, "b", 1], ["a", "b", 1, "more"], ["a", "b", 1.5]]
     read("x.xlsx", workbook(rows), complain=lambda text: said.append(text[text.index("x.xlsx") :]))
     assert said[:4] == [
-        "x.xlsx:2: a cell is #N/A, the result of a formula that failed",
+        "x.xlsx:2: 'sentence2' is #N/A, the result of a formula that failed",
         "x.xlsx:3: 'label' is empty",
         "x.xlsx:4: 'sentence1' is empty",
         "x.xlsx:5: 4 columns; 3 were expected (sentence1, sentence2, label)",
@@ -230,6 +230,37 @@ def test_parquet_is_read_whatever_type_its_labels_have(read, labels):
     assert triples(found) == PAIRS
     assert [pair.id for pair in found] == [5, 9]
     assert [pair.line for pair in found] == [1, 2]
+
+
+def test_only_ids_that_are_numbers_become_numbers(read):
+    rows = [["id", *NAMES[:2]], ["0007", "a", "b"], ["7", "c", "d"], [7, "e", "f"], [8.0, "g", "h"], ["٣", "i", "j"]]
+    ids = ["0007", "7", 7, 8, "٣"]
+    assert [pair.id for pair in read("x.xlsx", workbook(rows), labelled=False)] == ids
+    columns = {"sentence1": ["a", "b"], "sentence2": ["c", "d"]}
+    for given, expected in [(["0007", "7"], ["0007", "7"]), ([7.0, 8.0], [7, 8]), ([Decimal(7), Decimal(8)], [7, 8])]:
+        found = read("x.parquet", parquet_of(id=given, **columns), labelled=False)
+        assert [(pair.id, type(pair.id)) for pair in found] == [(value, type(value)) for value in expected]
+
+
+def test_a_bad_cell_of_a_needed_column_is_named_and_can_be_skipped(read):
+    """Cells that no text can be made of are faults of one row. In other columns they do not matter."""
+    count = 20
+    texts = pyarrow.array([b"a"] * count)
+    broken = pyarrow.array([b"a", b"\xff"] + [b"a"] * (count - 2)).cast(pyarrow.string(), safe=False)
+    numbers = [1.0, float("inf")] + [0.0] * (count - 2)
+    for column, kind in [
+        ("sentence1", broken), ("sentence1", broken.cast(pyarrow.binary())), ("label", numbers), ("label", broken),
+    ]:  # fmt: skip
+        columns = {"sentence1": texts, "sentence2": texts, "label": ["1"] * count} | {column: kind}
+        content = parquet_of(**columns, other=broken, another=numbers)
+        with pytest.raises(
+            InputError, match=rf"x.parquet:2: '{column}' (holds bytes that are not UTF-8|cannot be rea)"
+        ):
+            read("x.parquet", content)
+        assert [pair.line for pair in read("x.parquet", content, on_bad_row=OnBadRow.skip)] == [1, *range(3, count + 1)]
+        assert len(read("x.parquet", content, labelled=False)) == count if column == "label" else True
+    rows = [[*NAMES, "other"], ["a", "b", 1, "#N/A"]]
+    assert triples(read("x.xlsx", workbook(rows))) == [("a", "b", "1")]
 
 
 def test_what_is_wrong_with_parquet_is_told_with_its_row(read):

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from afqmc.dataset.config import DatasetConfig, OnBadRow
+from afqmc.dataset.cells import with_texts
+from afqmc.dataset.config import DatasetConfig, Format, OnBadRow
 from afqmc.dataset.files import DataFile
 from afqmc.dataset.labels import NO_LABEL, label_name, unknown_label
 from afqmc.dataset.report import ReadReport
@@ -59,6 +60,9 @@ def read_pairs(
     if config.on_bad_row is OnBadRow.skip and labelled is not False:
         complain = report.skip
     labels = _Labels(config, labelled, index, report)
+    needed = [config.sentence1_field, config.sentence2_field, config.id_field]
+    needed += [] if labelled is False else [config.label_field]
+    has_types = file.format in (Format.xlsx, Format.parquet)
 
     def refuse(line: int, reason: str) -> None:
         message = f"{file.name}:{line}: {in_brief(reason)}"
@@ -73,18 +77,19 @@ def read_pairs(
 
     for line, row in read_rows(file, config, refuse_unread, all_columns=keep is not None):
         report.rows += 1
-        if labels.drops(row):
-            continue
         try:
-            first = _sentence(row, "sentence1_field", config)
-            second = _sentence(row, "sentence2_field", config)
-            label = labels.read(row)
+            fields = with_texts(row, needed, config.id_field) if has_types else row
+            if labels.drops(fields):
+                continue
+            first = _sentence(fields, "sentence1_field", config)
+            second = _sentence(fields, "sentence2_field", config)
+            label = labels.read(fields)
         except ValueError as error:
             refuse(line, str(error))
             continue
         if keep is not None:
             keep(row)
-        identity = row.get(config.id_field)
+        identity = fields.get(config.id_field)
         yield Pair(
             id=identity if isinstance(identity, int | str) else report.rows - 1,
             sentence1=first,

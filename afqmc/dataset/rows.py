@@ -34,7 +34,7 @@ def read_rows(file: DataFile, config: DatasetConfig, refuse: Refuse, all_columns
     """
     match file.format:
         case Format.xlsx:
-            return _named(file, config, refuse, xlsx_cells(file, config, refuse))
+            return _named(file, config, refuse, xlsx_cells(file, config))
         case Format.parquet:
             return _named(file, config, refuse, parquet_cells(file, config, all_columns), own_names=True)
         case Format.csv | Format.tsv:
