@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import gc
 import io
 import json
 import os
@@ -105,6 +106,21 @@ def test_a_tsv_is_read_back_as_it_was_and_refuses_what_it_cannot_hold(run, call,
     pairs.write_text('sentence1,sentence2\n"a ""b""",c\n', encoding="utf-8")
     assert call(predict, run.path, pairs, "-o", "a.tsv")[0] == 0
     assert Path("a.tsv").read_text(encoding="utf-8").splitlines()[1].startswith('a "b"\tc\t0.')
+
+
+@pytest.mark.parametrize(("cell", "told"), [("a" * 32_768, "is longer than a cell of Excel"), ("\1", "control char")])
+def test_a_cell_that_excel_cannot_hold_is_one_message(cell, told, tmp_path, monkeypatch):
+    """The half-written workbook is closed. Otherwise its writer prints a traceback when it is collected."""
+    pytest.importorskip("openpyxl")
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    inputs = Inputs([tmp_path / "x.jsonl"])
+    inputs.rows = [{"sentence1": "a"}, {"sentence1": cell}]
+    scored = Scored(Pairs("x", [0, 1], ["a"] * 2, ["b"] * 2, None), ("0", "1"), np.zeros((2, 2)))
+    with pytest.raises(InputError, match=rf"row 2: 'sentence1' .*{told}"):
+        render(scored, inputs, Path("out.xlsx"), clue=False)
+    gc.collect()
+    assert not complaints
 
 
 def test_three_classes_have_a_column_of_probability_each(tmp_path):
@@ -219,6 +235,19 @@ def test_no_input_is_replaced_by_the_output(kind, target, run, call, pairs, tmp_
     assert f"-o {out}: " in error
     assert "the input" in error or "no format ends in" in error
     assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_a_file_that_is_read_as_standard_input_is_not_replaced(name, run, pairs):
+    before = pairs.read_bytes()
+    with pairs.open("rb") as stream:
+        done = subprocess.run(
+            [sys.executable, "-m", "afqmc.predict", run.path, name, "-o", "pairs.csv", "dataset.format=csv"],
+            stdin=stream, capture_output=True, text=True, cwd=pairs.parent, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+    assert (done.returncode, f"-o pairs.csv: is the same file as the input {name}" in done.stderr) == (2, True)
+    assert pairs.read_bytes() == before
 
 
 def test_predictions_of_the_run_and_tables_of_compare_are_no_output_either(run, call, pairs):
