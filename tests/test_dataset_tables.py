@@ -169,13 +169,13 @@ def test_the_cells_of_a_workbook_become_what_they_show(read):
         [8.0, 12345, datetime.datetime(2026, 5, 1), "1"],
         [None, None, None, None, None],
         ["x9", 0.5, datetime.datetime(2026, 5, 1, 12, 30), 0.0],
-        [None, True, datetime.time(8, 30), 0],
+        [9.5, True, datetime.time(8, 30), 0],
     ]
     assert read("x.xlsx", workbook(rows)) == [
         Pair(7, "a", "b", "1", 2),
         Pair(8, "12345", "2026-05-01", "1", 3),
         Pair("x9", "0.5", "2026-05-01T12:30:00", "0", 5),
-        Pair(3, "true", "08:30:00", "0", 6),
+        Pair("9.5", "true", "08:30:00", "0", 6),
     ]
 
 

@@ -59,7 +59,7 @@ def read_pairs(
     report.file = file.name
     if config.on_bad_row is OnBadRow.skip and labelled is not False:
         complain = report.skip
-    labels = _Labels(config, labelled, index, report)
+    labels, ids = _Labels(config, labelled, index, report), _Ids(config, report)
     needed = [config.sentence1_field, config.sentence2_field, config.id_field]
     needed += [] if labelled is False else [config.label_field]
     has_types = file.format in (Format.xlsx, Format.parquet)
@@ -84,20 +84,46 @@ def read_pairs(
             first = _sentence(fields, "sentence1_field", config)
             second = _sentence(fields, "sentence2_field", config)
             label = labels.read(fields)
+            identity = ids.read(fields)
         except ValueError as error:
             refuse(line, str(error))
             continue
         if keep is not None:
             keep(row)
-        identity = fields.get(config.id_field)
-        yield Pair(
-            id=identity if isinstance(identity, int | str) else report.rows - 1,
-            sentence1=first,
-            sentence2=second,
-            label=label,
-            line=line,
-        )
+        yield Pair(id=identity, sentence1=first, sentence2=second, label=label, line=line)
     report.refuse_too_many()
+
+
+class _Ids:
+    """Reads the ids of one file: all rows have one, or none has and the rows are numbered.
+
+    A field other than the default was named by the user, so every row needs it.
+    """
+
+    def __init__(self, config: DatasetConfig, report: ReadReport) -> None:
+        self.config, self.report = config, report
+        self.is_named = config.id_field != DatasetConfig.id_field
+        self.has_id: bool | None = True if self.is_named else None  # of the rows so far
+
+    def read(self, row: dict[str, Any]) -> int | str:
+        """Return the row's id, or its number from 0.
+
+        Raises:
+            ValueError: for an id of another type, and for a row without one where others have one.
+        """
+        field = self.config.id_field
+        value = row.get(field)
+        if isinstance(value, bool) or not isinstance(value, int | str | None):
+            raise ValueError(f"{field!r} is {value!r}; an id must be a string or a whole number")
+        has_id = value is not None and value != ""
+        if self.is_named and not has_id:
+            default = DatasetConfig.id_field
+            raise ValueError(f"{_missing(row, 'id_field', self.config)}; dataset.id_field={default} numbers the rows")
+        if self.has_id not in (None, has_id):
+            one, other = ("no", "have one") if self.has_id else ("an", "have none")
+            raise ValueError(f"has {one} {field!r}, and the rows before it {other}; all rows or none need an id")
+        self.has_id = has_id
+        return self.report.rows - 1 if value is None or value == "" else value
 
 
 class _Labels:
