@@ -54,9 +54,9 @@ def triples(pairs):
     return [(pair.sentence1, pair.sentence2, pair.label) for pair in pairs]
 
 
-def workbook(rows, sheets=("pairs",)):
+def workbook(rows, sheets=("pairs",), first="visible"):
     book, content = openpyxl.Workbook(), io.BytesIO()
-    book.active.title = sheets[0]
+    book.active.title, book.active.sheet_state = sheets[0], first
     for row in rows:
         book.active.append(row)
     for name in sheets[1:]:
@@ -184,6 +184,39 @@ def test_of_several_sheets_the_first_is_read_and_named(tmp_path):
         (tmp_path / name).write_bytes(workbook([NAMES, *PAIRS], sheets))
     data = load(DatasetConfig(train_file=str(tmp_path / "train.xlsx"), dev_file=str(tmp_path / "dev.xlsx")))
     assert data.notes == (f"{tmp_path}/train.xlsx: read from the sheet '说明', the first of 3",)
+
+
+def test_a_message_about_a_workbook_of_several_sheets_names_the_one_that_was_read(read, tmp_path):
+    sheet = "read from the sheet '说明', the first of 2"
+    with pytest.raises(InputError, match=f"x.xlsx:1: the header has q, and none of .*; {sheet}$"):
+        read("x.xlsx", workbook([["q"]], ("说明", "pairs")))
+    for rows in ([], [NAMES]):
+        with pytest.raises(InputError, match=f"x.xlsx: no pairs; {sheet}; the pairs must be in the first sheet"):
+            read("x.xlsx", workbook(rows, ("说明", "pairs")))
+    file = DataFile.on_disk(tmp_path / "x.xlsx", DatasetConfig())
+    (tmp_path / "x.xlsx").write_bytes(workbook([NAMES, *PAIRS], ("old", "pairs"), first="hidden"))
+    assert triples(read_pairs(file, DatasetConfig(), labelled=True)) == PAIRS
+    assert list(file.notes) == ["read from the hidden sheet 'old', the first of 2"]
+
+
+def test_a_formula_without_a_saved_result_is_named(read):
+    said = []
+    rows = [
+        [*NAMES, "more"],
+        ["a", "b", 1, "=1"],
+        [None] * 4,
+        ["c", '=A1&"x"', 1],
+        ["=A1", "=A2", "=1"],
+        ["d", None, 0],
+    ]
+    found = read("x.xlsx", workbook(rows), complain=lambda text: said.append(text[text.index("x.xlsx") :]))
+    assert triples(found) == [("a", "b", "1")]
+    save = "open the workbook in Excel or LibreOffice and save it"
+    assert said == [
+        f"x.xlsx:4: 'sentence2' is a formula without a saved result (=A1&\"x\"); {save}",
+        f"x.xlsx:5: 'sentence1' is a formula without a saved result (=A1); {save}",
+        "x.xlsx:6: 'sentence2' is empty",
+    ]
 
 
 def test_a_workbook_without_a_header_is_read_by_its_columns(read):

@@ -76,7 +76,8 @@ def _named(
         if columns is None:
             columns = cells if config.columns is None or own_names else list(config.columns)
             if reason := wrong_first_row(cells, config, own_names):
-                raise InputError(f"{file.name}:{line}: {in_brief(reason)}")
+                sheet = "".join(f"; {note}" for note in file.notes) if file.format is Format.xlsx else ""
+                raise InputError(f"{file.name}:{line}: {in_brief(reason)}{sheet}")
             if columns is cells:
                 continue
         if len(cells) != len(columns):

@@ -32,31 +32,68 @@ def xlsx_cells(file: DataFile, config: DatasetConfig) -> Iterator[tuple[int, Cel
     with seekable(file) as stream, blamed_on(f"{file.name}: not a readable .xlsx workbook"):
         sheet = _first_sheet(file, stream)
         names: Cells = list(config.columns or [])
+        needed, formulas = _positions(names, config), _Formulas(file, stream)
         header: Cells = []
+        has_rows = False
         for line, values in enumerate(sheet.iter_rows(values_only=True), 1):
             cells = [_cell(value) for value in values]
             while cells and cells[-1] in (None, ""):
                 cells.pop()
-            if not cells:
-                continue
-            if not names:
+            if cells and not names:
                 header, names = cells, [as_text(plain(cell)) or "" for cell in cells]
+                needed = _positions(names, config)
+                yield line, names
+                continue
             cells += [None] * (len(names) - len(cells))
-            yield line, names if cells == header else cells
+            if any(cells[position] is None for position in needed):
+                formulas.fill(line, cells, needed)
+            if any(cell not in (None, "") for cell in cells):
+                has_rows = True
+                yield line, names if cells == header else cells
+        if not has_rows and file.notes:
+            raise InputError(f"{file.name}: no pairs; {'; '.join(file.notes)}; the pairs must be in the first sheet")
 
 
-def _first_sheet(file: DataFile, stream: IO[bytes]) -> Any:
+def _positions(names: Cells, config: DatasetConfig) -> list[int]:
+    fields = (config.sentence1_field, config.sentence2_field, config.label_field, config.id_field)
+    return [names.index(field) for field in fields if field in names]
+
+
+def _first_sheet(file: DataFile, stream: IO[bytes], results: bool = True) -> Any:
+    """The first sheet of a workbook, with the results of its formulas or the formulas themselves."""
     from openpyxl import load_workbook
 
     with warnings.catch_warnings(action="ignore"):  # of styles that are missing, and other matters of looks
-        book = load_workbook(stream, read_only=True, data_only=True)
+        book = load_workbook(stream, read_only=True, data_only=results)
     if not book.worksheets:
         raise InputError(f"{file.name}: the workbook has no sheet with cells")
     sheet = book.worksheets[0]
     if len(book.sheetnames) > 1:
-        file.note(f"read from the sheet {sheet.title!r}, the first of {len(book.sheetnames)}")
+        hidden = "" if sheet.sheet_state == "visible" else "hidden "
+        file.note(f"read from the {hidden}sheet {sheet.title!r}, the first of {len(book.sheetnames)}")
     sheet.reset_dimensions()  # some programs write wrong ones
     return sheet
+
+
+class _Formulas:
+    """Finds formulas that were saved without a result. The sheet is read again once a needed cell is empty."""
+
+    def __init__(self, file: DataFile, stream: IO[bytes]) -> None:
+        self.file, self.stream = file, stream
+        self.rows: Iterator[tuple[int, Any]] | None = None
+
+    def fill(self, line: int, cells: Cells, needed: list[int]) -> None:
+        """Mark the needed cells that are such formulas. Lines are given in ascending order."""
+        if self.rows is None:
+            self.rows = enumerate(_first_sheet(self.file, self.stream, results=False).iter_rows(), 1)
+        row = next((cells for number, cells in self.rows if number == line), ())
+        for position in needed:
+            if cells[position] is None and position < len(row) and row[position].data_type == "f":
+                formula = row[position].value
+                cells[position] = Unusable(
+                    f"is a formula without a saved result ({getattr(formula, 'text', formula)}); open the workbook in "
+                    "Excel or LibreOffice and save it"
+                )
 
 
 def _cell(value: Any) -> Any:
