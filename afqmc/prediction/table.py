@@ -95,7 +95,7 @@ def warning_of(rows: Sequence[dict[str, Any]], suffix: str) -> str:
     """What to say of cells that a spreadsheet computes instead of showing; they are written unchanged all the same."""
     if suffix not in (".csv", ".tsv"):
         return ""
-    texts = (text for row in rows for cell in row.values() if isinstance(text := plain(cell), str))
+    texts = (text for row in rows for cell in row.values() if isinstance(text := _flat(plain(cell)), str))
     count = sum(text.startswith(_FORMULA) and not _is_number(text) for text in texts)
     if not count:
         return ""
