@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from afqmc.dataset.config import DatasetConfig, OnBadRow
 from afqmc.dataset.files import DataFile
+from afqmc.dataset.header import foreign_first_label, has_no_header
 from afqmc.dataset.labels import NO_LABEL, label_name, unknown_label
 from afqmc.dataset.report import ReadReport
 from afqmc.dataset.rows import read_rows
@@ -16,6 +19,7 @@ from afqmc.errors import InputError, did_you_mean, in_brief
 
 Complain = Callable[[str], None]
 Keep = Callable[[dict[str, Any]], None]
+_FIRST_ROWS = 20  # rows whose labels are compared with the first row's
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ def read_pairs(
     """
     report = ReadReport() if report is None else report
     report.file = file.name
+    _refuse_header_row(file, config, index)
     if config.on_bad_row is OnBadRow.skip and labelled is not False:
         complain = report.skip
     labels = _Labels(config, labelled, index, report)
@@ -93,6 +98,22 @@ def read_pairs(
             line=line,
         )
     report.refuse_too_many()
+
+
+def _refuse_header_row(file: DataFile, config: DatasetConfig, index: Mapping[str, int] | None) -> None:
+    """Check by the labels that a file without a header line has none.
+
+    Raises:
+        InputError: for the first row.
+    """
+    if index is None or not has_no_header(file.format, config):
+        return
+    first: list[tuple[int, dict[str, Any]]] = []
+    with suppress(InputError):  # the reading that follows raises it again
+        first += islice(read_rows(file, config, lambda *_: None, all_columns=False), _FIRST_ROWS)
+    known = {*index, NO_LABEL, *(label_name(name) for name in config.drop_labels or ())}
+    if reason := foreign_first_label([row.get(config.label_field) for _, row in first], known):
+        raise InputError(f"{file.name}:{first[0][0]}: {reason}")
 
 
 class _Labels:
