@@ -152,6 +152,23 @@ def test_a_test_file_with_minus_one_in_every_row_is_unlabelled(dataset, value):
     assert any("test: unlabelled: every label is -1" in line for line in in_short(data, examine(data)))
 
 
+@pytest.mark.parametrize(
+    ("dropped", "labels", "told"),
+    [(["-1"], (-1,), "-1"), (["-1"], ("-1",), "-1"), (["-", "?"], ("-",), "-"), (["-"], ("-", "-1"), "- or -1")],
+)
+def test_a_test_file_of_dropped_labels_alone_is_unlabelled(dataset, dropped, labels, told):
+    data = load(dataset(jsonl(rows(4)), test=jsonl(rows(3, labels)), drop_labels=dropped))
+    assert (data.test.labels, len(data.test)) == (None, 3)
+    assert any(f"test: unlabelled: every label is {told};" in line for line in in_short(data, examine(data)))
+    unknown = [text for text in examine(data).suspicions if "no row of any split" in text]
+    assert [text.split(": ")[1] for text in unknown] == ["no row of any split is labelled '?'"] * (len(dropped) - 1)
+
+
+def test_a_test_file_with_a_class_loses_its_dropped_rows(dataset):
+    data = load(dataset(jsonl(rows(4)), test=jsonl(rows(4, ("-1", "1"))), drop_labels=["-1"]))
+    assert data.test.labels == [1, 1]
+
+
 def test_minus_one_is_a_label_where_train_has_it(dataset):
     data = load(dataset(jsonl(rows(4, ("-1", "1"))), jsonl(rows(2, ("-1", "1"))), jsonl(rows(3, ("-1",)))))
     assert data.test.labels == [0, 0, 0]

@@ -63,7 +63,8 @@ def read_pairs(
     _refuse_header_row(file, config, index)
     if config.on_bad_row is OnBadRow.skip and labelled is not False:
         complain = report.skip
-    labels = _Labels(config, labelled, index, report)
+    is_unlabelled = labelled is None and _is_unlabelled(file, config, index)
+    labels = _Labels(config, labelled, index, report, is_unlabelled)
 
     def refuse(line: int, reason: str) -> None:
         message = f"{file.name}:{line}: {in_brief(reason)}"
@@ -116,14 +117,36 @@ def _refuse_header_row(file: DataFile, config: DatasetConfig, index: Mapping[str
         raise InputError(f"{file.name}:{first[0][0]}: {reason}")
 
 
+def _is_unlabelled(file: DataFile, config: DatasetConfig, index: Mapping[str, int] | None) -> bool:
+    """Whether every label of a file is one of ``drop_labels`` or -1, so that no pair of it has a class."""
+    dropped = {label_name(name) for name in config.drop_labels or ()}
+    if not dropped:
+        return False
+    none = (dropped | {NO_LABEL}) - set(index or ())
+    label = None
+    for _, row in read_rows(file, config, lambda *_: None, all_columns=False):
+        label = row.get(config.label_field)
+        if not isinstance(label, str | int) or label_name(label) not in none:
+            return False
+    return label is not None
+
+
 class _Labels:
     """Reads the labels of one file and checks that they agree with each other."""
 
     def __init__(
-        self, config: DatasetConfig, labelled: bool | None, index: Mapping[str, int] | None, report: ReadReport
+        self,
+        config: DatasetConfig,
+        labelled: bool | None,
+        index: Mapping[str, int] | None,
+        report: ReadReport,
+        is_unlabelled: bool,
     ) -> None:
         self.config, self.labelled, self.index, self.report = config, labelled, index, report
-        self.dropped = {label_name(name) for name in config.drop_labels or ()} if labelled is not False else set()
+        dropped = {label_name(name) for name in config.drop_labels or ()} if labelled is not False else set()
+        self.dropped = set() if is_unlabelled else dropped
+        self.placeholders = {NO_LABEL} - set(index or (NO_LABEL,)) if labelled is None else set()
+        self.placeholders |= dropped if is_unlabelled else set()
         report.dropped.update(dict.fromkeys(self.dropped, 0))  # so that a label that never occurs is known, too
         self.kind: type | None = None
         self.has_label: bool | None = None  # of the rows so far
@@ -149,8 +172,8 @@ class _Labels:
         name = None if value is None else label_name(value)
         if self.labelled and name is None:
             raise ValueError(_missing(row, "label_field", self.config))
-        is_placeholder = self.labelled is None and name == NO_LABEL and NO_LABEL not in (self.index or (NO_LABEL,))
-        if is_placeholder:
+        placeholder = name if name in self.placeholders else None
+        if placeholder is not None:
             name = None
         if self.labelled is None and self.has_label not in (None, name is not None):
             raise ValueError(self._mixed(value))
@@ -161,7 +184,8 @@ class _Labels:
                 raise ValueError(unknown_label(name, self.index))
             self.kind = type(value)
         self.has_label = name is not None
-        self.report.placeholders += is_placeholder
+        if placeholder is not None:
+            self.report.placeholders[placeholder] += 1
         return name
 
     def _mixed(self, value: str | int | bool | None) -> str:
