@@ -11,7 +11,7 @@ import numpy as np
 from afqmc import config as schema
 from afqmc.checkpoint.weights import load_weights, read_tensors
 from afqmc.config import Config
-from afqmc.dataset.fingerprint import split_digest
+from afqmc.dataset.fingerprint import sorted_digest, split_digest
 from afqmc.dataset.splits import Pairs
 from afqmc.errors import InputError
 from afqmc.evaluation import Evaluation, padding_warning, prediction_rows
@@ -102,10 +102,7 @@ class Job:
             **({"test": finite(test)} if test else {}),
             **({"folds": folds.as_dict()} if (folds := prepared.data.folds) else {}),
             **({"left_out": left_out} if (left_out := prepared.data.left_out()) else {}),
-            "data": {
-                name: {"pairs": len(split), "sha256": split_digest(split, prepared.data.labels)}
-                for name, split in prepared.data.splits().items()
-            },
+            "data": self.digests(prepared),
             "collapsed_onto": None if collapsed is None else prepared.data.labels[collapsed],
             "beats_majority": again.metrics["accuracy"] > again.metrics["majority_accuracy"],
             "monitor": monitor,
@@ -117,6 +114,16 @@ class Job:
             "train_seconds": round(trained.seconds, 3),
             "seconds": round(time.perf_counter() - training.since, 3),
         }
+
+    def digests(self, prepared: Prepared) -> dict[str, dict[str, Any]]:
+        """Size and digest of each split; evaluate tells by those of dev whether it has changed since."""
+        data = prepared.data
+        found: dict[str, dict[str, Any]] = {
+            name: {"pairs": len(split), "sha256": split_digest(split, data.labels)}
+            for name, split in data.splits().items()
+        }
+        found["dev"]["sorted_sha256"] = sorted_digest(data.dev, data.labels)
+        return found
 
     def predict(self, split: str, pairs: Pairs, evaluation: Evaluation) -> None:
         """Write predictions/<split>.jsonl; warn of pairs without a prediction."""
