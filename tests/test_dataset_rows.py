@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import zipfile
 
 import pytest
 
@@ -12,7 +13,7 @@ from afqmc.dataset import content
 from afqmc.dataset.config import DatasetConfig, OnBadRow, Quoting
 from afqmc.dataset.files import DataFile
 from afqmc.dataset.pairs import read_pairs
-from afqmc.dataset.splits import load
+from afqmc.dataset.splits import load, locate
 from afqmc.errors import InputError
 
 NAMES = ["sentence1", "sentence2", "label"]
@@ -245,3 +246,38 @@ def test_a_line_that_never_ends_is_refused_before_it_fills_the_memory(read, monk
 def test_old_mac_line_breaks_are_named(read):
     with pytest.raises(InputError, match=r"x.csv:1: broken csv: a carriage return stands alone"):
         read("x.csv", "sentence1,sentence2,label\ra,b,1\r")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("sentence1,sentence2,label\na,b,1\n", "CSV: set dataset.format=csv"),
+        ('\n"a","b",1\n', "CSV: set dataset.format=csv"),
+        ("a;b;1\n", "CSV: set dataset.format=csv"),
+        ("a\tb\t1\n", "TSV: set dataset.format=tsv"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x", "x.json"])
+def test_a_table_that_is_read_as_json_is_named(read, name, text, hint):
+    with pytest.raises(InputError, match=f"x.*:[12]: broken JSON: .*; the line seems to be {hint}"):
+        read(name, text)
+
+
+@pytest.mark.parametrize("text", ["{a,b\n", "text\n", '{"sentence1": "a", "sentence2": "b", "label": 1}\na,b,1\n'])
+def test_other_broken_json_is_not_taken_for_a_table(read, text):
+    with pytest.raises(InputError, match="broken JSON: ") as refused:
+        read("x.json", text)
+    assert "seems to be" not in str(refused.value)
+
+
+@pytest.mark.parametrize("place", [".", "own.zip"])
+def test_files_of_the_user_where_a_download_is_expected_are_named(tmp_path, monkeypatch, place):
+    for name in ("a.csv", "b.csv"):
+        written(tmp_path / name, [NAMES, *PAIRS])
+    with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:
+        archive.write(tmp_path / "a.csv", "a.csv")
+    monkeypatch.chdir(tmp_path)
+    files = [f"dataset.path={place}", "dataset.train_file=a.csv", "dataset.dev_file=a.csv"]
+    with pytest.raises(InputError, match=r"no (such file|test.json).*; a run on files of your own needs dataset=jsonl"):
+        locate(compose(files).dataset)
+    assert set(locate(compose(["dataset=jsonl", *files]).dataset)) == {"train", "dev"}

@@ -13,7 +13,7 @@ from afqmc.dataset.config import DatasetConfig, Format, Quoting
 from afqmc.dataset.content import LONGEST
 from afqmc.dataset.encoding import Refuse, text_lines
 from afqmc.dataset.files import DataFile
-from afqmc.dataset.header import most_common, wrong_first_row, wrong_width
+from afqmc.dataset.header import likely_delimiter, most_common, wrong_first_row, wrong_width
 from afqmc.dataset.tables import Cells, parquet_cells, xlsx_cells
 from afqmc.errors import InputError, in_brief
 
@@ -46,19 +46,30 @@ def read_rows(file: DataFile, config: DatasetConfig, refuse: Refuse, all_columns
 
 
 def _json_rows(file: DataFile, config: DatasetConfig, refuse: Refuse) -> Iterator[Row]:
+    is_first = True
     for line, text in text_lines(file, config.encoding, refuse):
         if not text.strip():
             continue
+        hint, is_first = _json_hint(text.lstrip(), is_first), False
         try:
             row = json.loads(text, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:  # a ValueError alone: a number of more than 4300 digits
-            hint = "; the file must hold one JSON object a line, not an array" if text.lstrip().startswith("[") else ""
             refuse(line, f"broken JSON: {error}{hint}")
             continue
         if not isinstance(row, dict):
             refuse(line, f"is {type(row).__name__}; each line must be a JSON object")
             continue
         yield line, row
+
+
+def _json_hint(text: str, is_first: bool) -> str:
+    """What to do about a line that is not JSON; only the first line shows whether the file is a table."""
+    if text.startswith("["):
+        return "; the file must hold one JSON object a line, not an array"
+    if not is_first or text.startswith("{") or not (mark := likely_delimiter(text)):
+        return ""
+    format = Format.tsv if mark == "a tab" else Format.csv
+    return f"; the line seems to be {format.name.upper()}: set dataset.format={format.value}"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

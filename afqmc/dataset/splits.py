@@ -91,11 +91,17 @@ def locate(config: DatasetConfig, fetch: bool = True) -> dict[str, DataFile]:
     base = expanded(config.path or ".")
     if config.path is not None and not os.path.exists(base):  # Path.exists raises for a name that is too long
         raise InputError(f"dataset.path={config.path}: no such directory or zip (looked at {base.absolute()})")
-    if config.path is not None and base.is_file():
-        return {split: DataFile.in_zip(base, name, config) for split, name in names.items()}
-    return {
-        split: DataFile.on_disk(base / expanded(name), config, f"dataset.{split}_file") for split, name in names.items()
-    }
+    try:
+        if config.path is not None and base.is_file():
+            return {split: DataFile.in_zip(base, name, config) for split, name in names.items()}
+        return {
+            split: DataFile.on_disk(base / expanded(name), config, f"dataset.{split}_file")
+            for split, name in names.items()
+        }
+    except InputError as error:
+        if config.source is Source.files:
+            raise
+        raise InputError(f"{error}; a run on files of your own needs dataset=jsonl") from error
 
 
 def _embedded(name: str) -> DataFile:
