@@ -215,6 +215,8 @@ def test_the_doctor_tells_what_is_left_out(dataset, tmp_path):
         ("yes", "Yes"), ("yes", "YES "), ("yes", "yes\ufeff"), ("same", "sаme"), ("TOP", "ΤΟΡ"), ("0", "O"),
         ("-1", "−1"), ("not-same", "not_same"), ("是", "是\u200d"), ("是\ufe0f", "是"), ("it’s", "it's"),
         ("straße", "STRASSE"), ("不同", "不 同"),
+        ("1", "I"), ("1", "|"), ("0", "〇"), ("1", '"1"'), ("是", "“是”"), ("w", "ԝ"), ("C", "Ϲ"),
+        ("M", "Μ"), ("MATCH", "ΜATCH"), ("N", "Ν"), ("Y", "Υ"), ("3", "З"), ("一", "—"),
     ],
 )  # fmt: skip
 def test_labels_that_look_alike_are_found(names):
@@ -223,6 +225,7 @@ def test_labels_that_look_alike_are_found(names):
 
 def test_labels_that_differ_are_not_found():
     different = ["0", "1", "-1", "10", "yes", "no", "相同", "不同", "不", "e", "f", "neutral", "entailment", "1e5", "-"]
+    different += ["FAIL", "FALL", "II", "III", "二", '"', "''"]
     assert look_alikes(different) == []
 
 
