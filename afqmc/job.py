@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from afqmc import config as schema
-from afqmc.checkpoint.weights import read_tensors
+from afqmc.checkpoint.weights import load_weights, read_tensors
 from afqmc.config import Config
-from afqmc.dataset.fingerprint import split_digest
+from afqmc.dataset.fingerprint import sorted_digest, split_digest
 from afqmc.dataset.splits import Pairs
-from afqmc.evaluation import Evaluation, prediction_rows
+from afqmc.errors import InputError
+from afqmc.evaluation import Evaluation, padding_warning, prediction_rows
 from afqmc.metrics.classification import collapsed_class, probabilities_of
 from afqmc.model.describe import count_parameters
 from afqmc.preparation import Prepared, prepare
@@ -90,6 +91,8 @@ class Job:
             evaluation = prepared.score(prepared.encoder.encode_once(prepared.data.test), "test")
             self.predict("test", prepared.data.test, evaluation)
             test = named("test", evaluation)
+        if accelerator.is_main_process and self.config.model._target_ is not None:
+            self.check_padding(prepared)
         prepared.tracker.report(self.charts(best))
         training.checkpointer.finish()
         collapsed = collapsed_class(again.logits)
@@ -99,10 +102,7 @@ class Job:
             **({"test": finite(test)} if test else {}),
             **({"folds": folds.as_dict()} if (folds := prepared.data.folds) else {}),
             **({"left_out": left_out} if (left_out := prepared.data.left_out()) else {}),
-            "data": {
-                name: {"pairs": len(split), "sha256": split_digest(split, prepared.data.labels)}
-                for name, split in prepared.data.splits().items()
-            },
+            "data": self.digests(prepared),
             "collapsed_onto": None if collapsed is None else prepared.data.labels[collapsed],
             "beats_majority": again.metrics["accuracy"] > again.metrics["majority_accuracy"],
             "monitor": monitor,
@@ -115,12 +115,32 @@ class Job:
             "seconds": round(time.perf_counter() - training.since, 3),
         }
 
+    def digests(self, prepared: Prepared) -> dict[str, dict[str, Any]]:
+        """Size and digest of each split; evaluate tells by those of dev whether it has changed since."""
+        data = prepared.data
+        found: dict[str, dict[str, Any]] = {
+            name: {"pairs": len(split), "sha256": split_digest(split, data.labels)}
+            for name, split in data.splits().items()
+        }
+        found["dev"]["sorted_sha256"] = sorted_digest(data.dev, data.labels)
+        return found
+
     def predict(self, split: str, pairs: Pairs, evaluation: Evaluation) -> None:
         """Write predictions/<split>.jsonl; warn of pairs without a prediction."""
         assert self.prepared is not None
         if told := evaluation.lacking(split):
             log.warning("%s: null in predictions/%s.jsonl, and the metrics are undefined", told, split)
         self.run_dir.write_predictions(split, prediction_rows(pairs, evaluation.logits, self.prepared.data.labels))
+
+    def check_padding(self, prepared: Prepared) -> None:
+        """Warn when the best weights of a user's own model depend on padding; the initial ones may hide it."""
+        try:
+            model = load_weights(self.run_dir.best, self.config.model, trust=True).model
+        except InputError as error:  # the run has its results; evaluate and predict will meet this error
+            log.warning("best weights: they cannot be loaded into a new model: %s", error)
+            return
+        if warning := padding_warning(model, prepared.data.dev, prepared.encoder):
+            log.warning("best weights: %s", warning)
 
     def charts(self, best: BestEvaluation) -> Report:
         """What the tracker draws."""

@@ -32,6 +32,13 @@ def split_digest(split: Pairs | PairStream, labels: Sequence[str]) -> str:
     return found.hexdigest()
 
 
+def sorted_digest(split: Pairs, labels: Sequence[str]) -> str:
+    """sha256 over the classes and the sorted pairs of a split: the same for the same pairs in another order."""
+    gold = split.labels or [0] * len(split)
+    rows = list(zip(split.sentence1, split.sentence2, gold, strict=True))
+    return split_digest(split.taken(sorted(range(len(rows)), key=rows.__getitem__), split.file), labels)
+
+
 def _add_split(digest: Hash, split: Pairs | PairStream) -> None:
     if isinstance(split, Pairs):
         for column in (split.sentence1, split.sentence2, [str(label) for label in split.labels or ()]):

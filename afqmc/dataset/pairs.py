@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from afqmc.dataset.cells import with_texts
 from afqmc.dataset.config import DatasetConfig, Format, OnBadRow
 from afqmc.dataset.files import DataFile
+from afqmc.dataset.header import foreign_first_label, has_no_header
 from afqmc.dataset.labels import NO_LABEL, label_name, unknown_label
 from afqmc.dataset.report import ReadReport
 from afqmc.dataset.rows import read_rows
@@ -17,6 +20,7 @@ from afqmc.errors import InputError, did_you_mean, in_brief
 
 Complain = Callable[[str], None]
 Keep = Callable[[dict[str, Any]], None]
+_FIRST_ROWS = 20  # rows whose labels are compared with the first row's
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +61,14 @@ def read_pairs(
     """
     report = ReadReport() if report is None else report
     report.file = file.name
+    _refuse_header_row(file, config, index)
     if config.on_bad_row is OnBadRow.skip and labelled is not False:
         complain = report.skip
-    labels, ids = _Labels(config, labelled, index, report), _Ids(config, report)
+    is_unlabelled = labelled is None and _is_unlabelled(file, config, index)
+    labels, ids = _Labels(config, labelled, index, report, is_unlabelled), _Ids(config, report)
     needed = [config.sentence1_field, config.sentence2_field, config.id_field]
     needed += [] if labelled is False else [config.label_field]
-    has_types = file.format in (Format.xlsx, Format.parquet)
+    has_types = _has_types(file)
 
     def refuse(line: int, reason: str) -> None:
         message = f"{file.name}:{line}: {in_brief(reason)}"
@@ -94,6 +100,11 @@ def read_pairs(
     report.refuse_too_many()
 
 
+def _has_types(file: DataFile) -> bool:
+    """Whether the cells of a file have types of their own; those of other tables are text."""
+    return file.format in (Format.xlsx, Format.parquet)
+
+
 class _Ids:
     """Reads the ids of one file: all rows have one, or none has and the rows are numbered.
 
@@ -113,6 +124,8 @@ class _Ids:
         """
         field = self.config.id_field
         value = row.get(field)
+        if self.has_id and (type(value) is int or (type(value) is str and value)):  # nearly every row
+            return value
         if isinstance(value, bool) or not isinstance(value, int | str | None):
             raise ValueError(f"{field!r} is {value!r}; an id must be a string or a whole number")
         has_id = value is not None and value != ""
@@ -126,14 +139,52 @@ class _Ids:
         return self.report.rows - 1 if value is None or value == "" else value
 
 
+def _refuse_header_row(file: DataFile, config: DatasetConfig, index: Mapping[str, int] | None) -> None:
+    """Check by the labels that a file without a header line has none.
+
+    Raises:
+        InputError: for the first row.
+    """
+    if index is None or not has_no_header(file.format, config):
+        return
+    first: list[tuple[int, dict[str, Any]]] = []
+    with suppress(InputError):  # the reading that follows raises it again
+        first += islice(read_rows(file, config, lambda *_: None, all_columns=False), _FIRST_ROWS)
+    known = {*index, NO_LABEL, *(label_name(name) for name in config.drop_labels or ())}
+    if reason := foreign_first_label([row.get(config.label_field) for _, row in first], known):
+        raise InputError(f"{file.name}:{first[0][0]}: {reason}")
+
+
+def _is_unlabelled(file: DataFile, config: DatasetConfig, index: Mapping[str, int] | None) -> bool:
+    """Whether every label of a file is one of ``drop_labels`` or -1, so that no pair of it has a class."""
+    dropped = {label_name(name) for name in config.drop_labels or ()}
+    if not dropped:
+        return False
+    none = (dropped | {NO_LABEL}) - set(index or ())
+    label = None
+    for _, row in read_rows(file, config, lambda *_: None, all_columns=False):
+        label = (with_texts(row, [config.label_field], "") if _has_types(file) else row).get(config.label_field)
+        if not isinstance(label, str | int) or label_name(label) not in none:
+            return False
+    return label is not None
+
+
 class _Labels:
     """Reads the labels of one file and checks that they agree with each other."""
 
     def __init__(
-        self, config: DatasetConfig, labelled: bool | None, index: Mapping[str, int] | None, report: ReadReport
+        self,
+        config: DatasetConfig,
+        labelled: bool | None,
+        index: Mapping[str, int] | None,
+        report: ReadReport,
+        is_unlabelled: bool,
     ) -> None:
         self.config, self.labelled, self.index, self.report = config, labelled, index, report
-        self.dropped = {label_name(name) for name in config.drop_labels or ()} if labelled is not False else set()
+        dropped = {label_name(name) for name in config.drop_labels or ()} if labelled is not False else set()
+        self.dropped = set() if is_unlabelled else dropped
+        self.placeholders = {NO_LABEL} - set(index or (NO_LABEL,)) if labelled is None else set()
+        self.placeholders |= dropped if is_unlabelled else set()
         report.dropped.update(dict.fromkeys(self.dropped, 0))  # so that a label that never occurs is known, too
         self.kind: type | None = None
         self.has_label: bool | None = None  # of the rows so far
@@ -159,8 +210,8 @@ class _Labels:
         name = None if value is None else label_name(value)
         if self.labelled and name is None:
             raise ValueError(_missing(row, "label_field", self.config))
-        is_placeholder = self.labelled is None and name == NO_LABEL and NO_LABEL not in (self.index or (NO_LABEL,))
-        if is_placeholder:
+        placeholder = name if name in self.placeholders else None
+        if placeholder is not None:
             name = None
         if self.labelled is None and self.has_label not in (None, name is not None):
             raise ValueError(self._mixed(value))
@@ -171,7 +222,8 @@ class _Labels:
                 raise ValueError(unknown_label(name, self.index))
             self.kind = type(value)
         self.has_label = name is not None
-        self.report.placeholders += is_placeholder
+        if placeholder is not None:
+            self.report.placeholders[placeholder] += 1
         return name
 
     def _mixed(self, value: str | int | bool | None) -> str:

@@ -13,7 +13,7 @@ from huggingface_hub.errors import EntryNotFoundError, FileMetadataError, HfHubH
 
 from afqmc.errors import InputError, first_line
 from afqmc.model.config import ModelConfig
-from afqmc.model.files import check_lfs
+from afqmc.model.files import check_lfs, damaged_file
 from afqmc.paths import expanded
 from afqmc.proxies import through_proxy
 from afqmc.redaction import redacted
@@ -85,7 +85,7 @@ def cannot_load(what: str, config: ModelConfig, error: Exception) -> InputError:
     assert name is not None
     check_lfs(config, what)
     failed = _failed_request(error)
-    reason = _answer(failed) if failed else _in_short(error)
+    reason = _answer(failed) if failed else damaged_file(config, what) or _in_short(error)
     if os.path.isdir(expanded(name)):
         return InputError(f"model.name_or_path={name}: no usable {what} in this directory: {reason}")
     hub = redacted(constants.ENDPOINT)
