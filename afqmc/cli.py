@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from afqmc.errors import InputError, JobsFailed, visible
 from afqmc.process import speak_utf8
-from afqmc.ranks import adopt_slurm, here, is_beside_others
+from afqmc.ranks import adopt_slurm, check_flags, here, is_beside_others
 from afqmc.redaction import redacted
 from afqmc.signals import Terminated, terminable
 from afqmc.streams import lost_output, make_lasting
@@ -47,6 +47,7 @@ def exit_code(command: Callable[[], int]) -> int:
 def _code_of(command: Callable[[], int]) -> int:
     try:
         with terminable():
+            check_flags()
             return command()
     except Terminated:
         print("terminated", file=sys.stderr)

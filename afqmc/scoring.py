@@ -74,7 +74,7 @@ class TrainedRun:
         loaded = read_weights(RunDir(run_dir).best, config, trust)
         config.trainer = alone(config.trainer)
         choice = choose(config.trainer)
-        check_launcher(choice.device, choice.precision)
+        check_launcher(choice.device, None)
         adapt(loaded.model, choice, config.trainer)
         accelerator = build_accelerator(choice, config.trainer, config.seed)
         model = accelerator.prepare(loaded.model)

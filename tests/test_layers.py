@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "afqmc"
 LEVELS = {
     "errors": 0, "groups": 0, "knobs": 0, "plugins": 0, "dataset": 0, "model": 0, "optim": 0, "metrics": 0,
     "tracker": 0, "rundir": 0, "environment": 0, "checkpoint": 0, "process": 0, "console": 0, "signals": 0,
-    "inspection": 0, "lock": 0, "sweep": 0, "search": 0, "redaction": 0, "paths": 0, "streams": 0,
+    "inspection": 0, "lock": 0, "sweep": 0, "search": 0, "redaction": 0, "secret_names": 0, "paths": 0, "streams": 0,
     "ranks": 0, "safe_files": 0, "board": 0, "beside": 0, "lfs": 0, "proxies": 0,
     "batching": 1, "evaluation": 1,
     "train": 2,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from equality import differences, metrics
-from helpers import SMALL, command, small, summary
+from helpers import PATIENCE_S, SMALL, command, small, summary
 
 from afqmc.config import compose
 from afqmc.config.resume import Resume, going_on
@@ -325,7 +325,10 @@ def test_a_killed_run_goes_on_its_lock_dead_with_it(tmp_path):
         env={**os.environ, "PYTHONPATH": ROOT},
         stdout=subprocess.DEVNULL,
     )
-    while process.poll() is None and not (killed.checkpoints / "previous").exists():
+    deadline = time.monotonic() + PATIENCE_S
+    while not (killed.checkpoints / "last").exists():
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline, "no checkpoint came"
         time.sleep(0.01)
     process.kill()
     process.wait()
