@@ -13,7 +13,7 @@ types:
 	mypy
 
 test:
-	python -m pytest -q
+	python -m pytest -q -n 2 --dist worksteal
 
 test-slow: # the full-size parity proof, W&B servers that fail, the README's trainings: some minutes
 	python -m pytest -q -m slow

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from afqmc.distributed.rank import adopt_slurm, here, is_beside_others
+from afqmc.distributed.rank import adopt_slurm, check_flags, here, is_beside_others
 from afqmc.run_dir import Status
 from afqmc.tracking.background import is_left_behind
 from afqmc.utils.errors import InputError, JobsFailed, Pruned, visible
@@ -62,6 +62,7 @@ def outcome_of(error: BaseException) -> tuple[Status, int]:
 def _code_of(command: Callable[[], int]) -> int:
     try:
         with terminable():
+            check_flags()
             return command()
     except KeyboardInterrupt as error:
         print("terminated" if isinstance(error, Terminated) else "interrupted", file=sys.stderr)

@@ -125,13 +125,17 @@ class RunDir:
         told = {"status": status.value, "pid": os.getpid(), "time": time.time(), **redacted_tree(more)}
         write_json(self.path / "status.json", told)
 
-    def refuse_links(self) -> None:
-        """Never write through a link into somebody's files: the directory may be a stranger's.
+    def refuse_links(self, everywhere: bool = True) -> None:
+        """Check an existing directory before anything is written in it: it may come from an untrusted source.
+
+        Args:
+            everywhere: Check every file in it, and not only those that a run writes.
 
         Raises:
-            InputError: naming a link that leads out of it, or what is neither a file nor a directory.
+            InputError: naming links that lead out of it, and what is neither a file nor a directory.
         """
-        safe_files.refuse_special(self.path)
+        parts = None if everywhere else [*self.own_files(), self.path / "console.log", self.path / "predictions"]
+        safe_files.refuse_special(self.path, parts)
 
     def read_summary(self) -> dict[str, Any]:
         """The final figures of a run that is complete.

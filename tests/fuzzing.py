@@ -64,10 +64,10 @@ values = st.recursive(
 def _rows(draw):
     """A few pairs of two classes."""
     kinds = draw(st.sampled_from([["0", "1"], ["0", "1"], [0, 1], ["不同", "相同"], [True, False]]))
-    rows = []
+    rows, with_ids = [], draw(st.booleans())
     for number in range(draw(st.integers(2, 5))):
         row = {"sentence1": draw(good_text), "sentence2": draw(good_text), "label": kinds[number % 2]}
-        rows.append({"id": number, **row} if draw(st.booleans()) else row)
+        rows.append({"id": number, **row} if with_ids else row)
     return rows
 
 

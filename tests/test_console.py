@@ -7,6 +7,7 @@ import pytest
 from helpers import SMALL, command, summary, train
 from terminal import on_terminal
 
+from afqmc.run_dir import RunDir
 from afqmc.runner.summary_table import show
 from afqmc.utils.console import Console, TrainingBar, print_grid, print_table
 
@@ -102,6 +103,19 @@ def test_a_message_never_follows_a_bar_on_its_line(unbuffered, tmp_path):
     ]
     assert len(evaluated) == 2
     assert all(line.startswith("epoch ") for line in evaluated), evaluated
+
+
+def test_the_final_table_is_whole_on_a_narrow_terminal(drawn, capsys, monkeypatch):
+    for columns in (120, 40, 26):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        show(summary(RunDir(drawn[1])))
+        lines = capsys.readouterr().out.splitlines()[1:]
+        assert all(len(line.rstrip()) <= columns for line in lines)
+        rows = [re.split(r" *│ *|: +", line.strip(" │")) for line in lines if re.search(r"\w", line)]
+        assert ("│" in lines[1]) == (columns > 26)
+        assert [len(row) for row in rows] == [2] * 11, lines
+        assert {"accuracy", "majority accuracy", "average precision", "padding"} <= {name.strip() for name, _ in rows}
+        assert any(re.fullmatch(r"\d+ pairs/s", value) for _, value in rows)
 
 
 def test_weights_that_do_not_beat_the_majority_are_warned_about_with_a_next_step(tmp_path, caplog):

@@ -114,6 +114,20 @@ def test_the_refusal_names_the_encodings_that_are_possible():
         encoding_of("花呗\n", "gb18030")
 
 
+@pytest.mark.parametrize("encoding", ["cp1251", "koi8_r", "cp1253", "cp1256", "cp874"])
+def test_the_refusal_of_another_script_names_its_encodings(encoding):
+    with pytest.raises(InputError, match=rf"set dataset.encoding: .*{encoding}.*, utf-8 ") as refused:
+        encoding_of(OTHERS[encoding], encoding)
+    assert "cp1252" not in str(refused.value)  # it reads the bytes too, as text that nobody wrote
+
+
+@pytest.mark.parametrize("encoding", ["utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("content", [TABLE, JSON])
+def test_utf_32_without_a_byte_order_mark_is_named(read, encoding, content):
+    with pytest.raises(InputError, match=f"UTF-32 without a byte order mark: set dataset.encoding={encoding}"):
+        read("x.csv", content.encode(encoding))
+
+
 @pytest.mark.parametrize("first", ["utf-8", "gb18030"])
 def test_a_file_of_two_encodings_is_refused_with_its_line(read, first):
     other = "gb18030" if first == "utf-8" else "utf-8"

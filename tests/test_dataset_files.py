@@ -68,9 +68,38 @@ def test_fields_are_read_under_their_own_names(read):
     assert pair == Pair("k", "a", "b", "yes", 1)
 
 
-def test_a_pair_without_an_id_has_its_number_from_0(read):
-    found = read("x.jsonl", line(label="1") + line(label="0", id="given") + line(label="0", id=1.5))
-    assert [pair.id for pair in found] == [0, "given", 2]
+def test_pairs_of_a_file_without_ids_have_their_number_from_0(read):
+    assert [pair.id for pair in read("x.jsonl", line(label="1") + line(label="0", id=None))] == [0, 1]
+    assert [pair.id for pair in read("x.csv", "sentence1,sentence2,label,id\na,b,1,\nc,d,0,\n")] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["a", None], "x.jsonl:2: has no 'id', and the rows before it have one; all rows or none need an id"),
+        ([None, 0], "x.jsonl:2: has an 'id', and the rows before it have none"),
+        ([7, ""], "x.jsonl:2: has no 'id'"),
+        ([1, 1.5], "x.jsonl:2: 'id' is 1.5; an id must be a string or a whole number"),
+        ([["a"]], "x.jsonl:1: 'id' is \\['a'\\]; an id must be"),
+        ([True], "x.jsonl:1: 'id' is True; an id must be"),
+    ],
+)
+def test_ids_that_would_collide_with_row_numbers_are_refused(read, ids, message):
+    content = "".join(line(label="1", **({} if value is None else {"id": value})) for value in ids)
+    with pytest.raises(InputError, match=message):
+        read("x.jsonl", content)
+    with pytest.raises(InputError, match=message):
+        read("x.jsonl", content, labelled=False)
+
+
+def test_an_id_field_that_the_user_names_must_be_there(read):
+    missing = "no 'q_id'; did you mean 'qid'. .dataset.id_field names it.; dataset.id_field=id numbers the rows"
+    for name, content in (("x.jsonl", line(label="1", qid=7)), ("x.csv", "sentence1,sentence2,label,qid\na,b,1,7\n")):
+        assert read(name, content, id_field="qid")[0].id in (7, "7")
+        with pytest.raises(InputError, match=missing):
+            read(name, content, id_field="q_id")
+    with pytest.raises(InputError, match="x.jsonl:1: 'qid' is empty"):
+        read("x.jsonl", line(label="1", qid=""), id_field="qid")
 
 
 @pytest.mark.parametrize(

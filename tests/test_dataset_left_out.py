@@ -152,6 +152,23 @@ def test_a_test_file_with_minus_one_in_every_row_is_unlabelled(dataset, value):
     assert any("test: unlabelled: every label is -1" in line for line in in_short(data, examine(data)))
 
 
+@pytest.mark.parametrize(
+    ("dropped", "labels", "told"),
+    [(["-1"], (-1,), "-1"), (["-1"], ("-1",), "-1"), (["-", "?"], ("-",), "-"), (["-"], ("-", "-1"), "- or -1")],
+)
+def test_a_test_file_of_dropped_labels_alone_is_unlabelled(dataset, dropped, labels, told):
+    data = load(dataset(jsonl(rows(4)), test=jsonl(rows(3, labels)), drop_labels=dropped))
+    assert (data.test.labels, len(data.test)) == (None, 3)
+    assert any(f"test: unlabelled: every label is {told};" in line for line in in_short(data, examine(data)))
+    unknown = [text for text in examine(data).suspicions if "no row of any split" in text]
+    assert [text.split(": ")[1] for text in unknown] == ["no row of any split is labelled '?'"] * (len(dropped) - 1)
+
+
+def test_a_test_file_with_a_class_loses_its_dropped_rows(dataset):
+    data = load(dataset(jsonl(rows(4)), test=jsonl(rows(4, ("-1", "1"))), drop_labels=["-1"]))
+    assert data.test.labels == [1, 1]
+
+
 def test_minus_one_is_a_label_where_train_has_it(dataset):
     data = load(dataset(jsonl(rows(4, ("-1", "1"))), jsonl(rows(2, ("-1", "1"))), jsonl(rows(3, ("-1",)))))
     assert data.test.labels == [0, 0, 0]
@@ -198,6 +215,8 @@ def test_the_doctor_tells_what_is_left_out(dataset, tmp_path):
         ("yes", "Yes"), ("yes", "YES "), ("yes", "yes\ufeff"), ("same", "sаme"), ("TOP", "ΤΟΡ"), ("0", "O"),
         ("-1", "−1"), ("not-same", "not_same"), ("是", "是\u200d"), ("是\ufe0f", "是"), ("it’s", "it's"),
         ("straße", "STRASSE"), ("不同", "不 同"),
+        ("1", "I"), ("1", "|"), ("0", "〇"), ("1", '"1"'), ("是", "“是”"), ("w", "ԝ"), ("C", "Ϲ"),
+        ("M", "Μ"), ("MATCH", "ΜATCH"), ("N", "Ν"), ("Y", "Υ"), ("3", "З"), ("一", "—"),
     ],
 )  # fmt: skip
 def test_labels_that_look_alike_are_found(names):
@@ -206,6 +225,7 @@ def test_labels_that_look_alike_are_found(names):
 
 def test_labels_that_differ_are_not_found():
     different = ["0", "1", "-1", "10", "yes", "no", "相同", "不同", "不", "e", "f", "neutral", "entailment", "1e5", "-"]
+    different += ["FAIL", "FALL", "II", "III", "二", '"', "''"]
     assert look_alikes(different) == []
 
 

@@ -3,18 +3,26 @@
 import csv
 import json
 import re
+import zipfile
 
 import pytest
 
 from afqmc.config import compose
 from afqmc.config.schema import check
 from afqmc.data import compression as content
-from afqmc.data.config import DatasetConfig, Quoting
+from afqmc.data.config import DatasetConfig, OnBadRow, Quoting
+from afqmc.data.loading import load, locate
 from afqmc.data.parsing import read_pairs
 from afqmc.data.sources import DataFile
 from afqmc.utils.errors import InputError
 
 NAMES = ["sentence1", "sentence2", "label"]
+PAIRS = [(f"a{n}", f"b{n}", str(n % 2)) for n in range(6)]
+
+
+def written(path, rows):
+    path.write_text("".join(",".join(row) + "\n" for row in rows), encoding="utf-8")
+    return path
 
 
 @pytest.fixture
@@ -57,6 +65,40 @@ def test_a_header_line_is_not_taken_for_a_pair(read, header):
 @pytest.mark.parametrize("first", ["label\tb\t1", "花呗\tsentence1\t0", "title\tb\tyes", "标签\t句子\t1"])
 def test_a_pair_that_holds_one_such_word_is_a_pair(read, first):
     assert len(read("x.tsv", f"{first}\na\tb\t1\n", columns=NAMES)) == 2
+
+
+HEADERS = [("句子1", "句子2", "标签"), ("s_one", "s_two", "is_dup"), ("甲", "乙", "gold")]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("labelled", [True, False, None])
+@pytest.mark.parametrize("on_bad_row", list(OnBadRow))
+def test_a_first_row_whose_label_alone_is_unknown_is_a_header_line(tmp_path, header, labelled, on_bad_row):
+    config = DatasetConfig(columns=NAMES, on_bad_row=on_bad_row)
+    file = DataFile.on_disk(written(tmp_path / "x.csv", [header, *PAIRS]), config)
+    with pytest.raises(InputError, match=rf"x.csv:1: seems to be a header line: its label '{header[2]}' is unknown"):
+        list(read_pairs(file, config, labelled=labelled, index={"0": 0, "1": 1}))
+
+
+@pytest.mark.parametrize(
+    ("first", "rest"), [("7", PAIRS), ("", PAIRS), ("-1", PAIRS), ("x", [("a", "b", "y"), *PAIRS]), ("1", PAIRS)]
+)
+def test_other_first_rows_of_a_prediction_are_pairs(tmp_path, first, rest):
+    config = DatasetConfig(columns=NAMES)
+    file = DataFile.on_disk(written(tmp_path / "x.csv", [("c", "d", first), *rest]), config)
+    assert len(list(read_pairs(file, config, labelled=False, index={"0": 0, "1": 1}))) == len(rest) + 1
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_class_of_the_first_training_row_alone_is_a_header_line(tmp_path, header, streaming):
+    train, dev = written(tmp_path / "x.csv", [header, *PAIRS]), written(tmp_path / "dev.csv", PAIRS)
+    settings = {"train_file": str(train), "dev_file": str(dev), "columns": NAMES, "streaming": streaming}
+    with pytest.raises(InputError, match="x.csv:1: seems to be a header line: no other row has its label"):
+        load(DatasetConfig(**settings))
+    assert load(DatasetConfig(**settings, labels=["0", "1", header[2]])).labels[2] == header[2]
+    written(train, [("c", "d", "2"), *PAIRS])
+    assert load(DatasetConfig(**settings)).labels == ("0", "1", "2")
 
 
 @pytest.mark.parametrize("columns", [None, NAMES])
@@ -130,7 +172,28 @@ def test_the_first_row_of_a_file_without_a_header_does_not_tell_its_quoting(read
         read("x.tsv", row, columns=NAMES)
     assert read("x.tsv", row, columns=NAMES, quoting=Quoting.double) == [("a", "b", "1")]
     assert read("x.tsv", row, columns=NAMES, quoting=Quoting.none) == [('"a"', '"b"', '"1"')]
-    assert read("x.tsv", '"a"\t"b"\t1\n', columns=NAMES) == [('"a"', '"b"', "1")]
+
+
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [
+        ("sentence1\tsentence2\tlabel\n", '"a"\t"b"\t"1"\n"c"\t"d"\t"0"\n'),
+        ("sentence1\tsentence2\tlabel\n", '"a ""x"""\t"b\tc"\t1\n'),
+        ("label\tid\tsentence2\tsentence1\r\n\r\n", '1\tq7\t"a"\t"b"\r\n'),
+        ("", '"a"\t"b"\t1\n"c"\t"d"\t0\n'),
+    ],
+)
+def test_quotation_marks_around_the_sentences_of_the_first_rows_are_refused(read, header, rows):
+    settings = {} if header else {"columns": NAMES}
+    with pytest.raises(InputError, match=r"x.tsv:[123]: both sentences are in quotation marks.*=double .*=none"):
+        read("x.tsv", header + rows, **settings)
+    assert read("x.tsv", header + rows, quoting=Quoting.double, **settings)[0][0] in ("a", "b", 'a "x"')
+
+
+@pytest.mark.parametrize("second", ['"c\td\t0', "c\td\t0", '"c"\td\t0', '"c" and "e"\t"d"\t0'])
+def test_some_sentences_in_quotation_marks_are_text(read, second):
+    text = f'sentence1\tsentence2\tlabel\n"a"\t"b"\t1\n{second}\n'
+    assert read("x.tsv", text)[0] == ('"a"', '"b"', "1")
 
 
 def test_a_csv_may_have_quotation_marks_as_text(read):
@@ -183,3 +246,38 @@ def test_a_line_that_never_ends_is_refused_before_it_fills_the_memory(read, monk
 def test_old_mac_line_breaks_are_named(read):
     with pytest.raises(InputError, match=r"x.csv:1: broken csv: a carriage return stands alone"):
         read("x.csv", "sentence1,sentence2,label\ra,b,1\r")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("sentence1,sentence2,label\na,b,1\n", "CSV: set dataset.format=csv"),
+        ('\n"a","b",1\n', "CSV: set dataset.format=csv"),
+        ("a;b;1\n", "CSV: set dataset.format=csv"),
+        ("a\tb\t1\n", "TSV: set dataset.format=tsv"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x", "x.json"])
+def test_a_table_that_is_read_as_json_is_named(read, name, text, hint):
+    with pytest.raises(InputError, match=f"x.*:[12]: broken JSON: .*; the line seems to be {hint}"):
+        read(name, text)
+
+
+@pytest.mark.parametrize("text", ["{a,b\n", "text\n", '{"sentence1": "a", "sentence2": "b", "label": 1}\na,b,1\n'])
+def test_other_broken_json_is_not_taken_for_a_table(read, text):
+    with pytest.raises(InputError, match="broken JSON: ") as refused:
+        read("x.json", text)
+    assert "seems to be" not in str(refused.value)
+
+
+@pytest.mark.parametrize("place", [".", "own.zip"])
+def test_files_of_the_user_where_a_download_is_expected_are_named(tmp_path, monkeypatch, place):
+    for name in ("a.csv", "b.csv"):
+        written(tmp_path / name, [NAMES, *PAIRS])
+    with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:
+        archive.write(tmp_path / "a.csv", "a.csv")
+    monkeypatch.chdir(tmp_path)
+    files = [f"dataset.path={place}", "dataset.train_file=a.csv", "dataset.dev_file=a.csv"]
+    with pytest.raises(InputError, match=r"no (such file|test.json).*; a run on files of your own needs dataset=jsonl"):
+        locate(compose(files).dataset)
+    assert set(locate(compose(["dataset=jsonl", *files]).dataset)) == {"train", "dev"}

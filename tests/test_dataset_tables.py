@@ -16,7 +16,7 @@ import pytest
 from backports import zstd
 from pyarrow import parquet
 
-from afqmc.data.config import DatasetConfig, Format
+from afqmc.data.config import DatasetConfig, Format, OnBadRow
 from afqmc.data.loading import load
 from afqmc.data.parsing import Pair, read_pairs
 from afqmc.data.sample import sample_files
@@ -54,9 +54,9 @@ def triples(pairs):
     return [(pair.sentence1, pair.sentence2, pair.label) for pair in pairs]
 
 
-def workbook(rows, sheets=("pairs",)):
+def workbook(rows, sheets=("pairs",), first="visible"):
     book, content = openpyxl.Workbook(), io.BytesIO()
-    book.active.title = sheets[0]
+    book.active.title, book.active.sheet_state = sheets[0], first
     for row in rows:
         book.active.append(row)
     for name in sheets[1:]:
@@ -169,13 +169,13 @@ def test_the_cells_of_a_workbook_become_what_they_show(read):
         [8.0, 12345, datetime.datetime(2026, 5, 1), "1"],
         [None, None, None, None, None],
         ["x9", 0.5, datetime.datetime(2026, 5, 1, 12, 30), 0.0],
-        [None, True, datetime.time(8, 30), 0],
+        [9.5, True, datetime.time(8, 30), 0],
     ]
     assert read("x.xlsx", workbook(rows)) == [
         Pair(7, "a", "b", "1", 2),
         Pair(8, "12345", "2026-05-01", "1", 3),
         Pair("x9", "0.5", "2026-05-01T12:30:00", "0", 5),
-        Pair(3, "true", "08:30:00", "0", 6),
+        Pair("9.5", "true", "08:30:00", "0", 6),
     ]
 
 
@@ -184,6 +184,39 @@ def test_of_several_sheets_the_first_is_read_and_named(tmp_path):
         (tmp_path / name).write_bytes(workbook([NAMES, *PAIRS], sheets))
     data = load(DatasetConfig(train_file=str(tmp_path / "train.xlsx"), dev_file=str(tmp_path / "dev.xlsx")))
     assert data.notes == (f"{tmp_path}/train.xlsx: read from the sheet '说明', the first of 3",)
+
+
+def test_a_message_about_a_workbook_of_several_sheets_names_the_one_that_was_read(read, tmp_path):
+    sheet = "read from the sheet '说明', the first of 2"
+    with pytest.raises(InputError, match=f"x.xlsx:1: the header has q, and none of .*; {sheet}$"):
+        read("x.xlsx", workbook([["q"]], ("说明", "pairs")))
+    for rows in ([], [NAMES]):
+        with pytest.raises(InputError, match=f"x.xlsx: no pairs; {sheet}; the pairs must be in the first sheet"):
+            read("x.xlsx", workbook(rows, ("说明", "pairs")))
+    file = DataFile.on_disk(tmp_path / "x.xlsx", DatasetConfig())
+    (tmp_path / "x.xlsx").write_bytes(workbook([NAMES, *PAIRS], ("old", "pairs"), first="hidden"))
+    assert triples(read_pairs(file, DatasetConfig(), labelled=True)) == PAIRS
+    assert list(file.notes) == ["read from the hidden sheet 'old', the first of 2"]
+
+
+def test_a_formula_without_a_saved_result_is_named(read):
+    said = []
+    rows = [
+        [*NAMES, "more"],
+        ["a", "b", 1, "=1"],
+        [None] * 4,
+        ["c", '=A1&"x"', 1],
+        ["=A1", "=A2", "=1"],
+        ["d", None, 0],
+    ]
+    found = read("x.xlsx", workbook(rows), complain=lambda text: said.append(text[text.index("x.xlsx") :]))
+    assert triples(found) == [("a", "b", "1")]
+    save = "open the workbook in Excel or LibreOffice and save it"
+    assert said == [
+        f"x.xlsx:4: 'sentence2' is a formula without a saved result (=A1&\"x\"); {save}",
+        f"x.xlsx:5: 'sentence1' is a formula without a saved result (=A1); {save}",
+        "x.xlsx:6: 'sentence2' is empty",
+    ]
 
 
 def test_a_workbook_without_a_header_is_read_by_its_columns(read):
@@ -197,7 +230,7 @@ def test_what_is_wrong_with_a_workbook_is_told_with_its_row(read):
     rows = [NAMES, ["a", "#N/A", 1], ["a", "b"], [None, "b", 1], ["a", "b", 1, "more"], ["a", "b", 1.5]]
     read("x.xlsx", workbook(rows), complain=lambda text: said.append(text[text.index("x.xlsx") :]))
     assert said[:4] == [
-        "x.xlsx:2: a cell is #N/A, the result of a formula that failed",
+        "x.xlsx:2: 'sentence2' is #N/A, the result of a formula that failed",
         "x.xlsx:3: 'label' is empty",
         "x.xlsx:4: 'sentence1' is empty",
         "x.xlsx:5: 4 columns; 3 were expected (sentence1, sentence2, label)",
@@ -230,6 +263,37 @@ def test_parquet_is_read_whatever_type_its_labels_have(read, labels):
     assert triples(found) == PAIRS
     assert [pair.id for pair in found] == [5, 9]
     assert [pair.line for pair in found] == [1, 2]
+
+
+def test_only_ids_that_are_numbers_become_numbers(read):
+    rows = [["id", *NAMES[:2]], ["0007", "a", "b"], ["7", "c", "d"], [7, "e", "f"], [8.0, "g", "h"], ["٣", "i", "j"]]
+    ids = ["0007", "7", 7, 8, "٣"]
+    assert [pair.id for pair in read("x.xlsx", workbook(rows), labelled=False)] == ids
+    columns = {"sentence1": ["a", "b"], "sentence2": ["c", "d"]}
+    for given, expected in [(["0007", "7"], ["0007", "7"]), ([7.0, 8.0], [7, 8]), ([Decimal(7), Decimal(8)], [7, 8])]:
+        found = read("x.parquet", parquet_of(id=given, **columns), labelled=False)
+        assert [(pair.id, type(pair.id)) for pair in found] == [(value, type(value)) for value in expected]
+
+
+def test_a_bad_cell_of_a_needed_column_is_named_and_can_be_skipped(read):
+    """Cells that no text can be made of are faults of one row. In other columns they do not matter."""
+    count = 20
+    texts = pyarrow.array([b"a"] * count)
+    broken = pyarrow.array([b"a", b"\xff"] + [b"a"] * (count - 2)).cast(pyarrow.string(), safe=False)
+    numbers = [1.0, float("inf")] + [0.0] * (count - 2)
+    for column, kind in [
+        ("sentence1", broken), ("sentence1", broken.cast(pyarrow.binary())), ("label", numbers), ("label", broken),
+    ]:  # fmt: skip
+        columns = {"sentence1": texts, "sentence2": texts, "label": ["1"] * count} | {column: kind}
+        content = parquet_of(**columns, other=broken, another=numbers)
+        with pytest.raises(
+            InputError, match=rf"x.parquet:2: '{column}' (holds bytes that are not UTF-8|cannot be rea)"
+        ):
+            read("x.parquet", content)
+        assert [pair.line for pair in read("x.parquet", content, on_bad_row=OnBadRow.skip)] == [1, *range(3, count + 1)]
+        assert len(read("x.parquet", content, labelled=False)) == count if column == "label" else True
+    rows = [[*NAMES, "other"], ["a", "b", 1, "#N/A"]]
+    assert triples(read("x.xlsx", workbook(rows))) == [("a", "b", "1")]
 
 
 def test_what_is_wrong_with_parquet_is_told_with_its_row(read):

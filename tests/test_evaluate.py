@@ -110,6 +110,19 @@ def test_other_ids_of_the_same_pairs_are_no_change(copied, call):
     assert call(run)[2] == ""
 
 
+@pytest.mark.parametrize("has_ids", [True, False])
+def test_the_same_pairs_in_another_order_are_reported_as_such(has_ids, copied, call):
+    run, file = copied
+    rows = ROWS if has_ids else [{key: row[key] for key in ("sentence1", "sentence2", "label")} for row in ROWS]
+    predictions = [json.loads(line) for line in (run / "predictions/dev.jsonl").read_text("utf-8").splitlines()]
+    if not has_ids:  # as such a run writes them: the ids are row numbers
+        write(run / "predictions/dev.jsonl", [{**row, "id": number} for number, row in enumerate(predictions)])
+    write(file, rows[1:] + rows[:1])
+    assert f"warning: {file}: changed since the run: another order; these" in call(run)[2]
+    write(file, flipped(rows)[::-1])
+    assert "another label" in call(run)[2]
+
+
 def test_ids_that_are_not_unique_are_compared_row_by_row(copied, call):
     run, file = copied
     rows = [json.loads(line) for line in (run / "predictions/dev.jsonl").read_text("utf-8").splitlines()]

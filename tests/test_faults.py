@@ -356,7 +356,7 @@ def test_a_link_that_leads_out_of_a_run_is_never_written_through(tmp_path):
     run_dir.metrics.unlink()
     run_dir.metrics.symlink_to(outside)
     config = small("trainer.max_steps=4")
-    with pytest.raises(InputError, match="a link that leads out of the run directory"):
+    with pytest.raises(InputError, match="a link that leads out of"):
         run_experiment(config, run_dir, resume=True)
     assert outside.read_text() == "precious"
 

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE_S, SMALL
+from helpers import PATIENCE_S, SMALL, command, train
 
-from afqmc.distributed.rank import here
+from afqmc.distributed.rank import check_flags, here
 from afqmc.run_dir import RunDir
 from afqmc.training.process_checks import check_launcher
 from afqmc.utils.errors import InputError
@@ -66,6 +66,36 @@ def test_what_accelerate_launch_is_told_of_a_run_is_refused_with_the_key_for_it(
 def test_the_defaults_of_accelerate_launch_say_nothing():
     defaults = {"MIXED_PRECISION": "no", "DYNAMO_BACKEND": "NO", "USE_CPU": "False", "GRADIENT_ACCUMULATION_STEPS": "1"}
     check_launcher("cuda", "bf16", {f"ACCELERATE_{name}": value for name, value in defaults.items()})
+
+
+@pytest.mark.parametrize(
+    "name", ["USE_CPU", "USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM", "ENABLE_RICH", "DEBUG_MODE"]
+)
+@pytest.mark.parametrize("value", ["maybe", "", "2"])
+def test_an_invalid_truth_value_of_accelerate_is_refused_with_the_legal_ones(name, value):
+    with pytest.raises(InputError, match=f"ACCELERATE_{name}={value}: legal: 1, true, yes, .*unset ACCELERATE_{name}"):
+        check_flags({f"ACCELERATE_{name}": value})
+    check_flags({f"ACCELERATE_{name}": "True", f"ACCELERATE_{name}_X": "n"})
+
+
+def test_a_precision_that_does_not_exist_is_refused_with_the_legal_ones_where_it_matters():
+    environment = {"ACCELERATE_MIXED_PRECISION": "bogus"}
+    with pytest.raises(InputError, match=r"ACCELERATE_MIXED_PRECISION=bogus: legal: no, bf16, fp16; .*unset"):
+        check_launcher("cpu", "no", environment)
+    check_launcher("cpu", None, environment)
+    with pytest.raises(InputError, match="ACCELERATE_GRADIENT_ACCUMULATION_STEPS=many: must be a whole number"):
+        check_launcher("cpu", None, {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "many"})
+
+
+def test_predict_refuses_only_variables_of_accelerate_that_matter_to_it(tmp_path):
+    run = train(tmp_path / "run", "trainer.max_steps=1").path
+    ask = ("predict", str(run), "--pair", "a", "b")
+    done = command(*ask, cwd=tmp_path, env={"ACCELERATE_MIXED_PRECISION": "bogus"})
+    assert done.returncode == 0, done.stderr
+    for name in ("USE_CPU", "USE_MEGATRON_LM"):  # the second is read when Accelerate is imported
+        done = command(*ask, cwd=tmp_path, env={f"ACCELERATE_{name}": "maybe"})
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"ACCELERATE_{name}=maybe: legal: 1, true, yes")
 
 
 def test_processes_of_mpirun_are_refused_instead_of_each_making_a_run_of_its_own():

@@ -1,4 +1,4 @@
-"""Git LFS pointers in place of a model's files are named, with the command that fetches the files."""
+"""Git LFS pointers and damaged downloads in place of a model's files are named, with what fetches the files."""
 
 import shutil
 
@@ -42,6 +42,7 @@ def build(name, **settings):
 
 def test_a_pointer_is_known_by_its_first_bytes():
     assert is_lfs_pointer(POINTER.encode())
+    assert is_lfs_pointer(b"\xef\xbb\xbf" + POINTER.encode())  # as an editor on Windows saves it
     assert not is_lfs_pointer(b"")
     assert not is_lfs_pointer(b"version 1\n")
 
@@ -106,3 +107,33 @@ def test_a_pointer_among_the_weights_of_a_run_is_refused_by_name(directory, tmp_
     (best / "model.safetensors").write_text(POINTER)
     with pytest.raises(InputError, match=f"^{best / 'model.safetensors'}: is a Git LFS pointer"):
         load_weights(best, config)
+
+
+PAGE = b"\n<!DOCTYPE html><html><body>404 Not Found</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "told"),
+    [
+        ("model.safetensors", lambda _: PAGE, "is an HTML or XML page"),
+        ("model.safetensors", lambda _: b"", "is empty"),
+        ("model.safetensors", lambda _: b"Not Found: no such file", "is not a safetensors file"),
+        ("model.safetensors", lambda whole: whole[:5], "ends too early, after 5 bytes"),
+        ("model.safetensors", lambda whole: whole[:50], "ends too early, after 50 bytes"),
+        ("model.safetensors", lambda whole: whole[:-8], r"has \d+ bytes, and should have \d+"),
+        ("pytorch_model.bin", lambda _: PAGE, "is an HTML or XML page"),
+        ("pytorch_model.bin", lambda _: b"", "is empty"),
+        ("pytorch_model.bin", lambda whole: whole[:-50], "ends too early"),
+        ("config.json", lambda whole: whole[:-5], "is not valid JSON"),
+        ("tokenizer.json", lambda _: b"\xef\xbb\xbf" + PAGE, "is an HTML or XML page"),
+        ("tokenizer.json", lambda whole: whole[: len(whole) // 2], "is not valid JSON"),
+    ],
+)
+def test_a_file_that_was_not_downloaded_whole_is_named(directory, name, changed, told):
+    if name == "pytorch_model.bin":
+        (directory / "model.safetensors").unlink()
+    (directory / name).write_bytes(changed((directory / name).read_bytes()))
+    with pytest.raises(
+        InputError, match=f"in this directory: {directory / name}: {told}.*; the download was probably incomplete"
+    ):
+        build(directory)

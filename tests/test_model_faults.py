@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers import train
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedTokenizerFast
@@ -147,6 +148,32 @@ def test_a_model_that_leaves_padding_out_is_not_warned_of(kind, pooling, pairs, 
     assert padding_effect(classifier(kind, tiny_tokenizer, pooling, **more), pairs, Encoder(tiny_tokenizer, 48)) < 1e-4
 
 
-def test_pairs_of_one_length_need_no_padding(tiny_tokenizer):
-    same = Pairs("x", [0, 1], ["ab"] * 2, ["cd"] * 2, [0, 1])
-    assert padding_warning(NoMask(len(tiny_tokenizer)), same, Encoder(tiny_tokenizer, 32)) is None
+def test_the_padding_check_needs_no_pairs_of_different_lengths(tiny_tokenizer):
+    for text in ("ab", "花", "借呗怎么还款" * 40):
+        same = Pairs("x", [0, 1], [text] * 2, [text] * 2, [0, 1])
+        for length in (8, 32):
+            assert "depend on" in padding_warning(NoMask(len(tiny_tokenizer)), same, Encoder(tiny_tokenizer, length))
+
+
+OWN_MODEL = """
+from torch import nn
+
+
+class NoMask(nn.Module):
+    def __init__(self, num_labels, vocab_size, pad_token_id):
+        super().__init__()
+        self.embedding, self.out = nn.Embedding(vocab_size, 16), nn.Linear(16, num_labels)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, input_ids, attention_mask, **_):
+        return self.out(self.embedding(input_ids).mean(1))
+"""
+
+
+def test_a_run_checks_its_best_weights_for_padding_too(tmp_path, monkeypatch, caplog):
+    (tmp_path / "padded_model.py").write_text(OWN_MODEL, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with caplog.at_level("WARNING"):
+        train(tmp_path / "run", "model._target_=padded_model.NoMask", "lr=0.1", "trainer.max_steps=3")
+    (warning,) = [record.getMessage() for record in caplog.records if "depend on the padding" in record.getMessage()]
+    assert warning.startswith("best weights: ")  # the head is zero at first, and hides it

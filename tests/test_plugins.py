@@ -29,6 +29,16 @@ def test_a_target_that_is_not_there_is_refused_with_its_key(target, message):
         locate(target, "optimizer._target_")
 
 
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [("lr_scheduler.partial", "functools.partial"), ("lr_scheduler.Counter", "collections.Counter")],
+)
+def test_what_a_well_known_library_only_imports_is_named_by_its_own_path(name, own):
+    with pytest.raises(InputError, match=f"torch.optim.{name}: is not defined in that library .it is {own}"):
+        locate(f"torch.optim.{name}", "scheduler._target_")
+    assert locate(own, "scheduler._target_")
+
+
 def test_a_module_whose_own_import_fails_is_refused_with_the_missing_name(plug):
     name = plug("import no_such_dependency\ndef build(): pass")
     with pytest.raises(InputError, match="cannot import 'no_such_dependency'"):

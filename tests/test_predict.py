@@ -1,12 +1,15 @@
 """What predict reads and writes: formats by the name, the user's own columns, standard streams, nothing destroyed."""
 
 import csv
+import datetime
+import gc
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +106,21 @@ def test_a_tsv_is_read_back_as_it_was_and_refuses_what_it_cannot_hold(run, call,
     pairs.write_text('sentence1,sentence2\n"a ""b""",c\n', encoding="utf-8")
     assert call(predict, run.path, pairs, "-o", "a.tsv")[0] == 0
     assert Path("a.tsv").read_text(encoding="utf-8").splitlines()[1].startswith('a "b"\tc\t0.')
+
+
+@pytest.mark.parametrize(("cell", "told"), [("a" * 32_768, "is longer than a cell of Excel"), ("\1", "control char")])
+def test_a_cell_that_excel_cannot_hold_is_one_message(cell, told, tmp_path, monkeypatch):
+    """The half-written workbook is closed. Otherwise its writer prints a traceback when it is collected."""
+    pytest.importorskip("openpyxl")
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    inputs = Inputs([tmp_path / "x.jsonl"])
+    inputs.rows = [{"sentence1": "a"}, {"sentence1": cell}]
+    scored = Scored(Pairs("x", [0, 1], ["a"] * 2, ["b"] * 2, None), ("0", "1"), np.zeros((2, 2)))
+    with pytest.raises(InputError, match=rf"row 2: 'sentence1' .*{told}"):
+        render(scored, inputs, Path("out.xlsx"), clue=False)
+    gc.collect()
+    assert not complaints
 
 
 def test_three_classes_have_a_column_of_probability_each(tmp_path):
@@ -219,6 +237,19 @@ def test_no_input_is_replaced_by_the_output(kind, target, run, call, pairs, tmp_
     assert target.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_a_file_that_is_read_as_standard_input_is_not_replaced(name, run, pairs):
+    before = pairs.read_bytes()
+    with pairs.open("rb") as stream:
+        done = subprocess.run(
+            [sys.executable, "-m", "afqmc.predict", run.path, name, "-o", "pairs.csv", "dataset.format=csv"],
+            stdin=stream, capture_output=True, text=True, cwd=pairs.parent, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+    assert (done.returncode, f"-o pairs.csv: is the same file as the input {name}" in done.stderr) == (2, True)
+    assert pairs.read_bytes() == before
+
+
 def test_predictions_of_the_run_and_tables_of_compare_are_no_output_either(run, call, pairs):
     code, _, error = call(predict, run.path, pairs, "-o", run.path / "predictions/dev.jsonl")
     assert (code, "is a file of the input" in error) == (2, True)
@@ -278,6 +309,67 @@ def test_the_columns_of_a_parquet_file_are_kept(run, call, tmp_path):
     assert call(predict, run.path, "x.parquet", "-o", "out.csv")[0] == 0
     written = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text(encoding="utf-8-sig"), newline="")))
     assert [row["note"] for row in written] == [str(row["note"] or "") for row in ROWS]
+
+
+def typed_table():
+    """A Parquet table with a column of every kind that text does not hold."""
+    pyarrow = pytest.importorskip("pyarrow")
+    day = datetime.date(2026, 5, 1)
+    stamps = pyarrow.array([1_700_000_000_000_000_001, None], pyarrow.timestamp("ns", "UTC"))
+    return pyarrow.table(
+        {
+            "id": ["007", "7"], "sentence1": ["a", "b"], "sentence2": ["c", "d"],
+            "label": pyarrow.array([1.0, 0.0], pyarrow.float32()), "int": pyarrow.array([1, None], pyarrow.int8()),
+            "float": [1.0, 1e300], "inf": [float("inf"), float("nan")], "decimal": [Decimal("2.00"), Decimal("0.50")],
+            "empty": ["", None], "day": [day, None], "days": [[day], None], "stamps": stamps,
+            "kinds": pyarrow.array(["x", None]).dictionary_encode(), "blob": [b"\xff", b""], "sum": [b"=1", b"x"],
+            "nothing": pyarrow.array([None, None], pyarrow.int32()), "": [{"bytes": b"x", "day": day}, None],
+        }
+    )  # fmt: skip
+
+
+def test_the_columns_of_a_parquet_file_keep_types_and_values_in_parquet(run, call, tmp_path):
+    parquet, table = pytest.importorskip("pyarrow.parquet"), typed_table()
+    parquet.write_table(table, tmp_path / "x.parquet")
+    assert call(predict, run.path, "x.parquet", "-o", "out.parquet")[0] == 0
+    written = parquet.read_table(tmp_path / "out.parquet").select(table.column_names)
+    assert written.schema.types == parquet.read_table(tmp_path / "x.parquet").schema.types
+    assert str(written.to_pydict()) == str(table.to_pydict())  # NaN is not equal to itself
+    assert call(predict, run.path, "x.parquet", "-o", "out.jsonl")[0] == 0
+
+
+def test_a_column_that_the_output_cannot_hold_is_named_and_the_others_are_written(run, call, tmp_path):
+    parquet, table = pytest.importorskip("pyarrow.parquet"), typed_table()
+    parquet.write_table(table, tmp_path / "x.parquet")
+    code, _, error = call(predict, run.path, "x.parquet", "-o", "out.csv")
+    assert (code, error.startswith("-o out.csv: row 1: 'blob' cannot be written as text (")) == (2, True)
+    parquet.write_table(table.drop_columns(["blob", "stamps"]), tmp_path / "x.parquet")
+    code, _, warning = call(predict, run.path, "x.parquet", "-o", "out.csv")
+    assert (code, "1 cells begin with =" in warning) == (0, True)
+    first, second = read_back(tmp_path / "out.csv")
+    assert [first[name] for name in ("id", "label", "float", "decimal", "empty", "day", "days")] == [
+        "007", "1.0", "1.0", "2.00", "", "2026-05-01", '["2026-05-01"]'
+    ]  # fmt: skip
+    assert (second["float"], first[""]) == ("1e+300", '{"bytes": "x", "day": "2026-05-01"}')
+    assert call(predict, run.path, "x.parquet", "-o", "out.xlsx")[0] == 0
+    assert [row["decimal"] for row in read_back(tmp_path / "out.xlsx")] == [2, 0.5]
+
+
+def test_a_workbook_keeps_its_values_and_a_column_without_a_name(run, call, tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    stamp = datetime.datetime(2026, 5, 1, 12, 30)
+    rows = [[None, "sentence1", "sentence2", "when", "number"], [0, "a", "b", stamp, 1], [1, "c", "#N/A?", None, 0.5]]
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.save(tmp_path / "x.xlsx")
+    for suffix in ("csv", "xlsx", "parquet"):
+        code, _, error = call(predict, run.path, "x.xlsx", "-o", f"out.{suffix}")
+        assert code == 0, error
+    assert [row[""] for row in read_back(tmp_path / "out.csv")] == ["0", "1"]
+    first, second = read_back(tmp_path / "out.parquet")
+    assert (first[""], first["when"], first["number"], second["number"]) == (0, stamp, 1.0, 0.5)
+    assert read_back(tmp_path / "out.xlsx")[0]["when"] == stamp
 
 
 def test_an_encoding_other_than_utf_8_is_named(run, call, tmp_path, caplog):

@@ -14,7 +14,8 @@ from wandb_file import Offline
 from afqmc import config as schema
 from afqmc import run as entry
 from afqmc.cli import exit_code
-from afqmc.utils.redaction import RedactingFormatter, is_secret, redacted, redacted_argument, redacted_tree
+from afqmc.utils.redaction import RedactingFormatter, redacted, redacted_argument, redacted_tree
+from afqmc.utils.secret_names import is_secret
 
 GIVEN = "0123456789abcdef"
 
@@ -28,7 +29,11 @@ def given_secrets(monkeypatch):
 @pytest.mark.parametrize(
     "name",
     ["WANDB_API_KEY", "HF_TOKEN", "DB_PASSWORD", "MY_SECRET", "hfToken", "HFToken", "apikey", "model.args.passwd",
-     "GH_PAT", "+model.args.auth.user", "credential", "AWS_SECRET_ACCESS_KEY", "X-Amz-Signature", "accesstoken"],
+     "GH_PAT", "+model.args.auth.user", "credential", "AWS_SECRET_ACCESS_KEY", "X-Amz-Signature", "accesstoken",
+     "pass", "DB_PASS", "dbpass", "secretkey", "accesskey",
+     "privatekey", "authkey", "passkey", "passcode", "jwt", "bearer", "tokens", "access_tokens", "apikeys", "APIKeys",
+     "token_value", "sas", "otp", "api_key_2", "q[token]", "Ocp-Apim-Subscription-Key", "X-Goog-Api-Key",
+     "PRIVATE-TOKEN", "--api-key", "awssecretaccesskey", "smtp.pw", "accessTokens"],
 )  # fmt: skip
 def test_a_secret_is_told_by_its_name(name):
     assert is_secret(name)
@@ -37,7 +42,9 @@ def test_a_secret_is_told_by_its_name(name):
 @pytest.mark.parametrize(
     "name",
     ["dataset.batch_tokens", "pad_token_id", "key_size", "tokenizer", "author", "monkey", "label_field", "lr",
-     "keyword", "dataset.checksums", "max_new_tokens", "seed", "", "1e-5", "turkey"],
+     "keyword", "dataset.checksums", "max_new_tokens", "seed", "", "1e-5", "turkey", "trainer.padding_free", "bypass",
+     "max_tokens_per_batch", "passes", "n_tokens", "compass", "past_key_values", "token_type_ids", "special_tokens",
+     "keys_per_row", "passthrough", "jwt_algorithm", "assassin", "hotkey"],
 )  # fmt: skip
 def test_what_only_resembles_one_is_left_alone(name):
     assert not is_secret(name)
@@ -151,6 +158,60 @@ def test_a_quoted_secret_may_hold_spaces(secret):
     for key in KEYS:
         shown = [redacted(json.dumps({key: secret})), redacted(repr({key: secret})), redacted(f"{key}={secret!r}")]
         assert [text for text in shown if CORE in text] == [], key
+
+
+NAMES = ["db_pass", "DB_PASS", "secretkey", "accesskey", "privatekey", "authkey", "passkey", "passcode", "jwt",
+         "access_tokens", "apikeys", "token_value", "api-key", "PRIVATE-TOKEN", "X-Auth-Token", "X-Goog-Api-Key",
+         "Ocp-Apim-Subscription-Key", "X-Api-Token", "token", "wandb_key", "hfToken", "client_secret"]  # fmt: skip
+TEXTS = ["{name}: {secret}", "['{name}: {secret}']", "{name}:{secret}", "curl -H '{name}: {secret}' https://h",
+         "with {name}: {secret}, and so on", "--{name} {secret}", "run --{name} '{secret}' --lr 1", "--{name}={secret}",
+         "['run', '--{name}', '{secret}']", "https://h/p?a=b&{name}={secret}&c=d", "https://h/?q[{name}]={secret}",
+         "+a.{name}={secret}", "+env={{A_{name}:{secret},b:c}}", '{{"{name}": "{secret}"}}',
+         "{name}={secret}"]  # fmt: skip
+SECRET_TEXTS = [
+    "curl -u bob:{} https://h", "curl --user 'bob:{}' https://h", "['curl', '-u', 'bob:{}']", "//bob:{}@h",
+    "bob:{}@h/n", "at bob:{}@host.example:5432/n now", "url=//bob:{}@h/n", "https://h/p?api%5Fkey={}", "https://h/p?jwt={}&a=b",
+    "https://h/p?pass={}", "hf_{}aB3dE5fG7h", "ghp_{}aB3dE5fG7h", "glpat-{}aB3dE5fG7h", "sk-{}aB3dE5fG7h",
+]  # fmt: skip
+
+
+def everywhere(value):
+    """What is shown of a text, in each way in which texts reach a file."""
+    tree = {"a": value, "b": [value, [value]]}
+    shown = [redacted_argument(f"tracker.tags=['{value}']"), redacted_argument(value), line_of(value), redacted(value)]
+    return [*shown, json.dumps(redacted_tree(tree)), redacted(json.dumps(tree))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_rule_of_names_holds_for_keys_headers_options_and_queries(name):
+    for text in TEXTS:
+        value = text.format(name=name, secret=CORE)
+        assert [shown for shown in everywhere(value) if CORE in shown] == [], value
+    shown = [redacted_tree({name: CORE}), redacted_tree({name: [CORE]}), redacted_tree({name: {"a": CORE}})]
+    shown += [redacted_tree([f"--{name}", CORE]), redacted_tree([[name, CORE]]), redacted_argument(f"a.{name}={CORE}")]
+    assert CORE not in str(shown)
+
+
+@pytest.mark.parametrize("text", SECRET_TEXTS)
+def test_credentials_are_hidden_by_their_place_or_form(text):
+    assert [shown for shown in everywhere(text.format(CORE)) if CORE in shown] == []
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["dataset.batch_tokens=4096,8192", "tokens=512", "tokens=[1,2]", "+a.use_auth=true", "token=null", "passes=3",
+     "trainer.padding_free=true", "dataset.batching=tokens", "filter=bypass", "image=repo/a:b@sha256:0a",
+     "model.name_or_path=hf_transformers_model", "mail=mailto:a@b.example", "sk-learn", "optimizer@a:b",
+     "trainer.token: unknown key; legal: a, b", "tokens: 512 of 600", "12:30@noon", "-u a.py", "sort -u names.txt",
+     "model.args.tokens: not a number", "token: not known here"],
+)  # fmt: skip
+def test_numbers_booleans_and_ordinary_words_stay_visible(argument):
+    assert redacted(argument) == redacted_argument(argument) == redacted_tree([argument])[0] == argument
+
+
+def test_counts_of_tokens_stay_visible_and_their_texts_do_not():
+    found = {"tokens": {"train": 512, "dev": [1, 2.5]}, "auth": False, "access_tokens": ["abc"], "batch_tokens": "x"}
+    assert redacted_tree(found) == {**found, "access_tokens": ["***"]}
 
 
 def test_the_directory_a_shell_is_in_is_no_password(monkeypatch):
@@ -295,12 +356,13 @@ class Failing(torch.optim.AdamW):
 def test_what_is_said_and_written_of_the_jobs_of_a_sweep_is_clean(plug, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     told = ["-m", *SMALL, "hydra.sweep.dir=sweep", f"optimizer._target_={plug(OPTIMIZER)}.Failing"]
-    monkeypatch.setattr(sys, "argv", ["afqmc.run", *told, "+optimizer.api_key=alpha"])
+    secrets = ["+hydra.job.env_set={DB_PASS:alphadb,PRIVATE_TOKEN:alphat}", "tracker.tags=['PRIVATE-TOKEN: alphah']"]
+    monkeypatch.setattr(sys, "argv", ["afqmc.run", *told, *secrets, "+optimizer.api_key=alpha"])
     assert exit_code(entry.main) == 1
     printed = capsys.readouterr()
     assert "1 failed: sweep" in printed.err
     assert "alpha" not in printed.out + printed.err
-    for name in ("sweep.json", "results.csv", "results.jsonl"):
+    for name in ("multirun.yaml", "sweep.json", "results.csv", "results.jsonl"):
         text = (tmp_path / "sweep" / name).read_text("utf-8")
         assert "alpha" not in text
         assert "***" in text

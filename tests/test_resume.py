@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from equality import differences, metrics
-from helpers import SMALL, command, small, summary
+from helpers import PATIENCE_S, SMALL, command, small, summary
 
 from afqmc.config import compose
 from afqmc.config.resume import Resume, going_on
@@ -143,6 +143,11 @@ def test_what_would_make_it_another_run_is_refused_by_name(run, override, told):
 )
 def test_what_cannot_change_the_result_may_be_given(run, override):
     Resume(run.path, [override]).config()
+
+
+def test_the_command_line_may_name_another_tracker(run, tmp_path):
+    ended = command("run", f"resume={run.path}", "tracker=none", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_auto_holds_the_whole_command_to_the_run_that_is_there(run):
@@ -320,7 +325,10 @@ def test_a_killed_run_goes_on_its_lock_dead_with_it(tmp_path):
         env={**os.environ, "PYTHONPATH": ROOT},
         stdout=subprocess.DEVNULL,
     )
-    while process.poll() is None and not (killed.checkpoints / "previous").exists():
+    deadline = time.monotonic() + PATIENCE_S
+    while not (killed.checkpoints / "last").exists():
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline, "no checkpoint came"
         time.sleep(0.01)
     process.kill()
     process.wait()

@@ -251,3 +251,12 @@ def test_a_run_with_a_fifo_is_not_resumed(name, copied):
     os.mkfifo(copied / name)
     with pytest.raises(InputError, match="not a regular file"):
         taken_from([f"resume={copied}"])
+
+
+def test_a_function_that_a_well_known_library_only_imports_is_not_called(copied):
+    text = (copied / "config.yaml").read_text("utf-8")
+    start, end = text.index("scheduler:"), text.index("trainer:")
+    scheduler = "scheduler:\n  _target_: torch.optim.lr_scheduler.partial\n"
+    (copied / "config.yaml").write_text(text[:start] + scheduler + text[end:], "utf-8")
+    with pytest.raises(InputError, match=r"partial: is not defined in that library"):
+        run_experiment(Resume(copied, ["trainer.max_steps=3"]).config(), RunDir(copied), resume=True)

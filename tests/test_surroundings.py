@@ -16,6 +16,7 @@ from helpers import PATIENCE_S, SMALL
 from terminal import on_terminal
 
 from afqmc.run_dir import RunDir
+from afqmc.utils.environment import git_state
 from afqmc.utils.files import write_bytes
 
 ROOT = Path(__file__).parents[1]
@@ -349,3 +350,15 @@ def test_a_clock_set_back_in_the_middle_changes_no_figure_and_stops_no_bar(clock
     drawn = re.findall(r"(\d+)/240 \[(-?[\d:]+)<", screen)
     assert len({step for step, _ in drawn}) > 5
     assert not any(shown.startswith("-") for _, shown in drawn)
+
+
+def test_git_settings_of_the_environment_run_no_program(tmp_path, monkeypatch):
+    program = tmp_path / "program.sh"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/canary\n")
+    program.chmod(0o755)
+    before = git_state()
+    for name, value in {"COUNT": "1", "KEY_0": "core.fsmonitor", "VALUE_0": str(program)}.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    assert git_state() == before
+    assert not (tmp_path / "canary").exists()

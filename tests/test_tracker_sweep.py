@@ -165,7 +165,7 @@ def test_nothing_is_written_through_a_link_or_sent_through_one(lost, call, tmp_p
     (one / "wandb").symlink_to(tmp_path / "elsewhere")
     code, _, err = call(one, "--wandb-sync", WANDB_MODE="offline")
     assert code == 1
-    assert "a link that leads out of the run directory" in err
+    assert "a link that leads out of" in err
     assert not list((tmp_path / "elsewhere").iterdir())
 
 

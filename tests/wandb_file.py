@@ -31,7 +31,7 @@ def records(path: Path):
 
 def finished(path: Path):
     """All records, once the last is there: W&B's process writes on for a moment after it has said that it is done."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120  # a run that was killed never gets a last one
     while True:
         try:
             found = list(records(path))

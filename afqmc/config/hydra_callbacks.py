@@ -16,6 +16,7 @@ from afqmc.config.error_messages import explain
 from afqmc.config.resume import AUTO, going_on
 from afqmc.distributed.rank import here
 from afqmc.run_dir import RunDir
+from afqmc.sweeps.plan import Sweep
 from afqmc.utils.errors import InputError, Refused
 from afqmc.utils.files import is_utf8
 from afqmc.utils.redaction import redacted_argument
@@ -36,6 +37,7 @@ class RunDirectoryGuard(Callback):
             if checked.resume == AUTO:
                 _refuse_moving("hydra.run.dir", config.hydra.run)
             _make("hydra.run.dir", config.hydra.run.dir)
+            RunDir(Path(config.hydra.run.dir)).refuse_links(everywhere=False)
             if checked.resume is None:
                 RunDir(Path(config.hydra.run.dir)).refuse_occupied()
             elif checked.resume == AUTO:
@@ -58,10 +60,10 @@ class RunDirectoryGuard(Callback):
         job_return.overrides = [redacted_argument(override) for override in job_return.overrides or ()]
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Make the directory of the sweep.
+        """Make the directory of the sweep, and check one that exists.
 
         Raises:
-            Refused: when it cannot be made, or the run has several processes.
+            Refused: when it cannot be made or holds links that lead out of it, or the run has several processes.
         """
         try:
             if not here().is_alone:
@@ -73,6 +75,7 @@ class RunDirectoryGuard(Callback):
                 _refuse_moving("sweep.name", config.sweep, "name")
                 _refuse_moving("hydra.sweep.dir", config.hydra.sweep)
             _make("hydra.sweep.dir", config.hydra.sweep.dir)
+            Sweep(Path(config.hydra.sweep.dir)).refuse_links()
         except InputError as error:
             raise Refused(str(error)) from error
 

@@ -20,6 +20,7 @@ from afqmc.config.schema import Config
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError
 from afqmc.utils.files import expanded
+from afqmc.utils.targets import KNOWN
 
 AUTO = "auto"
 _KEY = "resume="
@@ -31,18 +32,6 @@ _FREE = (  # what cannot change a result, or only one that there would not be
 _ANOTHER = "cannot be changed: that would be another run; to start one, leave resume= out and name a new directory"
 _MAY_GROW = ("epochs", "trainer.max_steps")
 _SHOWING = ("--cfg", "-c", "--info", "-i")
-_KNOWN = {  # what a stranger's config may name; a model of one's own never
-    "model": (),
-    "objective": ("afqmc.training.objectives.",),
-    "callbacks": ("afqmc.training.callbacks.",),
-    "optimizer": ("torch.optim.", "transformers.optimization.", "bitsandbytes.optim.", "pytorch_optimizer."),
-    "scheduler": ("torch.optim.lr_scheduler.", "transformers.get_", "transformers.optimization.get_"),
-}
-
-
-def is_well_known(target: str) -> bool:
-    """Whether a name is one that a config from elsewhere may have imported without trust."""
-    return target.startswith(tuple(prefix for prefixes in _KNOWN.values() for prefix in prefixes))
 
 
 @dataclass(frozen=True)
@@ -105,7 +94,7 @@ def _refuse_foreign_code(config: Config, directory: Path) -> None:
     }
     targets |= {f"callbacks.{name}": entry.get("_target_") for name, entry in config.callbacks.items() if entry}
     for group, target in targets.items():
-        if target is not None and not str(target).startswith(_KNOWN[group.partition(".")[0]] or "\0"):
+        if target is not None and not str(target).startswith(KNOWN[group.partition(".")[0]] or "\0"):
             raise InputError(f"{directory}: {group}._target_={target} is code from elsewhere; trust=true runs it")
 
 

@@ -64,10 +64,10 @@ class Batch:
         return Batch(inputs, labels, self.ids[rows], int(inputs["attention_mask"].sum()) if count_tokens else 0)
 
 
-def collate(encoded: Encoded, rows: np.ndarray, encoder: Encoder) -> Batch:
-    """The given rows, padded on the right to the longest of them."""
+def collate(encoded: Encoded, rows: np.ndarray, encoder: Encoder, pad_to_multiple_of: int = 1) -> Batch:
+    """The given rows, padded on the right to the longest of them, or to the next multiple."""
     starts, lengths = encoded.offsets[rows], encoded.offsets[rows + 1] - encoded.offsets[rows]
-    places = np.arange(lengths.max())
+    places = np.arange(-(-lengths.max() // pad_to_multiple_of) * pad_to_multiple_of)
     mask = places < lengths[:, None]  # (B, T)
     where = (starts[:, None] + places)[mask]
     tokens = np.full(mask.shape, encoder.pad_id, np.int64)

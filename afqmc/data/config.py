@@ -81,7 +81,7 @@ class DatasetConfig:
     sentence1_field: str = knob("sentence1", "key or column of the first sentence")
     sentence2_field: str = knob("sentence2", "key or column of the second sentence")
     label_field: str = knob("label", "key or column of the label")
-    id_field: str = knob("id", "key or column of the pair's id; the row's number from 0 where there is none")
+    id_field: str = knob("id", "key or column of the pair's id; without a column id, the row's number from 0")
     labels: Optional[list[str]] = knob(None, "label names in class order; null takes the sorted names in train")
     drop_labels: Optional[list[str]] = knob(None, "rows with these labels are left out, as [-] for 'no agreement'")
     on_bad_row: OnBadRow = knob(OnBadRow.fail, "fail, or skip: leave out invalid rows, as long as they are few")

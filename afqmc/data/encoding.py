@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
@@ -24,6 +25,8 @@ _MARKS = {  # byte order marks, the longer ones first
 _ZEROS = (
     "holds zero bytes: a binary file, or UTF-16 without a byte order mark (dataset.encoding=utf-16-le or utf-16-be)"
 )
+_WIDE = "seems to be UTF-32 without a byte order mark: set dataset.encoding={}"
+_LAST_PLANE = 0x10  # of Unicode
 _SAMPLED = 1 << 18  # bytes of lines with other than ASCII that the rival encodings are tried on
 
 # The most frequent characters of modern Chinese: about 60% of the Chinese characters of AFQMC, while characters that
@@ -61,14 +64,16 @@ def _in_common_chinese(letter: str) -> bool:
     return _lead(letter, "gb2312", 0xD7) and not _is_kana(letter)
 
 
+_LATIN_CODECS = ("cp1252", "cp1250")
+_OTHER_CODECS = ("cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp874")  # Cyrillic, Greek, Hebrew, Arabic, Thai
 _RIVALS: dict[str, Callable[[str], bool]] = {  # what each encoding's own script is
     "big5": lambda letter: _lead(letter, "big5", 0xC6),
     "shift_jis": _in_japanese,
     "euc_jp": _in_japanese,
     "euc_kr": lambda letter: "\uac00" <= letter <= "\ud7a3",
-    **dict.fromkeys(("cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp874"), str.isalpha),
+    **dict.fromkeys((*_LATIN_CODECS, *_OTHER_CODECS), str.isalpha),
 }
-_NAMED = ("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr", "cp1252")  # in the message, where they decode
+_NAMED = ("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr")  # in the message, where they decode
 _TOLERANT = {"big5": "cp950", "shift_jis": "cp932", "euc_kr": "cp949"}  # as Windows writes them
 
 
@@ -91,7 +96,8 @@ def text_lines(file: DataFile, encoding: str, refuse: Refuse) -> Iterator[tuple[
     if marked and marked != "-".join(codec.split("-")[:2]):
         raise InputError(f"{file.name}: begins with the byte order mark of {marked}, but dataset.encoding={encoding}")
     if b"\0" in start and encoding == "auto" and not marked:
-        raise InputError(f"{file.name}:1: {_ZEROS}")
+        wide = _utf_32(start)
+        raise InputError(f"{file.name}:1: {_WIDE.format(wide) if wide else _ZEROS}")
     if "\n".encode(codec) != b"\n":
         if codec in ("utf-16", "utf-32") and not marked:
             raise InputError(f"{file.name}: has no byte order mark; say dataset.encoding={codec}-le or {codec}-be")
@@ -99,6 +105,15 @@ def text_lines(file: DataFile, encoding: str, refuse: Refuse) -> Iterator[tuple[
         lines = enumerate(text_stream(file, codec), 1)
         return ((line, text.removeprefix("\ufeff") if line == 1 else text) for line, text in lines)
     return _decoded(file, codec, mark, detect=encoding == "auto" and not marked, refuse=refuse)
+
+
+def _utf_32(start: bytes) -> str:
+    """The kind of UTF-32 that a file without a byte order mark begins with; empty if none."""
+    start = start[: len(start) // 4 * 4]
+    for codec, high, plane in (("utf-32-le", 3, 2), ("utf-32-be", 0, 1)):
+        if len(start) >= 8 and not any(start[high::4]) and max(start[plane::4]) <= _LAST_PLANE:
+            return codec
+    return ""
 
 
 def _decoded(file: DataFile, codec: str, mark: bytes, detect: bool, refuse: Refuse) -> Iterator[tuple[int, str]]:
@@ -164,11 +179,32 @@ def detected(file: DataFile) -> str:
     if not broken and _is_prose(text.decode("gb18030")) and not any(_is_rival(text, name) for name in _RIVALS):
         return "gb18030"
     readings = [name for name in _NAMED if _decodes(text, name) and not (name == "gb18030" and broken)]
+    readings += _single_byte_codecs(text)
     raise InputError(
         f"{file.name}:{bad}: is not valid UTF-8, and the file's encoding is not certain"
         + (f" (as GB18030 it breaks in line {broken})" if broken else "")
         + f"; set dataset.encoding: {', '.join([*readings, 'utf-8'])} ..., the last if single lines are damaged"
     )
+
+
+def _single_byte_codecs(raw: bytes) -> list[str]:
+    """Encodings of one byte per letter that read the bytes as letters, those with the fewest capitals first.
+
+    The letters beyond ASCII stand among ASCII letters in Latin script, and beside each other in other scripts.
+    """
+    runs = re.findall(rb"[A-Za-z]?[\x80-\xff]+[A-Za-z]?", raw)
+    is_latin = 2 * sum(not (run[0] > 0x7F and run[-1] > 0x7F) for run in runs) >= len(runs)
+    found = [name for name in (_LATIN_CODECS if is_latin else _OTHER_CODECS) if _is_letters(raw, name)]
+    found.sort(key=lambda name: sum(map(str.isupper, raw.decode(name))))
+    return found or [name for name in _LATIN_CODECS[:1] if _decodes(raw, name)]
+
+
+def _is_letters(raw: bytes, name: str) -> bool:
+    """Whether an encoding reads the bytes beyond ASCII as letters, with the vowel signs of Thai and Arabic."""
+    if not _decodes(raw, name):
+        return False
+    foreign = [letter for letter in raw.decode(name) if not letter.isascii()]
+    return sum(unicodedata.category(letter)[0] in "LM" for letter in foreign) >= _OWN * len(foreign)
 
 
 def _decodes(raw: bytes, codec: str) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
-from afqmc.data.config import DatasetConfig
+from afqmc.data.config import DatasetConfig, Format
+from afqmc.data.labels import label_name
 
 # names that the columns of sentence pairs often have
 _USUAL = {
@@ -46,6 +48,50 @@ def _header_as_pair(cells: Sequence[Any], config: DatasetConfig) -> str:
             "dataset.columns out (dataset.columns=null), or remove the line"
         )
     return ""
+
+
+def has_no_header(format: Format, config: DatasetConfig) -> bool:
+    """Whether the first row of such a file is a pair: ``dataset.columns`` names the columns of this format."""
+    return config.columns is not None and format in (Format.csv, Format.tsv, Format.xlsx)
+
+
+def foreign_first_label(labels: Sequence[Any], known: AbstractSet[str]) -> str:
+    """Explain why the first row is a header line: its label is unknown and a word, and all other labels are known.
+
+    Args:
+        labels: Of the first row and the rows after it, as they are in the file.
+        known: Names of labels.
+
+    Returns:
+        The message; empty where the first row may be a pair.
+    """
+    names = ["" if label is None else label_name(label) for label in labels]
+    if len(names) < 2 or names[0] in known or not _is_word(names[0]) or not set(names[1:]) <= known:
+        return ""
+    return _header_hint(f"its label {names[0]!r} is unknown, and those of the rows after it are known")
+
+
+def lone_first_label(first: str, counts: Mapping[str, int]) -> str:
+    """The same for training pairs, which define the classes: no other row has the first row's label."""
+    others = [count for name, count in counts.items() if name != first]
+    if counts[first] > 1 or not _is_word(first) or not others or min(others) < 2:
+        return ""
+    return _header_hint(f"no other row has its label {first!r}", "; if it is a class, set dataset.labels=[...]")
+
+
+def _is_word(label: str) -> bool:
+    try:
+        float(label)
+    except ValueError:
+        return bool(label)
+    return False
+
+
+def _header_hint(reason: str, otherwise: str = "") -> str:
+    return (
+        f"seems to be a header line: {reason}; dataset.columns is for files without a header: leave it out "
+        f"(dataset.columns=null), or remove the line{otherwise}"
+    )
 
 
 def _plain(cell: object) -> str:

@@ -26,6 +26,7 @@ def _rows(dataset: Dataset) -> Iterator[str]:
     dropped: Counter[str] = Counter()
     for split, report in dataset.reports().items():
         dropped.update(report.dropped)
+        dropped.update(report.placeholders)
         if report.skipped:
             yield f"{split}: {report.skipped_rows()}"
     for name, count in dropped.items():

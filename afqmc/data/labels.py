@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import string
 import unicodedata
 from collections.abc import Iterable
 
@@ -15,7 +16,12 @@ _IGNORED = {"Cf", "Cc", "Zs", "Zl", "Zp"}  # categories: invisible characters an
 # invisible too, in other categories: joiners, fillers of Hangul, Braille blank, variation selectors
 _INVISIBLE = {0x34F, 0x115F, 0x1160, 0x2800, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)}
 # Cyrillic and Greek letters, dashes and quotes in the shape of Latin ones, and letters in the shape of digits
-_SHAPES = str.maketrans("аеорсухіјѕԁһвнкмтοαρικυχτβεζν−_’‘ol", "aeopcyxijsdhbhkmt0apikuxtbezv--''01") | {ord("о"): "0"}
+_SHAPES = str.maketrans("аеорсухіјѕԁһвнкмтԝзοαρικυχτβεζν−_’‘ol〇", "aeopcyxijsdhbhkmtw30apikuxtbezv--''010") | {
+    ord("о"): "0"
+}
+_ALONE = str.maketrans("I|一ー", "11--")  # that look like a digit or a dash where they are the whole name
+_CAPITALS = str.maketrans("ΜΝΥϹ", "MNYC")  # Greek ones whose small letters look like others; alone or beside Latin ones
+_QUOTES = "\"'“”„«»「」『』"  # around a name
 _SHOWN = 12  # code points of a name
 
 _YAML_BOOLEANS = {"true": ("yes", "on"), "false": ("no", "off")}
@@ -29,7 +35,11 @@ def label_name(value: str | int | bool) -> str:
 
 def appearance(name: str) -> str:
     """The same text for names that look alike or differ only in case, spaces or the way a number is written."""
-    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    text = name.strip(_QUOTES + string.whitespace) or name
+    if len(text) == 1 or re.search("[A-Za-z]", text):
+        text = text.translate(_CAPITALS)
+    text = text.translate(_ALONE) if len(text) == 1 else text
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     visible = (letter for letter in text if unicodedata.category(letter) not in _IGNORED)
     text = "".join("-" if unicodedata.category(letter) == "Pd" else letter for letter in visible)
     text = "".join(letter for letter in text.translate(_SHAPES) if ord(letter) not in _INVISIBLE)

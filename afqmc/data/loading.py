@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from afqmc.data.config import DatasetConfig, Format, Source
 from afqmc.data.download import fetch_zip
 from afqmc.data.folds import Folds, cut
+from afqmc.data.header import has_no_header, lone_first_label
 from afqmc.data.labels import label_name
 from afqmc.data.pairs import Pairs as Pairs
 from afqmc.data.pairs import PairStream as PairStream
@@ -95,11 +96,17 @@ def locate(config: DatasetConfig, fetch: bool = True) -> dict[str, DataFile]:
     base = expanded(config.path or ".")
     if config.path is not None and not os.path.exists(base):  # Path.exists raises for a name that is too long
         raise InputError(f"dataset.path={config.path}: no such directory or zip (looked at {base.absolute()})")
-    if config.path is not None and base.is_file():
-        return {split: DataFile.in_zip(base, name, config) for split, name in names.items()}
-    return {
-        split: DataFile.on_disk(base / expanded(name), config, f"dataset.{split}_file") for split, name in names.items()
-    }
+    try:
+        if config.path is not None and base.is_file():
+            return {split: DataFile.in_zip(base, name, config) for split, name in names.items()}
+        return {
+            split: DataFile.on_disk(base / expanded(name), config, f"dataset.{split}_file")
+            for split, name in names.items()
+        }
+    except InputError as error:
+        if config.source is Source.files:
+            raise
+        raise InputError(f"{error}; a run on files of your own needs dataset=jsonl") from error
 
 
 def _embedded(name: str) -> DataFile:
@@ -188,8 +195,21 @@ def _read_train(config: DatasetConfig, file: DataFile, complain: Optional[Compla
     report, index = ReadReport(file.name), _configured(config)
     rows = list(read_split(config, "train", file, index, complain, report))
     refuse_empty(report, len(rows))
-    names = class_names(config, Counter(str(row.label) for row in rows))
+    counts = Counter(str(row.label) for row in rows)
+    _refuse_header_class(config, file, rows[0], counts)
+    names = class_names(config, counts)
     return to_columns(file.name, rows, index_of(names), report), names
+
+
+def _refuse_header_class(config: DatasetConfig, file: DataFile, first: Pair, counts: Mapping[str, int]) -> None:
+    """Check that the first training pair of a file without a header line is not a header line.
+
+    Raises:
+        InputError: for that row.
+    """
+    is_checked = config.labels is None and has_no_header(file.format, config)
+    if is_checked and (reason := lone_first_label(str(first.label), counts)):
+        raise InputError(f"{file.name}:{first.line}: {reason}")
 
 
 def _columns(
@@ -230,11 +250,14 @@ def _open_stream(
 ) -> tuple[PairStream, tuple[str, ...]]:
     """One pass that checks every line and counts, in constant memory; the epochs then read the file themselves."""
     counts: Counter[str] = Counter()
-    trace, report, index = Trace(), ReadReport(file.name), _configured(config)
+    trace, report, index, first = Trace(), ReadReport(file.name), _configured(config), None
     for row in read_split(config, "train", file, index, complain, report):
+        first = first or row
         counts[str(row.label)] += 1
         trace.add(row)
     refuse_empty(report, trace.count)
+    assert first is not None
+    _refuse_header_class(config, file, first, counts)
     names = class_names(config, counts)
     index = index_of(names)
     read = lambda: read_split(config, "train", file, index, complain and _say_nothing)  # noqa: E731
@@ -259,6 +282,13 @@ def split_digest(split: Pairs | PairStream, labels: Sequence[str]) -> str:
     found = hashlib.sha256(repr(tuple(labels)).encode())
     _add_split(found, split)
     return found.hexdigest()
+
+
+def sorted_digest(split: Pairs, labels: Sequence[str]) -> str:
+    """sha256 over the classes and the sorted pairs of a split: the same for the same pairs in another order."""
+    gold = split.labels or [0] * len(split)
+    rows = list(zip(split.sentence1, split.sentence2, gold, strict=True))
+    return split_digest(split.taken(sorted(range(len(rows)), key=rows.__getitem__), split.file), labels)
 
 
 def _add_split(digest: Hash, split: Pairs | PairStream) -> None:

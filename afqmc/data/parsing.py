@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from afqmc.data.config import DatasetConfig, OnBadRow
+from afqmc.data.cells import with_texts
+from afqmc.data.config import DatasetConfig, Format, OnBadRow
+from afqmc.data.header import foreign_first_label, has_no_header
 from afqmc.data.labels import NO_LABEL, label_name, unknown_label
 from afqmc.data.row_readers import read_rows
 from afqmc.data.skipped_rows import ReadReport
@@ -16,6 +20,7 @@ from afqmc.utils.errors import InputError, did_you_mean, in_brief
 
 Complain = Callable[[str], None]
 Keep = Callable[[dict[str, Any]], None]
+_FIRST_ROWS = 20  # rows whose labels are compared with the first row's
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +61,14 @@ def read_pairs(
     """
     report = ReadReport() if report is None else report
     report.file = file.name
+    _refuse_header_row(file, config, index)
     if config.on_bad_row is OnBadRow.skip and labelled is not False:
         complain = report.skip
-    labels = _Labels(config, labelled, index, report)
+    is_unlabelled = labelled is None and _is_unlabelled(file, config, index)
+    labels, ids = _Labels(config, labelled, index, report, is_unlabelled), _Ids(config, report)
+    needed = [config.sentence1_field, config.sentence2_field, config.id_field]
+    needed += [] if labelled is False else [config.label_field]
+    has_types = _has_types(file)
 
     def refuse(line: int, reason: str) -> None:
         message = f"{file.name}:{line}: {in_brief(reason)}"
@@ -73,36 +83,108 @@ def read_pairs(
 
     for line, row in read_rows(file, config, refuse_unread, all_columns=keep is not None):
         report.rows += 1
-        if labels.drops(row):
-            continue
         try:
-            first = _sentence(row, "sentence1_field", config)
-            second = _sentence(row, "sentence2_field", config)
-            label = labels.read(row)
+            fields = with_texts(row, needed, config.id_field) if has_types else row
+            if labels.drops(fields):
+                continue
+            first = _sentence(fields, "sentence1_field", config)
+            second = _sentence(fields, "sentence2_field", config)
+            label = labels.read(fields)
+            identity = ids.read(fields)
         except ValueError as error:
             refuse(line, str(error))
             continue
         if keep is not None:
             keep(row)
-        identity = row.get(config.id_field)
-        yield Pair(
-            id=identity if isinstance(identity, int | str) else report.rows - 1,
-            sentence1=first,
-            sentence2=second,
-            label=label,
-            line=line,
-        )
+        yield Pair(id=identity, sentence1=first, sentence2=second, label=label, line=line)
     report.refuse_too_many()
+
+
+def _has_types(file: DataFile) -> bool:
+    """Whether the cells of a file have types of their own; those of other tables are text."""
+    return file.format in (Format.xlsx, Format.parquet)
+
+
+class _Ids:
+    """Reads the ids of one file: all rows have one, or none has and the rows are numbered.
+
+    A field other than the default was named by the user, so every row needs it.
+    """
+
+    def __init__(self, config: DatasetConfig, report: ReadReport) -> None:
+        self.config, self.report = config, report
+        self.is_named = config.id_field != DatasetConfig.id_field
+        self.has_id: bool | None = True if self.is_named else None  # of the rows so far
+
+    def read(self, row: dict[str, Any]) -> int | str:
+        """Return the row's id, or its number from 0.
+
+        Raises:
+            ValueError: for an id of another type, and for a row without one where others have one.
+        """
+        field = self.config.id_field
+        value = row.get(field)
+        if self.has_id and (type(value) is int or (type(value) is str and value)):  # nearly every row
+            return value
+        if isinstance(value, bool) or not isinstance(value, int | str | None):
+            raise ValueError(f"{field!r} is {value!r}; an id must be a string or a whole number")
+        has_id = value is not None and value != ""
+        if self.is_named and not has_id:
+            default = DatasetConfig.id_field
+            raise ValueError(f"{_missing(row, 'id_field', self.config)}; dataset.id_field={default} numbers the rows")
+        if self.has_id not in (None, has_id):
+            one, other = ("no", "have one") if self.has_id else ("an", "have none")
+            raise ValueError(f"has {one} {field!r}, and the rows before it {other}; all rows or none need an id")
+        self.has_id = has_id
+        return self.report.rows - 1 if value is None or value == "" else value
+
+
+def _refuse_header_row(file: DataFile, config: DatasetConfig, index: Mapping[str, int] | None) -> None:
+    """Check by the labels that a file without a header line has none.
+
+    Raises:
+        InputError: for the first row.
+    """
+    if index is None or not has_no_header(file.format, config):
+        return
+    first: list[tuple[int, dict[str, Any]]] = []
+    with suppress(InputError):  # the reading that follows raises it again
+        first += islice(read_rows(file, config, lambda *_: None, all_columns=False), _FIRST_ROWS)
+    known = {*index, NO_LABEL, *(label_name(name) for name in config.drop_labels or ())}
+    if reason := foreign_first_label([row.get(config.label_field) for _, row in first], known):
+        raise InputError(f"{file.name}:{first[0][0]}: {reason}")
+
+
+def _is_unlabelled(file: DataFile, config: DatasetConfig, index: Mapping[str, int] | None) -> bool:
+    """Whether every label of a file is one of ``drop_labels`` or -1, so that no pair of it has a class."""
+    dropped = {label_name(name) for name in config.drop_labels or ()}
+    if not dropped:
+        return False
+    none = (dropped | {NO_LABEL}) - set(index or ())
+    label = None
+    for _, row in read_rows(file, config, lambda *_: None, all_columns=False):
+        label = (with_texts(row, [config.label_field], "") if _has_types(file) else row).get(config.label_field)
+        if not isinstance(label, str | int) or label_name(label) not in none:
+            return False
+    return label is not None
 
 
 class _Labels:
     """Reads the labels of one file and checks that they agree with each other."""
 
     def __init__(
-        self, config: DatasetConfig, labelled: bool | None, index: Mapping[str, int] | None, report: ReadReport
+        self,
+        config: DatasetConfig,
+        labelled: bool | None,
+        index: Mapping[str, int] | None,
+        report: ReadReport,
+        is_unlabelled: bool,
     ) -> None:
         self.config, self.labelled, self.index, self.report = config, labelled, index, report
-        self.dropped = {label_name(name) for name in config.drop_labels or ()} if labelled is not False else set()
+        dropped = {label_name(name) for name in config.drop_labels or ()} if labelled is not False else set()
+        self.dropped = set() if is_unlabelled else dropped
+        self.placeholders = {NO_LABEL} - set(index or (NO_LABEL,)) if labelled is None else set()
+        self.placeholders |= dropped if is_unlabelled else set()
         report.dropped.update(dict.fromkeys(self.dropped, 0))  # so that a label that never occurs is known, too
         self.kind: type | None = None
         self.has_label: bool | None = None  # of the rows so far
@@ -128,8 +210,8 @@ class _Labels:
         name = None if value is None else label_name(value)
         if self.labelled and name is None:
             raise ValueError(_missing(row, "label_field", self.config))
-        is_placeholder = self.labelled is None and name == NO_LABEL and NO_LABEL not in (self.index or (NO_LABEL,))
-        if is_placeholder:
+        placeholder = name if name in self.placeholders else None
+        if placeholder is not None:
             name = None
         if self.labelled is None and self.has_label not in (None, name is not None):
             raise ValueError(self._mixed(value))
@@ -140,7 +222,8 @@ class _Labels:
                 raise ValueError(unknown_label(name, self.index))
             self.kind = type(value)
         self.has_label = name is not None
-        self.report.placeholders += is_placeholder
+        if placeholder is not None:
+            self.report.placeholders[placeholder] += 1
         return name
 
     def _mixed(self, value: str | int | bool | None) -> str:

@@ -12,12 +12,14 @@ from typing import Any
 from afqmc.data.compression import LONGEST
 from afqmc.data.config import DatasetConfig, Format, Quoting
 from afqmc.data.encoding import Refuse, text_lines
-from afqmc.data.header import most_common, wrong_first_row, wrong_width
+from afqmc.data.header import likely_delimiter, most_common, wrong_first_row, wrong_width
 from afqmc.data.sources import DataFile
 from afqmc.data.spreadsheets import Cells, parquet_cells, xlsx_cells
 from afqmc.utils.errors import InputError, in_brief
 
 Row = tuple[int, dict[str, Any]]
+_ENCLOSED = '"(?:[^"]|"")*"'  # a cell in quotation marks
+_FIRST_ROWS = 10  # rows that show whether quotation marks enclose cells
 
 
 def read_rows(file: DataFile, config: DatasetConfig, refuse: Refuse, all_columns: bool = True) -> Iterator[Row]:
@@ -34,7 +36,7 @@ def read_rows(file: DataFile, config: DatasetConfig, refuse: Refuse, all_columns
     """
     match file.format:
         case Format.xlsx:
-            return _named(file, config, refuse, xlsx_cells(file, config, refuse))
+            return _named(file, config, refuse, xlsx_cells(file, config))
         case Format.parquet:
             return _named(file, config, refuse, parquet_cells(file, config, all_columns), own_names=True)
         case Format.csv | Format.tsv:
@@ -44,19 +46,30 @@ def read_rows(file: DataFile, config: DatasetConfig, refuse: Refuse, all_columns
 
 
 def _json_rows(file: DataFile, config: DatasetConfig, refuse: Refuse) -> Iterator[Row]:
+    is_first = True
     for line, text in text_lines(file, config.encoding, refuse):
         if not text.strip():
             continue
+        hint, is_first = _json_hint(text.lstrip(), is_first), False
         try:
             row = json.loads(text, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:  # a ValueError alone: a number of more than 4300 digits
-            hint = "; the file must hold one JSON object a line, not an array" if text.lstrip().startswith("[") else ""
             refuse(line, f"broken JSON: {error}{hint}")
             continue
         if not isinstance(row, dict):
             refuse(line, f"is {type(row).__name__}; each line must be a JSON object")
             continue
         yield line, row
+
+
+def _json_hint(text: str, is_first: bool) -> str:
+    """What to do about a line that is not JSON; only the first line shows whether the file is a table."""
+    if text.startswith("["):
+        return "; the file must hold one JSON object a line, not an array"
+    if not is_first or text.startswith("{") or not (mark := likely_delimiter(text)):
+        return ""
+    format = Format.tsv if mark == "a tab" else Format.csv
+    return f"; the line seems to be {format.name.upper()}: set dataset.format={format.value}"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -76,7 +89,8 @@ def _named(
         if columns is None:
             columns = cells if config.columns is None or own_names else list(config.columns)
             if reason := wrong_first_row(cells, config, own_names):
-                raise InputError(f"{file.name}:{line}: {in_brief(reason)}")
+                sheet = "".join(f"; {note}" for note in file.notes) if file.format is Format.xlsx else ""
+                raise InputError(f"{file.name}:{line}: {in_brief(reason)}{sheet}")
             if columns is cells:
                 continue
         if len(cells) != len(columns):
@@ -121,20 +135,44 @@ def _is_quoted(file: DataFile, config: DatasetConfig, first: str, delimiter: str
     """Whether quotation marks enclose cells. LCQMC and other TSV files have them as text.
 
     Raises:
-        InputError: for a TSV file without a header line whose first row has them around every cell.
+        InputError: for a TSV file with them around the cells of its first rows, but not around those of its header.
     """
     if config.quoting is not Quoting.auto:
         return config.quoting is Quoting.double
     if file.format is not Format.tsv:
         return True
-    cell = '"(?:[^"]|"")*"'
-    enclosed = re.fullmatch(f"{cell}(?:{re.escape(delimiter)}{cell})+", first.strip()) is not None
+    enclosed = re.fullmatch(f"{_ENCLOSED}(?:{re.escape(delimiter)}{_ENCLOSED})+", first.strip()) is not None
     if enclosed and config.columns is not None:
         raise InputError(
             f"{file.name}:1: every cell is in quotation marks; dataset.quoting=double takes them off, "
             "dataset.quoting=none keeps them as text"
         )
+    if not enclosed and (line := _enclosed_sentences(file, config, delimiter)):
+        raise InputError(
+            f"{file.name}:{line}: both sentences are in quotation marks, here and in the rows after it; "
+            "dataset.quoting=double takes them off, dataset.quoting=none keeps them as text"
+        )
     return enclosed
+
+
+def _enclosed_sentences(file: DataFile, config: DatasetConfig, delimiter: str) -> int:
+    """The first line with a pair, where both sentences of the first rows are in quotation marks; otherwise 0."""
+    mark = re.escape(delimiter)
+    cell = re.compile(f"({_ENCLOSED}(?={mark}|$)|[^{mark}]*)(?:{mark}|$)")
+    lines = (
+        (line, [found[1] for found in cell.finditer(text.strip("\r\n"))])
+        for line, text in text_lines(file, config.encoding, lambda *_: None)
+        if text.strip()
+    )
+    columns = config.columns or next(lines, (0, []))[1]
+    if config.sentence1_field not in columns or config.sentence2_field not in columns:
+        return 0
+    places = [columns.index(config.sentence1_field), columns.index(config.sentence2_field)]
+    first = list(islice(lines, _FIRST_ROWS))
+    enclosed = all(
+        place < len(cells) and re.fullmatch(_ENCLOSED, cells[place]) for _, cells in first for place in places
+    )
+    return first[0][0] if first and enclosed else 0
 
 
 def _broken(file: DataFile, config: DatasetConfig, begin: int, line: int, reason: str) -> str:

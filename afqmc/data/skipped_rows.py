@@ -22,7 +22,7 @@ class ReadReport:
         dropped: How many have each label of ``drop_labels``.
         skipped: How many are invalid.
         reasons: ``file:line: reason`` of the first few of these.
-        placeholders: Rows whose label is -1, which stands for no label.
+        placeholders: How many have -1, or another label that stands for no label in this file.
     """
 
     file: str = ""
@@ -30,7 +30,7 @@ class ReadReport:
     dropped: Counter[str] = field(default_factory=Counter)
     skipped: int = 0
     reasons: list[str] = field(default_factory=list)
-    placeholders: int = 0
+    placeholders: Counter[str] = field(default_factory=Counter)
 
     def skip(self, reason: str) -> None:
         """Count an invalid row."""
@@ -72,7 +72,8 @@ class ReadReport:
             by_label = ", ".join(f"{label!r} {number}" for label, number in sorted(self.dropped.items()) if number)
             lines.append(f"{count} of {self.rows} rows dropped by dataset.drop_labels ({in_brief(by_label)})")
         if self.placeholders:
-            lines.append("unlabelled: every label is -1; the pairs are predicted and not scored")
+            names = " or ".join(sorted(self.placeholders))
+            lines.append(f"unlabelled: every label is {names}; the pairs are predicted and not scored")
         return lines
 
     def notes(self) -> list[str]:

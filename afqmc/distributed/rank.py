@@ -18,6 +18,11 @@ _MPI = (  # every variable of MPI that Accelerate reads
     "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK",
     "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE",
 )  # fmt: skip
+_TRUE, _FALSE = ("1", "true", "yes", "on", "y", "t"), ("0", "false", "no", "off", "n", "f")  # as Accelerate reads them
+_FLAG = re.compile(
+    r"ACCELERATE_(?:USE_\w+|DEBUG_MODE|CPU_AFFINITY|ENABLE_RICH|DOWNCAST_BF16|ALLOW_CP_STANDALONE|BYPASS_DEVICE_MAP"
+    r"|DEEPSPEED_ZERO3_INIT|DEEPSPEED_ZERO3_SAVE_16BIT_MODEL)"
+)
 _WAYS_OUT = f"torchrun sets all of them; for a run of one process: unset {' '.join(_NUMBERS)}"
 
 
@@ -92,6 +97,22 @@ def hide_from_accelerate(environment: MutableMapping[str, str] = os.environ) -> 
     """Remove the variables that make Accelerate look for a process group where there is none."""
     for name in (*_MPI, *(_NUMBERS if here(environment).is_alone else ())):
         environment.pop(name, None)
+
+
+def is_true(text: str) -> bool:
+    """Whether Accelerate reads this value of a variable as true."""
+    return text.strip().lower() in _TRUE
+
+
+def check_flags(environment: Mapping[str, str] = os.environ) -> None:
+    """Check the truth values among Accelerate's variables, some of which it reads when it is imported.
+
+    Raises:
+        InputError: naming the variable and the legal values.
+    """
+    for name, value in environment.items():
+        if _FLAG.fullmatch(name) and value.lower() not in (*_TRUE, *_FALSE):
+            raise InputError(f"{name}={value}: legal: {', '.join((*_TRUE, *_FALSE))}; or unset {name}")
 
 
 def _refuse_mpi(environment: Mapping[str, str]) -> None:

@@ -11,12 +11,13 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from afqmc.data.batching import ALL, Share, eval_batches
+from afqmc.data.batching import ALL, Share, collate, eval_batches
 from afqmc.data.loading import Pairs
 from afqmc.data.tokenization import Encoded, Encoder
 from afqmc.evaluation.metrics import classification_metrics, has_prediction, probabilities_of
 
 _SAMPLED, _SHARES = 256, (0, 0.25, 0.5, 0.9)  # pairs looked at, and by length the places of those that are tried
+_CUT = 8  # their sentences are cut to max_length / 8 characters
 _ROUNDING = 1e-3  # of a probability in float32
 
 Watch = Callable[[int], None]  # told how many pairs each round of batches added
@@ -94,9 +95,10 @@ def prefixed(split: str, metrics: dict[str, float]) -> dict[str, float]:
 
 
 def padding_effect(model: nn.Module, pairs: Pairs, encoder: Encoder) -> float:
-    """How far a pair's probabilities depend on the padding of its batch; about 0 where the attention mask is used.
+    """Measure how far padding changes a pair's probabilities; about 0 where the model uses the attention mask.
 
-    Scores four pairs of different lengths one by one and together, in float32. Random states stay as they are.
+    Scores four pairs, in float32, without padding and with padding added to them, so the result does not depend on
+    whether the pairs differ in length. Long sentences are cut to leave space for padding. Random states are restored.
 
     Args:
         model: On the CPU.
@@ -106,16 +108,24 @@ def padding_effect(model: nn.Module, pairs: Pairs, encoder: Encoder) -> float:
     Returns:
         The largest difference of a probability.
     """
-    texts = zip(pairs.sentence1[:_SAMPLED], pairs.sentence2[:_SAMPLED], strict=True)
-    by_length = np.argsort([len(first) + len(second) for first, second in texts])
-    places = sorted({int(share * (len(by_length) - 1)) for share in _SHARES})
-    encoded = encoder.encode(pairs.taken([int(by_length[place]) for place in places], pairs.file))
-    device = torch.device("cpu")
-    with torch.random.fork_rng(devices=[]):
-        alone, together = (
-            probabilities_of(predict_logits(model, encoded, encoder, size, device)) for size in (1, len(encoded))
-        )
-    return float(np.abs(alone - together).max())
+    texts = list(zip(pairs.sentence1[:_SAMPLED], pairs.sentence2[:_SAMPLED], strict=True))
+    texts.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
+    chosen = [texts[number] for number in sorted({int(share * (len(texts) - 1)) for share in _SHARES})]
+    letters = max(encoder.max_length // _CUT, 1)
+    first, second = ([text[:letters] for text in column] for column in zip(*chosen, strict=True))
+    encoded = encoder.encode(Pairs(pairs.file, list(range(len(chosen))), first, second, None))
+    width = min(2 * int(encoded.lengths.max()) + 8, encoder.max_length)
+
+    def probabilities(multiple: int) -> np.ndarray:
+        batches = (collate(encoded, np.array([row]), encoder, multiple) for row in range(len(encoded)))
+        return probabilities_of(torch.cat([model(**batch.inputs).float() for batch in batches]).numpy())
+
+    was_training = model.training
+    model.eval()
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        difference = np.abs(probabilities(1) - probabilities(width)).max()
+    model.train(was_training)
+    return float(difference)
 
 
 def padding_warning(model: nn.Module, pairs: Pairs, encoder: Encoder) -> str | None:

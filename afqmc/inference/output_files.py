@@ -38,8 +38,9 @@ def render(found: Scored, inputs: Inputs, out: Path, clue: bool) -> bytes:
     if suffix not in TABLES:
         return as_json_lines(list(_objects(found, inputs, is_several)))
     refuse_taken(inputs.rows, is_several, found.labels, str(out))
+    files, with_types = inputs.files if is_several else (), suffix == ".parquet"
     try:
-        return TABLES[suffix](build(inputs.rows, inputs.files if is_several else (), found.probabilities, found.labels))
+        return TABLES[suffix](build(inputs.rows, files, found.probabilities, found.labels, with_types))
     except InputError as error:
         raise InputError(f"-o {out}: {error}") from error
 

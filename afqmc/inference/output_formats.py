@@ -6,14 +6,17 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from afqmc.data.cells import iso, plain
 from afqmc.data.compression import EXTRA
 from afqmc.inference.prediction_columns import Table
-from afqmc.utils.errors import InputError
+from afqmc.utils.errors import InputError, first_line
 
 _EXACT = 2**53  # whole numbers from here on lose digits in a spreadsheet
 _LONGEST_CELL, _MOST_ROWS = 32_767, 1_048_575  # of Excel
@@ -63,63 +66,99 @@ def _tsv(table: Table) -> bytes:
 def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, date | time):
+        return iso(value)
     return json.dumps(value) if isinstance(value, bool | int | float) else str(value)
 
 
 def _parquet(table: Table) -> bytes:
-    """A column keeps its type where all of its values have the same; else it holds text."""
+    """Columns of a Parquet file keep their type; others have a type where all of their values fit it, or hold text."""
     import pyarrow
     import pyarrow.parquet
 
-    types: dict[type, Any] = {
-        bool: pyarrow.bool_(), int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string(),
-    }  # fmt: skip
     columns: dict[str, Any] = {}
-    for place, name in enumerate(table.columns):
-        values = [row[place] for row in table.rows]
-        kinds = {type(value) for value in values if value is not None}
-        is_plain = len(kinds) == 1 and not (kinds == {int} and any(abs(value or 0) >> 63 for value in values))
-        kind = kinds.pop() if is_plain else str
-        texts = [value if value is None or isinstance(value, kind) else _text(value) for value in values]
-        columns[name] = pyarrow.array(texts, types[kind])
+    for position, name in enumerate(table.columns):
+        try:
+            columns[name] = _arrow_column([row[position] for row in table.rows])
+        except Exception as error:  # pyarrow raises anything for a type that it cannot build
+            raise InputError(f"{name!r} cannot be written as Parquet ({first_line(error)})") from error
     content = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), content)
     return content.getvalue()
 
 
+def _arrow_column(cells: list[Any]) -> Any:
+    import pyarrow
+
+    there = [cell for cell in cells if cell is not None]
+    types = {cell.type if isinstance(cell, pyarrow.Scalar) else None for cell in there}
+    if len(types) == 1 and None not in types:
+        nullable = [cell if cell is not None and cell.is_valid else None for cell in cells]
+        return pyarrow.array(nullable, types.pop())
+    values = [plain(cell) for cell in cells]
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float} and not any(_loses_digits(value) for value in values if isinstance(value, int)):
+        return pyarrow.array(values, pyarrow.float64())
+    is_long = kinds == {int} and any(abs(value or 0) >> 63 for value in values)
+    if len(kinds) == 1 and not is_long:
+        return pyarrow.array(values)
+    return pyarrow.array([None if value is None else _text(value) for value in values], pyarrow.string())
+
+
 def _xlsx(table: Table) -> bytes:
     """Text stays text: no cell is a formula."""
     from openpyxl import Workbook
-    from openpyxl.cell import WriteOnlyCell
-    from openpyxl.utils.exceptions import IllegalCharacterError
 
     if len(table.rows) > _MOST_ROWS:
         raise InputError(f"{len(table.rows)} rows: Excel has room for {_MOST_ROWS}; write .csv")
     book = Workbook(write_only=True)
     sheet = book.create_sheet("predictions")
-    for number, row in enumerate([table.columns, *table.rows]):
-        cells = []
-        for column, value in zip(table.columns, row, strict=True):
-            text = _text(value) if isinstance(value, str) or _loses_digits(value) else None
-            if text is not None and len(text) > _LONGEST_CELL:
-                raise InputError(f"row {number}: {column!r} is longer than a cell of Excel can be; write .csv")
-            try:
-                cell = WriteOnlyCell(sheet, value if text is None else text)
-            except IllegalCharacterError as error:
-                raise InputError(f"row {number}: {column!r} holds a control character; write .csv") from error
-            if text is not None:
-                cell.data_type = "s"
-            cells.append(cell)
-        sheet.append(cells)
+    try:
+        for number, row in enumerate([table.columns, *table.rows]):
+            sheet.append(list(_xlsx_row(sheet, table.columns, number, row)))
+    except InputError:
+        sheet.close()  # else its writer complains when it is collected
+        raise
     content = io.BytesIO()
     book.save(content)
     return content.getvalue()
 
 
-def _loses_digits(value: Any) -> bool:
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    return isinstance(value, int) and abs(value) >= _EXACT
+def _xlsx_row(sheet: Any, columns: list[str], number: int, row: list[Any]) -> Iterator[Any]:
+    from openpyxl.cell import WriteOnlyCell
+    from openpyxl.utils.exceptions import IllegalCharacterError
+
+    for column, value in zip(columns, row, strict=True):
+        text = None if _fits_excel(value) else _text(value)
+        if text is not None and len(text) > _LONGEST_CELL:
+            raise InputError(f"row {number}: {column!r} is longer than a cell of Excel can be; write .csv")
+        try:
+            cell = WriteOnlyCell(sheet, value if text is None else text)
+        except IllegalCharacterError as error:
+            raise InputError(f"row {number}: {column!r} holds a control character; write .csv") from error
+        if text is not None:
+            cell.data_type = "s"
+        yield cell
+
+
+def _fits_excel(value: Any) -> bool:
+    """Whether Excel has a value of this type; anything else is written as text."""
+    match value:
+        case None | bool() | timedelta():
+            return True
+        case int() | float() | Decimal():
+            return not _loses_digits(value)
+        case datetime() | time() if value.tzinfo is not None:
+            return False
+        case date():
+            return value.year >= 1900
+    return isinstance(value, time)
+
+
+def _loses_digits(value: int | float | Decimal) -> bool:
+    if isinstance(value, int):
+        return abs(value) >= _EXACT
+    return not math.isfinite(value) or (isinstance(value, Decimal) and Decimal(repr(float(value))) != value)
 
 
 TABLES: dict[str, Callable[[Table], bytes]] = {".csv": _csv, ".tsv": _tsv, ".parquet": _parquet, ".xlsx": _xlsx}

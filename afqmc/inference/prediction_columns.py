@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date, time
 from typing import Any
 
 import numpy as np
 
-from afqmc.utils.errors import InputError
+from afqmc.data.cells import iso, plain
+from afqmc.utils.errors import InputError, first_line
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a text that begins so
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of plain values: None, bool, int, float or str.
+    """Rows of values that are not nested: None, bool, int, float, str, or of another type that the input had.
 
     Attributes:
         columns: Names, in order.
-        rows: A value per column.
+        rows: A value per column. For an output with types, those of a Parquet file are scalars of pyarrow.
     """
 
     columns: list[str]
@@ -40,15 +42,37 @@ def added_values(probabilities: np.ndarray, labels: Sequence[str]) -> list[Any]:
 
 
 def build(
-    rows: Sequence[dict[str, Any]], files: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]
+    rows: Sequence[dict[str, Any]],
+    files: Sequence[str],
+    probabilities: np.ndarray,
+    labels: Sequence[str],
+    with_types: bool = False,
 ) -> Table:
-    """The user's rows with their predictions; ``files`` is empty where all rows are of one file."""
+    """The user's rows with their predictions.
+
+    Args:
+        rows: The user's own columns.
+        files: The file of each row; empty where all rows are of one file.
+        probabilities: Those of each row.
+        labels: Names in class order.
+        with_types: Whether the output can hold any scalar of pyarrow.
+
+    Raises:
+        InputError: naming the row and column of a cell that cannot be written.
+    """
     own = list(dict.fromkeys(column for row in rows for column in row))
     added = [*(["file"] if files else []), *added_columns(labels)]
+    value_of: Callable[[Any], Any] = _flat if with_types else lambda cell: _flat(plain(cell))
     found = []
     for number, (row, said) in enumerate(zip(rows, probabilities, strict=True)):
-        from_file = [files[number]] if files else []
-        found.append([_plain(row.get(column)) for column in own] + from_file + added_values(said, labels))
+        values: list[Any] = []
+        for column in own:
+            try:
+                values.append(value_of(row.get(column)))
+            except Exception as error:  # libraries raise anything for a value that Python does not have
+                message = f"row {number + 1}: {column!r} cannot be written as text ({first_line(error)})"
+                raise InputError(f"{message}; write .parquet, or .jsonl, which has no columns of the input") from error
+        found.append(values + ([files[number]] if files else []) + added_values(said, labels))
     return Table([_clean(column) for column in own] + added, found)
 
 
@@ -69,18 +93,28 @@ def refuse_taken(rows: Sequence[dict[str, Any]], several: bool, labels: Sequence
 
 def warning_of(rows: Sequence[dict[str, Any]], suffix: str) -> str:
     """What to say of cells that a spreadsheet computes instead of showing; they are written unchanged all the same."""
-    texts = (value for row in rows for value in row.values() if isinstance(value, str))
+    if suffix not in (".csv", ".tsv"):
+        return ""
+    texts = (text for row in rows for cell in row.values() if isinstance(text := _flat(plain(cell)), str))
     count = sum(text.startswith(_FORMULA) and not _is_number(text) for text in texts)
-    if suffix not in (".csv", ".tsv") or not count:
+    if not count:
         return ""
     return f"{count} cells begin with =, +, -, @ or a tab, and a spreadsheet may compute them; .xlsx keeps them as text"
 
 
-def _plain(value: Any) -> Any:
-    """What a cell of any format can hold: nested values as JSON."""
-    if isinstance(value, list | dict):
-        value = json.dumps(value, ensure_ascii=False)
+def _flat(value: Any) -> Any:
+    """What a cell can hold: nested values as JSON, bytes as the text that they encode."""
+    if isinstance(value, list | tuple | dict):
+        value = json.dumps(value, ensure_ascii=False, default=_in_json)
+    elif isinstance(value, bytes):
+        value = value.decode("utf-8")
     return _clean(value) if isinstance(value, str) else value
+
+
+def _in_json(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    return iso(value) if isinstance(value, date | time) else str(value)
 
 
 def _clean(text: str) -> str:

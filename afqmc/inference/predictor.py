@@ -73,7 +73,7 @@ class TrainedRun:
         loaded = read_weights(RunDir(run_dir).best, config, trust)
         config.distributed = DistributedConfig()  # one process does what several did
         choice = select_device(config.trainer)
-        check_launcher(choice.device, choice.precision)
+        check_launcher(choice.device, None)
         prepare_model(loaded.model, choice, config.trainer, config.performance)
         accelerator = build_accelerator(choice, config.trainer, config.distributed, config.seed)
         model = accelerator.prepare(loaded.model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def check_output(path: Path, key: str, run_dirs: Iterable[Path], inputs: Iterabl
 def refuse_input_as_output(path: Path, key: str, inputs: Iterable[Path]) -> None:
     """Refuse to replace a file that is, or lies in, one of the inputs; a device or a pipe is never replaced.
 
-    Links, relative paths and the letter case of a file system do not matter: the files themselves are compared.
+    The files themselves are compared: links, relative paths, the letter case of a file system and ``-`` for standard
+    input do not matter.
 
     Raises:
         InputError: naming the option, the path and the input.
@@ -47,13 +49,16 @@ def refuse_input_as_output(path: Path, key: str, inputs: Iterable[Path]) -> None
         return
     real = Path(os.path.realpath(path))
     for read in inputs:
-        if os.path.isdir(read):
-            is_input = real.is_relative_to(os.path.realpath(read))
-        else:
-            is_input = os.path.exists(read) and os.path.samefile(path, read)
+        is_input = real.is_relative_to(os.path.realpath(read)) if os.path.isdir(read) else _is_same(path, read)
         if is_input:
             kind = "a file of" if os.path.isdir(read) else "the same file as"
             raise InputError(f"{key} {path}: is {kind} the input {read}, which would be lost; name another file")
+
+
+def _is_same(path: Path, read: Path) -> bool:
+    with suppress(OSError):  # of an input that is not there, or standard input that is closed
+        return os.path.samestat(os.stat(path), os.fstat(0) if str(read) == "-" else os.stat(read))
+    return False
 
 
 def files_of(run_dir: Path) -> Iterator[Path]:

@@ -1,9 +1,13 @@
-"""The files of a pretrained model on this machine: which of them are used, and whether Git LFS has fetched them."""
+"""The files of a pretrained model on this machine: which of them are used, and whether they were fetched whole."""
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
+import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 from huggingface_hub import try_to_load_from_cache
 
@@ -29,6 +33,10 @@ _VOCABULARIES = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
+
+
+_BEGINNING = 512  # bytes
+_HEADER = 100_000_000  # bytes, the most that safetensors allows
 
 
 def check_lfs(config: ModelConfig, what: str) -> None:
@@ -61,6 +69,62 @@ def refuse_pointer(path: Path) -> None:
             f"{path}: is a Git LFS pointer, not the file itself; run `git lfs pull` in {path.parent}, "
             "or download the file"
         )
+
+
+def damaged_file(config: ModelConfig, what: str) -> str:
+    """Name the first file of a model that an interrupted or refused download damaged, and how; empty if none."""
+    for path in _used(config, what):
+        try:
+            reason = _damage(path)
+        except OSError:
+            continue  # the loader's own message says more
+        if reason:
+            return f"{path}: {reason}; the download was probably incomplete: fetch the file again"
+    return ""
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a file, by its first bytes and its size; empty where that shows nothing."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(_BEGINNING).removeprefix(codecs.BOM_UTF8).lstrip()
+        if not start:
+            return "is empty"
+        if start[:1] == b"<":  # no file of a model begins so
+            return "is an HTML or XML page, such as an error or login page"
+        if path.suffix == ".safetensors":
+            file.seek(0)
+            return _cut_off(file, size)
+        if path.suffix == ".json" and size <= _HEADER:
+            file.seek(0)
+            return "" if _is_json(file.read()) else "is not valid JSON"
+    if path.suffix == ".bin" and start.startswith(b"PK") and not zipfile.is_zipfile(path):
+        return f"ends too early, after {size} bytes"
+    return ""
+
+
+def _cut_off(file: BinaryIO, size: int) -> str:
+    """Compare the size of a safetensors file with the size that its header gives."""
+    length = int.from_bytes(file.read(8), "little")
+    if length > _HEADER:
+        return "is not a safetensors file"
+    if 8 + length > size:
+        return f"ends too early, after {size} bytes"
+    try:
+        header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        whole = 8 + length + max(ends, default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return "has a damaged header"
+    return f"has {size} bytes, and should have {whole}" if size != whole else ""
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _used(config: ModelConfig, what: str) -> list[Path]:

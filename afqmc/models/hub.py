@@ -12,7 +12,7 @@ from huggingface_hub import constants, get_session
 from huggingface_hub.errors import EntryNotFoundError, FileMetadataError, HfHubHTTPError
 
 from afqmc.models.config import ModelConfig
-from afqmc.models.files import check_lfs
+from afqmc.models.files import check_lfs, damaged_file
 from afqmc.utils.errors import InputError, first_line
 from afqmc.utils.files import expanded
 from afqmc.utils.proxies import through_proxy
@@ -85,7 +85,7 @@ def cannot_load(what: str, config: ModelConfig, error: Exception) -> InputError:
     assert name is not None
     check_lfs(config, what)
     failed = _failed_request(error)
-    reason = _answer(failed) if failed else _in_short(error)
+    reason = _answer(failed) if failed else damaged_file(config, what) or _in_short(error)
     if os.path.isdir(expanded(name)):
         return InputError(f"model.name_or_path={name}: no usable {what} in this directory: {reason}")
     hub = redacted(constants.ENDPOINT)

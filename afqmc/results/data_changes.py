@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from afqmc.data.loading import Pairs, split_digest
+from afqmc.data.loading import Pairs, sorted_digest, split_digest
 from afqmc.results.untrusted_files import read_object, read_rows
 from afqmc.utils.errors import InputError
 
@@ -16,7 +16,7 @@ def dev_changes(run_dir: Path, dev: Pairs, labels: Sequence[str]) -> dict[str, A
 
     A run of an earlier version has no digest: changed sentences are then not noticed, only ids and labels.
     """
-    digest = _digest(run_dir)
+    digest, sorted_before = (_recorded(run_dir, key) for key in ("sha256", "sorted_sha256"))
     if digest == split_digest(dev, labels):
         return None
     gold = [labels[label] for label in dev.labels or ()]
@@ -24,7 +24,10 @@ def dev_changes(run_dir: Path, dev: Pairs, labels: Sequence[str]) -> dict[str, A
     before = _scored(run_dir)
     if before is None:
         return None if digest is None else {"text": "its digest is not that of the run"}
-    found = _differences(before, now)
+    if sorted_before is not None and sorted_before == sorted_digest(dev, labels):
+        found: dict[str, Any] = {"reordered": True}  # ids may be row numbers: they do not move with their pairs
+    else:
+        found = _differences(before, now)
     if not found and digest is not None:
         found = {"sentences": True}
     return (
@@ -34,9 +37,10 @@ def dev_changes(run_dir: Path, dev: Pairs, labels: Sequence[str]) -> dict[str, A
     )
 
 
-def _digest(run_dir: Path) -> str | None:
+def _recorded(run_dir: Path, key: str) -> str | None:
+    """A digest of the run's dev pairs; None where the run has none."""
     try:
-        return str(read_object(run_dir / "summary.json")["data"]["dev"]["sha256"])
+        return str(read_object(run_dir / "summary.json")["data"]["dev"][key])
     except (InputError, KeyError, TypeError):
         return None
 

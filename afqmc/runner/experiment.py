@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from afqmc.checkpoint.weights import read_tensors
+from afqmc.checkpoint.weights import load_weights, read_tensors
 from afqmc.config import Config
-from afqmc.data.loading import Pairs, split_digest
+from afqmc.data.loading import Pairs, sorted_digest, split_digest
 from afqmc.distributed.collectives import broadcast_state
-from afqmc.evaluation.evaluator import Evaluation, prefixed
+from afqmc.evaluation.evaluator import Evaluation, padding_warning, prefixed
 from afqmc.evaluation.metrics import collapsed_class, probabilities_of
 from afqmc.evaluation.predictions import prediction_rows
 from afqmc.models.loading import count_parameters
@@ -33,6 +33,7 @@ from afqmc.training.callbacks.early_stopping import EarlyStopping
 from afqmc.training.callbacks.factory import build_callbacks
 from afqmc.training.device import peak_memory
 from afqmc.training.parallel import destroy_process_group, load_model
+from afqmc.utils.errors import InputError
 from afqmc.utils.files import finite
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,8 @@ def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) 
     if setup.data.test is not None:
         test = evaluate_split(setup, setup.encoder.encode_once(setup.data.test), "test")
         write_predictions(setup, "test", setup.data.test, test)
+    if accelerator.is_main_process and config.model._target_ is not None:
+        warn_if_padding_matters(setup)
     setup.tracker.report(build_report(setup, best))
     trainer.checkpoints.close()
     return summarize(setup, trainer, best, dev, test)
@@ -121,6 +124,27 @@ def write_predictions(setup: TrainingSetup, split: str, pairs: Pairs, evaluation
         log.warning("%s: null in predictions/%s.jsonl, and the metrics are undefined", problem, split)
     rows = prediction_rows(pairs.ids, evaluation.logits, pairs.labels, setup.data.labels)
     setup.run_dir.write_predictions(split, rows)
+
+
+def warn_if_padding_matters(setup: TrainingSetup) -> None:
+    """Warn when the best weights of a user's own model depend on padding; the initial ones may hide it."""
+    try:
+        model = load_weights(setup.run_dir.best, setup.config.model, trust=True).model
+    except InputError as error:  # the run has its results; evaluate and predict will meet this error
+        log.warning("best weights: they cannot be loaded into a new model: %s", error)
+        return
+    if warning := padding_warning(model, setup.data.dev, setup.encoder):
+        log.warning("best weights: %s", warning)
+
+
+def data_digests(setup: TrainingSetup) -> dict[str, dict[str, Any]]:
+    """Return size and digest of each split; ``evaluate`` tells by those of dev whether it has changed since."""
+    data = setup.data
+    digests: dict[str, dict[str, Any]] = {
+        name: {"pairs": len(split), "sha256": split_digest(split, data.labels)} for name, split in data.splits().items()
+    }
+    digests["dev"]["sorted_sha256"] = sorted_digest(data.dev, data.labels)
+    return digests
 
 
 def build_report(setup: TrainingSetup, best: BestEvaluation) -> Report:
@@ -143,10 +167,7 @@ def summarize(
         **({"test": finite(test_metrics)} if test_metrics else {}),
         **({"folds": folds.as_dict()} if (folds := data.folds) else {}),
         **({"left_out": left_out} if (left_out := data.left_out()) else {}),
-        "data": {
-            name: {"pairs": len(split), "sha256": split_digest(split, data.labels)}
-            for name, split in data.splits().items()
-        },
+        "data": data_digests(setup),
         "collapsed_onto": None if collapsed is None else data.labels[collapsed],
         "beats_majority": dev.metrics["accuracy"] > dev.metrics["majority_accuracy"],
         "monitor": setup.config.trainer.monitor,

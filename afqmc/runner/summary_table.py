@@ -35,11 +35,13 @@ def show(summary: dict[str, Any]) -> None:
     print_table(
         f"best on dev by {summary['monitor'].removeprefix('dev/')}: step {best['step']}, epoch {best['epoch']:g}",
         [
-            ("accuracy", f"{figure('accuracy')}   (majority {majority:.4f})"),
+            ("accuracy", figure("accuracy")),
+            ("majority accuracy", shown(majority)),
             *((name.replace("_", " "), figure(name)) for name in ("f1", "auc", "average_precision", "mcc", "loss")),
             *((f"test {name}", shown(value)) for name, value in _test_figures(summary)),
-            ("training", f"{summary['train_pairs_per_second']:.0f} pairs/s, {clock(summary['train_seconds'])}"),
-            ("padding", f"{summary['train_padding']:.1%} of what was computed"),
+            ("training", f"{summary['train_pairs_per_second']:.0f} pairs/s"),
+            ("training time", clock(summary["train_seconds"])),
+            ("padding", f"{summary['train_padding']:.1%}"),
             ("whole run", clock(summary["seconds"])),
         ],
     )

@@ -58,6 +58,10 @@ class Sweep:
         """
         return locked(self.path, "sweep")
 
+    def refuse_links(self) -> None:
+        """Check the directory and all job directories before anything is written there; raises as ``RunDir`` does."""
+        RunDir(self.path).refuse_links()
+
     def run_dir(self, job: Job) -> RunDir:
         """Where a job runs."""
         return RunDir(self.path / job.directory)

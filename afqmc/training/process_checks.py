@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 
-from afqmc.distributed.rank import Rank
+from afqmc.distributed.rank import Rank, is_true
 from afqmc.training.config import DistributedConfig, PerformanceConfig, Strategy, TrainerConfig
 from afqmc.utils.errors import InputError
 
@@ -69,28 +69,38 @@ def check_processes(
 
 log = logging.getLogger(__name__)
 
+_PRECISIONS = ("", "no", "bf16", "fp16")
 USES_FSDP = "ACCELERATE_USE_FSDP"
 
 
-def check_launcher(device: str, precision: str, environment: Mapping[str, str] = os.environ) -> None:
+def check_launcher(device: str, precision: str | None, environment: Mapping[str, str] = os.environ) -> None:
     """Hold what the launcher was told to what the config says; what is left to its defaults says nothing.
 
     Args:
         device: As chosen by the config.
-        precision: Likewise.
+        precision: Likewise; None where nothing is trained: precision and accumulation then have no effect.
         environment: Of this process.
 
     Raises:
-        InputError: naming the option, and the key that is there for it.
+        InputError: naming the option, and the key that is there for it; or the variable, and its legal values.
     """
 
     def told(name: str) -> str:
         return environment.get(f"ACCELERATE_{name}", "").lower()
 
     def is_set(name: str) -> bool:
-        return told(name) in ("1", "true", "yes", "on")
+        return is_true(told(name))
 
     dynamo, parts, mixed = told("DYNAMO_BACKEND"), told("GRADIENT_ACCUMULATION_STEPS"), told("MIXED_PRECISION")
+    if parts and not (parts.isascii() and parts.isdecimal()):  # Accelerate reads it whatever is done
+        raise InputError(f"ACCELERATE_GRADIENT_ACCUMULATION_STEPS={parts}: must be a whole number")
+    if precision is None:
+        parts = mixed = ""
+    if mixed not in _PRECISIONS:
+        raise InputError(
+            f"ACCELERATE_MIXED_PRECISION={mixed}: legal: {', '.join(_PRECISIONS[1:])}; or unset it, and set "
+            "trainer.mixed_precision"
+        )
     hindrances = {
         "use_fsdp: say distributed.strategy=fsdp": is_set("USE_FSDP"),
         "use_deepspeed: not here; distributed.strategy=fsdp saves memory too": is_set("USE_DEEPSPEED"),

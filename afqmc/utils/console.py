@@ -105,15 +105,24 @@ class CountBar:
 
 
 def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
-    """Two columns, a name and its value, under a title that is never wrapped; plain in the log of a run too."""
+    """Two columns, a name and its value, under a title; nothing is wrapped. Plain in the log of a run too.
+
+    A terminal that is too narrow for the borders gets lines without them.
+    """
     from rich.table import Table
     from rich.text import Text
 
+    cells = [(visible(name), visible(value)) for name, value in rows]
+    if sum(max(map(cell_width, column), default=0) for column in zip(*cells, strict=True)) + 7 > width():
+        text = "\n".join(f"{name}: {value}" for name, value in cells)
+        print(f"{visible(title)}\n{text}")
+        log.info("%s\n%s", visible(title), text, extra=UNSEEN)
+        return
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
-    for name, value in rows:
-        table.add_row(Text(visible(name)), Text(visible(value)))
+    for name, value in cells:
+        table.add_row(Text(name), Text(value))
     _print_titled(title, table)
 
 

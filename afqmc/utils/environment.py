@@ -58,13 +58,16 @@ def git_state() -> dict[str, str] | None:
     """Commit and a hash of the uncommitted changes of the checkout this package runs from, None outside one."""
     here = Path(__file__).parents[1]
 
-    def git(*arguments: str) -> bytes:
-        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, check=True, timeout=10).stdout
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*arguments: str) -> bytes:  # without what would make git run other programs
+        command = ["git", "-C", str(here), "-c", "core.fsmonitor=false", *arguments]
+        return subprocess.run(command, capture_output=True, check=True, timeout=10, env=environment).stdout
 
     try:
         if not git("ls-files", "--", str(here / "environment.py")).strip():
             return None
-        changes = git("diff", "HEAD")
+        changes = git("diff", "--no-ext-diff", "--no-textconv", "HEAD")
         return {
             "commit": git("rev-parse", "HEAD").decode().strip(),
             "diff_sha256": sha256(changes).hexdigest() if changes else "",

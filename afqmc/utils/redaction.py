@@ -1,6 +1,7 @@
 """Keep secrets out of what a run writes and prints: tokens, keys and passwords become ``***``.
 
-A secret is recognised by the name of its key (of an override, a variable, a header), and by its position in an address.
+A secret is recognised by the name before it (of a key, a variable, a header, an option), by its position in an address,
+or by the form of a well-known token.
 """
 
 from __future__ import annotations
@@ -10,22 +11,17 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote
 
 from afqmc.utils.errors import visible
+from afqmc.utils.secret_names import hides, is_count, is_ordinary, is_secret
 
 HIDDEN = "***"
 _SHORTEST = 8  # characters of a value that is looked for in any text; a shorter one may be an ordinary word
-_ANYWHERE = (
-    "auth", "authorization", "cookie", "cookies", "credential", "credentials", "secret", "secrets", "signature",
-)  # fmt: skip
-_ENDINGS = ("apikey", "passphrase", "password", "passwords", "passwd", "secret", "token")  # also of joined words
-_LAST = ("key", "keys", "pat", "pwd", "sig")  # of several: pad_token_id and key_size are none
 _LONGEST = 4096  # characters of an address that are searched for its password
 _DIRECTORIES = ("PWD", "OLDPWD")  # the shell's own, and no passwords
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 _CLOSED = r"(?=[\s,)\]}:;]|\Z)"  # what follows a quote that closes a text
 _INSIDE = {  # a doubled quote is one of the text, in YAML and CSV
@@ -38,26 +34,35 @@ _OF_QUERY = re.compile(r"[^\s&#]*")
 _OF_MEMBER = re.compile(r"[\[{].*|(?:\\.|[^,{}\[\]\n\\])*")
 
 _HEADER = re.compile(r"([\"']?)\b(?i:(?:proxy-)?authorization|x-api-key|(?:set-)?cookie)(\\*[\"'])?\s*[:=][ \t]*")
+_NAMED = re.compile(r"([\"']?)(?<![\w./?&;%-])([\w-]++)(?:\\*[\"'])?[ \t]*:(?!//)[ \t]*")  # Name: value
+_HYPHENATED = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)+")
+_PROSE = re.compile(r"[a-z]+[,;]? +\S")
+_OPTION = re.compile(r"(?<![\w-])([\"']?)--?([A-Za-z][\w-]*+)(?:\1,)?[ \t]+(?=[^\s-])")  # --token value
+_CREDENTIALS = re.compile(r"(?<![\w-])(?:-u|--(?:proxy-)?user)(?:[\"'],)?[ \t=]*")  # curl -u user:password
 _BEARER = re.compile(r"([\"']?)\b(?:(?i:bearer)|Basic(?= +[\w+/.=-]{4,}(?:[\s\"']|\Z))) +")  # without its header
-_QUERY = re.compile(r"[?&;]([\w.-]+)=")  # of https://host/path?name=value
+_QUERY = re.compile(r"[?&;]([\w.%\[\]-]++)=")  # of https://host/path?name=value
 _KEY = re.compile(r"[^\s:\"'\[\]{}]+(?::[\w]+)?")  # of an override; key@from:to moves a group
 _PAIR = re.compile(r"([\"']?)(?<![\w.?&;-])([\w.-]+)=")  # an override, or a line of source
 _MEMBER = re.compile(r"([\"'])([\w.-]+)\\*\1\s*:[ \t]*")  # in {"key": value}
 _PLAIN_MEMBER = re.compile(r"(?<![\w.-])([\w.-]+)\s*:[ \t]*")  # in {key: value}
 _LOGIN = re.compile(r"[^\s/?#:@]*:")  # user:password@host; the password may hold / ? # and @
-_ADDRESS = re.compile(r"://")
+_ADDRESS = re.compile(r"://|(?<![\w/.:])//")
+_NO_SCHEME = re.compile(
+    r"(?<![\w.+~@/%-])(?!mailto:)(?=[\d.-]*[A-Za-z_])[\w.+~-]++:(?!//)(?=[^\s\"']{0,4096}@(?!sha256:)[\w\[])"
+)
+_TOKEN = re.compile(
+    r"(?<![A-Za-z0-9])(?:hf_(?=[A-Za-z]*[A-Z0-9])[A-Za-z0-9]{10,}|gh[oprsu]_[A-Za-z0-9]{10,}|github_pat_\w{10,}"
+    r"|gl[a-z]{2,5}-[\w-]{8,}|sk-(?=[\w-]*\d)[\w-]{12,}|(?:AKIA|ASIA)[A-Z0-9]{8,}|xox[a-z]-[\w-]{8,}|AIza[\w-]{16,}"
+    r"|pypi-[\w-]{16,}|wandb_v\d_\w{10,}|eyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*)?)"
+)
+_UNQUOTED = re.compile(r"[^\s\"']*")
 _UNSPACED = re.compile(r"\S*")
 _USER = re.compile(r"[^\s/?#]*(?=@)")  # user@host
-_BEFORE = re.compile(r"([\"'])(?:[\w.+~-]+=)?[A-Za-z][\w+.-]*\Z")  # the start of a quoted address, or of key=address
+_NO_SCHEME_ALONE = re.compile(r"((?!mailto:)[\w.+~-]*[A-Za-z_][\w.+~-]*:(?!//)\S+)@(?!sha256:)[\w\[]\S*")
+_BEFORE = re.compile(
+    r"([\"'])(?:[\w.+~-]+=)?(?:[A-Za-z][\w+.-]*)?\Z"
+)  # the start of a quoted address, or of key=address
 _Span = tuple[int, int] | None  # where a secret begins and ends
-
-
-def is_secret(name: str) -> bool:
-    """Whether what has this name is a secret: ``WANDB_API_KEY``, ``model.args.password``, ``hfToken``."""
-    words = [word.lower() for word in _WORD.findall(name)]
-    return bool(words) and (
-        any(word in _ANYWHERE for word in words) or words[-1].endswith(_ENDINGS) or words[-1] in _LAST
-    )
 
 
 def redacted(text: str) -> str:
@@ -77,18 +82,18 @@ def redacted_argument(argument: str) -> str:
     key, equals, value = argument.partition("=")
     if not equals or not _KEY.fullmatch(key):
         return _redacted_value(argument)
-    return f"{redacted(key)}={HIDDEN if is_secret(key) else _redacted_value(value)}"
+    return f"{redacted(key)}={HIDDEN if hides(key, value) else _redacted_value(value)}"
 
 
 def redacted_tree(node: Any, key: str = "") -> Any:
     """Plain containers without secrets: by key, and in every text."""
-    if is_secret(key) and node is not None and not isinstance(node, bool):
+    if hides(key, node) and not (is_count(key) and isinstance(node, dict | list | tuple)):
         return HIDDEN
     if isinstance(node, dict):
-        return {_redacted_key(name): redacted_tree(value, str(name)) for name, value in node.items()}
+        inherited = key if is_count(key) else ""
+        return {_redacted_key(name): redacted_tree(value, inherited or str(name)) for name, value in node.items()}
     if isinstance(node, list | tuple):
-        is_header = len(node) == 2 and _HEADER.fullmatch(f"{node[0]}:") is not None
-        return type(node)(HIDDEN if is_header and at else redacted_tree(one) for at, one in enumerate(node))
+        return type(node)(_redacted_items(node, key if is_count(key) else ""))
     return _redacted_value(node) if isinstance(node, str) else node
 
 
@@ -100,15 +105,26 @@ class RedactingFormatter(logging.Formatter):
         return visible(redacted(super().format(record)))
 
 
+def _redacted_items(items: Sequence[Any], key: str) -> Iterator[Any]:
+    """Each of them: one that follows an option, or the name of a header in a pair, is its value."""
+    name = ""
+    for item in items:
+        yield HIDDEN if name and isinstance(item, str) and hides(name, item) else redacted_tree(item, key)
+        is_name = isinstance(item, str) and (item.startswith("-") or (len(items) == 2 and not is_ordinary(item)))
+        name = item if is_name and re.fullmatch(r"[\w.-]+", item) else ""
+
+
 def _redacted_key(key: Any) -> Any:
     return redacted(key) if isinstance(key, str) else key
 
 
 def _redacted_value(value: str) -> str:
     """A whole value: when it is an address, its password may hold spaces and quotes too."""
-    found = re.match(r"\s*[\"']?[A-Za-z][\w+.-]*://", value)
+    found = re.match(r"\s*[\"']?(?:[A-Za-z][\w+.-]*:)?//", value)
     if found and _LOGIN.match(value, found.end()) and (end := value.rfind("@")) > found.end():
         value = f"{value[: found.end()]}{HIDDEN}{value[end:]}"
+    elif not found and (bare := _NO_SCHEME_ALONE.fullmatch(value)):
+        value = f"{HIDDEN}{value[bare.end(1) :]}"
     return redacted(value)
 
 
@@ -148,37 +164,77 @@ def _bearer(found: re.Match[str]) -> _Span:
 
 
 def _query(found: re.Match[str]) -> _Span:
-    return _unquoted(_OF_QUERY, found) if is_secret(found[1]) else None
+    return _hiding(unquote(found[1]), found.string, _unquoted(_OF_QUERY, found))
 
 
 def _pair(found: re.Match[str]) -> _Span:
     if not is_secret(found[2]):
         return None
     if not found[1]:
-        return _unquoted(_WORDS, found)
+        return _hiding(found[2], found.string, _unquoted(_WORDS, found))
     return found.end(), _end(_INSIDE[found[1]], found.string, found.end())
 
 
-def _unquoted(pattern: re.Pattern[str], found: re.Match[str]) -> _Span:
+def _unquoted(pattern: re.Pattern[str], found: re.Match[str]) -> tuple[int, int]:
     """Up to the brackets and quotes that close the text around it."""
     begin, end = found.end(), _end(pattern, found.string, found.end())
     value = found.string[begin:end]
     return begin, begin + len(value.rstrip(")]}" if value[:1] in ("'", '"') else ")]}'\""))
 
 
+def _named(found: re.Match[str]) -> _Span:
+    """The value of ``Name: value``: the line of a header's, else a word, unless this is ordinary text."""
+    name, text, begin = found[2].lstrip("-"), found.string, found.end()
+    if not is_secret(name) or is_ordinary(name):
+        return None
+    if _HYPHENATED.fullmatch(name) or _OPENING.match(text, begin):
+        inside = _INSIDE[found[1]] if found[1] else _LINE
+        if opening := _OPENING.match(text, begin):
+            begin, inside = opening.end(), _INSIDE[opening[1]]
+        return _hiding(name, text, (begin, _end(inside, text, begin)))
+    is_member = "{" in text[: found.start()] and "}" in text[begin:] and text[: found.start()].rstrip()[-1:] in "{,"
+    if _PROSE.match(text, begin) or is_member:  # a member is hidden as such
+        return None
+    return _hiding(name, text, _unquoted(_WORDS, found))
+
+
+def _option(found: re.Match[str]) -> _Span:
+    return _hiding(found[2], found.string, _of_quoted(found, _UNSPACED))
+
+
+def _credentials(found: re.Match[str]) -> _Span:
+    begin, end = _of_quoted(found, _UNSPACED)
+    return (begin, end) if ":" in found.string[begin + 1 : end] else None
+
+
+def _no_scheme(found: re.Match[str]) -> _Span:
+    """The user too, as of other addresses."""
+    begin = found.start()
+    whole = _UNQUOTED.match(found.string, begin, begin + _LONGEST)
+    return begin, found.string.rfind("@", begin, whole.end() if whole else begin)
+
+
+def _token(found: re.Match[str]) -> _Span:
+    return found.span()
+
+
 def _member(found: re.Match[str]) -> _Span:
-    return _value_of_member(found) if is_secret(found[2]) else None
+    return _hiding(found[2], found.string, _of_quoted(found, _OF_MEMBER))
 
 
 def _plain_member(found: re.Match[str]) -> _Span:
-    return _value_of_member(found) if is_secret(found[1]) else None
+    return _hiding(found[1], found.string, _of_quoted(found, _OF_MEMBER))
 
 
-def _value_of_member(found: re.Match[str]) -> tuple[int, int]:
+def _of_quoted(found: re.Match[str], unquoted: re.Pattern[str]) -> tuple[int, int]:
     begin = found.end()
     opening = _OPENING.match(found.string, begin)
-    begin, inside = (opening.end(), _INSIDE[opening[1]]) if opening else (begin, _OF_MEMBER)
+    begin, inside = (opening.end(), _INSIDE[opening[1]]) if opening else (begin, unquoted)
     return begin, _end(inside, found.string, begin)
+
+
+def _hiding(name: str, text: str, where: tuple[int, int]) -> _Span:
+    return where if hides(name, text[slice(*where)]) else None
 
 
 def _end(pattern: re.Pattern[str], text: str, begin: int) -> int:
@@ -187,14 +243,15 @@ def _end(pattern: re.Pattern[str], text: str, begin: int) -> int:
 
 
 _PLACES = (
-    (_ADDRESS, _address), (_HEADER, _header), (_BEARER, _bearer),
-    (_QUERY, _query), (_MEMBER, _member), (_PAIR, _pair),
+    (_ADDRESS, _address), (_HEADER, _header), (_BEARER, _bearer), (_NAMED, _named), (_OPTION, _option),
+    (_CREDENTIALS, _credentials), (_NO_SCHEME, _no_scheme), (_QUERY, _query), (_MEMBER, _member), (_PAIR, _pair),
+    (_TOKEN, _token),
 )  # fmt: skip
 
 
 def _given() -> list[str]:
     """The secrets of the environment and of the command line, longest first: one may be part of another."""
-    values = {value.strip() for name, value in os.environ.items() if is_secret(name) and name not in _DIRECTORIES}
+    values = {value.strip() for name, value in os.environ.items() if hides(name, value) and name not in _DIRECTORIES}
     for argument in sys.orig_argv:  # as typed: sys.argv is quoted for Hydra
         values.update(_of_override(argument))
     written = {form for value in values for form in (value, json.dumps(value)[1:-1], repr(value)[1:-1])}
@@ -203,7 +260,7 @@ def _given() -> list[str]:
 
 def _of_override(argument: str) -> Iterator[str]:
     key, equals, value = argument.partition("=")
-    if equals and is_secret(key):
+    if equals and hides(key, value):
         yield from (value.strip("'\""), *value.split(","))  # -m runs each of a,b
     elif "{" in value:
         for found in _PLAIN_MEMBER.finditer(value):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ SMALL = 1 << 20  # bytes: a config, a name
 OBJECT = 1 << 24  # bytes: a JSON object of figures or settings
 LARGE = 1 << 28  # bytes: a file of rows, a tokenizer
 _PIECE = 1 << 20
+_LISTED = 10  # entries in one message
 _KINDS = {
     stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
@@ -99,27 +100,49 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def refuse_special(directory: Path) -> None:
+def refuse_special(directory: Path, parts: Sequence[Path] | None = None) -> None:
     """Check a directory before files in it are written, or opened by libraries.
 
     W&B keeps links to its own logs in the directories of its runs; nothing is written to those again.
 
+    Args:
+        directory: What links must not lead out of.
+        parts: Files and directories in it, existing or not; None checks everything in it.
+
     Raises:
-        InputError: naming a link that leads out of the directory, or what is neither a file nor a directory.
+        InputError: naming the links that lead out of the directory, and what is neither a file nor a directory.
     """
     root = directory.resolve()
-    for path in _below(directory):
-        mode = path.lstat().st_mode
-        if stat.S_ISLNK(mode):
-            if not _is_log_of_wandb(path.relative_to(directory).parts) and not path.resolve().is_relative_to(root):
-                raise InputError(f"{path}: a link that leads out of the run directory; remove it")
-        elif not stat.S_ISDIR(mode):
-            _refuse_other(path, mode)
+    below = _below(directory) if parts is None else (path for part in parts for path in _with_below(part))
+    found = [f"{path}: {why}; remove it" for path in below if (why := _why_special(path, directory, root))]
+    if found:
+        more = [f"and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
+        raise InputError("\n".join([*found[:_LISTED], *more]))
 
 
 def _below(directory: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(directory):
         yield from (Path(folder) / name for name in sorted([*folders, *files]))
+
+
+def _with_below(part: Path) -> Iterator[Path]:
+    yield part
+    if not part.is_symlink():
+        yield from _below(part)
+
+
+def _why_special(path: Path, directory: Path, root: Path) -> str | None:
+    """Return what is wrong with one entry of a directory."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:  # it is missing, or was removed just now
+        return None
+    if stat.S_ISLNK(mode):
+        inside = _is_log_of_wandb(path.relative_to(directory).parts) or Path(os.path.realpath(path)).is_relative_to(
+            root
+        )
+        return None if inside else f"a link that leads out of {directory}"
+    return None if stat.S_ISDIR(mode) or stat.S_ISREG(mode) else f"not a regular file ({_kind(mode)})"
 
 
 def _is_log_of_wandb(parts: tuple[str, ...]) -> bool:
@@ -128,8 +151,11 @@ def _is_log_of_wandb(parts: tuple[str, ...]) -> bool:
 
 def _refuse_other(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "of another kind")
-        raise NotRegularError(f"{path}: not a regular file ({kind}); it is not opened")
+        raise NotRegularError(f"{path}: not a regular file ({_kind(mode)}); it is not opened")
+
+
+def _kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "of another kind")
 
 
 def _too_large(path: Path, size: str, limit: int) -> TooLargeError:

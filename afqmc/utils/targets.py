@@ -9,6 +9,21 @@ from typing import Any
 
 from afqmc.utils.errors import InputError, did_you_mean
 
+KNOWN = {  # what a config from an untrusted source may name, by group; never a model class
+    "model": (),
+    "objective": ("afqmc.training.objectives.",),
+    "callbacks": ("afqmc.training.callbacks.",),
+    "optimizer": ("torch.optim.", "transformers.optimization.", "bitsandbytes.optim.", "pytorch_optimizer."),
+    "scheduler": ("torch.optim.lr_scheduler.", "transformers.get_", "transformers.optimization.get_"),
+}
+_DEFINED_IN = (*KNOWN["objective"], *KNOWN["callbacks"], *KNOWN["optimizer"])
+_ALL = tuple(prefix for prefixes in KNOWN.values() for prefix in prefixes)
+
+
+def is_well_known(target: str) -> bool:
+    """Return whether a name may be imported without trust; ``locate`` checks what it then finds under that name."""
+    return target.startswith(_ALL)
+
 
 def locate(target: str, key: str) -> Callable[..., Any]:
     """The callable at a dotted path such as ``torch.optim.AdamW``.
@@ -32,6 +47,10 @@ def locate(target: str, key: str) -> Callable[..., Any]:
     found = getattr(module, name)
     if not callable(found):
         raise InputError(f"{key}={target}: is {type(found).__name__}; something to call is needed")
+    module_name = str(getattr(found, "__module__", None))
+    if is_well_known(target) and not f"{module_name}.".startswith(_DEFINED_IN):
+        own = f"{module_name}.{getattr(found, '__qualname__', name)}"
+        raise InputError(f"{key}={target}: is not defined in that library (it is {own}); name it by its own path")
     return found  # type: ignore[no-any-return]
 
 

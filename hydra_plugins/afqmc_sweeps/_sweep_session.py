@@ -49,9 +49,8 @@ class Session:
         if not self.jobs:
             told = redacted_tree(OmegaConf.to_container(config, resolve=False))  # an address may hold a password
             OmegaConf.save(OmegaConf.create(told), self.sweep.path / "multirun.yaml")
-        live, begun = context.config_loader.get_search_path(), bool(self.jobs)
-        self.loader, changed = frozen_loader(live, self.sweep.path, begun)
-        if changed:
+        self.loader = frozen_loader(context.config_loader, self.sweep.path, begun=bool(self.jobs))
+        if self.loader.changed:
             log.warning("conf/ has been changed since %s began; it goes on with conf/ as it was then", self.sweep.path)
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=HydraContext(config_loader=self.loader, callbacks=context.callbacks),
@@ -99,7 +98,7 @@ class Session:
         given = parser.parse_overrides(list(arguments))
         if self.jobs:
             single = [str(override.input_line) for override in given if not override.is_sweep_override()]
-            prepared = dict(self.loader.load_sweep_config(self.config, single).hydra.sweeper.params)
+            prepared = self.loader.prepared(self.config, single)
         named = {override.get_key_element() for override in given}
         before = parser.parse_overrides([f"{key}={value}" for key, value in prepared.items()])
         return [*(override for override in before if override.get_key_element() not in named), *given]
