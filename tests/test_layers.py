@@ -7,6 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "afqmc"
 LEVELS = {
+    "__main__": 9,
     "compare": 8, "doctor": 8,
     "run": 7, "evaluate": 7, "predict": 7, "comparison": 7, "diagnostics": 7,
     "runner": 6, "inference": 6, "results": 6,
@@ -33,8 +34,7 @@ def imports(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module
-            if node.module == "afqmc":
-                yield from (f"afqmc.{alias.name}" for alias in node.names)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def test_every_module_has_a_layer():
@@ -47,6 +47,19 @@ def test_imports_point_down_only(path):
     for name in imports(path):
         if name.startswith("afqmc.") and (imported := name.split(".")[1]) != part:
             assert LEVELS[imported] < LEVELS[part], f"{path.name} imports {name}"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Imports for type checkers and imports inside functions count too."""
+    names = {".".join(("afqmc", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in modules()}
+    graph = {name: set(imports(path)) & names.keys() - {name} for name, path in names.items()}
+    while leaves := {name for name, imported in graph.items() if not imported}:
+        graph = {name: imported - leaves for name, imported in graph.items() if name not in leaves}
+    assert not graph, f"circle among {sorted(graph)}"
+
+
+def test_the_top_of_the_package_has_few_names():
+    assert len({part_of(path) for path in modules()} - {"__main__"}) <= 24
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

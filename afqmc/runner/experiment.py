@@ -23,10 +23,9 @@ from afqmc.runner.callbacks.best_weights import BestEvaluation, BestWeights
 from afqmc.runner.callbacks.metrics_writer import MetricsWriter
 from afqmc.runner.callbacks.progress_bar import ProgressBar
 from afqmc.runner.callbacks.pruning import Pruner, Pruning
-from afqmc.runner.lifecycle import RunLifecycle
+from afqmc.runner.lifecycle import RunLifecycle, WorkerLifecycle
 from afqmc.runner.setup import TrainingSetup, build_setup, evaluate_split
 from afqmc.runner.trainer import Trainer
-from afqmc.runner.worker import WorkerLifecycle
 from afqmc.tracking.base import Report
 from afqmc.training.callbacks.base import Callback
 from afqmc.training.callbacks.early_stopping import EarlyStopping

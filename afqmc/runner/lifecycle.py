@@ -193,6 +193,50 @@ class RunLifecycle:
         return 0 if self.trainer is None else self.trainer.steps
 
 
+class WorkerLifecycle:
+    """Context of one run in a rank other than 0, which writes no files.
+
+    Attributes:
+        resumed: Whether rank 0 resumes a run.
+    """
+
+    def __init__(self, resumed: bool) -> None:
+        self.resumed = resumed
+        self.finished: dict[str, Any] | None = None
+        self.summary: dict[str, Any] = {}
+        self.tracker: Tracker = NullTracker()
+        self._coordinator = board()
+        self._signals = terminable()
+
+    def __enter__(self) -> WorkerLifecycle:
+        self._signals.__enter__()
+        return self
+
+    def begin_training(self, trainer: object) -> None:
+        """Do nothing."""
+
+    def complete(self, summary: dict[str, Any]) -> None:
+        """Keep the summary; rank 0 writes it."""
+        self.summary = summary
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        try:
+            if error is None or isinstance(error, Pruned):
+                log.info("%s", error or "done")
+                self._coordinator.end(None)
+                return True
+            with undisturbed():
+                self._coordinator.end(error)
+                cause = self._coordinator.explained(error)
+                if not isinstance(cause, KeyboardInterrupt):
+                    forget()
+            raise cause from error
+        finally:
+            self._signals.__exit__(None, None, None)
+
+
 def describe_error(error: BaseException) -> dict[str, str]:
     """Return the entries of status.json: one sentence for invalid input, the traceback for everything else."""
     if isinstance(error, InputError):

@@ -7,62 +7,14 @@ import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 from afqmc.cli import DONE
 from afqmc.distributed.rendezvous import board
 from afqmc.run_dir import NullRunDir
-from afqmc.tracking.base import NullTracker, Tracker
-from afqmc.utils.errors import Pruned
+from afqmc.runner.lifecycle import WorkerLifecycle
 from afqmc.utils.redaction import RedactingFormatter
-from afqmc.utils.signals import forget, terminable, undisturbed
 
 log = logging.getLogger(__name__)
-
-
-class WorkerLifecycle:
-    """Context of one run in a rank other than 0, which writes no files.
-
-    Attributes:
-        resumed: Whether rank 0 resumes a run.
-    """
-
-    def __init__(self, resumed: bool) -> None:
-        self.resumed = resumed
-        self.finished: dict[str, Any] | None = None
-        self.summary: dict[str, Any] = {}
-        self.tracker: Tracker = NullTracker()
-        self._coordinator = board()
-        self._signals = terminable()
-
-    def __enter__(self) -> WorkerLifecycle:
-        self._signals.__enter__()
-        return self
-
-    def begin_training(self, trainer: object) -> None:
-        """Do nothing."""
-
-    def complete(self, summary: dict[str, Any]) -> None:
-        """Keep the summary; rank 0 writes it."""
-        self.summary = summary
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        try:
-            if error is None or isinstance(error, Pruned):
-                log.info("%s", error or "done")
-                self._coordinator.end(None)
-                return True
-            with undisturbed():
-                self._coordinator.end(error)
-                cause = self._coordinator.explained(error)
-                if not isinstance(cause, KeyboardInterrupt):
-                    forget()
-            raise cause from error
-        finally:
-            self._signals.__exit__(None, None, None)
 
 
 def run_worker() -> int:
