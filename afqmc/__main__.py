@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from afqmc.cli import DONE, REFUSED, exit_code, leave
+from afqmc.cli import DONE, REFUSED, exit_now, run_command
 from afqmc.config.help import COMMANDS
 
 
@@ -15,9 +15,9 @@ def main() -> None:
     if name not in COMMANDS:
         listed = "\n".join(f"  afqmc {command:<10} {purpose}" for command, purpose in COMMANDS.items())
         print(f"afqmc: fine-tuning experiments on sentence pairs\n\n{listed}\n\nafqmc NAME --help tells more.")
-        leave(DONE if name in ("-h", "--help") else REFUSED)
+        exit_now(DONE if name in ("-h", "--help") else REFUSED)
     sys.argv[:2] = [f"afqmc {name}"]
-    leave(exit_code(import_module(f"afqmc.{name}").main))
+    exit_now(run_command(import_module(f"afqmc.{name}").main))
 
 
 if __name__ == "__main__":

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from afqmc.distributed.rank import adopt_slurm, check_flags, here, is_beside_others
+from afqmc.distributed.rank import check_flags, current_rank, export_torchrun_env, is_distributed
 from afqmc.run_dir import Status
-from afqmc.tracking.background import is_left_behind
-from afqmc.utils.errors import InputError, JobsFailed, Pruned, visible
-from afqmc.utils.process import speak_utf8
+from afqmc.tracking.background import is_still_working
+from afqmc.utils.errors import InputError, SweepFailed, TrialPruned, visible
+from afqmc.utils.process import reexec_in_utf8_mode
 from afqmc.utils.redaction import redacted
-from afqmc.utils.signals import Terminated, terminable
-from afqmc.utils.stdio import lost_output, make_lasting
+from afqmc.utils.signals import Terminated, handle_termination
+from afqmc.utils.stdio import make_stdio_failsafe, stdout_write_error
 
 _HYDRAS, _ASKED = "HYDRA_FULL_ERROR", "AFQMC_FULL_ERROR"  # the second is for the processes of a sweep's jobs
 
@@ -28,7 +28,7 @@ _RANK_0_SPEAKS_S = 10  # seconds in which rank 0 starts and prints its message
 DONE, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
-def exit_code(command: Callable[[], int]) -> int:
+def run_command(command: Callable[[], int]) -> int:
     """Call it; turn what it raises into a message and one of the documented codes.
 
     0 done, 1 failed, 2 refused input, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM, SIGUSR1, SIGUSR2). What is
@@ -36,10 +36,10 @@ def exit_code(command: Callable[[], int]) -> int:
     went away.
     With ``HYDRA_FULL_ERROR=1`` the message is the whole traceback. No message shows a secret.
     """
-    speak_utf8()
-    make_lasting()
+    reexec_in_utf8_mode()
+    make_stdio_failsafe()
     code = _code_of(command)
-    if told := lost_output():
+    if told := stdout_write_error():
         print(f"standard output: {told}; what was printed from there on is lost", file=sys.stderr)
         return code or FAILED
     return code
@@ -48,7 +48,7 @@ def exit_code(command: Callable[[], int]) -> int:
 _OUTCOMES: tuple[tuple[type[BaseException], Status, int], ...] = (
     (Terminated, Status.interrupted, TERMINATED),
     (KeyboardInterrupt, Status.interrupted, INTERRUPTED),
-    (Pruned, Status.pruned, DONE),
+    (TrialPruned, Status.pruned, DONE),
     (InputError, Status.refused, REFUSED),
     (BaseException, Status.failed, FAILED),
 )
@@ -61,7 +61,7 @@ def outcome_of(error: BaseException) -> tuple[Status, int]:
 
 def _code_of(command: Callable[[], int]) -> int:
     try:
-        with terminable():
+        with handle_termination():
             check_flags()
             return command()
     except KeyboardInterrupt as error:
@@ -72,15 +72,15 @@ def _code_of(command: Callable[[], int]) -> int:
         return outcome_of(error)[1]
 
 
-def refuse_several_processes(command: str) -> None:
+def reject_several_processes(command: str) -> None:
     """Refuse a launcher that starts several processes of a command which runs as one; rank 0 alone says so.
 
     Raises:
         InputError: in rank 0.
     """
-    adopt_slurm()
-    rank = here()
-    if rank.is_main and not rank.is_alone:
+    export_torchrun_env()
+    rank = current_rank()
+    if rank.is_main and not rank.is_single:
         raise InputError(
             f"afqmc.{command}: runs as one process, and the launcher started {rank.size}; start it without a launcher"
         )
@@ -92,16 +92,16 @@ def refuse_several_processes(command: str) -> None:
 
 
 def _message(error: Exception) -> str:
-    if full_errors() and not isinstance(error, JobsFailed):
+    if wants_traceback() and not isinstance(error, SweepFailed):
         return "".join(traceback.format_exception(error)).rstrip()
-    if isinstance(error, InputError | JobsFailed):
+    if isinstance(error, InputError | SweepFailed):
         return str(error)
     return f"failed: {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)"
 
 
-def leave(code: int) -> NoReturn:
+def exit_now(code: int) -> NoReturn:
     """End the process; at once where a library would wait at exit, for a tracker left behind or for other processes."""
-    if is_left_behind() or is_beside_others():
+    if is_still_working() or is_distributed():
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -109,16 +109,16 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def full_errors() -> bool:
+def wants_traceback() -> bool:
     """Whether the person asked for tracebacks."""
     return os.environ.get(_ASKED, os.environ.get(_HYDRAS)) == "1"
 
 
 @contextmanager
-def errors_handed_on() -> Iterator[None]:
-    """In here Hydra hands errors on instead of printing them; ``full_errors`` still is what the person asked for."""
+def hydra_raises() -> Iterator[None]:
+    """Let Hydra raise errors instead of printing them; ``wants_traceback`` still returns what the user asked for."""
     before = {name: os.environ.get(name) for name in (_ASKED, _HYDRAS)}
-    os.environ[_ASKED], os.environ[_HYDRAS] = str(int(full_errors())), "1"
+    os.environ[_ASKED], os.environ[_HYDRAS] = str(int(wants_traceback())), "1"
     try:
         yield
     finally:

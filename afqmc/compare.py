@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afqmc.cli import DONE, FAILED, exit_code, refuse_several_processes
+from afqmc.cli import DONE, FAILED, reject_several_processes, run_command
 from afqmc.utils.errors import InputError
-from afqmc.utils.process import settle
+from afqmc.utils.process import configure_threads
 
 if TYPE_CHECKING:
     from afqmc.comparison.report import Report
@@ -23,7 +23,7 @@ _UPLOADED = ("json", "md")  # with the comparison to W&B, whatever else is asked
 
 def main() -> int:
     """Read every run, rank the settings, say what can be said of them."""
-    refuse_several_processes("compare")
+    reject_several_processes("compare")
     parser = argparse.ArgumentParser(prog="python -m afqmc.compare", description=__doc__)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="run directories, directories of such, or globs")
     parser.add_argument("--metric", metavar="NAME", help="as dev/f1; default: what the runs monitored")
@@ -42,11 +42,11 @@ def main() -> int:
     parser.add_argument("--wandb-sync", action="store_true", help="send the runs that W&B has not got, in order")
     arguments = parser.parse_args()
 
-    settle()
+    configure_threads()
     from afqmc.comparison import exports as writing
     from afqmc.comparison.builder import build
     from afqmc.comparison.terminal import show
-    from afqmc.inference.protected_files import named_files, refuse_input_as_output
+    from afqmc.inference.protected_files import named_files, reject_input_as_output
     from afqmc.results.runs import find
     from afqmc.run_dir import RunDir
 
@@ -58,11 +58,11 @@ def main() -> int:
     for path, flag, _ in files:
         writing.check(path, flag, arguments.paths)
     runs = find(arguments.paths)
-    writing.refuse_overlap([(path, flag) for path, flag, _ in files])
+    writing.reject_overlap([(path, flag) for path, flag, _ in files])
     inputs = [file for path in map(Path, arguments.paths) for file in RunDir(path).own_files()]
     inputs += [file for run in runs for file in (*RunDir(run.path).own_files(), *named_files(run.config))]
     for path, flag, _ in files:
-        refuse_input_as_output(path, flag, inputs)
+        reject_input_as_output(path, flag, inputs)
     place = _place(runs, arguments)
     report = build(runs, arguments.metric, arguments.top)
     show(report, arguments.top)
@@ -79,9 +79,9 @@ def _place(runs: list[Run], arguments: argparse.Namespace) -> TrackerConfig | No
         if arguments.wandb_project is not None:
             raise InputError("--wandb-project: says where --wandb uploads the comparison to, and --wandb is missing")
         return None
-    from afqmc.comparison.wandb import place_of
+    from afqmc.comparison.wandb import upload_target
 
-    return place_of(runs, arguments.wandb_project)
+    return upload_target(runs, arguments.wandb_project)
 
 
 def _send(runs: Sequence[Run], report: Report, place: TrackerConfig | None, texts: Mapping[str, str]) -> int:
@@ -110,4 +110,4 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(run_command(main))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afqmc.cli import DONE, FAILED, exit_code, refuse_several_processes
+from afqmc.cli import DONE, FAILED, reject_several_processes, run_command
 from afqmc.config import compose
 from afqmc.utils.errors import InputError
 from afqmc.utils.redaction import redacted, redacted_tree
@@ -22,7 +22,7 @@ _MARKS = {"ok": ("green", "ok  "), "warn": ("yellow", "warn"), "fail": ("red", "
 
 def main() -> int:
     """Print the report; exit code 0 when the run would go through, 1 when not, 2 for overrides that are wrong."""
-    refuse_several_processes("doctor")
+    reject_several_processes("doctor")
     parser = argparse.ArgumentParser(prog="python -m afqmc.doctor", description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as given to afqmc.run")
     parser.add_argument("--config-dir", "-cd", type=Path, metavar="DIR", help="as given to afqmc.run")
@@ -36,13 +36,13 @@ def main() -> int:
             print_json(False, [{"section": "config", "verdict": "fail", "text": str(error)}])
         raise
 
-    from afqmc.diagnostics.checks import Diagnosis
+    from afqmc.diagnostics.checks import Checks
     from afqmc.diagnostics.findings import Verdict
 
     findings: list[Finding] = []
 
     def collected() -> Iterable[Finding]:
-        for finding in Diagnosis(config).findings():
+        for finding in Checks(config).findings():
             findings.append(finding)
             yield finding
 
@@ -83,4 +83,4 @@ def show(findings: Iterable[Finding]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(run_command(main))

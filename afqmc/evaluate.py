@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afqmc.cli import DONE, exit_code, refuse_several_processes
+from afqmc.cli import DONE, reject_several_processes, run_command
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError
-from afqmc.utils.files import finite
-from afqmc.utils.process import settle
+from afqmc.utils.files import nan_to_none
+from afqmc.utils.process import configure_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Score a file, or the run's own dev split, and print the figures."""
-    refuse_several_processes("evaluate")
+    reject_several_processes("evaluate")
     parser = argparse.ArgumentParser(prog="python -m afqmc.evaluate", description=__doc__)
     parser.add_argument(
         "paths",
@@ -49,10 +49,10 @@ def main() -> int:
     if arguments.out is not None and arguments.data is not None:
         raise InputError("-o: not with --data; python -m afqmc.predict writes what is said of a file")
 
-    settle()
-    from afqmc.results.ensemble import several
+    configure_threads()
+    from afqmc.results.ensemble import resolve_members
 
-    runs = several(paths)
+    runs = resolve_members(paths)
     if runs is None:
         return _one(arguments, paths[0], overrides)
     if arguments.data is not None:
@@ -64,12 +64,12 @@ def main() -> int:
 
 def _one(arguments: argparse.Namespace, path: str, overrides: list[str]) -> int:
     from afqmc.evaluation.metrics import probabilities_of
-    from afqmc.inference.predictor import TrainedRun
+    from afqmc.inference.predictor import Predictor
     from afqmc.results.data_changes import dev_changes
 
     if arguments.out is not None:
         raise InputError(f"-o: {path} is one run, and holds its predictions; -o is for several")
-    run = TrainedRun.open(Path(path), arguments.device, arguments.trust, overrides)
+    run = Predictor.open(Path(path), arguments.device, arguments.trust, overrides)
     pairs = run.read(arguments.data, labelled=True, key="--data")
     found = run.score(pairs)
     detail = _detail(found.metrics, probabilities_of(found.logits), pairs.labels, run.labels)
@@ -86,11 +86,11 @@ def _scored(arguments: argparse.Namespace, runs: list[Run], overrides: list[str]
     import numpy as np
 
     from afqmc.evaluation.metrics import classification_metrics
-    from afqmc.inference.predictor import score_together
-    from afqmc.results.ensemble import complete
+    from afqmc.inference.predictor import predict_mean
+    from afqmc.results.ensemble import require_complete
 
-    paths = [run.path for run in complete(runs, arguments.skip_incomplete)]
-    found = score_together(
+    paths = [run.path for run in require_complete(runs, arguments.skip_incomplete)]
+    found = predict_mean(
         paths,
         lambda run: run.read(arguments.data, labelled=True, key="--data"),
         arguments.device,
@@ -105,7 +105,7 @@ def _scored(arguments: argparse.Namespace, runs: list[Run], overrides: list[str]
 
 def _stored(arguments: argparse.Namespace, paths: list[str], runs: list[Run]) -> int:
     """What the runs wrote of their folds and of the test split, put together."""
-    from afqmc.inference.protected_files import files_of, refuse_input_as_output
+    from afqmc.inference.protected_files import files_of, reject_input_as_output
     from afqmc.results.ensemble import Ensemble
 
     ensemble = Ensemble.of(runs, arguments.skip_incomplete)
@@ -114,8 +114,8 @@ def _stored(arguments: argparse.Namespace, paths: list[str], runs: list[Run]) ->
         places = [*map(Path, paths), *(run.path for run in runs)]
         for file in ensemble.files(arguments.out):
             for place in places:
-                RunDir(place).refuse_detour(file, "-o")
-            refuse_input_as_output(file, "-o", [path for place in places for path in files_of(place)])
+                RunDir(place).ensure_inside(file, "-o")
+            reject_input_as_output(file, "-o", [path for place in places for path in files_of(place)])
         ensemble.write(arguments.out)
     if arguments.json:
         print(json.dumps(ensemble.summary(Path.cwd()), ensure_ascii=False))
@@ -137,18 +137,19 @@ def _detail(
     """Figures of each class, and the notes on all of them."""
     import numpy as np
 
-    from afqmc.evaluation.per_class import notes, per_class
+    from afqmc.evaluation.per_class import metric_notes, per_class
 
     truth = np.asarray(gold)
     return {
-        **per_class(probabilities, truth, labels), "notes": notes(finite(dict(metrics)), probabilities, truth, labels)
+        **per_class(probabilities, truth, labels),
+        "notes": metric_notes(nan_to_none(dict(metrics)), probabilities, truth, labels),
     }  # fmt: skip
 
 
 def _tell(
     arguments: argparse.Namespace, scored: dict[str, Any], metrics: Mapping[str, float], detail: dict[str, Any]
 ) -> int:
-    figures = finite(dict(metrics))
+    figures = nan_to_none(dict(metrics))
     if arguments.json:
         print(json.dumps({**scored, **figures, **detail}, ensure_ascii=False))
     else:
@@ -169,4 +170,4 @@ def _show(title: str, figures: dict[str, Any], detail: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(run_command(main))

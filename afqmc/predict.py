@@ -16,9 +16,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from afqmc.cli import DONE, exit_code, refuse_several_processes
+from afqmc.cli import DONE, reject_several_processes, run_command
 from afqmc.utils.errors import InputError
-from afqmc.utils.process import settle
+from afqmc.utils.process import configure_threads
 
 _STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _OF_A_SWEEP = ("sweep.json", "results.csv", "results.jsonl", "multirun.yaml")  # which a shell's SWEEP/* names too
@@ -26,7 +26,7 @@ _OF_A_SWEEP = ("sweep.json", "results.csv", "results.jsonl", "multirun.yaml")  #
 
 def main() -> int:
     """Predict files or a pair with the best weights of a run, or with the mean of several."""
-    refuse_several_processes("predict")
+    reject_several_processes("predict")
     arguments = parsed()
 
     from afqmc.config.reading_options import split_overrides
@@ -41,25 +41,25 @@ def main() -> int:
     if str(out) == "-" and arguments.out is None and not arguments.pair:
         raise InputError("-o: is missing; it names the file to write, and - is standard output")
 
-    settle()
+    configure_threads()
     from afqmc.data.loading import Pairs
     from afqmc.inference.input_files import Inputs
     from afqmc.inference.output_files import check_columns, render
     from afqmc.inference.output_formats import check_format
     from afqmc.inference.prediction_columns import warning_of
-    from afqmc.inference.predictor import TrainedRun, score_together
+    from afqmc.inference.predictor import Predictor, predict_mean
     from afqmc.inference.protected_files import write_output
 
     run_dirs, of_several = _members(runs, out, files, arguments.skip_incomplete)
     check_format(out, arguments.clue)
     inputs = Inputs(files, arguments.pair)
 
-    def read(run: TrainedRun) -> Pairs:
+    def read(run: Predictor) -> Pairs:
         pairs = inputs.read(run)
         check_columns(run, inputs, pairs, out, arguments.clue)
         return pairs
 
-    found = score_together(run_dirs, read, arguments.device, arguments.trust, overrides, labelled=False)
+    found = predict_mean(run_dirs, read, arguments.device, arguments.trust, overrides, labelled=False)
     found.refuse_nan()
     content, told = render(found, inputs, out, arguments.clue), f"{len(found.pairs)} pairs{of_several}"
     if str(out) == "-":
@@ -120,19 +120,19 @@ def _is_directory(path: str) -> bool:
 def _members(runs: Sequence[str], out: Path, files: Sequence[Path], skip_incomplete: bool) -> tuple[list[Path], str]:
     """The run directories whose mean is taken, and what is said of it; of one run nothing."""
     from afqmc.inference.protected_files import check_output
-    from afqmc.results.ensemble import complete, several
-    from afqmc.results.settings import differing
+    from afqmc.results.ensemble import require_complete, resolve_members
+    from afqmc.results.settings import varying_keys
 
-    found = several(runs)
+    found = resolve_members(runs)
     if str(out) != "-":
         places = [*map(Path, runs), *(run.path for run in found or ())]
         check_output(out, "-o", places, files)
     if found is None:
         return [Path(runs[0])], ""
-    members = complete(found, skip_incomplete)
-    apart = f", which differ in {', '.join(keys)}" if (keys := differing(members)) else ""
+    members = require_complete(found, skip_incomplete)
+    apart = f", which differ in {', '.join(keys)}" if (keys := varying_keys(members)) else ""
     return [run.path for run in members], f", the mean of {len(members)} runs{apart}"
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(run_command(main))

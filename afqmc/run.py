@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afqmc.cli import DONE, exit_code, leave
+from afqmc.cli import DONE, exit_now, run_command
 from afqmc.config.help import config_dirs, help_text, is_help_asked
-from afqmc.distributed.rank import adopt_slurm, here
-from afqmc.distributed.rendezvous import board
+from afqmc.distributed.rank import current_rank, export_torchrun_env
+from afqmc.distributed.rendezvous import get_coordinator
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Run the command line; in ranks other than 0, run what rank 0 says. Return the exit code."""
-    adopt_slurm()
-    coordinator = board()
+    export_torchrun_env()
+    coordinator = get_coordinator()
     if not coordinator.rank.is_main:
         from afqmc.runner.worker import run_worker
 
@@ -35,7 +35,7 @@ def main() -> int:
         else:
             compose_and_run(sys.argv)
     finally:
-        coordinator.dismiss()
+        coordinator.dismiss_workers()
     return DONE
 
 
@@ -44,15 +44,15 @@ def compose_and_run(argv: list[str]) -> None:
     from afqmc.config import register
     from afqmc.config.help import shell_completion
     from afqmc.config.hydra_app import run_hydra
-    from afqmc.config.overrides import quoted_all
-    from afqmc.config.resume import taken_from
+    from afqmc.config.overrides import quote_overrides
+    from afqmc.config.resume import parse_resume
     from afqmc.config.yaml_checks import check_files
 
     if script := shell_completion(argv):
         print(script)
         return
-    resume, argv[1:] = taken_from(argv[1:])
-    argv[1:] = quoted_all(argv[1:])
+    resume, argv[1:] = parse_resume(argv[1:])
+    argv[1:] = quote_overrides(argv[1:])
     check_files(argv[1:], config_dirs(argv[1:]))
     register()
     saved = None if resume is None else resume.config()  # before Hydra starts: it composes one config at a time
@@ -71,26 +71,28 @@ def run(node: DictConfig, saved: Config | None = None) -> dict[str, Any]:
 
     from afqmc.config import load, to_config
     from afqmc.config.hydra_app import launcher_n_jobs, sweeper_settings
-    from afqmc.config.resume import AUTO, going_on
+    from afqmc.config.resume import AUTO, merge_for_resume
     from afqmc.run_dir import RunDir
     from afqmc.runner.lifecycle import RunLifecycle
     from afqmc.sweeps.plan import Sweep
     from afqmc.sweeps.pruning import build_pruner
-    from afqmc.tracking.run_names import in_its_sweep
-    from afqmc.utils.process import settle
+    from afqmc.tracking.run_names import with_sweep_metadata
+    from afqmc.utils.process import configure_threads
 
-    settle(launcher_n_jobs() * here().local_size)
+    configure_threads(launcher_n_jobs() * current_rank().local_size)
     config, hydra = to_config(node), HydraConfig.get()
     run_dir, sweep = RunDir(Path(hydra.runtime.output_dir)), Sweep(Path(hydra.sweep.dir))
     is_multirun = hydra.mode is RunMode.MULTIRUN
-    config.tracker = in_its_sweep(config.tracker, sweep.path.name if is_multirun else None, list(hydra.overrides.task))
+    config.tracker = with_sweep_metadata(
+        config.tracker, sweep.path.name if is_multirun else None, list(hydra.overrides.task)
+    )
     resume, config.resume = config.resume, None
     if is_multirun and sweep.read():
         resume = AUTO  # the sweep knows which jobs to start, and which to resume
     if saved is not None:
         config, resume = saved, AUTO
-    elif resume == AUTO and run_dir.is_occupied():
-        config = going_on(load(run_dir.path), config)
+    elif resume == AUTO and run_dir.holds_run():
+        config = merge_for_resume(load(run_dir.path), config)
     pruner = None if saved else build_pruner(sweeper_settings(), sweep, run_dir.path.name, config.trainer.monitor)
     with RunLifecycle(config, run_dir, resume == AUTO) as lifecycle:
         from afqmc.runner.experiment import run_experiment  # importing torch takes seconds: signals are handled here
@@ -100,4 +102,4 @@ def run(node: DictConfig, saved: Config | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    leave(exit_code(main))
+    exit_now(run_command(main))

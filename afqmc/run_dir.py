@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from afqmc.utils import safe_files
-from afqmc.utils.environment import differing, surroundings
+from afqmc.utils.environment import changed_fields, collect_environment
 from afqmc.utils.errors import InputError
 from afqmc.utils.file_lock import locked
 from afqmc.utils.files import read_json, write_json, write_text
@@ -81,17 +81,17 @@ class RunDir:
         """What status.json says; empty where there is none."""
         return read_json(self.path / "status.json")
 
-    def is_occupied(self) -> bool:
+    def holds_run(self) -> bool:
         """Whether a run lives here already; one that was refused does not."""
         return self.config.exists() and self.read_status().get("status") != Status.refused.value
 
-    def refuse_occupied(self) -> None:
+    def ensure_empty(self) -> None:
         """Never two runs in one directory.
 
         Raises:
             InputError: when there is one.
         """
-        if self.is_occupied():
+        if self.holds_run():
             raise InputError(
                 f"{self.path}: already holds a run; resume=DIR goes on with it, another hydra.run.dir starts one"
             )
@@ -101,7 +101,7 @@ class RunDir:
         names = _OWN_FILES + (("predictions",) if self.config.exists() else ())  # a sweep's are those of an ensemble
         return [self.path / name for name in names]
 
-    def refuse_detour(self, path: Path, key: str) -> None:
+    def ensure_inside(self, path: Path, key: str) -> None:
         """What is named as inside the run must be inside: a link in the run of a stranger may lead to a person's files.
 
         Raises:
@@ -111,11 +111,11 @@ class RunDir:
         if named.is_relative_to(os.path.abspath(self.path)) and not named.resolve().is_relative_to(self.path.resolve()):
             raise InputError(f"{key} {path}: a link leads out of {self.path}, to {named.resolve()}; name that instead")
 
-    def step_weights(self, step: int) -> Path:
+    def weights_path(self, step: int) -> Path:
         """Weights kept of the evaluation after ``step``."""
         return self.path / "checkpoints" / f"step-{step}"
 
-    def kept_steps(self, past: int = 0) -> list[Path]:
+    def saved_weights(self, past: int = 0) -> list[Path]:
         """The kept ``step-N`` directories of steps past the given one, oldest first."""
         found = {int(item.name.removeprefix("step-")): item for item in self.checkpoints.glob("step-*")}
         return [found[step] for step in sorted(found) if step > past]
@@ -125,7 +125,7 @@ class RunDir:
         told = {"status": status.value, "pid": os.getpid(), "time": time.time(), **redacted_tree(more)}
         write_json(self.path / "status.json", told)
 
-    def refuse_links(self, everywhere: bool = True) -> None:
+    def reject_escaping_links(self, everywhere: bool = True) -> None:
         """Check an existing directory before anything is written in it: it may come from an untrusted source.
 
         Args:
@@ -155,7 +155,7 @@ class RunDir:
         Returns:
             For a run that goes on, what is not as it was at its start: it may then not go on bit for bit.
         """
-        now = surroundings(hardware)
+        now = collect_environment(hardware)
         path = self.path / "environment.json"
         before = read_json(path) if resumed else {}
         if not before:
@@ -163,7 +163,7 @@ class RunDir:
             return []
         before["resumed"] = [*before.get("resumed", []), {"time": time.time(), **now}]
         write_json(path, before)
-        return list(differing(before, now))
+        return list(changed_fields(before, now))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """The last file of a run: from now on it counts as complete."""
@@ -182,7 +182,7 @@ class RunDir:
             os.fsync(file.fileno())
             return file.tell()
 
-    def cut_metrics(self, size: int) -> None:
+    def truncate_metrics(self, size: int) -> None:
         """Drop the rows past a checkpoint: their steps are taken again.
 
         Raises:
@@ -225,12 +225,12 @@ class NullRunDir(RunDir):
         """Return 0."""
         return 0
 
-    def cut_metrics(self, size: int) -> None:
+    def truncate_metrics(self, size: int) -> None:
         """Do nothing."""
 
     def write_predictions(self, split: str, rows: Iterable[dict[str, Any]]) -> None:
         """Do nothing."""
 
-    def kept_steps(self, past: int = 0) -> list[Path]:
+    def saved_weights(self, past: int = 0) -> list[Path]:
         """Return nothing."""
         return []

@@ -20,7 +20,7 @@ from afqmc.config.schema import Config
 from afqmc.run_dir import RunDir
 from afqmc.runner.experiment import run_experiment
 from afqmc.training.callbacks.base import Callback, TrainerView
-from afqmc.utils.process import settle
+from afqmc.utils.process import configure_threads
 
 ARCHITECTURES = {"base": (768, 12, 12, 3072, 21128), "mini": (312, 4, 12, 1248, 8000)}
 
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32)
     options = parser.parse_args()
-    settle()
+    configure_threads()
     more, rows, size = options.saves - 1, [], 0
     with tempfile.TemporaryDirectory(prefix="afqmc-saving-") as name:
         for number in range(options.rounds + 1):  # the first warms up

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from afqmc.evaluation.predictions import prediction_rows
-from afqmc.results.resampled_metrics import MEASURES, Answers, measure
+from afqmc.results.resampled_metrics import MEASURES, LabelledPredictions, resampled_metric
 
 
 def world(rng, settings, seeds, examples, quality=(1.0,), of_seeds=0.15, of_setting=0.6, joint=0.6):
@@ -34,7 +34,7 @@ def world(rng, settings, seeds, examples, quality=(1.0,), of_seeds=0.15, of_sett
 
 def answers_of(gold, logits):
     """What a model with these logits said."""
-    return Answers(gold, logits.argmax(axis=1), logits)
+    return LabelledPredictions(gold, logits.argmax(axis=1), logits)
 
 
 def config_text():
@@ -51,7 +51,7 @@ def write_run(directory, config, answers, ids=None, rows=3, **summary):
     (directory / "predictions").mkdir(parents=True)
     (directory / "config.yaml").write_text(config, encoding="utf-8")
     whole = np.ones((len(answers.gold), 1), dtype=np.float32)
-    figures = {f"dev/{name}": measure(name, [answers], whole).item() for name in MEASURES}
+    figures = {f"dev/{name}": resampled_metric(name, [answers], whole).item() for name in MEASURES}
     ids = range(len(answers.gold)) if ids is None else ids
     labels = [str(number) for number in range(answers.logits.shape[1])]
     lines = map(json.dumps, prediction_rows(ids, answers.logits, answers.gold, labels))

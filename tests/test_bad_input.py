@@ -8,7 +8,7 @@ import pytest
 from helpers import command
 
 from afqmc import run as entry
-from afqmc.cli import exit_code
+from afqmc.cli import run_command
 from afqmc.data.sample import sample_files
 
 ROWS = [json.loads(line) for line in sample_files()["train.json"].splitlines()[:40]]
@@ -29,7 +29,7 @@ def refused(tmp_path, monkeypatch, capsys):
         own = ["dataset=jsonl", "dataset.train_file=train.jsonl", "dataset.dev_file=dev.jsonl", "dataset.max_length=64"]
         arguments = ["afqmc.run", *own, "model=mini", "tracker=none", *overrides]
         monkeypatch.setattr(sys, "argv", arguments)
-        code = exit_code(entry.main)
+        code = run_command(entry.main)
         errors = capsys.readouterr().err.strip()
         assert code == 2, errors
         assert "Traceback" not in errors
@@ -159,7 +159,7 @@ def test_what_data_and_config_disagree_on_is_told_before_a_model_is_built(refuse
 
 
 def test_a_model_directory_that_is_not_there_is_told_before_data_are_read(refused, monkeypatch):
-    monkeypatch.setattr("afqmc.runner.setup.load", None)
+    monkeypatch.setattr("afqmc.runner.setup.load_dataset", None)
     assert "no such directory" in refused("model.name_or_path=./nowhere")
 
 
@@ -168,6 +168,6 @@ def test_a_refused_run_leaves_its_directory_free_for_the_corrected_command(refus
     refused(*where, "dataset.sentence1_field=question")
     assert json.loads((tmp_path / "here/status.json").read_text())["status"] == "refused"
     sys.argv = [argument for argument in sys.argv if "question" not in argument]
-    assert exit_code(entry.main) == 0
+    assert run_command(entry.main) == 0
     assert (tmp_path / "here/summary.json").exists()
     assert "here: already holds a run" in refused(*where)

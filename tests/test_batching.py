@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from afqmc.data.batching import TrainBatches, collate, eval_batches
+from afqmc.data.batching import TrainLoader, collate, eval_batches
 from afqmc.data.config import Batching, DatasetConfig
 from afqmc.data.loading import PairStream
 from afqmc.data.parsing import Pair
-from afqmc.data.stream_changes import Trace
-from afqmc.data.tokenization import Encoder
+from afqmc.data.stream_changes import StreamTrace
+from afqmc.data.tokenization import PairTokenizer
 
 MAX_LENGTH = 24  # cuts about half of the pairs
 
 
 @pytest.fixture
 def encoder(tiny_tokenizer):
-    return Encoder(tiny_tokenizer, MAX_LENGTH)
+    return PairTokenizer(tiny_tokenizer, MAX_LENGTH)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def stream(pairs):
     """The pairs as a stream."""
     columns = zip(pairs.ids, pairs.sentence1, pairs.sentence2, map(str, pairs.labels), range(50), strict=True)
     rows = [Pair(*column) for column in columns]
-    trace = Trace()
+    trace = StreamTrace()
     for row in rows:
         trace.add(row)
     return PairStream("pairs.jsonl", lambda: iter(rows), {"0": 0, "1": 1}, list(np.bincount(pairs.labels)), trace)
@@ -39,7 +39,7 @@ def ids(batches):
 
 @pytest.mark.parametrize("max_length", [8, MAX_LENGTH, 512])
 def test_a_batch_is_what_the_tokenizer_pads_itself(pairs, tiny_tokenizer, max_length):
-    encoder = Encoder(tiny_tokenizer, max_length)
+    encoder = PairTokenizer(tiny_tokenizer, max_length)
     encoded = encoder.encode(pairs)
     rng = np.random.default_rng(0)
     for size in (1, 3, 8, 50):
@@ -71,7 +71,7 @@ def test_pairs_are_encoded_alike_in_one_go_and_in_chunks(pairs, encoder, monkeyp
 
 def test_a_tokenizer_without_segments_gives_none(pairs, tiny_tokenizer, monkeypatch):
     monkeypatch.setattr(tiny_tokenizer, "model_input_names", ["input_ids", "attention_mask"])
-    encoder = Encoder(tiny_tokenizer, MAX_LENGTH)
+    encoder = PairTokenizer(tiny_tokenizer, MAX_LENGTH)
     batch = collate(encoder.encode(pairs), np.arange(4), encoder)
     assert set(batch.inputs) == {"input_ids", "attention_mask"}
 
@@ -84,7 +84,7 @@ def test_unlabelled_pairs_make_unlabelled_batches(pairs, encoder):
 
 @pytest.mark.parametrize("batch_size", [1, 8, 50, 64])
 def test_every_pair_is_in_an_epoch_exactly_once(pairs, encoder, batch_size):
-    batches = TrainBatches(pairs, encoder, batch_size, 1, DatasetConfig(shuffle_buffer=10, batching=Batching.random))
+    batches = TrainLoader(pairs, encoder, batch_size, 1, DatasetConfig(shuffle_buffer=10, batching=Batching.random))
     found = list(batches.epoch(0))
     assert sorted(ids(found)) == list(range(50))
     assert len(found) == len(batches)
@@ -94,7 +94,7 @@ def test_every_pair_is_in_an_epoch_exactly_once(pairs, encoder, batch_size):
 def test_the_order_depends_on_seed_and_epoch_alone(pairs, encoder):
     def order(seed, epoch, batch_size=8):
         return ids(
-            TrainBatches(
+            TrainLoader(
                 pairs, encoder, batch_size, seed, DatasetConfig(shuffle_buffer=10, batching=Batching.random)
             ).epoch(epoch)
         )
@@ -110,7 +110,7 @@ def test_the_order_depends_on_seed_and_epoch_alone(pairs, encoder):
 
 @pytest.mark.parametrize("buffer", [1, 20, 10_000])
 def test_a_streamed_epoch_has_every_pair_once_and_an_order_of_its_own(stream, encoder, buffer):
-    batches = TrainBatches(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=buffer, batching=Batching.random))
+    batches = TrainLoader(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=buffer, batching=Batching.random))
     epochs = [list(batches.epoch(number)) for number in (0, 0, 1)]
     for found in epochs:
         assert sorted(ids(found)) == list(range(50))
@@ -120,9 +120,7 @@ def test_a_streamed_epoch_has_every_pair_once_and_an_order_of_its_own(stream, en
 
 
 def test_a_stream_is_shuffled_within_its_buffer_only(stream, encoder):
-    found = ids(
-        TrainBatches(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=20, batching=Batching.random)).epoch(0)
-    )
+    found = ids(TrainLoader(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=20, batching=Batching.random)).epoch(0))
     for start in range(0, 50, 16):  # whole batches
         assert sorted(found[start : start + 16]) == list(range(start, min(start + 16, 50)))
     assert found != sorted(found)
@@ -130,7 +128,7 @@ def test_a_stream_is_shuffled_within_its_buffer_only(stream, encoder):
 
 def test_a_streamed_pair_keeps_its_own_tokens_and_label(stream, pairs, encoder):
     encoded = encoder.encode(pairs)
-    for batch in TrainBatches(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=20, batching=Batching.random)).epoch(
+    for batch in TrainLoader(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=20, batching=Batching.random)).epoch(
         3
     ):
         expected = collate(encoded, np.array(batch.ids), encoder)
@@ -140,7 +138,7 @@ def test_a_streamed_pair_keeps_its_own_tokens_and_label(stream, pairs, encoder):
 
 @pytest.mark.parametrize("batch_size", [1, 8, 50, 64])
 def test_a_bucketed_epoch_has_every_pair_once_and_an_order_of_its_own(pairs, encoder, batch_size):
-    batches = TrainBatches(pairs, encoder, batch_size, 1, DatasetConfig(batching=Batching.bucketed))
+    batches = TrainLoader(pairs, encoder, batch_size, 1, DatasetConfig(batching=Batching.bucketed))
     epochs = [list(batches.epoch(number)) for number in (0, 0, 1)]
     for found in epochs:
         assert sorted(ids(found)) == list(range(50))
@@ -151,7 +149,7 @@ def test_a_bucketed_epoch_has_every_pair_once_and_an_order_of_its_own(pairs, enc
 
 def test_bucketed_batches_have_less_padding(pairs, encoder):
     def tokens(batching):
-        found = TrainBatches(pairs, encoder, 8, 1, DatasetConfig(batching=batching)).epoch(0)
+        found = TrainLoader(pairs, encoder, 8, 1, DatasetConfig(batching=batching)).epoch(0)
         return sum(batch.inputs["input_ids"].numel() for batch in found)
 
     assert tokens(Batching.bucketed) < tokens(Batching.random)
@@ -159,7 +157,7 @@ def test_bucketed_batches_have_less_padding(pairs, encoder):
 
 def test_a_bucketed_stream_has_every_pair_once(stream, encoder):
     config = DatasetConfig(shuffle_buffer=20, batching=Batching.bucketed)
-    assert sorted(ids(TrainBatches(stream, encoder, 8, 1, config).epoch(0))) == list(range(50))
+    assert sorted(ids(TrainLoader(stream, encoder, 8, 1, config).epoch(0))) == list(range(50))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
@@ -193,7 +191,7 @@ TOKENS = DatasetConfig(batching=Batching.tokens, batch_tokens=100)
 
 
 def test_batches_of_a_token_budget_hold_every_pair_once_and_keep_to_it(pairs, encoder):
-    batches = TrainBatches(pairs, encoder, 8, 1, TOKENS)
+    batches = TrainLoader(pairs, encoder, 8, 1, TOKENS)
     for number in range(3):
         found = list(batches.epoch(number))
         assert sorted(ids(found)) == list(range(50))
@@ -203,7 +201,7 @@ def test_batches_of_a_token_budget_hold_every_pair_once_and_keep_to_it(pairs, en
 
 
 def test_a_batch_ends_only_where_the_next_pair_would_break_the_budget(pairs, encoder):
-    batches = TrainBatches(pairs, encoder, 8, 1, TOKENS).epoch(0)
+    batches = TrainLoader(pairs, encoder, 8, 1, TOKENS).epoch(0)
     found = sorted(batches, key=lambda batch: (batch.places // len(batch), -len(batch)))
     for batch, following in itertools.pairwise(found):
         shortest = int(following.inputs["attention_mask"].sum(dim=1).min())
@@ -212,6 +210,6 @@ def test_a_batch_ends_only_where_the_next_pair_would_break_the_budget(pairs, enc
 
 @pytest.mark.parametrize("batching", list(Batching))
 def test_a_batch_knows_its_tokens_from_its_padding(pairs, encoder, batching):
-    for batch in TrainBatches(pairs, encoder, 8, 1, replace(TOKENS, batching=batching)).epoch(0):
+    for batch in TrainLoader(pairs, encoder, 8, 1, replace(TOKENS, batching=batching)).epoch(0):
         assert batch.tokens == batch.inputs["attention_mask"].sum() <= batch.places
         assert sum(part.tokens for part in batch.split(3)) == batch.tokens

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from afqmc.data.config import DatasetConfig
-from afqmc.data.loading import load
-from afqmc.data.token_cache import kept
-from afqmc.data.tokenization import Encoder
+from afqmc.data.loading import load_dataset
+from afqmc.data.token_cache import load_or_build
+from afqmc.data.tokenization import PairTokenizer
 
 TEXTS = (["花呗怎么还款", "b"], ["怎么还花呗", "c"])
 ARRAYS = {"tokens": np.arange(10, dtype=np.int32), "segments": np.empty(0, np.int8), "offsets": np.array([0, 4, 10])}
@@ -55,8 +55,8 @@ def assert_equal(found):
 
 
 def test_a_second_run_finds_what_the_first_has_made(tmp_path, make):
-    assert_equal(kept(tmp_path / "deep" / "er", "settings", TEXTS, make))
-    assert_equal(kept(tmp_path / "deep" / "er", "settings", TEXTS, make))
+    assert_equal(load_or_build(tmp_path / "deep" / "er", "settings", TEXTS, make))
+    assert_equal(load_or_build(tmp_path / "deep" / "er", "settings", TEXTS, make))
     assert make.calls == 1
 
 
@@ -69,8 +69,8 @@ def test_a_second_run_finds_what_the_first_has_made(tmp_path, make):
     ],
 )
 def test_other_content_is_another_entry(tmp_path, make, settings, texts):
-    kept(tmp_path, "settings", TEXTS, make)
-    kept(tmp_path, settings, texts, make)
+    load_or_build(tmp_path, "settings", TEXTS, make)
+    load_or_build(tmp_path, settings, texts, make)
     assert make.calls == 2
 
 
@@ -94,19 +94,19 @@ def test_other_content_is_another_entry(tmp_path, make, settings, texts):
     ],
 )
 def test_a_damaged_entry_is_told_and_made_again(tmp_path, make, damage, caplog):
-    kept(tmp_path, "settings", TEXTS, make)
+    load_or_build(tmp_path, "settings", TEXTS, make)
     damage(entry(tmp_path))
-    assert_equal(kept(tmp_path, "settings", TEXTS, make))
+    assert_equal(load_or_build(tmp_path, "settings", TEXTS, make))
     assert make.calls == 2
     assert "damaged" in caplog.text
-    assert_equal(kept(tmp_path, "settings", TEXTS, make))
+    assert_equal(load_or_build(tmp_path, "settings", TEXTS, make))
     assert make.calls == 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tokens.npy", "index.json"])
 def test_no_byte_of_an_entry_changes_unnoticed(tmp_path, make, name):
-    kept(tmp_path, "settings", TEXTS, make)
+    load_or_build(tmp_path, "settings", TEXTS, make)
     path = entry(tmp_path) / name
     whole = path.read_bytes()
     for place in range(len(whole)):
@@ -115,7 +115,7 @@ def test_no_byte_of_an_entry_changes_unnoticed(tmp_path, make, name):
             damaged = bytearray(whole)
             damaged[place] ^= flip
             path.write_bytes(damaged)
-            assert_equal(kept(tmp_path, "settings", TEXTS, make))
+            assert_equal(load_or_build(tmp_path, "settings", TEXTS, make))
             assert make.calls == calls + 1 or json.loads(damaged) == json.loads(whole)
             path.write_bytes(whole)
 
@@ -131,24 +131,24 @@ class Exploding:
 
 
 def test_a_pickle_in_an_entry_is_never_read(tmp_path, make, caplog):
-    kept(tmp_path / "tokens", "settings", TEXTS, make)
+    load_or_build(tmp_path / "tokens", "settings", TEXTS, make)
     path = entry(tmp_path / "tokens") / "tokens.npy"
     np.save(path, np.array([Exploding(tmp_path / "trace")], object), allow_pickle=True)
     index = json.loads((path.parent / "index.json").read_text())
     index["tokens"] = hashlib.sha256(path.read_bytes()).hexdigest()  # the stranger knows how
     (path.parent / "index.json").write_text(json.dumps(index))
-    assert_equal(kept(tmp_path / "tokens", "settings", TEXTS, make))
+    assert_equal(load_or_build(tmp_path / "tokens", "settings", TEXTS, make))
     assert "Python objects in dtype" in caplog.text
     assert not (tmp_path / "trace").exists()
 
 
 def test_a_damaged_entry_that_cannot_be_removed_is_done_without(tmp_path, make, caplog):
-    kept(tmp_path, "settings", TEXTS, make)
+    load_or_build(tmp_path, "settings", TEXTS, make)
     path = entry(tmp_path)
     path.rename(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "tokens.npy").write_bytes(b"damaged")
     path.symlink_to(tmp_path / "elsewhere")
-    assert_equal(kept(tmp_path, "settings", TEXTS, make))
+    assert_equal(load_or_build(tmp_path, "settings", TEXTS, make))
     assert "damaged" in caplog.text
     assert "tokens are not kept" in caplog.text
 
@@ -160,7 +160,7 @@ def test_a_cache_of_another_user_is_told_and_done_without(make, caplog, mode):
         os.chmod(directory, mode)
         os.seteuid(65534)
         try:
-            assert_equal(kept(Path(directory) / "tokens", "settings", TEXTS, make))
+            assert_equal(load_or_build(Path(directory) / "tokens", "settings", TEXTS, make))
         finally:
             os.seteuid(0)
     assert "tokens are not kept for later runs" in caplog.text
@@ -168,10 +168,10 @@ def test_a_cache_of_another_user_is_told_and_done_without(make, caplog, mode):
 
 
 def test_a_sound_entry_of_a_read_only_cache_is_used(tmp_path, make):
-    kept(tmp_path, "settings", TEXTS, make)
+    load_or_build(tmp_path, "settings", TEXTS, make)
     for path in (entry(tmp_path), tmp_path):
         path.chmod(0o555)
-    assert_equal(kept(tmp_path, "settings", TEXTS, make))
+    assert_equal(load_or_build(tmp_path, "settings", TEXTS, make))
     assert make.calls == 1
 
 
@@ -180,7 +180,7 @@ def test_a_full_disk_is_told_and_done_without(tmp_path, caplog):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))  # what a write meets is what a full disk does
     try:
-        found = kept(tmp_path, "settings", TEXTS, lambda: many)
+        found = load_or_build(tmp_path, "settings", TEXTS, lambda: many)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     np.testing.assert_array_equal(found["tokens"], many["tokens"])
@@ -191,18 +191,18 @@ def test_a_full_disk_is_told_and_done_without(tmp_path, caplog):
 @pytest.mark.parametrize("name", ["file/tokens", "x" * 300])
 def test_a_directory_that_cannot_be_written_is_told_and_done_without(name, tmp_path, make, caplog):
     (tmp_path / "file").touch()
-    assert_equal(kept(tmp_path / name, "settings", TEXTS, make))
+    assert_equal(load_or_build(tmp_path / name, "settings", TEXTS, make))
     assert "not kept" in caplog.text
 
 
 def _fill(directory):
-    assert_equal(kept(directory, "settings", TEXTS, lambda: ARRAYS))
+    assert_equal(load_or_build(directory, "settings", TEXTS, lambda: ARRAYS))
 
 
 @pytest.mark.parametrize("damaged", [False, True])
 def test_processes_that_fill_it_at_once_all_have_a_whole_entry(tmp_path, make, damaged):
     if damaged:
-        kept(tmp_path, "settings", TEXTS, make)
+        load_or_build(tmp_path, "settings", TEXTS, make)
         (entry(tmp_path) / "tokens.npy").write_bytes(b"")
     context = multiprocessing.get_context("fork")
     fillers = [context.Process(target=_fill, args=(tmp_path,)) for _ in range(8)]
@@ -216,13 +216,13 @@ def test_processes_that_fill_it_at_once_all_have_a_whole_entry(tmp_path, make, d
 
 
 def test_a_split_is_tokenised_once_for_all_runs(tmp_path, pairs, tiny_tokenizer, monkeypatch):
-    first = Encoder(tiny_tokenizer, 24, tmp_path).encode_once(pairs)
-    monkeypatch.setattr(Encoder, "_chunks", None)  # tokenising again would fail
-    again = Encoder(tiny_tokenizer, 24, tmp_path).encode_once(pairs)
+    first = PairTokenizer(tiny_tokenizer, 24, tmp_path).tokenize_cached(pairs)
+    monkeypatch.setattr(PairTokenizer, "_chunks", None)  # tokenising again would fail
+    again = PairTokenizer(tiny_tokenizer, 24, tmp_path).tokenize_cached(pairs)
     for name in ("tokens", "segments", "offsets", "labels"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     with pytest.raises(TypeError):
-        Encoder(tiny_tokenizer, 23, tmp_path).encode_once(pairs)  # another length is another entry
+        PairTokenizer(tiny_tokenizer, 23, tmp_path).tokenize_cached(pairs)  # another length is another entry
 
 
 def test_a_file_that_changes_gives_its_new_tokens(tmp_path, tiny_tokenizer):
@@ -231,7 +231,7 @@ def test_a_file_that_changes_gives_its_new_tokens(tmp_path, tiny_tokenizer):
     for sentence in ("怎么还款", "怎么借款", "怎么还款"):  # as long as before, and within one tick of the clock
         rows[0]["sentence1"] = sentence
         (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        pairs = load(config).dev
-        found = Encoder(tiny_tokenizer, 24, tmp_path / "tokens").encode_once(pairs)
-        np.testing.assert_array_equal(found.tokens, Encoder(tiny_tokenizer, 24).encode(pairs).tokens)
+        pairs = load_dataset(config).dev
+        found = PairTokenizer(tiny_tokenizer, 24, tmp_path / "tokens").tokenize_cached(pairs)
+        np.testing.assert_array_equal(found.tokens, PairTokenizer(tiny_tokenizer, 24).encode(pairs).tokens)
     assert len(list((tmp_path / "tokens").iterdir())) == 2

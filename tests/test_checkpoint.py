@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from afqmc.checkpoint.serialization import copied, read_state, write_state
-from afqmc.checkpoint.store import CheckpointStore, DamagedError, link, replace, verify
+from afqmc.checkpoint.serialization import clone_to_cpu, read_state, write_state
+from afqmc.checkpoint.store import CheckpointStore, DamagedError, hardlink_tree, replace_directory, verify_checksums
 from afqmc.training.rng import random_state, set_random_state
 from afqmc.utils.errors import InputError
 
@@ -36,7 +36,7 @@ def test_what_cannot_be_saved_is_named_by_its_place(tmp_path, value):
 
 def test_a_copy_does_not_follow_the_original():
     tensor = torch.zeros(2)
-    frozen = copied({"a": [tensor], "b": (tensor[:1],)})
+    frozen = clone_to_cpu({"a": [tensor], "b": (tensor[:1],)})
     tensor += 1
     assert frozen["a"][0].sum() == frozen["b"][0].sum() == 0
 
@@ -63,10 +63,10 @@ def one_file(text):
 def test_a_directory_is_replaced_whole_and_the_one_before_it_kept(tmp_path):
     last, previous = tmp_path / "last", tmp_path / "previous"
     for text in ("1", "2", "3"):
-        replace(last, one_file(text), previous)
+        replace_directory(last, one_file(text), previous)
     assert ((last / "file").read_text(), (previous / "file").read_text()) == ("3", "2")
-    verify(last)
-    verify(previous)
+    verify_checksums(last)
+    verify_checksums(previous)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last", "previous"]
 
 
@@ -75,33 +75,33 @@ def test_what_cannot_be_written_leaves_the_one_before_it(tmp_path):
         (aside / "file").write_text("half")
         raise OSError(28, "No space left on device")
 
-    replace(tmp_path / "last", one_file("1"))
+    replace_directory(tmp_path / "last", one_file("1"))
     with pytest.raises(OSError, match="No space left"):
-        replace(tmp_path / "last", fails)
+        replace_directory(tmp_path / "last", fails)
     assert (tmp_path / "last/file").read_text() == "1"
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
 def test_damage_is_named_also_in_a_directory_within(tmp_path):
-    replace(tmp_path / "best", one_file("weights"))
-    replace(tmp_path / "last", lambda aside: link(tmp_path / "best", aside / "best"))
-    verify(tmp_path / "last")
+    replace_directory(tmp_path / "best", one_file("weights"))
+    replace_directory(tmp_path / "last", lambda aside: hardlink_tree(tmp_path / "best", aside / "best"))
+    verify_checksums(tmp_path / "last")
     (tmp_path / "last/best/file").unlink()
     (tmp_path / "last/best/file").write_text("weighty")
     with pytest.raises(DamagedError, match="last/best/file: damaged"):
-        verify(tmp_path / "last")
+        verify_checksums(tmp_path / "last")
     (tmp_path / "last/best/file").unlink()
     with pytest.raises(DamagedError, match=r"last.*incomplete \(file is missing\)"):
-        verify(tmp_path / "last")
+        verify_checksums(tmp_path / "last")
 
 
 def test_the_best_weights_are_put_back_as_they_were_when_the_state_was_saved(tmp_path):
     best = tmp_path / "best"
     store = CheckpointStore(tmp_path, best)
-    replace(best, one_file("of step 1"))
+    replace_directory(best, one_file("of step 1"))
     store.save({"step": 1})
     store.wait()
-    replace(best, one_file("of step 2"))
+    replace_directory(best, one_file("of step 2"))
     assert store.load(print) == {"step": 1}
     assert (best / "file").read_text() == "of step 1"
     assert (best / "file").stat().st_ino == (tmp_path / "last/best/file").stat().st_ino  # it takes no room

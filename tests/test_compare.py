@@ -19,15 +19,15 @@ from rich.cells import cell_len
 from simulated import answers_of, config_text, world, write_run, write_sweep
 
 from afqmc import compare
-from afqmc.cli import exit_code
+from afqmc.cli import run_command
 from afqmc.comparison.builder import build
 from afqmc.comparison.exports import _escaped as escaped
 from afqmc.comparison.exports import as_csv
 from afqmc.config.safe_yaml import read_literal
 from afqmc.evaluation.metrics import classification_metrics
-from afqmc.results.resampled_metrics import Answers, measure
+from afqmc.results.resampled_metrics import LabelledPredictions, resampled_metric
 from afqmc.results.runs import find
-from afqmc.results.settings import fold
+from afqmc.results.settings import group_by_setting
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError
 
@@ -43,7 +43,7 @@ def told(monkeypatch, capsys):
     def call(*arguments, columns=200):
         monkeypatch.setenv("COLUMNS", str(columns))
         monkeypatch.setattr(sys, "argv", ["afqmc.compare", *map(str, arguments)])
-        code = exit_code(compare.main)
+        code = run_command(compare.main)
         printed = capsys.readouterr()
         assert "Traceback" not in printed.err
         return code, printed.err + re.sub(r" *\n  ", " ", printed.out)
@@ -142,7 +142,7 @@ def test_what_the_choice_on_dev_does_to_the_figures_is_said(sweep, told):
 def test_nothing_is_cut_where_the_terminal_is_narrow(columns, sweep, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr(sys, "argv", ["afqmc.compare", str(sweep)])
-    assert exit_code(compare.main) == 0
+    assert run_command(compare.main) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= columns
     assert all(any(f" {lr} " in line and "± 0." in line for line in lines) for lr in ("1e-05", "2e-05", "3e-05"))
@@ -192,7 +192,7 @@ def two_sweeps(tmp_path):
 def test_a_setting_takes_two_lines_at_most_and_no_number_is_broken(columns, two_sweeps, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr(sys, "argv", ["afqmc.compare", *map(str, two_sweeps)])
-    assert exit_code(compare.main) == 0
+    assert run_command(compare.main) == 0
     out = capsys.readouterr().out
     assert max(map(cell_len, out.splitlines())) <= columns
     table = out.partition("what can be said")[0].partition("─ \n")[2]
@@ -342,7 +342,7 @@ def test_runs_that_were_shown_and_kept_otherwise_are_one_setting(tmp_path):
         ("b", CONFIG.replace("project: afqmc", "project: x").replace("seed: 42", "seed: 1")),
     ):
         write_run(tmp_path / name, text, ANSWERS[0])
-    (setting,) = fold(find([str(tmp_path)]))
+    (setting,) = group_by_setting(find([str(tmp_path)]))
     assert [run.seed for run in setting.runs] == [1, 42]
 
 
@@ -719,7 +719,7 @@ def folded(tmp_path):
             text = CONFIG.replace("lr: 0.0005", f"lr: 0.{setting + 1}").replace("seed: 42", f"seed: {job % 2}")
             text = text.replace("folds: null", "folds: 3").replace("fold: null", f"fold: {fold_number}")
             place = tmp_path / f"sweep/lr-{setting + 1}_seed-{job % 2}_fold-{fold_number}"
-            cut = Answers(one.gold[part], one.predicted[part], one.logits[part])
+            cut = LabelledPredictions(one.gold[part], one.predicted[part], one.logits[part])
             write_run(place, text, cut, ids=part.tolist())
     return tmp_path / "sweep", answers
 
@@ -732,7 +732,7 @@ def test_folds_are_repetitions_and_compared_by_their_out_of_fold_predictions_tog
         assert report.keys == ["lr"]
         assert report.family.examples == 300
         whole = np.ones((300, 1), dtype=np.float32)
-        means = measure(metric.removeprefix("dev/"), answers, whole).reshape(2, 2).mean(axis=1)
+        means = resampled_metric(metric.removeprefix("dev/"), answers, whole).reshape(2, 2).mean(axis=1)
         assert sorted(report.family.means) == pytest.approx(sorted(means))
         assert sorted(report.together.values()) == pytest.approx(sorted(means))
     best = max(build(find([str(place)]), "dev/accuracy", 20).together.values())
@@ -818,7 +818,7 @@ def test_three_classes_are_compared_by_their_macro_means(tmp_path, told):
 
 def test_a_dev_set_of_one_pair_is_no_error(tmp_path, told):
     for number, one in enumerate(ANSWERS[:2]):
-        tiny = Answers(one.gold[:1], one.predicted[:1], one.logits[:1])
+        tiny = LabelledPredictions(one.gold[:1], one.predicted[:1], one.logits[:1])
         write_run(tmp_path / f"{number}", CONFIG.replace("lr: 0.0005", f"lr: 0.{number + 1}"), tiny)
     code, text = told(tmp_path)
     assert code == 0

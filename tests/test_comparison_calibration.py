@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import binom
 from simulated import world
 
-from afqmc.comparison.bootstrap import ALPHA, Family, Resampled, resample
-from afqmc.results.resampled_metrics import measure
+from afqmc.comparison.bootstrap import ALPHA, PairwiseTests, Resampled, resample
+from afqmc.results.resampled_metrics import resampled_metric
 
 DESIGNS = {
     "two seeds": {"seeds": 2, "examples": 400},
@@ -34,7 +34,7 @@ def families(times, settings=2, name="accuracy", **design):
 
 
 def share_covered(times, truth=0.0, **design):
-    found = [Family(*family).difference(0, 1) for family in families(times, **design)]
+    found = [PairwiseTests(*family).difference(0, 1) for family in families(times, **design)]
     return np.mean([one.low <= truth <= one.high for one in found])
 
 
@@ -48,7 +48,7 @@ def is_near(share, expected, times):
 def true_difference(name, quality):
     """Of the expected metric, from far more examples and seeds than any test has."""
     answers, setting = world(np.random.default_rng(99), 2, 40, 40_000, quality)
-    found = measure(name, answers, np.ones((40_000, 1), dtype=np.float32))[:, 0].reshape(2, 40).mean(axis=1)
+    found = resampled_metric(name, answers, np.ones((40_000, 1), dtype=np.float32))[:, 0].reshape(2, 40).mean(axis=1)
     assert setting[39:41] == [0, 1]
     return found[0] - found[1]
 
@@ -58,7 +58,7 @@ def test_intervals_of_settings_that_do_not_differ_hold_nothing_19_times_in_20():
 
 
 def test_among_five_settings_that_do_not_differ_one_is_seldom_called_better():
-    found = [Family(*family).p_adjusted for family in families(60, settings=5, seeds=3, examples=150)]
+    found = [PairwiseTests(*family).p_adjusted for family in families(60, settings=5, seeds=3, examples=150)]
     assert np.mean([(p <= ALPHA).any() for p in found]) <= binom.ppf(0.999, 60, ALPHA) / 60
 
 
@@ -73,7 +73,7 @@ def test_of_many_settings_with_few_seeds_none_is_called_better_because_its_seeds
         rng = np.random.default_rng(trial)
         values = rng.normal(0, 1, settings * seeds) + rng.normal(0, of_examples, settings)[number]
         draws = values + rng.normal(0, of_examples, (100, settings))[:, number]
-        wrong += bool((Family(Resampled(values, draws, 4000), number).p_adjusted <= ALPHA).any())
+        wrong += bool((PairwiseTests(Resampled(values, draws, 4000), number).p_adjusted <= ALPHA).any())
     assert wrong <= binom.ppf(0.999, times, ALPHA)
 
 
@@ -116,7 +116,7 @@ def test_the_plain_hierarchical_bootstrap_is_too_narrow_or_too_wide():
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [3, 8])
 def test_among_settings_that_do_not_differ_one_is_seldom_called_better(settings):
-    found = [Family(*family).p_adjusted for family in families(600, settings=settings, seeds=3, examples=300)]
+    found = [PairwiseTests(*family).p_adjusted for family in families(600, settings=settings, seeds=3, examples=300)]
     share = np.mean([(p <= ALPHA).any() for p in found])
     assert 0 < share <= binom.ppf(0.999, 600, ALPHA) / 600
 
@@ -126,23 +126,25 @@ def test_the_least_difference_that_is_said_to_be_found_is_found_4_times_in_5():
     quality = (1.35, 1.0)
     truth = true_difference("accuracy", quality)
     design = {"quality": quality, "examples": 600}
-    said = [Family(*family).difference(0, 1) for family in families(200, seeds=3, **design)]
+    said = [PairwiseTests(*family).difference(0, 1) for family in families(200, seeds=3, **design)]
     said_seeds = np.median([one.detectable for one in said])
     assert said_seeds > truth  # three seeds are too few
     needed = next(n for n in range(4, 30) if _detectable(n, design) <= truth)
-    found = [Family(*family).difference(0, 1).is_found for family in families(400, seeds=needed, **design)]
+    found = [PairwiseTests(*family).difference(0, 1).is_found for family in families(400, seeds=needed, **design)]
     assert 0.68 < np.mean(found) < 0.92
 
 
 def _detectable(seeds, design):
-    return np.median([Family(*family).difference(0, 1).detectable for family in families(60, seeds=seeds, **design)])
+    return np.median(
+        [PairwiseTests(*family).difference(0, 1).detectable for family in families(60, seeds=seeds, **design)]
+    )
 
 
 @pytest.mark.slow
 def test_choosing_the_best_flatters_it_by_at_least_what_is_said():
     said, true = [], []
     for found, setting in families(300, settings=6, seeds=3, examples=400):
-        family = Family(found, setting)
+        family = PairwiseTests(found, setting)
         said.append(family.optimism(higher_is_better=True))
         true.append(family.means.max())
     expected = true_mean()
@@ -153,4 +155,4 @@ def test_choosing_the_best_flatters_it_by_at_least_what_is_said():
 def true_mean():
     """Accuracy of these models on endless examples."""
     answers, _ = world(np.random.default_rng(98), 1, 40, 40_000)
-    return measure("accuracy", answers, np.ones((40_000, 1), dtype=np.float32)).mean()
+    return resampled_metric("accuracy", answers, np.ones((40_000, 1), dtype=np.float32)).mean()

@@ -9,7 +9,7 @@ from sklearn import metrics as sk
 
 from afqmc.comparison.bootstrap import resample
 from afqmc.evaluation.metrics import classification_metrics
-from afqmc.results.resampled_metrics import MEASURES, Answers, drawn, measure
+from afqmc.results.resampled_metrics import MEASURES, LabelledPredictions, resample_counts, resampled_metric
 
 RNG = np.random.default_rng(5)
 
@@ -24,7 +24,7 @@ def logits_of(gold, classes):
 def test_a_metric_of_resamples_is_what_a_run_would_have_recorded(name, classes):
     gold, rows = RNG.integers(0, classes, 80), RNG.integers(0, 80, (4, 80))
     models = [logits_of(gold, classes) for _ in range(2)]
-    found = measure(name, [answers_of(gold, logits) for logits in models], drawn(rows, 80))
+    found = resampled_metric(name, [answers_of(gold, logits) for logits in models], resample_counts(rows, 80))
     recorded = [[classification_metrics(logits[row], gold[row])[name] for row in rows] for logits in models]
     assert found == pytest.approx(np.array(recorded), abs=1e-5)
 
@@ -32,15 +32,17 @@ def test_a_metric_of_resamples_is_what_a_run_would_have_recorded(name, classes):
 @pytest.mark.parametrize("name", ["accuracy", "precision", "recall", "f1", "mcc"])
 def test_a_model_that_says_one_class_only_has_the_figures_that_a_run_writes(name):
     gold, logits = np.array([0, 0, 1]), np.array([[1.0, 0.0]] * 3)
-    found = measure(name, [answers_of(gold, logits)], np.ones((3, 1), dtype=np.float32)).item()
+    found = resampled_metric(name, [answers_of(gold, logits)], np.ones((3, 1), dtype=np.float32)).item()
     assert found == pytest.approx(classification_metrics(logits, gold)[name])
 
 
 def test_ranks_without_one_of_the_classes_are_undefined_and_such_resamples_left_out():
-    answers = [Answers(np.array([1, 0, 0]), np.array([1, 0, 0]), np.log([[0.1, 0.9], [0.6, 0.4], [0.7, 0.3]]))]
+    answers = [
+        LabelledPredictions(np.array([1, 0, 0]), np.array([1, 0, 0]), np.log([[0.1, 0.9], [0.6, 0.4], [0.7, 0.3]]))
+    ]
     weights = np.array([[0, 1], [2, 1], [1, 1]], dtype=np.float32)
     for name in ("auc", "average_precision"):
-        assert np.isnan(measure(name, answers, weights)).tolist() == [[True, False]]
+        assert np.isnan(resampled_metric(name, answers, weights)).tolist() == [[True, False]]
         found = resample(name, answers, 200)
         assert 0 < len(found.draws) < 200
         assert (found.draws == 1).all()

@@ -7,16 +7,16 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 
 from afqmc.comparison import wording as words
-from afqmc.comparison.bootstrap import ALPHA, Difference, Family, Resampled, resample
+from afqmc.comparison.bootstrap import ALPHA, Difference, PairwiseTests, Resampled, resample
 from afqmc.comparison.mcnemar import mcnemar
-from afqmc.results.resampled_metrics import Answers
+from afqmc.results.resampled_metrics import LabelledPredictions
 
 pytestmark = pytest.mark.usefixtures("little_garbage")
 
 
 def family(settings=2, seeds=3, examples=400, seed=1, name="accuracy", **design):
     answers, setting = world(np.random.default_rng(seed), settings, seeds, examples, **design)
-    return Family(resample(name, answers, 500), setting)
+    return PairwiseTests(resample(name, answers, 500), setting)
 
 
 def test_a_large_difference_is_found_and_a_small_one_is_not():
@@ -64,7 +64,7 @@ def test_of_one_run_a_setting_nothing_is_said_about_seeds():
 
 def test_several_seeds_against_one_run_are_compared_as_the_very_runs():
     answers, _ = world(np.random.default_rng(1), 2, 3, 400)
-    found = Family(resample("accuracy", answers[:4], 500), [0, 0, 0, 1]).difference(0, 1)
+    found = PairwiseTests(resample("accuracy", answers[:4], 500), [0, 0, 0, 1]).difference(0, 1)
     assert not found.over_seeds
     assert found.seeds == (3, 1)
 
@@ -74,12 +74,12 @@ def test_the_paired_bootstrap_profits_from_what_is_hard_for_both():
     answers, _ = world(np.random.default_rng(1), 2, 1, 2000, of_setting=0.1, joint=0.1)
     accuracy = [np.mean(one.predicted == one.gold) for one in answers]
     apart = np.sqrt(sum(share * (1 - share) / 2000 for share in accuracy))
-    assert Family(resample("accuracy", answers), [0, 1]).difference(0, 1).error < 0.6 * apart
+    assert PairwiseTests(resample("accuracy", answers), [0, 1]).difference(0, 1).error < 0.6 * apart
 
 
 def test_two_runs_that_say_the_same_do_not_differ_at_all():
     answers, _ = world(np.random.default_rng(1), 1, 1, 100)
-    found = Family(resample("f1", answers * 2, 200), [0, 1]).difference(0, 1)
+    found = PairwiseTests(resample("f1", answers * 2, 200), [0, 1]).difference(0, 1)
     assert (found.value, found.error, found.p) == (0, 0, 1)
     assert words.sentence("a", "b", found, "dev/f1", 100) == "a and b do not differ at all in dev/f1 (one run each)"
 
@@ -88,8 +88,11 @@ def test_how_floating_point_numbers_add_up_is_no_difference():
     """Runs that collapsed onto one label: equal figures, whose means over three seeds differ in the last digit."""
     gold = (np.random.default_rng(0).random(4316) < 0.31).astype(int)
     said = np.zeros_like(gold)
-    answers = [Answers(gold, said, np.log(np.stack([1 - p, p], axis=1))) for p in np.full((9, 1), 0.1) * np.ones(4316)]
-    found = Family(resample("accuracy", answers, 500), [0, 0, 0, 1, 1, 1, 2, 2, 2])
+    answers = [
+        LabelledPredictions(gold, said, np.log(np.stack([1 - p, p], axis=1)))
+        for p in np.full((9, 1), 0.1) * np.ones(4316)
+    ]
+    found = PairwiseTests(resample("accuracy", answers, 500), [0, 0, 0, 1, 1, 1, 2, 2, 2])
     for second in (1, 2):
         one = found.difference(0, second)
         assert (one.value, one.error, one.p_adjusted, one.seeds_needed) == (0, 0, 1, None)
@@ -102,17 +105,19 @@ def test_how_floating_point_numbers_add_up_is_no_difference():
 @pytest.mark.parametrize(("name", "by"), [("auc", "50.0"), ("f1", "100.0"), ("mcc", "100.0")])
 def test_a_perfect_model_beside_a_collapsed_one_is_not_said_to_be_the_same(name, by):
     gold = np.array([0, 1] * 50)
-    answers = [Answers(gold, said, np.stack([1 - said, said], axis=1).astype(float)) for said in (gold, 0 * gold)]
-    found = Family(resample(name, answers, 500), [0, 1]).difference(1, 0)
+    answers = [
+        LabelledPredictions(gold, said, np.stack([1 - said, said], axis=1).astype(float)) for said in (gold, 0 * gold)
+    ]
+    found = PairwiseTests(resample(name, answers, 500), [0, 1]).difference(1, 0)
     told = f"a is ahead of b by {by} points on every resample of the pairs (one run each); no interval and no p-value"
     assert words.sentence("b", "a", found, f"dev/{name}", 100).startswith(told)
-    assert words.needed_for(found, "dev", 100) == "the same on every resample of the pairs"
+    assert words.required_effort(found, "dev", 100) == "the same on every resample of the pairs"
 
 
 def test_one_unstable_setting_does_not_hide_what_stable_ones_differ_in():
     values = np.array([0.70, 0.71, 0.72, 0.76, 0.77, 0.78, 0.70, 0.71, 0.72, 0.3, 0.5, 0.7])
     draws = values + np.random.default_rng(3).normal(0, 1e-4, (500, 12))
-    found = Family(Resampled(values, draws, 4000), np.repeat([0, 1, 2, 3], 3))
+    found = PairwiseTests(Resampled(values, draws, 4000), np.repeat([0, 1, 2, 3], 3))
     assert found.difference(0, 1).p_adjusted < 0.05
     assert found.difference(0, 3).error > 0.11
 
@@ -122,8 +127,8 @@ def test_seeds_that_agree_by_chance_do_not_make_a_difference_certain():
     right = np.zeros((4, 40), dtype=int)
     right[0, :20], right[1, 20:], right[2, :15], right[3, 25:] = 1, 1, 1, 1
     gold = np.ones(40, dtype=int)
-    answers = [Answers(gold, row, np.stack([1 - row, row], axis=1).astype(float)) for row in right]
-    found = Family(resample("accuracy", answers, 500), [0, 0, 1, 1]).difference(0, 1)
+    answers = [LabelledPredictions(gold, row, np.stack([1 - row, row], axis=1).astype(float)) for row in right]
+    found = PairwiseTests(resample("accuracy", answers, 500), [0, 0, 1, 1]).difference(0, 1)
     assert found.value == pytest.approx(0.125)
     assert found.error > 0.03
 
@@ -132,7 +137,7 @@ def test_seeds_that_agree_by_chance_do_not_make_a_difference_certain():
 def test_as_many_seeds_are_needed_as_for_a_t_test_where_examples_leave_no_doubt(by):
     values = np.array([0.70, 0.71, 0.72] * 2) + np.repeat([by / 2, -by / 2], 3)
     draws = values + np.random.default_rng(3).normal(0, 1e-5, (500, 6))
-    found = Family(Resampled(values, draws, 4000), [0, 0, 0, 1, 1, 1]).difference(0, 1)
+    found = PairwiseTests(Resampled(values, draws, 4000), [0, 0, 0, 1, 1, 1]).difference(0, 1)
     by_statsmodels = TTestIndPower().solve_power(by / 0.01, power=0.8, alpha=0.05)
     assert found.seeds_needed == pytest.approx(by_statsmodels, abs=1)
 
@@ -148,7 +153,7 @@ def test_what_no_seeds_can_tell_apart_needs_more_examples():
 def test_mcnemar_counts_what_one_alone_got_right():
     gold = np.array([1] * 10)
     one, other = np.array([1] * 8 + [0] * 2), np.array([1] + [0] * 8 + [1])
-    found = mcnemar(*(Answers(gold, said, np.stack([1 - said, said], axis=1)) for said in (one, other)))
+    found = mcnemar(*(LabelledPredictions(gold, said, np.stack([1 - said, said], axis=1)) for said in (one, other)))
     assert (found.only_first, found.only_second) == (7, 1)
     assert found.p == pytest.approx(0.0703125)  # two-sided, of 1 or fewer in 8 fair throws
 

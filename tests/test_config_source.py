@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from afqmc import run as entry
-from afqmc.cli import exit_code
+from afqmc.cli import run_command
 from afqmc.config import compose
 from afqmc.utils.errors import InputError
 
@@ -71,7 +71,7 @@ def test_what_can_apply_is_accepted(overrides):
 def test_a_run_and_a_sweep_refuse_it_before_anything_is_fetched(more, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["afqmc.run", *more, "dataset.train_file=a.csv", "dataset.dev_file=b.csv"])
-    assert exit_code(entry.main) == 2
+    assert run_command(entry.main) == 2
     told = capsys.readouterr().err
     assert "for files of your own: dataset=jsonl dataset.train_file=a.csv dataset.dev_file=b.csv" in told
     assert not list(tmp_path.glob("outputs/*/*/*/status.json"))

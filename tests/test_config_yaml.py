@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from afqmc import run as entry
-from afqmc.cli import exit_code
+from afqmc.cli import run_command
 from afqmc.config import compose
 from afqmc.utils.errors import InputError
 
@@ -119,5 +119,5 @@ def test_a_run_tells_it_as_well(experiment, tmp_path, monkeypatch, capsys):
         experiment("lr: 1e-3\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["afqmc.run", "--config-dir", str(tmp_path), "experiment=mine"])
-    assert exit_code(entry.main) == 2
+    assert run_command(entry.main) == 2
     assert "mine.yaml:1: the first line must be `# @package _global_`" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from helpers import SMALL, command, summary, train
 from terminal import on_terminal
 
 from afqmc.run_dir import RunDir
-from afqmc.runner.summary_table import show
+from afqmc.runner.summary_table import print_summary
 from afqmc.utils.console import Console, TrainingBar, print_grid, print_table
 
 
@@ -108,7 +108,7 @@ def test_a_message_never_follows_a_bar_on_its_line(unbuffered, tmp_path):
 def test_the_final_table_is_whole_on_a_narrow_terminal(drawn, capsys, monkeypatch):
     for columns in (120, 40, 26):
         monkeypatch.setenv("COLUMNS", str(columns))
-        show(summary(RunDir(drawn[1])))
+        print_summary(summary(RunDir(drawn[1])))
         lines = capsys.readouterr().out.splitlines()[1:]
         assert all(len(line.rstrip()) <= columns for line in lines)
         rows = [re.split(r" *│ *|: +", line.strip(" │")) for line in lines if re.search(r"\w", line)]
@@ -133,7 +133,7 @@ def test_weights_above_collapse_and_below_the_majority_are_warned_about(tmp_path
     found = summary(train(tmp_path / "run", "epochs=1", "trainer.max_steps=1"))
     caplog.clear()
     for beats in (True, False):
-        show({**found, "collapsed_onto": None, "beats_majority": beats})
+        print_summary({**found, "collapsed_onto": None, "beats_majority": beats})
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [text.partition(":")[0] for text in told] == ["the best weights do not beat the majority"]
 

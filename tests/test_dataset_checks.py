@@ -1,9 +1,9 @@
 """Checks: repeated, swapped, contradictory and shared pairs are counted, with the lines to look at."""
 
 from afqmc.data.config import DatasetConfig
-from afqmc.data.loading import Dataset, Pairs, PairStream, load
-from afqmc.data.quality import examine, in_short, worries
-from afqmc.data.stream_changes import Trace
+from afqmc.data.loading import Dataset, Pairs, PairStream, load_dataset
+from afqmc.data.quality import analyze, dataset_warnings, summary_lines
+from afqmc.data.stream_changes import StreamTrace
 
 TRAIN = [
     ("a", "b", 0),
@@ -27,7 +27,7 @@ def dataset(train=TRAIN, dev=DEV, test=None):
 
 
 def test_each_kind_of_oddity_is_counted_with_its_lines():
-    found = examine(dataset()).splits["train"]
+    found = analyze(dataset()).splits["train"]
     assert (found.pairs, found.label_counts) == (7, [3, 4])
     assert (found.exact_duplicates, found.swapped_duplicates) == (2, 1)
     assert (found.contradictions, found.identical_sentences) == (1, 2)
@@ -41,26 +41,26 @@ def test_each_kind_of_oddity_is_counted_with_its_lines():
 
 def test_clean_pairs_give_no_worries():
     clean = [(f"a{n}", f"b{n}", n % 2) for n in range(10)]
-    facts = examine(dataset(clean[:6], clean[6:8], clean[8:]))
-    assert worries(facts) == []
+    facts = analyze(dataset(clean[:6], clean[6:8], clean[8:]))
+    assert dataset_warnings(facts) == []
     assert facts.splits["dev"].where == {}
 
 
 def test_pairs_that_two_splits_share_are_counted_once_in_either_order():
-    facts = examine(dataset(test=[("e", "f", 0), ("b", "a", 0), ("a", "b", 0)]))
+    facts = analyze(dataset(test=[("e", "f", 0), ("b", "a", 0), ("a", "b", 0)]))
     assert facts.shared == {("train", "dev"): 2, ("train", "test"): 1, ("dev", "test"): 1}
 
 
 def test_a_few_rows_are_shown_of_many():
-    facts = examine(dataset([("a", "b", 1)] * 20 + [(f"a{n}", f"b{n}", 0) for n in range(20)]))
+    facts = analyze(dataset([("a", "b", 1)] * 20 + [(f"a{n}", f"b{n}", 0) for n in range(20)]))
     assert facts.splits["train"].exact_duplicates == 19
-    assert worries(facts) == ["train: 19 repeated pairs (lines 2, 3, 4, 5, 6 ... of file)"]
+    assert dataset_warnings(facts) == ["train: 19 repeated pairs (lines 2, 3, 4, 5, 6 ... of file)"]
 
 
 def test_a_class_with_a_handful_of_rows_or_absent_from_dev_is_a_worry():
     many = [(f"a{n}", f"b{n}", n % 2) for n in range(200)]
     train, dev = pairs([*many, ("p", "q", 2)]), pairs([("d", "e", 0), ("e", "f", 1)])
-    assert worries(examine(Dataset("some", ("0", "1", "2", "3"), train, dev))) == [
+    assert dataset_warnings(analyze(Dataset("some", ("0", "1", "2", "3"), train, dev))) == [
         "train: only 1 of 201 pairs labelled '2': is it a class? (dataset.labels=[...] sets them)",
         "dev: no pair labelled '2', which train has: no figure tells how well it is learnt",
         "train: no pair labelled '3': is it a class? (dataset.labels=[...] sets them)",
@@ -71,18 +71,18 @@ def test_a_pair_is_named_by_its_line_of_the_file(tmp_path):
     row = '{"sentence1": "a%d", "sentence2": "b", "label": "%d"}\n'
     (tmp_path / "train.jsonl").write_text("\n\n" + row % (1, 0) + "\n" + row % (1, 0) + row % (2, 1))
     (tmp_path / "dev.jsonl").write_text(row % (3, 0) + row % (4, 1))
-    data = load(DatasetConfig(path=str(tmp_path), train_file="train.jsonl", dev_file="dev.jsonl"))
-    assert f"train: 1 repeated pairs (line 5 of {tmp_path}/train.jsonl)" in worries(examine(data))
+    data = load_dataset(DatasetConfig(path=str(tmp_path), train_file="train.jsonl", dev_file="dev.jsonl"))
+    assert f"train: 1 repeated pairs (line 5 of {tmp_path}/train.jsonl)" in dataset_warnings(analyze(data))
 
 
 def test_an_unlabelled_split_has_no_contradictions():
-    facts = examine(dataset(test=[("p", "q", 0), ("p", "q", 1)])).splits["test"]
+    facts = analyze(dataset(test=[("p", "q", 0), ("p", "q", 1)])).splits["test"]
     assert (facts.contradictions, facts.exact_duplicates, facts.label_counts) == (0, 1, [0, 0])
 
 
 def test_a_run_is_told_the_counts_and_the_worries():
     data = dataset(test=[("p", "q", 0)])
-    assert in_short(data, examine(data)) == [
+    assert summary_lines(data, analyze(data)) == [
         "data: some: train 7 (43% '0', 57% '1'); dev 4 (75% '0', 25% '1'); test 1; '1' counts as positive",
         "data: train: 2 repeated pairs (lines 2, 6 of file)",
         "data: train: 1 pairs repeated with the sentences swapped (line 3 of file)",
@@ -93,9 +93,9 @@ def test_a_run_is_told_the_counts_and_the_worries():
 
 def test_a_streamed_split_is_counted_by_label_alone():
     data = Dataset(
-        "some", ("0", "1"), PairStream("file", lambda: iter(()), {"0": 0, "1": 1}, [30, 10], Trace()), pairs(DEV)
+        "some", ("0", "1"), PairStream("file", lambda: iter(()), {"0": 0, "1": 1}, [30, 10], StreamTrace()), pairs(DEV)
     )
-    facts = examine(data)
+    facts = analyze(data)
     assert (facts.streamed, facts.shared) == (("train",), {})
     assert (facts.splits["train"].pairs, facts.splits["train"].where) == (40, {})
-    assert "train 40 (75% '0', 25% '1')" in in_short(data, facts)[0]
+    assert "train 40 (75% '0', 25% '1')" in summary_lines(data, facts)[0]

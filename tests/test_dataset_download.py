@@ -11,7 +11,7 @@ from file_server import Answer, FileServer, serving
 from afqmc.config import compose
 from afqmc.data.config import DatasetConfig, Source
 from afqmc.data.download import cache_dir, fetch_zip
-from afqmc.data.loading import load
+from afqmc.data.loading import load_dataset
 from afqmc.utils.errors import InputError
 
 ROWS = b"".join(b'{"sentence1": "a%d", "sentence2": "b", "label": "%d"}\n' % (n, n % 2) for n in range(50))
@@ -70,7 +70,7 @@ def test_a_zip_is_downloaded_once_and_then_read_from_the_cache(server, config):
 
 
 def test_a_downloaded_data_set_is_read_out_of_its_zip(config):
-    found = load(config)
+    found = load_dataset(config)
     assert (len(found.train), found.labels) == (50, ("0", "1"))
     assert found.train.file.endswith("some.zip/data/train.json")
 

@@ -11,12 +11,12 @@ from afqmc.config import compose
 from afqmc.config.schema import check
 from afqmc.data.config import DatasetConfig, Format
 from afqmc.data.encoding import detected
-from afqmc.data.loading import load
+from afqmc.data.loading import load_dataset
 from afqmc.data.parsing import read_pairs
-from afqmc.data.quality import examine, in_short
+from afqmc.data.quality import analyze, summary_lines
 from afqmc.data.sample import sample_files
 from afqmc.data.sources import DataFile
-from afqmc.diagnostics.data import facts_of
+from afqmc.diagnostics.data import data_findings
 from afqmc.diagnostics.data import read as diagnosed
 from afqmc.utils.errors import InputError
 
@@ -185,10 +185,12 @@ def test_run_and_doctor_say_the_encoding_in_one_line(tmp_path, streaming):
     (tmp_path / "dev.csv").write_bytes(TABLE.encode("utf-16"))
     (tmp_path / "test.csv").write_bytes(TABLE.encode())
     files = {f"{split}_file": str(tmp_path / f"{split}.csv") for split in ("train", "dev", "test")}
-    data = load(DatasetConfig(**files, streaming=streaming))
+    data = load_dataset(DatasetConfig(**files, streaming=streaming))
     lines = [f"{files['train_file']}: read as GB18030", f"{files['dev_file']}: read as UTF-16"]
-    assert [line for line in in_short(data, examine(data)) if "read as" in line] == [f"data: {line}" for line in lines]
-    assert [finding.text for finding in facts_of(data) if "read as" in finding.text] == lines
+    assert [line for line in summary_lines(data, analyze(data)) if "read as" in line] == [
+        f"data: {line}" for line in lines
+    ]
+    assert [finding.text for finding in data_findings(data) if "read as" in finding.text] == lines
     if streaming:
         assert [pair.sentence1 for pair in data.train.read()] == [first for first, _, _ in PAIRS]
 

@@ -10,15 +10,15 @@ from helpers import small, train
 from sklearn.model_selection import StratifiedGroupKFold
 
 from afqmc.config import compose
-from afqmc.config.resume import going_on
+from afqmc.config.resume import merge_for_resume
 from afqmc.data.config import DatasetConfig
-from afqmc.data.folds import connected, divide
-from afqmc.data.loading import fingerprint, load
-from afqmc.data.quality import examine, in_short
-from afqmc.diagnostics.data import facts_of
-from afqmc.inference.predictor import TrainedRun
+from afqmc.data.folds import assign_folds, connected_groups
+from afqmc.data.loading import fingerprint, load_dataset
+from afqmc.data.quality import analyze, summary_lines
+from afqmc.diagnostics.data import data_findings
+from afqmc.inference.predictor import Predictor
 from afqmc.utils.errors import InputError
-from afqmc.utils.files import finite
+from afqmc.utils.files import nan_to_none
 
 
 def pairs(count, sharing=0.3, seed=0, classes=2):
@@ -40,7 +40,7 @@ def written(path, rows, **settings):
 
 def every(config):
     """The data of each fold."""
-    return [load(DatasetConfig(**{**vars(config), "fold": fold})) for fold in range(config.folds)]
+    return [load_dataset(DatasetConfig(**{**vars(config), "fold": fold})) for fold in range(config.folds)]
 
 
 @pytest.mark.parametrize("grouped", [True, False])
@@ -68,7 +68,7 @@ def test_no_sentence_of_a_grouped_fold_is_in_another_and_one_of_a_plain_cut_is(t
 @pytest.mark.parametrize("grouped", [True, False])
 def test_folds_are_as_even_as_scikit_learn_s_or_more(tmp_path, grouped, classes):
     rows = pairs(600, classes=classes)
-    data = load(written(tmp_path / "all.csv", rows, grouped=grouped, labels=list(map(str, range(classes)))))
+    data = load_dataset(written(tmp_path / "all.csv", rows, grouped=grouped, labels=list(map(str, range(classes)))))
     labels = np.array([label for *_, label in rows])
     ours = data.folds.label_counts
     assert (ours.sum(axis=0) == np.bincount(labels)).all()
@@ -86,16 +86,29 @@ def test_folds_are_as_even_as_scikit_learn_s_or_more(tmp_path, grouped, classes)
 
 
 def test_pairs_hang_together_by_way_of_others():
-    assert connected(["a", "c", "x", "e"], ["b", "d", "y", "x"]).tolist() == [0, 1, 2, 2]
-    assert len(set(connected(["a", "b", "c"], ["b", "c", "d"]).tolist())) == 1
+    assert connected_groups(["a", "c", "x", "e"], ["b", "d", "y", "x"]).tolist() == [0, 1, 2, 2]
+    assert len(set(connected_groups(["a", "b", "c"], ["b", "c", "d"]).tolist())) == 1
 
 
 def test_a_cut_is_the_same_everywhere_and_depends_on_its_own_seed_alone(tmp_path):
     groups, labels = np.arange(12) // 2, np.arange(12) % 3 % 2
-    assert divide(groups, labels, 3, 0).tolist() == [2, 2, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2]  # seen once, held for ever
+    assert assign_folds(groups, labels, 3, 0).tolist() == [
+        2,
+        2,
+        0,
+        0,
+        0,
+        0,
+        1,
+        1,
+        1,
+        1,
+        2,
+        2,
+    ]  # seen once, held for ever
     rows = pairs(200)
-    of = {seed: load(written(tmp_path / "all.csv", rows, fold_seed=seed)).folds.of.tolist() for seed in (0, 1)}
-    assert of[0] == load(written(tmp_path / "all.csv", rows)).folds.of.tolist() != of[1]
+    of = {seed: load_dataset(written(tmp_path / "all.csv", rows, fold_seed=seed)).folds.of.tolist() for seed in (0, 1)}
+    assert of[0] == load_dataset(written(tmp_path / "all.csv", rows)).folds.of.tolist() != of[1]
     assert "seed" not in DatasetConfig.__dataclass_fields__
 
 
@@ -117,13 +130,13 @@ def test_folds_that_make_no_sense_are_refused_before_data_are_read(overrides, sa
 def test_a_component_too_large_for_even_folds_is_refused_with_the_figures(tmp_path):
     rows = [("hub", f"h{number}", number % 2) for number in range(60)] + pairs(40)
     with pytest.raises(InputError) as refused:
-        load(written(tmp_path / "all.csv", rows))
+        load_dataset(written(tmp_path / "all.csv", rows))
     told = str(refused.value)
     assert "dataset.folds=5: no even folds of" in told
     assert "by class they would have 30 + 30, " in told
     assert "hang together by shared sentences has 60 of 100; dataset.grouped=false tears" in told
     assert "fewer folds" not in told
-    assert len(load(written(tmp_path / "all.csv", rows, grouped=False)).dev) == 20
+    assert len(load_dataset(written(tmp_path / "all.csv", rows, grouped=False)).dev) == 20
 
 
 def test_a_class_that_not_every_fold_can_have_is_refused(tmp_path):
@@ -131,8 +144,8 @@ def test_a_class_that_not_every_fold_can_have_is_refused(tmp_path):
     with pytest.raises(
         InputError, match=r"=5: each fold needs a pair of every class, and .*/all.csv has 2 labelled '2'"
     ):
-        load(written(tmp_path / "all.csv", rows, labels=["0", "1", "2"]))
-    assert load(
+        load_dataset(written(tmp_path / "all.csv", rows, labels=["0", "1", "2"]))
+    assert load_dataset(
         written(tmp_path / "all.csv", pairs(50), labels=["0", "1", "2"])
     ).dev  # of which there is no pair at all
 
@@ -144,18 +157,18 @@ def test_ids_that_repeat_are_refused_since_predictions_are_put_together_by_them(
     )
     config = DatasetConfig(train_file=str(path), folds=2, fold=0)
     with pytest.raises(InputError, match=r"all.csv:11: the id '0' is in line 2 too; with dataset.folds each pair"):
-        load(config)
+        load_dataset(config)
 
 
 def test_the_dev_file_is_not_read_and_need_not_be_there(tmp_path):
-    data = load(written(tmp_path / "all.csv", pairs(60), dev_file="nowhere.csv"))
+    data = load_dataset(written(tmp_path / "all.csv", pairs(60), dev_file="nowhere.csv"))
     assert data.dev.file == f"{tmp_path}/all.csv (fold 0 of 5)"
     with pytest.raises(InputError, match="dataset.dev_file: is not set"):
-        load(written(tmp_path / "all.csv", pairs(60), folds=None, fold=None))
+        load_dataset(written(tmp_path / "all.csv", pairs(60), folds=None, fold=None))
 
 
 def test_limits_hold_for_the_whole_file_and_for_dev(tmp_path):
-    data = load(written(tmp_path / "all.csv", pairs(100), max_train_samples=50, max_dev_samples=3))
+    data = load_dataset(written(tmp_path / "all.csv", pairs(100), max_train_samples=50, max_dev_samples=3))
     assert (len(data.folds.whole), len(data.dev), len(data.train)) == (50, 3, 40)
 
 
@@ -170,15 +183,15 @@ def test_what_dev_is_a_fold_of_is_said_and_what_it_shares_with_train(tmp_path):
         (True, "no sentence of it is in train"),
         (False, "of its pairs hold a sentence that train holds"),
     ):
-        data = load(written(tmp_path / "all.csv", pairs(200), grouped=grouped))
-        (line,) = (line for line in in_short(data, examine(data)) if "fold 0" in line)
+        data = load_dataset(written(tmp_path / "all.csv", pairs(200), grouped=grouped))
+        (line,) = (line for line in summary_lines(data, analyze(data)) if "fold 0" in line)
         assert line.startswith(f"data: dev is fold 0 of 5 (from 0) of {tmp_path}/all.csv: ")
         assert said in line
 
 
 def test_the_doctor_says_sizes_and_shares_of_the_folds(tmp_path):
-    data = load(written(tmp_path / "all.csv", pairs(200)))
-    (found,) = (finding for finding in facts_of(data) if "5 folds of" in finding.text)
+    data = load_dataset(written(tmp_path / "all.csv", pairs(200)))
+    (found,) = (finding for finding in data_findings(data) if "5 folds of" in finding.text)
     assert "40 to 40 pairs; '0' " in found.text
     assert sum(found.facts["sizes"]) == 200
     assert found.facts["largest_group"] == max(Counter(data.folds.groups.tolist()).values())
@@ -191,25 +204,25 @@ def test_a_fold_is_evaluated_again_to_the_bit(tmp_path):
     run = train(tmp_path / "run", *FOLDS, "dataset.fold=1", "epochs=1")
     summary = run.read_summary()
     assert summary["folds"]["pairs"] == 96
-    again = TrainedRun.open(run.path)
+    again = Predictor.open(run.path)
     pairs = again.read(None, labelled=True)
     assert (pairs.file, len(pairs)) == ("sample/train.json (fold 1 of 3)", 32)
-    figures = finite(again.score(pairs).metrics)
+    figures = nan_to_none(again.score(pairs).metrics)
     assert figures == {key.removeprefix("dev/"): value for key, value in summary["best"].items() if "/" in key}
 
 
 def test_a_run_goes_on_with_its_own_fold_alone():
     saved = small(*FOLDS, "dataset.fold=1")
     with pytest.raises(InputError, match=r"dataset.fold=2: the run has dataset.fold=1, which cannot be changed"):
-        going_on(saved, small(*FOLDS, "dataset.fold=2"))
+        merge_for_resume(saved, small(*FOLDS, "dataset.fold=2"))
 
 
 @pytest.mark.skipif("AFQMC_DATA" not in os.environ, reason="AFQMC_DATA does not name the real data")
 def test_the_real_data_fall_into_even_folds_that_share_no_sentence():
     config = compose([f"dataset.path={os.environ['AFQMC_DATA']}", "dataset.folds=5", "dataset.fold=0"]).dataset
-    data = load(config)
+    data = load_dataset(config)
     sizes = data.folds.label_counts.sum(axis=1)
     assert (sizes.min(), sizes.max(), data.folds.largest_group, data.folds.met) == (6866, 6867, 25, 0)
     assert np.ptp(data.folds.label_counts[:, 1] / sizes) < 0.0002
     config.grouped = False
-    assert load(config).folds.met == 274
+    assert load_dataset(config).folds.met == 274

@@ -7,12 +7,12 @@ import pytest
 from afqmc.config import compose
 from afqmc.data.config import DatasetConfig, OnBadRow
 from afqmc.data.labels import code_points, look_alikes, unknown_label
-from afqmc.data.loading import PairStream, load
+from afqmc.data.loading import PairStream, load_dataset
 from afqmc.data.parsing import read_pairs
-from afqmc.data.quality import examine, in_short
+from afqmc.data.quality import analyze, summary_lines
 from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.sources import DataFile
-from afqmc.diagnostics.checks import Diagnosis
+from afqmc.diagnostics.checks import Checks
 from afqmc.run_dir import RunDir
 from afqmc.runner.experiment import run_experiment
 from afqmc.utils.errors import InputError
@@ -48,32 +48,32 @@ def train_sentences(data):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_rows_with_a_dropped_label_are_left_out_and_counted(dataset, streaming):
     train = jsonl([*rows(6, ("no", "-", "yes")), {"label": "-"}])  # the last one has no sentences, either
-    data = load(dataset(train, jsonl(rows(3, ("-", "no"))), drop_labels=["-", "maybe"], streaming=streaming))
+    data = load_dataset(dataset(train, jsonl(rows(3, ("-", "no"))), drop_labels=["-", "maybe"], streaming=streaming))
     assert data.labels == ("no", "yes")
     assert train_sentences(data) == ["a0", "a2", "a3", "a5"]
     assert data.left_out() == {"train": {"dropped": {"-": 3}}, "dev": {"dropped": {"-": 2}}}
-    facts = examine(data)
-    assert "data: train: 3 of 7 rows dropped by dataset.drop_labels ('-' 3)" in in_short(data, facts)
+    facts = analyze(data)
+    assert "data: train: 3 of 7 rows dropped by dataset.drop_labels ('-' 3)" in summary_lines(data, facts)
     assert "dataset.drop_labels: no row of any split is labelled 'maybe'" in facts.suspicions
 
 
 def test_a_dropped_label_may_have_another_type_than_the_others(dataset):
-    assert load(dataset(jsonl(rows(6, (0, "-", 1))), drop_labels=["-"])).labels == ("0", "1")
+    assert load_dataset(dataset(jsonl(rows(6, (0, "-", 1))), drop_labels=["-"])).labels == ("0", "1")
 
 
 def test_rows_keep_their_numbers_as_ids_when_others_are_left_out(dataset):
     train = "{\n" + jsonl([{"sentence1": " "}, *rows(4, ("-", "0", "1"))])
-    data = load(dataset(train, drop_labels=["-"], on_bad_row=OnBadRow.skip))
+    data = load_dataset(dataset(train, drop_labels=["-"], on_bad_row=OnBadRow.skip))
     assert (data.train.ids, data.train.lines) == ([3, 4], [4, 5])
 
 
 def test_a_file_whose_rows_are_all_dropped_says_so(dataset):
     with pytest.raises(InputError, match=r"dev.jsonl: holds no pairs \(4 of 4 rows dropped by dataset.drop_labels"):
-        load(dataset(jsonl(rows(4)), jsonl(rows(4, ("-",))), drop_labels=["-"]))
+        load_dataset(dataset(jsonl(rows(4)), jsonl(rows(4, ("-",))), drop_labels=["-"]))
 
 
 def test_folds_are_cut_after_rows_are_dropped(dataset):
-    data = load(dataset(jsonl(rows(30, ("0", "1", "-"))), drop_labels=["-"], folds=2, fold=0))
+    data = load_dataset(dataset(jsonl(rows(30, ("0", "1", "-"))), drop_labels=["-"], folds=2, fold=0))
     assert len(data.train) + len(data.dev) == 20
     assert data.left_out() == {"train": {"dropped": {"-": 10}}}
 
@@ -84,19 +84,19 @@ BAD = '{"sentence1": "a", "sentence2": "", "label": "0"}\n{\n' + jsonl(rows(1, (
 @pytest.mark.parametrize("streaming", [False, True])
 def test_invalid_rows_are_skipped_counted_and_listed_when_asked_for(dataset, streaming):
     config = dataset(BAD + jsonl(rows(8)), labels=["0", "1"], on_bad_row=OnBadRow.skip, streaming=streaming)
-    data = load(config)
+    data = load_dataset(config)
     assert train_sentences(data) == [f"a{n}" for n in range(8)]
     found = data.left_out()["train"]
     assert (found["skipped"], [reason.split(": ")[0][-13:] for reason in found["first_skipped"]]) == (
         4,
         [f"train.jsonl:{line}" for line in (1, 2, 3, 4)],
     )
-    (told,) = examine(data).suspicions
+    (told,) = analyze(data).suspicions
     assert "train: 4 of 12 rows are invalid and skipped" in told
     assert "train.jsonl:3: label '2' is not one of: 0, 1" in told
     config.on_bad_row = OnBadRow.fail
     with pytest.raises(InputError, match="train.jsonl:1: 'sentence2' is empty"):
-        load(config)
+        load_dataset(config)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -107,11 +107,11 @@ def test_many_invalid_rows_are_refused(dataset, bad, good, limit, streaming):
     train = "{\n" * bad + jsonl(rows(good))
     config = dataset(train, on_bad_row=OnBadRow.skip, max_train_samples=limit, streaming=streaming)
     with pytest.raises(InputError, match=rf"train.jsonl: {bad} of \d+ rows are invalid; .* or 1% of a file, and never"):
-        load(config)
+        load_dataset(config)
 
 
 def test_one_row_in_a_hundred_may_be_invalid(dataset):
-    data = load(dataset("{\n" * 12 + jsonl(rows(1200)), on_bad_row=OnBadRow.skip))
+    data = load_dataset(dataset("{\n" * 12 + jsonl(rows(1200)), on_bad_row=OnBadRow.skip))
     assert (len(data.train), data.train.report.skipped, len(data.train.report.reasons)) == (1200, 12, 5)
 
 
@@ -147,9 +147,9 @@ def test_a_prediction_needs_every_row(tmp_path):
 
 @pytest.mark.parametrize("value", [-1, "-1"])
 def test_a_test_file_with_minus_one_in_every_row_is_unlabelled(dataset, value):
-    data = load(dataset(jsonl(rows(4)), test=jsonl(rows(3, (value,)))))
+    data = load_dataset(dataset(jsonl(rows(4)), test=jsonl(rows(3, (value,)))))
     assert (data.test.labels, len(data.test)) == (None, 3)
-    assert any("test: unlabelled: every label is -1" in line for line in in_short(data, examine(data)))
+    assert any("test: unlabelled: every label is -1" in line for line in summary_lines(data, analyze(data)))
 
 
 @pytest.mark.parametrize(
@@ -157,33 +157,33 @@ def test_a_test_file_with_minus_one_in_every_row_is_unlabelled(dataset, value):
     [(["-1"], (-1,), "-1"), (["-1"], ("-1",), "-1"), (["-", "?"], ("-",), "-"), (["-"], ("-", "-1"), "- or -1")],
 )
 def test_a_test_file_of_dropped_labels_alone_is_unlabelled(dataset, dropped, labels, told):
-    data = load(dataset(jsonl(rows(4)), test=jsonl(rows(3, labels)), drop_labels=dropped))
+    data = load_dataset(dataset(jsonl(rows(4)), test=jsonl(rows(3, labels)), drop_labels=dropped))
     assert (data.test.labels, len(data.test)) == (None, 3)
-    assert any(f"test: unlabelled: every label is {told};" in line for line in in_short(data, examine(data)))
-    unknown = [text for text in examine(data).suspicions if "no row of any split" in text]
+    assert any(f"test: unlabelled: every label is {told};" in line for line in summary_lines(data, analyze(data)))
+    unknown = [text for text in analyze(data).suspicions if "no row of any split" in text]
     assert [text.split(": ")[1] for text in unknown] == ["no row of any split is labelled '?'"] * (len(dropped) - 1)
 
 
 def test_a_test_file_with_a_class_loses_its_dropped_rows(dataset):
-    data = load(dataset(jsonl(rows(4)), test=jsonl(rows(4, ("-1", "1"))), drop_labels=["-1"]))
+    data = load_dataset(dataset(jsonl(rows(4)), test=jsonl(rows(4, ("-1", "1"))), drop_labels=["-1"]))
     assert data.test.labels == [1, 1]
 
 
 def test_minus_one_is_a_label_where_train_has_it(dataset):
-    data = load(dataset(jsonl(rows(4, ("-1", "1"))), jsonl(rows(2, ("-1", "1"))), jsonl(rows(3, ("-1",)))))
+    data = load_dataset(dataset(jsonl(rows(4, ("-1", "1"))), jsonl(rows(2, ("-1", "1"))), jsonl(rows(3, ("-1",)))))
     assert data.test.labels == [0, 0, 0]
-    assert any("label '-1' is a class, with 2 training pairs" in text for text in examine(data).suspicions)
+    assert any("label '-1' is a class, with 2 training pairs" in text for text in analyze(data).suspicions)
 
 
 @pytest.mark.parametrize("labels", [("-1", "1"), ("1", "-1")])
 def test_a_test_file_with_some_labels_of_minus_one_is_refused(dataset, labels):
     with pytest.raises(InputError, match=r"test.jsonl:2: .*-1 stands for no label if every row has it"):
-        load(dataset(jsonl(rows(4)), test=jsonl(rows(3, labels))))
+        load_dataset(dataset(jsonl(rows(4)), test=jsonl(rows(3, labels))))
 
 
 def test_a_labelled_file_with_minus_one_names_what_it_stands_for(dataset):
     with pytest.raises(InputError, match="dev.jsonl:1: label '-1' is not one of: 0, 1 .*stands for no label"):
-        load(dataset(jsonl(rows(4)), jsonl(rows(3, ("-1",)))))
+        load_dataset(dataset(jsonl(rows(4)), jsonl(rows(3, ("-1",)))))
 
 
 def test_the_keys_are_read_from_the_command_line():
@@ -199,7 +199,7 @@ def test_the_doctor_tells_what_is_left_out(dataset, tmp_path):
     config = compose(
         ["dataset=jsonl", "model=mini", *files, "dataset.drop_labels=[-]", "dataset.on_bad_row=skip", "tracker=none"]
     )
-    found = [(finding.verdict.value, finding.text) for finding in Diagnosis(config).read()]
+    found = [(finding.verdict.value, finding.text) for finding in Checks(config).read()]
     assert ("ok", "train: 2 of 7 rows dropped by dataset.drop_labels ('-' 2)") in found
     assert any(verdict == "warn" and "1 of 7 rows are invalid and skipped" in text for verdict, text in found)
     assert "fail" not in dict(found)
@@ -230,8 +230,8 @@ def test_labels_that_differ_are_not_found():
 
 
 def test_look_alikes_are_reported_with_their_code_points(dataset):
-    data = load(dataset(jsonl(rows(4, ("1", "1\u200b")))[:-1], jsonl(rows(2, ("1", "1\u200b")))))
-    (told,) = examine(data).suspicions
+    data = load_dataset(dataset(jsonl(rows(4, ("1", "1\u200b")))[:-1], jsonl(rows(2, ("1", "1\u200b")))))
+    (told,) = analyze(data).suspicions
     assert "'1' (U+0031), 2 training pairs and '1\\u200b' (U+0031 U+200B), 2 training pairs" in told
     assert code_points("１") == "'１' (U+FF11)"
 
@@ -270,7 +270,7 @@ def changed(content, how):
 @pytest.mark.parametrize("how", ["grown", "shrunk", "empty", "last", "first", "label", "new label", "broken"])
 def test_a_streamed_file_that_changes_is_refused_by_name(dataset, tmp_path, how, size):
     content = jsonl(rows(600))
-    data = load(dataset(content, streaming=True))
+    data = load_dataset(dataset(content, streaming=True))
     for _ in range(2):
         assert sum(map(len, data.train.chunks(size))) == 600
     (tmp_path / "train.jsonl").write_text(changed(content, how))
@@ -280,7 +280,7 @@ def test_a_streamed_file_that_changes_is_refused_by_name(dataset, tmp_path, how,
 
 def test_a_changed_pair_is_noticed_before_it_is_used(dataset, tmp_path):
     content = jsonl(rows(600))
-    data = load(dataset(content, streaming=True))
+    data = load_dataset(dataset(content, streaming=True))
     (tmp_path / "train.jsonl").write_text(changed(content, "first"))
     with pytest.raises(InputError, match="has changed"):
         next(data.train.chunks(300))
@@ -288,7 +288,7 @@ def test_a_changed_pair_is_noticed_before_it_is_used(dataset, tmp_path):
 
 def test_rows_past_the_limit_may_change(dataset, tmp_path):
     content = jsonl(rows(60))
-    data = load(dataset(content, streaming=True, max_train_samples=50))
+    data = load_dataset(dataset(content, streaming=True, max_train_samples=50))
     (tmp_path / "train.jsonl").write_text(changed(content, "grown"))
     assert sum(map(len, data.train.chunks(10))) == 50
 

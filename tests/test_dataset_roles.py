@@ -6,8 +6,8 @@ import pytest
 
 from afqmc.config import compose
 from afqmc.data.config import DatasetConfig
-from afqmc.data.label_checks import suspicions
-from afqmc.data.loading import load
+from afqmc.data.label_checks import label_warnings
+from afqmc.data.loading import load_dataset
 from afqmc.utils.errors import InputError
 
 
@@ -52,7 +52,7 @@ def data(tmp_path):
     file = write(tmp_path / "all.jsonl", rows)
 
     def load_with(**fields):
-        return load(DatasetConfig(train_file=file, dev_file=file, **fields))
+        return load_dataset(DatasetConfig(train_file=file, dev_file=file, **fields))
 
     return load_with
 
@@ -66,12 +66,12 @@ def data(tmp_path):
     ],
 )
 def test_a_column_that_gives_the_answer_away_is_reported(data, fields, message):
-    assert any(message in text for text in suspicions(data(**fields)))
+    assert any(message in text for text in label_warnings(data(**fields)))
 
 
 def test_plain_pairs_raise_no_suspicion(data):
-    assert suspicions(data()) == []
-    assert suspicions(data(sentence2_field="c")) == []  # one text for both classes gives nothing away
+    assert label_warnings(data()) == []
+    assert label_warnings(data(sentence2_field="c")) == []  # one text for both classes gives nothing away
 
 
 def test_a_label_column_with_a_text_per_pair_is_refused(data):

@@ -11,7 +11,7 @@ from afqmc.config import compose
 from afqmc.config.schema import check
 from afqmc.data import compression as content
 from afqmc.data.config import DatasetConfig, OnBadRow, Quoting
-from afqmc.data.loading import load, locate
+from afqmc.data.loading import load_dataset, resolve_files
 from afqmc.data.parsing import read_pairs
 from afqmc.data.sources import DataFile
 from afqmc.utils.errors import InputError
@@ -95,10 +95,10 @@ def test_a_class_of_the_first_training_row_alone_is_a_header_line(tmp_path, head
     train, dev = written(tmp_path / "x.csv", [header, *PAIRS]), written(tmp_path / "dev.csv", PAIRS)
     settings = {"train_file": str(train), "dev_file": str(dev), "columns": NAMES, "streaming": streaming}
     with pytest.raises(InputError, match="x.csv:1: seems to be a header line: no other row has its label"):
-        load(DatasetConfig(**settings))
-    assert load(DatasetConfig(**settings, labels=["0", "1", header[2]])).labels[2] == header[2]
+        load_dataset(DatasetConfig(**settings))
+    assert load_dataset(DatasetConfig(**settings, labels=["0", "1", header[2]])).labels[2] == header[2]
     written(train, [("c", "d", "2"), *PAIRS])
-    assert load(DatasetConfig(**settings)).labels == ("0", "1", "2")
+    assert load_dataset(DatasetConfig(**settings)).labels == ("0", "1", "2")
 
 
 @pytest.mark.parametrize("columns", [None, NAMES])
@@ -279,5 +279,5 @@ def test_files_of_the_user_where_a_download_is_expected_are_named(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     files = [f"dataset.path={place}", "dataset.train_file=a.csv", "dataset.dev_file=a.csv"]
     with pytest.raises(InputError, match=r"no (such file|test.json).*; a run on files of your own needs dataset=jsonl"):
-        locate(compose(files).dataset)
-    assert set(locate(compose(["dataset=jsonl", *files]).dataset)) == {"train", "dev"}
+        resolve_files(compose(files).dataset)
+    assert set(resolve_files(compose(["dataset=jsonl", *files]).dataset)) == {"train", "dev"}

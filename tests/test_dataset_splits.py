@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from afqmc.data.config import DatasetConfig, Source
-from afqmc.data.loading import Pairs, PairStream, load
+from afqmc.data.loading import Pairs, PairStream, load_dataset
 from afqmc.utils.errors import InputError
 
 
@@ -43,9 +43,9 @@ def dataset(tmp_path):
 
 def test_a_streamed_split_has_the_rows_of_one_held_in_memory(dataset):
     config = dataset(jsonl(rows(25, ("b", "a", "c"))), jsonl(rows(6, ("a", "b", "c"))))
-    held = load(config)
+    held = load_dataset(config)
     config.streaming = True
-    streamed = load(config)
+    streamed = load_dataset(config)
     assert isinstance(held.train, Pairs)
     assert isinstance(streamed.train, PairStream)
     for _ in range(2):  # each pass reads the file anew
@@ -64,7 +64,7 @@ def test_the_first_pairs_are_taken_where_a_split_is_limited(dataset, streaming):
     config = dataset(
         jsonl(rows(20)) + "not read", max_train_samples=7, max_dev_samples=3, max_test_samples=100, streaming=streaming
     )
-    found = load(config)
+    found = load_dataset(config)
     assert (len(found.train), len(found.dev), found.test) == (7, 3, None)
     assert [pair for chunk in chunks_of(found.train) for pair in chunk.sentence1] == [f"花呗{n}" for n in range(7)]
 
@@ -94,7 +94,7 @@ def test_every_format_in_a_directory_or_a_zip_gives_the_same_splits(
         with zipfile.ZipFile(config.path, "w") as archive:
             for split in ("train", "dev"):
                 archive.write(tmp_path / f"{split}.{suffix}", f"deep/{split}.{suffix}")
-    found = load(config)
+    found = load_dataset(config)
     (train,) = found.train.chunks(100) if streaming else [found.train]
     assert train.sentence1 == [f"花呗{n}" for n in range(6)]
     assert train.labels == [0, 1, 0, 1, 0, 1]
@@ -105,8 +105,8 @@ def test_every_format_in_a_directory_or_a_zip_gives_the_same_splits(
 @pytest.mark.parametrize("streaming", [False, True])
 def test_mixed_label_types_in_a_file_are_refused_and_between_files_are_one(dataset, streaming):
     with pytest.raises(InputError, match="train.jsonl:3: mixed label types: 0 here, str before"):
-        load(dataset(jsonl(rows(2) + rows(1, (0,))), streaming=streaming))
-    found = load(dataset(jsonl(rows(4)), jsonl(rows(4, (0, 1))), streaming=streaming))
+        load_dataset(dataset(jsonl(rows(2) + rows(1, (0,))), streaming=streaming))
+    found = load_dataset(dataset(jsonl(rows(4)), jsonl(rows(4, (0, 1))), streaming=streaming))
     assert found.dev.labels == [0, 1, 0, 1]
 
 
@@ -117,18 +117,18 @@ def test_a_label_outside_the_set_is_refused_with_file_and_line(dataset, split, s
     contents[split] += "\n" + jsonl(rows(1, ("2",)))
     config = dataset(**contents, labels=["0", "1"], streaming=streaming)
     with pytest.raises(InputError, match=rf"{split}.jsonl:4: label '2' is not one of: 0, 1 \(dataset.labels sets them"):
-        load(config)
+        load_dataset(config)
 
 
 def test_an_unlabelled_test_split_has_no_labels(dataset):
-    found = load(dataset(jsonl(rows(4)), test=jsonl([{"id": "t", **rows(1, None)[0]}])))
+    found = load_dataset(dataset(jsonl(rows(4)), test=jsonl([{"id": "t", **rows(1, None)[0]}])))
     assert (found.test.labels, found.test.ids) == (None, ["t"])
     assert found.label_counts(found.test) == [0, 0]
     assert list(found.splits()) == ["train", "dev", "test"]
 
 
 def test_a_labelled_test_split_has_its_labels(dataset):
-    assert load(dataset(jsonl(rows(4)), test=jsonl(rows(3)))).test.labels == [0, 1, 0]
+    assert load_dataset(dataset(jsonl(rows(4)), test=jsonl(rows(3)))).test.labels == [0, 1, 0]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -136,11 +136,13 @@ def test_a_labelled_test_split_has_its_labels(dataset):
 def test_train_and_dev_must_be_labelled(dataset, split, streaming):
     contents = {"train": jsonl(rows(4)), "dev": jsonl(rows(4))} | {split: jsonl(rows(4, None))}
     with pytest.raises(InputError, match=f"{split}.jsonl:1: no 'label'"):
-        load(dataset(**contents, streaming=streaming))
+        load_dataset(dataset(**contents, streaming=streaming))
 
 
 def test_configured_labels_set_the_order_of_the_classes(dataset):
-    found = load(dataset(jsonl(rows(4, ("no", "yes"))), jsonl(rows(2, ("no", "yes"))), labels=["yes", "no", "maybe"]))
+    found = load_dataset(
+        dataset(jsonl(rows(4, ("no", "yes"))), jsonl(rows(2, ("no", "yes"))), labels=["yes", "no", "maybe"])
+    )
     assert (found.labels, found.train.labels) == (("yes", "no", "maybe"), [1, 0, 1, 0])
     assert found.label_counts(found.train) == [2, 2, 0]
 
@@ -156,7 +158,7 @@ def test_configured_labels_set_the_order_of_the_classes(dataset):
 )
 def test_classes_must_be_two_or_more_and_distinct(dataset, labels, settings, message, streaming):
     with pytest.raises(InputError, match=message):
-        load(dataset(jsonl(rows(4, labels)), streaming=streaming, **settings))
+        load_dataset(dataset(jsonl(rows(4, labels)), streaming=streaming, **settings))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -164,7 +166,7 @@ def test_classes_must_be_two_or_more_and_distinct(dataset, labels, settings, mes
 def test_a_split_without_pairs_is_refused(dataset, split, streaming):
     contents = {"train": jsonl(rows(4)), "dev": jsonl(rows(4)), "test": jsonl(rows(4))} | {split: "\n"}
     with pytest.raises(InputError, match=rf"{split}.jsonl: holds no pairs"):
-        load(dataset(**contents, labels=["0", "1"], streaming=streaming))
+        load_dataset(dataset(**contents, labels=["0", "1"], streaming=streaming))
 
 
 @pytest.mark.parametrize("missing", ["train", "dev"])
@@ -172,17 +174,17 @@ def test_a_split_that_is_not_named_is_refused_with_its_key(dataset, missing):
     config = dataset(jsonl(rows(4)))
     setattr(config, f"{missing}_file", None)
     with pytest.raises(InputError, match=rf"dataset.{missing}_file: is not set"):
-        load(config)
+        load_dataset(config)
 
 
 def test_a_path_or_file_that_is_not_there_is_refused(dataset, tmp_path):
     config = dataset(jsonl(rows(4)))
     config.dev_file = "dev.json"
     with pytest.raises(InputError, match="dev.json: no such file; did you mean 'dev.jsonl'"):
-        load(config)
+        load_dataset(config)
     config.path = str(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"dataset.path=.*nowhere: no such directory or zip \(looked at /"):
-        load(config)
+        load_dataset(config)
 
 
 def test_an_absolute_file_may_lie_outside_the_path(dataset, tmp_path_factory):
@@ -190,23 +192,23 @@ def test_an_absolute_file_may_lie_outside_the_path(dataset, tmp_path_factory):
     other = tmp_path_factory.mktemp("other") / "dev.csv"
     other.write_text(table(rows(3), ","), encoding="utf-8")
     config.dev_file = str(other)
-    assert len(load(config).dev) == 3
+    assert len(load_dataset(config).dev) == 3
 
 
 def test_the_embedded_sample_has_its_three_splits_and_no_others():
     config = DatasetConfig(source=Source.sample, train_file="train.json", dev_file="dev.json", test_file="test.json")
     config.max_train_samples = config.max_dev_samples = config.max_test_samples = 5
-    found = load(config)
+    found = load_dataset(config)
     assert [len(split) for split in found.splits().values()] == [5, 5, 5]
     config.dev_file = "dv.json"
     with pytest.raises(InputError, match="dataset=sample: has no file 'dv.json'; did you mean 'dev.json'"):
-        load(config)
+        load_dataset(config)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_an_empty_training_file_is_refused_as_empty_also_without_configured_labels(dataset, streaming):
     with pytest.raises(InputError, match="train.jsonl: holds no pairs"):
-        load(dataset("", streaming=streaming))
+        load_dataset(dataset("", streaming=streaming))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -215,9 +217,9 @@ def test_boolean_labels_are_named_as_in_yaml_json_or_pandas(dataset, streaming):
         config = dataset(
             jsonl(rows(4, (False, True))), jsonl(rows(2, (False, True))), labels=names, streaming=streaming
         )
-        found = load(config)
+        found = load_dataset(config)
         assert (found.labels, found.dev.labels) == (("false", "true"), [0, 1])
 
 
 def test_a_label_with_a_space_after_it_is_no_class_of_its_own(dataset):
-    assert load(dataset(jsonl(rows(4, ("0", "1 "))), jsonl(rows(2)))).labels == ("0", "1")
+    assert load_dataset(dataset(jsonl(rows(4, ("0", "1 "))), jsonl(rows(2)))).labels == ("0", "1")

@@ -17,7 +17,7 @@ from backports import zstd
 from pyarrow import parquet
 
 from afqmc.data.config import DatasetConfig, Format, OnBadRow
-from afqmc.data.loading import load
+from afqmc.data.loading import load_dataset
 from afqmc.data.parsing import Pair, read_pairs
 from afqmc.data.sample import sample_files
 from afqmc.data.sources import DataFile
@@ -100,7 +100,7 @@ def test_compressed_gb18030_and_utf_16_are_read_and_streamed(tmp_path):
     for name, encoding in (("train.csv", "gb18030"), ("dev.csv", "utf-16")):
         (tmp_path / name).write_bytes(gzip.compress(("sentence1,sentence2,label\n" + text).encode(encoding)))
     config = DatasetConfig(train_file=str(tmp_path / "train.csv"), dev_file=str(tmp_path / "dev.csv"), streaming=True)
-    data = load(config)
+    data = load_dataset(config)
     assert next(data.train.chunks(99)).sentence1 == data.dev.sentence1
     assert len(data.dev) == 50
 
@@ -182,7 +182,7 @@ def test_the_cells_of_a_workbook_become_what_they_show(read):
 def test_of_several_sheets_the_first_is_read_and_named(tmp_path):
     for name, sheets in (("train.xlsx", ("说明", "b", "c")), ("dev.xlsx", ("only",))):
         (tmp_path / name).write_bytes(workbook([NAMES, *PAIRS], sheets))
-    data = load(DatasetConfig(train_file=str(tmp_path / "train.xlsx"), dev_file=str(tmp_path / "dev.xlsx")))
+    data = load_dataset(DatasetConfig(train_file=str(tmp_path / "train.xlsx"), dev_file=str(tmp_path / "dev.xlsx")))
     assert data.notes == (f"{tmp_path}/train.xlsx: read from the sheet '说明', the first of 3",)
 
 

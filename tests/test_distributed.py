@@ -17,14 +17,21 @@ from together import WAYS
 from transformers import AutoConfig, AutoModel, MegatronBertConfig, MegatronBertModel
 from unlikeness import unlikeness
 
-from afqmc.data.batching import Share, TrainBatches, eval_batches
+from afqmc.data.batching import Shard, TrainLoader, eval_batches
 from afqmc.data.config import DatasetConfig
-from afqmc.data.tokenization import Encoder
-from afqmc.distributed.rank import Rank, adopt_slurm, here
+from afqmc.data.tokenization import PairTokenizer
+from afqmc.distributed.rank import Rank, current_rank, export_torchrun_env
 from afqmc.run_dir import RunDir
-from afqmc.training.config import Shard, Strategy, TrainerConfig
+from afqmc.training.config import (
+    DistributedConfig,
+    FsdpSharding,
+    PerformanceConfig,
+    Strategy,
+    TorchCompile,
+    TrainerConfig,
+)
 from afqmc.training.parallel import layer_classes
-from afqmc.training.process_checks import check_processes, divided
+from afqmc.training.process_checks import check_processes, describe_batch_division
 from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -239,14 +246,14 @@ def test_what_is_refused_is_told_once(tmp_path, overrides, told):
 
 def test_the_whole_batch_is_divided_and_said():
     config = TrainerConfig(gradient_accumulation_steps=2)
-    assert divided(32, config, Rank(size=4)) == (
+    assert describe_batch_division(32, config, Rank(size=4)) == (
         "a batch of 32 pairs is 4 processes x 2 parts, one after another, x 4 pairs"
     )
-    assert divided(10, TrainerConfig(), Rank(size=3)).endswith("3 processes x 3 or 4 pairs")
+    assert describe_batch_division(10, TrainerConfig(), Rank(size=3)).endswith("3 processes x 3 or 4 pairs")
     with pytest.raises(InputError, match="possible: batch_size=8 or trainer.gradient_accumulation_steps=1"):
-        divided(7, config, Rank(size=4))
+        describe_batch_division(7, config, Rank(size=4))
     with pytest.raises(InputError, match="possible: batch_size=8 or at most 3 processes"):
-        divided(3, config, Rank(size=4))
+        describe_batch_division(3, config, Rank(size=4))
 
 
 ENDING = """
@@ -275,17 +282,25 @@ def test_a_model_that_goes_while_gloo_still_drops_its_work_stops_nothing(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("config", "size", "told"),
+    ("distributed", "compile", "size", "told"),
     [
-        (TrainerConfig(strategy=Strategy.fsdp), 1, "needs several processes"),
-        (TrainerConfig(shard=Shard.gradients), 2, "distributed.fsdp_sharding: only with distributed.strategy=fsdp"),
-        (TrainerConfig(strategy=Strategy.fsdp, cpu_offload=True), 2, "needs a GPU to off-load from"),
-        (TrainerConfig(strategy=Strategy.fsdp, compile=True), 2, "compile=true: not with distributed.strategy=fsdp"),
+        ({"strategy": Strategy.fsdp}, None, 1, "needs several processes"),
+        (
+            {"fsdp_sharding": FsdpSharding.shard_grad_op},
+            None,
+            2,
+            "distributed.fsdp_sharding: only with distributed.str",
+        ),
+        ({"strategy": Strategy.fsdp, "fsdp_cpu_offload": True}, None, 2, "needs a GPU to off-load from"),
+        ({"strategy": Strategy.fsdp}, TorchCompile.default, 2, "performance.torch_compile: not with distributed.str"),
     ],
 )
-def test_what_processes_cannot_do_is_refused(config, size, told):
+def test_what_processes_cannot_do_is_refused(distributed, compile, size, told):
     with pytest.raises(InputError, match=told):
-        check_processes(config, Rank(size=size), "cpu")
+        check_processes(
+            TrainerConfig(), DistributedConfig(**distributed), PerformanceConfig(torch_compile=compile), Rank(size=size),
+            "cpu",
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["bert", "electra", "ernie", "megatron-bert", "roberta", "modernbert"])
@@ -321,7 +336,7 @@ def test_the_memory_that_the_readme_states_is_that_of_the_real_number_of_paramet
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_shares_of_a_batch_are_all_of_it_once(pairs, tiny_tokenizer, size):
-    (batch, *_, last) = TrainBatches(pairs, Encoder(tiny_tokenizer, 32), 8, 0, DatasetConfig()).epoch(0)
+    (batch, *_, last) = TrainLoader(pairs, PairTokenizer(tiny_tokenizer, 32), 8, 0, DatasetConfig()).epoch(0)
     for whole in (batch, last):
         shares = [whole.share(rank, size) for rank in range(size)]
         assert [row for share, counts in shares if counts for row in share.ids] == whole.ids
@@ -330,11 +345,11 @@ def test_shares_of_a_batch_are_all_of_it_once(pairs, tiny_tokenizer, size):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 20])
 def test_batches_to_evaluate_are_dealt_out_whole_and_as_many_to_each(pairs, tiny_tokenizer, size):
-    encoder = Encoder(tiny_tokenizer, 32)
+    encoder = PairTokenizer(tiny_tokenizer, 32)
     encoded = encoder.encode(pairs)
     alone = [rows.tolist() for rows, _ in eval_batches(encoded, encoder, 8)]
     dealt = [
-        [rows.tolist() for rows, _ in eval_batches(encoded, encoder, 8, Share(rank, size))] for rank in range(size)
+        [rows.tolist() for rows, _ in eval_batches(encoded, encoder, 8, Shard(rank, size))] for rank in range(size)
     ]
     assert len({len(batches) for batches in dealt}) == 1
     assert sorted({tuple(rows) for batches in dealt for rows in batches}) == sorted(map(tuple, alone))
@@ -347,17 +362,17 @@ def test_tasks_of_srun_are_ranks():
         "SLURM_STEP_TASKS_PER_NODE": "2(x2),1", "SLURM_STEP_NODELIST": "gpu[03-04,9],login", "SLURM_JOB_ID": "12",
         "SLURM_STEP_ID": "0",
     }  # fmt: skip
-    adopt_slurm(environment)
-    assert here(environment) == Rank(number=3, size=5, local=1, local_size=2)
+    export_torchrun_env(environment)
+    assert current_rank(environment) == Rank(number=3, size=5, local=1, local_size=2)
     assert environment["MASTER_ADDR"] == "gpu03"
 
 
 def test_a_batch_script_of_slurm_is_one_process():
     environment = {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
-    adopt_slurm(environment)
-    assert here(environment).is_alone
+    export_torchrun_env(environment)
+    assert current_rank(environment).is_single
 
 
 def test_half_a_launch_is_refused():
     with pytest.raises(InputError, match="WORLD_SIZE=2: LOCAL_RANK"):
-        here({"RANK": "0", "WORLD_SIZE": "2"})
+        current_rank({"RANK": "0", "WORLD_SIZE": "2"})

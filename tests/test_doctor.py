@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
 from afqmc import doctor
-from afqmc.cli import exit_code
+from afqmc.cli import run_command
 from afqmc.data.loading import PairStream
-from afqmc.data.quality import examine
+from afqmc.data.quality import analyze
 from afqmc.data.sample import PAIRS, sample_files
 from afqmc.models.wordpiece import train_wordpiece
 
@@ -26,7 +26,7 @@ def ask(monkeypatch, capsys, tmp_path):
     def call(*overrides):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["afqmc.doctor", "--json", *overrides])
-        code = exit_code(doctor.main)
+        code = run_command(doctor.main)
         answer = json.loads(capsys.readouterr().out)
         assert answer["passed"] == (code == 0)
         return code, [(f["section"], f["verdict"], f["text"]) for f in answer["findings"]]
@@ -101,14 +101,14 @@ def test_a_run_too_large_for_memory_is_found(ask):
 
 def test_wrong_overrides_are_refused_as_by_the_run(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["afqmc.doctor", "lrr=1"])
-    assert exit_code(doctor.main) == 2
+    assert run_command(doctor.main) == 2
     assert "did you mean 'lr'?" in capsys.readouterr().err
 
 
 def test_the_report_for_people_ends_with_a_verdict(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["afqmc.doctor", *SMALL])
-    assert exit_code(doctor.main) == 0
+    assert run_command(doctor.main) == 0
     assert capsys.readouterr().out.strip().endswith("this run would go through: 0 failed, 0 warnings")
 
 
@@ -122,7 +122,7 @@ def test_options_of_a_directory_of_ones_own_are_found_as_by_the_run(ask, tmp_pat
 
 def test_a_config_directory_that_is_not_there_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["afqmc.doctor", "--config-dir", "nowhere"])
-    assert exit_code(doctor.main) == 2
+    assert run_command(doctor.main) == 2
     assert capsys.readouterr().err.strip() == "--config-dir nowhere: no such directory"
 
 
@@ -246,7 +246,7 @@ def test_a_streamed_file_is_never_held(ask, monkeypatch, tmp_path):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in part))
     seen = []
     monkeypatch.setattr("afqmc.diagnostics.model._CHUNK", 25)
-    monkeypatch.setattr("afqmc.diagnostics.data.examine", lambda data: seen.append(data.train) or examine(data))
+    monkeypatch.setattr("afqmc.diagnostics.data.analyze", lambda data: seen.append(data.train) or analyze(data))
     own = ("dataset=jsonl", "dataset.train_file=train.jsonl", "dataset.dev_file=dev.jsonl", "model=mini")
     code, findings = ask(*own, "dataset.streaming=true", "tracker=none")
     assert isinstance(seen[0], PairStream)
@@ -262,7 +262,7 @@ def test_a_streamed_file_is_never_held(ask, monkeypatch, tmp_path):
 def test_the_json_report_has_its_figures_as_numbers(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["afqmc.doctor", "--json", "experiment=quickstart", "tracker=none"])
-    assert exit_code(doctor.main) == 0
+    assert run_command(doctor.main) == 0
     facts = [finding.get("facts", {}) for finding in json.loads(capsys.readouterr().out)["findings"]]
     counts = next(row for row in facts if row.get("split") == "train" and "pairs" in row)
     assert counts["pairs"] == sum(counts["labels"].values()) == PAIRS["train"]
@@ -276,7 +276,7 @@ def test_the_json_report_has_its_figures_as_numbers(monkeypatch, capsys, tmp_pat
 
 def test_wrong_overrides_are_told_in_json_too(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["afqmc.doctor", "--json", "lr=-1"])
-    assert exit_code(doctor.main) == 2
+    assert run_command(doctor.main) == 2
     told = json.loads(capsys.readouterr().out)
     assert told["passed"] is False
     assert (told["findings"][0]["verdict"], told["findings"][0]["text"][:9]) == ("fail", "lr=-1.0: ")

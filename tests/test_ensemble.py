@@ -10,11 +10,11 @@ from helpers import summary, train
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from afqmc import evaluate, predict
-from afqmc.cli import exit_code
+from afqmc.cli import run_command
 from afqmc.data.sample import sample_files
 from afqmc.evaluation.metrics import classification_metrics
-from afqmc.inference.predictor import TrainedRun
-from afqmc.results.ensemble import Ensemble, collect, several
+from afqmc.inference.predictor import Predictor
+from afqmc.results.ensemble import Ensemble, build_ensemble, resolve_members
 from afqmc.results.runs import find
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError
@@ -61,7 +61,7 @@ def test_every_training_pair_is_predicted_once_by_each_seed_with_its_own_label(s
         runs = [job for job in jobs(sweep) if job.name.endswith(f"seed-{seed}")]
         rows = [row for run in runs for row in lines(run / "predictions/dev.jsonl")]
         assert sorted(row["id"] for row in rows) == list(range(PAIRS))
-    told = collect(tmp_path / "out", jobs(sweep))
+    told = build_ensemble(tmp_path / "out", jobs(sweep))
     written = lines(tmp_path / "out/predictions/out-of-fold.jsonl")
     assert [row["id"] for row in written] == list(range(PAIRS))
     assert [row["label"] for row in written] == [row["label"] for row in TEXTS]
@@ -69,7 +69,7 @@ def test_every_training_pair_is_predicted_once_by_each_seed_with_its_own_label(s
 
 
 def test_out_of_fold_probabilities_are_the_mean_over_seeds_and_their_figures_follow(sweep, tmp_path):
-    told = collect(tmp_path / "out", jobs(sweep))
+    told = build_ensemble(tmp_path / "out", jobs(sweep))
     each = {}
     for job in jobs(sweep):
         for row in lines(job / "predictions/dev.jsonl"):
@@ -92,11 +92,11 @@ def test_out_of_fold_probabilities_are_the_mean_over_seeds_and_their_figures_fol
 
 def test_the_ensemble_on_test_is_the_mean_of_what_all_weights_say(sweep, tmp_path):
     """Recomputed from the checkpoints, not from what the runs wrote."""
-    told = collect(tmp_path / "out", jobs(sweep))["test"]
+    told = build_ensemble(tmp_path / "out", jobs(sweep))["test"]
     (tmp_path / "test.json").write_bytes(b"".join(sample_files()["dev.json"].splitlines(keepends=True)[:16]))
     said = []
     for job in jobs(sweep):
-        run = TrainedRun.open(job)
+        run = Predictor.open(job)
         logits = run.score(run.read(tmp_path / "test.json", labelled=True)).logits.astype(np.float64)
         said.append(np.exp(logits[:, 1]) / np.exp(logits).sum(axis=1))
     mean, gold = np.mean(said, axis=0), np.array([int(r["label"]) for r in lines(tmp_path / "test.json")])
@@ -112,7 +112,7 @@ def test_the_ensemble_on_test_is_the_mean_of_what_all_weights_say(sweep, tmp_pat
 
 
 def test_what_is_written_names_its_members_from_where_it_lies(sweep, tmp_path):
-    told = collect(sweep.parent / "together", jobs(sweep))
+    told = build_ensemble(sweep.parent / "together", jobs(sweep))
     assert told == json.loads((sweep.parent / "together/ensemble.json").read_text(encoding="utf-8"))
     assert [member["path"] for member in told["members"]] == [f"../{sweep.name}/{job.name}" for job in jobs(sweep)]
     assert [(member["seed"], member["fold"]) for member in told["members"]] == [
@@ -124,7 +124,7 @@ def test_what_is_written_names_its_members_from_where_it_lies(sweep, tmp_path):
 def test_seeds_without_folds_give_the_test_split_alone(tmp_path):
     for seed in (1, 2):
         train(tmp_path / f"runs/{seed}", f"seed={seed}", "trainer.max_steps=2")
-    told = collect(tmp_path / "out", jobs(tmp_path / "runs"))
+    told = build_ensemble(tmp_path / "out", jobs(tmp_path / "runs"))
     assert "out_of_fold" not in told
     assert told["test"]["figures"] == {}  # it has no labels
     assert told["test"]["spread"].keys() == {"disagreement", "probability_sd"}
@@ -138,7 +138,7 @@ def test_seeds_without_folds_give_the_test_split_alone(tmp_path):
 
 def refused(place, **how):
     with pytest.raises(InputError) as error:
-        collect(place.parent / "out", jobs(place), **how)
+        build_ensemble(place.parent / "out", jobs(place), **how)
     assert not (place.parent / "out").exists()
     return str(error.value)
 
@@ -156,7 +156,7 @@ def test_a_run_that_is_not_complete_is_named_and_left_out_when_asked(copy):
     assert refused(copy) == (
         "without final figures: 1-fold-1_seed-1 (failed, step 3, boom); --skip-incomplete leaves them out"
     )
-    told = collect(copy.parent / "out", jobs(copy), skip_incomplete=True)
+    told = build_ensemble(copy.parent / "out", jobs(copy), skip_incomplete=True)
     assert [run["why"] for run in told["left_out"]] == ["step 3, boom"]
     assert len(told["members"]) == 5
     assert told["out_of_fold"]["spread"] == {}  # seed 2 alone is whole
@@ -210,9 +210,9 @@ def test_nothing_is_written_into_a_run(sweep):
 
 
 def test_one_run_directory_is_one_run_and_a_sweep_is_several(sweep):
-    assert several([str(jobs(sweep)[0])]) is None
-    assert several([str(sweep / "nowhere")]) is None
-    assert len(several([str(sweep)])) == len(several(list(map(str, jobs(sweep))))) == 6
+    assert resolve_members([str(jobs(sweep)[0])]) is None
+    assert resolve_members([str(sweep / "nowhere")]) is None
+    assert len(resolve_members([str(sweep)])) == len(resolve_members(list(map(str, jobs(sweep))))) == 6
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def told(monkeypatch, capsys):
 
     def call(entry, *arguments):
         monkeypatch.setattr(sys, "argv", [entry.__name__, *map(str, arguments)])
-        code = exit_code(entry.main)
+        code = run_command(entry.main)
         printed = capsys.readouterr()
         return code, printed.err if code else printed.out
 
@@ -242,7 +242,7 @@ def test_evaluate_says_the_figures_of_all_together_and_writes_them(sweep, told, 
 def test_evaluate_and_predict_take_the_mean_of_weights_on_any_file(sweep, told, tmp_path):
     file = tmp_path / "test.json"
     file.write_bytes(b"".join(sample_files()["dev.json"].splitlines(keepends=True)[:16]))
-    stored = collect(tmp_path / "out", jobs(sweep))["test"]["figures"]
+    stored = build_ensemble(tmp_path / "out", jobs(sweep))["test"]["figures"]
     code, text = told(evaluate, sweep, "--data", file, "--json")
     assert code == 0
     scored = json.loads(text)

@@ -9,9 +9,9 @@ import pytest
 from helpers import train
 
 from afqmc import evaluate
-from afqmc.cli import exit_code
+from afqmc.cli import run_command
 from afqmc.evaluation.metrics import classification_metrics
-from afqmc.evaluation.per_class import notes, per_class
+from afqmc.evaluation.per_class import metric_notes, per_class
 from afqmc.inference.per_class_table import show_classes
 from afqmc.utils.console import cell_width
 
@@ -51,7 +51,7 @@ def call(monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
-        code = exit_code(evaluate.main)
+        code = run_command(evaluate.main)
         return code, *capsys.readouterr()
 
     return call
@@ -188,7 +188,7 @@ def test_no_number_is_cut_however_many_classes_there_are(count, shown, capsys, m
 def told(positive, gold, labels=("0", "1")):
     probabilities = np.stack([1 - np.array(positive), positive], axis=1)
     gold = np.array(gold)
-    return notes(classification_metrics(np.log(probabilities), gold), probabilities, gold, labels)
+    return metric_notes(classification_metrics(np.log(probabilities), gold), probabilities, gold, labels)
 
 
 def test_an_auc_that_accuracy_contradicts_is_explained():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers import prepared
 
-from afqmc.data.tokenization import Encoder
+from afqmc.data.tokenization import PairTokenizer
 from afqmc.evaluation.evaluator import evaluate, predict_logits
 from afqmc.evaluation.predictions import prediction_rows
 
@@ -18,7 +18,7 @@ def job(tmp_path_factory):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_a_row_gets_what_it_gets_alone_and_unsorted(job, batch_size):
-    encoder = Encoder(job.tokenizer, 128)
+    encoder = PairTokenizer(job.tokenizer, 128)
     dev = job.data.dev
     found = predict_logits(job.model, encoder.encode(dev), encoder, batch_size, torch.device("cpu"))
     alone = []
@@ -30,7 +30,7 @@ def test_a_row_gets_what_it_gets_alone_and_unsorted(job, batch_size):
 
 
 def test_a_model_is_left_in_the_mode_it_was_in(job):
-    encoder = Encoder(job.tokenizer, 128)
+    encoder = PairTokenizer(job.tokenizer, 128)
     encoded = encoder.encode(job.data.dev)
     for mode in (True, False):
         job.model.train(mode)

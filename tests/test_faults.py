@@ -13,7 +13,7 @@ import pytest
 from equality import differences, metrics
 from helpers import PATIENCE_S, SMALL, command, small, summary
 
-from afqmc.checkpoint.store import verify
+from afqmc.checkpoint.store import verify_checksums
 from afqmc.run_dir import RunDir
 from afqmc.runner.experiment import run_experiment
 from afqmc.training.callbacks.base import Callback
@@ -227,7 +227,7 @@ def test_a_checkpoint_that_finds_the_disk_full_is_said_and_the_run_goes_on(tmp_p
     run_dir = RunDir(tmp_path / "run")
     assert summary(run_dir)["steps"] == 24
     assert not (run_dir.checkpoints / "last").exists()
-    verify(run_dir.best)
+    verify_checksums(run_dir.best)
     assert not list(run_dir.path.rglob("*.new"))
 
 
@@ -264,7 +264,7 @@ def test_a_file_system_without_room_leaves_no_half_file_under_a_final_name(tmp_p
             assert "No space left" in found.stderr
         for name in ("last", "previous", "best"):
             if (run_dir.checkpoints / name).exists():
-                verify(run_dir.checkpoints / name)
+                verify_checksums(run_dir.checkpoints / name)
         for path in (run_dir.path / "predictions").glob("*.jsonl"):
             [json.loads(line) for line in path.read_text().splitlines()]
     finally:

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afqmc.data.config import DatasetConfig, Format
-from afqmc.data.loading import Pairs, load
-from afqmc.data.quality import examine, in_short
+from afqmc.data.loading import Pairs, load_dataset
+from afqmc.data.quality import analyze, summary_lines
 from afqmc.evaluation.predictions import prediction_rows
-from afqmc.inference.predictor import TrainedRun
+from afqmc.inference.predictor import Predictor
 from afqmc.utils.errors import InputError
 
 SOUND = b'{"sentence1": "a", "sentence2": "b", "label": "0"}\n{"sentence1": "c", "sentence2": "d", "label": "1"}\n'
@@ -62,7 +62,7 @@ def hold_to_what_is_promised(data):
             assert len(part.sentence1) == len(part.sentence2) == len(part.ids)
             assert part.labels is None or all(0 <= label < len(data.labels) for label in part.labels)
     assert len(set(data.labels)) == len(data.labels) >= 2
-    "\n".join(in_short(data, examine(data))).encode()
+    "\n".join(summary_lines(data, analyze(data))).encode()
 
 
 @given(file=files(), split=st.sampled_from(["train", "dev", "test"]), config=configs)
@@ -72,7 +72,7 @@ def test_a_file_is_read_or_told_in_one_message(place, file, split, config):
     named = {f"{other}_file": str(place / "sound.jsonl") for other in ("train", "dev", "test")}
     config = replace(config, **(named | {f"{split}_file": str(path)}))
     try:
-        data = load(config)
+        data = load_dataset(config)
     except InputError as error:
         hold_to_one_message(error, path, place / "sound.jsonl")  # sound, but not under any config
     else:
@@ -85,7 +85,7 @@ def test_with_complaints_what_is_left_of_a_file_is_sound(place, file, config):
     told = []
     config = replace(config, train_file=str(path), dev_file=str(path))
     try:
-        data = load(config, told.append)
+        data = load_dataset(config, told.append)
     except InputError as error:
         hold_to_one_message(error, path)
     else:
@@ -99,7 +99,7 @@ def opened(tmp_path_factory):
     """A run's parts with the weights that it begins with, which score as well as any for this."""
     job = prepared(tmp_path_factory.mktemp("run") / "run")
     model = job.accelerator.prepare(job.model)
-    return TrainedRun(job.config, job.data.labels, model, job.encoder, job.accelerator)
+    return Predictor(job.config, job.data.labels, model, job.encoder, job.accelerator)
 
 
 @settings(max_examples=settings.default.max_examples // 3)
@@ -128,7 +128,7 @@ def test_a_wide_line_takes_no_longer_than_its_length(place):
         (place / name).write_text(text.removesuffix("}") + ', "column 7": 2}\n' if "json" in name else text + "\n")
         config = DatasetConfig(train_file=str(place / name), dev_file=str(place / name))
         with pytest.raises(InputError, match="'column 7'.* twice"):
-            load(config)
+            load_dataset(config)
 
 
 @pytest.mark.slow

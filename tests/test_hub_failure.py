@@ -52,7 +52,7 @@ def online(monkeypatch):
 )
 def test_the_reason_why_the_hub_gives_no_answer_is_told_in_one_line(online, endpoint, variables, reason):
     online(endpoint, **variables)
-    told = str(hub.cannot_load("tokenizer", ModelConfig(name_or_path="some/model"), OSError("not in the cache")))
+    told = str(hub.loading_error("tokenizer", ModelConfig(name_or_path="some/model"), OSError("not in the cache")))
     first = told.splitlines()[0]
     assert f"tried {endpoint} (no answer: " in first
     for part in reason.split(".* "):
@@ -61,7 +61,7 @@ def test_the_reason_why_the_hub_gives_no_answer_is_told_in_one_line(online, endp
 
 def test_the_password_of_a_proxy_or_of_the_endpoint_is_not_told(online):
     online("https://bob:S3CRETpw@127.0.0.1:9", HTTPS_PROXY="http://amy:0THERpw@127.0.0.1:9")
-    told = str(hub.cannot_load("tokenizer", ModelConfig(name_or_path="some/model"), OSError("not in the cache")))
+    told = str(hub.loading_error("tokenizer", ModelConfig(name_or_path="some/model"), OSError("not in the cache")))
     assert "S3CRETpw" not in told
     assert "0THERpw" not in told
     assert "through the proxy http://***@127.0.0.1:9" in told

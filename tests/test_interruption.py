@@ -13,7 +13,7 @@ import pytest
 from helpers import PATIENCE_S, SMALL
 from wandb_server import WandbServer
 
-from afqmc.utils.signals import Terminated, admitted, terminable, undisturbed
+from afqmc.utils.signals import Terminated, allow_signals, defer_signals, handle_termination
 
 ROOT = Path(__file__).parents[1]
 
@@ -170,7 +170,7 @@ def test_sigterm_does_again_what_it_did_before():
     before = signal.getsignal(signal.SIGTERM)
 
     def ended():
-        with terminable():
+        with handle_termination():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)
 
@@ -183,8 +183,8 @@ def test_a_signal_is_put_off_while_undisturbed():
     done = []
 
     def work():
-        with terminable():
-            with undisturbed():
+        with handle_termination():
+            with defer_signals():
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(0.1)
                 done.append("written")
@@ -199,12 +199,12 @@ def test_what_is_put_off_is_raised_where_it_is_admitted():
     done = []
 
     def work():
-        with terminable(), undisturbed():
+        with handle_termination(), defer_signals():
             os.kill(os.getpid(), signal.SIGUSR1)
             done.append("step")
-            with undisturbed():
+            with defer_signals():
                 done.append("within")
-            with admitted():
+            with allow_signals():
                 done.append("not reached")
 
     with pytest.raises(Terminated):
@@ -230,7 +230,7 @@ def test_a_thread_of_a_launcher_leaves_signals_alone():
     inside = []
 
     def work():
-        with terminable(), undisturbed():
+        with handle_termination(), defer_signals():
             inside.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)

@@ -9,18 +9,18 @@ import pytest
 
 from afqmc.config import Config
 from afqmc.utils.errors import InputError
-from afqmc.utils.fields import check_ranges, knob, legal
+from afqmc.utils.fields import check_ranges, config_field, format_bounds
 
 
 @dataclass
 class Inner:
-    rate: float | None = knob(0.5, "share of pairs", ge=0, lt=1)
+    rate: float | None = config_field(0.5, "share of pairs", ge=0, lt=1)
 
 
 @dataclass
 class Outer:
-    size: int = knob(4, "pairs", gt=0, le=10)
-    names: list[str] = knob(["a"], "no range")
+    size: int = config_field(4, "pairs", gt=0, le=10)
+    names: list[str] = config_field(["a"], "no range")
     inner: Inner = field(default_factory=Inner)
 
 
@@ -52,11 +52,11 @@ def test_two_configs_do_not_share_a_default():
 
 def test_a_bound_of_another_name_is_a_programming_error():
     with pytest.raises(AssertionError, match="above"):
-        knob(1, "pairs", above=0)
+        config_field(1, "pairs", above=0)
 
 
 def test_a_large_limit_is_written_out_exactly():
-    assert legal({"ge": 0, "lt": 2**32}) == ">= 0 and < 4294967296"
+    assert format_bounds({"ge": 0, "lt": 2**32}) == ">= 0 and < 4294967296"
 
 
 def test_a_whole_number_too_large_for_a_float_is_refused():
@@ -66,7 +66,7 @@ def test_a_whole_number_too_large_for_a_float_is_refused():
 
 @dataclass
 class Unbounded:
-    count: int = knob(1, "pairs", ge=1)
+    count: int = config_field(1, "pairs", ge=1)
 
 
 def test_a_whole_number_that_nothing_can_count_to_is_refused():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import PATIENCE_S, SMALL, command, train
 
-from afqmc.distributed.rank import check_flags, here
+from afqmc.distributed.rank import check_flags, current_rank
 from afqmc.run_dir import RunDir
 from afqmc.training.process_checks import check_launcher
 from afqmc.utils.errors import InputError
@@ -100,5 +100,5 @@ def test_predict_refuses_only_variables_of_accelerate_that_matter_to_it(tmp_path
 
 def test_processes_of_mpirun_are_refused_instead_of_each_making_a_run_of_its_own():
     with pytest.raises(InputError, match="OMPI_COMM_WORLD_SIZE=2: mpirun's processes do not meet here"):
-        here({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"})
-    assert here({"PMI_SIZE": "1"}).is_alone
+        current_rank({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"})
+    assert current_rank({"PMI_SIZE": "1"}).is_single

@@ -25,8 +25,8 @@ from transformers import (
 from afqmc.models import hub
 from afqmc.models.architecture import build_architecture, longest_input
 from afqmc.models.config import ModelConfig, Pooling
-from afqmc.models.cross_encoder import PairClassifier, encoder_options, is_standard, pool
-from afqmc.models.loading import build_model, build_tokenizer, check_plugged_in
+from afqmc.models.cross_encoder import CrossEncoder, encoder_options, matches_hf_classifier, pool
+from afqmc.models.loading import build_model, build_tokenizer, check_model_config
 from afqmc.utils.errors import InputError
 
 TINY = {
@@ -44,7 +44,7 @@ FROM_SCRATCH = {key: value for key, value in TINY.items() if key not in ("vocab_
 
 def classifier(encoder_class, config, pooling, num_labels=2, head_dropout=None):
     encoder = encoder_class(config, **encoder_options(config, pooling))
-    return PairClassifier(encoder, num_labels, pooling, head_dropout).eval()
+    return CrossEncoder(encoder, num_labels, pooling, head_dropout).eval()
 
 
 def inputs(padding=0):
@@ -105,8 +105,8 @@ def test_the_first_and_the_last_layer_are_averaged():
     ],
 )
 def test_a_standard_model_is_bert_or_its_kin_with_its_own_pooler(encoder_class, config_class, pooling, expected):
-    assert is_standard(classifier(encoder_class, config_class(**TINY), pooling)) is expected
-    assert not is_standard(torch.nn.Linear(2, 2))
+    assert matches_hf_classifier(classifier(encoder_class, config_class(**TINY), pooling)) is expected
+    assert not matches_hf_classifier(torch.nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize(("encoder_class", "config_class"), [(BertModel, BertConfig), (ErnieModel, ErnieConfig)])
@@ -398,7 +398,7 @@ def test_a_wrong_model_of_ones_own_is_refused_by_its_key(plug, tiny_tokenizer, n
 )
 def test_a_config_that_names_no_model_is_refused(settings, message):
     with pytest.raises(InputError, match=message):
-        check_plugged_in(ModelConfig(**settings))
+        check_model_config(ModelConfig(**settings))
 
 
 def test_a_directory_without_a_tokenizer_is_refused(directory):
@@ -424,7 +424,7 @@ def test_weights_of_a_different_width_are_refused_with_a_reason(directory):
 
 def test_a_directory_may_be_named_from_home(saved, monkeypatch):
     monkeypatch.setenv("HOME", str(saved.parent))
-    assert isinstance(build(f"~/{saved.name}"), PairClassifier)
+    assert isinstance(build(f"~/{saved.name}"), CrossEncoder)
 
 
 @pytest.mark.parametrize(
@@ -463,7 +463,7 @@ def test_an_unknown_key_of_the_architecture_is_refused_with_the_nearest(tiny_tok
 
 def test_a_model_of_ones_own_that_does_not_take_what_it_is_given_is_refused(plug):
     with pytest.raises(InputError, match="vocab_size"):
-        check_plugged_in(ModelConfig(_target_=f"{plug(MINE)}.bare"))
+        check_model_config(ModelConfig(_target_=f"{plug(MINE)}.bare"))
 
 
 def test_mimetic_attention_is_refused_with_pretrained_weights(saved):

@@ -12,10 +12,10 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedTokenizerFast
 
 from afqmc.data.loading import Pairs
-from afqmc.data.tokenization import Encoder
+from afqmc.data.tokenization import PairTokenizer
 from afqmc.evaluation.evaluator import padding_effect, padding_warning, predict_logits
 from afqmc.models.config import ModelConfig, Pooling
-from afqmc.models.cross_encoder import PairClassifier, encoder_class, own_head_dropout
+from afqmc.models.cross_encoder import CrossEncoder, default_head_dropout, encoder_class
 from afqmc.models.loading import build_tokenizer, check_separator
 from afqmc.utils.errors import InputError
 
@@ -28,7 +28,7 @@ SMALL = {
 def classifier(kind, tokenizer, pooling=Pooling.mean, **more):
     config = CONFIG_MAPPING[kind](**{**SMALL, "vocab_size": len(tokenizer), **more})
     torch.manual_seed(0)
-    return PairClassifier(encoder_class(config)(config).float(), 2, pooling, None).eval()
+    return CrossEncoder(encoder_class(config)(config).float(), 2, pooling, None).eval()
 
 
 def without_post_processor(tokenizer, **template):
@@ -41,19 +41,19 @@ def without_post_processor(tokenizer, **template):
 
 
 def test_a_model_with_one_segment_takes_a_tokenizer_with_two(pairs, tiny_tokenizer):
-    model, encoder = classifier("roberta", tiny_tokenizer, type_vocab_size=1), Encoder(tiny_tokenizer, 32)
+    model, encoder = classifier("roberta", tiny_tokenizer, type_vocab_size=1), PairTokenizer(tiny_tokenizer, 32)
     encoded = encoder.encode(pairs)
     assert encoded.segments.max() == 1
     assert np.isfinite(predict_logits(model, encoded, encoder, 8, torch.device("cpu"))).all()
 
 
 def test_two_segments_still_count_where_the_model_has_them(pairs, tiny_tokenizer):
-    model, encoder = classifier("bert", tiny_tokenizer, type_vocab_size=2), Encoder(tiny_tokenizer, 32)
+    model, encoder = classifier("bert", tiny_tokenizer, type_vocab_size=2), PairTokenizer(tiny_tokenizer, 32)
     (row,) = tiny_tokenizer([pairs.sentence1[0]], [pairs.sentence2[0]], return_tensors="pt")["token_type_ids"]
     both = tiny_tokenizer([pairs.sentence1[0]], [pairs.sentence2[0]], return_tensors="pt")
     one = {**both, "token_type_ids": torch.zeros_like(row)[None]}
     assert not torch.equal(model(**both), model(**one))
-    assert encoder.with_segments
+    assert encoder.uses_token_type_ids
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_two_segments_still_count_where_the_model_has_them(pairs, tiny_tokenizer
     ],
 )
 def test_the_head_has_the_dropout_of_the_architectures_own_classifier(kind, settings, rate):
-    assert own_head_dropout(CONFIG_MAPPING[kind](**settings)) == rate
+    assert default_head_dropout(CONFIG_MAPPING[kind](**settings)) == rate
 
 
 def test_an_architecture_without_any_dropout_says_so(caplog):
-    assert own_head_dropout(SimpleNamespace(model_type="x")) == 0.1
+    assert default_head_dropout(SimpleNamespace(model_type="x")) == 0.1
     assert "model.head_dropout" in caplog.text
 
 
@@ -86,16 +86,16 @@ def test_an_architecture_without_any_dropout_says_so(caplog):
 def test_long_pairs_are_cut_on_the_tokenizers_own_side(side, pairs, tiny_tokenizer, tmp_path):
     tiny_tokenizer.truncation_side = side
     try:
-        encoder = Encoder(tiny_tokenizer, 12, tmp_path)
-        encoded = encoder.encode_once(pairs)
+        encoder = PairTokenizer(tiny_tokenizer, 12, tmp_path)
+        encoded = encoder.tokenize_cached(pairs)
         for row, (first, second) in enumerate(zip(pairs.sentence1, pairs.sentence2, strict=True)):
             expected = tiny_tokenizer(first, second, truncation="longest_first", max_length=12)["input_ids"]
             assert encoded.tokens[encoded.offsets[row] : encoded.offsets[row + 1]].tolist() == expected
     finally:
         tiny_tokenizer.truncation_side = "right"
-    assert not np.array_equal(Encoder(tiny_tokenizer, 12, tmp_path).encode_once(pairs).tokens, encoded.tokens) or (
-        side == "right"
-    )
+    assert not np.array_equal(
+        PairTokenizer(tiny_tokenizer, 12, tmp_path).tokenize_cached(pairs).tokens, encoded.tokens
+    ) or (side == "right")
 
 
 def test_a_tokenizer_that_does_not_separate_the_sentences_is_refused(tiny_tokenizer, tmp_path):
@@ -132,7 +132,7 @@ class NoMask(nn.Module):
 
 def test_a_model_that_looks_at_padding_is_noticed(pairs, tiny_tokenizer):
     torch.manual_seed(0)
-    model, encoder = NoMask(len(tiny_tokenizer)), Encoder(tiny_tokenizer, 64)
+    model, encoder = NoMask(len(tiny_tokenizer)), PairTokenizer(tiny_tokenizer, 64)
     before = torch.get_rng_state()
     assert "depend on the padding" in padding_warning(model, pairs, encoder)
     assert model.training
@@ -145,14 +145,19 @@ def test_a_model_that_leaves_padding_out_is_not_warned_of(kind, pooling, pairs, 
     if pooling is Pooling.pooler and kind in ("electra", "modernbert", "deberta-v2"):
         pytest.skip("has no pooler")
     more = {"embedding_size": 16} if kind == "albert" else {}
-    assert padding_effect(classifier(kind, tiny_tokenizer, pooling, **more), pairs, Encoder(tiny_tokenizer, 48)) < 1e-4
+    assert (
+        padding_effect(classifier(kind, tiny_tokenizer, pooling, **more), pairs, PairTokenizer(tiny_tokenizer, 48))
+        < 1e-4
+    )
 
 
 def test_the_padding_check_needs_no_pairs_of_different_lengths(tiny_tokenizer):
     for text in ("ab", "花", "借呗怎么还款" * 40):
         same = Pairs("x", [0, 1], [text] * 2, [text] * 2, [0, 1])
         for length in (8, 32):
-            assert "depend on" in padding_warning(NoMask(len(tiny_tokenizer)), same, Encoder(tiny_tokenizer, length))
+            assert "depend on" in padding_warning(
+                NoMask(len(tiny_tokenizer)), same, PairTokenizer(tiny_tokenizer, length)
+            )
 
 
 OWN_MODEL = """

@@ -8,7 +8,13 @@ import torch
 from torch import nn
 
 from afqmc.config import compose, conf_dir
-from afqmc.training.optim import build_optimizer, build_scheduler, check_plugged_in, parameter_groups, warmup_steps
+from afqmc.training.optim import (
+    build_optimizer,
+    build_scheduler,
+    check_optimizer_config,
+    parameter_groups,
+    warmup_steps,
+)
 from afqmc.utils.errors import InputError
 
 ADAMW = {"_target_": "torch.optim.AdamW", "weight_decay": 0.1}
@@ -189,11 +195,11 @@ def test_a_pure_function_of_the_step_is_a_schedule(plug):
 
 
 def test_both_are_checked_before_there_is_a_model():
-    check_plugged_in(ADAMW, LINEAR, lr=1e-3)
+    check_optimizer_config(ADAMW, LINEAR, lr=1e-3)
     with pytest.raises(InputError, match=r"optimizer\.beta"):
-        check_plugged_in({**ADAMW, "beta": 1}, LINEAR, lr=1e-3)
+        check_optimizer_config({**ADAMW, "beta": 1}, LINEAR, lr=1e-3)
     with pytest.raises(InputError, match=r"scheduler\.beta"):
-        check_plugged_in(ADAMW, {**LINEAR, "beta": 1}, lr=1e-3)
+        check_optimizer_config(ADAMW, {**LINEAR, "beta": 1}, lr=1e-3)
 
 
 def test_a_cycle_too_short_for_its_steps_is_refused():
@@ -218,12 +224,12 @@ def test_a_warm_up_longer_than_the_run_is_refused():
 
 def test_a_schedule_that_wants_the_metric_is_refused(model):
     with pytest.raises(InputError, match=r"scheduler\._target_"):
-        check_plugged_in(ADAMW, {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}, lr=1e-3)
+        check_optimizer_config(ADAMW, {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}, lr=1e-3)
 
 
 def test_what_is_no_schedule_is_refused(plug):
     with pytest.raises(InputError, match=r"scheduler\._target_"):
-        check_plugged_in(ADAMW, {"_target_": f"{plug('def build(optimizer): return 5')}.build"}, lr=1e-3)
+        check_optimizer_config(ADAMW, {"_target_": f"{plug('def build(optimizer): return 5')}.build"}, lr=1e-3)
 
 
 def test_too_few_betas_are_refused(model):

@@ -18,8 +18,8 @@ from transformers import (
 )  # fmt: skip
 
 from afqmc.models.config import Pooling
-from afqmc.models.cpu_kernels import quicken
-from afqmc.models.cross_encoder import PairClassifier, use_packing
+from afqmc.models.cpu_kernels import use_fast_cpu_kernels
+from afqmc.models.cross_encoder import CrossEncoder, enable_padding_free
 from afqmc.models.padding_free import Packing
 from afqmc.utils.errors import InputError
 
@@ -39,7 +39,7 @@ def batch():
 
 def classifier(config, model, pooling):
     torch.manual_seed(0)
-    return PairClassifier(
+    return CrossEncoder(
         model(config, **({"add_pooling_layer": True} if pooling is Pooling.pooler else {})), 2, pooling, 0.0
     )
 
@@ -57,8 +57,8 @@ def test_packed_equals_padded(pooling, quick, batch):
     padded = classifier(BertConfig(**SIZES, **NONE), BertModel, pooling)
     packed = copy.deepcopy(padded)
     if quick:
-        quicken(packed, quick_dropout=True)
-    use_packing(packed)
+        use_fast_cpu_kernels(packed, quick_dropout=True)
+    enable_padding_free(packed)
     (logits, grads), (found, found_grads) = outcome(padded, batch), outcome(packed, batch)
     torch.testing.assert_close(found, logits, rtol=0, atol=1e-6)
     assert grads.keys() == found_grads.keys()
@@ -74,15 +74,15 @@ def test_its_kin_are_packed_too(config, model, batch):
         del batch["token_type_ids"]  # it has one segment
     settings = {"max_position_embeddings": 64} | ({"type_vocab_size": 2} if model is not RobertaModel else {})
     torch.manual_seed(0)
-    padded = PairClassifier(model(config(**SIZES, **NONE, **settings)), 2, Pooling.mean, 0.0).eval()
+    padded = CrossEncoder(model(config(**SIZES, **NONE, **settings)), 2, Pooling.mean, 0.0).eval()
     packed = copy.deepcopy(padded)
-    use_packing(packed)
+    enable_padding_free(packed)
     torch.testing.assert_close(packed(**batch), padded(**batch), rtol=0, atol=1e-6)
 
 
 def test_padding_is_not_computed(batch):
     packed = classifier(BertConfig(**SIZES, **NONE), BertModel, Pooling.cls)
-    use_packing(packed)
+    enable_padding_free(packed)
     seen = []
     packed.encoder.encoder.layer[0].intermediate.register_forward_hook(
         lambda _, inputs, __: seen.append(inputs[0].shape)
@@ -95,7 +95,7 @@ def test_dropout_works_packed(batch):
     packed = classifier(
         BertConfig(**SIZES, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1), BertModel, Pooling.cls
     )
-    use_packing(packed)
+    enable_padding_free(packed)
     torch.manual_seed(1)
     first, second = packed(**batch), packed(**batch)
     torch.manual_seed(1)
@@ -104,9 +104,9 @@ def test_dropout_works_packed(batch):
 
 
 def test_an_encoder_that_cannot_be_packed_is_refused():
-    model = PairClassifier(DebertaV2Model(DebertaV2Config(**SIZES)), 2, Pooling.cls, 0.0)
+    model = CrossEncoder(DebertaV2Model(DebertaV2Config(**SIZES)), 2, Pooling.cls, 0.0)
     with pytest.raises(InputError, match="padding_free=true: not for a deberta-v2"):
-        use_packing(model)
+        enable_padding_free(model)
 
 
 def test_packing_and_padding_undo_each_other(batch):
@@ -120,5 +120,5 @@ def test_packing_and_padding_undo_each_other(batch):
 def test_a_wide_mask_changes_nothing(batch):
     model = classifier(BertConfig(**SIZES, **NONE), BertModel, Pooling.mean).eval()
     expected = model(**batch)
-    model.wide_mask = True
+    model.use_4d_mask = True
     torch.testing.assert_close(model(**batch), expected, rtol=0, atol=1e-6)

@@ -14,7 +14,7 @@ from simulated import answers_of, config_text, world, write_run, write_sweep
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from afqmc import compare
-from afqmc.cli import exit_code
+from afqmc.cli import run_command
 from afqmc.comparison.builder import build
 from afqmc.comparison.html.best_runs import closer, median
 from afqmc.comparison.html.hyperparameters import axes, importance
@@ -25,7 +25,7 @@ from afqmc.comparison.html.pair_texts import sentences
 from afqmc.data.sample import sample_files
 from afqmc.results.predictions import Predictions
 from afqmc.results.runs import find
-from afqmc.results.translatable import said, translated
+from afqmc.results.translatable import msg, translate
 from afqmc.run_dir import Status
 
 PACKAGE = Path(__file__).parents[1] / "afqmc/comparison"
@@ -65,7 +65,7 @@ def grid(tmp_path_factory):
 
 
 def english():
-    """Every text that is said: by ``said`` in Python, by ``t`` or ``data-t`` in the page."""
+    """Every text that is said: by ``msg`` in Python, by ``t`` or ``data-t`` in the page."""
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             is_said = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "said"
@@ -96,11 +96,11 @@ def test_no_chinese_is_left_over():
 
 
 def test_a_sentence_is_translated_with_what_it_is_made_of():
-    inner = said("{seeds} seeds", seeds=3)
-    whole = said("95% CI {interval}, {p}, {seeds}", interval="1", p="p = 0.5", seeds=inner)
+    inner = msg("{seeds} seeds", seeds=3)
+    whole = msg("95% CI {interval}, {p}, {seeds}", interval="1", p="p = 0.5", seeds=inner)
     assert whole == "95% CI 1, p = 0.5, 3 seeds"
-    assert translated(whole, CHINESE) == "95% 置信区间 1，p = 0.5，3 个种子"
-    assert translated("lr={x}", CHINESE) == "lr={x}"
+    assert translate(whole, CHINESE) == "95% 置信区间 1，p = 0.5，3 个种子"
+    assert translate("lr={x}", CHINESE) == "lr={x}"
 
 
 def test_every_note_and_sentence_of_a_report_is_there_in_both_languages(grid):
@@ -331,7 +331,7 @@ def test_a_page_without_complete_runs_lists_the_others(tmp_path):
 def test_the_command_writes_it_and_says_that_sentences_are_in_it(grid, tmp_path, monkeypatch, capsys):
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["afqmc.compare", str(grid), *map(str, arguments)])
-        return exit_code(compare.main)
+        return run_command(compare.main)
 
     assert call("--html", tmp_path / "r.html", "--no-sentences") == 0
     assert content((tmp_path / "r.html").read_text(encoding="utf-8"))["metric"] == "dev/accuracy"

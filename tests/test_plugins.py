@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from afqmc.utils.errors import InputError
-from afqmc.utils.targets import check_arguments, locate
+from afqmc.utils.targets import check_arguments, import_target
 
 
 def test_a_dotted_path_gives_what_it_names(plug):
-    assert locate("torch.optim.AdamW", "optimizer._target_") is torch.optim.AdamW
-    assert locate(f"{plug('def one(): return 1')}.one", "model._target_")() == 1
+    assert import_target("torch.optim.AdamW", "optimizer._target_") is torch.optim.AdamW
+    assert import_target(f"{plug('def one(): return 1')}.one", "model._target_")() == 1
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_a_dotted_path_gives_what_it_names(plug):
 )
 def test_a_target_that_is_not_there_is_refused_with_its_key(target, message):
     with pytest.raises(InputError, match=rf"^optimizer\._target_={target}: {message}"):
-        locate(target, "optimizer._target_")
+        import_target(target, "optimizer._target_")
 
 
 @pytest.mark.parametrize(
@@ -35,14 +35,14 @@ def test_a_target_that_is_not_there_is_refused_with_its_key(target, message):
 )
 def test_what_a_well_known_library_only_imports_is_named_by_its_own_path(name, own):
     with pytest.raises(InputError, match=f"torch.optim.{name}: is not defined in that library .it is {own}"):
-        locate(f"torch.optim.{name}", "scheduler._target_")
-    assert locate(own, "scheduler._target_")
+        import_target(f"torch.optim.{name}", "scheduler._target_")
+    assert import_target(own, "scheduler._target_")
 
 
 def test_a_module_whose_own_import_fails_is_refused_with_the_missing_name(plug):
     name = plug("import no_such_dependency\ndef build(): pass")
     with pytest.raises(InputError, match="cannot import 'no_such_dependency'"):
-        locate(f"{name}.build", "model._target_")
+        import_target(f"{name}.build", "model._target_")
 
 
 def build(params, lr, *, decay=0.0, momentum):
@@ -79,17 +79,17 @@ def test_arguments_that_the_signature_takes_pass(function, arguments):
 @pytest.mark.parametrize("source", ["def (:", "1 / 0"])
 def test_a_module_that_does_not_import_is_refused_with_its_key(plug, source):
     with pytest.raises(InputError, match="model._target_="):
-        locate(f"{plug(source)}.build", "model._target_")
+        import_target(f"{plug(source)}.build", "model._target_")
 
 
 def test_a_target_with_two_leading_dots_is_refused_with_its_key():
     with pytest.raises(InputError, match="model._target_="):
-        locate("..AdamW", "model._target_")
+        import_target("..AdamW", "model._target_")
 
 
 def test_a_target_that_cannot_be_called_is_refused_as_such():
     with pytest.raises(InputError, match=r"math\.pi.*call"):
-        locate("math.pi", "model._target_")
+        import_target("math.pi", "model._target_")
 
 
 def test_an_argument_that_the_project_passes_itself_is_refused_also_beside_others():

@@ -9,7 +9,7 @@ from helpers import SMALL, command
 from optuna.trial import TrialState
 from postgres import PASSWORD, postgres, why_not
 
-from afqmc.sweeps.study import Settings, name_of
+from afqmc.sweeps.study import StudyConfig, study_name
 
 pytest.importorskip("psycopg2", reason="pip install -e '.[rdb]'")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
@@ -34,8 +34,8 @@ def test_a_search_in_a_database_is_told_by_its_jobs_and_hides_the_password(tmp_p
     assert done.returncode == 0, done.stderr
     directory = tmp_path / "outputs/sweeps/s"
     trials = optuna.load_study(
-        study_name=name_of(Settings(storage=address), directory),
-        storage=Settings(storage=address).open_storage(directory),
+        study_name=study_name(StudyConfig(storage=address), directory),
+        storage=StudyConfig(storage=address).open_storage(directory),
     ).trials
     assert len(trials) == 4
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}

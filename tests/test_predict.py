@@ -17,11 +17,11 @@ import pytest
 from helpers import command, train
 
 from afqmc import compare, evaluate, predict
-from afqmc.cli import exit_code
+from afqmc.cli import run_command
 from afqmc.data.loading import Pairs
 from afqmc.inference.input_files import Inputs
 from afqmc.inference.output_files import render
-from afqmc.inference.predictor import Scored
+from afqmc.inference.predictor import EnsembleScores
 from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +50,7 @@ def call(monkeypatch, capsys, tmp_path):
 
     def call(entry, *arguments):
         monkeypatch.setattr(sys, "argv", [entry.__name__, *map(str, arguments)])
-        code = exit_code(entry.main)
+        code = run_command(entry.main)
         return code, *capsys.readouterr()
 
     return call
@@ -116,7 +116,7 @@ def test_a_cell_that_excel_cannot_hold_is_one_message(cell, told, tmp_path, monk
     monkeypatch.setattr(sys, "unraisablehook", complaints.append)
     inputs = Inputs([tmp_path / "x.jsonl"])
     inputs.rows = [{"sentence1": "a"}, {"sentence1": cell}]
-    scored = Scored(Pairs("x", [0, 1], ["a"] * 2, ["b"] * 2, None), ("0", "1"), np.zeros((2, 2)))
+    scored = EnsembleScores(Pairs("x", [0, 1], ["a"] * 2, ["b"] * 2, None), ("0", "1"), np.zeros((2, 2)))
     with pytest.raises(InputError, match=rf"row 2: 'sentence1' .*{told}"):
         render(scored, inputs, Path("out.xlsx"), clue=False)
     gc.collect()
@@ -127,7 +127,7 @@ def test_three_classes_have_a_column_of_probability_each(tmp_path):
     rows = [{"sentence1": "a", "sentence2": "b"}]
     inputs = Inputs([tmp_path / "x.jsonl"])
     inputs.rows = rows
-    scored = Scored(Pairs("x", [0], ["a"], ["b"], None), ("甲", "乙", "丙"), np.log([[0.25, 0.5, 0.25]]))
+    scored = EnsembleScores(Pairs("x", [0], ["a"], ["b"], None), ("甲", "乙", "丙"), np.log([[0.25, 0.5, 0.25]]))
     table = render(scored, inputs, Path("out.csv"), clue=False).decode("utf-8-sig")
     assert table.splitlines() == [
         "sentence1,sentence2,probability_甲,probability_乙,probability_丙,prediction", "a,b,0.25,0.5,0.25,乙"
@@ -298,7 +298,9 @@ def test_predict_names_the_file_that_a_full_disk_does_not_take(run, call, pairs)
 
 
 def test_weights_that_give_nan_predict_nothing(tmp_path):
-    scored = Scored(Pairs("x", [0, 1], ["a"] * 2, ["b"] * 2, None), ("0", "1"), np.array([[0.5, 0.5], [np.nan] * 2]))
+    scored = EnsembleScores(
+        Pairs("x", [0, 1], ["a"] * 2, ["b"] * 2, None), ("0", "1"), np.array([[0.5, 0.5], [np.nan] * 2])
+    )
     with pytest.raises(InputError, match="NaN for 1 of 2 pairs"):
         scored.refuse_nan()
 

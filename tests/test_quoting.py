@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from afqmc import run as entry
 from afqmc.config import compose, to_config
-from afqmc.config.overrides import quoted
+from afqmc.config.overrides import quote_override
 from afqmc.utils.errors import InputError
 
 
@@ -30,7 +30,7 @@ from afqmc.utils.errors import InputError
     ],
 )
 def test_a_value_is_read_as_it_was_typed(typed, value):
-    assert OverridesParser.create().parse_override(quoted(typed)).value() == value
+    assert OverridesParser.create().parse_override(quote_override(typed)).value() == value
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_value_is_read_as_it_was_typed(typed, value):
     ],
 )
 def test_a_sweep_stays_a_sweep(typed, values):
-    override = OverridesParser.create().parse_override(quoted(typed))
+    override = OverridesParser.create().parse_override(quote_override(typed))
     assert override.is_sweep_override()
     assert list(override.sweep_string_iterator()) == values
 
@@ -56,7 +56,7 @@ def test_a_sweep_stays_a_sweep(typed, values):
     ],
 )  # fmt: skip
 def test_what_needs_no_quotes_is_left_alone(typed):
-    assert quoted(typed) == typed
+    assert quote_override(typed) == typed
 
 
 def test_chinese_values_and_a_home_directory_compose():
@@ -69,7 +69,7 @@ def test_chinese_values_and_a_home_directory_compose():
 def test_the_run_takes_them_too(more, monkeypatch, tmp_path):
     seen = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(entry, "run", lambda node, resume: seen.append(to_config(node).tracker.name))
+    monkeypatch.setattr(entry, "run", lambda node, saved: seen.append(to_config(node).tracker.name))
     names = "甲,乙" if more else "甲"
     monkeypatch.setattr(sys, "argv", ["afqmc.run", *more, "experiment=quickstart", f"tracker.name={names}"])
     assert entry.main() == 0
@@ -83,7 +83,7 @@ def test_the_path_of_a_flag_is_no_override(flag, monkeypatch, tmp_path):
     (place / "experiment/mine.yaml").write_text("# @package _global_\nlr: 0.25\n", encoding="utf-8")
     seen = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(entry, "run", lambda node, resume: seen.append(to_config(node).lr))
+    monkeypatch.setattr(entry, "run", lambda node, saved: seen.append(to_config(node).lr))
     given = [part.format(place) for part in flag.split(" ")]
     monkeypatch.setattr(sys, "argv", ["afqmc.run", *given, "experiment=mine", "tracker=none"])
     assert entry.main() == 0

@@ -12,8 +12,8 @@ from helpers import small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from afqmc.cli import exit_code
-from afqmc.distributed.rank import Rank, adopt_slurm, here, hide_from_accelerate
+from afqmc.cli import run_command
+from afqmc.distributed.rank import Rank, current_rank, export_torchrun_env, hide_from_accelerate
 from afqmc.training.device import build_accelerator, choose
 from afqmc.utils.errors import InputError
 
@@ -30,8 +30,8 @@ WHOLE = dict(zip(TORCHRUN, ("1", "2", "1", "2", "localhost", "29500"), strict=Tr
 def read(environment):
     """The rank, or the refusal."""
     try:
-        adopt_slurm(environment)
-        rank = here(environment)
+        export_torchrun_env(environment)
+        rank = current_rank(environment)
         hide_from_accelerate(environment)
     except InputError as refused:
         return refused
@@ -53,7 +53,7 @@ def test_any_part_of_any_launcher_is_one_process_a_rank_or_a_refusal_that_names_
         return
     assert 0 <= rank.number < rank.size
     assert 0 <= rank.local < rank.local_size <= rank.size
-    if rank.is_alone:
+    if rank.is_single:
         assert not {*TORCHRUN[:4], *MPI} & environment.keys()
         # a launcher inside a task of Slurm comes first
         assert before.get("RANK") or not environment.get("SLURM_STEP_NUM_TASKS", "").strip() > "1"
@@ -77,15 +77,15 @@ def test_any_part_of_any_launcher_is_one_process_a_rank_or_a_refusal_that_names_
     ],
 )
 def test_a_contradiction_names_the_variables(changes, told):
-    assert here(WHOLE) == Rank(1, 2, 1, 2)
+    assert current_rank(WHOLE) == Rank(1, 2, 1, 2)
     with pytest.raises(InputError) as refused:
-        here({**WHOLE, **changes})
+        current_rank({**WHOLE, **changes})
     assert str(refused.value).startswith(told)
 
 
 def test_half_a_srun_is_refused():
     with pytest.raises(InputError, match="SLURM_STEP_NUM_TASKS=2: SLURM_LOCALID, .* not set; srun sets all of them"):
-        adopt_slurm({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"})
+        export_torchrun_env({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"})
 
 
 @pytest.mark.parametrize(
@@ -106,13 +106,13 @@ def test_a_command_of_one_process_is_refused_and_rank_0_alone_says_so(name, monk
     for variable, value in {**WHOLE, "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setattr("sys.argv", [name])
-    assert exit_code(main) == 2
+    assert run_command(main) == 2
     told = f"afqmc.{name}: runs as one process, and the launcher started 2; start it without a launcher\n"
     assert capsys.readouterr() == ("", told)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr("afqmc.cli._RANK_0_SPEAKS_S", 0)
     with pytest.raises(SystemExit) as quiet:
-        exit_code(main)
+        run_command(main)
     assert quiet.value.code == 2
     assert capsys.readouterr() == ("", "")
 

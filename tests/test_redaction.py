@@ -13,7 +13,7 @@ from wandb_file import Offline
 
 from afqmc import config as schema
 from afqmc import run as entry
-from afqmc.cli import exit_code
+from afqmc.cli import run_command
 from afqmc.utils.redaction import RedactingFormatter, redacted, redacted_argument, redacted_tree
 from afqmc.utils.secret_names import is_secret
 
@@ -330,7 +330,7 @@ def test_a_failed_run_tells_why_without_secrets(plug, tmp_path, monkeypatch, cap
     monkeypatch.setattr(
         sys, "argv", ["afqmc.run", *SMALL, f"model._target_={plug(source)}.Model", args, "hydra.run.dir=run"]
     )
-    assert exit_code(entry.main) == 1
+    assert run_command(entry.main) == 1
     status = json.loads((tmp_path / "run/status.json").read_text("utf-8"))
     assert status["error"].startswith("AssertionError: no answer to ***")
     assert "no answer to ***" in status["traceback"]
@@ -358,7 +358,7 @@ def test_what_is_said_and_written_of_the_jobs_of_a_sweep_is_clean(plug, tmp_path
     told = ["-m", *SMALL, "hydra.sweep.dir=sweep", f"optimizer._target_={plug(OPTIMIZER)}.Failing"]
     secrets = ["+hydra.job.env_set={DB_PASS:alphadb,PRIVATE_TOKEN:alphat}", "tracker.tags=['PRIVATE-TOKEN: alphah']"]
     monkeypatch.setattr(sys, "argv", ["afqmc.run", *told, *secrets, "+optimizer.api_key=alpha"])
-    assert exit_code(entry.main) == 1
+    assert run_command(entry.main) == 1
     printed = capsys.readouterr()
     assert "1 failed: sweep" in printed.err
     assert "alpha" not in printed.out + printed.err
@@ -367,7 +367,7 @@ def test_what_is_said_and_written_of_the_jobs_of_a_sweep_is_clean(plug, tmp_path
         assert "alpha" not in text
         assert "***" in text
     monkeypatch.setattr(sys, "argv", ["afqmc.run", *told, "+optimizer.api_key=beta,gamma"])
-    assert exit_code(entry.main) == 2
+    assert run_command(entry.main) == 2
     printed = capsys.readouterr()
     assert "differ in a secret" in printed.err
     assert "beta" not in printed.out + printed.err
@@ -377,7 +377,7 @@ def test_a_message_cannot_steer_the_terminal(capsys):
     def fails():
         raise OSError("a\x1b[2J\x9b1m\u202eb\nc\t借")
 
-    assert exit_code(fails) == 1
+    assert run_command(fails) == 1
     assert "a\\x1b[2J\\x9b1m\\u202eb\nc\t借" in capsys.readouterr().err
 
 
@@ -386,7 +386,7 @@ def test_a_traceback_on_the_screen_is_clean(monkeypatch, capsys):
         raise OSError(f"https://me:{GIVEN}@host.example does not answer")
 
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    assert exit_code(fails) == 1
+    assert run_command(fails) == 1
     error = capsys.readouterr().err
     assert error.endswith("OSError: https://***@host.example does not answer\n")
     assert "in fails" in error

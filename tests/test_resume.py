@@ -15,7 +15,7 @@ from equality import differences, metrics
 from helpers import PATIENCE_S, SMALL, command, small, summary
 
 from afqmc.config import compose
-from afqmc.config.resume import Resume, going_on
+from afqmc.config.resume import Resume, merge_for_resume
 from afqmc.run_dir import RunDir
 from afqmc.runner.experiment import run_experiment
 from afqmc.runner.trainer import Trainer
@@ -153,8 +153,8 @@ def test_the_command_line_may_name_another_tracker(run, tmp_path):
 def test_auto_holds_the_whole_command_to_the_run_that_is_there(run):
     saved = Resume(run.path, []).config()
     with pytest.raises(InputError, match="lr=0.1: the run has lr=0.0005"):
-        going_on(saved, small("checkpoint.save_steps=5", "lr=0.1", "resume=auto"))
-    going_on(saved, small("checkpoint.save_steps=7", "resume=auto"))
+        merge_for_resume(saved, small("checkpoint.save_steps=5", "lr=0.1", "resume=auto"))
+    merge_for_resume(saved, small("checkpoint.save_steps=7", "resume=auto"))
 
 
 def test_other_data_are_not_gone_on_with_and_the_run_stays_complete(run):
@@ -311,7 +311,7 @@ def test_an_interrupted_evaluation_is_done_first_when_the_run_goes_on(schedule, 
 
 def test_the_config_that_is_saved_says_nothing_of_resuming(tmp_path):
     assert compose(["resume=auto"]).resume == "auto"
-    assert going_on(compose([]), compose(["resume=auto"])).resume is None
+    assert merge_for_resume(compose([]), compose(["resume=auto"])).resume is None
 
 
 def test_a_killed_run_goes_on_its_lock_dead_with_it(tmp_path):

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from afqmc.data.sample import sample_files
-from afqmc.inference.predictor import TrainedRun
+from afqmc.inference.predictor import Predictor
 from afqmc.runner.experiment import run_experiment
 from afqmc.utils.errors import InputError
 
@@ -118,9 +118,9 @@ def test_the_lowest_loss_is_best_when_a_loss_is_monitored(tmp_path):
 
 def test_only_so_many_past_weights_are_kept(tmp_path):
     run = train(tmp_path / "run", "trainer.eval_steps=6", "checkpoint.keep_weights=2")
-    assert [path.name for path in run.kept_steps()] == ["step-18", "step-24"]
+    assert [path.name for path in run.saved_weights()] == ["step-18", "step-24"]
     every = train(tmp_path / "every", "trainer.eval_steps=6", "checkpoint.keep_weights=null")
-    assert [path.name for path in every.kept_steps()] == ["step-6", "step-12", "step-18", "step-24"]
+    assert [path.name for path in every.saved_weights()] == ["step-6", "step-12", "step-18", "step-24"]
 
 
 def test_gradients_are_limited_and_their_norm_is_logged(tmp_path):
@@ -148,7 +148,7 @@ def test_both_precisions_of_this_machine_train(precision, tmp_path):
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max", "first_last_mean", "pooler"])
 def test_every_pooling_is_trained_and_scores_the_same_when_opened_again(pooling, tmp_path):
     run = train(tmp_path / "run", f"model.pooling={pooling}", "trainer.max_steps=4")
-    opened = TrainedRun.open(run.path)
+    opened = Predictor.open(run.path)
     figures = opened.score(opened.read(None, labelled=True)).metrics
     recorded = summary(run)["best"]
     assert {f"dev/{name}": value for name, value in figures.items()}.items() <= recorded.items()

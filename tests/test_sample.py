@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from afqmc.data.sample import ALIKE, HARD_SHARE, intents, overlap, sample_files, split_intents
+from afqmc.data.sample import ALIKE, HARD_SHARE, character_overlap, intents, sample_files, split_intents
 
 
 def pairs(split):
@@ -67,7 +67,11 @@ def test_positives_are_31_percent(split):
 def test_most_negatives_share_topic_and_characters(split):
     intent = intent_of()
     negatives = [(row["sentence1"], row["sentence2"]) for row in pairs(split) if row["label"] == "0"]
-    hard = [pair for pair in negatives if intent[pair[0]].topic == intent[pair[1]].topic and overlap(*pair) >= ALIKE]
+    hard = [
+        pair
+        for pair in negatives
+        if intent[pair[0]].topic == intent[pair[1]].topic and character_overlap(*pair) >= ALIKE
+    ]
     assert HARD_SHARE >= 0.6
     assert ALIKE >= 0.2
     assert len(hard) / len(negatives) >= HARD_SHARE - 0.001
@@ -76,14 +80,14 @@ def test_most_negatives_share_topic_and_characters(split):
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_shared_characters_alone_say_little_about_the_label(split):
     rows = pairs(split)
-    alike = [overlap(row["sentence1"], row["sentence2"]) for row in rows]
+    alike = [character_overlap(row["sentence1"], row["sentence2"]) for row in rows]
     assert 0.6 < roc_auc_score([int(row["label"]) for row in rows], alike) < 0.72
 
 
 def test_overlap_is_of_distinct_characters():
-    assert overlap("还款", "还款还款") == 1
-    assert overlap("提前还款", "延期还款") == pytest.approx(2 / 6)
-    assert overlap("提前", "还款") == 0
+    assert character_overlap("还款", "还款还款") == 1
+    assert character_overlap("提前还款", "延期还款") == pytest.approx(2 / 6)
+    assert character_overlap("提前", "还款") == 0
 
 
 def test_the_same_pairs_come_out_again():

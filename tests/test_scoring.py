@@ -11,7 +11,7 @@ from helpers import SMALL, command, summary, train
 
 from afqmc import config as schema
 from afqmc.data.sample import sample_files
-from afqmc.inference.predictor import TrainedRun
+from afqmc.inference.predictor import Predictor
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError
 
@@ -42,11 +42,13 @@ def test_the_saved_paths_are_absolute_and_hub_ids_stay(trained, tmp_path, monkey
     config = schema.load(trained.path)
     assert (config.dataset.train_file, config.dataset.dev_file) == (f"{home}/train.jsonl", f"{home}/data/dev.jsonl")
     monkeypatch.chdir(home)
-    found = schema.anchored(schema.compose(["dataset.path=data", "model.name_or_path=data", "dataset.cache_dir=~/c"]))
+    found = schema.with_absolute_paths(
+        schema.compose(["dataset.path=data", "model.name_or_path=data", "dataset.cache_dir=~/c"])
+    )
     assert (found.dataset.path, found.model.name_or_path) == (f"{home}/data", f"{home}/data")
     assert found.dataset.train_file == "train.json"
     assert found.dataset.cache_dir.startswith("/")
-    assert schema.anchored(schema.compose([])).model.name_or_path == "google-bert/bert-base-chinese"
+    assert schema.with_absolute_paths(schema.compose([])).model.name_or_path == "google-bert/bert-base-chinese"
 
 
 def blinded(trained, tmp_path):
@@ -110,7 +112,7 @@ def test_nothing_is_fetched_from_an_address_that_the_directory_names(trained, tm
     with serving(FileServer()) as server:
         (copy / "config.yaml").write_text(text.replace("url: null", f"url: {server.address}/a.zip"), encoding="utf-8")
         with pytest.raises(InputError, match="not the official address.*\n.*--data FILE"):
-            TrainedRun.open(copy).read(None, labelled=True)
+            Predictor.open(copy).read(None, labelled=True)
         assert server.asked == 0
 
 
@@ -128,7 +130,7 @@ def test_a_copy_in_the_cache_is_scored_whatever_its_address(tmp_path, monkeypatc
             "epochs=1",
         )
         run = train(tmp_path / "run", *mirror, f"dataset.cache_dir={tmp_path}/cache")
-    assert len(TrainedRun.open(run.path).read(None, labelled=True)) == 64
+    assert len(Predictor.open(run.path).read(None, labelled=True)) == 64
 
 
 @pytest.mark.parametrize(("name", "more", "key"), [("evaluate", ["--data"], "--data"), ("predict", [], "FILE")])

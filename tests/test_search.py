@@ -19,8 +19,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from afqmc.sweeps.pruning import TrialPruner
-from afqmc.sweeps.search_space import corners, points, suggested
-from afqmc.sweeps.study import SAMPLERS, Settings, direction, name_of, open_study
+from afqmc.sweeps.search_space import boundary_trials, grid_points, suggested
+from afqmc.sweeps.study import SAMPLERS, StudyConfig, direction, open_study, study_name
 from afqmc.utils.errors import InputError
 from hydra_plugins.afqmc_sweeps._override_grammar import axis_of
 from hydra_plugins.afqmc_sweeps._trials import Space
@@ -40,8 +40,8 @@ def space_of(*overrides):
 
 
 def trials_of(directory):
-    storage = Settings().open_storage(directory)
-    return optuna.load_study(study_name=name_of(Settings(), directory), storage=storage).trials
+    storage = StudyConfig().open_storage(directory)
+    return optuna.load_study(study_name=study_name(StudyConfig(), directory), storage=storage).trials
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_a_conditional_axis_is_left_out_where_its_condition_does_not_hold():
 
 
 def test_the_corners_hold_every_end_with_its_condition():
-    found = [override for overrides in corners(axes(*SPACE, ONLY_SGD)) for override in overrides]
+    found = [override for overrides in boundary_trials(axes(*SPACE, ONLY_SGD)) for override in overrides]
     assert {"lr=1e-05", "lr=0.001", "batch_size=8", "batch_size=64", "optimizer=adamw", "optimizer=sgd"} <= set(found)
-    with_momentum = [one for one in corners(axes(*SPACE, ONLY_SGD)) if any("momentum" in key for key in one)]
+    with_momentum = [one for one in boundary_trials(axes(*SPACE, ONLY_SGD)) if any("momentum" in key for key in one)]
     assert len(with_momentum) == 2
     assert all("optimizer=sgd" in overrides for overrides in with_momentum)
 
@@ -98,7 +98,7 @@ def test_the_corners_hold_every_end_with_its_condition():
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 def test_every_sampler_draws_the_same_again_after_an_interruption(tmp_path, sampler):
     space = axes("x=range(8)", "y=range(4)") if sampler == "grid" else axes("x=interval(0,1)", "y=range(4)")
-    settings = Settings(
+    settings = StudyConfig(
         sampler=sampler, sampler_args={"n_startup_trials": 3} if sampler in ("tpe", "cmaes", "gp") else {}
     )
 
@@ -135,15 +135,15 @@ def test_every_sampler_draws_the_same_again_after_an_interruption(tmp_path, samp
 )
 def test_settings_that_make_no_search_are_refused(settings, told):
     with pytest.raises(InputError) as refused:
-        Settings(**settings).check_repetitions(1)
+        StudyConfig(**settings).check_repetitions(1)
     assert told in str(refused.value)
 
 
 def test_a_grid_is_every_point_once_with_its_condition_and_ends_without_an_error(tmp_path):
     space = axes("optimizer=adamw,sgd", "optimizer.momentum=tag('if optimizer=sgd',range(0.5,0.9,0.2))", "x=range(2)")
-    settings = Settings(sampler="grid")
+    settings = StudyConfig(sampler="grid")
     study, found = open_study(settings, tmp_path, ["dev/f1"], space), []
-    for number in range(len(points(space))):
+    for number in range(len(grid_points(space))):
         study.sampler = settings.sampler_for(number, space)
         trial = study.ask()
         found.append(tuple(suggested(trial, space)))
@@ -151,7 +151,7 @@ def test_a_grid_is_every_point_once_with_its_condition_and_ends_without_an_error
     assert len(set(found)) == len(found) == 2 + 2 * 2
     assert found[:2] == [("optimizer=adamw", "x=0"), ("optimizer=adamw", "x=1")]
     with pytest.raises(InputError, match="lr: sampler=grid needs values"):
-        points(axes(LR))
+        grid_points(axes(LR))
 
 
 def test_seeds_and_folds_are_repeated_and_not_searched():
@@ -168,21 +168,21 @@ def test_seeds_and_folds_are_repeated_and_not_searched():
 
 
 def test_a_study_of_another_space_is_refused(tmp_path):
-    study = open_study(Settings(), tmp_path, ["dev/f1"], axes("lr=1e-3,1e-4"))
+    study = open_study(StudyConfig(), tmp_path, ["dev/f1"], axes("lr=1e-3,1e-4"))
     suggested(study.ask(), axes("lr=1e-3,1e-4"))
     for other in (LR, "lr=1e-3,1e-5"):
         with pytest.raises(InputError, match="lr was searched in"):
-            open_study(Settings(), tmp_path, ["dev/f1"], axes(other))
-    assert len(open_study(Settings(), tmp_path, ["dev/f1"], axes("lr=1e-3,1e-4", "x=1,2")).trials) == 1
+            open_study(StudyConfig(), tmp_path, ["dev/f1"], axes(other))
+    assert len(open_study(StudyConfig(), tmp_path, ["dev/f1"], axes("lr=1e-3,1e-4", "x=1,2")).trials) == 1
 
 
 def test_sweeps_of_one_name_have_a_study_each_in_a_database_and_hyperband_s_draws_in_a_journal(tmp_path):
     for place in ("a/s", "b/s"):
         (tmp_path / place).mkdir(parents=True)
-    one, other = (name_of(Settings(storage="sqlite://"), tmp_path / place) for place in ("a/s", "b/s"))
+    one, other = (study_name(StudyConfig(storage="sqlite://"), tmp_path / place) for place in ("a/s", "b/s"))
     assert one != other
-    assert one == name_of(Settings(storage="sqlite://"), tmp_path / "a/s")
-    assert name_of(Settings(), tmp_path / "a/s") == name_of(Settings(), tmp_path / "b/s")
+    assert one == study_name(StudyConfig(storage="sqlite://"), tmp_path / "a/s")
+    assert study_name(StudyConfig(), tmp_path / "a/s") == study_name(StudyConfig(), tmp_path / "b/s")
 
 
 def test_directions_are_those_of_the_figures():
@@ -190,7 +190,7 @@ def test_directions_are_those_of_the_figures():
 
 
 def test_a_judge_prunes_what_is_worse_than_half_but_never_after_the_last_evaluation(tmp_path):
-    settings = Settings(pruner="median", pruner_args={"n_startup_trials": 2})
+    settings = StudyConfig(pruner="median", pruner_args={"n_startup_trials": 2})
     study = open_study(settings, tmp_path, ["dev/f1"])
     for value in (0.5, 0.6):
         trial = study.ask()
@@ -292,7 +292,7 @@ def test_asha_costs_about_nine_whole_runs_as_its_file_says():
     file = Path(__file__).parents[1] / "conf/sweep/asha.yaml"
     assert "about 9 whole runs, 6 to 14" in file.read_text("utf-8")
     sweeper = OmegaConf.load(file).hydra.sweeper
-    settings = Settings(pruner=sweeper["pruner"], pruner_args=dict(sweeper["pruner_args"]))
+    settings = StudyConfig(pruner=sweeper["pruner"], pruner_args=dict(sweeper["pruner_args"]))
 
     def whole_runs(seed, looks_of_a_run=12):
         rng, looks = random.Random(seed), 0

@@ -6,7 +6,7 @@ import pytest
 
 from afqmc.run_dir import RunDir
 from afqmc.sweeps.pruner_warnings import why_idle
-from afqmc.sweeps.study import Settings, open_study
+from afqmc.sweeps.study import StudyConfig, open_study
 from hydra_plugins.afqmc_sweeps._search_summary import say_best
 
 
@@ -29,7 +29,7 @@ from hydra_plugins.afqmc_sweeps._search_summary import say_best
     ],
 )
 def test_a_pruner_that_can_prune_nothing_is_recognised(pruner, arguments, trials, evaluations, prunes):
-    why = why_idle(Settings(pruner=pruner, pruner_args=arguments), "afqmc/s", trials, evaluations)
+    why = why_idle(StudyConfig(pruner=pruner, pruner_args=arguments), "afqmc/s", trials, evaluations)
     assert (why is None) == prunes
     if why:
         assert f"pruner={pruner} can prune nothing in {trials} trials with {evaluations} evaluations each" in why
@@ -38,7 +38,7 @@ def test_a_pruner_that_can_prune_nothing_is_recognised(pruner, arguments, trials
 
 def ended(directory, values, accuracy, collapsed):
     """A search whose trials reached these values, each with one run."""
-    study, runs = open_study(Settings(), directory, ["dev/f1"]), []
+    study, runs = open_study(StudyConfig(), directory, ["dev/f1"]), []
     for number, value in enumerate(values):
         study.tell(study.ask(), value)
         best = {"dev/accuracy": accuracy, "dev/majority_accuracy": 0.69}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import PATIENCE_S
 
-from afqmc.sweeps.study import Settings, open_study
+from afqmc.sweeps.study import StudyConfig, open_study
 from afqmc.utils.errors import InputError
 from afqmc.utils.file_lock import lock
 
@@ -66,13 +66,13 @@ def test_a_living_process_keeps_others_from_the_journal(tmp_path):
     with path.open("r+") as file, pytest.raises(BlockingIOError):
         lock(file.fileno(), path)
     holder.communicate("", timeout=PATIENCE_S)
-    open_study(Settings(), tmp_path, ["dev/f1"]).ask()
+    open_study(StudyConfig(), tmp_path, ["dev/f1"]).ask()
 
 
 def filled(directory, trials=2):
     """A journal of so many finished trials; its path."""
     directory.mkdir(exist_ok=True)
-    study = open_study(Settings(), directory, ["dev/f1"])
+    study = open_study(StudyConfig(), directory, ["dev/f1"])
     for number in range(trials):
         study.tell(study.ask(), number / 10)
     return directory / "journal.log"
@@ -84,20 +84,20 @@ def test_a_journal_cut_at_any_byte_of_its_last_record_is_resumed_without_it(tmp_
     start = content.rindex(b"\n", 0, len(content) - 1) + 1
     for end in range(start, len(content)):
         journal.write_bytes(content[:end])
-        study = open_study(Settings(), tmp_path, ["dev/f1"])
+        study = open_study(StudyConfig(), tmp_path, ["dev/f1"])
         assert len(study.trials) == 2
         study.ask()
-        assert len(open_study(Settings(), tmp_path, ["dev/f1"]).trials) == 3
+        assert len(open_study(StudyConfig(), tmp_path, ["dev/f1"]).trials) == 3
         assert all(json.loads(line) for line in journal.read_bytes().splitlines())
 
 
 @pytest.mark.parametrize("torn", [b'{"op_code":4,"worker_id":"x', b"\0" * 700, b'{"op_code"\0\0\0\n'])
 def test_a_torn_record_is_dropped_while_another_process_has_the_journal_open(tmp_path, torn, caplog):
-    study = open_study(Settings(), tmp_path, ["dev/f1"])
+    study = open_study(StudyConfig(), tmp_path, ["dev/f1"])
     with (tmp_path / "journal.log").open("ab") as file:
         file.write(torn)
     study.tell(study.ask(), 0.5)
-    assert [one.value for one in open_study(Settings(), tmp_path, ["dev/f1"]).trials] == [0.5]
+    assert [one.value for one in open_study(StudyConfig(), tmp_path, ["dev/f1"]).trials] == [0.5]
     assert "journal.log:2: the last record is incomplete and was dropped" in caplog.text
 
 
@@ -105,7 +105,7 @@ def test_a_torn_record_is_dropped_while_another_process_has_the_journal_open(tmp
 def test_an_emptied_journal_starts_the_study_again(tmp_path, size):
     journal = filled(tmp_path)
     journal.write_bytes(journal.read_bytes()[:size])
-    assert open_study(Settings(), tmp_path, ["dev/f1"]).trials == []
+    assert open_study(StudyConfig(), tmp_path, ["dev/f1"]).trials == []
 
 
 @pytest.mark.parametrize("record", [b'{"op_code":4,"wor', b"[]", b"5", b"{}", b'{"op_code":99}', b"", b"\xff\xfe"])
@@ -115,11 +115,11 @@ def test_a_damaged_record_before_the_last_is_refused_by_file_and_line(tmp_path, 
     lines[3] = record
     journal.write_bytes(b"\n".join(lines) + b"\n")
     with pytest.raises(InputError, match=r"journal\.log:4: .*another sweep\.name"):
-        open_study(Settings(), tmp_path, ["dev/f1"])
+        open_study(StudyConfig(), tmp_path, ["dev/f1"])
     assert len(journal.read_bytes().splitlines()) == len(lines)
 
 
 def test_a_journal_that_is_a_fifo_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "journal.log")
     with pytest.raises(InputError, match="not a regular file"):
-        Settings().open_storage(tmp_path)
+        StudyConfig().open_storage(tmp_path)

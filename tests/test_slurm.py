@@ -13,7 +13,7 @@ import pytest
 from helpers import PATIENCE_S, SMALL, command
 from slurm import slurm, why_not
 
-from afqmc.sweeps.study import Settings, name_of
+from afqmc.sweeps.study import StudyConfig, study_name
 
 pytest.importorskip("submitit", reason="pip install -e '.[slurm]'")
 pytestmark = [
@@ -252,7 +252,7 @@ def test_a_search_tells_its_journal_from_two_jobs_at_once(cluster, tmp_path, slo
     sweep.until(lambda: sweep.slurm("squeue", "-h", "-t", "RUNNING").count("\n") == 2)
     assert sweep.end() == 0, sweep.printed
     trials = optuna.load_study(
-        study_name=name_of(Settings(), sweep.directory), storage=Settings().open_storage(sweep.directory)
+        study_name=study_name(StudyConfig(), sweep.directory), storage=StudyConfig().open_storage(sweep.directory)
     ).trials
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     for trial in trials:

@@ -17,13 +17,13 @@ from helpers import command, train
 
 from afqmc import config as schema
 from afqmc import evaluate, predict
-from afqmc.checkpoint.store import seal
-from afqmc.cli import exit_code
-from afqmc.config.resume import Resume, taken_from
+from afqmc.checkpoint.store import write_checksums
+from afqmc.cli import run_command
+from afqmc.config.resume import Resume, parse_resume
 from afqmc.data.config import Source
 from afqmc.data.sample import sample_files
 from afqmc.evaluation.predictions import prediction_rows
-from afqmc.inference.predictor import TrainedRun
+from afqmc.inference.predictor import Predictor
 from afqmc.run_dir import RunDir
 from afqmc.runner.experiment import run_experiment
 from afqmc.utils.errors import InputError
@@ -46,7 +46,7 @@ def expected(trained, tmp_path_factory):
     """Its loss on the pairs, and its predictions."""
     file = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
     file.write_bytes(b"".join(ROWS))
-    run = TrainedRun.open(trained)
+    run = Predictor.open(trained)
     pairs = run.read(file, labelled=True)
     found = run.score(pairs)
     rows = prediction_rows(pairs.ids, found.logits, None, run.labels)
@@ -63,7 +63,7 @@ def call(tmp_path, monkeypatch, capsys):
         main, usual = COMMANDS[name]
         monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 20))
         monkeypatch.setattr(sys, "argv", [name, str(directory), *(arguments or usual)])
-        code = exit_code(main)
+        code = run_command(main)
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 
@@ -166,7 +166,7 @@ def test_predictions_named_inside_the_run_are_refused_where_a_link_leads_out(out
 
 def test_a_directory_chosen_by_the_stranger_keeps_no_download(copied, tmp_path, monkeypatch):
     config = schema.load(copied)
-    official = schema.official_address()
+    official = schema.default_dataset_url()
     elsewhere = {"path": None, "url": official, "checksums": None, "cache_dir": str(tmp_path / "chosen")}
     files = {"source": Source.download, "train_file": "train.json", "dev_file": "dev.json", "test_file": None}
     schema.save(replace(config, dataset=replace(config.dataset, **elsewhere, **files)), copied / "config.yaml")
@@ -176,14 +176,14 @@ def test_a_directory_chosen_by_the_stranger_keeps_no_download(copied, tmp_path, 
     with zipfile.ZipFile(tmp_path / "own" / kept, "w") as archive:
         for name in ("train.json", "dev.json"):
             archive.writestr(name, b"".join(ROWS))
-    assert len(TrainedRun.open(copied).read(None, labelled=True)) == len(ROWS)
+    assert len(Predictor.open(copied).read(None, labelled=True)) == len(ROWS)
     assert not (tmp_path / "chosen").exists()
 
 
 def goes_on(copied):
     """Whether the run could be made longer, or is refused in one message otherwise."""
     try:
-        _, arguments = taken_from([f"resume={copied}", "trainer.max_steps=3"])
+        _, arguments = parse_resume([f"resume={copied}", "trainer.max_steps=3"])
         assert arguments
         run_experiment(Resume(copied, ["trainer.max_steps=3"]).config(), RunDir(copied), resume=True)
     except InputError:
@@ -203,7 +203,7 @@ def test_a_state_that_is_a_pickle_is_no_state_also_when_its_checksum_is_right(co
     (last / name).unlink()
     (last / name).write_bytes(pickle.dumps(hostile.Pickled(canary)))
     (last / "checksums.json").unlink()
-    seal(last)
+    write_checksums(last)
     assert not goes_on(copied)
     assert not canary.exists()
 
@@ -250,7 +250,7 @@ def test_a_run_with_a_fifo_is_not_resumed(name, copied):
     (copied / name).unlink(missing_ok=True)
     os.mkfifo(copied / name)
     with pytest.raises(InputError, match="not a regular file"):
-        taken_from([f"resume={copied}"])
+        parse_resume([f"resume={copied}"])
 
 
 def test_a_function_that_a_well_known_library_only_imports_is_not_called(copied):

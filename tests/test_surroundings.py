@@ -283,11 +283,11 @@ def test_a_run_must_be_started_in_a_directory_that_is_utf8(where, no_utf8, tmp_p
 )
 def test_a_name_that_no_file_can_have_is_told_by_its_key(override, tmp_path):
     from afqmc.config import compose
-    from afqmc.data.loading import load
+    from afqmc.data.loading import load_dataset
     from afqmc.utils.errors import InputError
 
     with pytest.raises(InputError, match=rf"^{override[:40]}"):
-        load(compose(["dataset=jsonl", "dataset.train_file=a", "dataset.dev_file=a", override]).dataset)
+        load_dataset(compose(["dataset=jsonl", "dataset.train_file=a", "dataset.dev_file=a", override]).dataset)
 
 
 # the clock

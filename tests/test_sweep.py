@@ -14,7 +14,7 @@ import pytest
 from helpers import PATIENCE_S, SMALL, command
 
 from afqmc.run_dir import RunDir
-from afqmc.sweeps.plan import Job, Sweep, extended
+from afqmc.sweeps.plan import Job, Sweep, merge_plan
 from afqmc.sweeps.results_table import Results
 from afqmc.utils.errors import InputError
 from afqmc.utils.file_lock import is_locked, locked
@@ -288,24 +288,26 @@ def test_another_sweep_of_the_same_name_is_refused(tmp_path):
 
 def test_a_plan_that_is_extended_keeps_its_numbers():
     planned = [Job(0, "0-a", ("lr=1", "x=1")), Job(1, "1-b", ("lr=2", "x=1"))]
-    jobs, asked = extended(planned, [("b", ["lr=2", "x=1"]), ("c", ["lr=3", "x=1"]), ("b", ["lr=2", "x=1"])])
+    jobs, asked = merge_plan(planned, [("b", ["lr=2", "x=1"]), ("c", ["lr=3", "x=1"]), ("b", ["lr=2", "x=1"])])
     assert [job.directory for job in jobs] == ["0-a", "1-b", "2-c"]
     assert [job.number for job in asked] == [1, 2]
-    assert extended(planned, [("b", ["x=1", "lr=2"])])[1] == [Job(1, "1-b", ("x=1", "lr=2"))]  # typed in another order
+    assert merge_plan(planned, [("b", ["x=1", "lr=2"])])[1] == [
+        Job(1, "1-b", ("x=1", "lr=2"))
+    ]  # typed in another order
     with pytest.raises(InputError, match="has other jobs, such as 0-a"):
-        extended(planned, [("c", ["lr=3"])])
+        merge_plan(planned, [("c", ["lr=3"])])
 
 
 def test_a_plan_holds_no_secret_and_is_matched_all_the_same(tmp_path):
     tmp_path.mkdir(exist_ok=True)
-    jobs, asked = extended([], [("a", ["+model.args.api_key=abcdefgh", "seed=1"])])
+    jobs, asked = merge_plan([], [("a", ["+model.args.api_key=abcdefgh", "seed=1"])])
     assert asked[0].overrides == ("+model.args.api_key=abcdefgh", "seed=1")
     Sweep(tmp_path).write(asked, {"axes": ["+model.args.api_key=abcdefgh"]})
     assert "abcdefgh" not in (tmp_path / "sweep.json").read_text()
-    jobs, asked = extended(Sweep(tmp_path).read(), [("a", ["+model.args.api_key=abcdefgh", "seed=1"])])
+    jobs, asked = merge_plan(Sweep(tmp_path).read(), [("a", ["+model.args.api_key=abcdefgh", "seed=1"])])
     assert len(jobs) == 1
     assert "abcdefgh" in asked[0].overrides[0]
-    assert "abcdefgh" not in " ".join(asked[0].told)
+    assert "abcdefgh" not in " ".join(asked[0].redacted_overrides)
 
 
 @pytest.mark.parametrize("directory", ["../elsewhere", "/elsewhere", "..", "a/b"])

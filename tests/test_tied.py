@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from afqmc.checkpoint.weights import load_weights, read_tensors, save_weights
-from afqmc.inference.predictor import TrainedRun
+from afqmc.inference.predictor import Predictor
 from afqmc.models.config import ModelConfig
-from afqmc.models.loading import plugged_in
+from afqmc.models.loading import build_custom_model
 from afqmc.run_dir import RunDir
 from afqmc.runner.experiment import run_experiment
 from afqmc.utils.errors import InputError
@@ -110,7 +110,7 @@ def plugged(plug):
 
 def build(plugged, name, tokenizer):
     config = ModelConfig(_target_=f"{plugged.__name__}.{name}")
-    return config, plugged_in(config, tokenizer, LABELS)
+    return config, build_custom_model(config, tokenizer, LABELS)
 
 
 @pytest.mark.parametrize("name", SAVED)
@@ -164,7 +164,7 @@ def test_checking_a_state_changes_no_value(plugged, tiny_tokenizer):
 def test_a_run_of_a_tied_model_is_completed_resumed_and_scored(plugged, tmp_path):
     own = (f"model._target_={plugged.__name__}.Tied", "checkpoint.save_steps=5")
     whole = train(tmp_path / "whole", *own)
-    trained = TrainedRun.open(whole.path, trust=True)
+    trained = Predictor.open(whole.path, trust=True)
     scored = trained.score(trained.read(None, True))
     rows = [json.loads(line) for line in (whole.path / "predictions/dev.jsonl").read_text().splitlines()]
     assert len(rows) == len(scored.logits)

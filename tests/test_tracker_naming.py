@@ -5,7 +5,7 @@ import re
 import pytest
 
 from afqmc.tracking.config import Service, TrackerConfig
-from afqmc.tracking.run_names import in_its_sweep, in_words, run_id
+from afqmc.tracking.run_names import name_from_overrides, run_id, with_sweep_metadata
 from afqmc.utils.errors import InputError
 
 
@@ -27,30 +27,30 @@ def no_agent(monkeypatch):
     ],
 )
 def test_a_job_is_named_by_what_it_was_told(overrides, name):
-    assert in_words(overrides) == name
+    assert name_from_overrides(overrides) == name
     assert name is None or len(name) <= 128
 
 
 def test_what_is_configured_stays_beside_what_a_sweep_adds():
-    assert in_its_sweep(TrackerConfig(), "nightly", ["lr=1"]) == TrackerConfig(
+    assert with_sweep_metadata(TrackerConfig(), "nightly", ["lr=1"]) == TrackerConfig(
         group="nightly", name="lr=1", tags=["sweep"]
     )
     own = TrackerConfig(group="g", name="n", tags=["a"])
-    assert in_its_sweep(own, "nightly", ["lr=1"]) == TrackerConfig(group="g", name="n", tags=["a", "sweep"])
-    assert in_its_sweep(TrackerConfig(tags=["sweep"]), "nightly", []).tags == ["sweep"]
+    assert with_sweep_metadata(own, "nightly", ["lr=1"]) == TrackerConfig(group="g", name="n", tags=["a", "sweep"])
+    assert with_sweep_metadata(TrackerConfig(tags=["sweep"]), "nightly", []).tags == ["sweep"]
 
 
 def test_a_run_of_its_own_is_left_as_it_is():
-    assert in_its_sweep(TrackerConfig(), None, ["lr=1"]) == TrackerConfig()
+    assert with_sweep_metadata(TrackerConfig(), None, ["lr=1"]) == TrackerConfig()
 
 
 def test_an_agent_s_run_is_one_job(monkeypatch):
     monkeypatch.setenv("WANDB_SWEEP_ID", "s")
     monkeypatch.setenv("WANDB_RUN_ID", "r")
-    assert in_its_sweep(TrackerConfig(), None, ["lr=1"]) == TrackerConfig(name="lr=1", tags=["sweep"])
+    assert with_sweep_metadata(TrackerConfig(), None, ["lr=1"]) == TrackerConfig(name="lr=1", tags=["sweep"])
     with pytest.raises(InputError, match="leave -m out"):
-        in_its_sweep(TrackerConfig(), "nightly", ["lr=1"])
-    assert in_its_sweep(TrackerConfig(service=Service.none), "nightly", ["lr=1"]).group == "nightly"
+        with_sweep_metadata(TrackerConfig(), "nightly", ["lr=1"])
+    assert with_sweep_metadata(TrackerConfig(service=Service.none), "nightly", ["lr=1"]).group == "nightly"
 
 
 def test_an_id_stays_the_directory_s(tmp_path):

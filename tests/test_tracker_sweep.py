@@ -13,7 +13,7 @@ from wandb_file import Offline
 from wandb_server import WandbServer
 
 from afqmc import compare
-from afqmc.cli import exit_code
+from afqmc.cli import run_command
 from afqmc.run_dir import RunDir
 from afqmc.runner.experiment import run_experiment
 from afqmc.utils.files import read_json
@@ -86,7 +86,7 @@ def call(monkeypatch, capsys):
         monkeypatch.setenv("COLUMNS", "200")
         for name, value in {"WANDB_API_KEY": "", "NETRC": "/nonexistent", **environment}.items():
             monkeypatch.setenv(name, value)
-        code = exit_code(compare.main)
+        code = run_command(compare.main)
         printed = capsys.readouterr()
         assert "Traceback" not in printed.err
         return code, printed.out, printed.err

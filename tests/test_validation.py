@@ -9,10 +9,10 @@ from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model
 
 from afqmc import doctor
 from afqmc import run as entry
-from afqmc.cli import exit_code
+from afqmc.cli import run_command
 from afqmc.config import as_text, compose, load
 from afqmc.data.sample import sample_files
-from afqmc.diagnostics.checks import Diagnosis
+from afqmc.diagnostics.checks import Checks
 from afqmc.diagnostics.findings import Verdict
 from afqmc.distributed.rank import Rank
 from afqmc.models.wordpiece import train_wordpiece
@@ -183,7 +183,7 @@ def agree(overrides, told, directory):
     assert told in message
     assert json.loads((directory / "run/status.json").read_text())["status"] == "refused"
     assert not (directory / "run/metrics.jsonl").exists()
-    failed = [finding.text for finding in Diagnosis(config).findings() if finding.verdict is Verdict.fail]
+    failed = [finding.text for finding in Checks(config).findings() if finding.verdict is Verdict.fail]
     # the doctor names all rows with the same fault, the run the first
     assert sum(text == message or text.startswith(f"{message} (so ") for text in failed) == 1
     assert preflight([config]) == {0: message}
@@ -218,7 +218,7 @@ def test_a_config_that_cannot_be_composed_is_refused_by_all_commands(overrides, 
     given, messages = [*MINI, "tracker=none", *overrides.split()], []
     for main, more in ((entry.main, []), (doctor.main, []), (entry.main, ["-m"])):
         monkeypatch.setattr(sys, "argv", ["afqmc", *more, *given])
-        assert exit_code(main) == 2
+        assert run_command(main) == 2
         messages.append(capsys.readouterr().err.strip())
     assert told in messages[0]
     assert messages[1] == messages[0]

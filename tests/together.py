@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from helpers import SMALL
 
 from afqmc import config as schema
-from afqmc.distributed.rank import here
+from afqmc.distributed.rank import current_rank
 from afqmc.run_dir import NullRunDir, RunDir
 from afqmc.runner import experiment, validation
 from afqmc.runner.experiment import run_experiment
@@ -64,7 +64,7 @@ class ScoreBeforeTraining(Callback):
 
     def on_fit_start(self, trainer):
         logits = evaluate_split(trainer.setup, trainer.dev, "dev").logits
-        if here().is_main:
+        if current_rank().is_main:
             np.save(self.run_dir.path / "logits.npy", logits)
 
 
@@ -81,8 +81,8 @@ class Plain:
 
 
 def train(directory, way):
-    rank = here()
-    told = [word for word in WAYS[way] if not (rank.is_alone and word.startswith(ALONE))]
+    rank = current_rank()
+    told = [word for word in WAYS[way] if not (rank.is_single and word.startswith(ALONE))]
     config = schema.compose([*BASE, *told])
     run_dir = (RunDir if rank.is_main else NullRunDir)(directory / way)
     run_dir.path.mkdir(parents=True, exist_ok=True)

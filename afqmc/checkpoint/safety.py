@@ -20,8 +20,8 @@ from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from afqmc.models.architecture import is_text_encoder
-from afqmc.models.files import refuse_pointer
-from afqmc.utils.errors import InputError, blamed_on
+from afqmc.models.files import reject_lfs_pointer
+from afqmc.utils.errors import InputError, as_input_error
 from afqmc.utils.safe_files import LARGE, check_regular, open_regular, read_json
 
 _HEADER = 100_000_000  # bytes, as safetensors itself has it
@@ -30,7 +30,7 @@ _DEEPEST = 32
 _ATTENTIONS = (None, "eager", "sdpa")  # what the library has in itself
 
 
-def inspect(source: Path, own_code: bool) -> None:
+def check_untrusted(source: Path, own_code: bool) -> None:
     """Hold a checkpoint directory to what ``afqmc.checkpoint.save_weights`` may have left there.
 
     Args:
@@ -43,11 +43,11 @@ def inspect(source: Path, own_code: bool) -> None:
     for path in source.rglob("*"):  # a library picks those that it opens by their names
         if not path.is_dir():
             check_regular(path, None if path.suffix in _WEIGHT_FILES else LARGE)
-            refuse_pointer(path)
+            reject_lfs_pointer(path)
     check_labels(source / "labels.json")
     weights = source / "model.safetensors"
-    with blamed_on(f"{weights}: not readable as safetensors; nothing else is read"):
-        shapes = shapes_of(weights)
+    with as_input_error(f"{weights}: not readable as safetensors; nothing else is read"):
+        shapes = tensor_shapes(weights)
         with safe_open(weights, "pt") as opened:
             opened.keys()
     for path in (source / "config.json", source / "tokenizer_config.json"):
@@ -55,13 +55,13 @@ def inspect(source: Path, own_code: bool) -> None:
             _check_settings(path)
     if not own_code:
         _check_counts(source, shapes)
-        with blamed_on(f"{source / 'config.json'}: not usable"):
+        with as_input_error(f"{source / 'config.json'}: not usable"):
             architecture = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=True)
             if not is_text_encoder(type(architecture)()):  # the kind, not this one: any config takes any key
                 raise InputError(f"{source / 'config.json'}: a {architecture.model_type} is no text encoder")
 
 
-def shapes_of(weights: Path) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(weights: Path) -> dict[str, tuple[int, ...]]:
     """Read the names and shapes of a safetensors file, from its header alone.
 
     Raises:
@@ -135,7 +135,7 @@ def _spellings(name: Any, path: Path) -> Iterator[str]:
 
 
 def _read(path: Path) -> Any:
-    with blamed_on(f"{path}: not readable as JSON"):
+    with as_input_error(f"{path}: not readable as JSON"):
         return read_json(path)
 
 

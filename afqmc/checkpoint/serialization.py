@@ -17,14 +17,14 @@ _TENSORS, _REST = "state.safetensors", "state.json"
 _TENSOR, _TUPLE, _PAIRS = "$tensor", "$tuple", "$dict"  # how JSON holds what it has no word for
 
 
-def copied(node: Any) -> Any:
+def clone_to_cpu(node: Any) -> Any:
     """A nested state with each tensor copied to host memory: what happens to the original is no matter to it."""
     if isinstance(node, Tensor):
         return node.detach().to("cpu", copy=True).contiguous()
     if isinstance(node, dict):
-        return {key: copied(value) for key, value in node.items()}
+        return {key: clone_to_cpu(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
-        return type(node)(copied(value) for value in node) if type(node) in (list, tuple) else node
+        return type(node)(clone_to_cpu(value) for value in node) if type(node) in (list, tuple) else node
     return node
 
 

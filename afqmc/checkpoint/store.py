@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 
-from afqmc.checkpoint.serialization import copied, read_state, write_state
+from afqmc.checkpoint.serialization import clone_to_cpu, read_state, write_state
 from afqmc.utils.errors import InputError, first_line
 from afqmc.utils.safe_files import read_json, sha256
 
@@ -27,7 +27,7 @@ class DamagedError(InputError):
     """A checkpoint that is not what was written."""
 
 
-def replace(target: Path, write: Callable[[Path], None], previous: Optional[Path] = None) -> None:
+def replace_directory(target: Path, write: Callable[[Path], None], previous: Optional[Path] = None) -> None:
     """Make ``target`` anew: ``write`` fills a directory beside it, which then takes its name.
 
     With ``previous`` the one before is kept under that name, and at every moment there is a whole one where
@@ -38,7 +38,7 @@ def replace(target: Path, write: Callable[[Path], None], previous: Optional[Path
     aside.mkdir(parents=True)
     try:
         write(aside)
-        seal(aside)
+        write_checksums(aside)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)  # a full disk needs the room
         raise
@@ -55,7 +55,7 @@ def _aside(target: Path) -> Path:
     return target.with_name(f".{target.name}.new")
 
 
-def seal(directory: Path) -> None:
+def write_checksums(directory: Path) -> None:
     """Flush all files of a directory to the disk and write their checksums down, last of all.
 
     A directory within it that is sealed already is known by its own checksums.
@@ -75,7 +75,7 @@ def seal(directory: Path) -> None:
     _flush(directory)
 
 
-def verify(directory: Path) -> None:
+def verify_checksums(directory: Path) -> None:
     """Hold a directory to its checksums.
 
     Raises:
@@ -89,7 +89,7 @@ def verify(directory: Path) -> None:
             if sha256(directory / name) != expected:
                 raise DamagedError(f"{directory / name}: damaged (its checksum is not the one written down)")
             if Path(name).name == _SUMS:
-                verify((directory / name).parent)
+                verify_checksums((directory / name).parent)
     except FileNotFoundError as error:
         raise DamagedError(f"{directory}: incomplete ({Path(error.filename).name} is missing)") from error
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
@@ -107,7 +107,7 @@ def _flush(path: Path) -> None:
         os.close(number)
 
 
-def link(source: Path, target: Path) -> None:
+def hardlink_tree(source: Path, target: Path) -> None:
     """The same files under another directory: hard links, which cost no room, or copies where there are none.
 
     Whoever replaces such a file must put a new one in its place, and never write into it.
@@ -146,17 +146,17 @@ class CheckpointStore:
             OSError: when there is no room even for links to the best weights.
         """
         assert self._thread is None, "wait for the one before"
-        frozen = copied(state)
+        frozen = clone_to_cpu(state)
 
         def work() -> None:
             try:
-                replace(self.last, lambda aside: self._write(aside, frozen), self.previous)
+                replace_directory(self.last, lambda aside: self._write(aside, frozen), self.previous)
             except Exception as error:
                 self._failure = error
 
         shutil.rmtree(self._linked, ignore_errors=True)
         if self.best.exists():
-            link(self.best, self._linked)
+            hardlink_tree(self.best, self._linked)
         self._thread = threading.Thread(target=work, name="checkpoint")
         self._thread.start()
 
@@ -200,7 +200,7 @@ class CheckpointStore:
             if not found.exists():
                 continue
             try:
-                verify(found)
+                verify_checksums(found)
                 state = read_state(found)
             except InputError as error:
                 complain(str(error))
@@ -221,7 +221,7 @@ class CheckpointStore:
         aside = _aside(self.best)
         shutil.rmtree(aside, ignore_errors=True)
         if (found / _BEST).exists():
-            link(found / _BEST, aside)
+            hardlink_tree(found / _BEST, aside)
         shutil.rmtree(self.best, ignore_errors=True)
         if aside.exists():
             aside.rename(self.best)

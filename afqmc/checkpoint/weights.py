@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from afqmc.checkpoint.safety import inspect, shapes_of
-from afqmc.checkpoint.store import replace
+from afqmc.checkpoint.safety import check_untrusted, tensor_shapes
+from afqmc.checkpoint.store import replace_directory
 from afqmc.models.config import ModelConfig, Pooling
-from afqmc.models.cross_encoder import PairClassifier, encoder_class, encoder_options, is_standard
-from afqmc.models.loading import plugged_in
+from afqmc.models.cross_encoder import CrossEncoder, encoder_class, encoder_options, matches_hf_classifier
+from afqmc.models.loading import build_custom_model
 from afqmc.models.tensors import with_duplicates, without_duplicates
-from afqmc.utils.errors import InputError, blamed_on
+from afqmc.utils.errors import InputError, as_input_error
 from afqmc.utils.safe_files import check_regular, read_json
 
 _WEIGHTS = "model.safetensors"
@@ -56,15 +56,17 @@ def save_weights(
             (aside / _TIED).write_text(json.dumps(same, indent=2), encoding="utf-8")
         tokenizer.save_pretrained(aside)
         (aside / _LABELS).write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
-        if isinstance(model, PairClassifier):
+        if isinstance(model, CrossEncoder):
             config = model.encoder.config
             config.id2label = dict(enumerate(labels))
             config.label2id = {name: number for number, name in enumerate(labels)}
             name = type(model.encoder).__name__
-            config.architectures = [name.replace("Model", "ForSequenceClassification") if is_standard(model) else name]
+            config.architectures = [
+                name.replace("Model", "ForSequenceClassification") if matches_hf_classifier(model) else name
+            ]
             config.save_pretrained(aside)
 
-    replace(target, write)
+    replace_directory(target, write)
 
 
 def restore(model: nn.Module, source: Path) -> None:
@@ -80,7 +82,7 @@ def read_tensors(source: Path) -> dict[str, Tensor]:
     """
     check_regular(source / _WEIGHTS)
     tensors, tied = load_file(source / _WEIGHTS), source / _TIED
-    with blamed_on(f"{tied}: not usable"):
+    with as_input_error(f"{tied}: not usable"):
         return with_duplicates(tensors, read_json(tied) if tied.exists() else {})
 
 
@@ -101,22 +103,22 @@ def load_weights(source: Path, config: ModelConfig, trust: bool = False) -> Load
         raise InputError(
             f"{source}: no weights here ({_WEIGHTS} and {_LABELS}); did the run reach its first evaluation?"
         )
-    inspect(source, own_code=config._target_ is not None)
+    check_untrusted(source, own_code=config._target_ is not None)
     labels = tuple(read_json(source / _LABELS))
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     model: nn.Module
     if config._target_ is not None:
         if not trust:
             raise InputError(f"{source}: its model is code of its own ({config._target_}); --trust runs it")
-        model = plugged_in(config, tokenizer, labels)
+        model = build_custom_model(config, tokenizer, labels)
     else:
         architecture = AutoConfig.from_pretrained(source, trust_remote_code=False)
         options = encoder_options(architecture, Pooling(config.pooling))
         with torch.device("meta"):  # without memory, to compare it with the weights first
             encoder = encoder_class(architecture)(architecture, **options)
-            _check_shapes(source, PairClassifier(encoder, len(labels), config.pooling, config.head_dropout))
+            _check_shapes(source, CrossEncoder(encoder, len(labels), config.pooling, config.head_dropout))
         encoder = encoder_class(architecture)(architecture, **options)
-        model = PairClassifier(encoder.float(), len(labels), config.pooling, config.head_dropout)
+        model = CrossEncoder(encoder.float(), len(labels), config.pooling, config.head_dropout)
     try:
         restore(model, source)
     except RuntimeError as error:
@@ -131,7 +133,7 @@ def _check_shapes(source: Path, model: nn.Module) -> None:
         InputError: naming the first tensor that is missing, too many, or of another shape.
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = shapes_of(source / _WEIGHTS)
+    found = tensor_shapes(source / _WEIGHTS)
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             told = f"{name} is {found.get(name, 'missing')}, config.json wants {wanted.get(name, 'none')}"

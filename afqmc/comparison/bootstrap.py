@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from afqmc.results.resampled_metrics import Answers, Array, drawn, measure
+from afqmc.results.resampled_metrics import Array, LabelledPredictions, resample_counts, resampled_metric
 
 ALPHA, POWER = 0.05, 0.8
 RESAMPLES = 2000
@@ -40,14 +40,14 @@ class Resampled:
     examples: int
 
 
-def resample(name: str, answers: Sequence[Answers], resamples: int = RESAMPLES, seed: int = 0) -> Resampled:
+def resample(name: str, answers: Sequence[LabelledPredictions], resamples: int = RESAMPLES, seed: int = 0) -> Resampled:
     """Bootstrap over examples, the same for every run; resamples on which the metric is undefined are left out."""
     from scipy.stats import DegenerateDataWarning, bootstrap
 
     examples = len(answers[0].gold)
 
     def statistic(rows: Array, axis: int) -> Array:
-        return measure(name, answers, drawn(rows, examples))
+        return resampled_metric(name, answers, resample_counts(rows, examples))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)  # about its own interval, where a resample has no metric
@@ -56,7 +56,7 @@ def resample(name: str, answers: Sequence[Answers], resamples: int = RESAMPLES, 
             batch=max(1, _PLACES // examples), rng=np.random.default_rng(seed),
         )  # fmt: skip
     draws = found.bootstrap_distribution.T
-    values = measure(name, answers, np.ones((examples, 1), dtype=np.float32))[:, 0]
+    values = resampled_metric(name, answers, np.ones((examples, 1), dtype=np.float32))[:, 0]
     return Resampled(values, draws[np.isfinite(draws).all(axis=1)], examples)
 
 
@@ -100,7 +100,7 @@ class Difference:
         return replace(self, value=-self.value, low=-self.high, high=-self.low, seeds=self.seeds[::-1])
 
 
-class Family:
+class PairwiseTests:
     """K settings on the same examples, and the differences of all pairs of them.
 
     Attributes:

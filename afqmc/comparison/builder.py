@@ -9,17 +9,17 @@ from functools import lru_cache
 import numpy as np
 
 from afqmc.comparison import wording as words
-from afqmc.comparison.bootstrap import Family, resample
-from afqmc.comparison.caveats import notes
+from afqmc.comparison.bootstrap import PairwiseTests, resample
+from afqmc.comparison.caveats import caveats
 from afqmc.comparison.dev_data import data_groups
 from afqmc.comparison.mcnemar import mcnemar
 from afqmc.comparison.report import Comparison, Report
 from afqmc.evaluation.metric_names import higher_is_better
 from afqmc.results.predictions import Predictions
-from afqmc.results.resampled_metrics import MEASURES, measure
+from afqmc.results.resampled_metrics import MEASURES, resampled_metric
 from afqmc.results.runs import Run
-from afqmc.results.settings import Setting, differing, filled, fold, missing_folds
-from afqmc.results.translatable import said, why
+from afqmc.results.settings import Setting, fill_defaults, group_by_setting, missing_folds, varying_keys
+from afqmc.results.translatable import message_of, msg
 from afqmc.utils.errors import InputError, did_you_mean
 
 
@@ -29,11 +29,11 @@ def build(runs: Sequence[Run], metric: str | None, top: int) -> Report:
     Raises:
         InputError: for a metric that they have not.
     """
-    complete, assumed = filled([run for run in runs if run.is_complete])
+    complete, assumed = fill_defaults([run for run in runs if run.is_complete])
     unfinished = [run for run in runs if not run.is_complete]
     metric = _metric(complete, metric)
     read = lru_cache(maxsize=top)(lambda setting: _predictions(setting, metric))  # those compared are read once
-    ranked = _ranked(fold(complete), metric)
+    ranked = _ranked(group_by_setting(complete), metric)
     data_of = data_groups(ranked, metric, top, read)
     settings = sorted(ranked, key=data_of.__getitem__)
     compared, predictions, refused = _comparable(settings, data_of, metric, top, read)
@@ -41,15 +41,16 @@ def build(runs: Sequence[Run], metric: str | None, top: int) -> Report:
     if len(compared) > 1:
         number = [place for place, of_runs in enumerate(predictions) for _ in of_runs]
         answers = [one.answers for of_runs in predictions for one in of_runs]
-        family = Family(resample(metric.partition("/")[2], answers), number)
+        family = PairwiseTests(resample(metric.partition("/")[2], answers), number)
         comparisons = [
             _compare(settings, compared, predictions, family, metric, second) for second in range(1, len(compared))
         ]
     report = Report(
-        metric, differing(complete), settings, data_of, unfinished, compared, _together(compared, predictions, metric),
+        metric, varying_keys(complete), settings, data_of, unfinished, compared,
+        _together(compared, predictions, metric),
         family, comparisons, refused, assumed, [],
     )  # fmt: skip
-    return replace(report, notes=list(notes(report, top)))
+    return replace(report, notes=list(caveats(report, top)))
 
 
 def _metric(runs: Sequence[Run], asked: str | None) -> str:
@@ -88,11 +89,11 @@ def _comparable(
         try:
             predictions = read(setting)
         except InputError as error:
-            refused.append((setting, why(error)))
+            refused.append((setting, message_of(error)))
             continue
         if found and data_of[setting] != data_of[found[0][0]]:
             unlike = found[0][1][0].differs_from(predictions[0])
-            refused.append((setting, _other_data(metric, words.label(found[0][0], ranked), unlike)))
+            refused.append((setting, _other_data(metric, words.display_name(found[0][0], ranked), unlike)))
         else:
             found.append((setting, predictions))
     return [setting for setting, _ in found], [predictions for _, predictions in found], refused
@@ -106,30 +107,30 @@ def _predictions(setting: Setting, metric: str) -> list[Predictions]:
         found.append(_of_seed(runs, metric) if setting.has_folds else _of_run(runs[0], metric))
         if unlike := found[0].differs_from(found[-1]):
             told = _other_data(metric, setting.runs[0].name, unlike)
-            raise InputError(said("{run}: {why}", run=runs[0].name, why=told))
+            raise InputError(msg("{run}: {why}", run=runs[0].name, why=told))
     return found
 
 
 def _other_data(metric: str, name: str, unlike: str | None) -> str:
-    return said("other {split} data than {name}: {how}", split=words.split_of(metric), name=name, how=unlike)
+    return msg("other {split} data than {name}: {how}", split=words.split_of(metric), name=name, how=unlike)
 
 
 def _of_run(run: Run, metric: str) -> Predictions:
     try:
         return Predictions.of(run, metric)
     except InputError as error:
-        raise InputError(said("{run}: {why}", run=run.name, why=why(error))) from error
+        raise InputError(msg("{run}: {why}", run=run.name, why=message_of(error))) from error
 
 
 def _of_seed(runs: list[Run], metric: str) -> Predictions:
     """All folds of one seed: with some alone, other settings would be asked about other pairs."""
     if absent := missing_folds(runs):
-        raise InputError(said("seed {seed}: {why}", seed=runs[0].seed, why=absent))
+        raise InputError(msg("seed {seed}: {why}", seed=runs[0].seed, why=absent))
     parts = [_of_run(run, metric) for run in runs]
     try:
         return Predictions.of_folds(parts, words.split_of(metric))
     except InputError as error:
-        raise InputError(said("seed {seed}: {why}", seed=runs[0].seed, why=why(error))) from error
+        raise InputError(msg("seed {seed}: {why}", seed=runs[0].seed, why=message_of(error))) from error
 
 
 def _together(compared: list[Setting], predictions: list[list[Predictions]], metric: str) -> dict[Setting, float]:
@@ -138,7 +139,7 @@ def _together(compared: list[Setting], predictions: list[list[Predictions]], met
         if setting.has_folds:
             answers = [one.answers for one in of_seeds]
             whole = np.ones((len(answers[0].gold), 1), dtype=np.float32)
-            found[setting] = float(measure(metric.partition("/")[2], answers, whole).mean())
+            found[setting] = float(resampled_metric(metric.partition("/")[2], answers, whole).mean())
     return found
 
 
@@ -146,14 +147,14 @@ def _compare(
     settings: list[Setting],
     compared: list[Setting],
     predictions: list[list[Predictions]],
-    family: Family,
+    family: PairwiseTests,
     metric: str,
     second: int,
 ) -> Comparison:
     difference = family.difference(0, second)
     single = difference.seeds == (1, 1)
     split = mcnemar(predictions[0][0].answers, predictions[second][0].answers) if single else None
-    names = words.label(compared[0], settings), words.label(compared[second], settings)
+    names = words.display_name(compared[0], settings), words.display_name(compared[second], settings)
     folded = compared[0].has_folds or compared[second].has_folds
     sentence = words.sentence(*names, difference, metric, family.examples, folded)
     if split is not None and difference.error and metric.endswith("/accuracy"):

@@ -13,9 +13,9 @@ from typing import Any
 
 from afqmc.comparison.report import Comparison, Report
 from afqmc.comparison.terminal import columns
-from afqmc.comparison.wording import label
+from afqmc.comparison.wording import display_name
 from afqmc.results.runs import Run
-from afqmc.results.settings import MISSING, Setting, in_short
+from afqmc.results.settings import MISSING, Setting, format_value
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError, printable
 from afqmc.utils.files import write_bytes
@@ -41,10 +41,10 @@ def check(path: Path, flag: str, paths: Sequence[str]) -> None:
     except OSError as error:  # a name that no file can have
         raise InputError(f"{flag} {path}: cannot be written: {error.strerror or error}") from error
     for place in paths:
-        RunDir(Path(place)).refuse_detour(path, flag)
+        RunDir(Path(place)).ensure_inside(path, flag)
 
 
-def refuse_overlap(files: Sequence[tuple[Path, str]]) -> None:
+def reject_overlap(files: Sequence[tuple[Path, str]]) -> None:
     """Refuse two outputs in one file; each comes with its flag.
 
     Raises:
@@ -101,7 +101,7 @@ def as_csv(report: Report) -> str:
 
 
 def _cells(report: Report, name: str, run: Run, figures: Sequence[str]) -> list[object]:
-    settings = ["" if key not in run.config else in_short(run.config[key]) for key in report.keys]
+    settings = ["" if key not in run.config else format_value(run.config[key]) for key in report.keys]
     facts = [getattr(run, fact) for fact in _FACTS]
     row = [run.name, run.status, run.why, name, *settings, run.seed, run.fold]
     return [*row, *(run.figures.get(key) for key in figures), *facts, run.sweep, str(run.path)]
@@ -130,7 +130,7 @@ def as_markdown(report: Report) -> str:
     if report.unfinished:
         rows = [[run.name, run.status, run.why] for run in report.unfinished]
         parts.append("## Without final figures\n\n" + _table(["run", "status", "why"], rows))
-    refused = [f"{label(setting, report.settings)}: {why}" for setting, why in report.refused]
+    refused = [f"{display_name(setting, report.settings)}: {why}" for setting, why in report.refused]
     sections = {
         "What can be said": [comparison.sentence for comparison in report.comparisons],
         "Not compared": refused,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from afqmc.results.resampled_metrics import Answers
+from afqmc.results.resampled_metrics import LabelledPredictions
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class McNemar:
     p: float
 
 
-def mcnemar(first: Answers, second: Answers) -> McNemar:
+def mcnemar(first: LabelledPredictions, second: LabelledPredictions) -> McNemar:
     """Of two runs on the same examples."""
     from statsmodels.stats.contingency_tables import mcnemar as exact
 

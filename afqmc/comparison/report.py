@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from afqmc.comparison.bootstrap import Difference, Family
+from afqmc.comparison.bootstrap import Difference, PairwiseTests
 from afqmc.comparison.mcnemar import McNemar
 from afqmc.evaluation.metric_names import higher_is_better
 from afqmc.results.runs import Run
@@ -48,7 +48,7 @@ class Report:
     unfinished: list[Run]
     compared: list[Setting]
     together: dict[Setting, float]
-    family: Family | None
+    family: PairwiseTests | None
     comparisons: list[Comparison]
     refused: list[tuple[Setting, str]]
     assumed: list[str]

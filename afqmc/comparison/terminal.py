@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from afqmc.comparison.report import Report
-from afqmc.comparison.wording import folds_column, headline, label, needed_for, parts, split_of
-from afqmc.results.settings import Setting, in_short, short_keys
-from afqmc.utils.console import clock
+from afqmc.comparison.wording import display_name, folds_column, headline, parts, required_effort, split_of
+from afqmc.results.settings import Setting, format_value, short_keys
+from afqmc.utils.console import format_duration
 from afqmc.utils.errors import printable
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def columns(report: Report) -> list[Column]:
     short = short_keys(report.keys)
 
     def of_key(key: str) -> Column:
-        return Column(short[key], lambda setting: in_short(setting.values[key]), is_number=False)
+        return Column(short[key], lambda setting: format_value(setting.values[key]), is_number=False)
 
     def of_figure(name: str) -> Column:
         return Column(name.partition("/")[2], lambda setting: _decimal(setting.mean(name), 4), optional=True)
@@ -70,7 +70,7 @@ def columns(report: Report) -> list[Column]:
             lambda setting: _decimal(report.together.get(setting), 4),
         ),
         of_cost("epoch", "best_epoch", lambda value: f"{value:.2f}"),
-        of_cost("time", "seconds", clock),
+        of_cost("time", "seconds", format_duration),
         of_cost("pairs/s", "pairs_per_second", lambda value: f"{value:.0f}"),
         of_cost("GiB", "peak_memory_gib", lambda value: f"{value:.1f}"),
         *(of_figure(name) for name in beside),
@@ -90,7 +90,9 @@ def show(report: Report, top: int) -> None:
         console.print(_ranked(report, layout, top))
         _lines(console, "", _left_out(report, top, layout))
     _say(console, report)
-    _lines(console, "not compared", [f"{label(setting, report.settings)}: {why}" for setting, why in report.refused])
+    _lines(
+        console, "not compared", [f"{display_name(setting, report.settings)}: {why}" for setting, why in report.refused]
+    )
     _lines(console, "to read this rightly", report.notes)
 
 
@@ -190,16 +192,16 @@ def _say(console: Console, report: Report) -> None:
 
     if len(report.comparisons) <= _SENTENCES or report.family is None:
         return _lines(console, "what can be said", [comparison.sentence for comparison in report.comparisons])
-    best = label(report.compared[0], report.settings)
+    best = display_name(report.compared[0], report.settings)
     table = _table(headline(best, [comparison.difference for comparison in report.comparisons]))
     for header in ("than", "by", "95% CI", "p", "to tell them apart"):
         table.add_column(header, overflow="fold", no_wrap=header in ("by", "95% CI", "p"))
     for comparison in report.comparisons:
         difference, examples = comparison.difference, report.family.examples
-        needed = "" if difference.is_found else needed_for(difference, split_of(report.metric), examples)
+        needed = "" if difference.is_found else required_effort(difference, split_of(report.metric), examples)
         size, interval, p = parts(difference, report.metric)
         cells = (
-            label(comparison.second, report.settings),
+            display_name(comparison.second, report.settings),
             size,
             interval,
             p.removeprefix("p = ").removeprefix("p "),

@@ -9,28 +9,28 @@ from pathlib import Path
 from typing import Any, Optional
 
 from afqmc.comparison.report import Report
-from afqmc.comparison.wording import label
+from afqmc.comparison.wording import display_name
 from afqmc.results.runs import Run
-from afqmc.results.settings import Setting, in_short
-from afqmc.results.wandb_replay import past_of
+from afqmc.results.settings import Setting, format_value
+from afqmc.results.wandb_replay import finished_run
 from afqmc.run_dir import RunDir, Status
 from afqmc.tracking.config import TrackerConfig, WandbMode
 from afqmc.tracking.wandb_session import NotSentError, can_send
-from afqmc.tracking.wandb_sync import files, mark_sent, rebuild, sync, unsent
+from afqmc.tracking.wandb_sync import files, mark_sent, replay, sync, unsent
 from afqmc.tracking.wandb_upload import Table, Upload, upload
 from afqmc.utils.errors import InputError, first_line, printable
 from afqmc.utils.redaction import redacted
 
 
 @dataclass(frozen=True)
-class Told:
+class SendResult:
     """A line for a person, and whether what it tells went well."""
 
     line: str
     is_well: bool = True
 
 
-def place_of(runs: Sequence[Run], asked: Optional[str]) -> TrackerConfig:
+def upload_target(runs: Sequence[Run], asked: Optional[str]) -> TrackerConfig:
     """Where the comparison goes: beside its runs, in their group where they share one.
 
     Args:
@@ -59,7 +59,7 @@ def place_of(runs: Sequence[Run], asked: Optional[str]) -> TrackerConfig:
 
 def send(
     runs: Sequence[Run], report: Report, place: Optional[TrackerConfig], texts: Mapping[str, str]
-) -> Iterator[Told]:
+) -> Iterator[SendResult]:
     """Runs first, then the comparison of them; neither where there is none to send."""
     if runs:
         yield from send_runs(runs)
@@ -67,35 +67,35 @@ def send(
         yield send_comparison(report, place, texts)
 
 
-def send_runs(runs: Sequence[Run]) -> Iterator[Told]:
+def send_runs(runs: Sequence[Run]) -> Iterator[SendResult]:
     """Each run that W&B has not got, one after another, in their order."""
     try:
         is_online = can_send()
     except NotSentError as error:
-        yield Told(f"W&B: {error}", is_well=False)
+        yield SendResult(f"W&B: {error}", is_well=False)
         return
     for run in runs:
         told = _send(run, is_online)
-        yield Told(printable(f"W&B: {run.name}: {told.line}"), told.is_well)
+        yield SendResult(printable(f"W&B: {run.name}: {told.line}"), told.is_well)
 
 
-def _send(run: Run, is_online: bool) -> Told:
+def _send(run: Run, is_online: bool) -> SendResult:
     directory = RunDir(run.path)
     if run.status == Status.refused.value:
-        return Told("nothing to send, it was refused before it began")
+        return SendResult("nothing to send, it was refused before it began")
     try:
         with directory.locked():
-            directory.refuse_links()
+            directory.reject_escaping_links()
             waiting = unsent(run.path)
             if waiting and is_online:
-                return Told(_sync(run, waiting))
+                return SendResult(_sync(run, waiting))
             if files(run.path):
-                return Told("kept in W&B's offline files already" if waiting else "sent before")
-            past = past_of(run, WandbMode.online if is_online else WandbMode.offline)
-            rebuild(run.path, past)
-            return Told("rebuilt from its own files" + (" and sent" if is_online else ", offline") + past.lacking)
+                return SendResult("kept in W&B's offline files already" if waiting else "sent before")
+            past = finished_run(run, WandbMode.online if is_online else WandbMode.offline)
+            replay(run.path, past)
+            return SendResult("rebuilt from its own files" + (" and sent" if is_online else ", offline") + past.lacking)
     except Exception as error:  # of any kind: one run, or the library, must not keep the others back
-        return Told(f"not sent: {redacted(first_line(error))}", is_well=False)
+        return SendResult(f"not sent: {redacted(first_line(error))}", is_well=False)
 
 
 def _sync(run: Run, waiting: list[Path]) -> str:
@@ -104,18 +104,18 @@ def _sync(run: Run, waiting: list[Path]) -> str:
         sync(waiting)
         return "sent"
     except NotSentError as error:
-        past = past_of(run, WandbMode.online)
-        rebuild(run.path, past)
+        past = finished_run(run, WandbMode.online)
+        replay(run.path, past)
         mark_sent(waiting)
         return f"sent, the rest rebuilt from its own files ({error}){past.lacking}"
 
 
-def send_comparison(report: Report, place: TrackerConfig, texts: Mapping[str, str]) -> Told:
+def send_comparison(report: Report, place: TrackerConfig, texts: Mapping[str, str]) -> SendResult:
     """The settings as a table, the sentences and notes, and the files as an artifact.
 
     Args:
         report: The comparison.
-        place: From ``place_of``.
+        place: From ``upload_target``.
         texts: Files by their kind, ``json`` or ``md``.
     """
     runs = [run for setting in report.settings for run in (*setting.runs, *setting.repeats)]
@@ -128,9 +128,9 @@ def send_comparison(report: Report, place: TrackerConfig, texts: Mapping[str, st
         {f"comparison.{kind}": text for kind, text in texts.items()},
     )
     try:
-        return Told(f"W&B: the comparison: {upload(content)}")
+        return SendResult(f"W&B: the comparison: {upload(content)}")
     except NotSentError as error:
-        return Told(f"W&B: the comparison was not sent: {error}", is_well=False)
+        return SendResult(f"W&B: the comparison was not sent: {error}", is_well=False)
 
 
 def _settings(report: Report) -> Table:
@@ -140,7 +140,7 @@ def _settings(report: Report) -> Table:
     facts = ("best_epoch", "seconds", "pairs_per_second", "peak_memory_gib")
 
     def row(rank: int, setting: Setting) -> list[Any]:
-        values = [printable(in_short(setting.values[key])) for key in report.keys]
+        values = [printable(format_value(setting.values[key])) for key in report.keys]
         over_seeds = [len(setting.runs), setting.deviation(report.metric), *map(setting.mean, figures)]
         return [rank, printable(setting.name), *values, *over_seeds, *map(setting.mean_of, facts)]
 
@@ -151,7 +151,7 @@ def _settings(report: Report) -> Table:
 
 
 def _sentences(report: Report) -> dict[str, Table]:
-    refused = [f"{label(setting, report.settings)}: {why}" for setting, why in report.refused]
+    refused = [f"{display_name(setting, report.settings)}: {why}" for setting, why in report.refused]
     unfinished = [f"{run.name}: {', '.join(filter(None, (run.status, run.why)))}" for run in report.unfinished]
     lines = {
         "what can be said": [comparison.sentence for comparison in report.comparisons],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from afqmc.comparison.bootstrap import MOST_SEEDS, Difference
 from afqmc.comparison.mcnemar import McNemar
-from afqmc.results.translatable import said
+from afqmc.results.translatable import msg
 
 if TYPE_CHECKING:
     from afqmc.results.settings import Setting
@@ -16,7 +16,7 @@ _LONG = 40  # signs of a setting's name, beyond which a sentence calls it by its
 _DIGITS = 7  # of a difference, at most
 
 
-def label(setting: Setting, ranked: Sequence[Setting]) -> str:
+def display_name(setting: Setting, ranked: Sequence[Setting]) -> str:
     """What a sentence calls a setting: its name, or its row in the ranking where that is long."""
     return setting.name if len(setting.name) <= _LONG else f"#{ranked.index(setting) + 1}"
 
@@ -34,7 +34,7 @@ def folds_column(split: str) -> str:
 def sentence(first: str, second: str, found: Difference, metric: str, examples: int, folded: bool = False) -> str:
     """One difference: which is better, by how much, or what it would take to know; ``folded``: a seed has folds."""
     if found.error == 0 and found.value == 0:
-        return said(
+        return msg(
             "{first} and {second} do not differ at all in {metric} ({seeds})",
             first=first,
             second=second,
@@ -44,22 +44,22 @@ def sentence(first: str, second: str, found: Difference, metric: str, examples: 
     if found.value * _sign(metric) < 0:
         first, second, found = second, first, found.turned()
     size, interval, p = parts(found, metric)
-    known = said("95% CI {interval}, {p}, {seeds}", interval=interval, p=p, seeds=_seeds(found, folded))
+    known = msg("95% CI {interval}, {p}, {seeds}", interval=interval, p=p, seeds=_seeds(found, folded))
     values = {"first": first, "second": second, "size": size, "known": known}
     if found.error == 0:
-        return said(
+        return msg(
             "{first} is ahead of {second} by {size} on every resample of the pairs ({seeds}); "
             "no interval and no p-value follow from that",
             **{**values, "seeds": _seeds(found, folded)},
         )
     if found.is_found and found.over_seeds:
-        return said("{first} is better than {second} by {size} ({known})", **values)
+        return msg("{first} is better than {second} by {size} ({known})", **values)
     if found.is_found:
-        return said("{first} did better than {second} by {size} in these very runs ({known})", **values)
-    needed = needed_for(found, split_of(metric), examples)
+        return msg("{first} did better than {second} by {size} in these very runs ({known})", **values)
+    needed = required_effort(found, split_of(metric), examples)
     if found.value:
-        needed = said("{needed} would be needed", needed=needed)
-    return said("{first} and {second} cannot be told apart: {size} ({known}); {needed}", **values, needed=needed)
+        needed = msg("{needed} would be needed", needed=needed)
+    return msg("{first} and {second} cannot be told apart: {size} ({known}); {needed}", **values, needed=needed)
 
 
 def headline(best: str, differences: Sequence[Difference]) -> str:
@@ -67,8 +67,8 @@ def headline(best: str, differences: Sequence[Difference]) -> str:
     found = sum(difference.is_found for difference in differences)
     values = {"best": best, "found": found, "others": len(differences)}
     if all(difference.over_seeds for difference in differences):
-        return said("{best} is better than {found} of {others} others", **values)
-    return said("{best} did better than {found} of {others} others in these very runs", **values)
+        return msg("{best} is better than {found} of {others} others", **values)
+    return msg("{best} did better than {found} of {others} others in these very runs", **values)
 
 
 def parts(found: Difference, metric: str) -> tuple[str, str, str]:
@@ -76,27 +76,27 @@ def parts(found: Difference, metric: str) -> tuple[str, str, str]:
     sign = _sign(metric)
     low, high = sorted((sign * found.low, sign * found.high))
     scale, digits, unit = _scale(metric, (low, high))
-    interval = said("{low} to {high}", low=f"{low * scale:z.{digits}f}", high=f"{high * scale:z.{digits}f}")
+    interval = msg("{low} to {high}", low=f"{low * scale:z.{digits}f}", high=f"{high * scale:z.{digits}f}")
     return _with_unit(f"{sign * found.value * scale:z.{digits}f}", unit), interval, p_value(found.p_adjusted)
 
 
-def needed_for(found: Difference, split: str, examples: int) -> str:
+def required_effort(found: Difference, split: str, examples: int) -> str:
     """What it would take to find a difference that was not found."""
     if not found.value:
-        return said("no difference to find")
+        return msg("no difference to find")
     if not found.error:
-        return said("the same on every resample of the pairs")
+        return msg("the same on every resample of the pairs")
     if found.seeds_needed is not None:
-        return said("{seeds} seeds each", seeds=found.seeds_needed)
+        return msg("{seeds} seeds each", seeds=found.seeds_needed)
     if found.examples_needed is None:
-        return said("more than {seeds} seeds each", seeds=MOST_SEEDS)
-    more = said("about {examples:,} {split} pairs", examples=_round(found.examples_needed), split=split)
-    return said("{more} and more than {seeds} seeds each", more=more, seeds=MOST_SEEDS) if found.over_seeds else more
+        return msg("more than {seeds} seeds each", seeds=MOST_SEEDS)
+    more = msg("about {examples:,} {split} pairs", examples=_round(found.examples_needed), split=split)
+    return msg("{more} and more than {seeds} seeds each", more=more, seeds=MOST_SEEDS) if found.over_seeds else more
 
 
 def with_mcnemar(sentence: str, first: str, second: str, found: McNemar) -> str:
     """The sentence, and what two runs got right alone."""
-    return said(
+    return msg(
         "{sentence}; McNemar: {only_first} pairs right only with {first}, {only_second} only with {second}, {p}",
         sentence=sentence,
         only_first=found.only_first,
@@ -119,7 +119,7 @@ def size(metric: str, value: float) -> str:
 
 
 def _with_unit(number: str, unit: str) -> str:
-    return said("{number} points", number=number) if unit else number
+    return msg("{number} points", number=number) if unit else number
 
 
 def _scale(metric: str, ends: Sequence[float]) -> tuple[int, int, str]:
@@ -136,13 +136,13 @@ def _scale(metric: str, ends: Sequence[float]) -> tuple[int, int, str]:
 def _seeds(found: Difference, folded: bool) -> str:
     one, other = found.seeds
     if folded:
-        told = said("{one} and {other} seeds", one=one, other=other)
+        told = msg("{one} and {other} seeds", one=one, other=other)
         if one == other:
-            told = said("{seeds} seeds each", seeds=one) if one > 1 else said("1 seed each")
-        return said("{seeds}, the folds of a seed together", seeds=told)
+            told = msg("{seeds} seeds each", seeds=one) if one > 1 else msg("1 seed each")
+        return msg("{seeds}, the folds of a seed together", seeds=told)
     if not found.over_seeds:
-        return said("one run each") if one == other else said("{one} and {other} runs", one=one, other=other)
-    return said("{seeds} seeds", seeds=one) if one == other else said("{one} and {other} seeds", one=one, other=other)
+        return msg("one run each") if one == other else msg("{one} and {other} runs", one=one, other=other)
+    return msg("{seeds} seeds", seeds=one) if one == other else msg("{one} and {other} seeds", one=one, other=other)
 
 
 def _sign(metric: str) -> int:

@@ -18,12 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from afqmc.config.dataset_source import check_source as check_source
-from afqmc.config.dataset_source import official_address as official_address
-from afqmc.config.error_messages import explain, unknown_key
+from afqmc.config.dataset_source import default_dataset_url as default_dataset_url
+from afqmc.config.error_messages import format_hydra_error, unknown_key
 from afqmc.config.help import conf_dir as conf_dir
-from afqmc.config.overrides import literal, quoted_all
+from afqmc.config.overrides import literal, quote_overrides
 from afqmc.config.renamed_keys import upgrade_nested
-from afqmc.config.safe_yaml import refuse_unfolding
+from afqmc.config.safe_yaml import check_yaml_limits
 from afqmc.config.schema import Config as Config
 from afqmc.config.schema import check as check
 from afqmc.config.yaml_checks import check_files
@@ -31,7 +31,7 @@ from afqmc.data.config import Source
 from afqmc.evaluation.metric_names import higher_is_better
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError
-from afqmc.utils.files import expanded, write_text
+from afqmc.utils.files import expand_user, write_text
 from afqmc.utils.redaction import redacted_argument
 
 _SLUG_LENGTH = 60
@@ -55,14 +55,14 @@ def compose(overrides: list[str], config_dir: Optional[Path] = None, config_name
         if not config_dir.is_dir():
             raise InputError(f"--config-dir {config_dir}: no such directory")
         overrides = [f"hydra.searchpath=[{literal(f'file://{config_dir.absolute()}')}]", *overrides]
-    overrides = quoted_all(overrides)
+    overrides = quote_overrides(overrides)
     check_files(overrides, [config_dir] if config_dir else [])
     register()
     try:
         with initialize_config_dir(conf_dir(), version_base="1.3"):
             config = to_config(hydra_compose(config_name, overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(explain(error)) from error
+        raise InputError(format_hydra_error(error)) from error
     check_source(config.dataset, overrides)
     return config
 
@@ -106,7 +106,7 @@ def to_config(node: DictConfig, labelled: bool = True) -> Config:
         _refuse_added(node, Config())
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), node))
     except OmegaConfBaseException as error:
-        raise InputError(explain(error)) from error
+        raise InputError(format_hydra_error(error)) from error
     assert isinstance(config, Config)
     check(config, labelled)
     return config
@@ -155,7 +155,7 @@ def load(run_dir: Path) -> Config:
     path = RunDir(run_dir).config
     if not path.exists():
         raise InputError(f"{run_dir}: not a run directory (it has no config.yaml)")
-    content = refuse_unfolding(path)
+    content = check_yaml_limits(path)
     try:
         node = OmegaConf.create(content.decode("utf-8"))
     except Exception as error:  # the YAML library has many
@@ -200,14 +200,14 @@ def _texts(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield prefix.rstrip("."), node
 
 
-def anchored(config: Config) -> Config:
+def with_absolute_paths(config: Config) -> Config:
     """The same config with absolute paths, so that it means the same in any directory."""
     dataset, model = config.dataset, config.model
     changes: dict[str, Any] = {name: _absolute(getattr(dataset, name)) for name in ("path", "cache_dir")}
     if dataset.path is None and dataset.source is Source.files:
         changes |= {name: _absolute(getattr(dataset, name)) for name in ("train_file", "dev_file", "test_file")}
     name = model.name_or_path
-    local = name is not None and os.path.isdir(expanded(name))
+    local = name is not None and os.path.isdir(expand_user(name))
     return replace(
         config,
         dataset=replace(dataset, **changes),
@@ -216,10 +216,10 @@ def anchored(config: Config) -> Config:
 
 
 def _absolute(path: Optional[str]) -> Optional[str]:
-    return None if path is None else str(expanded(path).absolute())
+    return None if path is None else str(expand_user(path).absolute())
 
 
-def without_hydra(config: DictConfig) -> DictConfig:
+def drop_hydra_node(config: DictConfig) -> DictConfig:
     """The composed config less Hydra's own node."""
     keys = [str(key) for key in config if key != "hydra"]
     masked = OmegaConf.masked_copy(config, keys)

@@ -12,13 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from afqmc.config.help import conf_dir
 from afqmc.data.config import DatasetConfig, Source
 from afqmc.utils.errors import InputError
-from afqmc.utils.files import expanded
+from afqmc.utils.files import expand_user
 
 _FILES = ("train_file", "dev_file", "test_file")
 _COLUMNS = ("columns", "sentence1_field", "sentence2_field", "label_field")
 
 
-def official_address() -> str:
+def default_dataset_url() -> str:
     """Where the packaged config downloads AFQMC from."""
     return str(_packaged("afqmc").url)
 
@@ -41,7 +41,7 @@ def check_source(dataset: DatasetConfig, overrides: Iterable[str]) -> None:
             f"dataset.path={dataset.path}: not with dataset=sample, which is embedded; "
             "dataset=afqmc dataset.path=... for AFQMC's files, dataset=jsonl dataset.path=... for files of your own"
         )
-    is_official = is_sample or dataset.url == official_address()
+    is_official = is_sample or dataset.url == default_dataset_url()
     usual = _packaged("sample" if is_sample else "afqmc")
     held = [str(usual[key]) for key in _FILES]
     given = {override.lstrip("+").partition("=")[0] for override in overrides}
@@ -49,8 +49,8 @@ def check_source(dataset: DatasetConfig, overrides: Iterable[str]) -> None:
         name = getattr(dataset, key)
         if name is None:
             continue
-        is_users = f"dataset.{key}" in given and os.path.isfile(expanded(name))
-        if is_users or expanded(name).is_absolute() or (is_official and name not in held):
+        is_users = f"dataset.{key}" in given and os.path.isfile(expand_user(name))
+        if is_users or expand_user(name).is_absolute() or (is_official and name not in held):
             has = f", which has {', '.join(held)}" if is_official else ""
             raise InputError(f"dataset.{key}={name}: {_told(is_sample)}{has}; {_hint(dataset, held, given)}")
     for key in _COLUMNS:

@@ -18,11 +18,11 @@ from omegaconf.errors import (
 
 from afqmc.config.renamed_keys import new_name
 from afqmc.config.schema import Config
-from afqmc.utils.errors import InputError, Refused, did_you_mean, first_line, in_brief
-from afqmc.utils.fields import legal
+from afqmc.utils.errors import InputError, UnswallowedInputError, did_you_mean, elide, first_line
+from afqmc.utils.fields import format_bounds
 
 # what the Hugging Face Trainer and its scripts call the same knob
-_ELSEWHERE = {
+HF_ALIASES = {
     "learning_rate": "lr",
     "per_device_train_batch_size": "batch_size",
     "train_batch_size": "batch_size",
@@ -65,7 +65,7 @@ _OPEN = {  # mappings that take keys the schema does not know
 _NO_SUCH_LETTER = "LexerNoViableAltException: "
 
 
-def explain(error: BaseException) -> str:
+def format_hydra_error(error: BaseException) -> str:
     """One message for what Hydra or OmegaConf refused, with the nearest valid name where a name was wrong."""
     causes: list[BaseException] = [error]
     while isinstance(cause := causes[-1].__cause__, HydraException | OmegaConfBaseException):
@@ -73,14 +73,14 @@ def explain(error: BaseException) -> str:
     text, last = "\n".join(str(cause) for cause in causes), causes[-1]
     if isinstance(last.__cause__, InputError):  # of a launcher or sweeper of ours, which Hydra makes
         return str(last.__cause__)
-    if isinstance(error, Refused):
+    if isinstance(error, UnswallowedInputError):
         return text
     if isinstance(error, MissingConfigException):
         return _explain_missing(error, text)
     if isinstance(error, OverrideParseException):
         return _explain_unreadable(str(error.override), text)
     if several := _first(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", text):
-        several = in_brief(several)
+        several = elide(several)
         return (
             f"{several}: several values; -m runs each: python -m afqmc.run -m {several} "
             "(a list is [a,b]; a comma in a text is written \\,)"
@@ -111,32 +111,34 @@ def unknown_key(key: str, siblings: Iterable[str] = ()) -> str:
         return f"{key}: is now {replacement}"
     prefix, _, name = key.rpartition(".")
     names = list(siblings) or ([] if prefix in _OPEN else [item.name for item in fields(Config)])
-    there = [found for found in (*leaves(Config), _ELSEWHERE.get(name, "")) if found.rpartition(".")[2] == name]
-    elsewhere = _ELSEWHERE.get(name) or (there[0] if len(there) == 1 else "")
+    there = [found for found in (*schema_fields(Config), HF_ALIASES.get(name, "")) if found.rpartition(".")[2] == name]
+    elsewhere = HF_ALIASES.get(name) or (there[0] if len(there) == 1 else "")
     hint = f"; did you mean {elsewhere!r}?" if elsewhere and elsewhere != key else did_you_mean(name, names)
     added = f" (+{key}=... adds {_OPEN[prefix]})" if prefix in _OPEN else ""
     return f"{key}: no such key{hint}{added}"
 
 
-def leaves(schema: Any, prefix: str = "") -> dict[str, Any]:
+def schema_fields(schema: Any, prefix: str = "") -> dict[str, Any]:
     """Every key of the schema in full, with its field."""
     found: dict[str, Any] = {}
     for item in fields(schema):
         kind = get_type_hints(schema)[item.name]
-        found |= leaves(kind, f"{prefix}{item.name}.") if is_dataclass(kind) else {prefix + item.name: (item, kind)}
+        found |= (
+            schema_fields(kind, f"{prefix}{item.name}.") if is_dataclass(kind) else {prefix + item.name: (item, kind)}
+        )
     return found
 
 
 def _explain_unreadable(override: str, text: str) -> str:
     """An override that is not in Hydra's grammar: from which letter on, where that is told."""
     if "=" not in override:
-        return f"{in_brief(override)}: has no value; it is key=value"
+        return f"{elide(override)}: has no value; it is key=value"
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("Error parsing override")]
     reason = lines[0] if lines else "not in Hydra's grammar"
     if reason.startswith(_NO_SUCH_LETTER):
         start = next((len(line) - 1 - len(_NO_SUCH_LETTER) for line in lines if line.strip() == "^"), 0)
         reason = f"unexpected {override[start : start + 20]!r}"
-    return f"{in_brief(override)}: cannot be read: {in_brief(reason)} (quote spaces, commas, brackets)"
+    return f"{elide(override)}: cannot be read: {elide(reason)} (quote spaces, commas, brackets)"
 
 
 def _explain_unknown(key: str, error: OmegaConfBaseException) -> str:
@@ -151,15 +153,15 @@ def _explain_value(key: str, text: str, error: OmegaConfBaseException) -> str:
     wrong = _first(r"Error merging override (.+)", text)
     found = wrong if wrong.startswith(key) else key
     if isinstance(error, InterpolationResolutionError | UnsupportedInterpolationType):
-        return f"{in_brief(found)}: {first_line(error)}"
-    known = leaves(Config).get(re.sub(r"\[\d+\]$", "", key))
+        return f"{elide(found)}: {first_line(error)}"
+    known = schema_fields(Config).get(re.sub(r"\[\d+\]$", "", key))
     if known is not None:
         item, kind = known
         help = "" if _is_enum(kind) or "help" not in item.metadata else f" ({item.metadata['help']})"
         return f"{found}: must be {_legal(kind, item.metadata.get('bounds', {}))}{help}"
     reason = first_line(error).replace("a ListConfig, list or tuple", "a list")
     reason = reason.replace("DictConfig", "a mapping").replace("ListConfig", "a list")
-    return f"{in_brief(found)}: {reason[:1].lower()}{reason[1:]}"
+    return f"{elide(found)}: {reason[:1].lower()}{reason[1:]}"
 
 
 def _legal(kind: Any, bounds: dict[str, float]) -> str:
@@ -171,7 +173,7 @@ def _legal(kind: Any, bounds: dict[str, float]) -> str:
         return "one of " + ", ".join(member.name for member in kind)
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     word = words.get(kind) or ("a list, as [a,b]" if get_origin(kind) is list else "a mapping, as {a: b}")
-    return f"{word} {legal(bounds)}".strip()
+    return f"{word} {format_bounds(bounds)}".strip()
 
 
 def _is_enum(kind: Any) -> bool:

@@ -12,10 +12,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from afqmc.cli import errors_handed_on, full_errors
-from afqmc.config.error_messages import explain
+from afqmc.cli import hydra_raises, wants_traceback
+from afqmc.config.error_messages import format_hydra_error
 from afqmc.config.help import conf_dir
-from afqmc.utils.errors import InputError, Refused
+from afqmc.utils.errors import InputError, UnswallowedInputError
 from afqmc.utils.process import usable_cores
 
 Run = Callable[[DictConfig], dict[str, Any]]
@@ -52,14 +52,14 @@ def run_hydra(run: Run) -> None:
     """
     task = HydraTask(run)
     try:
-        with errors_handed_on():
+        with hydra_raises():
             hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()
         for error in task.raised:
             raise error
-    except (Refused, HydraException, OmegaConfBaseException) as error:
-        if full_errors():
+    except (UnswallowedInputError, HydraException, OmegaConfBaseException) as error:
+        if wants_traceback():
             raise
-        raise InputError(explain(error)) from error
+        raise InputError(format_hydra_error(error)) from error
 
 
 def launcher_n_jobs() -> int:

@@ -11,18 +11,18 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from afqmc.config import Config, check_source, load, to_config, without_hydra
-from afqmc.config.error_messages import explain
-from afqmc.config.resume import AUTO, going_on
-from afqmc.distributed.rank import here
+from afqmc.config import Config, check_source, drop_hydra_node, load, to_config
+from afqmc.config.error_messages import format_hydra_error
+from afqmc.config.resume import AUTO, merge_for_resume
+from afqmc.distributed.rank import current_rank
 from afqmc.run_dir import RunDir
 from afqmc.sweeps.plan import Sweep
-from afqmc.utils.errors import InputError, Refused
+from afqmc.utils.errors import InputError, UnswallowedInputError
 from afqmc.utils.files import is_utf8
 from afqmc.utils.redaction import redacted_argument
 
 
-class RunDirectoryGuard(Callback):
+class RunDirCallback(Callback):
     """Refuses what can be refused before Hydra makes or touches the output directory."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
@@ -32,26 +32,26 @@ class RunDirectoryGuard(Callback):
             Refused: since Hydra turns any Exception of a callback into a warning.
         """
         try:
-            checked = to_config(without_hydra(config))
+            checked = to_config(drop_hydra_node(config))
             check_source(checked.dataset, config.hydra.overrides.task)
             if checked.resume == AUTO:
                 _refuse_moving("hydra.run.dir", config.hydra.run)
             _make("hydra.run.dir", config.hydra.run.dir)
-            RunDir(Path(config.hydra.run.dir)).refuse_links(everywhere=False)
+            RunDir(Path(config.hydra.run.dir)).reject_escaping_links(everywhere=False)
             if checked.resume is None:
-                RunDir(Path(config.hydra.run.dir)).refuse_occupied()
+                RunDir(Path(config.hydra.run.dir)).ensure_empty()
             elif checked.resume == AUTO:
                 self._leave_hydras_files(config, checked)
         except InputError as error:
-            raise Refused(str(error)) from error
+            raise UnswallowedInputError(str(error)) from error
         except OmegaConfBaseException as error:
-            raise Refused(explain(error)) from error
+            raise UnswallowedInputError(format_hydra_error(error)) from error
 
     def _leave_hydras_files(self, config: DictConfig, checked: Config) -> None:
         """Where a run is, hold the command to it, and let Hydra's record of how it began stay as it is."""
         run_dir = RunDir(Path(config.hydra.run.dir))
-        if run_dir.is_occupied():
-            going_on(load(run_dir.path), checked)
+        if run_dir.holds_run():
+            merge_for_resume(load(run_dir.path), checked)
             with read_write(config), open_dict(config):
                 config.hydra.output_subdir = None
 
@@ -66,7 +66,7 @@ class RunDirectoryGuard(Callback):
             Refused: when it cannot be made or holds links that lead out of it, or the run has several processes.
         """
         try:
-            if not here().is_alone:
+            if not current_rank().is_single:
                 raise InputError(
                     "-m: not with several processes, which would meet only once; start each run by itself: "
                     "for lr in 1e-5 2e-5; do torchrun ... -m afqmc.run lr=$lr; done"
@@ -75,9 +75,9 @@ class RunDirectoryGuard(Callback):
                 _refuse_moving("sweep.name", config.sweep, "name")
                 _refuse_moving("hydra.sweep.dir", config.hydra.sweep)
             _make("hydra.sweep.dir", config.hydra.sweep.dir)
-            Sweep(Path(config.hydra.sweep.dir)).refuse_links()
+            Sweep(Path(config.hydra.sweep.dir)).reject_escaping_links()
         except InputError as error:
-            raise Refused(str(error)) from error
+            raise UnswallowedInputError(str(error)) from error
 
 
 def _refuse_moving(key: str, node: DictConfig, name: str = "dir") -> None:

@@ -10,45 +10,43 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from afqmc.config.error_messages import explain, leaves
+from afqmc.config.error_messages import format_hydra_error, schema_fields
 from afqmc.config.help import groups, options
 from afqmc.config.schema import Config
-from afqmc.utils.errors import InputError, first_line, in_brief
+from afqmc.utils.errors import InputError, elide, first_line
 from afqmc.utils.files import is_utf8
 
 _LONGEST = 250  # bytes of an option: with its suffix no file has a name of more than 255
 
 
-def refuse_unreadable(overrides: Iterable[str]) -> None:
+def validate_overrides(overrides: Iterable[str]) -> None:
     """Hold each override to UTF-8 and the grammar, its key to what holds keys, ``group=option`` to a name; skip flags.
 
     Raises:
         InputError: naming the first that is wrong.
     """
-    parser, names, known = OverridesParser.create(), {*groups(), "hydra"}, leaves(Config)
+    parser, names, known = OverridesParser.create(), {*groups(), "hydra"}, schema_fields(Config)
     for override in overrides:
         if override.startswith("-") or not ("=" in override or override.startswith("~")):
             continue
         if not is_utf8(override):
-            raise InputError(
-                f"{in_brief(override)}: holds bytes that are no UTF-8; a path needs another name, or a link"
-            )
+            raise InputError(f"{elide(override)}: holds bytes that are no UTF-8; a path needs another name, or a link")
         found = _read(parser, override)
         group = found.key_or_group
         if not group:
-            raise InputError(f"{in_brief(override)}: has no key; it is key=value")
-        _hold_to_a_key(in_brief(override), found, known)
+            raise InputError(f"{elide(override)}: has no key; it is key=value")
+        _hold_to_a_key(elide(override), found, known)
         if (group in names or "/" in group) and not found.is_sweep_override() and not found.is_delete():
-            _hold_to_a_name(in_brief(override), group, found.value())
+            _hold_to_a_name(elide(override), group, found.value())
 
 
 def _read(parser: OverridesParser, override: str) -> Override:
     try:
         return parser.parse_overrides([override])[0]
     except HydraException as error:
-        raise InputError(explain(error)) from error
+        raise InputError(format_hydra_error(error)) from error
     except (ValueError, TypeError, ArithmeticError, RecursionError) as error:  # a number of 5000 digits, 500 brackets
-        raise InputError(f"{in_brief(override)}: cannot be read: {first_line(error)}") from error
+        raise InputError(f"{elide(override)}: cannot be read: {first_line(error)}") from error
 
 
 def _hold_to_a_key(override: str, found: Override, known: dict[str, Any]) -> None:
@@ -85,20 +83,20 @@ _TAKE_A_PATH = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", 
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
 
 
-def quoted_all(arguments: Iterable[str]) -> list[str]:
-    """``quoted`` for each argument of a command line, and each readable; the paths that flags take stay as they are.
+def quote_overrides(arguments: Iterable[str]) -> list[str]:
+    """Quote each override of a command line, and check that Hydra can read it; paths that flags take stay as they are.
 
     Raises:
         InputError: naming the first that is not.
     """
     given = list(arguments)
     paths = {place + 1 for place, argument in enumerate(given) if argument in _TAKE_A_PATH}
-    found = [argument if place in paths else quoted(argument) for place, argument in enumerate(given)]
-    refuse_unreadable(argument for place, argument in enumerate(found) if place not in paths)
+    found = [argument if place in paths else quote_override(argument) for place, argument in enumerate(given)]
+    validate_overrides(argument for place, argument in enumerate(found) if place not in paths)
     return found
 
 
-def quoted(override: str) -> str:
+def quote_override(override: str) -> str:
     """``key=value`` with quotes round each element that Hydra could not read without; anything else as it is.
 
     Lists, mappings, sweeps (``a,b``) and functions (``choice(a,b)``) keep their marks; interpolations still resolve.

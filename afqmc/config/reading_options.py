@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from afqmc.config import Config, to_config
-from afqmc.config.error_messages import explain
-from afqmc.config.overrides import quoted_all
+from afqmc.config.error_messages import format_hydra_error
+from afqmc.config.overrides import quote_overrides
 from afqmc.data.config import READING, DatasetConfig
 from afqmc.utils.errors import InputError, did_you_mean
 
@@ -30,7 +30,7 @@ def split_overrides(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
     return found
 
 
-def with_reading(saved: Config, overrides: list[str], labelled: bool = True) -> Config:
+def with_reading_options(saved: Config, overrides: list[str], labelled: bool = True) -> Config:
     """The saved config, with other values for keys about how a file is read.
 
     Args:
@@ -43,7 +43,7 @@ def with_reading(saved: Config, overrides: list[str], labelled: bool = True) -> 
     """
     node = OmegaConf.structured(saved)
     try:
-        for override in OverridesParser.create().parse_overrides(quoted_all(overrides)):
+        for override in OverridesParser.create().parse_overrides(quote_overrides(overrides)):
             key, given = override.key_or_group, str(override.input_line)
             if key not in KEYS:
                 told = did_you_mean(key, KEYS) if key.startswith("dataset.") else f"; legal: {', '.join(KEYS)}"
@@ -53,7 +53,7 @@ def with_reading(saved: Config, overrides: list[str], labelled: bool = True) -> 
             try:
                 OmegaConf.update(node, key, override.value(), merge=True, force_add=False)
             except OmegaConfBaseException as error:
-                raise InputError(f"{given}{explain(error).removeprefix(key)}") from error
+                raise InputError(f"{given}{format_hydra_error(error).removeprefix(key)}") from error
         return to_config(node, labelled)
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(explain(error)) from error
+        raise InputError(format_hydra_error(error)) from error

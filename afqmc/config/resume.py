@@ -12,14 +12,14 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from afqmc.config import anchored, compose, load, to_config
-from afqmc.config.error_messages import explain
+from afqmc.config import compose, load, to_config, with_absolute_paths
+from afqmc.config.error_messages import format_hydra_error
 from afqmc.config.help import options
-from afqmc.config.overrides import literal, quoted_all
+from afqmc.config.overrides import literal, quote_overrides
 from afqmc.config.schema import Config
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError
-from afqmc.utils.files import expanded
+from afqmc.utils.files import expand_user
 from afqmc.utils.targets import KNOWN
 
 AUTO = "auto"
@@ -51,10 +51,10 @@ class Resume:
         trusted, rest = _without_trust(self.overrides)
         if not trusted:
             _refuse_foreign_code(saved, self.directory)
-        return going_on(saved, _changed(saved, rest))
+        return merge_for_resume(saved, _changed(saved, rest))
 
 
-def taken_from(arguments: list[str]) -> tuple[Optional[Resume], list[str]]:
+def parse_resume(arguments: list[str]) -> tuple[Optional[Resume], list[str]]:
     """What ``resume=RUN_DIR`` asks for, if it is there, and the arguments that Hydra gets.
 
     Raises:
@@ -63,7 +63,7 @@ def taken_from(arguments: list[str]) -> tuple[Optional[Resume], list[str]]:
     found = [argument.removeprefix(_KEY) for argument in arguments if argument.startswith(_KEY)]
     if not found or found[-1] in (AUTO, "null", ""):
         return None, arguments
-    directory = expanded(found[-1].strip("'\""))
+    directory = expand_user(found[-1].strip("'\""))
     rest = [argument for argument in arguments if not argument.startswith(_KEY)]
     if {"-m", "--multirun"} & set(rest):
         raise InputError(f"resume={directory}: goes on with one run; for a sweep: -m resume=auto hydra.sweep.dir=DIR")
@@ -72,7 +72,7 @@ def taken_from(arguments: list[str]) -> tuple[Optional[Resume], list[str]]:
     if elsewhere := [argument for argument in rest if argument.startswith("hydra.run.dir=")]:
         raise InputError(f"{elsewhere[0]}: not with resume=RUN_DIR, which goes on where the run is")
     load(directory)
-    RunDir(directory).refuse_links()  # before the first line of the log is written
+    RunDir(directory).reject_escaping_links()  # before the first line of the log is written
     place = literal(str(directory.absolute()))
     for_hydra = [argument for argument in rest if argument.startswith(("-", "hydra."))]
     ours = [argument for argument in rest if argument not in for_hydra]
@@ -101,7 +101,7 @@ def _refuse_foreign_code(config: Config, directory: Path) -> None:
 def _changed(saved: Config, overrides: list[str]) -> Config:
     """The saved config with overrides of keys, and of the ``tracker`` group."""
     try:
-        parsed = OverridesParser.create().parse_overrides(quoted_all(overrides))
+        parsed = OverridesParser.create().parse_overrides(quote_overrides(overrides))
         node = OmegaConf.structured(saved)
         for override in parsed:
             key, told = override.key_or_group, str(override.input_line)
@@ -115,16 +115,16 @@ def _changed(saved: Config, overrides: list[str]) -> Config:
                 OmegaConf.update(node, key, override.value(), merge=True, force_add=False)
         return to_config(node)
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(explain(error)) from error
+        raise InputError(format_hydra_error(error)) from error
 
 
-def going_on(saved: Config, wanted: Config) -> Config:
+def merge_for_resume(saved: Config, wanted: Config) -> Config:
     """The saved config with what may change as it is wanted.
 
     Raises:
         InputError: naming a key that would make it another run.
     """
-    wanted = replace(anchored(wanted), resume=None)
+    wanted = replace(with_absolute_paths(wanted), resume=None)
     for key, before, now in _differences(saved, wanted):
         if any(key == free or key.startswith(f"{free}.") for free in _FREE):
             continue

@@ -16,7 +16,7 @@ _DEEPEST = 20
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def refuse_unfolding(path: Path) -> bytes:
+def check_yaml_limits(path: Path) -> bytes:
     """Check a config file as a stream of marks, before anything is built from it; returns its content.
 
     Raises:
@@ -47,7 +47,7 @@ def literal_yaml(path: Path) -> Any:
     Raises:
         InputError: naming the file, and the line.
     """
-    content = refuse_unfolding(path)
+    content = check_yaml_limits(path)
     try:
         return yaml.load(content, Loader=_LOADER)  # noqa: S506 - a safe one: it refuses tags
     except (yaml.YAMLError, ValueError) as error:

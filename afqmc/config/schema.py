@@ -13,18 +13,18 @@ from afqmc.sweeps.config import SweepConfig, check_sweep
 from afqmc.tracking.config import TrackerConfig
 from afqmc.training.config import CheckpointConfig, DistributedConfig, PerformanceConfig, TrainerConfig
 from afqmc.utils.errors import InputError, did_you_mean
-from afqmc.utils.fields import check_ranges, knob
+from afqmc.utils.fields import check_ranges, config_field
 
 
 @dataclass
 class Config:
     """A whole run. What people sweep is at the top; every other knob lives in its group."""
 
-    lr: float = knob(1e-5, "peak learning rate", gt=0, le=10)
-    batch_size: int = knob(4, "pairs an optimizer step", ge=1)
-    epochs: int = knob(3, "passes over the training pairs", ge=1)
-    seed: int = knob(42, "of weights, order and dropout", ge=0, lt=2**32)
-    resume: Optional[str] = knob(None, "a run directory to go on in, or auto: start or go on, whichever fits")
+    lr: float = config_field(1e-5, "peak learning rate", gt=0, le=10)
+    batch_size: int = config_field(4, "pairs an optimizer step", ge=1)
+    epochs: int = config_field(3, "passes over the training pairs", ge=1)
+    seed: int = config_field(42, "of weights, order and dropout", ge=0, lt=2**32)
+    resume: Optional[str] = config_field(None, "a run directory to go on in, or auto: start or go on, whichever fits")
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: dict[str, Any] = field(default_factory=dict)

@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
-from afqmc.config.error_messages import explain, leaves, unknown_key
+from afqmc.config.error_messages import format_hydra_error, schema_fields, unknown_key
 from afqmc.config.help import conf_dir, groups, options
 from afqmc.config.schema import Config
-from afqmc.utils.errors import InputError, did_you_mean, in_brief
+from afqmc.utils.errors import InputError, did_you_mean, elide
 
 _GROUPS = Config.__dataclass_fields__  # and the keys at the top
 _Node = Any  # of yaml: it has no types
@@ -128,7 +128,7 @@ def _parsed(path: Path) -> tuple[str, _Node]:
         line = "" if mark is None else f":{mark.line + 1}"
         reason = str(getattr(error, "problem", None) or error)
         reason = "a tab; YAML is indented with spaces" if "'\\t'" in reason else f"not valid YAML: {reason}"
-        raise InputError(f"{path}{line}: {in_brief(reason)}") from error
+        raise InputError(f"{path}{line}: {elide(reason)}") from error
     except RecursionError as error:
         raise InputError(f"{path}: nested too deep") from error
     if text.startswith("\ufeff"):
@@ -181,7 +181,7 @@ def _check_key(path: Path, prefix: str, key: _Node, value: _Node) -> None:
 
 @cache
 def _leaves() -> dict[str, Any]:
-    return leaves(Config)
+    return schema_fields(Config)
 
 
 def _check_value(where: str, key: str, kind: Any, node: _Node) -> None:
@@ -200,8 +200,8 @@ def _check_value(where: str, key: str, kind: Any, node: _Node) -> None:
         OmegaConf.update(OmegaConf.structured(Config), key, value)
     except OmegaConfBaseException as error:
         raw = node.value if isinstance(node, yaml.ScalarNode) else value
-        told = explain(error).removeprefix(f"{key}: ")
-        raise InputError(f"{where}: {key}: {in_brief(str(raw)) or 'empty'}: {told}") from error
+        told = format_hydra_error(error).removeprefix(f"{key}: ")
+        raise InputError(f"{where}: {key}: {elide(str(raw)) or 'empty'}: {told}") from error
 
 
 def _is_misread(scalar: _Node, is_text: bool, in_list: bool) -> bool:

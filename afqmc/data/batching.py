@@ -11,7 +11,7 @@ from torch import Tensor
 
 from afqmc.data.config import Batching, DatasetConfig
 from afqmc.data.loading import Pairs, PairStream
-from afqmc.data.tokenization import Encoded, Encoder
+from afqmc.data.tokenization import PairTokenizer, TokenizedPairs
 
 _POOL = 100  # batches sorted by length together
 
@@ -64,7 +64,7 @@ class Batch:
         return Batch(inputs, labels, self.ids[rows], int(inputs["attention_mask"].sum()) if count_tokens else 0)
 
 
-def collate(encoded: Encoded, rows: np.ndarray, encoder: Encoder, pad_to_multiple_of: int = 1) -> Batch:
+def collate(encoded: TokenizedPairs, rows: np.ndarray, encoder: PairTokenizer, pad_to_multiple_of: int = 1) -> Batch:
     """The given rows, padded on the right to the longest of them, or to the next multiple."""
     starts, lengths = encoded.offsets[rows], encoded.offsets[rows + 1] - encoded.offsets[rows]
     places = np.arange(-(-lengths.max() // pad_to_multiple_of) * pad_to_multiple_of)
@@ -73,7 +73,7 @@ def collate(encoded: Encoded, rows: np.ndarray, encoder: Encoder, pad_to_multipl
     tokens = np.full(mask.shape, encoder.pad_id, np.int64)
     tokens[mask] = encoded.tokens[where]
     inputs = {"input_ids": torch.from_numpy(tokens), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
-    if encoder.with_segments:
+    if encoder.uses_token_type_ids:
         segments = np.zeros(mask.shape, np.int64)
         segments[mask] = encoded.segments[where]
         inputs["token_type_ids"] = torch.from_numpy(segments)
@@ -81,24 +81,26 @@ def collate(encoded: Encoded, rows: np.ndarray, encoder: Encoder, pad_to_multipl
     return Batch(inputs, labels, [encoded.ids[row] for row in rows], len(where))
 
 
-def in_order(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+def chunked(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """An order of rows, cut."""
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def by_length(order: np.ndarray, lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
+def length_bucketed(
+    order: np.ndarray, lengths: np.ndarray, batch_size: int, rng: np.random.Generator
+) -> list[np.ndarray]:
     """Batches of rows of similar length, in random order.
 
     Pools of ``_POOL`` batches are sorted by length and cut, then all batches are shuffled, so that a batch meets
     other rows in each epoch.
     """
     batches = []
-    for pool in in_order(order, _POOL * batch_size):
-        batches += in_order(pool[np.argsort(lengths[pool], kind="stable")], batch_size)
+    for pool in chunked(order, _POOL * batch_size):
+        batches += chunked(pool[np.argsort(lengths[pool], kind="stable")], batch_size)
     return [batches[number] for number in rng.permutation(len(batches))]
 
 
-def by_tokens(order: np.ndarray, lengths: np.ndarray, budget: int, rng: np.random.Generator) -> list[np.ndarray]:
+def token_budget(order: np.ndarray, lengths: np.ndarray, budget: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Batches of rows of similar length with at most ``budget`` places, padding included, in random order.
 
     All rows are sorted by length, those of equal length in the given order: where a batch ends then depends on the
@@ -114,30 +116,30 @@ def by_tokens(order: np.ndarray, lengths: np.ndarray, budget: int, rng: np.rando
     return [batches[number] for number in rng.permutation(len(batches))]
 
 
-def count_by_tokens(lengths: np.ndarray, budget: int) -> int:
-    """The number of batches that ``by_tokens`` makes, the same in every epoch."""
-    return len(by_tokens(np.arange(len(lengths)), lengths, budget, np.random.default_rng(0)))
+def count_token_budget_batches(lengths: np.ndarray, budget: int) -> int:
+    """The number of batches that ``token_budget`` makes, the same in every epoch."""
+    return len(token_budget(np.arange(len(lengths)), lengths, budget, np.random.default_rng(0)))
 
 
-class TrainBatches:
+class TrainLoader:
     """The batches of each epoch: every pair once, in an order that depends on seed and epoch alone."""
 
     def __init__(
         self,
         data: Pairs | PairStream,
-        encoder: Encoder,
+        encoder: PairTokenizer,
         batch_size: int,
         seed: int,
         config: DatasetConfig,
     ) -> None:
         self.data, self.encoder, self.batch_size, self.seed, self.config = data, encoder, batch_size, seed, config
         self.window = max(config.shuffle_buffer // batch_size, 1) * batch_size  # of a stream, in whole batches
-        self._encoded = encoder.encode_once(data) if isinstance(data, Pairs) else None
+        self._encoded = encoder.tokenize_cached(data) if isinstance(data, Pairs) else None
 
     def __len__(self) -> int:
         if self.config.batching is Batching.tokens:
             assert self._encoded is not None
-            return count_by_tokens(self._encoded.lengths, self.config.batch_tokens)
+            return count_token_budget_batches(self._encoded.lengths, self.config.batch_tokens)
         return -(-len(self.data) // self.batch_size)
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
@@ -154,39 +156,39 @@ class TrainBatches:
             yield from self._batches(self.encoder.encode(chunk), (self.seed, number, part), skip)
             skip = 0
 
-    def _batches(self, encoded: Encoded, key: tuple[int, ...], skip: int) -> Iterator[Batch]:
+    def _batches(self, encoded: TokenizedPairs, key: tuple[int, ...], skip: int) -> Iterator[Batch]:
         for rows in self._cut(encoded, np.random.default_rng(key))[skip:]:
             yield collate(encoded, rows, self.encoder)
 
-    def _cut(self, encoded: Encoded, rng: np.random.Generator) -> list[np.ndarray]:
+    def _cut(self, encoded: TokenizedPairs, rng: np.random.Generator) -> list[np.ndarray]:
         order = rng.permutation(len(encoded))
         if self.config.batching is Batching.bucketed:
-            return by_length(order, encoded.lengths, self.batch_size, rng)
+            return length_bucketed(order, encoded.lengths, self.batch_size, rng)
         if self.config.batching is Batching.tokens:
-            return by_tokens(order, encoded.lengths, self.config.batch_tokens, rng)
-        return in_order(order, self.batch_size)
+            return token_budget(order, encoded.lengths, self.config.batch_tokens, rng)
+        return chunked(order, self.batch_size)
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """Whole batches, dealt out in turn to ``size`` processes, of which this is number ``rank``."""
 
     rank: int = 0
     size: int = 1
 
 
-ALL = Share()
+WHOLE = Shard()
 
 
 def eval_batches(
-    encoded: Encoded, encoder: Encoder, batch_size: int, share: Share = ALL
+    encoded: TokenizedPairs, encoder: PairTokenizer, batch_size: int, share: Shard = WHOLE
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """Batches of rows of similar length, longest first, each with the row numbers it holds.
 
     A batch is made of the same rows however many processes there are, and each process gets as many as the others:
     in the last round those for whom none is left get the last one again.
     """
-    batches = in_order(np.argsort(-encoded.lengths, kind="stable"), batch_size)
+    batches = chunked(np.argsort(-encoded.lengths, kind="stable"), batch_size)
     for first in range(0, len(batches), share.size):
         rows = batches[min(first + share.rank, len(batches) - 1)]
         yield rows, collate(encoded, rows, encoder)

@@ -7,8 +7,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Optional
 
-from afqmc.utils.errors import InputError, nearest
-from afqmc.utils.fields import knob
+from afqmc.utils.errors import InputError, suggest
+from afqmc.utils.fields import config_field
 
 _ROLES = ("sentence1_field", "sentence2_field", "label_field", "id_field")
 
@@ -65,43 +65,59 @@ READING = (  # the keys about how a file is read: predict and evaluate take othe
 class DatasetConfig:
     """Pairs of sentences with a class each. Field names are the columns or JSON keys of the files."""
 
-    name: str = knob("jsonl", "what the data set is called in tables and in W&B")
-    source: Source = knob(Source.files, "files, download or sample")
-    path: Optional[str] = knob(None, "directory or zip that holds the files below")
-    train_file: Optional[str] = knob(None, "training pairs; relative to path, if there is one")
-    dev_file: Optional[str] = knob(None, "labelled pairs that choose the best weights")
-    test_file: Optional[str] = knob(None, "pairs to predict, with or without labels")
-    format: Format = knob(Format.auto, "auto (by suffix, before .gz and the like), jsonl, csv, tsv, xlsx or parquet")
-    encoding: str = knob("auto", "auto (UTF-8, UTF-16 with BOM, GB18030 where certain), or a codec: gb18030, big5, ...")
-    delimiter: Optional[str] = knob(
+    name: str = config_field("jsonl", "what the data set is called in tables and in W&B")
+    source: Source = config_field(Source.files, "files, download or sample")
+    path: Optional[str] = config_field(None, "directory or zip that holds the files below")
+    train_file: Optional[str] = config_field(None, "training pairs; relative to path, if there is one")
+    dev_file: Optional[str] = config_field(None, "labelled pairs that choose the best weights")
+    test_file: Optional[str] = config_field(None, "pairs to predict, with or without labels")
+    format: Format = config_field(
+        Format.auto, "auto (by suffix, before .gz and the like), jsonl, csv, tsv, xlsx or parquet"
+    )
+    encoding: str = config_field(
+        "auto", "auto (UTF-8, UTF-16 with BOM, GB18030 where certain), or a codec: gb18030, big5, ..."
+    )
+    delimiter: Optional[str] = config_field(
         None, "one character between the cells, \\\\t a tab; null: a comma in csv, a tab in tsv"
     )
-    quoting: Quoting = knob(Quoting.auto, 'auto (csv: double; tsv: by its header), double or none: "" around cells')
-    columns: Optional[list[str]] = knob(None, "column names of a csv, tsv or xlsx file without a header line")
-    sentence1_field: str = knob("sentence1", "key or column of the first sentence")
-    sentence2_field: str = knob("sentence2", "key or column of the second sentence")
-    label_field: str = knob("label", "key or column of the label")
-    id_field: str = knob("id", "key or column of the pair's id; without a column id, the row's number from 0")
-    labels: Optional[list[str]] = knob(None, "label names in class order; null takes the sorted names in train")
-    drop_labels: Optional[list[str]] = knob(None, "rows with these labels are left out, as [-] for 'no agreement'")
-    on_bad_row: OnBadRow = knob(OnBadRow.fail, "fail, or skip: leave out invalid rows, as long as they are few")
-    folds: Optional[int] = knob(
+    quoting: Quoting = config_field(
+        Quoting.auto, 'auto (csv: double; tsv: by its header), double or none: "" around cells'
+    )
+    columns: Optional[list[str]] = config_field(None, "column names of a csv, tsv or xlsx file without a header line")
+    sentence1_field: str = config_field("sentence1", "key or column of the first sentence")
+    sentence2_field: str = config_field("sentence2", "key or column of the second sentence")
+    label_field: str = config_field("label", "key or column of the label")
+    id_field: str = config_field("id", "key or column of the pair's id; without a column id, the row's number from 0")
+    labels: Optional[list[str]] = config_field(None, "label names in class order; null takes the sorted names in train")
+    drop_labels: Optional[list[str]] = config_field(
+        None, "rows with these labels are left out, as [-] for 'no agreement'"
+    )
+    on_bad_row: OnBadRow = config_field(OnBadRow.fail, "fail, or skip: leave out invalid rows, as long as they are few")
+    folds: Optional[int] = config_field(
         None, "how many folds train_file is cut into; one becomes dev, dev_file is not read", ge=2
     )
-    fold: Optional[int] = knob(None, "the fold that is dev, from 0; the others are train", ge=0)
-    fold_seed: int = knob(0, "of the cut; the run's own seed does not change it", ge=0, lt=2**32)
-    grouped: bool = knob(True, "folds: pairs that share a sentence, directly or by way of others, stay in one fold")
-    max_length: int = knob(512, "tokens a pair at most, [CLS] and [SEP]s included; longer ones are cut", ge=8)
-    max_train_samples: Optional[int] = knob(None, "pairs: only the first so many", ge=1)
-    max_dev_samples: Optional[int] = knob(None, "pairs: only the first so many", ge=1)
-    max_test_samples: Optional[int] = knob(None, "pairs: only the first so many", ge=1)
-    batching: Batching = knob(Batching.bucketed, "random, bucketed, or tokens (batch_tokens instead of batch_size)")
-    batch_tokens: int = knob(2048, "places of a batch at most, padding included, with batching=tokens", ge=8)
-    streaming: bool = knob(False, "read the training file anew each epoch instead of holding it in memory")
-    shuffle_buffer: int = knob(10_000, "pairs held for shuffling when streaming", ge=1)
-    url: Optional[str] = knob(None, "address of the zip to download; change it for a mirror")
-    checksums: Optional[dict[str, str]] = knob({}, "sha256 of each file inside a downloaded zip; {} checks none")
-    cache_dir: Optional[str] = knob(None, "downloads and tokenised splits; default $AFQMC_CACHE, then ~/.cache/afqmc")
+    fold: Optional[int] = config_field(None, "the fold that is dev, from 0; the others are train", ge=0)
+    fold_seed: int = config_field(0, "of the cut; the run's own seed does not change it", ge=0, lt=2**32)
+    grouped: bool = config_field(
+        True, "folds: pairs that share a sentence, directly or by way of others, stay in one fold"
+    )
+    max_length: int = config_field(512, "tokens a pair at most, [CLS] and [SEP]s included; longer ones are cut", ge=8)
+    max_train_samples: Optional[int] = config_field(None, "pairs: only the first so many", ge=1)
+    max_dev_samples: Optional[int] = config_field(None, "pairs: only the first so many", ge=1)
+    max_test_samples: Optional[int] = config_field(None, "pairs: only the first so many", ge=1)
+    batching: Batching = config_field(
+        Batching.bucketed, "random, bucketed, or tokens (batch_tokens instead of batch_size)"
+    )
+    batch_tokens: int = config_field(2048, "places of a batch at most, padding included, with batching=tokens", ge=8)
+    streaming: bool = config_field(False, "read the training file anew each epoch instead of holding it in memory")
+    shuffle_buffer: int = config_field(10_000, "pairs held for shuffling when streaming", ge=1)
+    url: Optional[str] = config_field(None, "address of the zip to download; change it for a mirror")
+    checksums: Optional[dict[str, str]] = config_field(
+        {}, "sha256 of each file inside a downloaded zip; {} checks none"
+    )
+    cache_dir: Optional[str] = config_field(
+        None, "downloads and tokenised splits; default $AFQMC_CACHE, then ~/.cache/afqmc"
+    )
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -195,4 +211,4 @@ def check_columns(dataset: DatasetConfig, labelled: bool = True) -> None:
         raise InputError(f"{shown}: {repeated[0]!r} is there twice; each column needs a name of its own")
     for role, name in fields.items():
         if name not in columns and not (role == "id_field" and name == DatasetConfig.id_field):
-            raise InputError(f"{shown}: has no {name!r}, which dataset.{role} names{nearest(name, columns)}")
+            raise InputError(f"{shown}: has no {name!r}, which dataset.{role} names{suggest(name, columns)}")

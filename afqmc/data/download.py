@@ -18,12 +18,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from afqmc.data.config import DatasetConfig
-from afqmc.data.resumable_download import Transfer, cannot_keep
+from afqmc.data.resumable_download import Transfer, cache_write_error
 from afqmc.data.sources import UNREADABLE, find_member
 from afqmc.utils.errors import InputError
-from afqmc.utils.files import expanded
+from afqmc.utils.files import expand_user
 from afqmc.utils.proxies import through_proxy
-from afqmc.utils.signals import terminable
+from afqmc.utils.signals import handle_termination
 
 _TRIES = 3  # in a row that bring nothing new
 _NEWS = 1 << 16  # bytes
@@ -38,7 +38,7 @@ def cache_dir(config: DatasetConfig) -> Path:
     Raises:
         InputError: when that is in a home directory which is not known here, as in a container under a bare user id.
     """
-    found = expanded(config.cache_dir or os.environ.get("AFQMC_CACHE") or "~/.cache/afqmc")
+    found = expand_user(config.cache_dir or os.environ.get("AFQMC_CACHE") or "~/.cache/afqmc")
     if str(found).startswith("~"):
         raise InputError(f"dataset.cache_dir={found}: no such home directory here; name another, or set $AFQMC_CACHE")
     return found
@@ -59,12 +59,12 @@ def fetch_zip(config: DatasetConfig, fetch: bool = True) -> Path:
         tqdm.write(f"{target}: {damage}" + ("; fetching it again" if fetch else ""))
     if not fetch:
         raise InputError(f"dataset.url={config.url}: not the official address, and no sound copy of it is in the cache")
-    with terminable(), _part_of(target) as part:  # of several processes each has its own; the last to end wins
+    with handle_termination(), _part_of(target) as part:  # of several processes each has its own; the last to end wins
         _fetch(config, config.url, part)
         try:
             part.replace(target)
         except OSError as error:
-            raise cannot_keep(target, error) from error
+            raise cache_write_error(target, error) from error
     return target
 
 
@@ -86,7 +86,7 @@ def _part_of(target: Path) -> Iterator[Path]:
         _sweep(target)
         part.touch(exist_ok=False)
     except OSError as error:
-        raise cannot_keep(part.parent, error) from error
+        raise cache_write_error(part.parent, error) from error
     try:
         yield part
     finally:

@@ -10,8 +10,8 @@ from typing import Optional
 import numpy as np
 
 from afqmc.data.config import DatasetConfig
-from afqmc.data.pairs import Pairs, add_texts
-from afqmc.utils.errors import InputError, in_brief
+from afqmc.data.pairs import Pairs, update_digest
+from afqmc.utils.errors import InputError, elide
 
 Array = np.ndarray
 
@@ -53,12 +53,12 @@ class Folds:
     def dev(self) -> Pairs:
         """The fold, in the file's order; cut at ``max_dev_samples``."""
         name = f"{self.whole.file} (fold {self.fold} of {self.count})"
-        return self.whole.taken(np.flatnonzero(self.of == self.fold)[: self.most].tolist(), name)
+        return self.whole.select(np.flatnonzero(self.of == self.fold)[: self.most].tolist(), name)
 
     @cached_property
     def train(self) -> Pairs:
         """The other folds, in the file's order."""
-        return self.whole.taken(np.flatnonzero(self.of != self.fold).tolist(), self.whole.file)
+        return self.whole.select(np.flatnonzero(self.of != self.fold).tolist(), self.whole.file)
 
     @cached_property
     def met(self) -> int:
@@ -76,11 +76,11 @@ class Folds:
         """sha256 of all pairs and their labels: the same for runs whose folds belong together."""
         found = hashlib.sha256()
         for column in (self.whole.sentence1, self.whole.sentence2, [str(label) for label in self.whole.labels or ()]):
-            add_texts(found, column)
+            update_digest(found, column)
         return found.hexdigest()
 
 
-def cut(whole: Pairs, config: DatasetConfig, names: tuple[str, ...]) -> Folds:
+def make_folds(whole: Pairs, config: DatasetConfig, names: tuple[str, ...]) -> Folds:
     """Cut a labelled file as ``dataset.folds``, ``fold_seed`` and ``grouped`` say; ``names`` are its classes.
 
     Raises:
@@ -90,14 +90,14 @@ def cut(whole: Pairs, config: DatasetConfig, names: tuple[str, ...]) -> Folds:
     assert config.fold is not None
     _refuse_repeated_ids(whole)
     _refuse_rare(whole, config.folds, names)
-    groups = connected(whole.sentence1, whole.sentence2) if config.grouped else np.arange(len(whole))
-    of = divide(groups, np.asarray(whole.labels), config.folds, config.fold_seed)
+    groups = connected_groups(whole.sentence1, whole.sentence2) if config.grouped else np.arange(len(whole))
+    of = assign_folds(groups, np.asarray(whole.labels), config.folds, config.fold_seed)
     found = Folds(whole, of, groups, config.folds, config.fold, config.max_dev_samples)
     _refuse_uneven(found, config.grouped)
     return found
 
 
-def connected(sentence1: list[str], sentence2: list[str]) -> Array:
+def connected_groups(sentence1: list[str], sentence2: list[str]) -> Array:
     """The number of each pair's component, (N,): pairs that share a sentence, directly or by way of others."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -109,7 +109,7 @@ def connected(sentence1: list[str], sentence2: list[str]) -> Array:
     return np.take(component, ends[0])
 
 
-def divide(groups: Array, labels: Array, folds: int, seed: int) -> Array:
+def assign_folds(groups: Array, labels: Array, folds: int, seed: int) -> Array:
     """The fold of each pair, (N,): groups from the largest to the smallest, those alike in classes in random order.
 
     Each goes to the fold for which the sum of squares of all counts, by fold and class, stays least; of several, to the
@@ -171,7 +171,7 @@ def _refuse_uneven(found: Folds, grouped: bool) -> None:
     mean = columns.mean(axis=0)
     if (table.min(axis=0)[mean[:-1] > 0] > 0).all() and (abs(columns - mean) <= np.maximum(_UNEVEN * mean, _FEW)).all():
         return
-    sizes = in_brief(", ".join(" + ".join(map(str, row)) for row in table.tolist()))
+    sizes = elide(", ".join(" + ".join(map(str, row)) for row in table.tolist()))
     told = f"dataset.folds={found.count}: no even folds of {found.whole.file}: by class they would have {sizes} pairs"
     if grouped:
         told += (

@@ -71,7 +71,7 @@ def foreign_first_label(labels: Sequence[Any], known: AbstractSet[str]) -> str:
     return _header_hint(f"its label {names[0]!r} is unknown, and those of the rows after it are known")
 
 
-def lone_first_label(first: str, counts: Mapping[str, int]) -> str:
+def header_label(first: str, counts: Mapping[str, int]) -> str:
     """The same for training pairs, which define the classes: no other row has the first row's label."""
     others = [count for name, count in counts.items() if name != first]
     if counts[first] > 1 or not _is_word(first) or not others or min(others) < 2:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from afqmc.data.labels import appearance, code_points, look_alikes
 from afqmc.data.loading import Dataset
 from afqmc.data.pairs import Pairs
-from afqmc.utils.errors import in_brief
+from afqmc.utils.errors import elide
 
 _NO_ANSWER = {"-", "-1.0", "?", "nan", "null", "none", "n/a", "na", "unknown"}  # as ``appearance`` gives them
 _FEWEST = 20  # pairs from which a pattern is no chance
@@ -16,7 +16,7 @@ _REPEATED = 10  # times that a text occurs on average in a column of labels
 _LISTED = 3
 
 
-def suspicions(dataset: Dataset) -> list[str]:
+def label_warnings(dataset: Dataset) -> list[str]:
     """A sentence for each sign."""
     return [*_rows(dataset), *_labels(dataset), *_sentences(dataset)]
 
@@ -64,7 +64,7 @@ def _sentences(dataset: Dataset) -> Iterator[str]:
         if 2 * equal > len(train):
             yield f"train: the label is the text of dataset.{role} in {equal} of {len(train)} pairs"
         elif len(pairs) == len(texts) > 1 and _REPEATED * len(texts) <= len(train):
-            some = in_brief(", ".join(map(repr, sorted(texts)[:_LISTED])))
+            some = elide(", ".join(map(repr, sorted(texts)[:_LISTED])))
             yield (
                 f"train: dataset.{role} has {len(texts)} different texts in {len(train)} pairs ({some}), and each "
                 "always has the same label: is it the label under another name?"

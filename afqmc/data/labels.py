@@ -8,7 +8,7 @@ import string
 import unicodedata
 from collections.abc import Iterable
 
-from afqmc.utils.errors import in_brief
+from afqmc.utils.errors import elide
 
 NO_LABEL = "-1"  # GLUE and CLUE write it in each row of a test file without labels
 
@@ -60,13 +60,13 @@ def look_alikes(names: Iterable[str]) -> list[list[str]]:
 def code_points(name: str) -> str:
     """A name with its code points: ``'1' (U+0031)``."""
     points = [f"U+{ord(letter):04X}" for letter in name[:_SHOWN]]
-    return f"{in_brief(name)!r} ({' '.join(points)}{' ...' if len(name) > _SHOWN else ''})"
+    return f"{elide(name)!r} ({' '.join(points)}{' ...' if len(name) > _SHOWN else ''})"
 
 
 def unknown_label(name: str, known: Iterable[str]) -> str:
     """The message for a label outside the set, with what may be meant."""
     names = list(known)
-    message = f"label {name!r} is not one of: {in_brief(', '.join(names))} (dataset.labels sets them)"
+    message = f"label {name!r} is not one of: {elide(', '.join(names))} (dataset.labels sets them)"
     if alike := [other for other in names if appearance(other) == appearance(name)]:
         return f"{message}; it looks like one of them: {code_points(name)} here, {code_points(alike[0])} there"
     if any(name.lower() in _YAML_BOOLEANS.get(other, ()) for other in names):

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from afqmc.data.config import DatasetConfig, Format, Source
 from afqmc.data.download import fetch_zip
-from afqmc.data.folds import Folds, cut
-from afqmc.data.header import has_no_header, lone_first_label
+from afqmc.data.folds import Folds, make_folds
+from afqmc.data.header import has_no_header, header_label
 from afqmc.data.labels import label_name
 from afqmc.data.pairs import Pairs as Pairs
 from afqmc.data.pairs import PairStream as PairStream
-from afqmc.data.pairs import add_texts
-from afqmc.data.pairs import index_of as index_of
+from afqmc.data.pairs import label_to_index as label_to_index
 from afqmc.data.pairs import to_columns as to_columns
-from afqmc.data.parsing import Complain, Pair, read_pairs
+from afqmc.data.pairs import update_digest
+from afqmc.data.parsing import OnError, Pair, read_pairs
 from afqmc.data.sample import sample_files
 from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.sources import DataFile
-from afqmc.data.stream_changes import Trace
-from afqmc.utils.errors import InputError, did_you_mean, in_brief
-from afqmc.utils.files import expanded
+from afqmc.data.stream_changes import StreamTrace
+from afqmc.utils.errors import InputError, did_you_mean, elide
+from afqmc.utils.files import expand_user
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -72,7 +72,7 @@ class Dataset:
         return [counts[number] for number in range(len(self.labels))]
 
 
-def locate(config: DatasetConfig, fetch: bool = True) -> dict[str, DataFile]:
+def resolve_files(config: DatasetConfig, fetch: bool = True) -> dict[str, DataFile]:
     """The file of each split that the config names; a download happens here.
 
     Args:
@@ -93,14 +93,14 @@ def locate(config: DatasetConfig, fetch: bool = True) -> dict[str, DataFile]:
     if config.source is Source.download and config.path is None:
         archive = fetch_zip(config, fetch)
         return {split: DataFile.in_zip(archive, name, config) for split, name in names.items()}
-    base = expanded(config.path or ".")
+    base = expand_user(config.path or ".")
     if config.path is not None and not os.path.exists(base):  # Path.exists raises for a name that is too long
         raise InputError(f"dataset.path={config.path}: no such directory or zip (looked at {base.absolute()})")
     try:
         if config.path is not None and base.is_file():
             return {split: DataFile.in_zip(base, name, config) for split, name in names.items()}
         return {
-            split: DataFile.on_disk(base / expanded(name), config, f"dataset.{split}_file")
+            split: DataFile.on_disk(base / expand_user(name), config, f"dataset.{split}_file")
             for split, name in names.items()
         }
     except InputError as error:
@@ -121,7 +121,7 @@ def read_split(
     split: str,
     file: DataFile,
     index: Optional[Mapping[str, int]] = None,
-    complain: Optional[Complain] = None,
+    complain: Optional[OnError] = None,
     report: Optional[ReadReport] = None,
 ) -> Iterator[Pair]:
     """The rows of a split, cut at ``max_<split>_samples``; train and dev must be labelled."""
@@ -144,16 +144,16 @@ def class_names(config: DatasetConfig, found: Mapping[str, int]) -> tuple[str, .
         if len(names) > max(_FEW_LABELS, pairs / 2):
             raise InputError(
                 f"dataset.label_field={config.label_field}: {len(names)} different labels in {pairs} pairs, such as "
-                f"{in_brief(', '.join(map(repr, names[:3])))}: is it the label? (dataset.labels=[...] sets the classes)"
+                f"{elide(', '.join(map(repr, names[:3])))}: is it the label? (dataset.labels=[...] sets the classes)"
             )
     if len(names) < 2:
-        raise InputError(f"dataset.labels: two classes or more are needed, found {in_brief(str(list(names)))}")
+        raise InputError(f"dataset.labels: two classes or more are needed, found {elide(str(list(names)))}")
     if len(set(names)) < len(names):
         raise InputError(f"dataset.labels={list(names)}: a name is there twice")
     return names
 
 
-def load(config: DatasetConfig, complain: Optional[Complain] = None) -> Dataset:
+def load_dataset(config: DatasetConfig, complain: Optional[OnError] = None) -> Dataset:
     """Read and check all splits.
 
     Args:
@@ -163,7 +163,7 @@ def load(config: DatasetConfig, complain: Optional[Complain] = None) -> Dataset:
     Raises:
         InputError: naming the key, or the file and line.
     """
-    files = locate(config)
+    files = resolve_files(config)
     train: Pairs | PairStream
     if config.streaming:
         train, names = _open_stream(config, files["train"], complain)
@@ -174,7 +174,7 @@ def load(config: DatasetConfig, complain: Optional[Complain] = None) -> Dataset:
     }
     notes = tuple(f"{file.name}: {note}" for file in files.values() for note in file.notes)
     if config.folds is not None and isinstance(train, Pairs):
-        folds = cut(train, config, names)
+        folds = make_folds(train, config, names)
         return Dataset(config.name, names, folds.train, folds.dev, others.get("test"), folds, notes)
     return Dataset(config.name, names, train, others["dev"], others.get("test"), notes=notes)
 
@@ -187,18 +187,18 @@ def load_dev(config: DatasetConfig, files: dict[str, DataFile], names: tuple[str
     """
     split = "dev" if config.folds is None else "train"
     found = _columns(config, split, files[split], names, None)
-    return found if config.folds is None else cut(found, config, names).dev
+    return found if config.folds is None else make_folds(found, config, names).dev
 
 
-def _read_train(config: DatasetConfig, file: DataFile, complain: Optional[Complain]) -> tuple[Pairs, tuple[str, ...]]:
+def _read_train(config: DatasetConfig, file: DataFile, complain: Optional[OnError]) -> tuple[Pairs, tuple[str, ...]]:
     """The training pairs and the names of their classes."""
     report, index = ReadReport(file.name), _configured(config)
     rows = list(read_split(config, "train", file, index, complain, report))
-    refuse_empty(report, len(rows))
+    reject_empty(report, len(rows))
     counts = Counter(str(row.label) for row in rows)
     _refuse_header_class(config, file, rows[0], counts)
     names = class_names(config, counts)
-    return to_columns(file.name, rows, index_of(names), report), names
+    return to_columns(file.name, rows, label_to_index(names), report), names
 
 
 def _refuse_header_class(config: DatasetConfig, file: DataFile, first: Pair, counts: Mapping[str, int]) -> None:
@@ -208,33 +208,33 @@ def _refuse_header_class(config: DatasetConfig, file: DataFile, first: Pair, cou
         InputError: for that row.
     """
     is_checked = config.labels is None and has_no_header(file.format, config)
-    if is_checked and (reason := lone_first_label(str(first.label), counts)):
+    if is_checked and (reason := header_label(str(first.label), counts)):
         raise InputError(f"{file.name}:{first.line}: {reason}")
 
 
 def _columns(
-    config: DatasetConfig, split: str, file: DataFile, names: tuple[str, ...], complain: Optional[Complain]
+    config: DatasetConfig, split: str, file: DataFile, names: tuple[str, ...], complain: Optional[OnError]
 ) -> Pairs:
     """A split of known labels as columns; at least one row."""
-    report, index = ReadReport(file.name), index_of(names)
+    report, index = ReadReport(file.name), label_to_index(names)
     found = to_columns(file.name, read_split(config, split, file, index, complain, report), index, report)
-    refuse_empty(report, len(found))
+    reject_empty(report, len(found))
     return found
 
 
 def _configured(config: DatasetConfig) -> Optional[dict[str, int]]:
     """The class index of each label in ``dataset.labels``; None where train is to say which there are."""
-    return None if config.labels is None else index_of(class_names(config, {}))
+    return None if config.labels is None else label_to_index(class_names(config, {}))
 
 
-def sentences(data: Dataset) -> Iterator[str]:
+def all_sentences(data: Dataset) -> Iterator[str]:
     """The sentences that a vocabulary is learnt from: those of train."""
     if isinstance(data.train, Pairs):
         return itertools.chain(data.train.sentence1, data.train.sentence2)
     return (text for pair in data.train.read() for text in (pair.sentence1, pair.sentence2))
 
 
-def refuse_empty(report: ReadReport, pairs: int) -> None:
+def reject_empty(report: ReadReport, pairs: int) -> None:
     """Check that a file has pairs.
 
     Raises:
@@ -246,20 +246,20 @@ def refuse_empty(report: ReadReport, pairs: int) -> None:
 
 
 def _open_stream(
-    config: DatasetConfig, file: DataFile, complain: Optional[Complain]
+    config: DatasetConfig, file: DataFile, complain: Optional[OnError]
 ) -> tuple[PairStream, tuple[str, ...]]:
     """One pass that checks every line and counts, in constant memory; the epochs then read the file themselves."""
     counts: Counter[str] = Counter()
-    trace, report, index, first = Trace(), ReadReport(file.name), _configured(config), None
+    trace, report, index, first = StreamTrace(), ReadReport(file.name), _configured(config), None
     for row in read_split(config, "train", file, index, complain, report):
         first = first or row
         counts[str(row.label)] += 1
         trace.add(row)
-    refuse_empty(report, trace.count)
+    reject_empty(report, trace.count)
     assert first is not None
     _refuse_header_class(config, file, first, counts)
     names = class_names(config, counts)
-    index = index_of(names)
+    index = label_to_index(names)
     read = lambda: read_split(config, "train", file, index, complain and _say_nothing)  # noqa: E731
     return PairStream(file.name, read, index, [counts[name] for name in names], trace, report), names
 
@@ -288,12 +288,12 @@ def sorted_digest(split: Pairs, labels: Sequence[str]) -> str:
     """sha256 over the classes and the sorted pairs of a split: the same for the same pairs in another order."""
     gold = split.labels or [0] * len(split)
     rows = list(zip(split.sentence1, split.sentence2, gold, strict=True))
-    return split_digest(split.taken(sorted(range(len(rows)), key=rows.__getitem__), split.file), labels)
+    return split_digest(split.select(sorted(range(len(rows)), key=rows.__getitem__), split.file), labels)
 
 
 def _add_split(digest: Hash, split: Pairs | PairStream) -> None:
     if isinstance(split, Pairs):
         for column in (split.sentence1, split.sentence2, [str(label) for label in split.labels or ()]):
-            add_texts(digest, column)
+            update_digest(digest, column)
     else:
         digest.update(split.digest.encode())

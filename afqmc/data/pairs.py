@@ -11,7 +11,7 @@ import numpy as np
 
 from afqmc.data.parsing import Pair
 from afqmc.data.skipped_rows import ReadReport
-from afqmc.data.stream_changes import Trace
+from afqmc.data.stream_changes import StreamTrace
 from afqmc.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Pairs:
         """Where the row, counted from 0, stands in its file."""
         return row + 1 if self.lines is None else self.lines[row]
 
-    def taken(self, rows: Sequence[int], file: str) -> Pairs:
+    def select(self, rows: Sequence[int], file: str) -> Pairs:
         """These rows, counted from 0, in the order given; ``file`` is what messages call them."""
         return Pairs(
             file,
@@ -66,7 +66,7 @@ class PairStream:
     read: Callable[[], Iterator[Pair]]
     index: dict[str, int]
     label_counts: list[int]
-    trace: Trace
+    trace: StreamTrace
     report: ReadReport = field(default_factory=ReadReport)
 
     def __len__(self) -> int:
@@ -84,11 +84,11 @@ class PairStream:
             InputError: where the file no longer holds the pairs that were counted, before any that differ are used,
                 but for the last few of a chunk, which are checked with the next.
         """
-        rows, seen = self.read(), Trace()
+        rows, seen = self.read(), StreamTrace()
         while chunk := self._unchanged(rows, size, seen):
             yield to_columns(self.file, chunk, self.index)
 
-    def _unchanged(self, rows: Iterator[Pair], size: int, seen: Trace) -> list[Pair]:
+    def _unchanged(self, rows: Iterator[Pair], size: int, seen: StreamTrace) -> list[Pair]:
         """The next ``size`` pairs; ``seen`` is the trace of this pass."""
         try:
             chunk = list(islice(rows, size))
@@ -117,12 +117,12 @@ def to_columns(file: str, rows: Iterable[Pair], index: Mapping[str, int], report
     return Pairs(file, [row.id for row in pairs], *columns, labels or None, lines, report or ReadReport(file))
 
 
-def index_of(names: tuple[str, ...]) -> dict[str, int]:
+def label_to_index(names: tuple[str, ...]) -> dict[str, int]:
     """The class index of each label name."""
     return {name: number for number, name in enumerate(names)}
 
 
-def add_texts(digest: Hash, column: Sequence[str]) -> None:
+def update_digest(digest: Hash, column: Sequence[str]) -> None:
     """Lengths and texts: no two sets of columns run together into the same bytes."""
     digest.update(np.array([len(text) for text in column], np.int64).tobytes())
     digest.update("".join(column).encode())

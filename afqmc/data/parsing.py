@@ -16,10 +16,10 @@ from afqmc.data.labels import NO_LABEL, label_name, unknown_label
 from afqmc.data.row_readers import read_rows
 from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.sources import DataFile
-from afqmc.utils.errors import InputError, did_you_mean, in_brief
+from afqmc.utils.errors import InputError, did_you_mean, elide
 
-Complain = Callable[[str], None]
-Keep = Callable[[dict[str, Any]], None]
+OnError = Callable[[str], None]
+OnRow = Callable[[dict[str, Any]], None]
 _FIRST_ROWS = 20  # rows whose labels are compared with the first row's
 
 
@@ -40,9 +40,9 @@ def read_pairs(
     *,
     labelled: bool | None,
     index: Mapping[str, int] | None = None,
-    complain: Complain | None = None,
+    complain: OnError | None = None,
     report: ReadReport | None = None,
-    keep: Keep | None = None,
+    keep: OnRow | None = None,
 ) -> Iterator[Pair]:
     """Yield the pairs of a file, in its order, without those whose label is one of ``drop_labels``.
 
@@ -71,7 +71,7 @@ def read_pairs(
     has_types = _has_types(file)
 
     def refuse(line: int, reason: str) -> None:
-        message = f"{file.name}:{line}: {in_brief(reason)}"
+        message = f"{file.name}:{line}: {elide(reason)}"
         if complain is None:
             every = "; predictions need every row: dataset.on_bad_row=skip does not apply to them"
             raise InputError(message + every * (config.on_bad_row is OnBadRow.skip))

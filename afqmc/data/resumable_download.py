@@ -112,10 +112,10 @@ class Transfer:
             while left:
                 left = left[out.write(left) :]  # a disk that is nearly full takes some of it
         except OSError as error:
-            raise cannot_keep(self.part.parent, error) from error
+            raise cache_write_error(self.part.parent, error) from error
 
 
-def cannot_keep(directory: Path, error: OSError) -> InputError:
+def cache_write_error(directory: Path, error: OSError) -> InputError:
     """For a directory of downloads that is not to be written, or full."""
     return InputError(
         f"{directory}: cannot keep downloads ({error.strerror}); "

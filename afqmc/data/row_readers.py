@@ -15,7 +15,7 @@ from afqmc.data.encoding import Refuse, text_lines
 from afqmc.data.header import likely_delimiter, most_common, wrong_first_row, wrong_width
 from afqmc.data.sources import DataFile
 from afqmc.data.spreadsheets import Cells, parquet_cells, xlsx_cells
-from afqmc.utils.errors import InputError, in_brief
+from afqmc.utils.errors import InputError, elide
 
 Row = tuple[int, dict[str, Any]]
 _ENCLOSED = '"(?:[^"]|"")*"'  # a cell in quotation marks
@@ -90,7 +90,7 @@ def _named(
             columns = cells if config.columns is None or own_names else list(config.columns)
             if reason := wrong_first_row(cells, config, own_names):
                 sheet = "".join(f"; {note}" for note in file.notes) if file.format is Format.xlsx else ""
-                raise InputError(f"{file.name}:{line}: {in_brief(reason)}{sheet}")
+                raise InputError(f"{file.name}:{line}: {elide(reason)}{sheet}")
             if columns is cells:
                 continue
         if len(cells) != len(columns):

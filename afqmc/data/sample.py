@@ -63,13 +63,13 @@ def split_intents() -> dict[str, list[Intent]]:
     for number, (_, group) in enumerate(itertools.groupby(intents(), key=lambda intent: intent.topic)):
         members = list(group)
         drawn = "".join(rng.choice(members).wordings)
-        members.sort(key=lambda intent: overlap(drawn, "".join(intent.wordings)), reverse=True)
+        members.sort(key=lambda intent: character_overlap(drawn, "".join(intent.wordings)), reverse=True)
         splits["test" if number % 2 else "dev"] += members[:HELD_OUT]
         splits["train"] += members[HELD_OUT:]
     return splits
 
 
-def overlap(first: str, second: str) -> float:
+def character_overlap(first: str, second: str) -> float:
     """The characters two texts share, of all that either has (Jaccard)."""
     return len(set(first) & set(second)) / len(set(first) | set(second))
 
@@ -84,7 +84,7 @@ def _pairs(members: list[Intent], count: int, rng: random.Random) -> list[tuple[
     easy: list[tuple[str, str]] = []
     for one, other in itertools.combinations(members, 2):
         for pair in itertools.product(one.wordings, other.wordings):
-            (hard if one.topic == other.topic and overlap(*pair) >= ALIKE else easy).append(pair)
+            (hard if one.topic == other.topic and character_overlap(*pair) >= ALIKE else easy).append(pair)
     positives = round(count * POSITIVE_SHARE)
     hard_negatives = round((count - positives) * HARD_SHARE)
     rows = [(*pair, "1") for pair in rng.sample(same, positives)]

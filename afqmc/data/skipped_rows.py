@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from afqmc.utils.errors import InputError, in_brief
+from afqmc.utils.errors import InputError, elide
 
 MAX_SKIPPED, MAX_SKIPPED_SHARE = 10, 0.01  # with on_bad_row=skip; the larger of the two, and always less than half
 _LISTED = 5  # skipped rows that are named
@@ -70,7 +70,7 @@ class ReadReport:
         lines = []
         if count := self.dropped.total():
             by_label = ", ".join(f"{label!r} {number}" for label, number in sorted(self.dropped.items()) if number)
-            lines.append(f"{count} of {self.rows} rows dropped by dataset.drop_labels ({in_brief(by_label)})")
+            lines.append(f"{count} of {self.rows} rows dropped by dataset.drop_labels ({elide(by_label)})")
         if self.placeholders:
             names = " or ".join(sorted(self.placeholders))
             lines.append(f"unlabelled: every label is {names}; the pairs are predicted and not scored")

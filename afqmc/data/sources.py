@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from afqmc.data.config import DatasetConfig, Format
-from afqmc.utils.errors import InputError, nearest, printable
+from afqmc.utils.errors import InputError, printable, suggest
 from afqmc.utils.git_lfs import is_lfs_pointer
 from afqmc.utils.safe_files import NotRegularError, check_regular
 
@@ -102,7 +102,7 @@ def _nearest_file(path: Path) -> str:
     """A hint such as ``; did you mean 'train.json'?``, or what is not there of the path."""
     try:
         with os.scandir(path.parent) as entries:
-            return nearest(path.name, [entry.name for entry in islice(entries, _LOOKED_AT)])
+            return suggest(path.name, [entry.name for entry in islice(entries, _LOOKED_AT)])
     except OSError:
         return f" (there is no directory {path.parent})"
 

@@ -11,7 +11,7 @@ from afqmc.data.cells import Unusable, as_text, plain
 from afqmc.data.compression import EXTRA, seekable
 from afqmc.data.config import DatasetConfig
 from afqmc.data.sources import DataFile
-from afqmc.utils.errors import InputError, blamed_on
+from afqmc.utils.errors import InputError, as_input_error
 
 Cells = list[Any]
 
@@ -29,7 +29,7 @@ def xlsx_cells(file: DataFile, config: DatasetConfig) -> Iterator[tuple[int, Cel
         import openpyxl  # noqa: F401
     except ImportError as error:
         raise InputError(f"{file.name}: reading .xlsx needs openpyxl; {EXTRA}") from error
-    with seekable(file) as stream, blamed_on(f"{file.name}: not a readable .xlsx workbook"):
+    with seekable(file) as stream, as_input_error(f"{file.name}: not a readable .xlsx workbook"):
         sheet = _first_sheet(file, stream)
         names: Cells = list(config.columns or [])
         needed, formulas = _positions(names, config), _Formulas(file, stream)
@@ -117,7 +117,7 @@ def parquet_cells(file: DataFile, config: DatasetConfig, all_columns: bool) -> I
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise InputError(f"{file.name}: reading Parquet needs pyarrow; {EXTRA}") from error
-    with seekable(file) as stream, blamed_on(f"{file.name}: not a readable Parquet file"):
+    with seekable(file) as stream, as_input_error(f"{file.name}: not a readable Parquet file"):
         table = ParquetFile(stream)
         names = table.schema_arrow.names
         yield 1, names

@@ -9,7 +9,7 @@ from afqmc.data.parsing import Pair
 _INTERVAL = 256  # pairs between two marks: 8 bytes each
 
 
-class Trace:
+class StreamTrace:
     """The number of pairs so far, their digest, and marks: the digest after every so many pairs."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Trace:
         if self.count % _INTERVAL == 0:
             self.marks.append(self._hash.digest()[:8])
 
-    def begins(self, whole: Trace) -> bool:
+    def begins(self, whole: StreamTrace) -> bool:
         """Whether these are the first pairs of another trace, as far as the marks tell that."""
         start, self._compared = self._compared, len(self.marks)
         return self.marks[start:] == whole.marks[start : len(self.marks)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from afqmc.data.pairs import add_texts
+from afqmc.data.pairs import update_digest
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,9 @@ Arrays = dict[str, np.ndarray]
 _UNUSABLE = (OSError, ValueError, EOFError, AttributeError, RecursionError)
 
 
-def kept(directory: Path, settings: str, columns: Sequence[Sequence[str]], make: Callable[[], Arrays]) -> Arrays:
+def load_or_build(
+    directory: Path, settings: str, columns: Sequence[Sequence[str]], make: Callable[[], Arrays]
+) -> Arrays:
     """The arrays that ``make`` gives for these texts and settings, read-only and memory-mapped where they are kept.
 
     An entry is a directory of ``.npy`` files, written aside and renamed; of several processes that make the same one
@@ -58,7 +60,7 @@ def kept(directory: Path, settings: str, columns: Sequence[Sequence[str]], make:
 def _digest(settings: str, columns: Sequence[Sequence[str]]) -> str:
     found = hashlib.sha256(f"{_VERSION} {len(settings)} {settings}".encode())
     for column in columns:
-        add_texts(found, column)
+        update_digest(found, column)
     return found.hexdigest()[:32]
 
 

@@ -16,14 +16,14 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from afqmc.data.loading import Pairs
-from afqmc.data.token_cache import kept
+from afqmc.data.token_cache import load_or_build
 
 _CHUNK = 4096  # pairs tokenised at once
 _Rows = tuple[list[Sequence[int]], list[Sequence[int]]]  # token ids and segments of each row
 
 
 @dataclass(frozen=True)
-class Encoded:
+class TokenizedPairs:
     """A split as tokens: row ``i`` is ``tokens[offsets[i]:offsets[i + 1]]``, int32, segments likewise (int8)."""
 
     tokens: np.ndarray
@@ -41,7 +41,7 @@ class Encoded:
         return np.diff(self.offsets)
 
 
-class Encoder:
+class PairTokenizer:
     """Encodes pairs as [CLS] a [SEP] b [SEP], cutting the longer sentence first where a pair exceeds the limit.
 
     Tokens are cut on the tokenizer's own ``truncation_side``.
@@ -56,7 +56,7 @@ class Encoder:
         self.tokenizer, self.max_length, self.cache = tokenizer, max_length, cache
         pad = tokenizer.pad_token_id
         self.pad_id: int = 0 if pad is None else int(pad)
-        self.with_segments = "token_type_ids" in tokenizer.model_input_names
+        self.uses_token_type_ids = "token_type_ids" in tokenizer.model_input_names
         self._core: Tokenizer | None = None
         if tokenizer.is_fast:
             self._core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
@@ -71,17 +71,19 @@ class Encoder:
     @cached_property
     def _settings(self) -> str:
         core = repr(self.tokenizer) if self._core is None else self._core.to_str()
-        return f"{tokenizers.__version__} {self.with_segments} {core}"
+        return f"{tokenizers.__version__} {self.uses_token_type_ids} {core}"
 
-    def encode(self, pairs: Pairs) -> Encoded:
+    def encode(self, pairs: Pairs) -> TokenizedPairs:
         """All pairs of a split, or of a chunk of a stream, as flat arrays."""
         return _with_labels(self._arrays(pairs), pairs)
 
-    def encode_once(self, pairs: Pairs) -> Encoded:
+    def tokenize_cached(self, pairs: Pairs) -> TokenizedPairs:
         """``encode``, the arrays memory-mapped from the cache where an earlier run has left them there."""
         if self.cache is None or self._core is None:
             return self.encode(pairs)
-        arrays = kept(self.cache, self._settings, (pairs.sentence1, pairs.sentence2), lambda: self._arrays(pairs))
+        arrays = load_or_build(
+            self.cache, self._settings, (pairs.sentence1, pairs.sentence2), lambda: self._arrays(pairs)
+        )
         return _with_labels(arrays, pairs)
 
     def _arrays(self, pairs: Pairs) -> dict[str, np.ndarray]:
@@ -89,7 +91,7 @@ class Encoder:
         for rows, kinds in self._chunks(pairs):
             lengths += [len(row) for row in rows]
             tokens.append(_flat(rows, np.int32))
-            segments.append(_flat(kinds if self.with_segments else [], np.int8))
+            segments.append(_flat(kinds if self.uses_token_type_ids else [], np.int8))
         offsets = np.zeros(len(lengths) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
         return {"tokens": np.concatenate(tokens), "segments": np.concatenate(segments), "offsets": offsets}
@@ -112,15 +114,15 @@ class Encoder:
             second,
             truncation="longest_first",
             max_length=self.max_length,
-            return_token_type_ids=self.with_segments,
+            return_token_type_ids=self.uses_token_type_ids,
             return_attention_mask=False,
         )
         return found["input_ids"], found.get("token_type_ids", [])
 
 
-def _with_labels(arrays: dict[str, np.ndarray], pairs: Pairs) -> Encoded:
+def _with_labels(arrays: dict[str, np.ndarray], pairs: Pairs) -> TokenizedPairs:
     labels = None if pairs.labels is None else np.asarray(pairs.labels, np.int64)
-    return Encoded(arrays["tokens"], arrays["segments"], arrays["offsets"], labels, pairs.ids)
+    return TokenizedPairs(arrays["tokens"], arrays["segments"], arrays["offsets"], labels, pairs.ids)
 
 
 def _flat(rows: list[Sequence[int]], kind: type[np.generic]) -> np.ndarray:

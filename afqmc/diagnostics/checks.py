@@ -8,11 +8,11 @@ import numpy as np
 from torch import nn
 
 from afqmc.config import Config
-from afqmc.data.loading import Dataset, sentences
-from afqmc.data.tokenization import Encoder
+from afqmc.data.loading import Dataset, all_sentences
+from afqmc.data.tokenization import PairTokenizer
 from afqmc.diagnostics import data, machine, model
 from afqmc.diagnostics.findings import Finding, Verdict, fail, ok, warn
-from afqmc.distributed.rank import here
+from afqmc.distributed.rank import current_rank
 from afqmc.evaluation.evaluator import padding_warning
 from afqmc.models.loading import build_tokenizer
 from afqmc.runner.validation import config_checks, data_checks, refusals, validate_lengths, validate_model
@@ -22,14 +22,14 @@ from afqmc.utils.errors import InputError
 _TWO = ("0", "1")  # classes, where the data are not there to say which
 
 
-class Diagnosis:
+class Checks:
     """All checks of one config, in the order of a run; a check that cannot be made says why."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.data: Dataset | None = None
         self.built: nn.Module | None = None  # an encoder without its weights
-        self.size: model.Size | None = None
+        self.size: model.ModelSize | None = None
         self.lengths: dict[str, np.ndarray] = {}
         self.refused: list[tuple[str, str]] = []  # section and message of what needs no data
 
@@ -45,7 +45,7 @@ class Diagnosis:
             ("tracker", lambda: machine.tracker(self.config)),
             ("disk", lambda: machine.disk(self.config, self.size)),
         )
-        self.refused = list(refusals(config_checks(self.config, here())))
+        self.refused = list(refusals(config_checks(self.config, current_rank())))
         told = set()
         for section, check in sections:
             for finding in self._of(section, check):
@@ -75,7 +75,7 @@ class Diagnosis:
         self.data, complaints = data.read(self.config)
         yield from complaints.findings()
         if self.data is not None:
-            yield from data.facts_of(self.data)
+            yield from data.data_findings(self.data)
 
     def agreement(self) -> Iterator[Finding]:
         """What the config and the data disagree on."""
@@ -86,11 +86,11 @@ class Diagnosis:
     def model(self) -> Iterator[Finding]:
         """Tokenizer, architecture, weights, and how long the pairs are in tokens."""
         config = self.config
-        tokenizer = build_tokenizer(config.model, lambda: sentences(self._data()))
+        tokenizer = build_tokenizer(config.model, lambda: all_sentences(self._data()))
         if config.model._target_ is not None:
             self.built, self.size, finding = model.plugged(config, tokenizer, self._data().labels)
             yield finding
-            encoder = Encoder(tokenizer, config.dataset.max_length)
+            encoder = PairTokenizer(tokenizer, config.dataset.max_length)
             if warning := padding_warning(self.built, self._data().dev, encoder):
                 yield warn("model", warning)
         else:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from afqmc.config import Config
 from afqmc.data.folds import Folds
-from afqmc.data.loading import Dataset, load
-from afqmc.data.quality import Facts, SplitFacts, examine, left_out, lines_of, of_folds, worries
+from afqmc.data.loading import Dataset, load_dataset
+from afqmc.data.quality import DatasetStats, SplitStats, analyze, dataset_warnings, fold_lines, format_lines, left_out
 from afqmc.diagnostics.findings import Finding, fail, ok, warn
 from afqmc.utils.errors import InputError
 
@@ -17,7 +17,7 @@ _SHOWN = 8  # different complaints about rows, at most
 _LINES = 5  # named for each, at most
 
 
-class Complaints:
+class RowErrors:
     """What is wrong with rows, the same of several rows once."""
 
     def __init__(self) -> None:
@@ -41,19 +41,19 @@ class Complaints:
             yield fail("data", f"and {rest} more such rows", odd_rows=rest)
 
 
-def read(config: Config) -> tuple[Dataset | None, Complaints]:
+def read(config: Config) -> tuple[Dataset | None, RowErrors]:
     """The data without the rows that a run would stop at, and what is wrong with those; None if nothing is left."""
-    complaints = Complaints()
+    complaints = RowErrors()
     try:
-        return load(config.dataset, complaints.add), complaints
+        return load_dataset(config.dataset, complaints.add), complaints
     except InputError as error:
         complaints.add(str(error))
         return None, complaints
 
 
-def facts_of(data: Dataset) -> Iterator[Finding]:
+def data_findings(data: Dataset) -> Iterator[Finding]:
     """Counts, worries, the majority baseline."""
-    facts = examine(data)
+    facts = analyze(data)
     yield from (ok("data", text) for text in data.notes)
     yield from _counts(data, facts)
     for text in left_out(data):
@@ -62,12 +62,12 @@ def facts_of(data: Dataset) -> Iterator[Finding]:
         yield warn("data", text)
     if data.folds is not None:
         yield from _of_folds(data, data.folds)
-    told = worries(facts)
+    told = dataset_warnings(facts)
     for text in told:
         yield warn("data", text)
     for name, found in facts.splits.items():
         if found.identical_sentences:
-            where = lines_of(found, "identical_sentences")
+            where = format_lines(found, "identical_sentences")
             yield warn("data", f"{name}: {found.identical_sentences} pairs of a sentence with itself ({where})")
     if facts.streamed:
         yield ok("data", f"{', '.join(facts.streamed)} is streamed: repeats and shared pairs are not looked for in it")
@@ -76,7 +76,7 @@ def facts_of(data: Dataset) -> Iterator[Finding]:
     yield _baseline(data, facts.splits["dev"].label_counts)
 
 
-def _counts(data: Dataset, facts: Facts) -> Iterator[Finding]:
+def _counts(data: Dataset, facts: DatasetStats) -> Iterator[Finding]:
     for name, found in facts.splits.items():
         shares = ", ".join(
             f"{label!r} {count} ({count / found.pairs:.1%})"
@@ -111,11 +111,11 @@ def _of_folds(data: Dataset, folds: Folds) -> Iterator[Finding]:
         largest_group=folds.largest_group,
         groups=len(set(folds.groups.tolist())),
     )
-    for text in of_folds(data):
+    for text in fold_lines(data):
         yield (warn if folds.met else ok)("data", text, pairs_met=folds.met)
 
 
-def _oddities(name: str, found: SplitFacts, facts: Facts) -> dict[str, object]:
+def _oddities(name: str, found: SplitStats, facts: DatasetStats) -> dict[str, object]:
     shared = {
         (other if one == name else one): count for (one, other), count in facts.shared.items() if name in (one, other)
     }

@@ -11,7 +11,7 @@ import torch
 
 from afqmc.config import Config
 from afqmc.diagnostics.findings import Finding, fail, ok, warn
-from afqmc.diagnostics.model import Size
+from afqmc.diagnostics.model import ModelSize
 from afqmc.tracking.config import Service, WandbMode
 from afqmc.tracking.wandb_mode import logged_in, resolve_mode
 from afqmc.training.device import DeviceConfig, cpu_name, select_device
@@ -21,7 +21,7 @@ _GIB = 2**30
 _ADAM_BYTES = 16  # a parameter: float32 weight, gradient and two moments
 
 
-def device(config: Config, size: Size | None, longest: int | None) -> Iterator[Finding]:
+def device(config: Config, size: ModelSize | None, longest: int | None) -> Iterator[Finding]:
     """Device, precision, and memory where the model's size is known."""
     choice = select_device(config.trainer)
     name = torch.cuda.get_device_name() if choice.device == "cuda" else f"{cpu_name()}, {usable_cores()} cores"
@@ -35,7 +35,7 @@ def device(config: Config, size: Size | None, longest: int | None) -> Iterator[F
         yield _memory(config, choice, size, longest)
 
 
-def _memory(config: Config, choice: DeviceConfig, size: Size, longest: int) -> Finding:
+def _memory(config: Config, choice: DeviceConfig, size: ModelSize, longest: int) -> Finding:
     batch = _activations(config, choice.precision, size, min(longest, config.dataset.max_length))
     need = size.parameters * _ADAM_BYTES + batch
     free = torch.cuda.mem_get_info()[0] if choice.device == "cuda" else _free_memory()
@@ -48,7 +48,7 @@ def _memory(config: Config, choice: DeviceConfig, size: Size, longest: int) -> F
     return ok("device", text, **facts)
 
 
-def _activations(config: Config, precision: str, size: Size, longest: int) -> float:
+def _activations(config: Config, precision: str, size: ModelSize, longest: int) -> float:
     """Bytes kept for the backward pass of the longest batch: s b h (34 + 5 a s / h) a layer in 16 bits.
 
     Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models", equation 2.
@@ -85,7 +85,7 @@ def tracker(config: Config) -> Iterator[Finding]:
         yield ok("tracker", f"W&B: disabled ({found.reason})", mode=mode)
 
 
-def disk(config: Config, size: Size | None) -> Iterator[Finding]:
+def disk(config: Config, size: ModelSize | None) -> Iterator[Finding]:
     """Room for checkpoints."""
     # best, the one being written beside it, and what is kept of past evaluations
     copies = 2 + (config.checkpoint.keep_weights or 0)

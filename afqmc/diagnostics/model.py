@@ -13,15 +13,15 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from afqmc.config import Config
 from afqmc.data.loading import Dataset, Pairs, PairStream
-from afqmc.data.tokenization import Encoder
+from afqmc.data.tokenization import PairTokenizer
 from afqmc.diagnostics.findings import Finding, fail, ok, warn
 from afqmc.models.architecture import build_architecture, check_length
 from afqmc.models.cross_encoder import encoder_options
 from afqmc.models.files import WEIGHT_FILES
 from afqmc.models.hub import hub_failure, hub_is_reachable
-from afqmc.models.loading import build_model, check_plugged_in, plugged_in, pretrained
+from afqmc.models.loading import build_custom_model, build_model, check_model_config, load_pretrained
 from afqmc.utils.errors import InputError
-from afqmc.utils.files import expanded
+from afqmc.utils.files import expand_user
 
 _CHUNK = 10_000  # pairs of a stream held at once
 _WHOLE = 1_000_000  # tokens: longer than any pair
@@ -29,7 +29,7 @@ _SHORTEST = 8  # tokens, which every encoder takes; dataset.max_length is a find
 
 
 @dataclass
-class Size:
+class ModelSize:
     """What memory depends on; ``hidden`` and the like are None for a model of one's own."""
 
     parameters: int
@@ -40,22 +40,22 @@ class Size:
 
 def plugged(
     config: Config, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]
-) -> tuple[nn.Module, Size, Finding]:
+) -> tuple[nn.Module, ModelSize, Finding]:
     """A model of one's own: built, and called once."""
-    model = plugged_in(config.model, tokenizer, labels)
+    model = build_custom_model(config.model, tokenizer, labels)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     text = f"{config.model._target_}: {parameters / 1e6:.1f} M parameters, logits of {len(labels)} classes"
-    return model, Size(parameters), ok("model", text, parameters=parameters)
+    return model, ModelSize(parameters), ok("model", text, parameters=parameters)
 
 
 def encoder(
     config: Config, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]
-) -> tuple[nn.Module, Size, Iterator[Finding]]:
+) -> tuple[nn.Module, ModelSize, Iterator[Finding]]:
     """The classifier without weights, its size, and the findings on architecture, weights and positions."""
-    check_plugged_in(config.model)
+    check_model_config(config.model)
     architecture = build_architecture(config.model, tokenizer)
     built = build_model(replace(config.model, from_scratch=True), tokenizer, labels, _SHORTEST, device="meta")
-    size = Size(
+    size = ModelSize(
         sum(parameter.numel() for parameter in built.parameters()),
         architecture.hidden_size,
         getattr(architecture, "num_hidden_layers", 12),
@@ -65,7 +65,7 @@ def encoder(
 
 
 def _encoder_findings(
-    config: Config, tokenizer: PreTrainedTokenizerBase, architecture: PreTrainedConfig, size: Size
+    config: Config, tokenizer: PreTrainedTokenizerBase, architecture: PreTrainedConfig, size: ModelSize
 ) -> Iterator[Finding]:
     yield ok(
         "model",
@@ -89,8 +89,8 @@ def _weights(config: Config, architecture: PreTrainedConfig) -> Finding:
         return ok("model", "random weights (model.from_scratch=true)")
     name, revision = config.model.name_or_path, config.model.revision
     assert name is not None
-    if os.path.isdir(expanded(name)) or _is_cached(name, revision):
-        pretrained(config.model, architecture, encoder_options(architecture, config.model.pooling), device="meta")
+    if os.path.isdir(expand_user(name)) or _is_cached(name, revision):
+        load_pretrained(config.model, architecture, encoder_options(architecture, config.model.pooling), device="meta")
         return ok("model", "its weights are there, of this architecture")
     if hub_is_reachable() and any(file_exists(name, file, revision=revision) for file in WEIGHT_FILES):
         return ok("model", "its weights are on the hub; not looked into before they are downloaded")
@@ -104,11 +104,11 @@ def _is_cached(name: str, revision: str | None) -> bool:
 
 def lengths(config: Config, tokenizer: PreTrainedTokenizerBase, data: Dataset) -> dict[str, np.ndarray]:
     """Tokens of each pair of each split, uncut; a stream is read in chunks."""
-    uncut = Encoder(tokenizer, _WHOLE)
+    uncut = PairTokenizer(tokenizer, _WHOLE)
     return {name: _lengths(uncut, split) for name, split in data.splits().items()}
 
 
-def _lengths(uncut: Encoder, split: Pairs | PairStream) -> np.ndarray:
+def _lengths(uncut: PairTokenizer, split: Pairs | PairStream) -> np.ndarray:
     chunks = [split] if isinstance(split, Pairs) else split.chunks(_CHUNK)
     return np.concatenate([uncut.encode(chunk).lengths.astype(np.int32) for chunk in chunks])
 

@@ -48,19 +48,19 @@ class Rank:
         return self.number == 0
 
     @property
-    def is_alone(self) -> bool:
+    def is_single(self) -> bool:
         """Whether there are no others."""
         return self.size == 1
 
 
-def is_beside_others(environment: Mapping[str, str] = os.environ) -> bool:
+def is_distributed(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is one of several that a launcher has started for one run."""
     size = environment.get("WORLD_SIZE", "")
     return size.isdecimal() and int(size) > 1
 
 
-def here(environment: Mapping[str, str] = os.environ) -> Rank:
-    """This process, by the variables of torchrun (which ``accelerate launch`` and ``adopt_slurm`` set too).
+def current_rank(environment: Mapping[str, str] = os.environ) -> Rank:
+    """This process, by the variables of torchrun (which ``accelerate launch`` and ``export_torchrun_env`` set too).
 
     Variables that are left over from a launcher and describe a single process are accepted.
 
@@ -95,7 +95,7 @@ def here(environment: Mapping[str, str] = os.environ) -> Rank:
 
 def hide_from_accelerate(environment: MutableMapping[str, str] = os.environ) -> None:
     """Remove the variables that make Accelerate look for a process group where there is none."""
-    for name in (*_MPI, *(_NUMBERS if here(environment).is_alone else ())):
+    for name in (*_MPI, *(_NUMBERS if current_rank(environment).is_single else ())):
         environment.pop(name, None)
 
 
@@ -137,7 +137,7 @@ def _count(environment: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
-def adopt_slurm(environment: MutableMapping[str, str] = os.environ) -> None:
+def export_torchrun_env(environment: MutableMapping[str, str] = os.environ) -> None:
     """Give the tasks of an ``srun`` the variables of torchrun; what is set already stays.
 
     Raises:

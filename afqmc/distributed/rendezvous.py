@@ -17,7 +17,7 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from afqmc.distributed.rank import Rank, here
+from afqmc.distributed.rank import Rank, current_rank
 from afqmc.utils.errors import InputError, first_line
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class RankError(RuntimeError):
     """Another process of the run failed, or is gone; the message names it."""
 
 
-class Board:
+class Coordinator:
     """Where the processes of a run leave words for each other; one that is alone needs none.
 
     Args:
@@ -63,22 +63,22 @@ class Board:
             self._store.set(f"place/{self.rank.number}", json.dumps([platform.node(), os.getpid()]))
         return self._store
 
-    def announce(self, told: dict[str, Any]) -> None:
+    def publish(self, told: dict[str, Any]) -> None:
         """Rank 0 tells the others what is to be done, once."""
-        if self.rank.is_alone or self._has_announced:
+        if self.rank.is_single or self._has_announced:
             return
         self._has_announced = True
         self.store.set("announced", json.dumps(told))
 
-    def dismiss(self) -> None:
+    def dismiss_workers(self) -> None:
         """Rank 0 tells the others that there is nothing to do, where it has told them nothing else."""
-        if self.rank.is_alone or self._has_announced:
+        if self.rank.is_single or self._has_announced:
             return
-        self.announce({})
+        self.publish({})
         with suppress(Exception):  # a process that is gone has heard enough
             self.store.wait([f"heard/{number}" for number in self._others()], timedelta(seconds=_WORDS_S))
 
-    def told(self) -> dict[str, Any]:
+    def receive(self) -> dict[str, Any]:
         """What rank 0 has announced; waited for."""
         if not self._come("announced"):
             raise RankError(f"rank {self.rank.number} of {self.rank.size}: rank 0 said nothing within {_MEETING_S} s")
@@ -86,7 +86,7 @@ class Board:
         self.store.set(f"heard/{self.rank.number}", "")
         return found
 
-    def meet(self) -> None:
+    def wait_for_all(self) -> None:
         """Wait for all processes to be there.
 
         Raises:
@@ -107,7 +107,7 @@ class Board:
 
     def end(self, error: BaseException | None) -> None:
         """Leave word of how this process ended, for whoever asks."""
-        if self.rank.is_alone or self._store is None:
+        if self.rank.is_single or self._store is None:
             return
         kind = "done" if error is None else _kind(error)
         told = "" if error is None else (str(error) if kind == "refused" else f"{type(error).__name__}: {error}")
@@ -117,10 +117,10 @@ class Board:
         except Exception:  # whoever held the store is gone
             return
 
-    def explained(self, error: BaseException) -> BaseException:
+    def root_cause(self, error: BaseException) -> BaseException:
         """What ended the run: the given error, or the one of another process of which it is only the echo."""
         echo = isinstance(error, KeyboardInterrupt) or _kind(error) == "lost"
-        if self.rank.is_alone or self._store is None or not echo:
+        if self.rank.is_single or self._store is None or not echo:
             return error
         words = self._words(_GLANCE_S if isinstance(error, KeyboardInterrupt) else _WORDS_S)
         for number, (kind, told) in sorted(words.items()):
@@ -202,6 +202,6 @@ def _short(error: BaseException) -> str:
 
 
 @cache
-def board() -> Board:
+def get_coordinator() -> Coordinator:
     """The one of this process."""
-    return Board(here())
+    return Coordinator(current_rank())

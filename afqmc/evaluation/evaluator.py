@@ -11,9 +11,9 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from afqmc.data.batching import ALL, Share, collate, eval_batches
+from afqmc.data.batching import WHOLE, Shard, collate, eval_batches
 from afqmc.data.loading import Pairs
-from afqmc.data.tokenization import Encoded, Encoder
+from afqmc.data.tokenization import PairTokenizer, TokenizedPairs
 from afqmc.evaluation.metrics import classification_metrics, has_prediction, probabilities_of
 
 _SAMPLED, _SHARES = 256, (0, 0.25, 0.5, 0.9)  # pairs looked at, and by length the places of those that are tried
@@ -35,7 +35,7 @@ class Evaluation:
         """Places of the rows whose logits are NaN or infinite: they have no prediction."""
         return np.flatnonzero(~has_prediction(self.logits))
 
-    def lacking(self, what: str) -> str | None:
+    def describe_missing(self, what: str) -> str | None:
         """How many pairs of ``what`` have no prediction, and why, in words; None if all have one."""
         count, pairs = len(self.without_prediction), len(self.logits)
         return f"{count} of {pairs} {what} pairs have logits that are NaN or infinite" if count else None
@@ -43,12 +43,12 @@ class Evaluation:
 
 def predict_logits(
     model: nn.Module,
-    encoded: Encoded,
-    encoder: Encoder,
+    encoded: TokenizedPairs,
+    encoder: PairTokenizer,
     batch_size: int,
     device: torch.device,
     watch: Watch | None = None,
-    share: Share = ALL,
+    share: Shard = WHOLE,
 ) -> np.ndarray:
     """Logits (N, C) float32 of every row, in the split's own order, dropout off; all processes get all of them.
 
@@ -77,12 +77,12 @@ def predict_logits(
 
 def evaluate(
     model: nn.Module,
-    encoded: Encoded,
-    encoder: Encoder,
+    encoded: TokenizedPairs,
+    encoder: PairTokenizer,
     batch_size: int,
     device: torch.device,
     watch: Watch | None = None,
-    share: Share = ALL,
+    share: Shard = WHOLE,
 ) -> Evaluation:
     """Logits of a split, with its metrics where it has labels."""
     logits = predict_logits(model, encoded, encoder, batch_size, device, watch, share)
@@ -94,7 +94,7 @@ def prefixed(split: str, metrics: dict[str, float]) -> dict[str, float]:
     return {f"{split}/{name}": value for name, value in metrics.items()}
 
 
-def padding_effect(model: nn.Module, pairs: Pairs, encoder: Encoder) -> float:
+def padding_effect(model: nn.Module, pairs: Pairs, encoder: PairTokenizer) -> float:
     """Measure how far padding changes a pair's probabilities; about 0 where the model uses the attention mask.
 
     Scores four pairs, in float32, without padding and with padding added to them, so the result does not depend on
@@ -128,7 +128,7 @@ def padding_effect(model: nn.Module, pairs: Pairs, encoder: Encoder) -> float:
     return float(difference)
 
 
-def padding_warning(model: nn.Module, pairs: Pairs, encoder: Encoder) -> str | None:
+def padding_warning(model: nn.Module, pairs: Pairs, encoder: PairTokenizer) -> str | None:
     """What to warn of where ``padding_effect`` is more than rounding."""
     effect = padding_effect(model, pairs, encoder)
     if not effect >= _ROUNDING:  # NaN is reported by the evaluations

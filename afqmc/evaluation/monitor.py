@@ -9,7 +9,7 @@ import numpy as np
 
 from afqmc.evaluation.metric_names import NAMES
 from afqmc.evaluation.metrics import classification_metrics
-from afqmc.utils.errors import InputError, in_brief
+from afqmc.utils.errors import InputError, elide
 
 _SURE = 8.0  # logit of a predicted class
 
@@ -33,7 +33,7 @@ def check_monitor(
         return
     usable = usable_metrics(dev_counts)
     if monitor.partition("/")[2] not in usable:
-        lacking = in_brief(", ".join(map(repr, missing)))
+        lacking = elide(", ".join(map(repr, missing)))
         cut = f" among its first {max_dev_samples} (dataset.max_dev_samples)" if max_dev_samples else ""
         legal = ", ".join(f"dev/{name}" for name in usable)
         raise InputError(

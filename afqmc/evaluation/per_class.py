@@ -39,7 +39,7 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def notes(
+def metric_notes(
     metrics: Mapping[str, float | None], probabilities: np.ndarray, gold: np.ndarray, labels: Sequence[str]
 ) -> list[str]:
     """Sentences for figures that seem to contradict each other: AUC judges the ranking, accuracy the decisions."""

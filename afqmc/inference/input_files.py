@@ -12,7 +12,7 @@ from afqmc.data.config import DatasetConfig, Format
 from afqmc.data.loading import Pairs, to_columns
 from afqmc.data.parsing import read_pairs
 from afqmc.data.sources import DataFile
-from afqmc.inference.predictor import TrainedRun, data_file
+from afqmc.inference.predictor import Predictor, data_file
 
 
 class Inputs:
@@ -28,7 +28,7 @@ class Inputs:
         self.rows: list[dict[str, Any]] = []
         self.files: list[str] = []
 
-    def read(self, run: TrainedRun) -> Pairs:
+    def read(self, run: Predictor) -> Pairs:
         """All pairs, read as the run reads its own.
 
         Raises:

@@ -13,14 +13,14 @@ import numpy as np
 from afqmc.data.loading import Pairs
 from afqmc.inference.input_files import Inputs
 from afqmc.inference.output_formats import TABLES, as_json_lines
-from afqmc.inference.prediction_columns import build, refuse_taken
-from afqmc.inference.predictor import Scored, TrainedRun
+from afqmc.inference.prediction_columns import build, reject_existing_columns
+from afqmc.inference.predictor import EnsembleScores, Predictor
 from afqmc.utils.errors import InputError
 
 _CLUE_NAME = "afqmc_predict.json"  # what the leaderboard looks for inside the zip
 
 
-def render(found: Scored, inputs: Inputs, out: Path, clue: bool) -> bytes:
+def render(found: EnsembleScores, inputs: Inputs, out: Path, clue: bool) -> bytes:
     """The content of ``out``.
 
     Raises:
@@ -37,7 +37,7 @@ def render(found: Scored, inputs: Inputs, out: Path, clue: bool) -> bytes:
         return zipped(content) if suffix == ".zip" else content
     if suffix not in TABLES:
         return as_json_lines(list(_objects(found, inputs, is_several)))
-    refuse_taken(inputs.rows, is_several, found.labels, str(out))
+    reject_existing_columns(inputs.rows, is_several, found.labels, str(out))
     files, with_types = inputs.files if is_several else (), suffix == ".parquet"
     try:
         return TABLES[suffix](build(inputs.rows, files, found.probabilities, found.labels, with_types))
@@ -45,16 +45,16 @@ def render(found: Scored, inputs: Inputs, out: Path, clue: bool) -> bytes:
         raise InputError(f"-o {out}: {error}") from error
 
 
-def check_columns(run: TrainedRun, inputs: Inputs, pairs: Pairs, out: Path, clue: bool) -> None:
+def check_columns(run: Predictor, inputs: Inputs, pairs: Pairs, out: Path, clue: bool) -> None:
     """Try the output without predictions: what the format cannot hold is refused before the scoring.
 
     Raises:
         InputError: as ``render`` does.
     """
-    render(Scored(pairs, run.labels, np.zeros((len(pairs), len(run.labels)))), inputs, out, clue)
+    render(EnsembleScores(pairs, run.labels, np.zeros((len(pairs), len(run.labels)))), inputs, out, clue)
 
 
-def _objects(found: Scored, inputs: Inputs, is_several: bool) -> Iterator[dict[str, Any]]:
+def _objects(found: EnsembleScores, inputs: Inputs, is_several: bool) -> Iterator[dict[str, Any]]:
     """The id (for --pair the sentences), the file where there are several, probability and prediction of each pair."""
     for number, said in enumerate(found.probabilities):
         row = dict(inputs.rows[number]) if inputs.typed else {"id": found.pairs.ids[number]}

@@ -15,7 +15,7 @@ from typing import Any
 
 from afqmc.data.cells import iso, plain
 from afqmc.data.compression import EXTRA
-from afqmc.inference.prediction_columns import Table
+from afqmc.inference.prediction_columns import PredictionColumns
 from afqmc.utils.errors import InputError, first_line
 
 _EXACT = 2**53  # whole numbers from here on lose digits in a spreadsheet
@@ -44,14 +44,14 @@ def as_json_lines(rows: list[dict[str, Any]]) -> bytes:
     return text.encode("utf-8", "backslashreplace")  # half a character in an id: JSON's own spelling of it
 
 
-def _csv(table: Table) -> bytes:
+def _csv(table: PredictionColumns) -> bytes:
     """With a byte order mark: without it Excel shows Chinese in the wrong letters."""
     text = io.StringIO()
     csv.writer(text).writerows([table.columns, *([_text(value) for value in row] for row in table.rows)])
     return text.getvalue().encode("utf-8-sig")
 
 
-def _tsv(table: Table) -> bytes:
+def _tsv(table: PredictionColumns) -> bytes:
     """Without quotes, as TSV is read here: no cell can hold a tab or a line break."""
     lines = []
     for number, row in enumerate([table.columns, *table.rows]):
@@ -71,7 +71,7 @@ def _text(value: Any) -> str:
     return json.dumps(value) if isinstance(value, bool | int | float) else str(value)
 
 
-def _parquet(table: Table) -> bytes:
+def _parquet(table: PredictionColumns) -> bytes:
     """Columns of a Parquet file keep their type; others have a type where all of their values fit it, or hold text."""
     import pyarrow
     import pyarrow.parquet
@@ -105,7 +105,7 @@ def _arrow_column(cells: list[Any]) -> Any:
     return pyarrow.array([None if value is None else _text(value) for value in values], pyarrow.string())
 
 
-def _xlsx(table: Table) -> bytes:
+def _xlsx(table: PredictionColumns) -> bytes:
     """Text stays text: no cell is a formula."""
     from openpyxl import Workbook
 
@@ -161,5 +161,10 @@ def _loses_digits(value: int | float | Decimal) -> bool:
     return not math.isfinite(value) or (isinstance(value, Decimal) and Decimal(repr(float(value))) != value)
 
 
-TABLES: dict[str, Callable[[Table], bytes]] = {".csv": _csv, ".tsv": _tsv, ".parquet": _parquet, ".xlsx": _xlsx}
+TABLES: dict[str, Callable[[PredictionColumns], bytes]] = {
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".parquet": _parquet,
+    ".xlsx": _xlsx,
+}
 _PACKAGES = {".parquet": "pyarrow", ".xlsx": "openpyxl"}

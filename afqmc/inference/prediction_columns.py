@@ -17,7 +17,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a text tha
 
 
 @dataclass(frozen=True)
-class Table:
+class PredictionColumns:
     """Rows of values that are not nested: None, bool, int, float, str, or of another type that the input had.
 
     Attributes:
@@ -47,7 +47,7 @@ def build(
     probabilities: np.ndarray,
     labels: Sequence[str],
     with_types: bool = False,
-) -> Table:
+) -> PredictionColumns:
     """The user's rows with their predictions.
 
     Args:
@@ -73,10 +73,10 @@ def build(
                 message = f"row {number + 1}: {column!r} cannot be written as text ({first_line(error)})"
                 raise InputError(f"{message}; write .parquet, or .jsonl, which has no columns of the input") from error
         found.append(values + ([files[number]] if files else []) + added_values(said, labels))
-    return Table([_clean(column) for column in own] + added, found)
+    return PredictionColumns([_clean(column) for column in own] + added, found)
 
 
-def refuse_taken(rows: Sequence[dict[str, Any]], several: bool, labels: Sequence[str], out: str) -> None:
+def reject_existing_columns(rows: Sequence[dict[str, Any]], several: bool, labels: Sequence[str], out: str) -> None:
     """Refuse a file whose own columns have the names of those to be added.
 
     Raises:

@@ -17,13 +17,13 @@ from torch import nn
 from afqmc import config as schema
 from afqmc.checkpoint.weights import Loaded, load_weights
 from afqmc.config import Config
-from afqmc.config.reading_options import with_reading
+from afqmc.config.reading_options import with_reading_options
 from afqmc.data.config import DatasetConfig
-from afqmc.data.loading import Pairs, index_of, load_dev, locate, refuse_empty, to_columns
-from afqmc.data.parsing import Keep, read_pairs
+from afqmc.data.loading import Pairs, label_to_index, load_dev, reject_empty, resolve_files, to_columns
+from afqmc.data.parsing import OnRow, read_pairs
 from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.sources import DataFile
-from afqmc.data.tokenization import Encoder
+from afqmc.data.tokenization import PairTokenizer
 from afqmc.evaluation.evaluator import Evaluation, evaluate
 from afqmc.evaluation.metrics import mean_as_logits, probabilities_of
 from afqmc.run_dir import RunDir
@@ -31,19 +31,19 @@ from afqmc.training.config import Device, DistributedConfig
 from afqmc.training.device import build_accelerator, prepare_model, select_device
 from afqmc.training.process_checks import check_launcher
 from afqmc.utils.console import CountBar
-from afqmc.utils.errors import InputError, blamed_on
+from afqmc.utils.errors import InputError, as_input_error
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrainedRun:
+class Predictor:
     """The best weights of a run, on their device, and what is needed to feed them."""
 
     config: Config
     labels: tuple[str, ...]
     model: nn.Module
-    encoder: Encoder
+    encoder: PairTokenizer
     accelerator: Accelerator
 
     @classmethod
@@ -54,7 +54,7 @@ class TrainedRun:
         trust: bool = False,
         reading: Sequence[str] = (),
         labelled: bool = True,
-    ) -> TrainedRun:
+    ) -> Predictor:
         """Load a run directory; nothing in it is unpickled or executed unless ``trust``.
 
         Args:
@@ -67,7 +67,7 @@ class TrainedRun:
         Raises:
             InputError: when it is not one, has no weights, or asks for code.
         """
-        config = with_reading(read_config(RunDir(run_dir)), list(reading), labelled)
+        config = with_reading_options(read_config(RunDir(run_dir)), list(reading), labelled)
         if device is not None:
             config.trainer.device = Device[device]
         loaded = read_weights(RunDir(run_dir).best, config, trust)
@@ -77,7 +77,9 @@ class TrainedRun:
         prepare_model(loaded.model, choice, config.trainer, config.performance)
         accelerator = build_accelerator(choice, config.trainer, config.distributed, config.seed)
         model = accelerator.prepare(loaded.model)
-        return cls(config, loaded.labels, model, Encoder(loaded.tokenizer, config.dataset.max_length), accelerator)
+        return cls(
+            config, loaded.labels, model, PairTokenizer(loaded.tokenizer, config.dataset.max_length), accelerator
+        )
 
     def read(self, file: Optional[Path], labelled: Optional[bool], key: str = "") -> Pairs:
         """The pairs of a file, or of the run's own dev split; ``key`` is where a person named the file.
@@ -89,16 +91,16 @@ class TrainedRun:
             return self._own_dev()
         return self.read_file(data_file(file, self.config.dataset, key), labelled)
 
-    def read_file(self, file: DataFile, labelled: Optional[bool], keep: Optional[Keep] = None) -> Pairs:
+    def read_file(self, file: DataFile, labelled: Optional[bool], keep: Optional[OnRow] = None) -> Pairs:
         """The pairs of a file; ``keep`` is called with all columns of each row.
 
         Raises:
             InputError: naming the file and line.
         """
-        index, report = index_of(self.labels), ReadReport(file.name)
+        index, report = label_to_index(self.labels), ReadReport(file.name)
         rows = read_pairs(file, self.config.dataset, labelled=labelled, index=index, report=report, keep=keep)
         pairs = to_columns(file.name, rows, index, report)
-        refuse_empty(report, len(pairs))
+        reject_empty(report, len(pairs))
         for note in (*file.notes, *report.notes()):
             log.warning("%s: %s", file.name, note)
         return pairs
@@ -119,13 +121,13 @@ class TrainedRun:
             encoded = self.encoder.encode(pairs)
             size = self.config.trainer.eval_batch_size
             evaluation = evaluate(self.model, encoded, self.encoder, size, device, bar.add)
-        if told := evaluation.lacking(Path(pairs.file).name):
+        if told := evaluation.describe_missing(Path(pairs.file).name):
             log.warning("%s: they have no prediction, and metrics are undefined", told)
         return evaluation
 
 
 @dataclass(frozen=True)
-class Scored:
+class EnsembleScores:
     """Pairs and the mean of what runs say of them.
 
     Attributes:
@@ -154,14 +156,14 @@ class Scored:
             raise InputError(f"the weights give NaN for {bad} of {len(self.pairs)} pairs; nothing is written")
 
 
-def score_together(
+def predict_mean(
     run_dirs: Sequence[Path],
-    read: Callable[[TrainedRun], Pairs],
+    read: Callable[[Predictor], Pairs],
     device: Optional[str] = None,
     trust: bool = False,
     reading: Sequence[str] = (),
     labelled: bool = True,
-) -> Scored:
+) -> EnsembleScores:
     """The mean of the runs' probabilities for the same pairs; one run is loaded at a time.
 
     Args:
@@ -175,10 +177,10 @@ def score_together(
     Raises:
         InputError: where one is no run, or does not have the labels of the first, in the same order.
     """
-    first: TrainedRun | None = None
+    first: Predictor | None = None
     found: list[np.ndarray] = []
     for path in run_dirs:
-        run = TrainedRun.open(path, device, trust, reading, labelled)
+        run = Predictor.open(path, device, trust, reading, labelled)
         if first is None:
             first, pairs = run, read(run)
         if run.labels != first.labels:
@@ -186,7 +188,7 @@ def score_together(
             raise InputError(f"{path}: its labels are {told}; a mean needs the same, in the same order")
         found.append(run.score(pairs).logits)
     assert first is not None
-    return Scored(pairs, first.labels, found[0] if len(found) == 1 else mean_as_logits(found))
+    return EnsembleScores(pairs, first.labels, found[0] if len(found) == 1 else mean_as_logits(found))
 
 
 def data_file(path: Path, dataset: DatasetConfig, key: str = "") -> DataFile:
@@ -212,7 +214,7 @@ def read_config(run: RunDir) -> Config:
     Raises:
         InputError: for whatever may be wrong with it.
     """
-    with blamed_on(f"{run.config}: not a run's config"):
+    with as_input_error(f"{run.config}: not a run's config"):
         return schema.load(run.path)
 
 
@@ -222,15 +224,15 @@ def read_weights(best: Path, config: Config, trust: bool) -> Loaded:
     Raises:
         InputError: for whatever may be wrong with it.
     """
-    with blamed_on(f"{best}: not usable"):
+    with as_input_error(f"{best}: not usable"):
         return load_weights(best, config.model, trust)
 
 
 def _located(dataset: DatasetConfig) -> dict[str, DataFile]:
     """The files of a data set, fetched from the official address alone, and into the cache of whoever asks."""
     try:
-        return locate(dataset, fetch=False)
+        return resolve_files(dataset, fetch=False)
     except InputError:
-        if dataset.url != schema.official_address():
+        if dataset.url != schema.default_dataset_url():
             raise
-        return locate(replace(dataset, cache_dir=None))
+        return resolve_files(replace(dataset, cache_dir=None))

@@ -11,7 +11,7 @@ from typing import Any
 from afqmc.config.safe_yaml import read_literal
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError
-from afqmc.utils.files import expanded, write_bytes
+from afqmc.utils.files import expand_user, write_bytes
 
 
 def check_output(path: Path, key: str, run_dirs: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
@@ -32,11 +32,11 @@ def check_output(path: Path, key: str, run_dirs: Iterable[Path], inputs: Iterabl
         raise InputError(f"{key} {path}: is a directory; a file to write is needed")
     run_dirs = list(run_dirs)
     for run_dir in run_dirs:
-        RunDir(run_dir).refuse_detour(path, key)
-    refuse_input_as_output(path, key, [*inputs, *(file for run_dir in run_dirs for file in files_of(run_dir))])
+        RunDir(run_dir).ensure_inside(path, key)
+    reject_input_as_output(path, key, [*inputs, *(file for run_dir in run_dirs for file in files_of(run_dir))])
 
 
-def refuse_input_as_output(path: Path, key: str, inputs: Iterable[Path]) -> None:
+def reject_input_as_output(path: Path, key: str, inputs: Iterable[Path]) -> None:
     """Refuse to replace a file that is, or lies in, one of the inputs; a device or a pipe is never replaced.
 
     The files themselves are compared: links, relative paths, the letter case of a file system and ``-`` for standard
@@ -74,15 +74,15 @@ def files_of(run_dir: Path) -> Iterator[Path]:
 def named_files(config: Mapping[str, Any]) -> Iterator[Path]:
     """The data files and the model directory that a config names by dotted keys."""
     base = config.get("dataset.path")
-    if isinstance(base, str) and os.path.isfile(expanded(base)):
-        yield expanded(base)
+    if isinstance(base, str) and os.path.isfile(expand_user(base)):
+        yield expand_user(base)
     for split in ("train", "dev", "test"):
         name = config.get(f"dataset.{split}_file")
         if isinstance(name, str):
-            yield expanded(base if isinstance(base, str) else ".") / expanded(name)
+            yield expand_user(base if isinstance(base, str) else ".") / expand_user(name)
     model = config.get("model.name_or_path")
-    if isinstance(model, str) and os.path.isdir(expanded(model)):
-        yield expanded(model)
+    if isinstance(model, str) and os.path.isdir(expand_user(model)):
+        yield expand_user(model)
 
 
 def write_output(path: Path, key: str, content: bytes) -> None:

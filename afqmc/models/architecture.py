@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from afqmc.models.config import ModelConfig
-from afqmc.models.hub import UNUSABLE, cannot_load, hub_options, resolved
+from afqmc.models.hub import UNUSABLE, hub_options, loading_error, resolve_model_path
 from afqmc.models.padding_free import first_position
 from afqmc.utils.errors import InputError, did_you_mean
 
@@ -26,11 +26,11 @@ def build_architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) 
     if config.name_or_path is None:
         base: PreTrainedConfig = BertConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
     else:
-        name = resolved(config.name_or_path)
+        name = resolve_model_path(config.name_or_path)
         try:
             base = AutoConfig.from_pretrained(name, **hub_options(config))
         except UNUSABLE as error:
-            raise cannot_load("config", config, error) from error
+            raise loading_error("config", config, error) from error
     if not is_text_encoder(base):
         raise InputError(
             f"model.name_or_path={config.name_or_path}: its architecture is {base.model_type!r}; "

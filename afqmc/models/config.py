@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Optional
 
-from afqmc.utils.fields import knob
+from afqmc.utils.fields import config_field
 
 
 class Pooling(Enum):
@@ -23,19 +23,21 @@ class Pooling(Enum):
 class ModelConfig:
     """An encoder with one linear layer, or anything else by ``_target_``."""
 
-    name_or_path: Optional[str] = knob(None, "hub id or local directory of weights, config and tokenizer")
-    revision: Optional[str] = knob(None, "branch, tag or commit on the hub")
-    from_scratch: bool = knob(False, "take the architecture of name_or_path with random weights")
-    architecture: dict[str, Any] = knob(
+    name_or_path: Optional[str] = config_field(None, "hub id or local directory of weights, config and tokenizer")
+    revision: Optional[str] = config_field(None, "branch, tag or commit on the hub")
+    from_scratch: bool = config_field(False, "take the architecture of name_or_path with random weights")
+    architecture: dict[str, Any] = config_field(
         {}, "with from_scratch: changes to the encoder's config, such as num_hidden_layers"
     )
-    vocab_size: int = knob(
+    vocab_size: int = config_field(
         8000, "with from_scratch and no name_or_path: entries of the WordPiece vocabulary", ge=100, le=1_000_000
     )
-    mimetic_init: bool = knob(False, "with from_scratch: attention starts by matching equal tokens")
-    pooling: Pooling = knob(Pooling.cls, "cls, mean, max, first_last_mean or pooler")
-    head_dropout: Optional[float] = knob(None, "before the linear layer; null takes the encoder's own", ge=0, lt=1)
-    _target_: Optional[str] = knob(
+    mimetic_init: bool = config_field(False, "with from_scratch: attention starts by matching equal tokens")
+    pooling: Pooling = config_field(Pooling.cls, "cls, mean, max, first_last_mean or pooler")
+    head_dropout: Optional[float] = config_field(
+        None, "before the linear layer; null takes the encoder's own", ge=0, lt=1
+    )
+    _target_: Optional[str] = config_field(
         None, "your own: called with num_labels, vocab_size, pad_token_id and args; returns a module"
     )
-    args: dict[str, Any] = knob({}, "keyword arguments of _target_")
+    args: dict[str, Any] = config_field({}, "keyword arguments of _target_")

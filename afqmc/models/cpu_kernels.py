@@ -44,7 +44,7 @@ class QuickDropout(nn.Dropout):
         return input * dropout_noise(input, self.p)
 
 
-def attend(
+def eager_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -74,11 +74,11 @@ def attend(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(_NAME, attend)
+AttentionInterface.register(_NAME, eager_attention)
 AttentionMaskInterface.register(_NAME, eager_mask)
 
 
-def quicken(model: nn.Module, quick_dropout: bool) -> None:
+def use_fast_cpu_kernels(model: nn.Module, quick_dropout: bool) -> None:
     """Give a model on a CPU these parts, where it is made of those that they stand in for.
 
     Args:

@@ -49,7 +49,7 @@ def pool(states: Tensor, first: Tensor | None, mask: Tensor, pooling: Pooling) -
     return (states * weights).sum(dim=1) / weights.sum(dim=1)
 
 
-class PairClassifier(nn.Module):
+class CrossEncoder(nn.Module):
     """The tutorial's model, and its kin: hidden states, pooling, dropout, one linear layer.
 
     Parameters are named as in ``transformers``' sequence classifiers: the encoder under its own prefix (``bert.``),
@@ -62,10 +62,10 @@ class PairClassifier(nn.Module):
         self.pooling = pooling
         self.prefix = encoder.base_model_prefix
         self.add_module(self.prefix, encoder)
-        self.dropout = nn.Dropout(own_head_dropout(config) if head_dropout is None else head_dropout)
+        self.dropout = nn.Dropout(default_head_dropout(config) if head_dropout is None else head_dropout)
         self.one_segment = getattr(config, "type_vocab_size", None) == 1  # segment 1 would be outside of its embedding
         self.padding_free = False  # compute no padding
-        self.wide_mask = False  # hand the encoder a mask (B, 1, 1, T), which it does not look into: no wait for a GPU
+        self.use_4d_mask = False  # hand the encoder a mask (B, 1, 1, T), which it does not look into: no wait for a GPU
         self.classifier = nn.Linear(config.hidden_size, num_labels)
         nn.init.normal_(self.classifier.weight, std=getattr(config, "initializer_range", 0.02))
         nn.init.zeros_(self.classifier.bias)
@@ -84,7 +84,7 @@ class PairClassifier(nn.Module):
             last, first = encode_packed(self.encoder, inputs, both)
             pooled = self.encoder.get_submodule("pooler")(last) if self.pooling is Pooling.pooler else None
         else:
-            seen = mask[:, None, None, :].bool() if self.wide_mask else mask
+            seen = mask[:, None, None, :].bool() if self.use_4d_mask else mask
             output = self.encoder(**{**inputs, "attention_mask": seen}, output_hidden_states=both)
             last, first = output.last_hidden_state, output.hidden_states[1] if both else None
             pooled = output.pooler_output if self.pooling is Pooling.pooler else None
@@ -93,7 +93,7 @@ class PairClassifier(nn.Module):
         return logits
 
 
-def own_head_dropout(config: PreTrainedConfig) -> float:
+def default_head_dropout(config: PreTrainedConfig) -> float:
     """The dropout that the architecture's own sequence classifier has before its last layer."""
     for name in _HEAD_DROPOUTS:
         rate = getattr(config, name, None)
@@ -115,22 +115,22 @@ def encoder_options(config: PreTrainedConfig, pooling: Pooling) -> dict[str, Any
     return {"add_pooling_layer": pooling is Pooling.pooler} if "add_pooling_layer" in accepts else {}
 
 
-def use_packing(model: PairClassifier) -> None:
+def enable_padding_free(model: CrossEncoder) -> None:
     """Make a classifier compute no padding.
 
     Raises:
         InputError: for an encoder that does not keep packed rows apart.
     """
-    check_packing(model.encoder, model.pooling)
+    check_padding_free(model.encoder, model.pooling)
     _pack(model)
 
 
-def _pack(model: PairClassifier) -> None:
+def _pack(model: CrossEncoder) -> None:
     model.encoder.set_attn_implementation(PACKED)
     model.padding_free = True
 
 
-def check_packing(encoder: PreTrainedModel, pooling: Pooling) -> None:
+def check_padding_free(encoder: PreTrainedModel, pooling: Pooling) -> None:
     """Compare packed with padded rows on two layers of the encoder's architecture, whose weights need not be there.
 
     Raises:
@@ -145,7 +145,7 @@ def check_packing(encoder: PreTrainedModel, pooling: Pooling) -> None:
     rows = {"input_ids": tokens, "attention_mask": mask.long()}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         small = type(encoder)(config, **encoder_options(config, pooling))
-        model = PairClassifier(small.float(), 2, pooling, None).eval()
+        model = CrossEncoder(small.float(), 2, pooling, None).eval()
         expected = model(**rows)
         _pack(model)
         try:
@@ -167,13 +167,13 @@ def _two_layers(config: PreTrainedConfig) -> PreTrainedConfig:
     return small
 
 
-def is_standard(model: nn.Module) -> bool:
+def matches_hf_classifier(model: nn.Module) -> bool:
     """Whether ``AutoModelForSequenceClassification`` computes the same from the same parameters.
 
     True for BERT and its kin (ERNIE, MegatronBERT, ...) with ``pooling=pooler``: the same parameter names, and a head
     that is dropout and a linear layer on the pooled vector.
     """
-    if not isinstance(model, PairClassifier) or model.pooling is not Pooling.pooler:
+    if not isinstance(model, CrossEncoder) or model.pooling is not Pooling.pooler:
         return False
     with torch.device("meta"):
         twin = AutoModelForSequenceClassification.from_config(model.encoder.config)

@@ -13,7 +13,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from afqmc.models.config import ModelConfig
 from afqmc.utils.errors import InputError
-from afqmc.utils.files import expanded
+from afqmc.utils.files import expand_user
 from afqmc.utils.git_lfs import is_lfs_pointer
 
 WEIGHT_FILES = (  # in order of preference
@@ -50,10 +50,10 @@ def check_lfs(config: ModelConfig, what: str) -> None:
         InputError: naming the first such file.
     """
     for path in _used(config, what):
-        refuse_pointer(path)
+        reject_lfs_pointer(path)
 
 
-def refuse_pointer(path: Path) -> None:
+def reject_lfs_pointer(path: Path) -> None:
     """Check that a regular file is not a Git LFS pointer; one that cannot be read is left to its loader.
 
     Raises:
@@ -145,7 +145,7 @@ def _local(config: ModelConfig, names: tuple[str, ...]) -> list[Path]:
     """Those of the named files that the directory or the hub's cache holds."""
     name = config.name_or_path
     assert name is not None
-    directory = expanded(name)
+    directory = expand_user(name)
     if os.path.isdir(directory):
         return [directory / file for file in names if os.path.isfile(directory / file)]
     try:

@@ -14,7 +14,7 @@ from huggingface_hub.errors import EntryNotFoundError, FileMetadataError, HfHubH
 from afqmc.models.config import ModelConfig
 from afqmc.models.files import check_lfs, damaged_file
 from afqmc.utils.errors import InputError, first_line
-from afqmc.utils.files import expanded
+from afqmc.utils.files import expand_user
 from afqmc.utils.proxies import through_proxy
 from afqmc.utils.redaction import redacted
 
@@ -35,7 +35,7 @@ _HINTS = {
 def hub_options(config: ModelConfig) -> dict[str, Any]:
     """What every ``from_pretrained`` is given: no code from elsewhere, and the cache alone where the hub is away."""
     name = config.name_or_path
-    local = name is None or os.path.isdir(expanded(name)) or not hub_is_reachable()
+    local = name is None or os.path.isdir(expand_user(name)) or not hub_is_reachable()
     return {"revision": config.revision or "main", "trust_remote_code": False, "local_files_only": local}
 
 
@@ -65,13 +65,13 @@ def _limit(request: Any) -> None:
     limits.update({what: constants.HF_HUB_ETAG_TIMEOUT for what, seconds in limits.items() if seconds is None})
 
 
-def resolved(name: str) -> str:
+def resolve_model_path(name: str) -> str:
     """A hub id as it is; what is a directory, or looks like one, as a path.
 
     Raises:
         InputError: when it looks like one and is not there.
     """
-    path = expanded(name)
+    path = expand_user(name)
     if os.path.isdir(path):
         return str(path)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -79,14 +79,14 @@ def resolved(name: str) -> str:
     return name
 
 
-def cannot_load(what: str, config: ModelConfig, error: Exception) -> InputError:
+def loading_error(what: str, config: ModelConfig, error: Exception) -> InputError:
     """The same advice for everything that fails on the way to a pretrained model."""
     name = config.name_or_path
     assert name is not None
     check_lfs(config, what)
     failed = _failed_request(error)
     reason = _answer(failed) if failed else damaged_file(config, what) or _in_short(error)
-    if os.path.isdir(expanded(name)):
+    if os.path.isdir(expand_user(name)):
         return InputError(f"model.name_or_path={name}: no usable {what} in this directory: {reason}")
     hub = redacted(constants.ENDPOINT)
     tried = f"{hub} and the cache" if hub_is_reachable() else f"{hub} (no answer: {hub_failure()}), the cache"

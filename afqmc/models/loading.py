@@ -16,14 +16,14 @@ from transformers.utils import logging as hf_logging
 
 from afqmc.models.architecture import build_architecture, check_length
 from afqmc.models.config import ModelConfig, Pooling
-from afqmc.models.cross_encoder import PairClassifier, encoder_class, encoder_options
+from afqmc.models.cross_encoder import CrossEncoder, encoder_class, encoder_options
 from afqmc.models.files import WEIGHT_FILES, check_lfs
-from afqmc.models.hub import UNUSABLE, cannot_load, hub_options, resolved
-from afqmc.models.mimetic_init import mimetic
+from afqmc.models.hub import UNUSABLE, hub_options, loading_error, resolve_model_path
+from afqmc.models.mimetic_init import apply_mimetic_init
 from afqmc.models.tensors import check_state
 from afqmc.models.wordpiece import train_wordpiece
 from afqmc.utils.errors import InputError
-from afqmc.utils.targets import check_arguments, locate
+from afqmc.utils.targets import check_arguments, import_target
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +43,11 @@ def build_tokenizer(config: ModelConfig, sentences: Callable[[], Iterable[str]])
     """
     if config.name_or_path is None:
         return train_wordpiece(sentences(), config.vocab_size)
-    name = resolved(config.name_or_path)
+    name = resolve_model_path(config.name_or_path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **hub_options(config))
     except UNUSABLE as error:
-        raise cannot_load("tokenizer", config, error) from error
+        raise loading_error("tokenizer", config, error) from error
     check_lfs(config, "tokenizer")  # a pointer in place of vocab.txt is read as a vocabulary of three entries
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a directory that has none
         raise InputError(f"model.name_or_path={config.name_or_path}: no tokenizer there (tokenizer.json or vocab.txt)")
@@ -85,10 +85,10 @@ def build_model(
         InputError: when weights cannot be had or do not fit the architecture.
     """
     if config._target_ is not None:
-        return plugged_in(config, tokenizer, labels)
+        return build_custom_model(config, tokenizer, labels)
     architecture = build_architecture(config, tokenizer)
     check_length(max_length, architecture, tokenizer)
-    check_plugged_in(config)
+    check_model_config(config)
     options = encoder_options(architecture, config.pooling)
     if config.pooling is Pooling.pooler and not options:
         raise InputError(
@@ -102,20 +102,20 @@ def build_model(
             keys = ", ".join(f"model.architecture.{key}={value}" for key, value in config.architecture.items())
             raise InputError(f"{keys}: {architecture.model_type} refuses this: {error}") from error
         if config.mimetic_init:
-            mimetic(encoder)
+            apply_mimetic_init(encoder)
     else:
-        encoder = pretrained(config, architecture, options, device)
-    return PairClassifier(encoder.float(), len(labels), config.pooling, config.head_dropout)
+        encoder = load_pretrained(config, architecture, options, device)
+    return CrossEncoder(encoder.float(), len(labels), config.pooling, config.head_dropout)
 
 
-def check_plugged_in(config: ModelConfig) -> None:
+def check_model_config(config: ModelConfig) -> None:
     """What can be said of a model before anything is loaded: its directory is there, a plug-in has its arguments.
 
     Raises:
         InputError: naming the key or the argument.
     """
     if config.name_or_path is not None:
-        resolved(config.name_or_path)
+        resolve_model_path(config.name_or_path)
     if config.mimetic_init and not config.from_scratch:
         raise InputError("model.mimetic_init=true: only with model.from_scratch=true; weights fix the rest")
     if config._target_ is None:
@@ -124,13 +124,13 @@ def check_plugged_in(config: ModelConfig) -> None:
         if config.name_or_path is None and not config.from_scratch:
             raise InputError("model.name_or_path: is not set; give a hub id or a directory, or model.from_scratch=true")
         return
-    check_arguments(locate(config._target_, "model._target_"), config.args, "model.args", given=_GIVEN)
+    check_arguments(import_target(config._target_, "model._target_"), config.args, "model.args", given=_GIVEN)
 
 
-def plugged_in(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -> nn.Module:
+def build_custom_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -> nn.Module:
     """Call a person's own ``_target_``; whatever it returns must be a module from token batches to logits (B, C)."""
     assert config._target_ is not None
-    check_plugged_in(config)
+    check_model_config(config)
     given: dict[str, Any] = {
         "num_labels": len(labels),
         "vocab_size": len(tokenizer),
@@ -138,7 +138,7 @@ def plugged_in(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, labels: 
     }
     key = f"model._target_={config._target_}"
     try:
-        model = locate(config._target_, "model._target_")(**given, **config.args)
+        model = import_target(config._target_, "model._target_")(**given, **config.args)
     except InputError:
         raise
     except Exception as error:  # a person's own code
@@ -171,7 +171,7 @@ def _try_forward(key: str, model: nn.Module, tokenizer: PreTrainedTokenizerBase,
         raise InputError(f"{key}: for 2 pairs it returned {shape}; must be logits (B, C), here (2, {classes})")
 
 
-def pretrained(
+def load_pretrained(
     config: ModelConfig, architecture: PreTrainedConfig, options: dict[str, Any], device: str | None = None
 ) -> PreTrainedModel:
     """The encoder with its weights in float32; on the ``meta`` device they are compared with it, and not read.
@@ -180,7 +180,7 @@ def pretrained(
         InputError: when they cannot be had or are not of this architecture.
     """
     assert config.name_or_path is not None
-    name = resolved(config.name_or_path)
+    name = resolve_model_path(config.name_or_path)
     if os.path.isdir(name) and not any((Path(name) / file).exists() for file in WEIGHT_FILES):
         raise InputError(
             f"model.name_or_path={name}: holds no weights ({' or '.join(WEIGHT_FILES[::2])}); "
@@ -199,7 +199,7 @@ def pretrained(
                 **options,
             )
     except UNUSABLE as error:
-        raise cannot_load("weights", config, error) from error
+        raise loading_error("weights", config, error) from error
     encoder, loading = loaded
     _hold_to(name, architecture.model_type, encoder.base_model_prefix, loading)
     return encoder  # type: ignore[no-any-return]
@@ -243,7 +243,7 @@ def _transformers_silent(bar: bool) -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def name_of(config: ModelConfig) -> str:
+def model_name(config: ModelConfig) -> str:
     """What to call it."""
     name = config._target_ or config.name_or_path or "BERT"
     return f"{name} from random weights" if config.from_scratch and not config._target_ else name

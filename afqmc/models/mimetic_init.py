@@ -12,7 +12,7 @@ _GAIN = 1.5
 _POSITION_SCALE = 0.1
 
 
-def mimetic(encoder: PreTrainedModel) -> None:
+def apply_mimetic_init(encoder: PreTrainedModel) -> None:
     """Give each attention head equal query and key projections, and position embeddings a small part.
 
     Pretrained attention has query and key products close to a multiple of the identity, and starting there lets small

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
-from afqmc.models.cpu_kernels import attend
+from afqmc.models.cpu_kernels import eager_attention
 
 PACKED = "afqmc_packed"  # without a mask function of this name transformers makes no mask
 
@@ -57,7 +57,7 @@ def _attend(
     mask = packing.mask[:, None, None, :]
     if q.device.type == "cpu":
         bias = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
-        return packing.pack(attend(module, q, k, v, bias, scaling, dropout)[0]), None
+        return packing.pack(eager_attention(module, q, k, v, bias, scaling, dropout)[0]), None
     found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
     return packing.pack(found.transpose(1, 2)), None
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from afqmc.evaluation.predictions import LOG_PROBABILITIES, prediction_rows
-from afqmc.results.ensemble_predictions import Together as Together
-from afqmc.results.ensemble_predictions import complete as complete
+from afqmc.results.ensemble_predictions import EnsemblePredictions as EnsemblePredictions
 from afqmc.results.ensemble_predictions import ensemble_test as ensemble_test
-from afqmc.results.ensemble_predictions import one_setting as one_setting
 from afqmc.results.ensemble_predictions import out_of_fold as out_of_fold
-from afqmc.results.ensemble_predictions import over
+from afqmc.results.ensemble_predictions import require_complete as require_complete
+from afqmc.results.ensemble_predictions import require_one_setting as require_one_setting
+from afqmc.results.ensemble_predictions import summarize
 from afqmc.results.runs import Run, find, is_run, run_dirs
-from afqmc.results.settings import Setting, fold, missing_folds
+from afqmc.results.settings import Setting, group_by_setting, missing_folds
 from afqmc.utils.errors import InputError
 from afqmc.utils.files import write_json, write_text
 
@@ -39,7 +39,7 @@ class Ensemble:
 
     setting: Setting
     left_out: list[Run]
-    parts: dict[str, Together]
+    parts: dict[str, EnsemblePredictions]
 
     @classmethod
     def of(cls, runs: Sequence[Run], skip_incomplete: bool = False) -> Ensemble:
@@ -48,9 +48,9 @@ class Ensemble:
         Raises:
             InputError: where the runs do not fit together, a fold is missing, or there is nothing to put together.
         """
-        setting = one_setting(complete(runs, skip_incomplete))
+        setting = require_one_setting(require_complete(runs, skip_incomplete))
         seeds = [of for of in setting.by_seed() if not (skip_incomplete and missing_folds(of))]
-        parts: dict[str, Together] = {}
+        parts: dict[str, EnsemblePredictions] = {}
         if setting.has_folds and seeds:
             parts[OUT_OF_FOLD] = out_of_fold([run for of in seeds for run in of])
         if any((run.path / "predictions/test.jsonl").exists() for run in setting.runs):
@@ -109,7 +109,7 @@ class Ensemble:
     def _part(self, name: str) -> dict[str, Any]:
         part, runs, split = self.parts[name], self.setting.runs, "dev" if name == OUT_OF_FOLD else TEST
         keys = dict.fromkeys(key for run in runs for key in run.figures if key.startswith(f"{split}/"))
-        of_runs = {key.partition("/")[2]: over([run.figures.get(key) for run in runs]) for key in keys}
+        of_runs = {key.partition("/")[2]: summarize([run.figures.get(key) for run in runs]) for key in keys}
         return {
             "pairs": len(part.rows.ids),
             "figures": part.figures(),
@@ -119,7 +119,7 @@ class Ensemble:
         }
 
 
-def collect(directory: Path, run_dirs: Sequence[Path], skip_incomplete: bool = False) -> dict[str, Any]:
+def build_ensemble(directory: Path, run_dirs: Sequence[Path], skip_incomplete: bool = False) -> dict[str, Any]:
     """Put runs together and write predictions/out-of-fold.jsonl, predictions/test.jsonl and ensemble.json.
 
     Args:
@@ -136,25 +136,25 @@ def collect(directory: Path, run_dirs: Sequence[Path], skip_incomplete: bool = F
     return Ensemble.of(find([str(path) for path in run_dirs]), skip_incomplete).write(directory)
 
 
-def collect_each(directory: Path, run_dirs: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    """``collect`` for every setting of a sweep that has several complete runs, each in a directory of its own.
+def build_ensembles(directory: Path, run_dirs: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+    """``build_ensemble`` for every setting of a sweep that has several complete runs, each in a directory of its own.
 
     Yields:
         The directory of each, and why there is nothing in it, if so.
     """
-    settings = fold([run for run in find(map(str, run_dirs)) if run.is_complete]) if run_dirs else []
+    settings = group_by_setting([run for run in find(map(str, run_dirs)) if run.is_complete]) if run_dirs else []
     for place, setting in enumerate(settings):
         if len(setting.runs) > 1:
             name = "-".join([str(place), *re.findall(r"[\w.+-]+", setting.name if len(settings) > 1 else "")])
             target = directory / name[:_LONGEST]
             try:
-                collect(target, [run.path for run in setting.runs], skip_incomplete=True)
+                build_ensemble(target, [run.path for run in setting.runs], skip_incomplete=True)
                 yield target, ""
             except InputError as error:
                 yield target, str(error)
 
 
-def several(paths: Sequence[str]) -> list[Run] | None:
+def resolve_members(paths: Sequence[str]) -> list[Run] | None:
     """The runs that a person named to be put together; None where it is one run directory, or none at all.
 
     Raises:

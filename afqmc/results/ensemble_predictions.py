@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from afqmc.results.prediction_table import Rows, averaged, joined
+from afqmc.results.prediction_table import PredictionTable, concat_folds, mean_of
 from afqmc.results.predictions import Predictions
 from afqmc.results.runs import Run
-from afqmc.results.settings import Setting, differing, fold, missing_folds
+from afqmc.results.settings import Setting, group_by_setting, missing_folds, varying_keys
 from afqmc.results.untrusted_files import read_object
 from afqmc.utils.errors import InputError
-from afqmc.utils.files import finite
+from afqmc.utils.files import nan_to_none
 
 Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Together:
+class EnsemblePredictions:
     """Pairs with the mean of what several members said of each.
 
     Attributes:
@@ -28,8 +28,8 @@ class Together:
         members: What each said of the same pairs: seeds, or single runs.
     """
 
-    rows: Rows
-    members: list[Rows]
+    rows: PredictionTable
+    members: list[PredictionTable]
 
     def figures(self) -> Figures:
         """Metrics of the means by name, None where one is undefined; empty where the pairs have no labels."""
@@ -37,12 +37,12 @@ class Together:
 
     def detail(self) -> Figures:
         """Figures of each class, and the notes on all of them; empty where the pairs have no labels."""
-        from afqmc.evaluation.per_class import notes, per_class
+        from afqmc.evaluation.per_class import metric_notes, per_class
 
         rows = self.rows
         if rows.gold is None:
             return {}
-        told = notes(self.figures(), rows.probabilities, rows.gold, rows.classes)
+        told = metric_notes(self.figures(), rows.probabilities, rows.gold, rows.classes)
         return {**per_class(rows.probabilities, rows.gold, rows.classes), "notes": told}
 
     def spread(self) -> Figures:
@@ -60,18 +60,18 @@ class Together:
         return {
             "disagreement": float(np.mean(apart)),
             "probability_sd": float(deviation),
-            **{name: over([one[name] for one in every]) for name in every[0]},
+            **{name: summarize([one[name] for one in every]) for name in every[0]},
         }
 
 
-def out_of_fold(runs: Sequence[Run]) -> Together:
+def out_of_fold(runs: Sequence[Run]) -> EnsemblePredictions:
     """Every pair of the file that was cut, as predicted by the run that held it out; the mean over seeds.
 
     Raises:
         InputError: where a fold of a seed is missing, or they are folds of different files.
     """
     digests: dict[str, Run] = {}
-    seeds = one_setting(runs).by_seed()
+    seeds = require_one_setting(runs).by_seed()
     for seed in seeds:
         if absent := missing_folds(seed):
             raise InputError(f"seed {seed[0].seed}: {absent}")
@@ -79,10 +79,10 @@ def out_of_fold(runs: Sequence[Run]) -> Together:
     if len(digests) > 1:
         names = " and ".join(run.name for run in digests.values())
         raise InputError(f"{names}: folds of different files, or of different states of one")
-    return Together(averaged(members), members)
+    return EnsemblePredictions(mean_of(members), members)
 
 
-def _joined(seed: Sequence[Run], digests: dict[str, Run]) -> Rows:
+def _joined(seed: Sequence[Run], digests: dict[str, Run]) -> PredictionTable:
     """All folds of a seed; ``digests`` is told which file they are of."""
     pairs = 0
     for run in seed:
@@ -91,7 +91,7 @@ def _joined(seed: Sequence[Run], digests: dict[str, Run]) -> Rows:
             raise InputError(f"{run.name}: summary.json does not say what its fold is a part of")
         digests.setdefault(str(cut.get("sha256")), run)
         pairs = cut["pairs"]
-    rows = _fitting(joined, seed, [_rows(run, "dev") for run in seed])
+    rows = _fitting(concat_folds, seed, [_rows(run, "dev") for run in seed])
     if len(rows.ids) != pairs:
         raise InputError(
             f"seed {seed[0].seed}: its folds predicted {len(rows.ids)} of {pairs} pairs (dataset.max_dev_samples cuts "
@@ -100,33 +100,37 @@ def _joined(seed: Sequence[Run], digests: dict[str, Run]) -> Rows:
     return rows
 
 
-def ensemble_test(runs: Sequence[Run]) -> Together:
+def ensemble_test(runs: Sequence[Run]) -> EnsemblePredictions:
     """The mean of what all runs said of the test split.
 
     Raises:
         InputError: where one has none, or another than the others.
     """
     members = [_rows(run, "test") for run in runs]
-    return Together(_fitting(averaged, runs, members), members)
+    return EnsemblePredictions(_fitting(mean_of, runs, members), members)
 
 
-def _rows(run: Run, split: str) -> Rows:
+def _rows(run: Run, split: str) -> PredictionTable:
     """A run's, held to its summary where that has figures."""
     metric = f"{split}/accuracy"
     try:
-        return Predictions.of(run, metric).rows if metric in run.figures else Rows.of(run, split)
+        return Predictions.of(run, metric).rows if metric in run.figures else PredictionTable.of(run, split)
     except InputError as error:
         raise InputError(f"{run.name}: {error}") from error
 
 
-def _fitting(put_together: Callable[[Sequence[Rows]], Rows], runs: Sequence[Run], parts: Sequence[Rows]) -> Rows:
+def _fitting(
+    put_together: Callable[[Sequence[PredictionTable]], PredictionTable],
+    runs: Sequence[Run],
+    parts: Sequence[PredictionTable],
+) -> PredictionTable:
     try:
         return put_together(parts)
     except InputError as error:
         raise InputError(f"{runs[0].name} and the others do not fit together: {error}") from error
 
 
-def over(values: Sequence[float | None]) -> dict[str, float | None]:
+def summarize(values: Sequence[float | None]) -> dict[str, float | None]:
     """Mean, standard deviation (n - 1), least and most of the values that are defined."""
     there = [value for value in values if value is not None]
     if not there:
@@ -135,13 +139,13 @@ def over(values: Sequence[float | None]) -> dict[str, float | None]:
     return {"mean": float(np.mean(there)), "sd": sd, "min": min(there), "max": max(there)}
 
 
-def _figures(rows: Rows) -> Figures:
+def _figures(rows: PredictionTable) -> Figures:
     from afqmc.evaluation.metrics import classification_metrics
 
-    return {} if rows.gold is None else finite(classification_metrics(rows.logits, rows.gold))
+    return {} if rows.gold is None else nan_to_none(classification_metrics(rows.logits, rows.gold))
 
 
-def complete(runs: Sequence[Run], skip_incomplete: bool) -> list[Run]:
+def require_complete(runs: Sequence[Run], skip_incomplete: bool) -> list[Run]:
     """Those with final figures; two at least.
 
     Raises:
@@ -156,18 +160,18 @@ def complete(runs: Sequence[Run], skip_incomplete: bool) -> list[Run]:
     return found
 
 
-def one_setting(runs: Sequence[Run]) -> Setting:
+def require_one_setting(runs: Sequence[Run]) -> Setting:
     """The setting that all runs have.
 
     Raises:
         InputError: where they differ in more than seed and fold, or two of them in nothing.
     """
-    if keys := differing(runs):
+    if keys := varying_keys(runs):
         raise InputError(
             f"the runs differ in {', '.join(keys)}: folds and seeds of one setting are put together; name the "
             "directories of its runs"
         )
-    (setting,) = fold(runs)
+    (setting,) = group_by_setting(runs)
     if setting.repeats:
         names = ", ".join(run.name for run in setting.repeats)
         raise InputError(f"{names}: the same seed and fold as another run here")

@@ -13,15 +13,15 @@ import numpy as np
 
 from afqmc.evaluation.metrics import logits_of, mean_as_logits, probabilities_of
 from afqmc.evaluation.predictions import LOGITS
-from afqmc.results.resampled_metrics import Answers, Array
+from afqmc.results.resampled_metrics import Array, LabelledPredictions
 from afqmc.results.runs import Run
-from afqmc.results.translatable import said, why
+from afqmc.results.translatable import message_of, msg
 from afqmc.results.untrusted_files import read_list, read_rows
 from afqmc.utils.errors import InputError
 
 
 @dataclass(frozen=True)
-class Rows:
+class PredictionTable:
     """predictions/<split>.jsonl.
 
     Attributes:
@@ -46,7 +46,7 @@ class Rows:
         return probabilities_of(self.logits)
 
     @classmethod
-    def of(cls, run: Run, split: str) -> Rows:
+    def of(cls, run: Run, split: str) -> PredictionTable:
         """A run's.
 
         Raises:
@@ -56,19 +56,19 @@ class Rows:
         try:
             rows = read_rows(run.path / file, file)
             if len(rows) < 2:
-                raise ValueError(said("holds too few rows to tell anything"))
+                raise ValueError(msg("holds too few rows to tell anything"))
             return cls._parsed(rows, _classes(run.path, run.config.get("dataset.labels"), rows))
         except InputError:
             raise
         except (KeyError, TypeError) as error:
-            raise InputError(said("{file}: {why}", file=file, why=_needed())) from error
+            raise InputError(msg("{file}: {why}", file=file, why=_needed())) from error
         except ValueError as error:
-            raise InputError(said("{file}: {why}", file=file, why=why(error))) from error
+            raise InputError(msg("{file}: {why}", file=file, why=message_of(error))) from error
 
     @classmethod
-    def _parsed(cls, rows: list[dict[str, Any]], classes: list[str]) -> Rows:
+    def _parsed(cls, rows: list[dict[str, Any]], classes: list[str]) -> PredictionTable:
         if lacking := sum(row["prediction"] is None for row in rows):
-            raise ValueError(said("{count} pairs have no prediction: their logits are not finite", count=lacking))
+            raise ValueError(msg("{count} pairs have no prediction: their logits are not finite", count=lacking))
         is_exact = LOGITS in rows[0]
         logits = (_logits if is_exact else _logits_of_probabilities)(rows, classes)
         number = {label: place for place, label in enumerate(classes)}
@@ -76,12 +76,10 @@ class Rows:
         labelled = any("label" in row for row in rows)
         gold = np.array([number[row["label"]] for row in rows]) if labelled else None
         if not (logits[np.arange(len(rows)), predicted] >= logits.max(axis=1)).all():
-            raise ValueError(
-                said("holds predictions that are not the likeliest of {labels}", labels=", ".join(classes))
-            )
+            raise ValueError(msg("holds predictions that are not the likeliest of {labels}", labels=", ".join(classes)))
         return cls([row["id"] for row in rows], classes, logits, predicted, gold, is_exact)
 
-    def answers(self) -> Answers:
+    def answers(self) -> LabelledPredictions:
         """As metrics take them; the split must be labelled.
 
         Raises:
@@ -89,22 +87,22 @@ class Rows:
         """
         if self.gold is None:
             raise InputError(_needed())
-        return Answers(self.gold, self.predicted, self.logits)
+        return LabelledPredictions(self.gold, self.predicted, self.logits)
 
-    def differs_from(self, other: Rows) -> str | None:
+    def differs_from(self, other: PredictionTable) -> str | None:
         """Where the other's pairs are not these, in words; None where they are."""
         if len(self.ids) != len(other.ids):
-            return said("{other} pairs against {these}", other=len(other.ids), these=len(self.ids))
+            return msg("{other} pairs against {these}", other=len(other.ids), these=len(self.ids))
         if self.classes != other.classes:
             return _other_labels(other, self)
         for row, (one, two) in enumerate(zip(self.ids, other.ids, strict=True), 1):
             if one != two:
-                return said("id {other!r} against {this!r} in line {line}", other=two, this=one, line=row)
+                return msg("id {other!r} against {this!r} in line {line}", other=two, this=one, line=row)
         if self.gold is None or other.gold is None:
-            return None if self.gold is other.gold else said("one has labels, the other none")
+            return None if self.gold is other.gold else msg("one has labels, the other none")
         unlike = np.flatnonzero(self.gold != other.gold)
         if len(unlike):
-            return said(
+            return msg(
                 "label {other!r} against {this!r} in line {line}",
                 other=other._label(unlike[0]),
                 this=self._label(unlike[0]),
@@ -121,7 +119,7 @@ def _logits(rows: list[dict[str, Any]], classes: list[str]) -> Array:
     logits = np.array([row[LOGITS] for row in rows], dtype=np.float64)
     _refuse_shape(logits, classes)
     if not (np.abs(logits) <= np.finfo(np.float32).max).all():
-        raise ValueError(said("holds logits that are not finite numbers"))
+        raise ValueError(msg("holds logits that are not finite numbers"))
     return logits
 
 
@@ -131,22 +129,22 @@ def _logits_of_probabilities(rows: list[dict[str, Any]], classes: list[str]) -> 
     probabilities = np.stack([1 - given, given], axis=1) if given.ndim == 1 else given
     _refuse_shape(probabilities, classes)
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
-        raise ValueError(said("holds probabilities that are none"))
+        raise ValueError(msg("holds probabilities that are none"))
     return logits_of(probabilities)
 
 
 def _refuse_shape(found: Array, classes: list[str]) -> None:
     if found.ndim != 2 or found.shape[1] != len(classes) or len(classes) < 2:
         names = ", ".join(classes)
-        raise ValueError(said("values of {count} classes were expected: {labels}", count=len(classes), labels=names))
+        raise ValueError(msg("values of {count} classes were expected: {labels}", count=len(classes), labels=names))
 
 
 def _needed() -> str:
-    return said("rows need id, probability, prediction and label")
+    return msg("rows need id, probability, prediction and label")
 
 
-def _other_labels(one: Rows, other: Rows) -> str:
-    return said("labels {one} against {other}", one=", ".join(one.classes), other=", ".join(other.classes))
+def _other_labels(one: PredictionTable, other: PredictionTable) -> str:
+    return msg("labels {one} against {other}", one=", ".join(one.classes), other=", ".join(other.classes))
 
 
 def in_order(ids: Sequence[object]) -> list[int]:
@@ -156,11 +154,11 @@ def in_order(ids: Sequence[object]) -> list[int]:
         InputError: where one is neither.
     """
     if not all(type(one) in (int, str) for one in ids):
-        raise InputError(said("ids must be whole numbers or strings, to be put in order"))
+        raise InputError(msg("ids must be whole numbers or strings, to be put in order"))
     return sorted(range(len(ids)), key=lambda place: (isinstance(ids[place], str), ids[place]))
 
 
-def joined(parts: Sequence[Rows]) -> Rows:
+def concat_folds(parts: Sequence[PredictionTable]) -> PredictionTable:
     """The rows of all parts, which have no pair in common, ordered by id.
 
     Raises:
@@ -171,17 +169,17 @@ def joined(parts: Sequence[Rows]) -> Rows:
     order = in_order(ids)
     for before, place in pairwise(order):
         if ids[before] == ids[place]:
-            raise InputError(said("the pair with id {one!r} is in two of the folds", one=ids[place]))
+            raise InputError(msg("the pair with id {one!r} is in two of the folds", one=ids[place]))
     for part in parts:
         if part.classes != first.classes:
             raise InputError(_other_labels(part, first))
     gold = None if first.gold is None else np.concatenate([part.answers().gold for part in parts])[order]
     logits = np.concatenate([part.logits for part in parts])[order]
     predicted = np.concatenate([part.predicted for part in parts])[order]
-    return Rows([ids[place] for place in order], first.classes, logits, predicted, gold)
+    return PredictionTable([ids[place] for place in order], first.classes, logits, predicted, gold)
 
 
-def averaged(parts: Sequence[Rows]) -> Rows:
+def mean_of(parts: Sequence[PredictionTable]) -> PredictionTable:
     """The same pairs with the mean of the parts' probabilities.
 
     Raises:
@@ -202,5 +200,5 @@ def _classes(path: Path, configured: Any, rows: list[dict[str, Any]]) -> list[st
     if found is None:
         found = sorted({row[key] for row in rows for key in ("label", "prediction") if key in row})
     if not isinstance(found, list) or len(set(map(str, found))) != len(found):
-        raise ValueError(said("the label names of this run are not known"))
+        raise ValueError(msg("the label names of this run are not known"))
     return [str(label) for label in found]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from afqmc.evaluation.metrics import log_probabilities_of
-from afqmc.results.prediction_table import Rows, averaged, joined
-from afqmc.results.resampled_metrics import Answers, measure
+from afqmc.results.prediction_table import PredictionTable, concat_folds, mean_of
+from afqmc.results.resampled_metrics import LabelledPredictions, resampled_metric
 from afqmc.results.runs import Run
-from afqmc.results.translatable import said, why
+from afqmc.results.translatable import message_of, msg
 from afqmc.utils.errors import InputError
 
 _CLOSE = 1e-4  # the weights of resamples are float32
@@ -29,8 +29,8 @@ class Predictions:
         answers: The same as metrics take them.
     """
 
-    rows: Rows
-    answers: Answers
+    rows: PredictionTable
+    answers: LabelledPredictions
 
     @classmethod
     def of(cls, run: Run, metric: str) -> Predictions:
@@ -41,20 +41,20 @@ class Predictions:
         """
         split, _, name = metric.partition("/")
         file = f"predictions/{split}.jsonl"
-        rows = Rows.of(run, split)
+        rows = PredictionTable.of(run, split)
         try:
             found = cls(rows, rows.answers())
         except InputError as error:
-            raise InputError(said("{file}: {why}", file=file, why=why(error))) from error
+            raise InputError(msg("{file}: {why}", file=file, why=message_of(error))) from error
         recorded = run.figures.get(metric)
         value = found.measured(name)
         if name == "loss" and not rows.is_exact and not _is_close(value, recorded):
             found = found.with_loss(recorded)
             value = found.measured(name)
         if not _is_close(value, recorded):
-            told = said("undefined") if recorded is None else f"{recorded:.6f}"
+            told = msg("undefined") if recorded is None else f"{recorded:.6f}"
             raise InputError(
-                said(
+                msg(
                     "{file} gives {metric} {value:.6f}, summary.json says {recorded}",
                     file=file,
                     metric=metric,
@@ -66,7 +66,7 @@ class Predictions:
 
     def measured(self, name: str) -> float:
         """A metric of all rows."""
-        return float(measure(name, [self.answers], np.ones((len(self.rows.ids), 1), dtype=np.float32)).item())
+        return float(resampled_metric(name, [self.answers], np.ones((len(self.rows.ids), 1), dtype=np.float32)).item())
 
     def with_loss(self, recorded: float | None) -> Predictions:
         """The same with the recorded loss, for a run that wrote rounded probabilities instead of logits.
@@ -93,7 +93,7 @@ class Predictions:
         Raises:
             InputError: where they do not fit together.
         """
-        together = (joined if split == "dev" else averaged)([part.rows for part in parts])
+        together = (concat_folds if split == "dev" else mean_of)([part.rows for part in parts])
         return cls(together, together.answers())
 
     @property

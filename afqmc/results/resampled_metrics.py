@@ -21,7 +21,7 @@ MEASURES = (*OF_COUNTS, *OF_RANKS, "loss")
 
 
 @dataclass(frozen=True)
-class Answers:
+class LabelledPredictions:
     """What one model said of N examples of C classes.
 
     Attributes:
@@ -40,7 +40,7 @@ class Answers:
         return probabilities_of(self.logits)
 
 
-def drawn(rows: Array, examples: int) -> Array:
+def resample_counts(rows: Array, examples: int) -> Array:
     """Resamples (R, n) of row numbers as how often each example was drawn: (examples, R) float32."""
     resamples = len(rows)
     places = rows + examples * np.arange(resamples)[:, None]
@@ -48,7 +48,7 @@ def drawn(rows: Array, examples: int) -> Array:
     return np.ascontiguousarray(counts.T, dtype=np.float32)  # examples first: sorting and summing them is then quick
 
 
-def measure(name: str, answers: Sequence[Answers], weights: Array) -> Array:
+def resampled_metric(name: str, answers: Sequence[LabelledPredictions], weights: Array) -> Array:
     """A metric of M models on R resamples: (M, R) float64; NaN where it is undefined.
 
     Args:
@@ -65,7 +65,7 @@ def measure(name: str, answers: Sequence[Answers], weights: Array) -> Array:
     return np.stack([_of_ranks(name, model, weights) for model in answers])
 
 
-def _counts(answers: Sequence[Answers], weights: Array) -> tuple[Array, Array, Array]:
+def _counts(answers: Sequence[LabelledPredictions], weights: Array) -> tuple[Array, Array, Array]:
     """Examples of each class (1, R, C), predicted as such, and rightly so, (M, R, C)."""
     classes = np.arange(answers[0].logits.shape[1])
     gold = answers[0].gold[:, None] == classes  # (N, C)
@@ -98,11 +98,11 @@ def _ratio(part: Array, whole: Array) -> Array:
     return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))
 
 
-def _surprise(model: Answers) -> Array:
+def _surprise(model: LabelledPredictions) -> Array:
     return np.asarray(-log_probabilities_of(model.logits)[np.arange(len(model.gold)), model.gold])
 
 
-def _of_ranks(name: str, model: Answers, weights: Array) -> Array:
+def _of_ranks(name: str, model: LabelledPredictions, weights: Array) -> Array:
     """One class against the rest, (R,); the macro mean where there are more than two."""
     odds = log_odds_of(model.logits)
     kinds = [1] if odds.shape[1] == 2 else range(odds.shape[1])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from afqmc.results.translatable import listed, said, why
+from afqmc.results.translatable import join_messages, message_of, msg
 from afqmc.results.untrusted_files import read_config, read_object, read_rows
 from afqmc.run_dir import Status
 from afqmc.utils.errors import InputError
@@ -145,15 +145,15 @@ def read(path: Path, name: str) -> Run:
     config: dict[str, Any] = {}
     try:
         if not (path / "config.yaml").exists() and not (path / "summary.json").exists():
-            return Run(path, name, *_ended(path, said("has no config.yaml: refused, or never begun")))
+            return Run(path, name, *_ended(path, msg("has no config.yaml: refused, or never begun")))
         config = {key: _shown(key, value) for key, value in read_config(path / "config.yaml").items()}
         if not (path / "summary.json").exists():
-            return Run(path, name, *_ended(path, said("has no summary.json")), config)
+            return Run(path, name, *_ended(path, msg("has no summary.json")), config)
         return _completed(path, name, config, read_object(path / "summary.json"))
     except InputError as error:
-        return Run(path, name, UNREADABLE, why(error), config)
+        return Run(path, name, UNREADABLE, message_of(error), config)
     except OSError as error:
-        return Run(path, name, UNREADABLE, said("cannot be read: {why}", why=error.strerror), config)
+        return Run(path, name, UNREADABLE, msg("cannot be read: {why}", why=error.strerror), config)
 
 
 def _is_beside_runs(place: Path) -> bool:
@@ -206,12 +206,12 @@ def _ended(path: Path, otherwise: str) -> tuple[str, str]:
     status, step, error = found.get("status"), found.get("step"), found.get("error")
     if not isinstance(status, str) or status == Status.completed.value:
         return "incomplete", otherwise
-    parts: list[str] = [said("step {step}", step=step)] if isinstance(step, int) else []
+    parts: list[str] = [msg("step {step}", step=step)] if isinstance(step, int) else []
     if status == Status.running.value:
-        parts.append(said("or killed: last written {when}", when=_last_written(path)))
+        parts.append(msg("or killed: last written {when}", when=_last_written(path)))
     if isinstance(error, str) and error.strip():
         parts.append(error.strip().splitlines()[0])
-    return status, listed(parts) if parts else ""
+    return status, join_messages(parts) if parts else ""
 
 
 def _last_written(path: Path) -> str:
@@ -224,7 +224,7 @@ def _completed(path: Path, name: str, config: dict[str, Any], summary: dict[str,
     best, test = summary.get("best"), summary.get("test", {})
     monitor, collapsed = summary.get("monitor"), summary.get("collapsed_onto")
     if not isinstance(best, dict) or not isinstance(test, dict) or not isinstance(monitor, str):
-        raise InputError(said("summary.json: not a run's summary: best, test or monitor is missing or not of its kind"))
+        raise InputError(msg("summary.json: not a run's summary: best, test or monitor is missing or not of its kind"))
     return Run(
         path, name, Status.completed.value, "", config,
         {str(key): _number(value) for key, value in {**best, **test}.items() if "/" in str(key)},

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from afqmc.results.runs import Run
-from afqmc.results.translatable import said
+from afqmc.results.translatable import msg
 
 # what tells where a run is kept, shown or reported, and cannot change its figures
 _NOT_SETTINGS = (
@@ -80,16 +80,16 @@ class Setting:
         return float(np.mean(found)) if found else None
 
 
-def fold(runs: Sequence[Run]) -> list[Setting]:
+def group_by_setting(runs: Sequence[Run]) -> list[Setting]:
     """Complete runs by setting, in order of appearance."""
-    keys = differing(runs)
+    keys = varying_keys(runs)
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(tuple(canonical(run.config.get(key, MISSING)) for key in keys), []).append(run)
     return [_setting(keys, group) for group in groups.values()]
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
+def varying_keys(runs: Sequence[Run]) -> list[str]:
     """Keys of which the runs have more than one value, the knobs at the top first, then in the configs' order."""
     every = list(dict.fromkeys(key for run in runs for key in run.config))
     settings = [key for key in every if key not in _NOT_SETTINGS and not key.startswith(_NOT_GROUPS)]
@@ -102,7 +102,7 @@ def canonical(value: Any) -> str:
     return "" if value is MISSING else json.dumps(value, sort_keys=True, default=str)
 
 
-def repetition(run: Run) -> tuple[str, str]:
+def repetition_key(run: Run) -> tuple[str, str]:
     """What tells a run from others of its setting: seed and fold."""
     return canonical(run.seed), canonical(run.fold)
 
@@ -116,10 +116,10 @@ def missing_folds(runs: Sequence[Run]) -> str | None:
     ]
     if not absent:
         return None
-    told = said("fold {one} is", one=absent[0])
+    told = msg("fold {one} is", one=absent[0])
     if len(absent) > 1:
-        told = said("folds {several} are", several=", ".join(absent))
-    return said(
+        told = msg("folds {several} are", several=", ".join(absent))
+    return msg(
         "{folds} missing of the {count} (dataset.folds), so that not every pair was predicted once",
         folds=told,
         count=count,
@@ -130,7 +130,7 @@ def _rank(value: Any) -> int:
     return value if isinstance(value, int) else -1
 
 
-def in_short(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as a person would type it."""
     if value is MISSING:
         return "-"
@@ -152,12 +152,12 @@ def short_keys(keys: Sequence[str]) -> dict[str, str]:
 def _setting(keys: list[str], runs: list[Run]) -> Setting:
     first: dict[tuple[str, str], Run] = {}
     for run in runs:
-        first.setdefault(repetition(run), run)
+        first.setdefault(repetition_key(run), run)
     kept = sorted(first.values(), key=lambda run: (*map(_rank, (run.seed, run.fold)), run.name))
-    repeats = tuple(run for run in runs if first[repetition(run)] is not run)
+    repeats = tuple(run for run in runs if first[repetition_key(run)] is not run)
     values = {key: runs[0].config.get(key, MISSING) for key in keys}
     short = short_keys(keys)
-    name = " ".join(f"{short[key]}={in_short(value)}" for key, value in values.items() if value is not MISSING)
+    name = " ".join(f"{short[key]}={format_value(value)}" for key, value in values.items() if value is not MISSING)
     more = f" (+{len(kept) - 1})" if len(kept) > 1 else ""
     return Setting(name or f"{kept[0].name}{more}", values, tuple(kept), repeats)
 
@@ -165,7 +165,7 @@ def _setting(keys: list[str], runs: list[Run]) -> Setting:
 _PLAIN = (int, float, str, type(None))
 
 
-def filled(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+def fill_defaults(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """The runs with the schema's default for every key that other runs have and they lack; and these keys."""
     every = dict.fromkeys(key for run in runs for key in run.config)
     if all(len(run.config) == len(every) for run in runs):
@@ -184,8 +184,8 @@ def _has(config: dict[str, Any], key: str) -> bool:
 def _defaults() -> dict[str, Any]:
     """Of the keys that every config has had since they exist, by dotted key."""
     from afqmc.config import Config
-    from afqmc.config.error_messages import leaves
+    from afqmc.config.error_messages import schema_fields
 
-    found = {key: item.default for key, (item, _) in leaves(Config).items()}
+    found = {key: item.default for key, (item, _) in schema_fields(Config).items()}
     plain = {key: value.name if isinstance(value, Enum) else value for key, value in found.items()}
     return {key: value for key, value in plain.items() if isinstance(value, _PLAIN)}

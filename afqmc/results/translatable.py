@@ -7,41 +7,41 @@ from functools import reduce
 from typing import Any
 
 
-class Said(str):
+class Message(str):
     """An English sentence: a text as any other, with its template and what was put into that."""
 
     template: str
     values: dict[str, Any]
 
 
-def said(template: str, /, **values: Any) -> Said:
+def msg(template: str, /, **values: Any) -> Message:
     """``template.format(**values)``, remembered."""
-    text = Said(template.format(**values))
+    text = Message(template.format(**values))
     text.template, text.values = template, values
     return text
 
 
-def why(error: BaseException) -> str:
-    """What an error says, remembered where it was made by ``said``."""
+def message_of(error: BaseException) -> str:
+    """What an error says, remembered where it was made by ``msg``."""
     told = error.args[0] if error.args else None
-    return told if isinstance(told, Said) else str(error)
+    return told if isinstance(told, Message) else str(error)
 
 
-def listed(parts: Sequence[str]) -> str:
+def join_messages(parts: Sequence[str]) -> str:
     """``a, b, c``; each may be a sentence of its own."""
-    return reduce(lambda one, other: said("{one}, {other}", one=one, other=other), parts)
+    return reduce(lambda one, other: msg("{one}, {other}", one=one, other=other), parts)
 
 
-def translated(text: str, catalogue: Mapping[str, str]) -> str:
-    """The same in the catalogue's language; names, numbers and whatever else was not made by ``said`` stay.
+def translate(text: str, catalogue: Mapping[str, str]) -> str:
+    """The same in the catalogue's language; names, numbers and whatever else was not made by ``msg`` stay.
 
     Args:
         text: What is said.
         catalogue: By the English template, that of the other language with the same places.
     """
-    if not isinstance(text, Said):
+    if not isinstance(text, Message):
         return text
     values = {
-        name: translated(value, catalogue) if isinstance(value, str) else value for name, value in text.values.items()
+        name: translate(value, catalogue) if isinstance(value, str) else value for name, value in text.values.items()
     }
     return catalogue[text.template].format(**values)

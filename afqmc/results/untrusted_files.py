@@ -9,7 +9,7 @@ from typing import Any
 
 from afqmc.config.renamed_keys import upgrade
 from afqmc.config.safe_yaml import read_literal
-from afqmc.results.translatable import said
+from afqmc.results.translatable import msg
 from afqmc.utils.errors import InputError, first_line
 from afqmc.utils.safe_files import LARGE, SMALL, NotRegularError, TooLargeError, read_bytes
 
@@ -31,7 +31,7 @@ def read_list(path: Path) -> list[Any]:
     """
     content = _json(_text(path, SMALL), path.name)
     if not isinstance(content, list):
-        raise InputError(said("{file}: not a JSON list", file=path.name))
+        raise InputError(msg("{file}: not a JSON list", file=path.name))
     return content
 
 
@@ -78,30 +78,30 @@ def _text(path: Path, limit: int, name: str | None = None) -> str:
     try:
         content = read_bytes(path, limit)
     except (FileNotFoundError, NotRegularError) as error:
-        kind = said("not a plain file") if isinstance(error, NotRegularError) else said("missing")
-        raise InputError(said("{file}: {why}", file=name, why=kind)) from error
+        kind = msg("not a plain file") if isinstance(error, NotRegularError) else msg("missing")
+        raise InputError(msg("{file}: {why}", file=name, why=kind)) from error
     except TooLargeError as error:
-        raise InputError(said("{file}: larger than {size} MiB", file=name, size=limit >> 20)) from error
+        raise InputError(msg("{file}: larger than {size} MiB", file=name, size=limit >> 20)) from error
     except OSError as error:
-        raise InputError(said("{file}: cannot be read: {why}", file=name, why=error.strerror)) from error
+        raise InputError(msg("{file}: cannot be read: {why}", file=name, why=error.strerror)) from error
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(said("{file}: not UTF-8 text", file=name)) from error
+        raise InputError(msg("{file}: not UTF-8 text", file=name)) from error
 
 
 def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(said("{file}: not readable JSON: {why}", file=where, why=first_line(error))) from error
+        raise InputError(msg("{file}: not readable JSON: {why}", file=where, why=first_line(error))) from error
 
 
 def _object(content: Any, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise InputError(said("{file}: not a JSON object", file=where))
+        raise InputError(msg("{file}: not a JSON object", file=where))
     return content
 
 
 def _numbered(lines: list[str], name: str) -> Iterator[tuple[str, str]]:
-    return ((line, said("{file}, line {number}", file=name, number=number)) for number, line in enumerate(lines, 1))
+    return ((line, msg("{file}, line {number}", file=name, number=number)) for number, line in enumerate(lines, 1))

@@ -19,7 +19,7 @@ from afqmc.tracking.base import Report
 from afqmc.tracking.config import WandbMode
 from afqmc.tracking.factory import without_secrets
 from afqmc.tracking.run_names import PRUNED
-from afqmc.tracking.wandb_sync import Past
+from afqmc.tracking.wandb_sync import FinishedRun
 from afqmc.utils.errors import InputError
 from afqmc.utils.redaction import redacted_tree
 
@@ -27,7 +27,7 @@ _EXIT_CODES = {Status.completed.value: DONE, PRUNED: DONE, Status.interrupted.va
 _DATED_STEP = re.compile(r"^([\d-]{10} [\d:]{8}),(\d{3}) INFO afqmc\.(?:utils\.)?console: step (\d+)/", re.MULTILINE)
 
 
-def past_of(run: Run, mode: WandbMode) -> Past:
+def finished_run(run: Run, mode: WandbMode) -> FinishedRun:
     """All that is known of it.
 
     Raises:
@@ -47,7 +47,7 @@ def past_of(run: Run, mode: WandbMode) -> Past:
             lacking = f", without charts ({error})"
     code = _EXIT_CODES.get(run.status, FAILED)
     settings = redacted_tree(schema.to_container(config))
-    return Past(tracker, settings, list(_dated(run, rows)), best, report, code, lacking)
+    return FinishedRun(tracker, settings, list(_dated(run, rows)), best, report, code, lacking)
 
 
 def _told(run: Run) -> Iterator[dict[str, Any]]:

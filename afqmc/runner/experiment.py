@@ -33,7 +33,7 @@ from afqmc.training.callbacks.factory import build_callbacks
 from afqmc.training.device import peak_memory
 from afqmc.training.parallel import destroy_process_group, load_model
 from afqmc.utils.errors import InputError
-from afqmc.utils.files import finite
+from afqmc.utils.files import nan_to_none
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) 
     write_predictions(setup, "dev", setup.data.dev, dev)
     test = None
     if setup.data.test is not None:
-        test = evaluate_split(setup, setup.encoder.encode_once(setup.data.test), "test")
+        test = evaluate_split(setup, setup.encoder.tokenize_cached(setup.data.test), "test")
         write_predictions(setup, "test", setup.data.test, test)
     if accelerator.is_main_process and config.model._target_ is not None:
         warn_if_padding_matters(setup)
@@ -119,7 +119,7 @@ def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) 
 
 def write_predictions(setup: TrainingSetup, split: str, pairs: Pairs, evaluation: Evaluation) -> None:
     """Write predictions/<split>.jsonl; warn of pairs without a prediction."""
-    if problem := evaluation.lacking(split):
+    if problem := evaluation.describe_missing(split):
         log.warning("%s: null in predictions/%s.jsonl, and the metrics are undefined", problem, split)
     rows = prediction_rows(pairs.ids, evaluation.logits, pairs.labels, setup.data.labels)
     setup.run_dir.write_predictions(split, rows)
@@ -162,8 +162,8 @@ def summarize(
     test_metrics = {} if test is None else prefixed("test", test.metrics)
     return {
         "status": Status.completed.value,
-        "best": {"step": best.step, "epoch": round(best.epoch, 6), **finite(prefixed("dev", dev.metrics))},
-        **({"test": finite(test_metrics)} if test_metrics else {}),
+        "best": {"step": best.step, "epoch": round(best.epoch, 6), **nan_to_none(prefixed("dev", dev.metrics))},
+        **({"test": nan_to_none(test_metrics)} if test_metrics else {}),
         **({"folds": folds.as_dict()} if (folds := data.folds) else {}),
         **({"left_out": left_out} if (left_out := data.left_out()) else {}),
         "data": data_digests(setup),

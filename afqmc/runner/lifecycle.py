@@ -13,14 +13,14 @@ from afqmc import config as schema
 from afqmc.cli import outcome_of
 from afqmc.config import Config
 from afqmc.config.resume import extends
-from afqmc.distributed.rendezvous import board
+from afqmc.distributed.rendezvous import get_coordinator
 from afqmc.run_dir import RunDir, Status
-from afqmc.runner.summary_table import show
+from afqmc.runner.summary_table import print_summary
 from afqmc.tracking.base import NullTracker, Tracker
 from afqmc.tracking.run_names import PRUNED
-from afqmc.utils.console import UNSEEN
-from afqmc.utils.errors import InputError, Pruned
-from afqmc.utils.signals import Terminated, forget, terminable, undisturbed
+from afqmc.utils.console import LOG_FILE_ONLY
+from afqmc.utils.errors import InputError, TrialPruned
+from afqmc.utils.signals import Terminated, clear_deferred, defer_signals, handle_termination
 
 log = logging.getLogger(__name__)
 
@@ -62,18 +62,18 @@ class RunLifecycle:
         self.tracker: Tracker = NullTracker()
         self.trainer: Progress | None = None
         self.summary: dict[str, Any] = {}
-        self._coordinator = board()
+        self._coordinator = get_coordinator()
         self._stack = ExitStack()
 
     def __enter__(self) -> RunLifecycle:
         with ExitStack() as stack:
             stack.enter_context(self.run_dir.locked())
-            stack.enter_context(terminable())
-            self.resumed = self.resume and self.run_dir.is_occupied()
+            stack.enter_context(handle_termination())
+            self.resumed = self.resume and self.run_dir.holds_run()
             if self.resumed:
-                self.run_dir.refuse_links()
+                self.run_dir.reject_escaping_links()
             else:
-                self.run_dir.refuse_occupied()
+                self.run_dir.ensure_empty()
             if self._is_finished():
                 self._report_finished()
             else:
@@ -91,19 +91,19 @@ class RunLifecycle:
 
     def _report_finished(self) -> None:
         self.summary = self.finished = self.run_dir.read_summary()
-        show(self.summary)
+        print_summary(self.summary)
         log.info("complete already: %s", self.run_dir.path)
         if self.run_dir.read_status().get("status") != Status.completed.value:
             self.run_dir.write_status(Status.completed, step=self.summary.get("steps"))
 
     def _announce(self) -> None:
         """Write that the run has begun, and tell the other processes what to do."""
-        config = schema.anchored(self.config)
+        config = schema.with_absolute_paths(self.config)
         if not self.resumed:
             schema.save(config, self.run_dir.config)
             self.run_dir.write_status(Status.running)
         message = {"config": schema.as_text(config), "run_dir": str(self.run_dir.path.absolute())}
-        self._coordinator.announce(message | {"resumed": self.resumed})
+        self._coordinator.publish(message | {"resumed": self.resumed})
 
     def begin_training(self, trainer: Progress) -> None:
         """Note that the training begins; a resumed run is running again, with its new config."""
@@ -111,11 +111,11 @@ class RunLifecycle:
         if self.resumed:
             self.run_dir.summary.unlink(missing_ok=True)  # it may become longer than it was when it was complete
             self.run_dir.write_status(Status.running, step=trainer.steps)
-            schema.save(schema.anchored(self.config), self.run_dir.config)
+            schema.save(schema.with_absolute_paths(self.config), self.run_dir.config)
 
     def complete(self, summary: dict[str, Any]) -> None:
         """Write the summary, last of all files."""
-        with undisturbed():
+        with defer_signals():
             self.run_dir.write_status(Status.completed, step=self._steps())
             self.run_dir.write_summary(summary)
         self.summary = summary
@@ -127,11 +127,11 @@ class RunLifecycle:
             if error is None:
                 if self.finished is None:
                     self._coordinator.end(None)
-                    show(self.summary)
+                    print_summary(self.summary)
                     log.info("run directory: %s", self.run_dir.path)
                     self.tracker.finish(exit_code=0)
                 return False
-            if isinstance(error, Pruned):
+            if isinstance(error, TrialPruned):
                 self._prune(error)
                 return True
             cause = self._end(error)
@@ -139,8 +139,8 @@ class RunLifecycle:
                 raise cause from error
             return False
 
-    def _prune(self, pruned: Pruned) -> None:
-        with undisturbed():
+    def _prune(self, pruned: TrialPruned) -> None:
+        with defer_signals():
             self.run_dir.write_status(Status.pruned, step=self._steps(), why=str(pruned))
         log.info("%s; run directory: %s", pruned, self.run_dir.path)
         self.summary = {"status": Status.pruned.value}
@@ -151,12 +151,12 @@ class RunLifecycle:
         """Write how the run ended; return the cause, which may be an error of another process."""
         cause = error
         try:
-            with undisturbed():
+            with defer_signals():
                 self._coordinator.end(error)
-                cause = self._coordinator.explained(error)
+                cause = self._coordinator.root_cause(error)
                 self._write_end(cause)
                 if cause is not error and not isinstance(cause, KeyboardInterrupt):
-                    forget()
+                    clear_deferred()
         except OSError as failure:  # a full disk, a directory that is gone
             log.error("status.json could not be written: %s", failure)
         finally:
@@ -169,7 +169,7 @@ class RunLifecycle:
             before = self.run_dir.read_status()
             if before.get("status") == Status.running.value:  # it was killed
                 self.run_dir.write_status(Status.interrupted, step=before.get("step", 0))
-            log.error("resume refused: %s", error or type(error).__name__, extra=UNSEEN)
+            log.error("resume refused: %s", error or type(error).__name__, extra=LOG_FILE_ONLY)
             return
         if self.run_dir.summary.exists():
             return
@@ -179,12 +179,12 @@ class RunLifecycle:
             reason = f"{'terminated' if isinstance(error, Terminated) else 'interrupted'} at step {step}"
         elif status is Status.refused and self.trainer is None:
             self.run_dir.write_status(status, step=step, **describe_error(error))
-            log.error("refused: %s", error, extra=UNSEEN)
+            log.error("refused: %s", error, extra=LOG_FILE_ONLY)
             return
         else:
             self.run_dir.write_status(Status.failed, step=step, **describe_error(error))
             reason = f"failed at step {step}: {type(error).__name__}: {error}"
-        log.error(reason, extra=UNSEEN)  # the command itself prints the error
+        log.error(reason, extra=LOG_FILE_ONLY)  # the command itself prints the error
         log.info("run directory: %s", self.run_dir.path)
         if self.trainer is not None and status is Status.interrupted:  # a failure would most likely come again
             log.info("to resume: python -m afqmc.run %s", quote(f"resume={self.run_dir.path}"))
@@ -205,8 +205,8 @@ class WorkerLifecycle:
         self.finished: dict[str, Any] | None = None
         self.summary: dict[str, Any] = {}
         self.tracker: Tracker = NullTracker()
-        self._coordinator = board()
-        self._signals = terminable()
+        self._coordinator = get_coordinator()
+        self._signals = handle_termination()
 
     def __enter__(self) -> WorkerLifecycle:
         self._signals.__enter__()
@@ -223,15 +223,15 @@ class WorkerLifecycle:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         try:
-            if error is None or isinstance(error, Pruned):
+            if error is None or isinstance(error, TrialPruned):
                 log.info("%s", error or "done")
                 self._coordinator.end(None)
                 return True
-            with undisturbed():
+            with defer_signals():
                 self._coordinator.end(error)
-                cause = self._coordinator.explained(error)
+                cause = self._coordinator.root_cause(error)
                 if not isinstance(cause, KeyboardInterrupt):
-                    forget()
+                    clear_deferred()
             raise cause from error
         finally:
             self._signals.__exit__(None, None, None)

@@ -9,8 +9,8 @@ from torch import nn
 
 from afqmc.config import Config
 from afqmc.data.download import cache_dir
-from afqmc.data.loading import Dataset, Pairs, load, sentences
-from afqmc.data.tokenization import Encoder
+from afqmc.data.loading import Dataset, Pairs, all_sentences, load_dataset
+from afqmc.data.tokenization import PairTokenizer
 from afqmc.distributed.rank import Rank
 from afqmc.models.loading import build_model, build_tokenizer
 from afqmc.runner.validation import validate_against_data, validate_config, validate_lengths, validate_model
@@ -57,7 +57,7 @@ class _Checked:
         key = repr(config.dataset)
         if key not in self.data:
             try:
-                self.data[key] = load(config.dataset)
+                self.data[key] = load_dataset(config.dataset)
             except InputError as error:
                 self.data[key] = error
         found = self.data[key]
@@ -80,9 +80,11 @@ class _Checked:
 
 
 def _build(config: Config, data: Dataset) -> tuple[nn.Module, np.ndarray]:
-    tokenizer = build_tokenizer(config.model, lambda: sentences(data))
+    tokenizer = build_tokenizer(config.model, lambda: all_sentences(data))
     model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
-    encoder = Encoder(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
-    encoded = {name: encoder.encode_once(split) for name, split in data.splits().items() if isinstance(split, Pairs)}
+    encoder = PairTokenizer(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
+    encoded = {
+        name: encoder.tokenize_cached(split) for name, split in data.splits().items() if isinstance(split, Pairs)
+    }
     lengths = encoded["train"].lengths if "train" in encoded else np.empty(0, np.int64)
     return model.to("meta"), lengths

@@ -13,21 +13,21 @@ from transformers import PreTrainedTokenizerBase
 
 from afqmc import config as schema
 from afqmc.config import Config
-from afqmc.data.batching import Share
+from afqmc.data.batching import Shard
 from afqmc.data.config import Batching
 from afqmc.data.download import cache_dir
-from afqmc.data.loading import Dataset, Pairs, load, sentences
-from afqmc.data.quality import examine, in_short
-from afqmc.data.tokenization import Encoded, Encoder
-from afqmc.distributed.rank import Rank, here
+from afqmc.data.loading import Dataset, Pairs, all_sentences, load_dataset
+from afqmc.data.quality import analyze, summary_lines
+from afqmc.data.tokenization import PairTokenizer, TokenizedPairs
+from afqmc.distributed.rank import Rank, current_rank
 from afqmc.evaluation.evaluator import Evaluation, evaluate, padding_warning
-from afqmc.models.loading import build_model, build_tokenizer, count_parameters, name_of
+from afqmc.models.loading import build_model, build_tokenizer, count_parameters, model_name
 from afqmc.run_dir import RunDir
 from afqmc.runner.validation import validate_against_data, validate_config, validate_lengths, validate_model
 from afqmc.tracking.base import NullTracker, Tracker
 from afqmc.tracking.factory import build_tracker
 from afqmc.training.device import build_accelerator, hardware_info
-from afqmc.training.process_checks import divided
+from afqmc.training.process_checks import describe_batch_division
 from afqmc.training.step import BatchOutOfMemoryError
 from afqmc.utils.console import CountBar
 
@@ -44,12 +44,12 @@ class TrainingSetup:
     data: Dataset
     tokenizer: PreTrainedTokenizerBase
     model: nn.Module
-    encoder: Encoder
+    encoder: PairTokenizer
     tracker: Tracker
 
 
 def evaluate_split(
-    setup: TrainingSetup, encoded: Encoded, split: str, on_batch_end: Callable[[], None] | None = None
+    setup: TrainingSetup, encoded: TokenizedPairs, split: str, on_batch_end: Callable[[], None] | None = None
 ) -> Evaluation:
     """Evaluate a split, with a progress bar; several processes share the work, and all have the result.
 
@@ -63,7 +63,7 @@ def evaluate_split(
         BatchOutOfMemoryError: when a batch does not fit.
     """
     size, accelerator = setup.config.trainer.eval_batch_size, setup.accelerator
-    shard = Share(accelerator.process_index, accelerator.num_processes)
+    shard = Shard(accelerator.process_index, accelerator.num_processes)
     # autocast around all batches: weights are cast once
     with CountBar(len(encoded), split) as bar, accelerator.autocast():
 
@@ -87,32 +87,32 @@ def build_setup(config: Config, run_dir: RunDir, resumed: bool = False) -> Train
     Raises:
         InputError: for invalid config or data.
     """
-    rank = here()
+    rank = current_rank()
     choice = validate_config(config, rank)
     log.info("device: %s, precision %s (%s)", choice.device, choice.precision, choice.reason)
-    if not rank.is_alone:
+    if not rank.is_single:
         log.info("processes: %d, %s; %s", rank.size, config.distributed.strategy.value, _division(config, rank))
     accelerator = build_accelerator(choice, config.trainer, config.distributed, config.seed)
     for difference in run_dir.write_environment(hardware_info(choice), resumed):
         log.warning("environment changed since the run started (%s); resuming may not be bit-exact", difference)
 
     with accelerator.local_main_process_first():  # what is downloaded is then there for the others of this host
-        data = load(config.dataset)
-        facts = examine(data)
-        for line in in_short(data, facts):
+        data = load_dataset(config.dataset)
+        facts = analyze(data)
+        for line in summary_lines(data, facts):
             log.info(line)
         for text in facts.suspicions:
             log.warning("data: %s", text)
         validate_against_data(config, data)
-        tokenizer = build_tokenizer(config.model, lambda: sentences(data))
+        tokenizer = build_tokenizer(config.model, lambda: all_sentences(data))
         model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
-        encoder = Encoder(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
+        encoder = PairTokenizer(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
         if rank.is_main and (warning := padding_warning(model, data.dev, encoder)):
             log.warning("model: %s", warning)
         validate_model(config, choice, model)
         if isinstance(train := data.train, Pairs):
-            validate_lengths(config, lambda: encoder.encode_once(train).lengths)
-    log.info("model: %s, %.1f M parameters", name_of(config.model), count_parameters(model) / 1e6)
+            validate_lengths(config, lambda: encoder.tokenize_cached(train).lengths)
+    log.info("model: %s, %.1f M parameters", model_name(config.model), count_parameters(model) / 1e6)
     tracker: Tracker = NullTracker()
     if rank.is_main:
         tracker = build_tracker(config.tracker, schema.to_container(config), run_dir.path)
@@ -123,4 +123,4 @@ def _division(config: Config, rank: Rank) -> str:
     """How a batch is worked through, in words."""
     if config.dataset.batching is Batching.tokens:
         return f"a batch of at most {config.dataset.batch_tokens} places is divided among them"
-    return divided(config.batch_size, config.trainer, rank)
+    return describe_batch_division(config.batch_size, config.trainer, rank)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from accelerate import Accelerator
 
 from afqmc.distributed.collectives import all_reduce_max
-from afqmc.utils.signals import admit, pending, put_off
+from afqmc.utils.signals import defer, pending, raise_deferred
 
 
 class ShutdownCoordinator:
@@ -25,7 +25,7 @@ class ShutdownCoordinator:
         signum, due = all_reduce_max(self.accelerator, pending(), save_is_due and self.accelerator.is_main_process)
         self._requested = signum > 0
         if signum:
-            put_off(signum)
+            defer(signum)
         return bool(due)
 
     def raise_if_requested(self) -> None:
@@ -35,4 +35,4 @@ class ShutdownCoordinator:
             KeyboardInterrupt: or its subclass ``Terminated``.
         """
         if self.accelerator.num_processes == 1 or self._requested:
-            admit()
+            raise_deferred()

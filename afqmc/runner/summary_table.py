@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from afqmc.utils.console import clock, print_table
+from afqmc.utils.console import format_duration, print_table
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def _test_figures(summary: dict[str, Any]) -> list[tuple[str, float | None]]:
     return [(name, found[f"test/{name}"]) for name in ("accuracy", "f1") if f"test/{name}" in found]
 
 
-def show(summary: dict[str, Any]) -> None:
+def print_summary(summary: dict[str, Any]) -> None:
     """Print the figures of summary.json that people look for, and whether they are worth anything."""
     best = summary["best"]
     majority = best["dev/majority_accuracy"]
@@ -40,13 +40,13 @@ def show(summary: dict[str, Any]) -> None:
             *((name.replace("_", " "), figure(name)) for name in ("f1", "auc", "average_precision", "mcc", "loss")),
             *((f"test {name}", shown(value)) for name, value in _test_figures(summary)),
             ("training", f"{summary['train_pairs_per_second']:.0f} pairs/s"),
-            ("training time", clock(summary["train_seconds"])),
+            ("training time", format_duration(summary["train_seconds"])),
             ("padding", f"{summary['train_padding']:.1%}"),
-            ("whole run", clock(summary["seconds"])),
+            ("whole run", format_duration(summary["seconds"])),
         ],
     )
     if summary["collapsed_onto"] is not None:
-        log.warning("the best weights are collapsed: %s", in_words(summary["collapsed_onto"], majority))
+        log.warning("the best weights are collapsed: %s", describe_collapse(summary["collapsed_onto"], majority))
     elif not summary.get("beats_majority", True):
         log.warning(
             "the best weights do not beat the majority: dev accuracy %.4f, one answer for all %.4f; %s",
@@ -54,7 +54,7 @@ def show(summary: dict[str, Any]) -> None:
         )  # fmt: skip
 
 
-def in_words(collapsed_onto: str, majority: float) -> str:
+def describe_collapse(collapsed_onto: str, majority: float) -> str:
     """What a collapse means."""
     told = f"{collapsed_onto!r} for (nearly) every dev pair"
     return f"{told}; accuracy says nothing here (majority: {majority:.4f}); {NEXT_STEP}"

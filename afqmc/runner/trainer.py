@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
-from afqmc.data.batching import TrainBatches
+from afqmc.data.batching import TrainLoader
 from afqmc.data.loading import fingerprint
 from afqmc.distributed.collectives import all_gather_objects, broadcast_object, broadcast_state
 from afqmc.evaluation.evaluator import Evaluation
@@ -32,8 +32,8 @@ from afqmc.training.parallel import wrap
 from afqmc.training.rng import preserve_rng_state
 from afqmc.training.state import StepIntervals, Throughput, TrainState
 from afqmc.training.step import TrainStep
-from afqmc.utils.errors import InputError, blamed_on
-from afqmc.utils.signals import admitted, undisturbed
+from afqmc.utils.errors import InputError, as_input_error
+from afqmc.utils.signals import allow_signals, defer_signals
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ class Trainer:
         config, self.accelerator = setup.config, setup.accelerator
         with self.accelerator.local_main_process_first():  # its cached tokens are then there for the others
             data = setup.data.train
-            self.batches = TrainBatches(data, setup.encoder, config.batch_size, config.seed, config.dataset)
-            self.dev = setup.encoder.encode_once(setup.data.dev)
+            self.batches = TrainLoader(data, setup.encoder, config.batch_size, config.seed, config.dataset)
+            self.dev = setup.encoder.tokenize_cached(setup.data.dev)
         self.intervals = StepIntervals.of(config.trainer, len(self.batches), config.epochs)
         data_fingerprint = f"{fingerprint(setup.data)} {setup.encoder.fingerprint}"
         check_same_data_on_all_ranks(self.accelerator, data_fingerprint)
@@ -99,7 +99,7 @@ class Trainer:
 
     def fit(self) -> None:
         """Train to the end. Signals end it between steps and in evaluations; a checkpoint is saved first."""
-        with undisturbed():
+        with defer_signals():
             try:
                 self._notify("on_fit_start")
                 self._run_loop()
@@ -161,7 +161,7 @@ class Trainer:
     def _evaluate(self, _: nn.Module) -> Evaluation:
         """Evaluate dev. An interruption changes nothing; several processes agree on it after each batch."""
         is_single = self.accelerator.num_processes == 1
-        with preserve_rng_state(), self._evaluation_weights(), admitted() if is_single else nullcontext():
+        with preserve_rng_state(), self._evaluation_weights(), allow_signals() if is_single else nullcontext():
             on_batch_end = None if is_single else self._poll_shutdown
             evaluation = evaluate_split(self.setup, self.dev, "dev", on_batch_end)
         self._check_logits(evaluation)
@@ -177,7 +177,7 @@ class Trainer:
         Raises:
             NonFiniteLossError: unless ``trainer.on_nonfinite=skip``.
         """
-        problem = evaluation.lacking("dev")
+        problem = evaluation.describe_missing("dev")
         if problem is None:
             return
         if self.config.trainer.on_nonfinite is NonFinite.skip:
@@ -218,7 +218,7 @@ class Trainer:
 
     def resume(self) -> None:
         """Restore the last checkpoint, where there is one."""
-        with undisturbed(), blamed_on(f"{self.checkpoints.store.last}: not a state of this run"):
+        with defer_signals(), as_input_error(f"{self.checkpoints.store.last}: not a state of this run"):
             saved = broadcast_state(self.accelerator, self.checkpoints.load())
             if saved is None:
                 log.warning("resumed: there is no checkpoint yet, so the run begins anew")

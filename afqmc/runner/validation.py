@@ -15,19 +15,19 @@ import numpy as np
 from torch import nn
 
 from afqmc.config import Config
-from afqmc.data.batching import count_by_tokens
+from afqmc.data.batching import count_token_budget_batches
 from afqmc.data.config import Batching
 from afqmc.data.download import cache_dir
 from afqmc.data.loading import Dataset
 from afqmc.distributed.rank import Rank
 from afqmc.evaluation.monitor import check_monitor
-from afqmc.models.loading import check_plugged_in as check_model
+from afqmc.models.loading import check_model_config
 from afqmc.tracking.validation import check_tracker
 from afqmc.training.callbacks.factory import build_callbacks
 from afqmc.training.device import DeviceConfig, prepare_model, select_device
 from afqmc.training.objectives.factory import build_objective
-from afqmc.training.optim import check_plugged_in as check_optimizer
-from afqmc.training.process_checks import check_launcher, check_processes, divided
+from afqmc.training.optim import check_optimizer_config
+from afqmc.training.process_checks import check_launcher, check_processes, describe_batch_division
 from afqmc.utils.errors import InputError
 
 Check = tuple[str, Callable[[], object]]  # the doctor's section, and what raises an InputError
@@ -64,19 +64,19 @@ def config_checks(config: Config, rank: Rank) -> Iterator[Check]:
         rank: The process that asks; its ``size`` is the number of processes that the run will have.
     """
     trainer = config.trainer
-    optimizer = partial(check_optimizer, config.optimizer, config.scheduler, config.lr)
+    optimizer = partial(check_optimizer_config, config.optimizer, config.scheduler, config.lr)
     yield "config", optimizer
     labels = config.dataset.labels or ()
     yield "config", lambda: build_objective(config.objective, [1] * len(labels))
     yield "config", lambda: check_callbacks(config)
-    yield "model", lambda: check_model(config.model)
+    yield "model", lambda: check_model_config(config.model)
     yield "device", lambda: select_device(trainer)
     yield (
         "config",
         lambda: check_processes(trainer, config.distributed, config.performance, rank, select_device(trainer).device),
     )
-    if not rank.is_alone and config.dataset.batching is not Batching.tokens:
-        yield "config", lambda: divided(config.batch_size, trainer, rank)
+    if not rank.is_single and config.dataset.batching is not Batching.tokens:
+        yield "config", lambda: describe_batch_division(config.batch_size, trainer, rank)
     yield "device", lambda: check_launcher(select_device(trainer).device, select_device(trainer).precision)
     yield "data", lambda: cache_dir(config.dataset)
     yield "tracker", lambda: check_tracker(config.tracker)
@@ -115,7 +115,7 @@ def data_checks(config: Config, data: Dataset) -> Iterator[Check]:
     yield "config", lambda: build_objective(config.objective, train_counts)
     yield "config", lambda: check_monitor(trainer.monitor, data.labels, counts, config.dataset.max_dev_samples)
     if steps := total_steps(config, data):
-        yield "config", lambda: check_optimizer(config.optimizer, config.scheduler, config.lr, steps)
+        yield "config", lambda: check_optimizer_config(config.optimizer, config.scheduler, config.lr, steps)
 
 
 def validate_model(config: Config, choice: DeviceConfig, model: nn.Module) -> None:
@@ -138,8 +138,8 @@ def validate_lengths(config: Config, lengths: Callable[[], np.ndarray]) -> None:
         InputError: naming the key, its value and the number of steps.
     """
     if config.dataset.batching is Batching.tokens and config.trainer.max_steps is None:
-        batches = count_by_tokens(lengths(), config.dataset.batch_tokens)
-        check_optimizer(config.optimizer, config.scheduler, config.lr, config.epochs * batches)
+        batches = count_token_budget_batches(lengths(), config.dataset.batch_tokens)
+        check_optimizer_config(config.optimizer, config.scheduler, config.lr, config.epochs * batches)
 
 
 def total_steps(config: Config, data: Dataset) -> Optional[int]:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from afqmc.cli import DONE
-from afqmc.distributed.rendezvous import board
+from afqmc.distributed.rendezvous import get_coordinator
 from afqmc.run_dir import NullRunDir
 from afqmc.runner.lifecycle import WorkerLifecycle
 from afqmc.utils.redaction import RedactingFormatter
@@ -26,15 +26,15 @@ def run_worker() -> int:
         RankError: when another process failed or is gone.
     """
     from afqmc import config
-    from afqmc.utils.process import settle
+    from afqmc.utils.process import configure_threads
 
-    coordinator = board()
-    job = coordinator.told()
+    coordinator = get_coordinator()
+    job = coordinator.receive()
     if "run_dir" not in job:
         return DONE
     run_dir, rank = NullRunDir(Path(job["run_dir"])), coordinator.rank
     redirect_output(run_dir.path / "logs" / f"rank-{rank.number}.log")
-    settle(rank.local_size)
+    configure_threads(rank.local_size)
     with WorkerLifecycle(job["resumed"]) as lifecycle:
         from afqmc.runner.experiment import run_experiment  # importing torch takes seconds: signals are handled here
 

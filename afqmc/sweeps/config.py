@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from typing import Optional
 
 from afqmc.utils.errors import InputError
-from afqmc.utils.fields import knob
+from afqmc.utils.fields import config_field
 
 
 @dataclass
 class SweepConfig:
     """The ``sweep`` group; a single run has no use for it."""
 
-    name: Optional[str] = knob(None, "its directory under outputs/sweeps; the same name goes on with the same sweep")
-    fail_fast: bool = knob(False, "start no more jobs after one has failed")
-    retry_failed: bool = knob(False, "of a sweep that is gone on with, run the failed jobs again too")
+    name: Optional[str] = config_field(
+        None, "its directory under outputs/sweeps; the same name goes on with the same sweep"
+    )
+    fail_fast: bool = config_field(False, "start no more jobs after one has failed")
+    retry_failed: bool = config_field(False, "of a sweep that is gone on with, run the failed jobs again too")
 
 
 def check_sweep(config: SweepConfig) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from afqmc.run_dir import RunDir
-from afqmc.utils.errors import InputError, blamed_on
+from afqmc.utils.errors import InputError, as_input_error
 from afqmc.utils.file_lock import locked
 from afqmc.utils.files import read_json, write_json
 from afqmc.utils.redaction import redacted_argument, redacted_tree
@@ -33,14 +33,14 @@ class Job:
     overrides: tuple[str, ...]
 
     @property
-    def told(self) -> tuple[str, ...]:
+    def redacted_overrides(self) -> tuple[str, ...]:
         """The overrides without secrets."""
         return tuple(map(redacted_argument, self.overrides))
 
     @property
     def identity(self) -> tuple[str, ...]:
         """What makes it this job: not how its sweep goes about it, nor the order of keys; of one's values the last."""
-        last = {one.partition("=")[0]: one for one in self.told if not one.startswith(_NO_PART)}
+        last = {one.partition("=")[0]: one for one in self.redacted_overrides if not one.startswith(_NO_PART)}
         return tuple(last[key] for key in sorted(last))
 
 
@@ -58,9 +58,9 @@ class Sweep:
         """
         return locked(self.path, "sweep")
 
-    def refuse_links(self) -> None:
+    def reject_escaping_links(self) -> None:
         """Check the directory and all job directories before anything is written there; raises as ``RunDir`` does."""
-        RunDir(self.path).refuse_links()
+        RunDir(self.path).reject_escaping_links()
 
     def run_dir(self, job: Job) -> RunDir:
         """Where a job runs."""
@@ -75,7 +75,7 @@ class Sweep:
         path = self.path / _PLAN
         if not path.exists():
             return ()
-        with blamed_on(f"{path}: not the plan of a sweep; restore it, or start another with another sweep.name"):
+        with as_input_error(f"{path}: not the plan of a sweep; restore it, or start another with another sweep.name"):
             return tuple(_job(entry) for entry in read_json(path)["jobs"])
 
     def about(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class Sweep:
         write_json(self.path / _PLAN, told | {"jobs": [_entry(job) for job in jobs]})
 
 
-def extended(planned: Sequence[Job], wanted: Iterable[tuple[str, Sequence[str]]]) -> tuple[list[Job], list[Job]]:
+def merge_plan(planned: Sequence[Job], wanted: Iterable[tuple[str, Sequence[str]]]) -> tuple[list[Job], list[Job]]:
     """The plan with what is wanted and not in it yet, and the jobs that are wanted.
 
     Args:
@@ -111,7 +111,7 @@ def extended(planned: Sequence[Job], wanted: Iterable[tuple[str, Sequence[str]]]
 
 
 def _entry(job: Job) -> dict[str, Any]:
-    return {"number": job.number, "directory": job.directory, "overrides": list(job.told)}
+    return {"number": job.number, "directory": job.directory, "overrides": list(job.redacted_overrides)}
 
 
 def _job(entry: dict[str, Any]) -> Job:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from afqmc.sweeps.study import Settings
+from afqmc.sweeps.study import StudyConfig
 
 _REMEDIES = {
     "median": "more than n_startup_trials=5 trials, more evaluations, or a smaller n_warmup_steps",
@@ -12,7 +12,7 @@ _REMEDIES = {
 }
 
 
-def why_idle(settings: Settings, study_name: str, trials: int, evaluations: int) -> str | None:
+def why_idle(settings: StudyConfig, study_name: str, trials: int, evaluations: int) -> str | None:
     """Why the pruner can prune nothing, if so: what would help.
 
     It is tried in memory, on trials each of which is worse than all before it at every evaluation, one after the other.
@@ -30,7 +30,7 @@ def why_idle(settings: Settings, study_name: str, trials: int, evaluations: int)
     return f"hydra.sweeper.pruner={settings.pruner} {told}; what helps: {_REMEDIES[settings.pruner]} ({keys})"
 
 
-def _prunes(settings: Settings, study_name: str, trials: int, evaluations: int) -> bool:
+def _prunes(settings: StudyConfig, study_name: str, trials: int, evaluations: int) -> bool:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from afqmc.sweeps.plan import Sweep
-from afqmc.sweeps.study import OPTUNA_SWEEPER, Settings, name_of
+from afqmc.sweeps.study import OPTUNA_SWEEPER, StudyConfig, study_name
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +22,13 @@ class TrialPruner:
         metric: The metric that is compared, such as ``dev/f1``.
     """
 
-    def __init__(self, settings: Settings, sweep: Path, number: int, metric: str) -> None:
+    def __init__(self, settings: StudyConfig, sweep: Path, number: int, metric: str) -> None:
         import optuna
 
         storage, self.metric = settings.open_storage(sweep), metric
-        study = optuna.load_study(study_name=name_of(settings, sweep), storage=storage, pruner=settings.build_pruner())
+        study = optuna.load_study(
+            study_name=study_name(settings, sweep), storage=storage, pruner=settings.build_pruner()
+        )
         trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
         self.trial = optuna.trial.Trial(study, trial_id)
         self.reported = set(storage.get_trial(trial_id).intermediate_values)  # before a run was killed and resumed
@@ -61,7 +63,7 @@ def build_pruner(sweeper: dict[str, Any], sweep: Sweep, directory: str, monitor:
     number = trials.get(directory)
     if number is None or sweeper["_target_"] != OPTUNA_SWEEPER:
         return None
-    settings = Settings(**{key: value for key, value in sweeper.items() if key not in ("_target_", "params")})
+    settings = StudyConfig(**{key: value for key, value in sweeper.items() if key not in ("_target_", "params")})
     if not settings.prunes_within_runs(list(trials.values()).count(number)):
         return None
     return TrialPruner(settings, sweep.path, number, (settings.objectives or [monitor])[0])

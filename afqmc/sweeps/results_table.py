@@ -44,7 +44,9 @@ def row_of(sweep: Sweep, job: Job) -> dict[str, Any]:
     run_dir = sweep.run_dir(job)
     status = status_of(run_dir)
     row: dict[str, Any] = {"job": job.number, "directory": job.directory, "status": status}
-    row |= {key.lstrip("+"): value for key, _, value in (override.partition("=") for override in job.told)}
+    row |= {
+        key.lstrip("+"): value for key, _, value in (override.partition("=") for override in job.redacted_overrides)
+    }
     if status == Status.completed.value:
         try:
             summary = run_dir.read_summary()
@@ -126,7 +128,7 @@ class Results:
         return _time_of(run_dir.path / "status.json"), _time_of(run_dir.summary)
 
 
-def tally(sweep: Sweep, jobs: Sequence[Job]) -> str:
+def status_report(sweep: Sweep, jobs: Sequence[Job]) -> str:
     """``7 completed, 1 failed, 1 pruned``; and, a line each, the directories of what is not completed."""
     found = {job: status_of(sweep.run_dir(job)) for job in jobs}
     counts = Counter(found.values())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Axis:
+class Dimension:
     """One parameter.
 
     Attributes:
@@ -65,20 +65,20 @@ class Axis:
         if step is None:
             raise InputError(f"{self.key}: sampler=grid needs values: a choice, or a range with a step")
         count = round((found.high - found.low) / step) + 1  # type: ignore[attr-defined]
-        return [stepped(found.low, step, place) for place in range(count)]  # type: ignore[attr-defined]
+        return [decimal_step(found.low, step, place) for place in range(count)]  # type: ignore[attr-defined]
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether it has a value beside these of the axes before it."""
         return self.condition is None or str(values.get(self.condition[0])) == self.condition[1]
 
 
-def stepped(start: float, step: float, times: int) -> float:
+def decimal_step(start: float, step: float, times: int) -> float:
     """``start + times * step`` as a person reckons it: 0.1 and twice 0.1 are 0.3, not 0.30000000000000004."""
     found = Decimal(repr(start)) + times * Decimal(repr(step))
     return int(found) if isinstance(start, int) else float(found)
 
 
-def suggested(trial: Trial, axes: Sequence[Axis]) -> list[str]:
+def suggested(trial: Trial, axes: Sequence[Dimension]) -> list[str]:
     """The overrides of a trial, in the order of the axes; the same each time that it is asked."""
     values: dict[str, Any] = {}
     overrides = []
@@ -89,7 +89,7 @@ def suggested(trial: Trial, axes: Sequence[Axis]) -> list[str]:
     return overrides
 
 
-def _suggested(trial: Trial, axis: Axis) -> Any:
+def _suggested(trial: Trial, axis: Dimension) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     found = axis.distribution
@@ -101,7 +101,7 @@ def _suggested(trial: Trial, axis: Axis) -> Any:
     return trial.suggest_float(axis.key, found.low, found.high, step=found.step, log=found.log)
 
 
-def points(axes: Sequence[Axis]) -> list[dict[str, Any]]:
+def grid_points(axes: Sequence[Dimension]) -> list[dict[str, Any]]:
     """The grid: every combination of values, each once, the last axis fastest.
 
     Raises:
@@ -118,7 +118,7 @@ def points(axes: Sequence[Axis]) -> list[dict[str, Any]]:
     return found
 
 
-def corners(axes: Sequence[Axis]) -> list[list[str]]:
+def boundary_trials(axes: Sequence[Dimension]) -> list[list[str]]:
     """Overrides of few trials, in which every end of every axis occurs; a condition is made true for its axis."""
     found = []
     for axis in axes:
@@ -137,8 +137,8 @@ class GridSampler(BaseSampler):
         axes: Of the search; each with finitely many values.
     """
 
-    def __init__(self, axes: Sequence[Axis]) -> None:
-        self.points = points(axes)
+    def __init__(self, axes: Sequence[Dimension]) -> None:
+        self.points = grid_points(axes)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Nothing is drawn together."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
-from afqmc.sweeps.search_space import Axis
-from afqmc.utils.errors import InputError, blamed_on, did_you_mean, first_line
+from afqmc.sweeps.search_space import Dimension
+from afqmc.utils.errors import InputError, as_input_error, did_you_mean, first_line
 from afqmc.utils.files import write_text
 from afqmc.utils.safe_files import SMALL, check_regular, read_text
 
@@ -28,7 +28,7 @@ PRUNERS = {
     "none": "NopPruner", "hyperband": "HyperbandPruner", "successive_halving": "SuccessiveHalvingPruner",
     "median": "MedianPruner", "wilcoxon": "WilcoxonPruner",
 }  # fmt: skip
-OPTUNA_SWEEPER = "hydra_plugins.afqmc_sweeps.optuna_sweeper.Search"  # the _target_ of hydra/sweeper=optuna
+OPTUNA_SWEEPER = "hydra_plugins.afqmc_sweeps.optuna_sweeper.OptunaSweeper"  # the _target_ of hydra/sweeper=optuna
 _MINIMIZED = ("seconds", "train_seconds", "peak_memory_gib", "parameters")
 _MAXIMIZED = ("train_pairs_per_second",)
 _JOURNAL, _NAME = "journal.log", ".study"
@@ -36,7 +36,7 @@ _PER_SEED = 7919  # trials of one search draw from streams this far apart from t
 
 
 @dataclass(frozen=True)
-class Settings:
+class StudyConfig:
     """What a search is, besides its space; the fields are those of ``hydra/sweeper=optuna``."""
 
     n_trials: int = 20
@@ -85,7 +85,7 @@ class Settings:
         """Whether evaluations are judged; a setting with several runs is judged after each of them instead."""
         return self.pruner != "none" and repetitions < 2
 
-    def sampler_for(self, number: int, axes: Sequence[Axis]) -> BaseSampler:
+    def sampler_for(self, number: int, axes: Sequence[Dimension]) -> BaseSampler:
         """A sampler whose draws depend on the seed, the trial's number and what the study holds, on nothing else.
 
         So a search that was killed and goes on finds what it would have found.
@@ -124,7 +124,7 @@ class Settings:
 
         if self.storage is None:
             path = sweep / _JOURNAL
-            with blamed_on(f"{path}: not the journal of a search"):
+            with as_input_error(f"{path}: not the journal of a search"):
                 if path.exists():
                     check_regular(path)
                 return JournalStorage(Journal(path))
@@ -150,7 +150,7 @@ def direction(objective: str) -> Literal["maximize", "minimize"]:
     return "maximize"
 
 
-def open_study(settings: Settings, sweep: Path, objectives: Sequence[str], axes: Sequence[Axis] = ()) -> Study:
+def open_study(settings: StudyConfig, sweep: Path, objectives: Sequence[str], axes: Sequence[Dimension] = ()) -> Study:
     """The sweep's study, made where there is none.
 
     Raises:
@@ -163,7 +163,7 @@ def open_study(settings: Settings, sweep: Path, objectives: Sequence[str], axes:
     wanted = [direction(name) for name in objectives]
     study = optuna.create_study(
         storage=settings.open_storage(sweep),
-        study_name=name_of(settings, sweep),
+        study_name=study_name(settings, sweep),
         directions=wanted,
         pruner=settings.build_pruner(),
         load_if_exists=True,
@@ -186,7 +186,7 @@ def open_study(settings: Settings, sweep: Path, objectives: Sequence[str], axes:
     return study
 
 
-def name_of(settings: Settings, sweep: Path) -> str:
+def study_name(settings: StudyConfig, sweep: Path) -> str:
     """Of the study of a sweep; a database may hold those of many sweeps that are called alike.
 
     Hyperband draws by the name: in a journal of its own a search is the same wherever it is made.

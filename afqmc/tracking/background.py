@@ -21,7 +21,7 @@ _SILENT_S = 1.0  # what is over by then is not worth a line
 _THREAD = "tracker"
 
 
-def is_left_behind() -> bool:
+def is_still_working() -> bool:
     """Whether, now that all is over, a tracker still works at something."""
     return any(thread.name == _THREAD for thread in threading.enumerate())
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Optional
 
-from afqmc.utils.fields import knob
+from afqmc.utils.fields import config_field
 
 
 class Service(Enum):
@@ -29,13 +29,13 @@ class WandbMode(Enum):
 class TrackerConfig:
     """The ``tracker`` group; names as in ``wandb.init``."""
 
-    service: Service = knob(Service.wandb, "wandb or none")
-    mode: WandbMode = knob(WandbMode.auto, "auto, online, offline or disabled")
-    project: str = knob("afqmc", "W&B project")
-    entity: Optional[str] = knob(None, "W&B user or team")
-    group: Optional[str] = knob(None, "runs shown together; null takes the directory of a sweep")
-    job_type: Optional[str] = knob("train", "kind of run")
-    tags: list[str] = knob([], "labels")
-    name: Optional[str] = knob(None, "the run's name; null takes its directory's")
-    notes: Optional[str] = knob(None, "a remark")
-    log_model: bool = knob(False, "upload the best weights as an artifact")
+    service: Service = config_field(Service.wandb, "wandb or none")
+    mode: WandbMode = config_field(WandbMode.auto, "auto, online, offline or disabled")
+    project: str = config_field("afqmc", "W&B project")
+    entity: Optional[str] = config_field(None, "W&B user or team")
+    group: Optional[str] = config_field(None, "runs shown together; null takes the directory of a sweep")
+    job_type: Optional[str] = config_field("train", "kind of run")
+    tags: list[str] = config_field([], "labels")
+    name: Optional[str] = config_field(None, "the run's name; null takes its directory's")
+    notes: Optional[str] = config_field(None, "a remark")
+    log_model: bool = config_field(False, "upload the best weights as an artifact")

@@ -24,7 +24,7 @@ _LONGEST = 128  # signs of a name, as W&B's page shows it
 _NOT_SETTINGS = ("resume", "sweep", "tracker")  # overrides that say nothing of what is trained
 
 
-def in_its_sweep(config: TrackerConfig, sweep: Optional[str], overrides: Sequence[str]) -> TrackerConfig:
+def with_sweep_metadata(config: TrackerConfig, sweep: Optional[str], overrides: Sequence[str]) -> TrackerConfig:
     """For a job of a sweep: in its group, named by what the job was told, with its tag; what is configured stays.
 
     A run that an agent of W&B starts is one too, in W&B's own sweep instead of a group.
@@ -45,12 +45,12 @@ def in_its_sweep(config: TrackerConfig, sweep: Optional[str], overrides: Sequenc
     return replace(
         config,
         group=sweep if config.group is None else config.group,
-        name=in_words(overrides) if config.name is None else config.name,
+        name=name_from_overrides(overrides) if config.name is None else config.name,
         tags=config.tags if SWEEP in config.tags else [*config.tags, SWEEP],
     )
 
 
-def in_words(overrides: Sequence[str]) -> Optional[str]:
+def name_from_overrides(overrides: Sequence[str]) -> Optional[str]:
     """Overrides as a name, ``lr=1e-05 seed=2``: no secrets, the keys at the top first; None where there are none."""
     told = [redacted_argument(override.lstrip("+")) for override in overrides]
     kept = [item for item in told if re.split(r"[.=]", item, maxsplit=1)[0] not in _NOT_SETTINGS]

@@ -8,7 +8,7 @@ from afqmc.tracking.config import TrackerConfig
 from afqmc.tracking.factory import is_off, without_secrets
 from afqmc.tracking.run_names import agent_run_id
 from afqmc.tracking.wandb_mode import resolve_mode
-from afqmc.utils.errors import InputError, first_line, in_brief
+from afqmc.utils.errors import InputError, elide, first_line
 
 _SETTINGS = {  # what W&B calls our keys
     "project": "project",
@@ -47,11 +47,11 @@ def _ask(key: str, setting: str, value: Any) -> None:
     try:
         wandb.Settings(**{setting: value})
     except Exception as error:  # pydantic's and W&B's own
-        raise InputError(f"{key}={in_brief(str(value))}: W&B refuses this: {_reason(error)}") from error
+        raise InputError(f"{key}={elide(str(value))}: W&B refuses this: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
     """What W&B says, without the frame that pydantic puts round it."""
     told = getattr(error, "errors", None)
     said = str(told()[0]["msg"]) if callable(told) else first_line(error)
-    return in_brief(said.removeprefix("Value error, "))
+    return elide(said.removeprefix("Value error, "))

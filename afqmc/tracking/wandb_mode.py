@@ -25,7 +25,7 @@ _FALSE = ("", "0", "FALSE", "NO", "OFF")
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ResolvedMode:
     """Where W&B's figures go.
 
     Attributes:
@@ -49,7 +49,7 @@ class _Own:
     source: Optional[str]
 
 
-def resolve_mode(config: TrackerConfig) -> Resolved:
+def resolve_mode(config: TrackerConfig) -> ResolvedMode:
     """Decide by ``tracker.mode``; for ``auto`` W&B's own settings decide, and then whether a key is there.
 
     ``disabled`` wins wherever it is set. An explicit ``tracker.mode`` wins over the rest of W&B's own settings, as the
@@ -57,27 +57,27 @@ def resolve_mode(config: TrackerConfig) -> Resolved:
     """
     explicit = None if config.mode is WandbMode.auto else f"tracker.mode={config.mode.value}"
     if config.mode is WandbMode.disabled:
-        return Resolved("disabled", str(explicit))
+        return ResolvedMode("disabled", str(explicit))
     if os.environ.get("WANDB_DISABLED", "").upper() not in _FALSE:  # the variable of the transformers library
-        return Resolved("disabled", f"WANDB_DISABLED={os.environ['WANDB_DISABLED']}")
+        return ResolvedMode("disabled", f"WANDB_DISABLED={os.environ['WANDB_DISABLED']}")
     try:
         own = _own_settings()
     except ValueError as error:
         told = f"W&B's own settings are invalid: {error}"
-        return Resolved("disabled", told, told)
+        return ResolvedMode("disabled", told, told)
     asked = _MODES[own.settings.mode]
     if own.source is not None and asked == "disabled":
-        return Resolved("disabled", own.source)
+        return ResolvedMode("disabled", own.source)
     if explicit is not None:
         mode: Literal["online", "offline"] = "online" if config.mode is WandbMode.online else "offline"
         differs = own.source is not None and asked != mode
-        return Resolved(mode, explicit, f"{explicit} wins over {own.source}" if differs else None)
+        return ResolvedMode(mode, explicit, f"{explicit} wins over {own.source}" if differs else None)
     if own.source is not None:
-        return Resolved(asked, own.source)
+        return ResolvedMode(asked, own.source)
     if _has_key(own.settings):
-        return Resolved("online", "logged in", by_default=True)
+        return ResolvedMode("online", "logged in", by_default=True)
     missing = f"not logged in to {own.settings.base_url}; `wandb login` or WANDB_API_KEY logs in"
-    return Resolved("offline", missing, by_default=True)
+    return ResolvedMode("offline", missing, by_default=True)
 
 
 def logged_in() -> bool:

@@ -49,7 +49,7 @@ def probe(url: str) -> None:
             raise ConnectionError(f"{url} does not answer ({reason})") from error
 
 
-def server() -> str:
+def server_url() -> str:
     """The address of the configured W&B server; makes the whole library silent.
 
     What only a run is told leaves the login and artifacts free to write and ask.
@@ -60,7 +60,7 @@ def server() -> str:
     return str(wandb.setup(wandb.Settings(silent=True)).settings.base_url)
 
 
-def begin(config: TrackerConfig, settings: dict[str, Any], directory: Path, run: str) -> tuple[Any, bool]:
+def init_run(config: TrackerConfig, settings: dict[str, Any], directory: Path, run: str) -> tuple[Any, bool]:
     """Begin a W&B run, or go on with it.
 
     Args:
@@ -72,7 +72,7 @@ def begin(config: TrackerConfig, settings: dict[str, Any], directory: Path, run:
     Returns:
         The run, and whether it is online.
     """
-    url = server()
+    url = server_url()
     if resolve_mode(config).mode == "online":
         try:
             if logged_in():  # without one W&B refuses at once
@@ -89,7 +89,7 @@ def _release() -> None:
     import wandb
 
     wandb.teardown()
-    server()
+    server_url()
 
 
 def _init(
@@ -141,7 +141,7 @@ def can_send() -> bool:
     found = resolve_mode(TrackerConfig())
     if found.mode == "offline" and not found.by_default:
         return False
-    url = server()
+    url = server_url()
     if not logged_in():
         raise NotSentError(f"nobody is logged in to {url}: wandb login, or WANDB_API_KEY in the environment")
     try:

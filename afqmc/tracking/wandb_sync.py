@@ -17,7 +17,7 @@ from afqmc.utils.redaction import redacted
 
 
 @dataclass(frozen=True)
-class Past:
+class FinishedRun:
     """A run that is over, as its own files tell it.
 
     Attributes:
@@ -72,7 +72,7 @@ def mark_sent(paths: list[Path]) -> None:
         _mark(path).touch()
 
 
-def rebuild(run_dir: Path, past: Past) -> None:
+def replay(run_dir: Path, past: FinishedRun) -> None:
     """Tell W&B of a run as the run itself would have, under the same id; what the server knows is not told again.
 
     Args:
@@ -97,7 +97,7 @@ def rebuild(run_dir: Path, past: Past) -> None:
         raise
 
 
-def _tell(tracker: WandbTracker, past: Past) -> None:
+def _tell(tracker: WandbTracker, past: FinishedRun) -> None:
     known = tracker.known_rows  # one more than ours where the charts are there too
     for row in past.rows[known:]:
         tracker.log(row)

@@ -13,7 +13,7 @@ from afqmc.tracking.base import Report
 from afqmc.tracking.config import TrackerConfig
 from afqmc.tracking.run_names import run_id
 from afqmc.tracking.wandb_mode import resolve_mode
-from afqmc.tracking.wandb_session import begin
+from afqmc.tracking.wandb_session import init_run
 from afqmc.utils.redaction import redacted
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class WandbTracker:
 
         self._wandb, self._config = wandb, config
         config = replace(config, name=config.name or redacted(run_dir.name))
-        self._run, self.is_online = begin(config, settings, run_dir, run_id(run_dir))
+        self._run, self.is_online = init_run(config, settings, run_dir, run_id(run_dir))
         if self.is_online:
             log.info("W&B: %s", self._run.url)
         else:

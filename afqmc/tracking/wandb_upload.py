@@ -14,7 +14,7 @@ from typing import Any
 
 from afqmc.tracking.config import TrackerConfig
 from afqmc.tracking.wandb_mode import resolve_mode
-from afqmc.tracking.wandb_session import NotSentError, begin, refuse_disabled
+from afqmc.tracking.wandb_session import NotSentError, init_run, refuse_disabled
 from afqmc.utils.errors import first_line
 
 
@@ -60,7 +60,7 @@ def upload(content: Upload) -> str:
     named = os.environ.get("WANDB_DIR")
     with TemporaryDirectory(prefix="afqmc-wandb-", ignore_cleanup_errors=True) as scratch:
         try:
-            run, is_online = begin(content.config, content.settings, Path(named or scratch), secrets.token_hex(4))
+            run, is_online = init_run(content.config, content.settings, Path(named or scratch), secrets.token_hex(4))
             code = 1
             try:
                 _log(run, content)

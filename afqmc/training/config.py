@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Optional
 
 from afqmc.evaluation.metric_names import higher_is_better
-from afqmc.utils.fields import knob
+from afqmc.utils.fields import config_field
 
 
 class MixedPrecision(Enum):
@@ -77,25 +77,33 @@ class TorchCompile(Enum):
 class TrainerConfig:
     """How the loop runs; names as in the Hugging Face Trainer where it has the same option."""
 
-    max_steps: Optional[int] = knob(None, "optimizer steps; instead of epochs", ge=1)
-    device: Device = knob(Device.auto, "auto, cpu, cuda or mps")
-    mixed_precision: MixedPrecision = knob(MixedPrecision.auto, "auto, no, bf16 or fp16")
-    gradient_accumulation_steps: int = knob(1, "microbatches per optimizer step, to save memory", ge=1)
-    auto_microbatch: bool = knob(False, "out of memory: divide the same batch into twice as many microbatches")
-    gradient_checkpointing: bool = knob(False, "compute the forward pass twice, to save memory")
-    max_grad_norm: Optional[float] = knob(None, "gradients are scaled down to this norm; null leaves them", gt=0)
-    eval_batch_size: int = knob(64, "pairs", ge=1)
-    eval_steps: Optional[int] = knob(None, "steps between evaluations; null evaluates after each epoch", ge=1)
-    logging_steps: int = knob(50, "steps between rows of training metrics", ge=1)
-    monitor: str = knob("dev/accuracy", "the metric that chooses the best weights")
-    mode: Mode = knob(Mode.auto, "auto, or the direction that the monitored metric has: max, and min for dev/loss")
-    patience: Optional[int] = knob(None, "evaluations without improvement before training stops; null never does", ge=1)
-    min_delta: float = knob(0.0, "improvement that patience counts as one", ge=0)
-    on_nonfinite: NonFinite = knob(NonFinite.stop, "when the loss is NaN or infinite: stop, skip or rollback")
-    max_nonfinite: int = knob(10, "times that skip or rollback may happen in a run", ge=1)
-    rollback_lr_factor: float = knob(0.5, "on the learning rate, at each rollback", gt=0, lt=1)
-    deterministic: bool = knob(False, "only kernels that give the same bits every time, where slower ones exist")
-    detect_anomaly: bool = knob(False, "autograd names the operation that made a NaN; slow")
+    max_steps: Optional[int] = config_field(None, "optimizer steps; instead of epochs", ge=1)
+    device: Device = config_field(Device.auto, "auto, cpu, cuda or mps")
+    mixed_precision: MixedPrecision = config_field(MixedPrecision.auto, "auto, no, bf16 or fp16")
+    gradient_accumulation_steps: int = config_field(1, "microbatches per optimizer step, to save memory", ge=1)
+    auto_microbatch: bool = config_field(False, "out of memory: divide the same batch into twice as many microbatches")
+    gradient_checkpointing: bool = config_field(False, "compute the forward pass twice, to save memory")
+    max_grad_norm: Optional[float] = config_field(
+        None, "gradients are scaled down to this norm; null leaves them", gt=0
+    )
+    eval_batch_size: int = config_field(64, "pairs", ge=1)
+    eval_steps: Optional[int] = config_field(None, "steps between evaluations; null evaluates after each epoch", ge=1)
+    logging_steps: int = config_field(50, "steps between rows of training metrics", ge=1)
+    monitor: str = config_field("dev/accuracy", "the metric that chooses the best weights")
+    mode: Mode = config_field(
+        Mode.auto, "auto, or the direction that the monitored metric has: max, and min for dev/loss"
+    )
+    patience: Optional[int] = config_field(
+        None, "evaluations without improvement before training stops; null never does", ge=1
+    )
+    min_delta: float = config_field(0.0, "improvement that patience counts as one", ge=0)
+    on_nonfinite: NonFinite = config_field(NonFinite.stop, "when the loss is NaN or infinite: stop, skip or rollback")
+    max_nonfinite: int = config_field(10, "times that skip or rollback may happen in a run", ge=1)
+    rollback_lr_factor: float = config_field(0.5, "on the learning rate, at each rollback", gt=0, lt=1)
+    deterministic: bool = config_field(
+        False, "only kernels that give the same bits every time, where slower ones exist"
+    )
+    detect_anomaly: bool = config_field(False, "autograd names the operation that made a NaN; slow")
 
     @property
     def higher_is_better(self) -> bool:
@@ -112,28 +120,32 @@ class TrainerConfig:
 class CheckpointConfig:
     """What a run saves: checkpoints to resume from, and weights of past evaluations."""
 
-    save_steps: Optional[int] = knob(None, "steps between checkpoints, besides the end of each epoch", ge=1)
-    save_interval_minutes: Optional[float] = knob(10.0, "minutes between checkpoints; null: no clock", gt=0)
-    on_save_failure: SaveFailure = knob(SaveFailure.warn, "when a checkpoint cannot be written: warn or stop")
-    keep_weights: Optional[int] = knob(0, "weights kept of past evaluations, besides best; null keeps all", ge=0)
+    save_steps: Optional[int] = config_field(None, "steps between checkpoints, besides the end of each epoch", ge=1)
+    save_interval_minutes: Optional[float] = config_field(10.0, "minutes between checkpoints; null: no clock", gt=0)
+    on_save_failure: SaveFailure = config_field(SaveFailure.warn, "when a checkpoint cannot be written: warn or stop")
+    keep_weights: Optional[int] = config_field(
+        0, "weights kept of past evaluations, besides best; null keeps all", ge=0
+    )
 
 
 @dataclass
 class DistributedConfig:
     """How several processes train one model; a launcher (torchrun, srun, accelerate launch) starts them."""
 
-    strategy: Strategy = knob(Strategy.ddp, "ddp, or fsdp for models that do not fit on one device")
-    fsdp_sharding: FsdpSharding = knob(FsdpSharding.full_shard, "with fsdp: full_shard or shard_grad_op")
-    fsdp_cpu_offload: bool = knob(False, "with fsdp: keep weights and optimizer state in host memory; slow")
-    process_group_timeout_s: float = knob(1800.0, "seconds that a process waits for the others", ge=1)
+    strategy: Strategy = config_field(Strategy.ddp, "ddp, or fsdp for models that do not fit on one device")
+    fsdp_sharding: FsdpSharding = config_field(FsdpSharding.full_shard, "with fsdp: full_shard or shard_grad_op")
+    fsdp_cpu_offload: bool = config_field(False, "with fsdp: keep weights and optimizer state in host memory; slow")
+    process_group_timeout_s: float = config_field(1800.0, "seconds that a process waits for the others", ge=1)
 
 
 @dataclass
 class PerformanceConfig:
     """Ways to compute the same faster."""
 
-    fast_cpu_dropout: bool = knob(True, "on a CPU: draw dropout masks from a faster generator than PyTorch's")
-    padding_free: bool = knob(False, "pack the tokens of a batch, compute no padding; pays with batching=random")
-    torch_compile: Optional[TorchCompile] = knob(
+    fast_cpu_dropout: bool = config_field(True, "on a CPU: draw dropout masks from a faster generator than PyTorch's")
+    padding_free: bool = config_field(
+        False, "pack the tokens of a batch, compute no padding; pays with batching=random"
+    )
+    torch_compile: Optional[TorchCompile] = config_field(
         None, "null, default, reduce-overhead or max-autotune; takes a minute at the start, seldom pays on a CPU"
     )

@@ -17,9 +17,9 @@ from accelerate.utils import set_seed
 from torch import nn
 from transformers import PreTrainedModel
 
-from afqmc.distributed.rank import here, hide_from_accelerate
-from afqmc.models.cpu_kernels import quicken
-from afqmc.models.cross_encoder import PairClassifier, use_packing
+from afqmc.distributed.rank import current_rank, hide_from_accelerate
+from afqmc.models.cpu_kernels import use_fast_cpu_kernels
+from afqmc.models.cross_encoder import CrossEncoder, enable_padding_free
 from afqmc.models.padding_free import can_pack
 from afqmc.training.config import Device, DistributedConfig, MixedPrecision, PerformanceConfig, TrainerConfig
 from afqmc.training.parallel import build_fsdp_plugin, force_fsdp, init_process_group
@@ -54,7 +54,7 @@ def select_device(config: TrainerConfig) -> DeviceConfig:
                 if device == "cuda" and torch.version.cuda is None
                 else "none is visible"
             )
-            there = ", ".join(name for name, here in present.items() if here)
+            there = ", ".join(name for name, current_rank in present.items() if current_rank)
             raise InputError(f"trainer.device={device}: not on this machine ({why}); legal here: auto, {there}")
     if config.mixed_precision is MixedPrecision.auto:
         return DeviceConfig(device, *_fast_precision(device))
@@ -83,7 +83,7 @@ def build_accelerator(
     One of several processes joins the others.
     """
     AcceleratorState._reset_state(reset_partial_state=True)
-    init_process_group(distributed, here())
+    init_process_group(distributed, current_rank())
     hide_from_accelerate()
     set_seed(seed)
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
@@ -112,11 +112,11 @@ def prepare_model(
         InputError: when the model cannot be changed so.
     """
     if choice.device == "cpu":
-        quicken(model, performance.fast_cpu_dropout)
-    if isinstance(model, PairClassifier):
-        model.wide_mask = choice.device != "cpu" and can_pack(model.encoder)
+        use_fast_cpu_kernels(model, performance.fast_cpu_dropout)
+    if isinstance(model, CrossEncoder):
+        model.use_4d_mask = choice.device != "cpu" and can_pack(model.encoder)
         if performance.padding_free:
-            use_packing(model)
+            enable_padding_free(model)
     elif performance.padding_free:
         raise InputError("performance.padding_free=true: not for a model of your own (model._target_)")
     if config.gradient_checkpointing:
@@ -131,7 +131,7 @@ def enable_gradient_checkpointing(model: nn.Module) -> None:
     Raises:
         InputError: for a model that knows nothing of this.
     """
-    encoder = model.encoder if isinstance(model, PairClassifier) else model
+    encoder = model.encoder if isinstance(model, CrossEncoder) else model
     if not isinstance(encoder, PreTrainedModel) or not encoder.supports_gradient_checkpointing:
         raise InputError("trainer.gradient_checkpointing=true: this model does not support it")
     older = "gradient_checkpointing_enable"  # its name in transformers before 5.2x
@@ -148,7 +148,7 @@ def hardware_info(choice: DeviceConfig) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
-        "processes": here().size,
+        "processes": current_rank().size,
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "mixed_precision": choice.precision,
         "mixed_precision_reason": choice.reason,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
-from afqmc.data.batching import Batch, TrainBatches
+from afqmc.data.batching import Batch, TrainLoader
 from afqmc.evaluation.evaluator import Evaluation
 from afqmc.training.events import EvaluationEnd, Event, StepEnd, StepSkipped
 from afqmc.training.nonfinite import NonFiniteLossError
@@ -20,7 +20,7 @@ Evaluate = Callable[[nn.Module], Evaluation]
 
 def train(
     step: TrainStep,
-    batches: TrainBatches,
+    batches: TrainLoader,
     evaluate: Evaluate,
     intervals: StepIntervals,
     state: TrainState,
@@ -74,7 +74,7 @@ def _advance(state: TrainState, intervals: StepIntervals) -> None:
     state.evaluated = not intervals.is_due(state.step, intervals.evaluate)
 
 
-def _remaining_batches(batches: TrainBatches, intervals: StepIntervals, state: TrainState) -> Iterator[Batch]:
+def _remaining_batches(batches: TrainLoader, intervals: StepIntervals, state: TrainState) -> Iterator[Batch]:
     """Yield the batches to come; each is asked for when the step before it has been counted."""
     while state.step < intervals.total and not state.stopped:
         epoch, done = divmod(state.step, intervals.epoch)

@@ -13,9 +13,9 @@ from afqmc.utils.targets import (
     REJECTIONS,
     Arguments,
     check_arguments,
-    locate,
-    parameters_of,
+    import_target,
     rejected,
+    signature_parameters,
     split_target,
 )
 
@@ -44,9 +44,9 @@ def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer
     target, arguments = split_target(config, "optimizer", "torch.optim.AdamW")
     if "lr" in arguments:
         raise InputError(f"optimizer.lr={arguments['lr']}: the learning rate is a key of its own: lr={arguments['lr']}")
-    function = locate(target, "optimizer._target_")
+    function = import_target(target, "optimizer._target_")
     check_arguments(function, arguments, "optimizer", given=("params", "lr"))
-    with_decay = "weight_decay" in parameters_of(function)
+    with_decay = "weight_decay" in signature_parameters(function)
 
     def build(these: Arguments) -> Any:
         return function(parameter_groups(model, with_decay), lr=lr, **these)
@@ -87,10 +87,10 @@ def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, l
         InputError: naming the argument that the target does not have or refuses.
     """
     target, arguments = split_target(config, "scheduler", "transformers.get_linear_schedule_with_warmup")
-    function = locate(target, "scheduler._target_")
+    function = import_target(target, "scheduler._target_")
     wanted = {key: value for key, value in arguments.items() if key in ("warmup_steps", "warmup_ratio") and value}
     warmup = warmup_steps(arguments, total_steps)
-    parameters = parameters_of(function)
+    parameters = signature_parameters(function)
     given: Arguments = {name: total_steps for name in _STEPS if name in parameters and name not in arguments}
     given |= {name: warmup for name in _WARMUP if name in parameters}
     given |= {"max_lr": lr} if "max_lr" in parameters and "max_lr" not in arguments else {}
@@ -119,7 +119,9 @@ def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, l
     return scheduler
 
 
-def check_plugged_in(optimizer: Arguments, scheduler: Arguments, lr: float, total_steps: int = _TOY_STEPS) -> Optimizer:
+def check_optimizer_config(
+    optimizer: Arguments, scheduler: Arguments, lr: float, total_steps: int = _TOY_STEPS
+) -> Optimizer:
     """Build both once around one small matrix, so that a wrong argument is found before anything is loaded.
 
     Returns:

@@ -16,8 +16,8 @@ from torch.optim import Optimizer
 
 from afqmc.data.batching import Batch
 from afqmc.distributed.rank import Rank
-from afqmc.distributed.rendezvous import board
-from afqmc.models.cross_encoder import PairClassifier
+from afqmc.distributed.rendezvous import get_coordinator
+from afqmc.models.cross_encoder import CrossEncoder
 from afqmc.training.config import DistributedConfig, FsdpSharding, Strategy
 
 _kept: list[Any] = []
@@ -25,8 +25,8 @@ _kept: list[Any] = []
 
 def init_process_group(config: DistributedConfig, rank: Rank) -> None:
     """Initialise the process group of a run (gloo for CPU tensors, NCCL for CUDA tensors)."""
-    if not rank.is_alone and not dist.is_initialized():
-        board().meet()
+    if not rank.is_single and not dist.is_initialized():
+        get_coordinator().wait_for_all()
         dist.init_process_group(timeout=timedelta(seconds=config.process_group_timeout_s))
 
 
@@ -74,7 +74,7 @@ def wrap(
         probe: Some pairs, to see with DDP which parameters the loss does not depend on; DDP waits for these otherwise.
     """
     if accelerator.is_fsdp2:
-        encoder = model.encoder if isinstance(model, PairClassifier) else model
+        encoder = model.encoder if isinstance(model, CrossEncoder) else model
         accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = layer_classes(encoder)
     elif probe is not None:
         if _has_unused(model, probe):

@@ -11,7 +11,7 @@ from afqmc.training.config import DistributedConfig, PerformanceConfig, Strategy
 from afqmc.utils.errors import InputError
 
 
-def divided(batch_size: int, config: TrainerConfig, rank: Rank) -> str:
+def describe_batch_division(batch_size: int, config: TrainerConfig, rank: Rank) -> str:
     """The division in words, for a person to check.
 
     Raises:
@@ -40,7 +40,7 @@ def check_processes(
         InputError: naming the key that does not.
     """
     fsdp = distributed.strategy is Strategy.fsdp
-    if fsdp and rank.is_alone:
+    if fsdp and rank.is_single:
         raise InputError(
             "distributed.strategy=fsdp: needs several processes, such as torchrun --nproc_per_node 2 -m ...; to resume "
             "with one, add distributed.strategy=ddp"
@@ -48,7 +48,7 @@ def check_processes(
     for key in ("fsdp_sharding", "fsdp_cpu_offload"):
         if not fsdp and getattr(distributed, key) != getattr(DistributedConfig(), key):
             raise InputError(f"distributed.{key}: only with distributed.strategy=fsdp")
-    if rank.is_alone:
+    if rank.is_single:
         return
     conflicts = (
         ("trainer.auto_microbatch=true", trainer.auto_microbatch, "several processes, which divide each batch alike"),

@@ -17,7 +17,7 @@ from afqmc.utils.errors import printable, visible
 log = logging.getLogger(__name__)
 
 
-UNSEEN = {"unseen": True}  # logging's ``extra`` for what a run's log keeps and the screen shows otherwise
+LOG_FILE_ONLY = {"unseen": True}  # logging's ``extra`` for what a run's log keeps and the screen shows otherwise
 
 
 class Console(logging.StreamHandler[Any]):
@@ -72,7 +72,7 @@ class TrainingBar:
             log.info(
                 "step %d/%d  epoch %.2f  loss %.4f  lr %.2e  %.0f pairs/s  %s left",
                 step, self.total, epoch, self.loss, self.lr, speed, tqdm.format_interval(left),
-                extra=None if self.bar.disable else UNSEEN,
+                extra=None if self.bar.disable else LOG_FILE_ONLY,
             )  # fmt: skip
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     if sum(max(map(cell_width, column), default=0) for column in zip(*cells, strict=True)) + 7 > width():
         text = "\n".join(f"{name}: {value}" for name, value in cells)
         print(f"{visible(title)}\n{text}")
-        log.info("%s\n%s", visible(title), text, extra=UNSEEN)
+        log.info("%s\n%s", visible(title), text, extra=LOG_FILE_ONLY)
         return
     table = Table(show_header=False)
     table.add_column(style="bold")
@@ -151,7 +151,7 @@ def _print_titled(title: str, table: Any) -> None:
     Rich(file=sys.stdout, soft_wrap=False).print(table)
     plain = io.StringIO()
     Rich(file=plain, width=120).print(table)
-    log.info("%s\n%s", title, plain.getvalue().rstrip(), extra=UNSEEN)
+    log.info("%s\n%s", title, plain.getvalue().rstrip(), extra=LOG_FILE_ONLY)
 
 
 def width() -> int:
@@ -168,6 +168,6 @@ def cell_width(text: str) -> int:
     return cell_len(text)
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """``75.2`` as ``1:15``."""
     return str(tqdm.format_interval(seconds))

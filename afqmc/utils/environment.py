@@ -32,7 +32,7 @@ _ARITHMETIC = {  # what bits depend on
 }
 
 
-def surroundings(hardware: dict[str, Any]) -> dict[str, Any]:
+def collect_environment(hardware: dict[str, Any]) -> dict[str, Any]:
     """For environment.json; no environment variable and no secret is in it."""
     return {
         "command": shlex.join([Path(sys.executable).name, *map(redacted_argument, sys.orig_argv[1:])]),
@@ -45,7 +45,7 @@ def surroundings(hardware: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def differing(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+def changed_fields(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """What of ``_ARITHMETIC`` is not the same."""
     for group, keys in _ARITHMETIC.items():
         for key in keys:

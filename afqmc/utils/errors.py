@@ -16,19 +16,19 @@ class InputError(ValueError):
     """Refused input. The message names the key or the file and line, what was found and what is legal."""
 
 
-class JobsFailed(Exception):  # noqa: N818 - a result, and no mistake of whoever catches it
+class SweepFailed(Exception):  # noqa: N818 - a result, and no mistake of whoever catches it
     """A sweep is over, and not all of its jobs are completed or pruned. The message says which."""
 
 
-class Pruned(Exception):  # noqa: N818 - no mistake either
+class TrialPruned(Exception):  # noqa: N818 - no mistake either
     """A search has no use for the rest of this run."""
 
 
-class Refused(BaseException):
+class UnswallowedInputError(BaseException):
     """An InputError on its way through code that swallows exceptions."""
 
 
-def nearest(name: str, options: Iterable[str]) -> str:
+def suggest(name: str, options: Iterable[str]) -> str:
     """A hint such as ``; did you mean 'bucketed'?``, nothing when no option is near."""
     lower = {option.lower(): option for option in sorted(options, reverse=True)}
     wanted = name.lower()
@@ -41,13 +41,13 @@ def nearest(name: str, options: Iterable[str]) -> str:
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """The nearest option as a hint, or the legal ones when none is near."""
     names = sorted(set(options))
-    if near := nearest(name, names):
+    if near := suggest(name, names):
         return near
     listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
     return f"; legal: {listed}" if names else ""
 
 
-def in_brief(text: str) -> str:
+def elide(text: str) -> str:
     """A text that quotes what somebody's file holds, without its middle where that is long."""
     half = _LONGEST // 2
     return text if len(text) <= _LONGEST else f"{text[:half]} ... {text[-half:]}"
@@ -69,7 +69,7 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def blamed_on(what: str) -> Iterator[None]:
+def as_input_error(what: str) -> Iterator[None]:
     """Whatever goes wrong inside is the fault of something that comes from anybody, and is told in one message.
 
     Raises:

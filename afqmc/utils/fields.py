@@ -7,12 +7,12 @@ import sys
 from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any
 
-from afqmc.utils.errors import InputError, in_brief
+from afqmc.utils.errors import InputError, elide
 
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
-def knob(default: Any, help: str, **bounds: float) -> Any:
+def config_field(default: Any, help: str, **bounds: float) -> Any:
     """A dataclass field with its meaning, and its bounds as ``gt``, ``ge``, ``lt`` or ``le``.
 
     ``None`` is always inside the bounds: whether a field may be None is said by its type.
@@ -24,7 +24,7 @@ def knob(default: Any, help: str, **bounds: float) -> Any:
     return field(default=default, metadata=metadata)
 
 
-def legal(bounds: dict[str, float]) -> str:
+def format_bounds(bounds: dict[str, float]) -> str:
     """``{"gt": 0, "le": 10}`` as ``> 0 and <= 10``."""
     return " and ".join(f"{_SIGNS[name]} {limit}" for name, limit in bounds.items())
 
@@ -57,4 +57,4 @@ def check_ranges(config: Any, prefix: str = "") -> None:
         if isinstance(value, int) and value > sys.maxsize:  # no count, no index and no array goes so far
             bounds = {**bounds, "le": bounds.get("le", sys.maxsize)}
         if bounds and value is not None and not _inside(value, bounds):
-            raise InputError(f"{key}={in_brief(str(value))}: must be {legal(bounds)} ({item.metadata['help']})")
+            raise InputError(f"{key}={elide(str(value))}: must be {format_bounds(bounds)} ({item.metadata['help']})")

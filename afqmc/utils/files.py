@@ -62,12 +62,12 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
-def finite(row: dict[str, Any]) -> dict[str, Any]:
+def nan_to_none(row: dict[str, Any]) -> dict[str, Any]:
     """The row with None for every number that JSON cannot say."""
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
-def expanded(path: str) -> Path:
+def expand_user(path: str) -> Path:
     """``~`` filled in; the home of somebody unknown here (``~nobody``) stays as typed, to be told as not there."""
     return Path(os.path.expanduser(path))
 

@@ -13,7 +13,7 @@ _KEPT = 1 << 30  # bytes
 _SPINS = 2000  # seen on 2 cores: 0.92 of the speed alone, and 10 times that of endless spinning beside another job
 
 
-def speak_utf8() -> None:
+def reexec_in_utf8_mode() -> None:
     """Start a command again in Python's UTF-8 mode where the encoding of its locale has no Chinese (ASCII, Latin-1).
 
     Arguments and file names were then read with the wrong letters before the first line of this package ran.
@@ -28,7 +28,7 @@ def speak_utf8() -> None:
         os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
 
 
-def settle(jobs_at_once: int = 1) -> None:
+def configure_threads(jobs_at_once: int = 1) -> None:
     """Make this process a good place to train in; what a person has set in the environment stays.
 
     * ``OMP_NUM_THREADS``: the cores this process may use, shared among the jobs that run at once.
@@ -44,10 +44,10 @@ def settle(jobs_at_once: int = 1) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // jobs_at_once)))
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
-    keep_freed_memory()
+    tune_malloc()
 
 
-def keep_freed_memory() -> None:
+def tune_malloc() -> None:
     """Let the allocator of glibc keep blocks of up to 1 GiB; others are left alone."""
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it, musl has not

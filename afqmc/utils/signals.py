@@ -45,7 +45,7 @@ def _raise(number: int) -> None:
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def handle_termination() -> Iterator[None]:
     """In here these signals raise ``KeyboardInterrupt`` or ``Terminated``; afterwards they do what they did before.
 
     Only the main thread may say so; in a launcher's thread nothing changes.
@@ -63,29 +63,29 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Within ``terminable``: put signals off to the end, or to the next ``admitted`` or ``admit``."""
+def defer_signals() -> Iterator[None]:
+    """Within ``handle_termination``: defer signals to the end, or to the next ``allow_signals`` or ``raise_deferred``."""
     outer = _set(True)
     try:
         yield
     finally:
         _set(outer)
     if not outer:
-        admit()
+        raise_deferred()
 
 
 @contextmanager
-def admitted() -> Iterator[None]:
-    """Within ``undisturbed``: something long that may be cut short at any moment."""
+def allow_signals() -> Iterator[None]:
+    """Within ``defer_signals``: something long that may be cut short at any moment."""
     outer = _set(False)
     try:
-        admit()
+        raise_deferred()
         yield
     finally:
         _set(outer)
 
 
-def admit() -> None:
+def raise_deferred() -> None:
     """Raise what was put off, if anything was: here it may."""
     number, _Pending.came = _Pending.came, None
     if number is not None and threading.current_thread() is threading.main_thread():
@@ -97,12 +97,12 @@ def pending() -> int:
     return _Pending.came or 0
 
 
-def put_off(number: int) -> None:
+def defer(number: int) -> None:
     """As if this signal had come: one of several processes got it, and all end together."""
     _Pending.came = number
 
 
-def forget() -> None:
+def clear_deferred() -> None:
     """What is put off is no matter any more: a launcher ends all processes when one of them has ended."""
     _Pending.came = None
 

@@ -34,7 +34,7 @@ class _Unbuffered(io.BufferedWriter):
         return count
 
 
-def make_lasting() -> None:
+def make_stdio_failsafe() -> None:
     r"""Give this process a standard output and error that never raise: a training is worth more than its lines.
 
     A reader that goes away (``| head -1``), a full disk (``> /dev/full``) or a stream that was closed beforehand
@@ -48,7 +48,7 @@ def make_lasting() -> None:
         sys.stderr = _opened(2, sys.stderr)
 
 
-def lost_output() -> str:
+def stdout_write_error() -> str:
     """Why standard output could not be written to its end; nothing where it was, or its reader wanted no more."""
     if sys.stdout is None:  # closed beforehand, by a caller who did not make it lasting
         return ""

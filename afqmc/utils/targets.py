@@ -21,11 +21,11 @@ _ALL = tuple(prefix for prefixes in KNOWN.values() for prefix in prefixes)
 
 
 def is_well_known(target: str) -> bool:
-    """Return whether a name may be imported without trust; ``locate`` checks what it then finds under that name."""
+    """Return whether a name may be imported without trust; ``import_target`` checks the object of that name."""
     return target.startswith(_ALL)
 
 
-def locate(target: str, key: str) -> Callable[..., Any]:
+def import_target(target: str, key: str) -> Callable[..., Any]:
     """The callable at a dotted path such as ``torch.optim.AdamW``.
 
     Raises:
@@ -54,7 +54,7 @@ def locate(target: str, key: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+def signature_parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """The parameters of a callable by name; none for the C callables that have no signature."""
     try:
         return inspect.signature(function).parameters
@@ -70,7 +70,7 @@ def check_arguments(
     Raises:
         InputError: naming the first unknown or missing argument, with the nearest legal one.
     """
-    parameters = parameters_of(function).values()
+    parameters = signature_parameters(function).values()
     if not parameters:  # nothing to hold them to: the call itself will judge
         return
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
@@ -122,8 +122,8 @@ def instantiate(config: Mapping[str, Any], key: str, example: str, offered: Mapp
         InputError: naming the argument that the target does not have or rejects.
     """
     target, arguments = split_target(config, key, example)
-    function = locate(target, f"{key}._target_")
-    provided = {name: value for name, value in (offered or {}).items() if name in parameters_of(function)}
+    function = import_target(target, f"{key}._target_")
+    provided = {name: value for name, value in (offered or {}).items() if name in signature_parameters(function)}
     check_arguments(function, arguments, key, given=tuple(provided))
     try:
         return function(**provided, **arguments)

@@ -74,9 +74,9 @@ def evaluate(work: Work, clock: Clock, *more: str) -> float:
     run_dir = work.scratch / "run"
     one_step = Work(**{**vars(work), "pairs": 32, "batch_size": 32, "epochs": 1, "max_steps": None})
     command(overrides(one_step, run_dir, 1, more))
-    from afqmc.inference.predictor import TrainedRun
+    from afqmc.inference.predictor import Predictor
 
-    trained = TrainedRun.open(run_dir)
+    trained = Predictor.open(run_dir)
     files = {"warm-up": (work.eval_pairs, 2 * work.eval_pairs), "dev": (0, work.eval_pairs)}
     lines = (work.data / "dev.json").read_text(encoding="utf-8").splitlines(keepends=True)
     for name, rows in files.items():

@@ -26,7 +26,7 @@ def _attention() -> None:
 def _allocator() -> None:
     from afqmc.utils import process
 
-    process.keep_freed_memory = lambda: None
+    process.tune_malloc = lambda: None
 
 
 def _sleeping() -> None:

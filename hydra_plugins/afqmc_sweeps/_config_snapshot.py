@@ -17,10 +17,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from afqmc.config import without_hydra
-from afqmc.config.error_messages import explain
+from afqmc.config import drop_hydra_node
+from afqmc.config.error_messages import format_hydra_error
 from afqmc.config.safe_yaml import literal_yaml
-from afqmc.utils.errors import InputError, blamed_on
+from afqmc.utils.errors import InputError, as_input_error
 from afqmc.utils.safe_files import OBJECT, read_bytes, refuse_special
 from afqmc.utils.targets import is_well_known
 
@@ -62,10 +62,10 @@ class FrozenLoader(ConfigLoaderImpl):
             now = self.live.load_sweep_config(master_config, sweep_overrides)
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(
-                f"{self.copy}: cannot be compared with conf/ ({explain(error)}); {self._remedy}"
+                f"{self.copy}: cannot be compared with conf/ ({format_hydra_error(error)}); {self._remedy}"
             ) from error
-        own = self._own | set(_named(_plain(without_hydra(now))))
-        _refuse_names(_named(_plain(without_hydra(config))), own, self.copy, self.copy)
+        own = self._own | set(_named(_plain(drop_hydra_node(now))))
+        _refuse_names(_named(_plain(drop_hydra_node(config))), own, self.copy, self.copy)
         self._refuse_differences(_plain(config.hydra), _plain(now.hydra))
         with read_write(config), open_dict(config):
             for key in _OF_CONF:
@@ -171,7 +171,7 @@ def _own_names(live: ConfigSearchPath) -> set[str]:
 
 def _named_in(file: Path, lenient: bool = False) -> Iterator[str]:
     try:
-        with blamed_on(f"{file}: not readable YAML"):
+        with as_input_error(f"{file}: not readable YAML"):
             yield from _named(literal_yaml(file))
     except InputError:
         if not lenient:  # a user's own conf/ may have aliases and tags

@@ -15,7 +15,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from afqmc.cli import exit_code, leave
+from afqmc.cli import exit_now, run_command
 from afqmc.config import register
 from afqmc.run_dir import RunDir
 from hydra_plugins.afqmc_sweeps._subprocesses import end_with_parent
@@ -40,7 +40,7 @@ class Running:
 def run_in_process(task_function: TaskFunction, config: DictConfig, context: HydraContext, to_file: bool) -> None:
     """In a process that another one started for it, and which ends with that."""
     end_with_parent()
-    leave(exit_code_of(task_function, config, context, to_file))
+    exit_now(exit_code_of(task_function, config, context, to_file))
 
 
 def run_in_worker(config: DictConfig, context: HydraContext, directory: str) -> int:
@@ -75,7 +75,7 @@ def exit_code_of(task_function: TaskFunction, config: DictConfig, context: Hydra
         file = os.open(directory / _OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
         os.dup2(file, 1)
         os.dup2(file, 2)
-    return exit_code(lambda: _run_job(task_function, config, context))
+    return run_command(lambda: _run_job(task_function, config, context))
 
 
 def _know_hydra(config: DictConfig) -> None:

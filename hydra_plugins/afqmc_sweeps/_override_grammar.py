@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Sweep
 
-from afqmc.sweeps.search_space import Axis, stepped
+from afqmc.sweeps.search_space import Dimension, decimal_step
 from afqmc.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _IF, _TAGS = "if ", ("log", "int")
 
 
-def axis_of(override: Override) -> Axis:
+def axis_of(override: Override) -> Dimension:
     """One parameter: ``lr=tag(log,interval(1e-6,1e-4))``, ``batch_size=tag(int,interval(8,64))``, ``a,b``.
 
     ``optimizer.momentum=tag('if optimizer=sgd',interval(0.8,0.99))`` is left out of trials with another optimizer.
@@ -34,7 +34,7 @@ def axis_of(override: Override) -> Axis:
         raise InputError(f"{override.input_line}: a condition is one tag, 'if key=value'")
     condition = (conditions[0][0].strip(), conditions[0][2].strip()) if conditions else None
     try:
-        return Axis(key, _distribution(override, sweep, others), condition)
+        return Dimension(key, _distribution(override, sweep, others), condition)
     except ValueError as error:  # Optuna's: an interval that ends before it begins, a logarithm of 0
         raise InputError(f"{override.input_line}: {error}") from error
 
@@ -66,4 +66,4 @@ def _range(sweep: RangeSweep) -> BaseDistribution:
     if all(isinstance(value, int) for value in values):
         return IntDistribution(values[0], values[-1], step=int(sweep.step))
     start, step = float(values[0]), float(sweep.step)
-    return FloatDistribution(start, stepped(start, step, len(values) - 1), step=step)
+    return FloatDistribution(start, decimal_step(start, step, len(values) - 1), step=step)

@@ -11,10 +11,10 @@ from typing import Any
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from afqmc.cli import TERMINATED, exit_code, leave
-from afqmc.distributed.rank import adopt_slurm
-from afqmc.distributed.rendezvous import board
-from afqmc.utils.process import settle
+from afqmc.cli import TERMINATED, exit_now, run_command
+from afqmc.distributed.rank import export_torchrun_env
+from afqmc.distributed.rendezvous import get_coordinator
+from afqmc.utils.process import configure_threads
 from hydra_plugins.afqmc_sweeps._job_process import run_in_worker
 
 _PATIENCE_S = 60
@@ -45,24 +45,24 @@ class OnNode:
         requeue: Any = signal.getsignal(signal.SIGUSR2)
         if cores := os.environ.get("SLURM_CPUS_PER_TASK"):  # the whole node may be in sight
             os.environ.setdefault("OMP_NUM_THREADS", cores)
-        settle()
-        adopt_slurm()
-        place = board()
+        configure_threads()
+        export_torchrun_env()
+        place = get_coordinator()
         if not place.rank.is_main:
             from afqmc.runner.worker import (
                 run_worker,  # imports torch, and Hydra imports this module whatever it is asked
             )
 
-            code = exit_code(run_worker)
+            code = run_command(run_worker)
             if code == TERMINATED:  # all_reduce_max with the first, whose end a failure here could cut short
                 return
         else:
             code = run_in_worker(self.config, self.context, os.getcwd())
-            place.dismiss()
+            place.dismiss_workers()
         if code == TERMINATED and own_state() == RUNNING:
             requeue(signal.SIGUSR2, None)
         if code:
-            leave(code)  # for Slurm, too, it has failed then
+            exit_now(code)  # for Slurm, too, it has failed then
 
     def checkpoint(self) -> Any:
         """What is to be called after a requeue."""

@@ -18,11 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from afqmc import __version__
-from afqmc.config import Config, check_source, to_config, without_hydra
-from afqmc.config.error_messages import explain
-from afqmc.sweeps.plan import Job, Sweep, extended
-from afqmc.sweeps.results_table import UNWELL, Results, have_failed, status_of, tally, unfinished
-from afqmc.utils.errors import InputError, JobsFailed
+from afqmc.config import Config, check_source, drop_hydra_node, to_config
+from afqmc.config.error_messages import format_hydra_error
+from afqmc.sweeps.plan import Job, Sweep, merge_plan
+from afqmc.sweeps.results_table import UNWELL, Results, have_failed, status_of, status_report, unfinished
+from afqmc.utils.errors import InputError, SweepFailed
 from afqmc.utils.file_lock import is_locked
 from afqmc.utils.redaction import redacted_tree
 from hydra_plugins.afqmc_sweeps._config_snapshot import frozen_loader
@@ -81,12 +81,12 @@ class Session:
                     yield session
                 except KeyboardInterrupt:
                     if session.jobs:
-                        log.info(tally(session.sweep, session.jobs))
+                        log.info(status_report(session.sweep, session.jobs))
                     raise
             session._put_together()
-            told = tally(session.sweep, session.jobs)
+            told = status_report(session.sweep, session.jobs)
             if have_failed(session.sweep, session.jobs) or session.results.unwritten:
-                raise JobsFailed(told)
+                raise SweepFailed(told)
             log.info(told)
 
     def axes(self, prepared: Mapping[str, str], arguments: Sequence[str]) -> list[Override]:
@@ -118,7 +118,7 @@ class Session:
         """
         self.refuse_another({"sweeper": about["sweeper"]})
         try:
-            jobs, asked = extended(self.jobs, wanted)
+            jobs, asked = merge_plan(self.jobs, wanted)
         except InputError as error:
             raise InputError(f"{self.sweep.path}: {error}") from error
         left = self.left(asked)
@@ -156,9 +156,9 @@ class Session:
         """
         try:
             node = self.loader.load_sweep_config(self.config, list(job.overrides))
-            config = to_config(without_hydra(node))
+            config = to_config(drop_hydra_node(node))
         except (HydraException, OmegaConfBaseException) as error:
-            raise InputError(explain(error)) from error
+            raise InputError(format_hydra_error(error)) from error
         check_source(config.dataset, job.overrides)
         return config
 
@@ -212,10 +212,10 @@ class Session:
         dirs = [self.sweep.run_dir(job) for job in self.jobs]
         complete = [run_dir.path for run_dir in dirs if run_dir.summary.exists()]
         if len(complete) > 1:
-            from afqmc.results.ensemble import collect_each  # numpy and its kin, which planning needs not
+            from afqmc.results.ensemble import build_ensembles  # numpy and its kin, which planning needs not
 
             try:
-                for target, why in collect_each(self.sweep.path / _TOGETHER, complete):
+                for target, why in build_ensembles(self.sweep.path / _TOGETHER, complete):
                     log.info("folds and seeds together: %s%s", target, f": nothing ({why})" if why else "")
             except OSError as error:  # such as a full disk; afqmc.evaluate does it again
                 log.warning("folds and seeds together: %s", error)
@@ -243,9 +243,9 @@ def _refuse(refused: dict[Job, str], jobs: Sequence[Job]) -> None:
     """Name each by what not all jobs have in common."""
     if not refused:
         return
-    common = set.intersection(*(set(job.told) for job in jobs)) if len(jobs) > 1 else set()
+    common = set.intersection(*(set(job.redacted_overrides) for job in jobs)) if len(jobs) > 1 else set()
     lines = [
-        f"  {' '.join(one for one in job.told if one not in common) or job.directory}: {why}"
+        f"  {' '.join(one for one in job.redacted_overrides if one not in common) or job.directory}: {why}"
         for job, why in list(refused.items())[:_LISTED]
     ]
     more = [f"  and {len(refused) - _LISTED} more"] if len(refused) > _LISTED else []

@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 
 from afqmc.config import slug
 from afqmc.sweeps.plan import Job
-from afqmc.sweeps.search_space import Axis, corners, suggested
+from afqmc.sweeps.search_space import Dimension, boundary_trials, suggested
 from afqmc.utils.errors import InputError
 from hydra_plugins.afqmc_sweeps._override_grammar import axis_of
 
@@ -31,7 +31,7 @@ class Space:
         fixed: Overrides of all.
     """
 
-    axes: list[Axis]
+    axes: list[Dimension]
     repetitions: list[tuple[str, ...]]
     fixed: list[str]
 
@@ -61,7 +61,7 @@ class Space:
 
     def probes(self) -> list[Job]:
         """Jobs, not to be run, in which every end of every axis and every repetition occurs."""
-        ends, repetitions = corners(self.axes), self.repetitions
+        ends, repetitions = boundary_trials(self.axes), self.repetitions
         tried = [(one, repetitions[0]) for one in ends] + [(ends[0], again) for again in repetitions[1:]]
         return [Job(place, "probe", (*self.fixed, *one, *again)) for place, (one, again) in enumerate(tried)]
 

@@ -12,7 +12,7 @@ from afqmc.config import slug
 from hydra_plugins.afqmc_sweeps._sweep_session import Session
 
 
-class Grid(BasicSweeper):
+class GridSweeper(BasicSweeper):
     """Hydra's own grammar of sweeps (``lr=1e-5,2e-5 seed=range(3)``), with a plan, a check and a record of results.
 
     Args:

@@ -17,8 +17,8 @@ from afqmc.run_dir import Status
 from afqmc.sweeps.plan import Job
 from afqmc.sweeps.pruner_warnings import why_idle
 from afqmc.sweeps.results_table import UNWELL, unfinished
-from afqmc.sweeps.search_space import points
-from afqmc.sweeps.study import Settings, open_study
+from afqmc.sweeps.search_space import grid_points
+from afqmc.sweeps.study import StudyConfig, open_study
 from afqmc.utils.errors import InputError
 from hydra_plugins.afqmc_sweeps._search_summary import say_best
 from hydra_plugins.afqmc_sweeps._sweep_session import Session
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Search(Sweeper):
-    """Optuna's samplers and pruners over Hydra's grammar of sweeps; the arguments are those of ``Settings``.
+class OptunaSweeper(Sweeper):
+    """Optuna's samplers and pruners over Hydra's grammar of sweeps; the arguments are those of ``StudyConfig``.
 
     Args:
         params: Axes by key; those of the command line replace them.
@@ -40,7 +40,7 @@ class Search(Sweeper):
     def __init__(self, params: Optional[dict[str, str]] = None, **settings: Any) -> None:
         plain: Any = OmegaConf.to_container(OmegaConf.create(settings))
         try:
-            self.params, self.settings = params or {}, Settings(**plain)
+            self.params, self.settings = params or {}, StudyConfig(**plain)
         except TypeError as error:
             raise InputError(f"hydra.sweeper: {error}") from error
 
@@ -60,7 +60,7 @@ class Search(Sweeper):
 class _Searching:
     """One call of a search: workers take trials from the study until there are enough."""
 
-    def __init__(self, session: Session, settings: Settings, space: Space, about: dict[str, Any]) -> None:
+    def __init__(self, session: Session, settings: StudyConfig, space: Space, about: dict[str, Any]) -> None:
         self.session, self.settings, self.space, self.about = session, settings, space, about
         self.turn = threading.Lock()  # the study is asked and told by one at a time
         self.ended = threading.Event()
@@ -101,7 +101,7 @@ class _Searching:
 
         wanted, failed = self.settings.n_trials, len(self.study.get_trials(states=(TrialState.FAIL,)))
         if self.settings.sampler == "grid":
-            return min(wanted, len(points(self.space.axes)))
+            return min(wanted, len(grid_points(self.space.axes)))
         if failed and not self.session.config.sweep.retry_failed:
             log.info("%d of its trials have failed; sweep.retry_failed=true draws as many anew", failed)
         return wanted + failed if self.session.config.sweep.retry_failed else wanted

@@ -16,16 +16,16 @@ from omegaconf import DictConfig, open_dict
 
 from afqmc.cli import FAILED, INTERRUPTED, REFUSED, TERMINATED
 from afqmc.run_dir import Status
-from afqmc.utils.console import clock
+from afqmc.utils.console import format_duration
 from afqmc.utils.errors import InputError
-from afqmc.utils.process import settle, usable_cores
+from afqmc.utils.process import configure_threads, usable_cores
 from hydra_plugins.afqmc_sweeps._job_process import Running, run_in_process
 from hydra_plugins.afqmc_sweeps._subprocesses import context_of, how_it_ended
 
 log = logging.getLogger(__name__)
 
 
-class Processes(Launcher):
+class ProcessLauncher(Launcher):
     """Starts jobs in order, ``n_jobs`` at a time.
 
     Args:
@@ -46,7 +46,7 @@ class Processes(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """What Hydra hands over; threads are told how many they are before anything imports torch."""
-        settle(self.n_jobs)
+        configure_threads(self.n_jobs)
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -111,7 +111,7 @@ class Processes(Launcher):
             except OSError as error:  # a full disk ends no other job
                 log.warning("%s: %s, which could not be written down: %s", run_dir.path, how_it_ended(code), error)
         ended = run_dir.read_status().get("status", how_it_ended(code))
-        log.info("%s %s after %s", run_dir.path.name, ended, clock(time.monotonic() - job.since))
+        log.info("%s %s after %s", run_dir.path.name, ended, format_duration(time.monotonic() - job.since))
         found = JobReturn(overrides=[], cfg=job.config, working_dir=os.getcwd())
         found.status = JobStatus.FAILED if code else JobStatus.COMPLETED
         found.return_value = RuntimeError(f"{run_dir.path}: {ended}") if code else None

@@ -31,7 +31,7 @@ _EVERY_S = 0.5
 _SAVES_S = 60  # for jobs that are told to end
 
 
-class Ray(Launcher):
+class RayLauncher(Launcher):
     """Hands Ray all jobs; it runs as many at once as there is room for.
 
     Args:

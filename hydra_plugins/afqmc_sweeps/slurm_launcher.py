@@ -33,7 +33,7 @@ _SLOWEST_S = 30  # between two questions to Slurm; at first they come each secon
 _UNSEEN_S = 60  # until files written on a node are seen here for certain: what NFS may take
 
 
-class Slurm(Launcher):
+class SlurmLauncher(Launcher):
     """Submits jobs as an array, and waits for them; when the waiting is ended, they stay with Slurm.
 
     Args:

@@ -16,7 +16,7 @@ from afqmc.comparison.report import Report
 from afqmc.comparison.wording import split_of
 from afqmc.evaluation.metrics import log_odds_of
 from afqmc.results.predictions import Predictions
-from afqmc.results.resampled_metrics import Answers, Array
+from afqmc.results.resampled_metrics import Array, LabelledPredictions
 from afqmc.results.runs import Run
 from afqmc.results.settings import Setting
 
@@ -63,14 +63,14 @@ def _answered(repeat: Sequence[Run], metric: str) -> Predictions:
     return parts[0] if len(parts) == 1 else Predictions.of_folds(parts, split_of(metric))
 
 
-def _figures(answers: Answers, drawn: Sequence[int], shown: Sequence[int]) -> dict[str, Any]:
+def _figures(answers: LabelledPredictions, drawn: Sequence[int], shown: Sequence[int]) -> dict[str, Any]:
     return {
         "confusion": confusion_matrix(answers.gold, answers.predicted, labels=list(shown)).tolist(),
         "by_class": [_of_class(answers, number) for number in drawn],
     }
 
 
-def _of_class(answers: Answers, number: int) -> dict[str, Any] | None:
+def _of_class(answers: LabelledPredictions, number: int) -> dict[str, Any] | None:
     """Curves of one class against the rest; None where there is but one of the two."""
     is_it, probability, odds = (
         answers.gold == number, answers.probabilities[:, number], log_odds_of(answers.logits)[:, number],

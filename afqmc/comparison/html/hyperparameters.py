@@ -10,8 +10,8 @@ from typing import Any
 
 from afqmc.comparison.report import Report
 from afqmc.results.runs import Run
-from afqmc.results.settings import MISSING, canonical, in_short, short_keys
-from afqmc.results.translatable import Said, said
+from afqmc.results.settings import MISSING, canonical, format_value, short_keys
+from afqmc.results.translatable import Message, msg
 
 ENOUGH = 10  # runs, below which a forest has nothing to learn from
 _SPREAD = 10  # highest value over lowest, from which on an axis is logarithmic
@@ -59,12 +59,12 @@ def _axis(keys: Sequence[str], short: dict[str, str], runs: Sequence[Run]) -> Ax
     values = [run.config.get(keys[0], MISSING) for run in runs]
     numbers = [value for value in values if type(value) in (int, float) and abs(value) < 1e30]
     if len(numbers) < len(values):
-        return Axis(short[keys[0]], tuple(keys), tuple(map(in_short, values)), False, False)
+        return Axis(short[keys[0]], tuple(keys), tuple(map(format_value, values)), False, False)
     is_log = min(numbers) > 0 and max(numbers) >= _SPREAD * min(numbers)
     return Axis(short[keys[0]], tuple(keys), tuple(map(float, numbers)), True, is_log)
 
 
-def importance(report: Report, runs: Sequence[Run], found: Sequence[Axis]) -> tuple[list[float] | None, Said]:
+def importance(report: Report, runs: Sequence[Run], found: Sequence[Axis]) -> tuple[list[float] | None, Message]:
     """The share of the metric's variance that each axis explains (functional ANOVA), or None, and what to know of it.
 
     Hutter et al. 2014, "An efficient approach for assessing hyperparameter importance", as Optuna computes it.
@@ -72,13 +72,13 @@ def importance(report: Report, runs: Sequence[Run], found: Sequence[Axis]) -> tu
     figures = [run.figures.get(report.metric) for run in runs]
     known = sum(figure is not None for figure in figures)
     if len(found) < 2:
-        return None, said("importance is of two settings or more; these runs differ in {count}", count=len(found))
+        return None, msg("importance is of two settings or more; these runs differ in {count}", count=len(found))
     if known < ENOUGH:
-        return None, said("importance needs {enough} runs or more; there are {count}", enough=ENOUGH, count=known)
+        return None, msg("importance needs {enough} runs or more; there are {count}", enough=ENOUGH, count=known)
     if len(set(figures) - {None}) < 2:
-        return None, said("every run has the same figure: there is nothing to explain")
+        return None, msg("every run has the same figure: there is nothing to explain")
     shares = _shares(found, figures, report.higher_is_better)
-    return shares, said(
+    return shares, msg(
         "functional ANOVA of {count} runs by a forest of {trees} trees, with a fixed seed: the share of what the "
         "settings explain, within the values tried; what seeds do is no part of it; of few runs, chance "
         "looks like importance too",

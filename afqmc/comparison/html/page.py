@@ -18,9 +18,9 @@ from afqmc.comparison.html.learning_curves import curves
 from afqmc.comparison.html.provenance import configs, machines
 from afqmc.comparison.report import Report
 from afqmc.comparison.terminal import Column, columns
-from afqmc.comparison.wording import folds_column, headline, label, split_of
+from afqmc.comparison.wording import display_name, folds_column, headline, split_of
 from afqmc.results.runs import Run
-from afqmc.results.translatable import said, translated
+from afqmc.results.translatable import msg, translate
 
 _SCRIPTS = (
     "base",
@@ -90,13 +90,13 @@ def _content(report: Report, with_sentences: bool, chinese: dict[str, str]) -> d
         "split": split_of(report.metric),
         "higher_is_better": report.higher_is_better,
         "said": [_both(comparison.sentence, chinese) for comparison in report.comparisons],
-        "headline": _both(headline(label(report.compared[0], report.settings), differences), chinese)
+        "headline": _both(headline(display_name(report.compared[0], report.settings), differences), chinese)
         if differences
         else None,
         "found": [comparison.difference.is_found for comparison in report.comparisons],
         "notes": [_both(note, chinese) for note in report.notes],
         "refused": [
-            _both(said("{setting}: {why}", setting=label(setting, report.settings), why=reason), chinese)
+            _both(msg("{setting}: {why}", setting=display_name(setting, report.settings), why=reason), chinese)
             for setting, reason in report.refused
         ],
         "unfinished": [[run.name, run.status, _both(run.why, chinese)] for run in report.unfinished],
@@ -114,7 +114,7 @@ def _content(report: Report, with_sentences: bool, chinese: dict[str, str]) -> d
 
 
 def _both(text: str, chinese: dict[str, str]) -> list[str]:
-    return [text, translated(text, chinese)]
+    return [text, translate(text, chinese)]
 
 
 def _ranking(report: Report) -> dict[str, Any]:

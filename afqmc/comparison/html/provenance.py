@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from afqmc.results.runs import Run
-from afqmc.results.settings import MISSING, canonical, in_short
+from afqmc.results.settings import MISSING, canonical, format_value
 from afqmc.results.untrusted_files import read_object
 from afqmc.utils.errors import InputError
 
@@ -37,7 +37,7 @@ def configs(runs: Sequence[Run]) -> dict[str, Any]:
             value = run.config.get(key, MISSING)
             place = places.setdefault(canonical(value), len(places))
             if place == len(values):
-                values.append(None if value is MISSING else in_short(value)[:_LONG])
+                values.append(None if value is MISSING else format_value(value)[:_LONG])
             of.append(place)
         if len(values) > 1:
             varying[key] = {"values": values, "of": of}

@@ -14,11 +14,11 @@ from afqmc.checkpoint.weights import save_weights
 from afqmc.evaluation.evaluator import Evaluation, prefixed
 from afqmc.evaluation.metrics import collapsed_class
 from afqmc.runner.setup import TrainingSetup
-from afqmc.runner.summary_table import in_words
+from afqmc.runner.summary_table import describe_collapse
 from afqmc.training.callbacks.base import Callback, TrainerView
 from afqmc.training.events import EvaluationEnd
 from afqmc.training.parallel import gather_full
-from afqmc.utils.files import finite
+from afqmc.utils.files import nan_to_none
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +52,12 @@ class BestWeights(Callback):
             size = self.setup.config.trainer.eval_batch_size
             self.best = BestEvaluation(event.step, event.epoch, event.evaluation, size)
             self._save(self.run_dir.best)
-            metrics = finite(prefixed("dev", event.evaluation.metrics))
+            metrics = nan_to_none(prefixed("dev", event.evaluation.metrics))
             self.setup.tracker.summary({"step": event.step, "epoch": event.epoch, **metrics})
         limit = self.setup.config.checkpoint.keep_weights
         if limit != 0:
-            self._save(self.run_dir.step_weights(event.step))
-            for path in self.run_dir.kept_steps()[: -limit if limit else 0]:
+            self._save(self.run_dir.weights_path(event.step))
+            for path in self.run_dir.saved_weights()[: -limit if limit else 0]:
                 shutil.rmtree(path)
 
     def state_dict(self) -> dict[str, Any]:
@@ -91,4 +91,4 @@ class BestWeights(Callback):
         if label is not None and not self.warned_of_collapse:
             self.warned_of_collapse = True
             name, majority = self.setup.data.labels[label], evaluation.metrics["majority_accuracy"]
-            log.warning("the model has collapsed: %s", in_words(name, majority))
+            log.warning("the model has collapsed: %s", describe_collapse(name, majority))

@@ -12,7 +12,7 @@ from afqmc.tracking.base import Tracker
 from afqmc.training.callbacks.base import Callback, TrainerView
 from afqmc.training.events import EvaluationEnd, StepEnd
 from afqmc.training.nonfinite import NonFiniteLossError
-from afqmc.utils.files import finite
+from afqmc.utils.files import nan_to_none
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +28,12 @@ class MetricsWriter(Callback):
     def on_step_end(self, trainer: TrainerView, event: StepEnd) -> None:
         """Write the training figures, when they are due."""
         if event.metrics is not None:
-            self.tracker.log(self._write(event.step, event.epoch, finite(event.metrics)))
+            self.tracker.log(self._write(event.step, event.epoch, nan_to_none(event.metrics)))
 
     def on_evaluation_end(self, trainer: TrainerView, event: EvaluationEnd) -> None:
         """Write the figures of dev."""
         metrics = event.evaluation.metrics
-        self.tracker.log(self._write(event.step, event.epoch, finite(prefixed("dev", metrics))))
+        self.tracker.log(self._write(event.step, event.epoch, nan_to_none(prefixed("dev", metrics))))
         shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in _SHOWN)
         log.info("epoch %.2f  dev: %s%s", event.epoch, shown, "  (best so far)" if event.is_best else "")
 

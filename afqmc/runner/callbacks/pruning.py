@@ -7,7 +7,7 @@ from collections.abc import Callable
 from afqmc.distributed.collectives import broadcast_object
 from afqmc.training.callbacks.base import Callback, TrainerView
 from afqmc.training.events import EvaluationEnd
-from afqmc.utils.errors import Pruned
+from afqmc.utils.errors import TrialPruned
 
 Pruner = Callable[[int, dict[str, float], bool], str | None]  # evaluation, metrics, is it the last -> reason to end
 
@@ -33,4 +33,4 @@ class Pruning(Callback):
             index, is_last = -(-event.step // trainer.intervals.evaluate), event.step == trainer.intervals.total
             reason = self.pruner(index, event.evaluation.metrics, is_last)
         if reason := broadcast_object(trainer.accelerator, reason):
-            raise Pruned(reason)
+            raise TrialPruned(reason)

@@ -126,8 +126,8 @@ class ResumeCheckpoints(Callback):
 
     def _truncate(self, metrics_bytes: int, step: int) -> None:
         """Delete rows and weights of what comes after the checkpoint, and will be repeated."""
-        self.run_dir.cut_metrics(metrics_bytes)
-        for path in self.run_dir.kept_steps(past=step):
+        self.run_dir.truncate_metrics(metrics_bytes)
+        for path in self.run_dir.saved_weights(past=step):
             shutil.rmtree(path)
 
     def close(self) -> None:
