@@ -296,11 +296,9 @@ def test_a_model_that_goes_while_gloo_still_drops_its_work_stops_nothing(tmp_pat
     ],
 )
 def test_what_processes_cannot_do_is_refused(distributed, compile, size, told):
+    performance = PerformanceConfig(torch_compile=compile)
     with pytest.raises(InputError, match=told):
-        check_processes(
-            TrainerConfig(), DistributedConfig(**distributed), PerformanceConfig(torch_compile=compile), Rank(size=size),
-            "cpu",
-        )  # fmt: skip
+        check_processes(TrainerConfig(), DistributedConfig(**distributed), performance, Rank(size=size), "cpu")
 
 
 @pytest.mark.parametrize("kind", ["bert", "electra", "ernie", "megatron-bert", "roberta", "modernbert"])

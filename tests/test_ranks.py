@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from afqmc.cli import run_command
 from afqmc.distributed.rank import Rank, current_rank, export_torchrun_env, hide_from_accelerate
-from afqmc.training.device import build_accelerator, choose
+from afqmc.training.config import DistributedConfig
+from afqmc.training.device import build_accelerator, select_device
 from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -96,7 +97,7 @@ def test_stray_variables_of_one_process_start_no_process_group(stray, monkeypatc
     for name, value in stray.items():
         monkeypatch.setenv(name, value)
     config = small("trainer.device=cpu").trainer
-    assert build_accelerator(choose(config), config, 1).num_processes == 1
+    assert build_accelerator(select_device(config), config, DistributedConfig(), 1).num_processes == 1
     assert PartialState().distributed_type.value == "NO"
 
 

@@ -64,7 +64,7 @@ def handle_termination() -> Iterator[None]:
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """Within ``handle_termination``: defer signals to the end, or to the next ``allow_signals`` or ``raise_deferred``."""
+    """Within ``handle_termination``: defer signals to its end, or to ``allow_signals`` or ``raise_deferred``."""
     outer = _set(True)
     try:
         yield

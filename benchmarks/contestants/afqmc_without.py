@@ -20,7 +20,7 @@ def _attention() -> None:
         for module in [module for module in model.modules() if type(module) is nn.Dropout]:
             module.__class__ = cpu.QuickDropout
 
-    hardware.quicken = dropout_alone
+    hardware.use_fast_cpu_kernels = dropout_alone
 
 
 def _allocator() -> None:
