@@ -246,7 +246,7 @@ def test_a_missing_pooler_starts_from_random_weights_and_says_so(directory, capl
     ("file", "content", "message"),
     [
         ("config.json", None, "no usable config in this directory: Unrecognized model"),
-        ("config.json", "{", "no usable tokenizer in this directory: .*not a valid JSON file"),
+        ("config.json", "{", "no usable tokenizer in this directory: .*config.json: is not valid JSON"),
         ("config.json", '{"model_type": "no-such"}', "no usable config in this directory: .*`no-such`"),
         ("config.json", "[]", "no usable (tokenizer|config) in this directory: TypeError"),
         ("config.json", '{"model_type": "bert", "hidden_size": "x"}', "no usable .* in this directory: .*hidden_size"),

@@ -45,7 +45,7 @@ def with_texts(row: Mapping[str, Any], fields: Iterable[str], id_field: str) -> 
         ValueError: naming the column of a cell that cannot be read.
     """
     found = dict(row)
-    for field in found.keys() & fields:
+    for field in dict.fromkeys(field for field in fields if field in found):
         cell = found[field]
         if isinstance(cell, Unusable):
             raise ValueError(f"{field!r} {cell.reason}")
