@@ -85,12 +85,14 @@ def read_pairs(
         report.rows += 1
         try:
             fields = with_texts(row, needed, config.id_field) if has_types else row
-            if labels.drops(fields):
+            if labels.dropped and labels.drops(fields):
                 continue
             first = _sentence(fields, "sentence1_field", config)
             second = _sentence(fields, "sentence2_field", config)
             label = labels.read(fields)
-            identity = ids.read(fields)
+            identity = fields.get(config.id_field)
+            if not (ids.has_id and type(identity) is int):  # a call per row would take a tenth of the time
+                identity = ids.read(identity, fields)
         except ValueError as error:
             refuse(line, str(error))
             continue
@@ -116,16 +118,17 @@ class _Ids:
         self.is_named = config.id_field != DatasetConfig.id_field
         self.has_id: bool | None = True if self.is_named else None  # of the rows so far
 
-    def read(self, row: dict[str, Any]) -> int | str:
+    def read(self, value: Any, row: dict[str, Any]) -> int | str:
         """Return the row's id, or its number from 0.
+
+        Args:
+            value: What the row has under the id field.
+            row: The row.
 
         Raises:
             ValueError: for an id of another type, and for a row without one where others have one.
         """
         field = self.config.id_field
-        value = row.get(field)
-        if self.has_id and (type(value) is int or (type(value) is str and value)):  # nearly every row
-            return value
         if isinstance(value, bool) or not isinstance(value, int | str | None):
             raise ValueError(f"{field!r} is {value!r}; an id must be a string or a whole number")
         has_id = value is not None and value != ""
@@ -210,9 +213,10 @@ class _Labels:
         name = None if value is None else label_name(value)
         if self.labelled and name is None:
             raise ValueError(_missing(row, "label_field", self.config))
-        placeholder = name if name in self.placeholders else None
-        if placeholder is not None:
-            name = None
+        if name in self.placeholders:
+            placeholder, name = name, None
+        else:
+            placeholder = None
         if self.labelled is None and self.has_label not in (None, name is not None):
             raise ValueError(self._mixed(value))
         if name is not None:

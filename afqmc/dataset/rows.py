@@ -46,15 +46,15 @@ def read_rows(file: DataFile, config: DatasetConfig, refuse: Refuse, all_columns
 
 
 def _json_rows(file: DataFile, config: DatasetConfig, refuse: Refuse) -> Iterator[Row]:
-    is_first = True
+    first = None
     for line, text in text_lines(file, config.encoding, refuse):
         if not text.strip():
             continue
-        hint, is_first = _json_hint(text.lstrip(), is_first), False
+        first = first or line
         try:
             row = json.loads(text, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:  # a ValueError alone: a number of more than 4300 digits
-            refuse(line, f"broken JSON: {error}{hint}")
+            refuse(line, f"broken JSON: {error}{_json_hint(text.lstrip(), line == first)}")
             continue
         if not isinstance(row, dict):
             refuse(line, f"is {type(row).__name__}; each line must be a JSON object")
