@@ -20,23 +20,23 @@ from pathlib import Path
 _MEASURED = """
 import os, sys, time
 from pathlib import Path
-from afqmc.data.tokenization import Encoder
+from afqmc.data.tokenization import PairTokenizer
 from afqmc.config import compose
 from afqmc.data.config import DatasetConfig
 from afqmc.data.sources import DataFile
 from afqmc.data.parsing import read_pairs
-from afqmc.data.loading import load, sentences
+from afqmc.data.loading import all_sentences, load_dataset
 from afqmc.models.loading import build_tokenizer
 
 path, tokenise = Path(sys.argv[1]), sys.argv[2] == "True"
 config = DatasetConfig(train_file=str(path), dev_file=str(path), max_dev_samples=1000)
 if tokenise:
-    data = load(DatasetConfig(train_file=str(path), dev_file=str(path), max_train_samples=2000, max_dev_samples=10))
-    tokenizer = build_tokenizer(compose(["experiment=quickstart"]).model, lambda: sentences(data))
+    data = load_dataset(DatasetConfig(train_file=str(path), dev_file=str(path), max_train_samples=2000, max_dev_samples=10))
+    tokenizer = build_tokenizer(compose(["experiment=quickstart"]).model, lambda: all_sentences(data))
 since, cpu = time.perf_counter(), os.times()
-data = load(config)
+data = load_dataset(config)
 if tokenise:
-    Encoder(tokenizer, 128).encode(data.train)
+    PairTokenizer(tokenizer, 128).encode(data.train)
 used = os.times()
 print(used.user - cpu.user, time.perf_counter() - since)
 """

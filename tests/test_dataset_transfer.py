@@ -258,9 +258,9 @@ def test_an_address_may_be_a_file_of_this_machine(config, tmp_path):
 def fetching(config):
     """The download in a process of its own."""
     code = (
-        "import sys; from afqmc.cli import exit_code; from afqmc.data.download import fetch_zip; "
+        "import sys; from afqmc.cli import run_command; from afqmc.data.download import fetch_zip; "
         "from afqmc.data.config import DatasetConfig; "
-        "sys.exit(exit_code(lambda: print(fetch_zip(DatasetConfig(url=sys.argv[1], cache_dir=sys.argv[2]))) or 0))"
+        "sys.exit(run_command(lambda: print(fetch_zip(DatasetConfig(url=sys.argv[1], cache_dir=sys.argv[2]))) or 0))"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, config.url, config.cache_dir],

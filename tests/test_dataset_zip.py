@@ -41,7 +41,7 @@ def refused(path, name="train.json"):
 WATCHED = """
 import os, sys
 from afqmc.data.config import DatasetConfig, Source
-from afqmc.data.loading import load
+from afqmc.data.loading import load_dataset
 config = DatasetConfig(source=Source.files, path="d.zip", train_file="train.json", dev_file="dev.json")
 written = []
 def watch(event, arguments):
@@ -50,7 +50,7 @@ def watch(event, arguments):
     elif event in ("os.mkdir", "os.link", "os.symlink", "os.rename", "os.chmod", "os.truncate"):
         written.append(event)
 sys.addaudithook(watch)
-data = load(config)
+data = load_dataset(config)
 print(len(data.train), len(data.dev), written)
 """
 

@@ -19,8 +19,8 @@ ROOT = str(Path(__file__).parents[1])
 HOLDER = """
 import sys
 from pathlib import Path
-from afqmc.sweeps.study import Settings
-storage = Settings().open_storage(Path(sys.argv[1]))
+from afqmc.sweeps.study import StudyConfig
+storage = StudyConfig().open_storage(Path(sys.argv[1]))
 storage._backend._lock.acquire()
 print("held", flush=True)
 sys.stdin.read()
@@ -28,8 +28,8 @@ sys.stdin.read()
 OPENER = """
 import sys
 from pathlib import Path
-from afqmc.sweeps.study import Settings, open_study
-open_study(Settings(), Path(sys.argv[1]), ["dev/f1"]).ask()
+from afqmc.sweeps.study import StudyConfig, open_study
+open_study(StudyConfig(), Path(sys.argv[1]), ["dev/f1"]).ask()
 print("asked")
 """
 

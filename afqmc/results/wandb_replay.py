@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +11,7 @@ from afqmc.cli import DONE, FAILED, INTERRUPTED
 from afqmc.config import Config
 from afqmc.results.predictions import Predictions
 from afqmc.results.runs import Run
-from afqmc.results.untrusted_files import read_object, read_text
+from afqmc.results.untrusted_files import read_object
 from afqmc.run_dir import RunDir, Status
 from afqmc.tracking.base import Report
 from afqmc.tracking.config import WandbMode
@@ -24,7 +22,6 @@ from afqmc.utils.errors import InputError
 from afqmc.utils.redaction import redacted_tree
 
 _EXIT_CODES = {Status.completed.value: DONE, PRUNED: DONE, Status.interrupted.value: INTERRUPTED}
-_DATED_STEP = re.compile(r"^([\d-]{10} [\d:]{8}),(\d{3}) INFO afqmc\.(?:utils\.)?console: step (\d+)/", re.MULTILINE)
 
 
 def finished_run(run: Run, mode: WandbMode) -> FinishedRun:
@@ -37,7 +34,7 @@ def finished_run(run: Run, mode: WandbMode) -> FinishedRun:
     tracker = without_secrets(replace(config.tracker, mode=mode))
     if run.status == PRUNED and PRUNED not in tracker.tags:
         tracker.tags = [*tracker.tags, PRUNED]
-    rows = list(_told(run))
+    rows = list(_rows(run))
     best, report, lacking = _best(rows, config), None, ""
     if run.is_complete:
         best = dict(read_object(run.path / "summary.json")["best"])
@@ -47,38 +44,28 @@ def finished_run(run: Run, mode: WandbMode) -> FinishedRun:
             lacking = f", without charts ({error})"
     code = _EXIT_CODES.get(run.status, FAILED)
     settings = redacted_tree(schema.to_container(config))
-    return FinishedRun(tracker, settings, list(_dated(run, rows)), best, report, code, lacking)
+    return FinishedRun(tracker, settings, rows, best, report, code, lacking)
 
 
-def _told(run: Run) -> Iterator[dict[str, Any]]:
-    """Rows of metrics.jsonl that trackers get: a batch with a loss that is not finite is for the directory alone."""
-    if RunDir(run.path).metrics.exists():
-        yield from (row for row in run.rows() if not any(key.startswith("nonfinite/") for key in row))
+def _rows(run: Run) -> Iterator[dict[str, Any]]:
+    """Yield the rows of metrics.jsonl that trackers get, with their time under W&B's name.
+
+    Rows about a loss that is not finite are left out: trackers do not get them during a run either.
+    """
+    if not RunDir(run.path).metrics.exists():
+        return
+    for row in run.rows():
+        if not any(key.startswith("nonfinite/") for key in row):
+            seconds = row.pop("time", None)  # rows of older versions have none
+            yield row if seconds is None else {**row, "_timestamp": seconds}
 
 
 def _best(rows: Sequence[dict[str, Any]], config: Config) -> dict[str, Any] | None:
     """The first row that no later one beats, where there is no summary to say which it is."""
     monitor, sign = config.trainer.monitor, 1 if config.trainer.higher_is_better else -1
     scored = [row for row in rows if row.get(monitor) is not None]
-    return max(scored, key=lambda row: sign * row[monitor], default=None)
-
-
-def _dated(run: Run, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Rows with the time at which run.log has their step, or the step before; as they are where it has none.
-
-    The log of a run that was gone on with may have a step twice: the later one made the row.
-    """
-    log = run.path / "run.log"
-    found = _DATED_STEP.findall(read_text(log)) if log.exists() else []
-    times = {int(step): _seconds(day, milliseconds) for day, milliseconds, step in found}
-    known = min(times.values(), default=None)
-    for row in rows:
-        known = times.get(int(row["step"]), known)
-        yield row if known is None else {**row, "_timestamp": known}
-
-
-def _seconds(day: str, milliseconds: str) -> float:
-    return time.mktime(time.strptime(day, "%Y-%m-%d %H:%M:%S")) + int(milliseconds) / 1000
+    best = max(scored, key=lambda row: sign * row[monitor], default=None)
+    return best and {key: value for key, value in best.items() if key != "_timestamp"}
 
 
 def _report(run: Run, step: int) -> Report:
