@@ -12,9 +12,9 @@ from afqmc.training.optim import (
     build_optimizer,
     build_scheduler,
     check_optimizer_config,
-    parameter_groups,
     warmup_steps,
 )
+from afqmc.training.parameter_groups import build_parameter_groups, no_decay_for_vectors
 from afqmc.utils.errors import InputError
 
 ADAMW = {"_target_": "torch.optim.AdamW", "weight_decay": 0.1}
@@ -52,7 +52,7 @@ def test_weight_decay_is_on_matrices_and_not_on_biases_and_norms(model):
 def test_frozen_parameters_are_left_to_themselves(model):
     model["words"].requires_grad_(False)
     model["dense"].weight.requires_grad_(False)
-    (group,) = parameter_groups(model, with_decay=True)
+    (group,) = no_decay_for_vectors(model, with_decay=True)
     assert len(group["params"]) == 3
     assert group["weight_decay"] == 0
 
@@ -74,8 +74,8 @@ def test_an_optimizer_of_the_group_builds_and_steps(model, name):
             r"optimizer.weight_decy: AdamW has no such argument; did you mean 'weight_decay'",
         ),
         ({**ADAMW, "qqq": 1}, "optimizer.qqq: AdamW has no such argument; legal: amsgrad, betas, "),
-        ({**ADAMW, "lr": 1e-5}, "optimizer.lr=1e-05: the learning rate is a key of its own: lr=1e-05"),
-        ({**ADAMW, "eps": -1}, r"optimizer\.eps=-1: torch.optim.AdamW refuses this: Invalid epsilon"),
+        ({**ADAMW, "lr": 1e-5}, "optimizer.lr=1e-05: the learning rate is a top-level key: lr=1e-05"),
+        ({**ADAMW, "eps": -1}, r"optimizer\.eps=-1: torch.optim.AdamW rejects it: Invalid epsilon"),
         ({}, r"optimizer._target_: is not set"),
         ({"_target_": "torch.optim.AdmW"}, "optimizer._target_=torch.optim.AdmW: .* did you mean 'AdamW'"),
         ({"_target_": "torch.nn.Linear"}, "optimizer: Linear must take an argument 'params'"),
@@ -166,9 +166,9 @@ def test_a_wrong_warm_up_is_refused_by_its_key(arguments, message):
     ("config", "message"),
     [
         ({**COSINE, "num_cycle": 1}, "scheduler.num_cycle: .* has no such argument; did you mean 'num_cycles'"),
-        ({**COSINE, "num_cycles": "x"}, r"scheduler\.num_cycles=x: .*get_cosine.* refuses this"),
+        ({**COSINE, "num_cycles": "x"}, r"scheduler\.num_cycles=x: .*get_cosine.* rejects it"),
         ({**ONE_CYCLE, "warmup_steps": 5}, "scheduler.warmup_steps=5: .*OneCycleLR has no warm-up of this kind"),
-        ({**ONE_CYCLE, "pct_start": 2}, r"scheduler\.pct_start=2: .*OneCycleLR refuses this"),
+        ({**ONE_CYCLE, "pct_start": 2}, r"scheduler\.pct_start=2: .*OneCycleLR rejects it"),
         ({"_target_": "torch.optim.lr_scheduler.StepLR"}, "StepLR needs the argument 'step_size': add scheduler.step_"),
         ({}, r"scheduler._target_: is not set"),
     ],
@@ -203,7 +203,7 @@ def test_both_are_checked_before_there_is_a_model():
 
 
 def test_a_cycle_too_short_for_its_steps_is_refused():
-    with pytest.raises(InputError, match="OneCycleLR refuses this"):
+    with pytest.raises(InputError, match="OneCycleLR rejects it"):
         rates(ONE_CYCLE, 10)
 
 
@@ -240,3 +240,32 @@ def test_too_few_betas_are_refused(model):
 def test_an_optimizer_without_a_signature_is_refused(model):
     with pytest.raises(InputError, match=r"optimizer"):
         build_optimizer({"_target_": "builtins.dict"}, model, lr=1e-3)
+
+
+def one_group(model, with_decay, factor=1.0):
+    return [{"params": list(model.parameters()), "weight_decay": 0.1 * factor}]
+
+
+def forgetful(model):
+    return [{"params": list(model.parameters())[:1]}]
+
+
+def test_parameter_groups_of_the_users_own_are_used():
+    """``optimizer.param_groups`` names a function; it gets those of model, lr and with_decay that it takes."""
+    model = nn.Linear(3, 2)
+    groups = {"_target_": f"{__name__}.one_group", "factor": 2.0}
+    optimizer = build_optimizer({**ADAMW, "param_groups": groups}, model, 0.1)
+    assert [(len(group["params"]), group["weight_decay"]) for group in optimizer.param_groups] == [(2, 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"_target_": f"{__name__}.one_group", "facto": 1}, "optimizer.param_groups.facto: .*'factor'"),
+        ({"_target_": f"{__name__}.forgetful"}, "bias is in no group"),
+        ({"_target_": "builtins.dict"}, "must return a list of dicts"),
+    ],
+)
+def test_wrong_parameter_groups_are_refused(groups, message):
+    with pytest.raises(InputError, match=message):
+        build_parameter_groups(groups)(nn.Linear(3, 2), 0.1, True)
