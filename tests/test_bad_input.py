@@ -64,7 +64,7 @@ def refused(tmp_path, monkeypatch, capsys):
         ("scheduler.warmup_steps=30", "scheduler.warmup_steps=30: this run has 30 steps; must be fewer"),
         ("optimizer.weight_decay=-3", "torch.optim.AdamW rejects it: Invalid weight_decay value: -3"),
         ("+optimizer.foo=1", "optimizer.foo: AdamW has no such argument"),
-        ("+optimizer.lr=1", "the learning rate is a key of its own: lr=1"),
+        ("+optimizer.lr=1", "the learning rate is a top-level key: lr=1"),
         ("optimizer._target_=torch.optim.Adamm", "did you mean 'Adam'?"),
         ("optimizer._target_=no_such_module.Adam", "is it installed here?"),
         ("scheduler.warmup_ratio=2", "scheduler.warmup_ratio=2: must be >= 0 and < 1"),

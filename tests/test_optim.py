@@ -12,9 +12,9 @@ from afqmc.training.optim import (
     build_optimizer,
     build_scheduler,
     check_optimizer_config,
-    parameter_groups,
     warmup_steps,
 )
+from afqmc.training.parameter_groups import build_parameter_groups, no_decay_for_vectors
 from afqmc.utils.errors import InputError
 
 ADAMW = {"_target_": "torch.optim.AdamW", "weight_decay": 0.1}
@@ -52,7 +52,7 @@ def test_weight_decay_is_on_matrices_and_not_on_biases_and_norms(model):
 def test_frozen_parameters_are_left_to_themselves(model):
     model["words"].requires_grad_(False)
     model["dense"].weight.requires_grad_(False)
-    (group,) = parameter_groups(model, with_decay=True)
+    (group,) = no_decay_for_vectors(model, with_decay=True)
     assert len(group["params"]) == 3
     assert group["weight_decay"] == 0
 
@@ -74,7 +74,7 @@ def test_an_optimizer_of_the_group_builds_and_steps(model, name):
             r"optimizer.weight_decy: AdamW has no such argument; did you mean 'weight_decay'",
         ),
         ({**ADAMW, "qqq": 1}, "optimizer.qqq: AdamW has no such argument; legal: amsgrad, betas, "),
-        ({**ADAMW, "lr": 1e-5}, "optimizer.lr=1e-05: the learning rate is a key of its own: lr=1e-05"),
+        ({**ADAMW, "lr": 1e-5}, "optimizer.lr=1e-05: the learning rate is a top-level key: lr=1e-05"),
         ({**ADAMW, "eps": -1}, r"optimizer\.eps=-1: torch.optim.AdamW rejects it: Invalid epsilon"),
         ({}, r"optimizer._target_: is not set"),
         ({"_target_": "torch.optim.AdmW"}, "optimizer._target_=torch.optim.AdmW: .* did you mean 'AdamW'"),
@@ -240,3 +240,32 @@ def test_too_few_betas_are_refused(model):
 def test_an_optimizer_without_a_signature_is_refused(model):
     with pytest.raises(InputError, match=r"optimizer"):
         build_optimizer({"_target_": "builtins.dict"}, model, lr=1e-3)
+
+
+def one_group(model, with_decay, factor=1.0):
+    return [{"params": list(model.parameters()), "weight_decay": 0.1 * factor}]
+
+
+def forgetful(model):
+    return [{"params": list(model.parameters())[:1]}]
+
+
+def test_parameter_groups_of_the_users_own_are_used():
+    """``optimizer.param_groups`` names a function; it gets those of model, lr and with_decay that it takes."""
+    model = nn.Linear(3, 2)
+    groups = {"_target_": f"{__name__}.one_group", "factor": 2.0}
+    optimizer = build_optimizer({**ADAMW, "param_groups": groups}, model, 0.1)
+    assert [(len(group["params"]), group["weight_decay"]) for group in optimizer.param_groups] == [(2, 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"_target_": f"{__name__}.one_group", "facto": 1}, "optimizer.param_groups.facto: .*'factor'"),
+        ({"_target_": f"{__name__}.forgetful"}, "bias is in no group"),
+        ({"_target_": "builtins.dict"}, "must return a list of dicts"),
+    ],
+)
+def test_wrong_parameter_groups_are_refused(groups, message):
+    with pytest.raises(InputError, match=message):
+        build_parameter_groups(groups)(nn.Linear(3, 2), 0.1, True)

@@ -56,6 +56,7 @@ _OPEN = {  # mappings that take keys the schema does not know
     "scheduler": "an argument of its _target_",
     "objective": "an argument of its _target_",
     "callbacks": "a callback by its _target_",
+    "model.transforms": "a transform by its _target_",
     "model.args": "an argument of its _target_",
     "model.architecture": "a change to the encoder's config, with model.from_scratch=true",
     "dataset.checksums": "the sha256 of a file",

@@ -40,4 +40,7 @@ class ModelConfig:
     _target_: Optional[str] = config_field(
         None, "your own: called with num_labels, vocab_size, pad_token_id and args; returns a module"
     )
+    transforms: dict[str, Any] = config_field(
+        {}, "changes after loading, such as freezing: a name and a _target_ with arguments each"
+    )
     args: dict[str, Any] = config_field({}, "keyword arguments of _target_")

@@ -18,13 +18,14 @@ from afqmc.evaluation.evaluator import Evaluation, padding_warning, prefixed
 from afqmc.evaluation.metrics import collapsed_class, probabilities_of
 from afqmc.evaluation.predictions import prediction_rows
 from afqmc.models.loading import count_parameters
+from afqmc.models.transforms import are_merged
 from afqmc.run_dir import RunDir, Status
 from afqmc.runner.callbacks.best_weights import BestEvaluation, BestWeights
 from afqmc.runner.callbacks.metrics_writer import MetricsWriter
 from afqmc.runner.callbacks.progress_bar import ProgressBar
 from afqmc.runner.callbacks.pruning import Pruner, Pruning
 from afqmc.runner.lifecycle import RunLifecycle, WorkerLifecycle
-from afqmc.runner.setup import TrainingSetup, build_setup, evaluate_split
+from afqmc.runner.setup import TrainingSetup, build_setup, evaluate_split, rebuild_model
 from afqmc.runner.trainer import Trainer
 from afqmc.tracking.base import Report
 from afqmc.training.callbacks.base import Callback
@@ -100,7 +101,9 @@ def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) 
         raise RuntimeError(f"no evaluation gave a finite {monitor}: there are no best weights; try a lower lr")
     accelerator = setup.accelerator
     tensors = read_tensors(setup.run_dir.best) if accelerator.is_main_process else None
-    load_model(trainer.model, broadcast_state(accelerator, tensors))
+    if are_merged(setup.transforms):
+        setup.model = rebuild_model(setup)
+    load_model(accelerator.unwrap_model(setup.model), broadcast_state(accelerator, tensors))
     dev = evaluate_split(setup, trainer.dev, "dev")
     is_same = np.array_equal(dev.logits, best.evaluation.logits)
     if not is_same and best.batch_size == config.trainer.eval_batch_size:

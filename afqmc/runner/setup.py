@@ -22,11 +22,12 @@ from afqmc.data.tokenization import PairTokenizer, TokenizedPairs
 from afqmc.distributed.rank import Rank, current_rank
 from afqmc.evaluation.evaluator import Evaluation, evaluate, padding_warning
 from afqmc.models.loading import build_model, build_tokenizer, count_parameters, model_name
+from afqmc.models.transforms import ModelTransform, build_transforms
 from afqmc.run_dir import RunDir
 from afqmc.runner.validation import validate_against_data, validate_config, validate_lengths, validate_model
 from afqmc.tracking.base import NullTracker, Tracker
 from afqmc.tracking.factory import build_tracker
-from afqmc.training.device import build_accelerator, hardware_info
+from afqmc.training.device import build_accelerator, hardware_info, select_device
 from afqmc.training.process_checks import describe_batch_division
 from afqmc.training.step import BatchOutOfMemoryError
 from afqmc.utils.console import CountBar
@@ -46,6 +47,15 @@ class TrainingSetup:
     model: nn.Module
     encoder: PairTokenizer
     tracker: Tracker
+    transforms: list[ModelTransform]
+
+
+def rebuild_model(setup: TrainingSetup) -> nn.Module:
+    """Build the model anew, without transforms, for the weights of a checkpoint into which they are merged."""
+    config = setup.config
+    model = build_model(config.model, setup.tokenizer, setup.data.labels, config.dataset.max_length)
+    validate_model(config, select_device(config.trainer), model)
+    return model.to(setup.accelerator.device)
 
 
 def evaluate_split(
@@ -109,6 +119,9 @@ def build_setup(config: Config, run_dir: RunDir, resumed: bool = False) -> Train
         encoder = PairTokenizer(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
         if rank.is_main and (warning := padding_warning(model, data.dev, encoder)):
             log.warning("model: %s", warning)
+        transforms = build_transforms(config.model.transforms)
+        for transform in transforms:
+            transform.apply(model)
         validate_model(config, choice, model)
         if isinstance(train := data.train, Pairs):
             validate_lengths(config, lambda: encoder.tokenize_cached(train).lengths)
@@ -116,7 +129,7 @@ def build_setup(config: Config, run_dir: RunDir, resumed: bool = False) -> Train
     tracker: Tracker = NullTracker()
     if rank.is_main:
         tracker = build_tracker(config.tracker, schema.to_container(config), run_dir.path)
-    return TrainingSetup(config, run_dir, accelerator, data, tokenizer, model, encoder, tracker)
+    return TrainingSetup(config, run_dir, accelerator, data, tokenizer, model, encoder, tracker, transforms)
 
 
 def _division(config: Config, rank: Rank) -> str:

@@ -22,6 +22,7 @@ from afqmc.data.loading import Dataset
 from afqmc.distributed.rank import Rank
 from afqmc.evaluation.monitor import check_monitor
 from afqmc.models.loading import check_model_config
+from afqmc.models.transforms import build_transforms
 from afqmc.tracking.validation import check_tracker
 from afqmc.training.callbacks.factory import build_callbacks
 from afqmc.training.device import DeviceConfig, prepare_model, select_device
@@ -70,6 +71,7 @@ def config_checks(config: Config, rank: Rank) -> Iterator[Check]:
     yield "config", lambda: build_objective(config.objective, [1] * len(labels))
     yield "config", lambda: check_callbacks(config)
     yield "model", lambda: check_model_config(config.model)
+    yield "model", lambda: build_transforms(config.model.transforms)
     yield "device", lambda: select_device(trainer)
     yield (
         "config",

@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedule, each built from a ``_target_`` and its arguments."""
+"""Build the optimizer and the learning-rate schedule, each from a ``_target_`` and its arguments."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from afqmc.training.parameter_groups import build_parameter_groups
 from afqmc.utils.errors import InputError
 from afqmc.utils.targets import (
     REJECTIONS,
@@ -19,37 +20,32 @@ from afqmc.utils.targets import (
     split_target,
 )
 
-_STEPS = ("num_training_steps", "total_steps", "total_iters", "T_max")  # what libraries call the whole length
+_STEPS = (
+    "num_training_steps",
+    "total_steps",
+    "total_iters",
+    "T_max",
+)  # names of the number of steps in libraries' schedules
 _TOY_STEPS = 10**9  # more than any warm-up
 _WARMUP = ("num_warmup_steps", "warmup_steps")
 
 
-def parameter_groups(model: nn.Module, with_decay: bool) -> list[dict[str, Any]]:
-    """Matrices in one group; biases and norms, which have one dimension, in another without weight decay."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not with_decay:
-        return [{"params": trained}]
-    matrices = [parameter for parameter in trained if parameter.ndim >= 2]
-    vectors = [parameter for parameter in trained if parameter.ndim < 2]
-    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
-
-
 def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer:
-    """The optimizer over the model's parameters, weight decay on matrices alone.
+    """Build the optimizer over the groups of the model's parameters (``optimizer.param_groups``).
 
     Raises:
-        InputError: naming the argument that the class does not have or refuses.
+        InputError: naming the argument that the target does not have or rejects.
     """
     target, arguments = split_target(config, "optimizer", "torch.optim.AdamW")
     if "lr" in arguments:
-        raise InputError(f"optimizer.lr={arguments['lr']}: the learning rate is a key of its own: lr={arguments['lr']}")
+        raise InputError(f"optimizer.lr={arguments['lr']}: the learning rate is a top-level key: lr={arguments['lr']}")
+    parameter_groups = build_parameter_groups(arguments.pop("param_groups", None))
     function = import_target(target, "optimizer._target_")
     check_arguments(function, arguments, "optimizer", given=("params", "lr"))
     with_decay = "weight_decay" in signature_parameters(function)
 
-    def build(these: Arguments) -> Any:
-        return function(parameter_groups(model, with_decay), lr=lr, **these)
+    def build(arguments: Arguments) -> Any:
+        return function(parameter_groups(model, lr, with_decay), lr=lr, **arguments)
 
     try:
         optimizer = build(arguments)
@@ -61,7 +57,7 @@ def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer
 
 
 def warmup_steps(arguments: Arguments, total_steps: int) -> int:
-    """Warm-up in steps, from ``warmup_steps`` or from ``warmup_ratio`` of all steps; takes both keys out.
+    """Remove ``warmup_steps`` and ``warmup_ratio`` from the arguments, and return the warm-up in steps.
 
     Raises:
         InputError: when out of range, or both are set.
@@ -77,35 +73,38 @@ def warmup_steps(arguments: Arguments, total_steps: int) -> int:
 
 
 def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, lr: float) -> LRScheduler:
-    """The schedule over ``total_steps`` optimizer steps.
+    """Build the learning-rate schedule over ``total_steps`` optimizer steps.
 
-    The target is called with the optimizer, with the number of steps under whichever of the libraries' names its
-    signature has, with ``num_warmup_steps``, and with ``max_lr``. A target without an ``optimizer`` parameter is a
-    pure function ``(step, total_steps, ...)`` to the factor on the learning rate.
+    The target is called with the optimizer, the number of steps (under whichever name of ``_STEPS`` its signature has),
+    the warm-up steps and ``max_lr``, as far as its signature has them. A target without an ``optimizer`` parameter is a
+    function ``(step, total_steps, ...)`` that returns the factor on the learning rate.
 
     Raises:
-        InputError: naming the argument that the target does not have or refuses.
+        InputError: naming the argument that the target does not have or rejects.
     """
     target, arguments = split_target(config, "scheduler", "transformers.get_linear_schedule_with_warmup")
     function = import_target(target, "scheduler._target_")
-    wanted = {key: value for key, value in arguments.items() if key in ("warmup_steps", "warmup_ratio") and value}
-    warmup = warmup_steps(arguments, total_steps)
     parameters = signature_parameters(function)
-    given: Arguments = {name: total_steps for name in _STEPS if name in parameters and name not in arguments}
-    given |= {name: warmup for name in _WARMUP if name in parameters}
-    given |= {"max_lr": lr} if "max_lr" in parameters and "max_lr" not in arguments else {}
-    pure = "optimizer" not in parameters
+    for key in ("warmup_steps", "warmup_ratio"):
+        if arguments.get(key) and not set(_WARMUP) & set(parameters):
+            value = arguments[key]
+            raise InputError(f"scheduler.{key}={value}: {target} has no warm-up of this kind; see its own arguments")
+    warmup = warmup_steps(arguments, total_steps)
     if warmup >= total_steps:
         raise InputError(f"scheduler.warmup_steps={warmup}: this run has {total_steps} steps; must be fewer than them")
-    for key, value in wanted.items():
-        if not set(_WARMUP) & set(parameters):
-            raise InputError(f"scheduler.{key}={value}: {target} has no warm-up of this kind; see its own arguments")
-    check_arguments(function, arguments, "scheduler", given=("step" if pure else "optimizer", *given))
+    offered = dict.fromkeys(_STEPS, total_steps) | dict.fromkeys(_WARMUP, warmup) | {"max_lr": lr}
+    provided: Arguments = {
+        name: value
+        for name, value in offered.items()
+        if name in parameters and (name in _WARMUP or name not in arguments)
+    }
+    is_factor = "optimizer" not in parameters
+    check_arguments(function, arguments, "scheduler", given=("step" if is_factor else "optimizer", *provided))
 
-    def build(these: Arguments) -> Any:
-        if pure:
-            return LambdaLR(optimizer, lambda step: function(step, **given, **these))
-        return function(optimizer, **given, **these)
+    def build(arguments: Arguments) -> Any:
+        if is_factor:
+            return LambdaLR(optimizer, lambda step: function(step, **provided, **arguments))
+        return function(optimizer, **provided, **arguments)
 
     try:
         scheduler = build(arguments)
@@ -122,7 +121,7 @@ def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, l
 def check_optimizer_config(
     optimizer: Arguments, scheduler: Arguments, lr: float, total_steps: int = _TOY_STEPS
 ) -> Optimizer:
-    """Build both once around one small matrix, so that a wrong argument is found before anything is loaded.
+    """Build optimizer and schedule for one small matrix, so that a wrong argument is found before anything is loaded.
 
     Returns:
         The optimizer over that matrix.
@@ -130,6 +129,8 @@ def check_optimizer_config(
     Raises:
         InputError: naming the argument.
     """
-    toy = build_optimizer(optimizer, nn.Linear(2, 2), lr)
+    build_parameter_groups(optimizer.get("param_groups"))  # groups need the real model: only arguments are checked
+    plain = {key: value for key, value in optimizer.items() if key != "param_groups"}
+    toy = build_optimizer(plain, nn.Linear(2, 2), lr)
     build_scheduler(scheduler, toy, total_steps, lr)
     return toy

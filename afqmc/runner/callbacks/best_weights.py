@@ -83,6 +83,8 @@ class BestWeights(Callback):
         model = setup.accelerator.unwrap_model(setup.model)
         state = gather_full(model.state_dict(), is_main)
         if is_main:
+            for transform in reversed(setup.transforms):
+                state = transform.merge(model, state)
             save_weights(target, model, setup.tokenizer, setup.data.labels, state)
 
     def _warn_of_collapse(self, evaluation: Evaluation) -> None:
