@@ -247,7 +247,7 @@ def test_what_is_refused_is_told_once(tmp_path, overrides, told):
 def test_the_whole_batch_is_divided_and_said():
     config = TrainerConfig(gradient_accumulation_steps=2)
     assert describe_batch_division(32, config, Rank(size=4)) == (
-        "a batch of 32 pairs is 4 processes x 2 parts, one after another, x 4 pairs"
+        "a batch of 32 pairs is 4 processes x 2 microbatches x 4 pairs"
     )
     assert describe_batch_division(10, TrainerConfig(), Rank(size=3)).endswith("3 processes x 3 or 4 pairs")
     with pytest.raises(InputError, match="possible: batch_size=8 or trainer.gradient_accumulation_steps=1"):

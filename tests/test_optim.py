@@ -75,7 +75,7 @@ def test_an_optimizer_of_the_group_builds_and_steps(model, name):
         ),
         ({**ADAMW, "qqq": 1}, "optimizer.qqq: AdamW has no such argument; legal: amsgrad, betas, "),
         ({**ADAMW, "lr": 1e-5}, "optimizer.lr=1e-05: the learning rate is a key of its own: lr=1e-05"),
-        ({**ADAMW, "eps": -1}, r"optimizer\.eps=-1: torch.optim.AdamW refuses this: Invalid epsilon"),
+        ({**ADAMW, "eps": -1}, r"optimizer\.eps=-1: torch.optim.AdamW rejects it: Invalid epsilon"),
         ({}, r"optimizer._target_: is not set"),
         ({"_target_": "torch.optim.AdmW"}, "optimizer._target_=torch.optim.AdmW: .* did you mean 'AdamW'"),
         ({"_target_": "torch.nn.Linear"}, "optimizer: Linear must take an argument 'params'"),
@@ -166,9 +166,9 @@ def test_a_wrong_warm_up_is_refused_by_its_key(arguments, message):
     ("config", "message"),
     [
         ({**COSINE, "num_cycle": 1}, "scheduler.num_cycle: .* has no such argument; did you mean 'num_cycles'"),
-        ({**COSINE, "num_cycles": "x"}, r"scheduler\.num_cycles=x: .*get_cosine.* refuses this"),
+        ({**COSINE, "num_cycles": "x"}, r"scheduler\.num_cycles=x: .*get_cosine.* rejects it"),
         ({**ONE_CYCLE, "warmup_steps": 5}, "scheduler.warmup_steps=5: .*OneCycleLR has no warm-up of this kind"),
-        ({**ONE_CYCLE, "pct_start": 2}, r"scheduler\.pct_start=2: .*OneCycleLR refuses this"),
+        ({**ONE_CYCLE, "pct_start": 2}, r"scheduler\.pct_start=2: .*OneCycleLR rejects it"),
         ({"_target_": "torch.optim.lr_scheduler.StepLR"}, "StepLR needs the argument 'step_size': add scheduler.step_"),
         ({}, r"scheduler._target_: is not set"),
     ],
@@ -203,7 +203,7 @@ def test_both_are_checked_before_there_is_a_model():
 
 
 def test_a_cycle_too_short_for_its_steps_is_refused():
-    with pytest.raises(InputError, match="OneCycleLR refuses this"):
+    with pytest.raises(InputError, match="OneCycleLR rejects it"):
         rates(ONE_CYCLE, 10)
 
 

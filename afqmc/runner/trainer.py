@@ -52,10 +52,10 @@ class Trainer:
         config, self.accelerator = setup.config, setup.accelerator
         with self.accelerator.local_main_process_first():  # its cached tokens are then there for the others
             data = setup.data.train
-            self.batches = TrainLoader(data, setup.encoder, config.batch_size, config.seed, config.dataset)
-            self.dev = setup.encoder.tokenize_cached(setup.data.dev)
+            self.batches = TrainLoader(data, setup.pair_tokenizer, config.batch_size, config.seed, config.dataset)
+            self.dev = setup.pair_tokenizer.tokenize_cached(setup.data.dev)
         self.intervals = StepIntervals.of(config.trainer, len(self.batches), config.epochs)
-        data_fingerprint = f"{fingerprint(setup.data)} {setup.encoder.fingerprint}"
+        data_fingerprint = f"{fingerprint(setup.data)} {setup.pair_tokenizer.fingerprint}"
         check_same_data_on_all_ranks(self.accelerator, data_fingerprint)
         self.checkpoints = ResumeCheckpoints(setup.run_dir, config.checkpoint, self.intervals, data_fingerprint)
         self.callbacks = [*callbacks, self.checkpoints]
