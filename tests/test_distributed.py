@@ -261,7 +261,7 @@ import os, sys
 import torch
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from afqmc.training.parallel import leave
+from afqmc.training.parallel import destroy_process_group
 
 sys.setswitchinterval(1000)  # no other thread of Python runs before this one waits
 for number in range(10):
@@ -270,7 +270,7 @@ for number in range(10):
     given, found = torch.ones(3), [[torch.ones(3)] for _ in range(100)]
     for one in found:
         dist.all_gather(one, given, async_op=True)
-    leave()
+    destroy_process_group()
     del model
 os._exit(0)
 """
