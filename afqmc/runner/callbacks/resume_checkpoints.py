@@ -101,7 +101,7 @@ class ResumeCheckpoints(Callback):
         self.wait()
 
     def load(self) -> dict[str, Any] | None:
-        """Return the newest intact checkpoint, None if there is none; delete rows of metrics and weights of later steps.
+        """Return the newest intact checkpoint, or None; delete rows of metrics and saved weights of later steps.
 
         Raises:
             InputError: when it belongs to other data, all are damaged, or a complete run has none.
