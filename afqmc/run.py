@@ -55,9 +55,7 @@ def compose_and_run(argv: list[str]) -> None:
     argv[1:] = quote_overrides(argv[1:])
     check_files(argv[1:], config_dirs(argv[1:]))
     register()
-    saved = (
-        None if resume is None else resume.config()
-    )  # before Hydra starts, which can compose only one config at a time
+    saved = None if resume is None else resume.config()  # before Hydra starts, which composes one config at a time
     run_hydra(partial(run, saved=saved))
 
 
@@ -100,9 +98,8 @@ def run(node: DictConfig, saved: Config | None = None) -> dict[str, Any]:
         config = merge_for_resume(load(run_dir.path), config)
     pruner = None if saved else build_pruner(sweeper_settings(), sweep, run_dir.path.name, config.trainer.monitor)
     with RunLifecycle(config, run_dir, resume == AUTO) as lifecycle:
-        from afqmc.runner.experiment import (
-            run_experiment,
-        )  # importing torch takes seconds, in which signals are handled
+        # importing torch takes seconds, so it is done where signals are handled
+        from afqmc.runner.experiment import run_experiment
 
         run_experiment(config, run_dir, pruner=pruner, lifecycle=nullcontext(lifecycle))
     return lifecycle.summary

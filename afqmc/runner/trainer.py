@@ -23,7 +23,7 @@ from afqmc.runner.shutdown import ShutdownCoordinator
 from afqmc.training.callbacks.base import Callback, overriding
 from afqmc.training.checkpoint_state import capture_state, restore_state, scale_lr
 from afqmc.training.config import NonFinite
-from afqmc.training.events import EvaluationEnd, Event, StepEnd, StepSkipped
+from afqmc.training.events import Event, StepEnd, StepSkipped
 from afqmc.training.loop import train
 from afqmc.training.nonfinite import NonFiniteLossError
 from afqmc.training.objectives.factory import build_objective
@@ -140,13 +140,10 @@ class Trainer:
             self._warn_if_microbatches_grew()
         elif isinstance(event, StepSkipped):
             self._notify("on_nonfinite_loss", event.error)
-            log.warning("%s; this batch is left out (trainer.on_nonfinite=skip)", event.error)
+            log.warning("%s; this batch is skipped (trainer.on_nonfinite=skip)", event.error)
         else:
-            self._finish_evaluation(event)
-
-    def _finish_evaluation(self, event: EvaluationEnd) -> None:
-        with preserve_rng_state(), self._evaluation_weights():
-            self._notify("on_evaluation_end", event)
+            with preserve_rng_state(), self._evaluation_weights():
+                self._notify("on_evaluation_end", event)
 
     def _notify(self, hook: str, *arguments: Any) -> None:
         for callback in overriding(self.callbacks, hook):

@@ -37,9 +37,8 @@ def run_worker() -> int:
     redirect_output(run_dir.path / "logs" / f"rank-{rank.number}.log")
     configure_threads(rank.local_size)
     with WorkerLifecycle(job["resumed"]) as lifecycle:
-        from afqmc.runner.experiment import (
-            run_experiment,
-        )  # importing torch takes seconds, in which signals are handled
+        # importing torch takes seconds, so it is done where signals are handled
+        from afqmc.runner.experiment import run_experiment
 
         log.info("rank %d of %d, process %d", rank.number, rank.size, os.getpid())
         run_experiment(config.parse(job["config"]), run_dir, lifecycle=nullcontext(lifecycle))
