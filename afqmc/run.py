@@ -1,4 +1,4 @@
-"""``python -m afqmc.run key=value ...``: compose a config and run it; report an error in one message."""
+"""``python -m afqmc.run key=value ...``: compose a config and run it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from afqmc.config import Config
 
-# Hydra takes a while to import. It is imported inside main, which handles Ctrl-C.
+# Hydra takes a while to import, so it is imported within main, where Ctrl-C is handled.
 
 
 def main() -> int:
-    """Run the command line; in ranks other than 0, run what rank 0 says. Return the exit code."""
+    """Run the command line, or in ranks other than 0 the job received from rank 0; return the exit code."""
     export_torchrun_env()
     coordinator = get_coordinator()
     if not coordinator.rank.is_main:
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def compose_and_run(argv: list[str]) -> None:
-    """Let Hydra compose the config, or those of a multirun, and call ``run`` for each."""
+    """Let Hydra compose the config, or each config of a multirun, and call ``run`` with it."""
     from afqmc.config import register
     from afqmc.config.help import shell_completion
     from afqmc.config.hydra_app import run_hydra
@@ -55,7 +55,7 @@ def compose_and_run(argv: list[str]) -> None:
     argv[1:] = quote_overrides(argv[1:])
     check_files(argv[1:], config_dirs(argv[1:]))
     register()
-    saved = None if resume is None else resume.config()  # before Hydra starts: it composes one config at a time
+    saved = None if resume is None else resume.config()  # before Hydra starts, which composes one config at a time
     run_hydra(partial(run, saved=saved))
 
 
@@ -64,7 +64,10 @@ def run(node: DictConfig, saved: Config | None = None) -> dict[str, Any]:
 
     Args:
         node: The config that Hydra composed.
-        saved: The config of the run to resume, used instead.
+        saved: With ``resume=RUN_DIR``, the config of that run, which is used instead.
+
+    Returns:
+        The summary of the run.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -88,14 +91,15 @@ def run(node: DictConfig, saved: Config | None = None) -> dict[str, Any]:
     )
     resume, config.resume = config.resume, None
     if is_multirun and sweep.read():
-        resume = AUTO  # the sweep knows which jobs to start, and which to resume
+        resume = AUTO  # jobs of an existing sweep are resumed if they have been started before
     if saved is not None:
         config, resume = saved, AUTO
     elif resume == AUTO and run_dir.holds_run():
         config = merge_for_resume(load(run_dir.path), config)
     pruner = None if saved else build_pruner(sweeper_settings(), sweep, run_dir.path.name, config.trainer.monitor)
     with RunLifecycle(config, run_dir, resume == AUTO) as lifecycle:
-        from afqmc.runner.experiment import run_experiment  # importing torch takes seconds: signals are handled here
+        # importing torch takes seconds, so it is done where signals are handled
+        from afqmc.runner.experiment import run_experiment
 
         run_experiment(config, run_dir, pruner=pruner, lifecycle=nullcontext(lifecycle))
     return lifecycle.summary

@@ -1,4 +1,4 @@
-"""What several tests need: commands in a subprocess, and a config small enough to train in a second."""
+"""Helpers of several tests: a config small enough to train in a second, and commands in a subprocess."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from afqmc.run_dir import RunDir
 from afqmc.runner.experiment import run_experiment
 from afqmc.runner.setup import TrainingSetup, build_setup
 
-PATIENCE_S = 900.0  # for what takes seconds on an idle machine: only a process that hangs takes as long
+PATIENCE_S = 900.0  # far more than anything takes on a busy machine: only a process that hangs takes as long
 
 SMALL = (
     "experiment=quickstart",
@@ -29,37 +29,37 @@ SMALL = (
 
 
 def small(*overrides: str) -> Config:
-    """The quickstart, cut down; dropout on."""
+    """Return the quickstart config with a smaller model and fewer pairs, and with dropout."""
     dropout = ("model.architecture.hidden_dropout_prob=0.1", "model.architecture.attention_probs_dropout_prob=0.1")
     return compose([*SMALL, *dropout, *overrides])
 
 
 def train(directory: Path, *overrides: str) -> RunDir:
-    """Run the small config into a directory."""
+    """Run the small config in a directory."""
     run_dir = RunDir(directory)
     run_experiment(small(*overrides), run_dir)
     return run_dir
 
 
 def prepared(directory: Path, *overrides: str) -> TrainingSetup:
-    """The parts of a run, and nothing trained."""
+    """Return the parts of a run before training."""
     directory.mkdir(parents=True, exist_ok=True)
     return build_setup(small(*overrides), RunDir(directory))
 
 
 def rows(run_dir: RunDir, key: str) -> list[float]:
-    """The values of a metric in metrics.jsonl, in order."""
+    """Return the values of a metric in metrics.jsonl, in order."""
     lines = (run_dir.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [row[key] for row in map(json.loads, lines) if key in row]
 
 
 def summary(run_dir: RunDir) -> dict:
-    """summary.json."""
+    """Read summary.json."""
     return json.loads(run_dir.summary.read_text(encoding="utf-8"))
 
 
 def command(module: str, *arguments: str, cwd: Path, env: dict[str, str] | None = None, timeout: float = PATIENCE_S):
-    """``python -m afqmc.MODULE ARGUMENTS`` in a fresh process, with no network settings of this machine."""
+    """Run ``python -m afqmc.MODULE ARGUMENTS`` in a new process."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUTF8": "1", **(env or {})}
     return subprocess.run(
         [sys.executable, "-m", f"afqmc.{module}", *arguments],

@@ -56,7 +56,7 @@ def refused(tmp_path, monkeypatch, capsys):
         ("model.pooling=men", "must be one of cls, mean, max, first_last_mean, pooler"),
         ("trainer.monitor=dev/f2", "did you mean 'dev/f1'?"),
         ("trainer.device=cuda", "trainer.device=cuda: not on this machine"),
-        ("trainer.mixed_precision=fp16", "legal on this machine: auto, no, bf16"),
+        ("trainer.mixed_precision=fp16", "allowed on this machine: auto, no, bf16"),
         ("trainer.gradient_accumulation_steps=9", "must be <= batch_size=4"),
         ("objective.class_weights=[1,2,3]", "a list of 2 positive, finite numbers"),
         ("objective.class_weights=[1,inf]", "a list of positive, finite numbers"),

@@ -345,7 +345,7 @@ def test_a_run_is_not_resumed_on_other_data(own_run, tmp_path, streaming, split)
     run_dir = own_run("run", f"dataset.streaming={streaming}", "epochs=1")
     with (tmp_path / f"{split}.jsonl").open("a") as file:
         file.write(jsonl(rows(1)))
-    with pytest.raises(InputError, match="data or tokenizer are not those that this run began with"):
+    with pytest.raises(InputError, match="data or tokenizer are not those that the run started with"):
         own_run("run", f"dataset.streaming={streaming}", "epochs=2", resume=True)
     assert run_dir.summary.exists()
 

@@ -1,4 +1,4 @@
-"""One run as several processes is the run of one: the same losses, figures and weights, one directory, one end."""
+"""Runs of several processes: equal to one process, one run directory, one end for all ranks."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import PATIENCE_S, SMALL, command, rows, summary
-from together import WAYS
+from together import VARIANTS
 from transformers import AutoConfig, AutoModel, MegatronBertConfig, MegatronBertModel
 from unlikeness import unlikeness
 
@@ -35,54 +35,56 @@ from afqmc.training.process_checks import check_processes, describe_batch_divisi
 from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
-LOSS, WEIGHTS, METRICS = 1e-6, 2e-6, 1e-6  # bounds over 24 steps; float32 sums in another order
+LOSS, WEIGHTS, METRICS = 1e-6, 2e-6, 1e-6  # bounds after 24 steps, for float32 sums in another order
 QUICK = ("accumulated", "fsdp")
 
 
 def launch(processes, *command, **options):
-    """Under torchrun; one thread a process, whose logits then have the same bits as those of one process."""
+    """Start a command under torchrun, with one thread per process, so that logits are equal bit for bit."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    place = ("-m", "torch.distributed.run", "--nproc_per_node", str(processes))
+    torchrun = ("-m", "torch.distributed.run", "--nproc_per_node", str(processes))
     return subprocess.Popen(
-        [sys.executable, *place, *map(str, command)],
+        [sys.executable, *torchrun, *map(str, command)],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options,
     )  # fmt: skip
 
 
-def in_ways(directory, processes, ways):
-    process = launch(processes, ROOT / "tests/together.py", directory, *ways)
+def train_variants(directory, processes, variants):
+    process = launch(processes, ROOT / "tests/together.py", directory, *variants)
     out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, out
 
 
-def held_to_one_process(tmp_path, processes, ways):
-    one = subprocess.run(
-        [sys.executable, ROOT / "tests/together.py", tmp_path / "1", *ways],
+def check_against_one_process(tmp_path, processes, variants):
+    single = subprocess.run(
+        [sys.executable, ROOT / "tests/together.py", tmp_path / "1", *variants],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
     )  # fmt: skip
-    assert one.returncode == 0, one.stderr
-    in_ways(tmp_path / str(processes), processes, ways)
-    for way in ways:
-        found = unlikeness(RunDir(tmp_path / "1" / way), RunDir(tmp_path / str(processes) / way))
-        print(processes, way, found)
-        assert found["logits"] == 0, way
-        assert found["loss"] < LOSS, way
-        assert found["metrics"] < METRICS, way
-        assert found["weights"] < WEIGHTS, way
+    assert single.returncode == 0, single.stderr
+    train_variants(tmp_path / str(processes), processes, variants)
+    for variant in variants:
+        difference = unlikeness(RunDir(tmp_path / "1" / variant), RunDir(tmp_path / str(processes) / variant))
+        print(processes, variant, difference)
+        assert difference["logits"] == 0, variant
+        assert difference["loss"] < LOSS, variant
+        assert difference["metrics"] < METRICS, variant
+        assert difference["weights"] < WEIGHTS, variant
 
 
-def test_two_processes_train_as_one(tmp_path):
-    held_to_one_process(tmp_path, 2, QUICK)
+def test_two_processes_match_one(tmp_path):
+    """Two processes give the losses, metrics and weights of one process."""
+    check_against_one_process(tmp_path, 2, QUICK)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
-def test_any_number_of_processes_trains_as_one_in_every_way(tmp_path, processes):
-    held_to_one_process(tmp_path, processes, tuple(WAYS))
+def test_processes_match_one_in_every_variant(tmp_path, processes):
+    """Two and three processes match one process in every variant."""
+    check_against_one_process(tmp_path, processes, tuple(VARIANTS))
 
 
 class Started:
-    """A command line under torchrun, to be disturbed."""
+    """A long run under torchrun that a test disturbs."""
 
     def __init__(self, directory, processes, *overrides):
         self.run = RunDir(directory)
@@ -121,7 +123,8 @@ def steps_of(run):
 
 
 @pytest.mark.slow
-def test_sigterm_at_one_rank_saves_once_and_ends_all_and_one_process_goes_on(tmp_path):
+def test_sigterm_at_one_rank(tmp_path):
+    """SIGTERM at one rank saves a checkpoint and ends all ranks; one process resumes the run."""
     started = Started(tmp_path / "run", 2).training()
     os.kill(started.pid(1), signal.SIGTERM)
     out = started.ends(within=PATIENCE_S)
@@ -136,12 +139,13 @@ def test_sigterm_at_one_rank_saves_once_and_ends_all_and_one_process_goes_on(tmp
     resumed.terminate()
     text = resumed.communicate(timeout=PATIENCE_S)[0]
     assert f"resumed at step {reached} of" in text
-    assert "gone on with on 1 processes instead of 2" in text
+    assert "resumed on 1 processes instead of 2" in text
     assert steps_of(started.run)[: reached + 2] == list(range(1, reached + 3))
 
 
 @pytest.mark.slow
-def test_a_run_in_shards_is_evaluated_and_gone_on_with_by_one_process_and_by_two_again(tmp_path):
+def test_fsdp_run_resumes_with_any_processes(tmp_path):
+    """A run with FSDP is evaluated and resumed by one process, and then resumed by two again."""
     run = RunDir(tmp_path / "run")
     process = launch(
         2, "-m", "afqmc.run", *SMALL, "distributed.strategy=fsdp", "optimizer=sgd", "scheduler=constant",
@@ -149,34 +153,28 @@ def test_a_run_in_shards_is_evaluated_and_gone_on_with_by_one_process_and_by_two
     )  # fmt: skip
     out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, out
-    found = command("evaluate", str(run.path), cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})
-    assert found.returncode == 0, found.stderr
-    assert f"{summary(run)['best']['dev/auc']:.4f}" in found.stdout
-    one = command("run", f"resume={run.path}", "epochs=3", "distributed.strategy=ddp", cwd=tmp_path)
-    assert one.returncode == 0, one.stderr
-    again = (
-        "-m",
-        "afqmc.run",
-        f"resume={run.path}",
-        "epochs=4",
-        "distributed.strategy=fsdp",
-        "distributed.fsdp_sharding=shard_grad_op",
-    )
-    process = launch(2, *again, cwd=tmp_path)
+    evaluated = command("evaluate", str(run.path), cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert f"{summary(run)['best']['dev/auc']:.4f}" in evaluated.stdout
+    resumed = command("run", f"resume={run.path}", "epochs=3", "distributed.strategy=ddp", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    fsdp = ("distributed.strategy=fsdp", "distributed.fsdp_sharding=shard_grad_op")
+    process = launch(2, "-m", "afqmc.run", f"resume={run.path}", "epochs=4", *fsdp, cwd=tmp_path)
     out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, out
     assert steps_of(run) == list(range(1, 49))
     whole = RunDir(tmp_path / "whole")
-    other = command(
+    single = command(
         "run", *SMALL, "optimizer=sgd", "scheduler=constant", "epochs=4", f"hydra.run.dir={whole.path}", cwd=tmp_path
     )
-    assert other.returncode == 0, other.stderr
+    assert single.returncode == 0, single.stderr
     losses = zip(rows(run, "train/loss"), rows(whole, "train/loss"), strict=True)
     assert max(abs(a - b) for a, b in losses) < LOSS
 
 
 @pytest.mark.slow
-def test_a_killed_rank_ends_all_and_is_named_and_the_run_goes_on(tmp_path):
+def test_killed_rank(tmp_path):
+    """A killed rank ends all ranks and is named; the run can be resumed with another number of processes."""
     started = Started(tmp_path / "run", 2).training()
     gone = started.pid(1)
     os.kill(gone, signal.SIGKILL)
@@ -189,30 +187,33 @@ def test_a_killed_rank_ends_all_and_is_named_and_the_run_goes_on(tmp_path):
         assert again.poll() is None, again.communicate()[0]
         time.sleep(0.1)
     again.terminate()
-    assert "gone on with on 3 processes instead of 2" in again.communicate(timeout=PATIENCE_S)[0]
+    assert "resumed on 3 processes instead of 2" in again.communicate(timeout=PATIENCE_S)[0]
 
 
 @pytest.mark.slow
-def test_a_rank_that_dies_before_all_have_met_ends_all_at_once(tmp_path):
+def test_rank_dies_before_rendezvous(tmp_path):
+    """A rank that dies before the rendezvous ends all ranks promptly."""
     process = launch(2, ROOT / "tests/dying.py", *SMALL, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
     since = time.monotonic()
     process.communicate(timeout=PATIENCE_S)
     assert process.returncode != 0
-    assert time.monotonic() - since < 30  # which torchrun gives a process that does not hear it
+    assert time.monotonic() - since < 30  # torchrun gives a process that ignores the signal as long
     assert RunDir(tmp_path / "run").read_status()["status"] == "interrupted"
 
 
 @pytest.mark.slow
-def test_a_rank_that_hangs_is_waited_for_so_long_and_named(tmp_path):
+def test_hanging_rank(tmp_path):
+    """A rank that hangs is named after the time-out of the process group."""
     started = Started(tmp_path / "run", 2, "distributed.process_group_timeout_s=5").training()
     os.kill(started.pid(1), signal.SIGSTOP)
-    out = started.ends(within=90)  # torchrun gives a stopped process 30 s
+    out = started.ends(within=90)  # torchrun waits 30 s for a stopped process
     assert "rank 1 (process " in out
     assert "stuck" in out
 
 
 @pytest.mark.slow
-def test_an_error_at_one_rank_is_told_by_the_main_one(tmp_path):
+def test_error_at_one_rank(tmp_path):
+    """Rank 0 reports the error of another rank."""
     (tmp_path / "fragile.py").write_text(
         "import os, torch\n"
         "def factor(step, total_steps):\n"
@@ -227,7 +228,7 @@ def test_an_error_at_one_rank_is_told_by_the_main_one(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "message"),
     [
         (("--multirun", "lr=1e-4,1e-5"), "-m: not with several processes"),
         (("sweep=lr_seed",), "-m: not with several processes"),
@@ -236,18 +237,20 @@ def test_an_error_at_one_rank_is_told_by_the_main_one(tmp_path):
         (("lr=0",), "lr=0"),
     ],
 )
-def test_what_is_refused_is_told_once(tmp_path, overrides, told):
-    flags, overrides = ([one for one in overrides if one.startswith("-") is is_flag] for is_flag in (True, False))
-    command = ("-m", "afqmc.run", *flags, *SMALL, *overrides, f"hydra.run.dir={tmp_path / 'run'}")  # flags go before
+def test_errors_are_reported_once(tmp_path, overrides, message):
+    """Invalid input is reported once, not by every process."""
+    flags, overrides = ([word for word in overrides if word.startswith("-") is is_flag] for is_flag in (True, False))
+    command = ("-m", "afqmc.run", *flags, *SMALL, *overrides, f"hydra.run.dir={tmp_path / 'run'}")  # flags come first
     process = launch(2, *command, cwd=tmp_path)
     out, _ = process.communicate(timeout=PATIENCE_S)
-    assert out.count(told) == 1, out
+    assert out.count(message) == 1, out
 
 
-def test_the_whole_batch_is_divided_and_said():
+def test_batch_division():
+    """The division of a batch is described; one that is impossible names sizes that are possible."""
     config = TrainerConfig(gradient_accumulation_steps=2)
     assert describe_batch_division(32, config, Rank(size=4)) == (
-        "a batch of 32 pairs is 4 processes x 2 parts, one after another, x 4 pairs"
+        "a batch of 32 pairs is 4 processes x 2 microbatches x 4 pairs"
     )
     assert describe_batch_division(10, TrainerConfig(), Rank(size=3)).endswith("3 processes x 3 or 4 pairs")
     with pytest.raises(InputError, match="possible: batch_size=8 or trainer.gradient_accumulation_steps=1"):
@@ -263,26 +266,27 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from afqmc.training.parallel import destroy_process_group
 
-sys.setswitchinterval(1000)  # no other thread of Python runs before this one waits
-for number in range(10):
-    dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/{number}", rank=0, world_size=1)
+sys.setswitchinterval(1000)  # no other Python thread runs until this one waits
+for run in range(10):
+    dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/{run}", rank=0, world_size=1)
     model = DistributedDataParallel(torch.nn.Linear(2, 2))
-    given, found = torch.ones(3), [[torch.ones(3)] for _ in range(100)]
-    for one in found:
-        dist.all_gather(one, given, async_op=True)
+    gathered = [[torch.ones(3)] for _ in range(100)]
+    for tensors in gathered:
+        dist.all_gather(tensors, torch.ones(3), async_op=True)
     destroy_process_group()
     del model
 os._exit(0)
 """
 
 
-def test_a_model_that_goes_while_gloo_still_drops_its_work_stops_nothing(tmp_path):
+def test_freeing_ddp_model_does_not_deadlock(tmp_path):
+    """Freeing a DDP model while gloo releases its last work does not deadlock."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", ENDING, tmp_path], env=environment, timeout=PATIENCE_S, check=True)
 
 
 @pytest.mark.parametrize(
-    ("distributed", "compile", "size", "told"),
+    ("distributed", "compile", "size", "message"),
     [
         ({"strategy": Strategy.fsdp}, None, 1, "needs several processes"),
         (
@@ -295,25 +299,27 @@ def test_a_model_that_goes_while_gloo_still_drops_its_work_stops_nothing(tmp_pat
         ({"strategy": Strategy.fsdp}, TorchCompile.default, 2, "performance.torch_compile: not with distributed.str"),
     ],
 )
-def test_what_processes_cannot_do_is_refused(distributed, compile, size, told):
+def test_options_that_exclude_each_other(distributed, compile, size, message):
     performance = PerformanceConfig(torch_compile=compile)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         check_processes(TrainerConfig(), DistributedConfig(**distributed), performance, Rank(size=size), "cpu")
 
 
 @pytest.mark.parametrize("kind", ["bert", "electra", "ernie", "megatron-bert", "roberta", "modernbert"])
-def test_fsdp_puts_an_encoder_together_layer_by_layer(kind):
+def test_fsdp_wraps_layers(kind):
+    """FSDP wraps each layer of an encoder, so that it never gathers half of it at once."""
     with torch.device("meta"):
         encoder = AutoModel.from_config(AutoConfig.for_model(kind))
     names = layer_classes(encoder)
     layers = [module for module in encoder.modules() if type(module).__name__ in names and list(module.parameters())]
-    largest = max(sum(one.numel() for one in layer.parameters()) for layer in layers)
-    layered = sum(one.numel() for layer in layers for one in layer.parameters())
+    largest = max(sum(parameter.numel() for parameter in layer.parameters()) for layer in layers)
+    layered = sum(parameter.numel() for layer in layers for parameter in layer.parameters())
     assert len(layers) >= encoder.config.num_hidden_layers
     assert largest < 0.5 * layered
 
 
-def test_the_memory_that_the_readme_states_is_that_of_the_real_number_of_parameters():
+def test_memory_stated_in_readme():
+    """The memory stated in the README follows from the real number of parameters."""
     config = MegatronBertConfig(  # of IDEA-CCNL/Erlangshen-MegatronBert-1.3B
         vocab_size=21248, hidden_size=2048, num_hidden_layers=24, num_attention_heads=32, intermediate_size=8192
     )
@@ -321,7 +327,7 @@ def test_the_memory_that_the_readme_states_is_that_of_the_real_number_of_paramet
         encoder = MegatronBertModel(config, add_pooling_layer=False)
     (name,) = layer_classes(encoder)
     layers = [module for module in encoder.modules() if type(module).__name__ == name]
-    whole, largest = (sum(one.numel() for one in module.parameters()) for module in (encoder, layers[0]))
+    whole, largest = (sum(parameter.numel() for parameter in module.parameters()) for module in (encoder, layers[0]))
     share = 16 * whole / 8
     needs = (20 * whole, share + 4 * whole + 12 * largest, share + 12 * largest, 12 * largest)
     for name in ("README.md", "README.zh-CN.md"):
@@ -333,7 +339,8 @@ def test_the_memory_that_the_readme_states_is_that_of_the_real_number_of_paramet
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_shares_of_a_batch_are_all_of_it_once(pairs, tiny_tokenizer, size):
+def test_shares_cover_batch_once(pairs, tiny_tokenizer, size):
+    """The shares of a batch contain each of its pairs once."""
     (batch, *_, last) = TrainLoader(pairs, PairTokenizer(tiny_tokenizer, 32), 8, 0, DatasetConfig()).epoch(0)
     for whole in (batch, last):
         shares = [whole.share(rank, size) for rank in range(size)]
@@ -342,19 +349,21 @@ def test_shares_of_a_batch_are_all_of_it_once(pairs, tiny_tokenizer, size):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 20])
-def test_batches_to_evaluate_are_dealt_out_whole_and_as_many_to_each(pairs, tiny_tokenizer, size):
-    encoder = PairTokenizer(tiny_tokenizer, 32)
-    encoded = encoder.encode(pairs)
-    alone = [rows.tolist() for rows, _ in eval_batches(encoded, encoder, 8)]
+def test_eval_batches_are_dealt_evenly(pairs, tiny_tokenizer, size):
+    """Batches to evaluate are dealt out undivided, the same number to each process."""
+    pair_tokenizer = PairTokenizer(tiny_tokenizer, 32)
+    tokenized = pair_tokenizer.encode(pairs)
+    alone = [rows.tolist() for rows, _ in eval_batches(tokenized, pair_tokenizer, 8)]
     dealt = [
-        [rows.tolist() for rows, _ in eval_batches(encoded, encoder, 8, Shard(rank, size))] for rank in range(size)
+        [rows.tolist() for rows, _ in eval_batches(tokenized, pair_tokenizer, 8, Shard(rank, size))]
+        for rank in range(size)
     ]
     assert len({len(batches) for batches in dealt}) == 1
     assert sorted({tuple(rows) for batches in dealt for rows in batches}) == sorted(map(tuple, alone))
     assert np.array_equal(np.sort(np.concatenate(alone)), np.arange(len(pairs)))
 
 
-def test_tasks_of_srun_are_ranks():
+def test_srun_tasks_are_ranks():
     environment = {
         "SLURM_STEP_NUM_TASKS": "5", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1",
         "SLURM_STEP_TASKS_PER_NODE": "2(x2),1", "SLURM_STEP_NODELIST": "gpu[03-04,9],login", "SLURM_JOB_ID": "12",
@@ -365,12 +374,12 @@ def test_tasks_of_srun_are_ranks():
     assert environment["MASTER_ADDR"] == "gpu03"
 
 
-def test_a_batch_script_of_slurm_is_one_process():
+def test_slurm_batch_script_is_one_process():
     environment = {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
     export_torchrun_env(environment)
     assert current_rank(environment).is_single
 
 
-def test_half_a_launch_is_refused():
+def test_incomplete_launcher_variables():
     with pytest.raises(InputError, match="WORLD_SIZE=2: LOCAL_RANK"):
         current_rank({"RANK": "0", "WORLD_SIZE": "2"})

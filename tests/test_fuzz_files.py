@@ -99,7 +99,7 @@ def opened(tmp_path_factory):
     """A run's parts with the weights that it begins with, which score as well as any for this."""
     job = prepared(tmp_path_factory.mktemp("run") / "run")
     model = job.accelerator.prepare(job.model)
-    return Predictor(job.config, job.data.labels, model, job.encoder, job.accelerator)
+    return Predictor(job.config, job.data.labels, model, job.pair_tokenizer, job.accelerator)
 
 
 @settings(max_examples=settings.default.max_examples // 3)

@@ -49,12 +49,12 @@ def test_accelerate_launch_on_a_cpu_by_name_is_one_process_and_says_so(tmp_path)
 @pytest.mark.parametrize(
     ("environment", "told"),
     [
-        ({"USE_FSDP": "true"}, "--use_fsdp: say distributed.strategy=fsdp"),
-        ({"USE_DEEPSPEED": "true"}, "--use_deepspeed: not here"),
-        ({"DYNAMO_BACKEND": "INDUCTOR"}, "--dynamo_backend=inductor: say performance.torch_compile=default"),
-        ({"GRADIENT_ACCUMULATION_STEPS": "4"}, "say trainer.gradient_accumulation_steps=4"),
-        ({"MIXED_PRECISION": "fp16"}, "--mixed_precision=fp16: the config has bf16; say trainer.mixed_precision=fp16"),
-        ({"USE_CPU": "True"}, "--cpu: say trainer.device=cpu"),
+        ({"USE_FSDP": "true"}, "--use_fsdp: use distributed.strategy=fsdp"),
+        ({"USE_DEEPSPEED": "true"}, "--use_deepspeed: not supported"),
+        ({"DYNAMO_BACKEND": "INDUCTOR"}, "--dynamo_backend=inductor: use performance.torch_compile=default"),
+        ({"GRADIENT_ACCUMULATION_STEPS": "4"}, "use trainer.gradient_accumulation_steps=4"),
+        ({"MIXED_PRECISION": "fp16"}, "--mixed_precision=fp16: the config has bf16; use trainer.mixed_precision=fp16"),
+        ({"USE_CPU": "True"}, "--cpu: use trainer.device=cpu"),
     ],
 )
 def test_what_accelerate_launch_is_told_of_a_run_is_refused_with_the_key_for_it(environment, told):
@@ -80,7 +80,7 @@ def test_an_invalid_truth_value_of_accelerate_is_refused_with_the_legal_ones(nam
 
 def test_a_precision_that_does_not_exist_is_refused_with_the_legal_ones_where_it_matters():
     environment = {"ACCELERATE_MIXED_PRECISION": "bogus"}
-    with pytest.raises(InputError, match=r"ACCELERATE_MIXED_PRECISION=bogus: legal: no, bf16, fp16; .*unset"):
+    with pytest.raises(InputError, match=r"ACCELERATE_MIXED_PRECISION=bogus: allowed: no, bf16, fp16; .*unset"):
         check_launcher("cpu", "no", environment)
     check_launcher("cpu", None, environment)
     with pytest.raises(InputError, match="ACCELERATE_GRADIENT_ACCUMULATION_STEPS=many: must be a whole number"):

@@ -1,4 +1,4 @@
-"""The loop's parts: durations in steps, the best so far, the loss of a batch in parts, balanced weights."""
+"""Parts of the training loop: intervals, best value, loss over microbatches, guard against non-finite losses, hooks."""
 
 import math
 from types import SimpleNamespace
@@ -29,22 +29,24 @@ from afqmc.training.step import TrainStep
         ({"max_steps": 100, "eval_steps": 25}, 100, 25),
     ],
 )
-def test_durations_are_worked_out_in_steps(settings, total, evaluate):
-    found = StepIntervals.of(TrainerConfig(logging_steps=3, **settings), steps_per_epoch=10, epochs=3)
-    assert found == StepIntervals(total=total, epoch=10, evaluate=evaluate, log=3)
+def test_intervals_are_in_steps(settings, total, evaluate):
+    """``max_steps`` replaces epochs; without ``eval_steps`` each epoch is evaluated."""
+    intervals = StepIntervals.of(TrainerConfig(logging_steps=3, **settings), steps_per_epoch=10, epochs=3)
+    assert intervals == StepIntervals(total=total, epoch=10, evaluate=evaluate, log=3)
 
 
-def test_it_is_time_every_so_many_steps_and_at_the_last():
-    durations = StepIntervals(total=11, epoch=4, evaluate=4, log=3)
-    assert [step for step in range(1, 12) if durations.is_due(step, durations.evaluate)] == [4, 8, 11]
-    assert [step for step in range(1, 12) if durations.is_due(step, 100)] == [11]
+def test_intervals_are_due():
+    """An interval is due every N steps and after the last step."""
+    intervals = StepIntervals(total=11, epoch=4, evaluate=4, log=3)
+    assert [step for step in range(1, 12) if intervals.is_due(step, intervals.evaluate)] == [4, 8, 11]
+    assert [step for step in range(1, 12) if intervals.is_due(step, 100)] == [11]
 
 
 NAN = math.nan
 
 
 @pytest.mark.parametrize(
-    ("higher", "min_delta", "values", "best", "waited"),
+    ("higher", "min_delta", "values", "best", "without_improvement"),
     [
         (True, 0.0, [0.5, 0.6, 0.6, 0.4], [True, True, False, False], [0, 0, 1, 2]),
         (False, 0.0, [0.5, 0.6, 0.4, 0.4], [True, False, True, False], [0, 1, 0, 1]),
@@ -54,60 +56,63 @@ NAN = math.nan
         (False, 0.0, [NAN, math.inf, 3.0], [False, True, True], [1, 0, 0]),
     ],
 )
-def test_the_best_is_the_first_and_whatever_beats_it_and_never_a_nan(higher, min_delta, values, best, waited):
+def test_best_value_and_early_stopping(higher, min_delta, values, best, without_improvement):
+    """The first number is the best, then each that improves on it; NaN never is. Early stopping counts the others."""
     tracker, stopping = BestTracker("accuracy", higher), EarlyStopping(100, min_delta)
     trainer = SimpleNamespace(state=TrainState(tracker))
-    for value, is_best, evaluations in zip(values, best, waited, strict=True):
+    for value, is_best, evaluations in zip(values, best, without_improvement, strict=True):
         assert tracker.update(value) is is_best
         evaluation = SimpleNamespace(metrics={"accuracy": value})
         stopping.on_evaluation_end(trainer, EvaluationEnd(1, 1.0, evaluation, is_best))
         assert stopping.evaluations_without_improvement == evaluations
-    known = [value for value in values if not math.isnan(value)]
-    assert tracker.value == (max if higher else min)(known)
+    numbers = [value for value in values if not math.isnan(value)]
+    assert tracker.value == (max if higher else min)(numbers)
 
 
 def echo(logits):
-    """A model whose input are its logits."""
+    """A model whose input is its logits."""
     return logits
 
 
-def whole_in(batch, parts):
-    rows = zip(batch.inputs["logits"].chunk(parts), batch.labels.chunk(parts), strict=True)
+def split(batch, count):
+    rows = zip(batch.inputs["logits"].chunk(count), batch.labels.chunk(count), strict=True)
     return [Batch({"logits": logits}, labels, [0] * len(labels), 0) for logits, labels in rows]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weights", [None, [0.5, 1.0, 3.0]])
-@pytest.mark.parametrize("parts", [1, 2, 3])
-def test_the_loss_of_a_batch_in_parts_is_torchs_mean_over_the_whole(smoothing, weights, parts):
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_microbatch_losses_sum_to_batch_mean(smoothing, weights, count):
+    """The losses of microbatches sum to PyTorch's mean over the whole batch, and so do their gradients."""
     torch.manual_seed(0)
     logits, labels = torch.randn(8, 3, requires_grad=True), torch.tensor([0, 1, 2, 2, 1, 0, 0, 2])
     tensor = None if weights is None else torch.tensor(weights)
     expected = torch.nn.CrossEntropyLoss(weight=tensor, label_smoothing=smoothing)(logits, labels)
-    objective, whole = CrossEntropy(smoothing, weights), Batch({"logits": logits}, labels, [*range(8)], 8)
-    found = sum(objective(echo, part) for part in whole_in(whole, parts)) / objective.normalizer(whole)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(*(torch.autograd.grad(one, logits)[0] for one in (found, expected)))
+    objective, batch = CrossEntropy(smoothing, weights), Batch({"logits": logits}, labels, [*range(8)], 8)
+    loss = sum(objective(echo, microbatch) for microbatch in split(batch, count)) / objective.normalizer(batch)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(value, logits)[0] for value in (loss, expected)))
 
 
-def test_the_loss_of_half_precision_logits_is_worked_out_in_float32():
+def test_loss_is_float32():
+    """The loss of bf16 logits is computed in float32."""
     logits, labels = torch.tensor([[3.0, -2.0], [0.5, 1.0]], dtype=torch.bfloat16), torch.tensor([1, 0])
     assert CrossEntropy()(echo, Batch({"logits": logits}, labels, [0, 1], 2)).dtype is torch.float32
 
 
 @pytest.mark.parametrize("counts", [[10, 10], [69, 31], [1, 2, 7]])
-def test_balanced_weights_are_scikit_learns(counts):
+def test_balanced_weights_match_scikit_learn(counts):
     classes = np.arange(len(counts))
     expected = compute_class_weight("balanced", classes=classes, y=np.repeat(classes, counts))
     assert balanced_weights(counts) == pytest.approx(list(expected))
 
 
-def test_a_class_without_pairs_has_a_finite_weight():
+def test_empty_class_has_finite_weight():
     assert balanced_weights([4, 0]) == [0.5, 2.0]
 
 
-def stepper(optimizer="AdamW", config=None, callbacks=(), **arguments):
-    """A step over one linear layer whose inputs are given as they are, deferring as on a GPU."""
+def build_step(optimizer="AdamW", config=None, callbacks=(), **arguments):
+    """Return a step over one linear layer."""
     torch.manual_seed(0)
 
     class Linear(torch.nn.Module):
@@ -131,16 +136,18 @@ def batch(bad=False):
     return Batch({"inputs": values, "attention_mask": torch.ones(3, 4)}, torch.tensor([0, 1, 1]), [0, 1, 2], 12)
 
 
-def test_a_loss_that_is_not_finite_is_told_before_the_step():
-    step = stepper(fused=True)
+def test_nonfinite_loss_raises_before_step():
+    """A loss that is not finite raises an error, and the weights are unchanged."""
+    step = build_step(fused=True)
     before = step.model.layer.weight.clone()
     with pytest.raises(NonFiniteLossError, match="at step 7"):
         step(batch(bad=True), 7)
     assert torch.equal(step.model.layer.weight, before)
 
 
-def test_where_losses_are_read_late_no_step_is_taken_from_the_first_bad_one_on():
-    step = stepper(fused=True)
+def test_device_guard_skips_later_steps():
+    """With the check on the device, no step is taken from the first non-finite loss on."""
+    step = build_step(fused=True)
     step.guard.on_device = True
     step(batch(), 1)
     after_one = step.model.layer.weight.clone()
@@ -151,17 +158,18 @@ def test_where_losses_are_read_late_no_step_is_taken_from_the_first_bad_one_on()
     assert step.guard.first_bad_step() == 2
 
 
-def test_deferral_takes_the_same_steps_when_all_is_well():
-    plain, deferred = stepper(fused=True), stepper(fused=True)
-    deferred.guard.on_device = True
-    for number in range(1, 6):
-        losses = [step(batch(), number)[0] for step in (plain, deferred)]
+def test_device_guard_changes_no_bit():
+    """With finite losses, the check on the device changes no bit of the weights."""
+    plain, on_device = build_step(fused=True), build_step(fused=True)
+    on_device.guard.on_device = True
+    for index in range(1, 6):
+        losses = [step(batch(), index)[0] for step in (plain, on_device)]
         assert torch.equal(*losses)
-    assert torch.equal(plain.model.layer.weight, deferred.model.layer.weight)
+    assert torch.equal(plain.model.layer.weight, on_device.model.layer.weight)
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "arguments", "device", "precision", "deferred"),  # "meta" stands for whatever is not the host
+    ("optimizer", "arguments", "device", "precision", "on_device"),  # "meta" stands for any device other than the CPU
     [
         ("AdamW", {"fused": True}, "meta", "bf16", True),
         ("AdamW", {"fused": True}, "meta", "fp16", False),
@@ -170,17 +178,16 @@ def test_deferral_takes_the_same_steps_when_all_is_well():
         ("AdamW", {"fused": True}, "cpu", "bf16", False),
     ],
 )
-def test_losses_are_read_late_only_where_the_optimizer_can_skip(
-    optimizer, arguments, device, precision, deferred, monkeypatch
-):
+def test_device_guard_needs_fused_optimizer(optimizer, arguments, device, precision, on_device):
+    """The check is done on the device only if the optimizer can skip steps there."""
     built = getattr(torch.optim, optimizer)([torch.nn.Parameter(torch.zeros(2))], **arguments)
-    assert NonFiniteGuard(built, torch.device(device), precision, NonFinite.stop).on_device is deferred
+    assert NonFiniteGuard(built, torch.device(device), precision, NonFinite.stop).on_device is on_device
 
 
-def test_a_skipped_batch_leaves_no_gradients_behind():
-    """A batch whose second microbatch is not finite: the gradients of its first one do not reach the next step."""
+def test_skipped_batch_leaves_no_gradients():
+    """When the second microbatch is not finite, the gradients of the first do not reach the next step."""
     config = TrainerConfig(gradient_accumulation_steps=3, on_nonfinite=NonFinite.skip)
-    skipping, plain = stepper(config=config), stepper(config=config)
+    skipping, plain = build_step(config=config), build_step(config=config)
     bad = batch()
     bad.inputs["inputs"][2] = math.nan
     for step in (skipping, plain):
@@ -210,16 +217,17 @@ class Hooks(Callback):
         self.calls.append(("after_step", None))
 
 
-def test_callbacks_see_each_microbatch_and_may_run_it_again():
+def test_step_hooks():
+    """Callbacks see each microbatch, and may run its backward pass again."""
     hooks, config = Hooks(), TrainerConfig(gradient_accumulation_steps=2)
-    plain = stepper(config=config)
+    plain = build_step(config=config)
     plain.backward(batch(), 1)
-    stepper(config=config, callbacks=[hooks])(batch(), 1)
+    build_step(config=config, callbacks=[hooks])(batch(), 1)
     assert [name for name, _ in hooks.calls] == ["after_backward", "after_backward", "before_step", "after_step"]
     assert sum(size for name, size in hooks.calls if name == "after_backward") == 3
     torch.testing.assert_close(hooks.calls[2][1], 2 * plain.model.layer.weight.grad)
 
 
-def test_a_hook_that_nobody_overrides_is_not_called():
-    step = stepper(callbacks=[EarlyStopping(1)])
+def test_hooks_that_are_not_overridden():
+    step = build_step(callbacks=[EarlyStopping(1)])
     assert step._after_backward == step._before_step == step._after_step == []

@@ -1,4 +1,4 @@
-"""Optimizers and schedules: built from their YAML alone, the arguments held to the signature, the rates as they say."""
+"""Optimizers and schedules: built from YAML alone, arguments checked against the signature, rates as expected."""
 
 import math
 from pathlib import Path
@@ -29,27 +29,32 @@ def model():
 
 
 def rates(config, total_steps, lr=1.0):
-    """The learning rate of each step."""
+    """Return the learning rate of each step."""
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=lr)
     scheduler = build_scheduler(config, optimizer, total_steps, lr)
-    found = []
+    lrs = []
     for _ in range(total_steps):
-        found.append(optimizer.param_groups[0]["lr"])
+        lrs.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    return found
+    return lrs
 
 
-def test_weight_decay_is_on_matrices_and_not_on_biases_and_norms(model):
+def test_weight_decay_on_matrices_only(model):
+    """Weight decay applies to matrices, not to biases and norms."""
     decayed, others = build_optimizer(ADAMW, model, lr=0.5).param_groups
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    assert {names[id(one)] for one in decayed["params"]} == {"dense.weight", "words.weight"}
-    assert {names[id(one)] for one in others["params"]} == {"dense.bias", "LayerNorm.weight", "LayerNorm.bias"}
+    assert {names[id(parameter)] for parameter in decayed["params"]} == {"dense.weight", "words.weight"}
+    assert {names[id(parameter)] for parameter in others["params"]} == {
+        "dense.bias",
+        "LayerNorm.weight",
+        "LayerNorm.bias",
+    }
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0)
     assert decayed["lr"] == others["lr"] == 0.5
 
 
-def test_frozen_parameters_are_left_to_themselves(model):
+def test_frozen_parameters_are_left_out(model):
     model["words"].requires_grad_(False)
     model["dense"].weight.requires_grad_(False)
     (group,) = no_decay_for_vectors(model, with_decay=True)
@@ -58,7 +63,7 @@ def test_frozen_parameters_are_left_to_themselves(model):
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "adafactor"])
-def test_an_optimizer_of_the_group_builds_and_steps(model, name):
+def test_optimizers_of_the_group(model, name):
     optimizer = build_optimizer(compose([f"optimizer={name}"]).optimizer, model, lr=1e-2)
     before = model["dense"].weight.clone()
     model["dense"](torch.ones(1, 3)).sum().backward()
@@ -82,18 +87,19 @@ def test_an_optimizer_of_the_group_builds_and_steps(model, name):
         ({"_target_": "transformers.set_seed", "seed": 1}, "optimizer: set_seed must take an argument 'params'"),
     ],
 )
-def test_a_wrong_optimizer_is_refused_by_its_key(model, config, message):
+def test_invalid_optimizer_is_refused(model, config, message):
     with pytest.raises(InputError, match=message):
         build_optimizer(config, model, lr=1e-3)
 
 
-def test_what_is_no_optimizer_is_refused(model, plug):
+def test_target_must_build_optimizer(model, plug):
     target = f"{plug('def build(params, lr): return 5')}.build"
     with pytest.raises(InputError, match=rf"optimizer._target_={target}: built a int; must be a torch Optimizer"):
         build_optimizer({"_target_": target}, model, lr=1e-3)
 
 
-def test_an_optimizer_of_ones_own_module_is_plugged_in_with_its_arguments(model, plug):
+def test_custom_optimizer(model, plug):
+    """A custom optimizer is built with its own arguments."""
     name = plug(
         "import torch\n"
         "class Mine(torch.optim.SGD):\n"
@@ -108,7 +114,7 @@ def test_an_optimizer_of_ones_own_module_is_plugged_in_with_its_arguments(model,
 
 
 def down(step, low=0.0, high=1.0):
-    """OneCycleLR's fall from step 29 to step 99."""
+    """Return the rate of OneCycleLR while it falls, from step 29 to step 99."""
     return low + (high - low) * (1 + math.cos(math.pi * (step - 29) / 70)) / 2
 
 
@@ -122,28 +128,30 @@ EXPECTED = {
 }
 
 
-def test_every_schedule_of_the_group_is_expected_below():
+def test_every_schedule_is_tested():
     assert {path.stem for path in (Path(conf_dir()) / "scheduler").glob("*.yaml")} == set(EXPECTED)
 
 
 @pytest.mark.parametrize(("name", "expected"), EXPECTED.items())
-def test_a_schedule_begins_and_goes_on_and_ends_as_it_says(name, expected):
-    found = rates(compose([f"scheduler={name}"]).scheduler, 100)
-    assert (found[0], found[50], found[99]) == pytest.approx(expected, rel=1e-4)
-    assert max(found) == pytest.approx(1)
+def test_schedules_of_the_group(name, expected):
+    """Each schedule has the expected rate at the first, middle and last step."""
+    lrs = rates(compose([f"scheduler={name}"]).scheduler, 100)
+    assert (lrs[0], lrs[50], lrs[99]) == pytest.approx(expected, rel=1e-4)
+    assert max(lrs) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("name", ["constant", "linear", "cosine", "polynomial"])
 @pytest.mark.parametrize("warmup", ["warmup_steps=20", "warmup_ratio=0.2"])
-def test_warm_up_rises_to_the_peak_in_steps_or_in_a_share_of_all(name, warmup):
-    found = rates(compose([f"scheduler={name}", f"scheduler.{warmup}"]).scheduler, 100)
-    assert found[:21] == pytest.approx([step / 20 for step in range(21)])
-    assert max(found) == found[20] == 1
+def test_warmup(name, warmup):
+    """Warm-up rises linearly to the peak, in steps or in a share of all steps."""
+    lrs = rates(compose([f"scheduler={name}", f"scheduler.{warmup}"]).scheduler, 100)
+    assert lrs[:21] == pytest.approx([step / 20 for step in range(21)])
+    assert max(lrs) == lrs[20] == 1
 
 
-def test_a_polynomial_ends_at_its_own_end():
-    found = rates(compose(["scheduler=polynomial", "scheduler.lr_end=0.5", "scheduler.power=2"]).scheduler, 100)
-    assert found[50] == pytest.approx(0.5 + 0.5 / 4)
+def test_polynomial_ends_at_lr_end():
+    lrs = rates(compose(["scheduler=polynomial", "scheduler.lr_end=0.5", "scheduler.power=2"]).scheduler, 100)
+    assert lrs[50] == pytest.approx(0.5 + 0.5 / 4)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +165,7 @@ def test_a_polynomial_ends_at_its_own_end():
         ({"warmup_steps": 5, "warmup_ratio": 0.1}, "scheduler.warmup_steps=5 and warmup_ratio=0.1: set one of them"),
     ],
 )
-def test_a_wrong_warm_up_is_refused_by_its_key(arguments, message):
+def test_invalid_warmup_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         warmup_steps(dict(arguments), 100)
 
@@ -173,7 +181,7 @@ def test_a_wrong_warm_up_is_refused_by_its_key(arguments, message):
         ({}, r"scheduler._target_: is not set"),
     ],
 )
-def test_a_wrong_schedule_is_refused_by_its_key(config, message):
+def test_invalid_schedule_is_refused(config, message):
     with pytest.raises(InputError, match=message):
         rates(config, 100)
 
@@ -181,12 +189,14 @@ def test_a_wrong_schedule_is_refused_by_its_key(config, message):
 @pytest.mark.parametrize(
     ("target", "arguments"), [("CosineAnnealingLR", {}), ("LinearLR", {"start_factor": 1.0, "end_factor": 0.01})]
 )
-def test_a_schedule_is_told_the_number_of_steps_under_the_librarys_name(target, arguments):
-    found = rates({"_target_": f"torch.optim.lr_scheduler.{target}", **arguments}, 100)
-    assert found[99] < 0.03
+def test_number_of_steps_is_passed(target, arguments):
+    """The number of steps is passed under the name that the library uses."""
+    lrs = rates({"_target_": f"torch.optim.lr_scheduler.{target}", **arguments}, 100)
+    assert lrs[99] < 0.03
 
 
-def test_a_pure_function_of_the_step_is_a_schedule(plug):
+def test_function_as_schedule(plug):
+    """A function of the step is a schedule; its arguments are checked."""
     name = plug("def halves(step, total_steps, base=2):\n    return base ** -(4 * step // total_steps)\n")
     assert rates({"_target_": f"{name}.halves"}, 8) == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
     assert rates({"_target_": f"{name}.halves", "base": 10}, 4, lr=5.0) == pytest.approx([5, 0.5, 0.05, 0.005])
@@ -194,7 +204,8 @@ def test_a_pure_function_of_the_step_is_a_schedule(plug):
         rates({"_target_": f"{name}.halves", "bse": 10}, 4)
 
 
-def test_both_are_checked_before_there_is_a_model():
+def test_checks_without_model():
+    """Optimizer and schedule are checked before a model exists."""
     check_optimizer_config(ADAMW, LINEAR, lr=1e-3)
     with pytest.raises(InputError, match=r"optimizer\.beta"):
         check_optimizer_config({**ADAMW, "beta": 1}, LINEAR, lr=1e-3)
@@ -202,32 +213,32 @@ def test_both_are_checked_before_there_is_a_model():
         check_optimizer_config(ADAMW, {**LINEAR, "beta": 1}, lr=1e-3)
 
 
-def test_a_cycle_too_short_for_its_steps_is_refused():
+def test_cycle_that_is_too_short():
     with pytest.raises(InputError, match="OneCycleLR rejects it"):
         rates(ONE_CYCLE, 10)
 
 
-def test_a_schedule_without_warm_up_names_the_key_that_was_set():
+def test_schedule_without_warmup_names_key():
     with pytest.raises(InputError, match=r"scheduler\.warmup_ratio=0\.1"):
         rates({**ONE_CYCLE, "warmup_ratio": 0.1}, 100)
 
 
-def test_a_pure_function_may_take_warmup_steps(plug):
+def test_function_with_warmup_steps(plug):
     name = plug("def up(step, total_steps, warmup_steps=1):\n    return min(1, step / warmup_steps)\n")
     assert rates({"_target_": f"{name}.up", "warmup_steps": 4}, 6) == [0, 0.25, 0.5, 0.75, 1, 1]
 
 
-def test_a_warm_up_longer_than_the_run_is_refused():
+def test_warmup_longer_than_run():
     with pytest.raises(InputError, match=r"scheduler\.warmup_steps=500"):
         rates({**LINEAR, "warmup_steps": 500}, 100)
 
 
-def test_a_schedule_that_wants_the_metric_is_refused(model):
+def test_metric_driven_schedule_is_refused(model):
     with pytest.raises(InputError, match=r"scheduler\._target_"):
         check_optimizer_config(ADAMW, {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}, lr=1e-3)
 
 
-def test_what_is_no_schedule_is_refused(plug):
+def test_target_must_build_schedule(plug):
     with pytest.raises(InputError, match=r"scheduler\._target_"):
         check_optimizer_config(ADAMW, {"_target_": f"{plug('def build(optimizer): return 5')}.build"}, lr=1e-3)
 
@@ -237,7 +248,7 @@ def test_too_few_betas_are_refused(model):
         build_optimizer({**ADAMW, "betas": [0.9]}, model, lr=1e-3)
 
 
-def test_an_optimizer_without_a_signature_is_refused(model):
+def test_optimizer_without_signature_is_refused(model):
     with pytest.raises(InputError, match=r"optimizer"):
         build_optimizer({"_target_": "builtins.dict"}, model, lr=1e-3)
 

@@ -1,4 +1,4 @@
-"""The default recipe is the tutorial's: a plain hand-written loop gives the same losses."""
+"""The default recipe is that of the tutorial: a plain training loop gives the same losses."""
 
 import copy
 
@@ -40,7 +40,7 @@ class TutorialModel(nn.Module):
 
 
 def tutorial_losses(state, config, tokenizer, pairs, order, seed):
-    """Train for as many steps as ``order`` has batches of 4, as the tutorial's script does."""
+    """Train over the batches in ``order`` as the script of the tutorial does; return the losses."""
     model = TutorialModel(config)
     model.load_state_dict(state)
     model.train()
@@ -73,27 +73,29 @@ def tutorial_losses(state, config, tokenizer, pairs, order, seed):
     return losses
 
 
-def compare(job):
-    state = copy.deepcopy(job.model.state_dict())
-    config, pairs = job.model.encoder.config, job.data.train
-    epochs = [np.random.default_rng((job.config.seed, epoch)).permutation(len(pairs)) for epoch in range(3)]
+def compare(setup):
+    state = copy.deepcopy(setup.model.state_dict())
+    config, pairs = setup.model.encoder.config, setup.data.train
+    epochs = [np.random.default_rng((setup.config.seed, epoch)).permutation(len(pairs)) for epoch in range(3)]
     order = np.concatenate(epochs)
     batches = [order[start : start + 4].tolist() for start in range(0, 4 * STEPS, 4)]
-    Trainer(job, [MetricsWriter(job.run_dir, job.tracker)], since=0.0).fit()
-    ours = rows(RunDir(job.run_dir.path), "train/loss")
-    plain = tutorial_losses(state, config, job.tokenizer, pairs, batches, job.config.seed)
+    Trainer(setup, [MetricsWriter(setup.run_dir, setup.tracker)], since=0.0).fit()
+    ours = rows(RunDir(setup.run_dir.path), "train/loss")
+    plain = tutorial_losses(state, config, setup.tokenizer, pairs, batches, setup.config.seed)
     assert len(ours) == STEPS
     np.testing.assert_allclose(ours, plain, rtol=0, atol=1e-6)
 
 
-def test_fifty_steps_equal_a_plain_loop_of_the_tutorial(tmp_path):
-    job = prepared(tmp_path / "run", *TUTORIAL)
-    assert job.model.encoder.config.hidden_dropout_prob > 0
-    compare(job)
+def test_losses_equal_tutorial(tmp_path):
+    """The losses of 50 steps equal those of the tutorial's loop."""
+    setup = prepared(tmp_path / "run", *TUTORIAL)
+    assert setup.model.encoder.config.hidden_dropout_prob > 0
+    compare(setup)
 
 
 @pytest.mark.slow
-def test_fifty_steps_of_bert_base_equal_a_plain_loop_of_the_tutorial(tmp_path):
+def test_losses_equal_tutorial_with_bert_base(tmp_path):
+    """The same for a model of the size of BERT base."""
     base = ("hidden_size=768", "num_hidden_layers=12", "num_attention_heads=12", "intermediate_size=3072")
-    job = prepared(tmp_path / "run", *TUTORIAL, *(f"model.architecture.{setting}" for setting in base))
-    compare(job)
+    setup = prepared(tmp_path / "run", *TUTORIAL, *(f"model.architecture.{setting}" for setting in base))
+    compare(setup)

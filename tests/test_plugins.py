@@ -1,4 +1,4 @@
-"""Plug-ins: found by dotted name, their arguments held to the signature, every refusal with its key."""
+"""``_target_``: import a dotted name, and check arguments against the signature."""
 
 import functools
 
@@ -9,7 +9,7 @@ from afqmc.utils.errors import InputError
 from afqmc.utils.targets import check_arguments, import_target
 
 
-def test_a_dotted_path_gives_what_it_names(plug):
+def test_import_target(plug):
     assert import_target("torch.optim.AdamW", "optimizer._target_") is torch.optim.AdamW
     assert import_target(f"{plug('def one(): return 1')}.one", "model._target_")() == 1
 
@@ -24,29 +24,30 @@ def test_a_dotted_path_gives_what_it_names(plug):
         ("math.qqqq", r"math has no 'qqqq'; legal: acos, .* and \d+ more"),
     ],
 )
-def test_a_target_that_is_not_there_is_refused_with_its_key(target, message):
+def test_missing_target_is_refused(target, message):
     with pytest.raises(InputError, match=rf"^optimizer\._target_={target}: {message}"):
         import_target(target, "optimizer._target_")
 
 
 @pytest.mark.parametrize(
-    ("name", "own"),
+    ("name", "real_path"),
     [("lr_scheduler.partial", "functools.partial"), ("lr_scheduler.Counter", "collections.Counter")],
 )
-def test_what_a_well_known_library_only_imports_is_named_by_its_own_path(name, own):
-    with pytest.raises(InputError, match=f"torch.optim.{name}: is not defined in that library .it is {own}"):
+def test_reexported_name_is_refused(name, real_path):
+    """A name that a library only imports is refused; the error has its real path."""
+    with pytest.raises(InputError, match=f"torch.optim.{name}: is not defined in that library .it is {real_path}"):
         import_target(f"torch.optim.{name}", "scheduler._target_")
-    assert import_target(own, "scheduler._target_")
+    assert import_target(real_path, "scheduler._target_")
 
 
-def test_a_module_whose_own_import_fails_is_refused_with_the_missing_name(plug):
+def test_missing_dependency_is_named(plug):
     name = plug("import no_such_dependency\ndef build(): pass")
     with pytest.raises(InputError, match="cannot import 'no_such_dependency'"):
         import_target(f"{name}.build", "model._target_")
 
 
 def build(params, lr, *, decay=0.0, momentum):
-    """Stands for something plugged in."""
+    """A target of a user."""
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,8 @@ def build(params, lr, *, decay=0.0, momentum):
         (["decay"], r"^opt: build needs the argument 'momentum': add opt\.momentum=\.\.\.$"),
     ],
 )
-def test_a_wrong_or_missing_argument_is_refused_with_the_nearest(arguments, message):
+def test_wrong_arguments_are_refused(arguments, message):
+    """A wrong argument is refused with the nearest name; a missing one is named."""
     with pytest.raises(InputError, match=message):
         check_arguments(build, arguments, "opt", given=("params", "lr"))
 
@@ -72,26 +74,27 @@ def test_a_wrong_or_missing_argument_is_refused_with_the_nearest(arguments, mess
         (dict, ["anything"]),  # has no signature
     ],
 )
-def test_arguments_that_the_signature_takes_pass(function, arguments):
+def test_valid_arguments_are_accepted(function, arguments):
     check_arguments(function, arguments, "opt", given=("params", "lr"))
 
 
 @pytest.mark.parametrize("source", ["def (:", "1 / 0"])
-def test_a_module_that_does_not_import_is_refused_with_its_key(plug, source):
+def test_broken_module_is_refused(plug, source):
     with pytest.raises(InputError, match="model._target_="):
         import_target(f"{plug(source)}.build", "model._target_")
 
 
-def test_a_target_with_two_leading_dots_is_refused_with_its_key():
+def test_relative_target_is_refused():
     with pytest.raises(InputError, match="model._target_="):
         import_target("..AdamW", "model._target_")
 
 
-def test_a_target_that_cannot_be_called_is_refused_as_such():
+def test_target_must_be_callable():
     with pytest.raises(InputError, match=r"math\.pi.*call"):
         import_target("math.pi", "model._target_")
 
 
-def test_an_argument_that_the_project_passes_itself_is_refused_also_beside_others():
+def test_reserved_argument_is_refused():
+    """An argument that afqmc passes itself is refused, even if the signature takes any argument."""
     with pytest.raises(InputError, match=r"args\.num_labels"):
         check_arguments(lambda num_labels, **others: None, ["num_labels"], "args", given=("num_labels",))

@@ -1,4 +1,4 @@
-"""A run that is ended at any step and gone on with is the run that was never ended, bit for bit."""
+"""Resuming: a run that is interrupted at any step and resumed equals one that was not, bit for bit."""
 
 import importlib
 import json
@@ -24,65 +24,68 @@ from afqmc.utils.signals import Terminated
 
 ROOT = str(Path(__file__).parents[1])
 
-# A schedule of one's own that sends the process a signal at some steps, once each.
+# A custom schedule that sends a signal to the process at some steps, once each.
 SCHEDULE = """
 import os, signal
 at = {}
 def linear(step, total_steps):
-    if (number := at.pop(step, None)) is not None:
-        os.kill(os.getpid(), number)
+    if (signum := at.pop(step, None)) is not None:
+        os.kill(os.getpid(), signum)
     return 1 - step / total_steps
 """
-WAYS = {
+VARIANTS = {
     "plain": (),
-    "quick dropout, bf16, parts": ("trainer.mixed_precision=bf16", "trainer.gradient_accumulation_steps=3"),
+    "fast dropout, bf16, microbatches": ("trainer.mixed_precision=bf16", "trainer.gradient_accumulation_steps=3"),
     "stream": ("dataset.streaming=true", "dataset.shuffle_buffer=20"),
     "stops early": ("trainer.eval_steps=4", "trainer.patience=2", "trainer.min_delta=0.5", "epochs=9"),
-    "random, clipped, rows seldom": ("dataset.batching=random", "trainer.max_grad_norm=0.1", "trainer.logging_steps=5"),
-    "packed, PyTorch's dropout": ("performance.padding_free=true", "performance.fast_cpu_dropout=false"),
+    "random, clipped, few rows": ("dataset.batching=random", "trainer.max_grad_norm=0.1", "trainer.logging_steps=5"),
+    "padding-free, PyTorch's dropout": ("performance.padding_free=true", "performance.fast_cpu_dropout=false"),
     "by tokens, adafactor": ("dataset.batching=tokens", "dataset.batch_tokens=256", "optimizer=adafactor"),
     "a fold": ("dataset.folds=3", "dataset.fold=1", "dataset.max_train_samples=144"),
     "saves often": ("checkpoint.save_steps=1", "checkpoint.keep_weights=1"),
 }
-QUICK = ("quick dropout, bf16, parts",)
+QUICK = ("fast dropout, bf16, microbatches",)
 
 
 @pytest.fixture(scope="module")
 def schedule(tmp_path_factory):
-    place = tmp_path_factory.mktemp("modules")
-    (place / "signalling.py").write_text(SCHEDULE)
-    sys.path.insert(0, str(place))
+    directory = tmp_path_factory.mktemp("modules")
+    (directory / "signalling.py").write_text(SCHEDULE)
+    sys.path.insert(0, str(directory))
     yield importlib.import_module("signalling")
-    sys.path.remove(str(place))
+    sys.path.remove(str(directory))
 
 
-def own(schedule, *overrides):
+def with_schedule(schedule, *overrides):
     return small(f"scheduler._target_={schedule.__name__}.linear", *overrides)
 
 
-def ended_often(schedule, run_dir, config, steps):
-    """Run it, terminated at each of these steps and gone on with; how often it was."""
-    ended = 0
+def run_interrupted(schedule, run_dir, config, steps):
+    """Run to the end, terminated at each of these steps and resumed; return the number of interruptions."""
+    interruptions = 0
     schedule.at = dict.fromkeys(steps, signal.SIGTERM)
     for _ in range(len(steps) + 1):
         try:
             run_experiment(config, run_dir, resume=True)
-            return ended
+            return interruptions
         except Terminated:
-            ended += 1
+            interruptions += 1
             assert run_dir.read_status()["status"] == "interrupted"
             assert not run_dir.summary.exists()
-    raise AssertionError("never done")
+    raise AssertionError("the run did not complete")
 
 
-@pytest.mark.parametrize("way", [pytest.param(way, marks=() if way in QUICK else pytest.mark.slow) for way in WAYS])
-def test_a_run_that_is_terminated_and_gone_on_with_is_the_run_that_never_was(schedule, tmp_path, way):
-    config = own(schedule, *WAYS[way])
-    whole, ended = RunDir(tmp_path / "whole"), RunDir(tmp_path / "ended")
+@pytest.mark.parametrize(
+    "variant", [pytest.param(variant, marks=() if variant in QUICK else pytest.mark.slow) for variant in VARIANTS]
+)
+def test_interrupted_run_is_bit_exact(schedule, tmp_path, variant):
+    """A run that is terminated several times and resumed equals the run that never was, bit for bit."""
+    config = with_schedule(schedule, *VARIANTS[variant])
+    whole, interrupted = RunDir(tmp_path / "whole"), RunDir(tmp_path / "interrupted")
     run_experiment(config, whole)
-    steps = [2, 7, 8, 12] if way == "stops early" else [3, 12, 17]  # 8 and 12 end in an evaluation that is then due
-    assert ended_often(schedule, ended, config, steps) >= 3
-    assert differences(whole, ended) == []
+    steps = [2, 7, 8, 12] if variant == "stops early" else [3, 12, 17]  # an evaluation is due after 8 and 12
+    assert run_interrupted(schedule, interrupted, config, steps) >= 3
+    assert differences(whole, interrupted) == []
 
 
 @pytest.fixture(scope="module")
@@ -94,18 +97,20 @@ def done(tmp_path_factory):
 
 @pytest.fixture
 def run(done, tmp_path):
-    """A complete run of one's own."""
+    """A copy of a complete run."""
     shutil.copytree(done.path, tmp_path / "run")
     return RunDir(tmp_path / "run")
 
 
-def test_a_complete_run_is_left_as_it_is(run, capsys):
+def test_complete_run_is_unchanged(run, capsys):
+    """Resuming a complete run changes no file."""
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path.name != ".lock" and path.is_file()}
     assert run_experiment(Resume(run.path, []).config(), run, resume=True) == summary(run)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_a_complete_run_can_be_made_longer_and_says_so(run, caplog):
+def test_complete_run_can_be_extended(run, caplog):
+    """A complete run can be resumed with more epochs, and says so."""
     caplog.set_level("INFO")
     rows_before = metrics(run)
     run_experiment(Resume(run.path, ["epochs=3"]).config(), run, resume=True)
@@ -114,11 +119,11 @@ def test_a_complete_run_can_be_made_longer_and_says_so(run, caplog):
     assert metrics(run)[: len(rows_before)] == rows_before
     assert json.loads((run.path / "environment.json").read_text())["resumed"]
     lrs = [row["train/lr"] for row in metrics(run) if "train/lr" in row]
-    assert lrs[24] == pytest.approx(5e-4 * 12 / 36)  # as the longer schedule has it
+    assert lrs[24] == pytest.approx(5e-4 * 12 / 36)  # of the longer schedule
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("lr=1e-3", "lr=0.001: the run has lr=0.0005, which cannot be changed"),
         ("epochs=1", "epochs=1: the run has epochs=2, which may only be raised"),
@@ -132,32 +137,36 @@ def test_a_complete_run_can_be_made_longer_and_says_so(run, caplog):
         ("dataset.max_length=64", "dataset.max_length=64"),
     ],
 )
-def test_what_would_make_it_another_run_is_refused_by_name(run, override, told):
+def test_changed_results_are_refused(run, override, message):
+    """Overrides that would change the result are refused by name."""
     with pytest.raises(InputError) as refusal:
         Resume(run.path, [override]).config()
-    assert told in str(refusal.value)
+    assert message in str(refusal.value)
 
 
 @pytest.mark.parametrize(
     "override", ["lr=5e-4", "tracker=wandb", "tracker.project=p", "checkpoint.save_steps=2", "epochs=4", "batch_size=8"]
 )
-def test_what_cannot_change_the_result_may_be_given(run, override):
+def test_harmless_overrides_are_allowed(run, override):
+    """Overrides that cannot change the result are allowed."""
     Resume(run.path, [override]).config()
 
 
-def test_the_command_line_may_name_another_tracker(run, tmp_path):
-    ended = command("run", f"resume={run.path}", "tracker=none", cwd=tmp_path)
-    assert (ended.returncode, ended.stderr) == (0, "")
+def test_tracker_can_be_changed(run, tmp_path):
+    resumed = command("run", f"resume={run.path}", "tracker=none", cwd=tmp_path)
+    assert (resumed.returncode, resumed.stderr) == (0, "")
 
 
-def test_auto_holds_the_whole_command_to_the_run_that_is_there(run):
+def test_auto_checks_the_whole_command(run):
+    """``resume=auto`` checks every override against the existing run."""
     saved = Resume(run.path, []).config()
     with pytest.raises(InputError, match="lr=0.1: the run has lr=0.0005"):
         merge_for_resume(saved, small("checkpoint.save_steps=5", "lr=0.1", "resume=auto"))
     merge_for_resume(saved, small("checkpoint.save_steps=7", "resume=auto"))
 
 
-def test_other_data_are_not_gone_on_with_and_the_run_stays_complete(run):
+def test_other_data_are_refused(run):
+    """A run is not resumed with other data; it stays complete."""
     text = (run.path / "config.yaml").read_text().replace("max_train_samples: 96", "max_train_samples: 95")
     (run.path / "config.yaml").write_text(text)
     with pytest.raises(InputError, match="data or tokenizer are not those"):
@@ -175,8 +184,8 @@ def flip(path):
 
 @pytest.fixture(scope="module")
 def halved(schedule, tmp_path_factory):
-    place = tmp_path_factory.mktemp("half")
-    config, whole, run_dir = own(schedule), RunDir(place / "whole"), RunDir(place / "half")
+    directory = tmp_path_factory.mktemp("half")
+    config, whole, run_dir = with_schedule(schedule), RunDir(directory / "whole"), RunDir(directory / "half")
     run_experiment(config, whole)
     schedule.at = {17: signal.SIGTERM}
     with pytest.raises(Terminated):
@@ -186,14 +195,15 @@ def halved(schedule, tmp_path_factory):
 
 @pytest.fixture
 def half(halved, tmp_path):
-    """A run that was terminated at step 17, with a checkpoint of step 12 before that, and what it would have become."""
+    """A config, its complete run, and its run terminated at step 17, whose previous checkpoint is of step 12."""
     config, whole, run_dir = halved
-    subprocess.run(["cp", "-a", str(run_dir.path), str(tmp_path / "half")], check=True)  # hard links stay such
+    subprocess.run(["cp", "-a", str(run_dir.path), str(tmp_path / "half")], check=True)  # keeps hard links
     return config, whole, RunDir(tmp_path / "half")
 
 
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json", "checksums.json"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(half, caplog, name):
+def test_damaged_checkpoint_falls_back(half, caplog, name):
+    """A damaged checkpoint is named, and the previous one is used."""
     caplog.set_level("INFO")
     config, whole, run_dir = half
     flip(run_dir.path / "checkpoints/last" / name)
@@ -204,17 +214,18 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(half, caplog, 
     assert differences(whole, run_dir) == []
 
 
-def test_a_save_that_was_cut_off_is_passed_over(half):
+def test_incomplete_save_is_ignored(half):
     config, whole, run_dir = half
-    aside = run_dir.path / "checkpoints/.last.new"
-    aside.mkdir()
-    (aside / "state.safetensors").write_bytes(b"half")
+    partial = run_dir.path / "checkpoints/.last.new"
+    partial.mkdir()
+    (partial / "state.safetensors").write_bytes(b"half")
     run_experiment(config, run_dir, resume=True)
     assert differences(whole, run_dir) == []
-    assert not aside.exists()
+    assert not partial.exists()
 
 
-def test_a_save_that_only_lacked_its_name_counts(half, caplog):
+def test_complete_save_without_rename_is_used(half, caplog):
+    """A checkpoint that was complete, but not renamed yet, is used."""
     caplog.set_level("INFO")
     config, whole, run_dir = half
     checkpoints = run_dir.path / "checkpoints"
@@ -225,8 +236,9 @@ def test_a_save_that_only_lacked_its_name_counts(half, caplog):
 
 
 @pytest.mark.parametrize("names", [("last/state.json", "previous/state.json"), ("best/model.safetensors",)])
-def test_without_a_sound_checkpoint_nothing_is_thrown_away(half, names):
-    config, _, run_dir = half  # whose best weights are of step 12: all have them in common
+def test_damaged_checkpoints_delete_nothing(half, names):
+    """If all checkpoints are damaged, the run is refused and nothing is deleted."""
+    config, _, run_dir = half  # the best weights, of step 12, are part of all checkpoints
     for name in names:
         flip(run_dir.path / "checkpoints" / name)
     with pytest.raises(InputError, match="no sound checkpoint"):
@@ -235,7 +247,8 @@ def test_without_a_sound_checkpoint_nothing_is_thrown_away(half, names):
     assert len(metrics(run_dir)) == 18
 
 
-def test_a_torn_row_past_the_checkpoint_is_cut(half):
+def test_rows_after_checkpoint_are_deleted(half):
+    """Rows of metrics after the checkpoint, an incomplete one included, are deleted."""
     config, whole, run_dir = half
     with run_dir.metrics.open("a") as file:
         file.write('{"step": 18, "train/loss": 1.0}\n{"step": 19, "tra')
@@ -243,32 +256,34 @@ def test_a_torn_row_past_the_checkpoint_is_cut(half):
     assert differences(whole, run_dir) == []
 
 
-def test_on_the_command_line_a_run_goes_on_in_its_own_directory(schedule, half, tmp_path):
+def test_resume_on_command_line(schedule, half, tmp_path):
+    """On the command line, a run is resumed in its own directory, and custom code needs ``trust=true``."""
     _, whole, run_dir = half
-    place = tmp_path / "我的 run, [1]=x"
-    run_dir.path.rename(place)
+    path = tmp_path / "我的 run, [1]=x"
+    run_dir.path.rename(path)
     env = {"PYTHONPATH": os.pathsep.join((os.path.dirname(schedule.__file__), ROOT))}
-    refused = command("run", f"resume={place}", cwd=tmp_path, env=env)
+    refused = command("run", f"resume={path}", cwd=tmp_path, env=env)
     assert refused.returncode == 2, refused.stderr
     assert "code from elsewhere; trust=true runs it" in refused.stderr
-    found = command("run", f"resume={place}", "trust=true", cwd=tmp_path, env=env)
-    assert found.returncode == 0, found.stderr
-    assert "resumed at step 17 of 24" in found.stdout
-    assert differences(whole, RunDir(place)) == []
-    log = (place / "run.log").read_text(encoding="utf-8")
+    resumed = command("run", f"resume={path}", "trust=true", cwd=tmp_path, env=env)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed at step 17 of 24" in resumed.stdout
+    assert differences(whole, RunDir(path)) == []
+    log = (path / "run.log").read_text(encoding="utf-8")
     assert "resumed at step 17" in log
 
 
-def test_auto_starts_and_goes_on_and_leaves_what_is_complete(tmp_path):
+def test_auto_on_command_line(tmp_path):
+    """``resume=auto`` starts a run, and leaves a complete one unchanged."""
     arguments = (*SMALL, "resume=auto", f"hydra.run.dir={tmp_path / 'run'}", "trainer.max_steps=4")
-    first, second = (command("run", *arguments, cwd=tmp_path) for _ in range(2))
-    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    assert "complete already" in second.stdout
+    started, again = (command("run", *arguments, cwd=tmp_path) for _ in range(2))
+    assert (started.returncode, again.returncode) == (0, 0), started.stderr + again.stderr
+    assert "complete already" in again.stdout
     assert "resume: null" in (tmp_path / "run/config.yaml").read_text()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("resume=auto",), "needs a directory that is the same each time: hydra.run.dir=DIR"),
         (("-m", "resume=auto"), "sweep.name=NAME"),
@@ -278,27 +293,28 @@ def test_auto_starts_and_goes_on_and_leaves_what_is_complete(tmp_path):
         (("resume=somewhere", "--cfg", "job"), "--cfg: not with resume="),
     ],
 )
-def test_what_cannot_be_gone_on_with_is_refused(tmp_path, arguments, told):
-    found = command("run", *arguments, cwd=tmp_path)
-    assert found.returncode == 2
-    assert told in found.stderr
-    assert len(found.stderr.splitlines()) == 1
+def test_invalid_resume_is_refused(tmp_path, arguments, message):
+    refused = command("run", *arguments, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert message in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_a_second_process_is_refused_while_one_is_at_the_run(run):
+def test_run_in_use_is_refused(run):
     with run.locked(), pytest.raises(InputError, match=f"another process is at this run .process {os.getpid()} on"):
         run_experiment(Resume(run.path, ["epochs=3"]).config(), run, resume=True)
 
 
-def test_an_interrupted_evaluation_is_done_first_when_the_run_goes_on(schedule, tmp_path, monkeypatch):
-    config, whole, run_dir = own(schedule), RunDir(tmp_path / "whole"), RunDir(tmp_path / "run")
+def test_interrupted_evaluation_is_repeated(schedule, tmp_path, monkeypatch):
+    """An interrupted evaluation is repeated first when the run is resumed."""
+    config, whole, run_dir = with_schedule(schedule), RunDir(tmp_path / "whole"), RunDir(tmp_path / "run")
     run_experiment(config, whole)
-    score = Trainer._evaluate
+    evaluate = Trainer._evaluate
 
     def interrupted(self, model):
-        os.kill(os.getpid(), signal.SIGINT)  # put off until the evaluation admits it
-        return score(self, model)
+        os.kill(os.getpid(), signal.SIGINT)  # deferred until the evaluation allows signals
+        return evaluate(self, model)
 
     monkeypatch.setattr(Trainer, "_evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -309,12 +325,13 @@ def test_an_interrupted_evaluation_is_done_first_when_the_run_goes_on(schedule, 
     assert differences(whole, run_dir) == []
 
 
-def test_the_config_that_is_saved_says_nothing_of_resuming(tmp_path):
+def test_saved_config_does_not_resume(tmp_path):
     assert compose(["resume=auto"]).resume == "auto"
     assert merge_for_resume(compose([]), compose(["resume=auto"])).resume is None
 
 
-def test_a_killed_run_goes_on_its_lock_dead_with_it(tmp_path):
+def test_killed_run_is_resumed(tmp_path):
+    """A run that was killed, and its lock with it, is resumed bit for bit."""
     dropout = ("model.architecture.hidden_dropout_prob=0.1", "model.architecture.attention_probs_dropout_prob=0.1")
     arguments = (*SMALL, *dropout, "epochs=16", "checkpoint.save_steps=5", "dataset.max_test_samples=16")
     whole, killed = RunDir(tmp_path / "whole"), RunDir(tmp_path / "killed")
@@ -338,7 +355,8 @@ def test_a_killed_run_goes_on_its_lock_dead_with_it(tmp_path):
     assert differences(whole, killed) == []
 
 
-def test_a_complete_run_without_a_checkpoint_is_not_begun_anew(run):
+def test_complete_run_without_checkpoint(run):
+    """A complete run without a checkpoint is refused, not started again."""
     shutil.rmtree(run.path / "checkpoints/last")
     before = metrics(run)
     with pytest.raises(InputError, match="complete, and has no checkpoint"):
@@ -348,7 +366,8 @@ def test_a_complete_run_without_a_checkpoint_is_not_begun_anew(run):
 
 
 @pytest.mark.slow
-def test_hydras_record_of_how_a_run_began_stays_when_auto_refuses_or_goes_on(tmp_path):
+def test_auto_keeps_hydra_overrides(tmp_path):
+    """``.hydra/overrides.yaml`` stays as it was when ``resume=auto`` refuses the run."""
     arguments = (*SMALL, "resume=auto", f"hydra.run.dir={tmp_path / 'run'}", "trainer.max_steps=2")
     assert command("run", *arguments, cwd=tmp_path).returncode == 0
     overrides = tmp_path / "run/.hydra/overrides.yaml"

@@ -1,4 +1,4 @@
-"""A run: learns, repeats itself bit for bit, keeps the best, and leaves a complete directory."""
+"""A run: it learns, repeats bit for bit, keeps the best weights, and leaves a complete directory."""
 
 import json
 import os
@@ -21,11 +21,11 @@ SIXTEEN = ("dataset.max_train_samples=16", "dataset.max_dev_samples=16")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """One small run, trained once for the tests that only look."""
+    """A small run, shared by the tests that only read it."""
     return train(tmp_path_factory.mktemp("runs") / "one")
 
 
-def test_a_run_directory_holds_what_the_design_says(run):
+def test_files_of_run_directory(run):
     names = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     assert {
         "config.yaml", "environment.json", "metrics.jsonl", "summary.json", "status.json",
@@ -35,23 +35,25 @@ def test_a_run_directory_holds_what_the_design_says(run):
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl", ".new"))]
 
 
-def test_the_summary_holds_the_best_evaluation(run):
-    found = summary(run)
-    assert found["status"] == "completed"
-    assert {"step", "epoch", "dev/loss", "dev/accuracy", "dev/f1", "dev/auc", "dev/mcc"} <= found["best"].keys()
-    assert found["best"]["dev/accuracy"] == max(rows(run, "dev/accuracy"))
-    assert found["train_pairs_per_second"] > 0
-    assert found["seconds"] > found["train_seconds"] > 0
+def test_summary_has_best_evaluation(run):
+    figures = summary(run)
+    assert figures["status"] == "completed"
+    assert {"step", "epoch", "dev/loss", "dev/accuracy", "dev/f1", "dev/auc", "dev/mcc"} <= figures["best"].keys()
+    assert figures["best"]["dev/accuracy"] == max(rows(run, "dev/accuracy"))
+    assert figures["train_pairs_per_second"] > 0
+    assert figures["seconds"] > figures["train_seconds"] > 0
 
 
-def test_a_row_is_written_for_each_step_and_each_evaluation(run):
+def test_rows_of_metrics(run):
+    """metrics.jsonl has a row per step and per evaluation."""
     assert len(rows(run, "train/loss")) == 24
     assert len(rows(run, "dev/accuracy")) == 2
     assert rows(run, "train/lr")[0] == pytest.approx(5e-4)
     assert rows(run, "train/lr")[-1] == pytest.approx(5e-4 / 24)
 
 
-def test_predictions_are_in_the_files_order_with_ids_and_labels(run):
+def test_predictions(run):
+    """Predictions are in the order of the file, with ids, and labels if there are any."""
     dev = [json.loads(line) for line in (run.path / "predictions/dev.jsonl").read_text("utf-8").splitlines()]
     assert [row["id"] for row in dev] == list(range(64))
     assert all(row["prediction"] == ("1" if row["probability"] > 0.5 else "0") for row in dev)
@@ -62,12 +64,13 @@ def test_predictions_are_in_the_files_order_with_ids_and_labels(run):
     assert "label" not in test[0]
 
 
-def same_weights(one, other):
-    a, b = (load_file(run.best / "model.safetensors") for run in (one, other))
+def same_weights(run_a, run_b):
+    a, b = (load_file(run.best / "model.safetensors") for run in (run_a, run_b))
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not(run, tmp_path):
+def test_seed_determines_weights(run, tmp_path):
+    """The same seed gives the same bits, another seed does not."""
     again = train(tmp_path / "again")
     other = train(tmp_path / "other", "seed=7")
     assert rows(again, "train/loss") == rows(run, "train/loss")
@@ -75,55 +78,56 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(run, tmp_path):
     assert not same_weights(other, run)
 
 
-def test_accumulation_over_parts_equals_the_whole_batch(tmp_path):
+def test_accumulation_equals_whole_batch(tmp_path):
     off = ("model.architecture.hidden_dropout_prob=0.0", "model.architecture.attention_probs_dropout_prob=0.0")
     options = (*off, "model.head_dropout=0.0", "objective.class_weights=[1,2.2]", "objective.label_smoothing=0.1")
     whole = train(tmp_path / "whole", *options)
-    parts = train(tmp_path / "parts", *options, "trainer.gradient_accumulation_steps=4")
-    np.testing.assert_allclose(rows(parts, "train/loss"), rows(whole, "train/loss"), rtol=0, atol=2e-6)
+    accumulated = train(tmp_path / "accumulated", *options, "trainer.gradient_accumulation_steps=4")
+    np.testing.assert_allclose(rows(accumulated, "train/loss"), rows(whole, "train/loss"), rtol=0, atol=2e-6)
 
 
-def test_class_weights_may_be_whole_numbers(tmp_path):
+def test_class_weights_may_be_integers(tmp_path):
     weights = "objective.class_weights="
     whole, decimal = (train(tmp_path / kind, weights + kind, "trainer.max_steps=2") for kind in ("[1,2]", "[1.0,2.0]"))
     assert rows(whole, "train/loss") == rows(decimal, "train/loss")
 
 
-def test_sixteen_pairs_are_learnt_by_heart(tmp_path):
+def test_overfits_sixteen_pairs(tmp_path):
     run = train(tmp_path / "run", "debug=overfit", *SIXTEEN, "batch_size=16", "epochs=60", "lr=2e-3")
     assert summary(run)["best"]["dev/accuracy"] == 1.0
 
 
-def test_debug_overfit_measures_the_training_batch_itself(tmp_path):
-    job = prepared(tmp_path, "debug=overfit", *SIXTEEN)
-    assert job.data.dev.sentence1 == job.data.train.sentence1
+def test_debug_overfit_evaluates_training_pairs(tmp_path):
+    data = prepared(tmp_path, "debug=overfit", *SIXTEEN).data
+    assert data.dev.sentence1 == data.train.sentence1
 
 
-def test_max_steps_replaces_epochs_and_eval_steps_the_end_of_the_epoch(tmp_path):
+def test_max_steps_and_eval_steps(tmp_path):
     run = train(tmp_path / "run", "trainer.max_steps=10", "trainer.eval_steps=4")
     lines = (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [row["step"] for row in map(json.loads, lines) if "dev/loss" in row] == [4, 8, 10]
 
 
-def test_training_stops_early_when_the_monitored_metric_stands_still(tmp_path):
+def test_early_stopping(tmp_path):
     stop = ("trainer.monitor=dev/loss", "trainer.patience=2", "trainer.min_delta=10", "trainer.eval_steps=2")
     run = train(tmp_path / "run", *stop)
     assert summary(run)["steps"] == 6
 
 
-def test_the_lowest_loss_is_best_when_a_loss_is_monitored(tmp_path):
+def test_lowest_monitored_loss_is_best(tmp_path):
     run = train(tmp_path / "run", "trainer.monitor=dev/loss", "trainer.eval_steps=5", "lr=3e-3")
     assert summary(run)["best"]["dev/loss"] == min(rows(run, "dev/loss"))
 
 
-def test_only_so_many_past_weights_are_kept(tmp_path):
+def test_keep_weights(tmp_path):
+    """``keep_weights`` limits how many past weights are kept; null keeps all."""
     run = train(tmp_path / "run", "trainer.eval_steps=6", "checkpoint.keep_weights=2")
     assert [path.name for path in run.saved_weights()] == ["step-18", "step-24"]
     every = train(tmp_path / "every", "trainer.eval_steps=6", "checkpoint.keep_weights=null")
     assert [path.name for path in every.saved_weights()] == ["step-6", "step-12", "step-18", "step-24"]
 
 
-def test_gradients_are_limited_and_their_norm_is_logged(tmp_path):
+def test_gradient_norm_is_logged(tmp_path):
     run = train(tmp_path / "run", "trainer.max_grad_norm=0.5", "trainer.max_steps=3")
     assert len(rows(run, "train/grad_norm")) == 3
 
@@ -139,22 +143,25 @@ def test_streaming_trains_on_every_pair(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "no"])
-def test_both_precisions_of_this_machine_train(precision, tmp_path):
+def test_precisions(precision, tmp_path):
+    """Training works in both precisions of a CPU, and weights are saved in float32."""
     run = train(tmp_path / "run", f"trainer.mixed_precision={precision}", "trainer.max_steps=4")
     assert np.isfinite(rows(run, "train/loss")).all()
     assert load_file(run.best / "model.safetensors")["classifier.weight"].dtype == np.float32
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max", "first_last_mean", "pooler"])
-def test_every_pooling_is_trained_and_scores_the_same_when_opened_again(pooling, tmp_path):
+def test_poolings(pooling, tmp_path):
+    """Every pooling can be trained, and the loaded weights give the recorded metrics."""
     run = train(tmp_path / "run", f"model.pooling={pooling}", "trainer.max_steps=4")
-    opened = Predictor.open(run.path)
-    figures = opened.score(opened.read(None, labelled=True)).metrics
+    predictor = Predictor.open(run.path)
+    figures = predictor.score(predictor.read(None, labelled=True)).metrics
     recorded = summary(run)["best"]
     assert {f"dev/{name}": value for name, value in figures.items()}.items() <= recorded.items()
 
 
-def test_evaluate_and_predict_in_a_fresh_process_give_the_same_bits(run, tmp_path):
+def test_evaluate_and_predict_repeat_the_run(run, tmp_path):
+    """``evaluate`` and ``predict`` in a new process give the figures and probabilities of the run."""
     for name, content in sample_files().items():
         lines = content.decode().splitlines(keepends=True)
         (tmp_path / name).write_text("".join(lines[: 16 if name == "test.json" else 64]), encoding="utf-8")
@@ -172,7 +179,7 @@ def test_evaluate_and_predict_in_a_fresh_process_give_the_same_bits(run, tmp_pat
     assert rows == [{key: row[key] for key in ("id", "probability", "prediction")} for row in own]
 
 
-def test_clue_gets_its_submission(run, tmp_path):
+def test_clue_submission(run, tmp_path):
     (tmp_path / "test.json").write_bytes(b"\n".join(sample_files()["test.json"].splitlines()[:9]) + b"\n")
     for out in ("afqmc_predict.json", "submit.zip"):
         assert command("predict", str(run.path), "test.json", "-o", out, "--clue", cwd=tmp_path).returncode == 0
@@ -184,7 +191,8 @@ def test_clue_gets_its_submission(run, tmp_path):
     assert (tmp_path / "zip" / "afqmc_predict.json").read_text(encoding="utf-8") == text
 
 
-def test_the_best_checkpoint_loads_with_transformers_alone(tmp_path):
+def test_checkpoint_loads_with_transformers(tmp_path):
+    """transformers alone loads the best weights, and gives the recorded probability."""
     run = train(tmp_path / "run", "model.pooling=pooler", "trainer.max_steps=3")
     tokenizer = AutoTokenizer.from_pretrained(run.best)
     model, loading = AutoModelForSequenceClassification.from_pretrained(run.best, output_loading_info=True)
@@ -198,12 +206,13 @@ def test_the_best_checkpoint_loads_with_transformers_alone(tmp_path):
     assert model.config.id2label == {0: "0", 1: "1"}
 
 
-def test_the_encoder_of_any_pooling_loads_with_transformers_alone(run):
+def test_encoder_loads_with_transformers(run):
     _, loading = AutoModel.from_pretrained(run.best, output_loading_info=True, add_pooling_layer=False)
     assert not loading["missing_keys"]
 
 
-def test_a_model_of_ones_own_is_plugged_in_and_trusted_only_when_told(tmp_path, monkeypatch):
+def test_custom_model(tmp_path, monkeypatch):
+    """A custom model is trained by its ``_target_``; its code is run again only with ``--trust``."""
     (tmp_path / "my_model.py").write_text(
         "import torch\n"
         "class Bag(torch.nn.Module):\n"
@@ -232,14 +241,15 @@ def repository(*more: Path) -> str:
     return os.pathsep.join(map(str, (Path(__file__).parents[1], *more)))
 
 
-def test_a_directory_that_holds_a_run_is_refused(run):
+def test_occupied_directory_is_refused(run):
     before = (run.path / "metrics.jsonl").read_bytes()
     with pytest.raises(InputError, match="already holds a run"):
         run_experiment(small(), run)
     assert (run.path / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_failed_run_says_so_and_has_no_summary(tmp_path):
+def test_failed_run_has_no_summary(tmp_path):
+    """A failed run has status ``failed``, a traceback and no summary."""
     with pytest.raises(RuntimeError, match="loss is"):
         train(tmp_path / "run", "lr=10", "optimizer=sgd", "optimizer.momentum=0.99")
     status = json.loads((tmp_path / "run" / "status.json").read_text())

@@ -91,7 +91,7 @@ TAG = "tracker=wandb", "tracker.mode=offline"
 
 REFUSED = [  # overrides of MINI, and part of the message
     ("trainer.device=cuda", "trainer.device=cuda: not on this machine"),
-    ("trainer.mixed_precision=fp16 trainer.device=cpu", "legal on this machine: auto, no, bf16"),
+    ("trainer.mixed_precision=fp16 trainer.device=cpu", "allowed on this machine: auto, no, bf16"),
     ("distributed.strategy=fsdp", "needs several processes"),
     ("distributed.fsdp_sharding=shard_grad_op", "distributed.fsdp_sharding: only with distributed.strategy=fsdp"),
     ("distributed.fsdp_cpu_offload=true", "distributed.fsdp_cpu_offload: only with distributed.strategy=fsdp"),
@@ -157,7 +157,7 @@ OWN_REFUSED = [  # overrides of OWN: models that are loaded, or one's own
     ("model._target_=own_models_of_this_test.Three", "for 2 pairs it returned (2, 3)"),
     ("model._target_=own_models_of_this_test.Broken", "raised KeyError: 'no width'"),
     ("model._target_=own_models_of_this_test.Frozen", "a model without parameters to train"),
-    ("model._target_=own_models_of_this_test.Bag performance.padding_free=true", "not for a model of your own"),
+    ("model._target_=own_models_of_this_test.Bag performance.padding_free=true", "not with a custom model"),
     ("model._target_=own_models_of_this_test.Bag trainer.gradient_checkpointing=true", "does not support it"),
 ]
 TRACKED = [  # overrides with W&B, offline
@@ -227,7 +227,7 @@ def test_a_config_that_cannot_be_composed_is_refused_by_all_commands(overrides, 
 
 def test_what_a_launcher_was_told_beside_the_config_is_refused_alike(inside, monkeypatch, tmp_path):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    agree((*MINI, "tracker=none"), "use_deepspeed: not here", tmp_path)
+    agree((*MINI, "tracker=none"), "use_deepspeed: not supported", tmp_path)
 
 
 def test_independent_refusals_are_all_reported(inside):

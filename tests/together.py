@@ -1,8 +1,8 @@
-"""Train in several ways, one after another, as the processes of one launch; run by tests under torchrun.
+"""Train several variants of a run one after another within one launch of torchrun.
 
-    torchrun --nproc_per_node N tests/together.py DIRECTORY WAY ...
+    torchrun --nproc_per_node N tests/together.py DIRECTORY VARIANT ...
 
-Each way leaves a run directory of its name, and ``logits.npy``: those of the dev split before the first step.
+Each variant has a run directory of its name, in which ``logits.npy`` has the dev logits before the first step.
 """
 
 import os
@@ -26,9 +26,9 @@ from afqmc.training import device
 from afqmc.training.callbacks.base import Callback
 from afqmc.training.parallel import build_fsdp_plugin
 
-# no dropout: its masks differ from process to process; 91 pairs: the last batch has 3, fewer than there may be shares
+# no dropout, since its masks differ between processes; with 91 pairs the last batch has 3, fewer than some shares
 BASE = (*SMALL, "dataset.max_train_samples=91", "dataset.max_dev_samples=70", "trainer.eval_batch_size=16")
-WAYS = {
+VARIANTS = {
     "bucketed": (),
     "accumulated": ("trainer.gradient_accumulation_steps=2",),
     "stream": ("dataset.streaming=true", "dataset.shuffle_buffer=20"),
@@ -49,11 +49,7 @@ WAYS = {
         "distributed.strategy=fsdp", "trainer.gradient_checkpointing=true", "trainer.max_grad_norm=0.5",
     ),
 }  # fmt: skip
-ALONE = (
-    "distributed.strategy=",
-    "distributed.fsdp_sharding=",
-    "distributed.fsdp_cpu_offload=",
-)  # what one process is not told
+SEVERAL_PROCESSES_ONLY = ("distributed.strategy=", "distributed.fsdp_sharding=", "distributed.fsdp_cpu_offload=")
 
 
 class ScoreBeforeTraining(Callback):
@@ -68,8 +64,8 @@ class ScoreBeforeTraining(Callback):
             np.save(self.run_dir.path / "logits.npy", logits)
 
 
-class Plain:
-    """A lifecycle that writes no status: several runs share one launch here."""
+class NoLifecycle:
+    """A lifecycle that writes no status, so that several runs can share one launch."""
 
     resumed, finished = False, None
 
@@ -80,18 +76,24 @@ class Plain:
         self.summary = summary
 
 
-def train(directory, way):
+def train(directory, variant):
     rank = current_rank()
-    told = [word for word in WAYS[way] if not (rank.is_single and word.startswith(ALONE))]
-    config = schema.compose([*BASE, *told])
-    run_dir = (RunDir if rank.is_main else NullRunDir)(directory / way)
+    overrides = [
+        override
+        for override in VARIANTS[variant]
+        if not (rank.is_single and override.startswith(SEVERAL_PROCESSES_ONLY))
+    ]
+    config = schema.compose([*BASE, *overrides])
+    run_dir = (RunDir if rank.is_main else NullRunDir)(directory / variant)
     run_dir.path.mkdir(parents=True, exist_ok=True)
-    summary = run_experiment(config, run_dir, callbacks=[ScoreBeforeTraining(run_dir)], lifecycle=nullcontext(Plain()))
+    summary = run_experiment(
+        config, run_dir, callbacks=[ScoreBeforeTraining(run_dir)], lifecycle=nullcontext(NoLifecycle())
+    )
     run_dir.write_summary(summary)
 
 
 def unpinned(config):
-    """Off-loading without a GPU: its memory alone cannot be pinned then."""
+    """Return the FSDP plugin without pinned memory, which needs a GPU, so that off-loading works on a CPU."""
     plugin = build_fsdp_plugin(config)
     if config.fsdp_cpu_offload:
         plugin.cpu_offload = CPUOffloadPolicy(pin_memory=False)
@@ -99,8 +101,11 @@ def unpinned(config):
 
 
 if __name__ == "__main__":
-    device.build_fsdp_plugin, validation.check_processes = unpinned, lambda *_: None  # which asks for a GPU
-    experiment.destroy_process_group = lambda: None  # a launcher's rendezvous is good for one group of processes
+    device.build_fsdp_plugin, validation.check_processes = (
+        unpinned,
+        lambda *_: None,
+    )  # it would refuse off-loading on a CPU
+    experiment.destroy_process_group = lambda: None  # a launch can initialise only one process group
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for name in sys.argv[2:]:
         train(Path(sys.argv[1]), name)

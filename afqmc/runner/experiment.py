@@ -111,7 +111,7 @@ def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) 
     write_predictions(setup, "dev", setup.data.dev, dev)
     test = None
     if setup.data.test is not None:
-        test = evaluate_split(setup, setup.encoder.tokenize_cached(setup.data.test), "test")
+        test = evaluate_split(setup, setup.pair_tokenizer.tokenize_cached(setup.data.test), "test")
         write_predictions(setup, "test", setup.data.test, test)
     if accelerator.is_main_process and config.model._target_ is not None:
         warn_if_padding_matters(setup)
@@ -135,7 +135,7 @@ def warn_if_padding_matters(setup: TrainingSetup) -> None:
     except InputError as error:  # the run has its results; evaluate and predict will meet this error
         log.warning("best weights: they cannot be loaded into a new model: %s", error)
         return
-    if warning := padding_warning(model, setup.data.dev, setup.encoder):
+    if warning := padding_warning(model, setup.data.dev, setup.pair_tokenizer):
         log.warning("best weights: %s", warning)
 
 

@@ -1,4 +1,4 @@
-"""The lifecycle of a run: its lock, its signals, status.json, and how it ends."""
+"""The lifecycle of a run: lock the directory, handle signals, write status.json, end in an orderly way."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
-    """What the lifecycle asks a trainer."""
+    """The part of a trainer that the lifecycle needs."""
 
     @property
     def steps(self) -> int:
@@ -35,10 +35,10 @@ class Progress(Protocol):
 
 
 class RunLifecycle:
-    """Context of one run in rank 0: however the run ends, its directory says so.
+    """Context of one run in rank 0. However the run ends, status.json says so.
 
-    Entering locks the directory, installs the signal handlers, decides whether there is a run to resume, and writes
-    config.yaml and status.json. Leaving writes the final status before the tracker is closed, which takes time.
+    Entering locks the directory, installs the signal handlers, finds out whether there is a run to resume, and writes
+    config.yaml and status.json. Leaving writes the final status first, and then closes the tracker, which may be slow.
 
     Args:
         config: Of the run.
@@ -47,12 +47,12 @@ class RunLifecycle:
 
     Attributes:
         resumed: Whether there is a run to resume.
-        finished: The summary of a run that is complete and not to become longer; there is nothing left to do.
+        finished: The summary, if the run is complete already and the config does not make it longer; else None.
         tracker: Closed at the end; set once it exists.
         trainer: Set once it exists.
 
     Raises:
-        InputError: when the directory is in use, or holds a run that is not to be resumed.
+        InputError: when the directory is in use, or holds a run and ``resume`` is false.
     """
 
     def __init__(self, config: Config, run_dir: RunDir, resume: bool = False) -> None:
@@ -97,19 +97,19 @@ class RunLifecycle:
             self.run_dir.write_status(Status.completed, step=self.summary.get("steps"))
 
     def _announce(self) -> None:
-        """Write that the run has begun, and tell the other processes what to do."""
+        """Write config and status of the run, and send the job to the other ranks."""
         config = schema.with_absolute_paths(self.config)
         if not self.resumed:
             schema.save(config, self.run_dir.config)
             self.run_dir.write_status(Status.running)
-        message = {"config": schema.as_text(config), "run_dir": str(self.run_dir.path.absolute())}
-        self._coordinator.publish(message | {"resumed": self.resumed})
+        path = str(self.run_dir.path.absolute())
+        self._coordinator.publish({"config": schema.as_text(config), "run_dir": path, "resumed": self.resumed})
 
     def begin_training(self, trainer: Progress) -> None:
-        """Note that the training begins; a resumed run is running again, with its new config."""
+        """Record that the training begins. A resumed run gets status ``running`` and its new config."""
         self.trainer = trainer
         if self.resumed:
-            self.run_dir.summary.unlink(missing_ok=True)  # it may become longer than it was when it was complete
+            self.run_dir.summary.unlink(missing_ok=True)  # the run was complete, and is made longer
             self.run_dir.write_status(Status.running, step=trainer.steps)
             schema.save(schema.with_absolute_paths(self.config), self.run_dir.config)
 
@@ -148,7 +148,7 @@ class RunLifecycle:
         self.tracker.finish(exit_code=0)
 
     def _end(self, error: BaseException) -> BaseException:
-        """Write how the run ended; return the cause, which may be an error of another process."""
+        """Write how the run ended; return its cause, which may be an error of another process."""
         cause = error
         try:
             with defer_signals():
@@ -186,7 +186,9 @@ class RunLifecycle:
             reason = f"failed at step {step}: {type(error).__name__}: {error}"
         log.error(reason, extra=LOG_FILE_ONLY)  # the command itself prints the error
         log.info("run directory: %s", self.run_dir.path)
-        if self.trainer is not None and status is Status.interrupted:  # a failure would most likely come again
+        if (
+            self.trainer is not None and status is Status.interrupted
+        ):  # after a failure, it would most likely fail again
             log.info("to resume: python -m afqmc.run %s", quote(f"resume={self.run_dir.path}"))
 
     def _steps(self) -> int:
@@ -238,7 +240,7 @@ class WorkerLifecycle:
 
 
 def describe_error(error: BaseException) -> dict[str, str]:
-    """Return the entries of status.json: one sentence for invalid input, the traceback for everything else."""
+    """Return the entries for status.json: the message, and unless the input was invalid, the traceback."""
     if isinstance(error, InputError):
         return {"error": str(error)}
     return {"error": f"{type(error).__name__}: {error}", "traceback": "".join(traceback.format_exception(error))}

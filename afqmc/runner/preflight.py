@@ -1,8 +1,9 @@
-"""Before a sweep: whatever would stop one of its jobs, found by doing it once for all that have it in common."""
+"""Check the runs of a sweep before it starts, and do work that they share only once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from torch import nn
@@ -16,75 +17,70 @@ from afqmc.models.loading import build_model, build_tokenizer
 from afqmc.runner.validation import validate_against_data, validate_config, validate_lengths, validate_model
 from afqmc.utils.errors import InputError
 
+T = TypeVar("T")
+
 
 def preflight(configs: Sequence[Config], processes: int = 1) -> dict[int, str]:
-    """What stops each of these runs, by its place; nothing where nothing does.
+    """Return the error of each run that cannot start, by its index in ``configs``.
 
-    Each data set is read and each model built once, however many runs share it. That leaves downloads, weights and
-    tokens where every job finds them.
+    Each dataset is read and each model built only once, however many runs share it. Downloads and tokens are then in
+    the caches of the jobs.
 
     Args:
         configs: Of the runs.
-        processes: That each is to have.
+        processes: Number of processes per run.
     """
-    checked, found = _Checked(Rank(size=processes)), dict[int, str]()
-    for place, config in enumerate(configs):
+    validator, errors = _CachedValidator(Rank(size=processes)), dict[int, str]()
+    for index, config in enumerate(configs):
         try:
-            checked.check(config)
+            validator.validate(config)
         except InputError as error:
-            found[place] = str(error)
-    return found
+            errors[index] = str(error)
+    return errors
 
 
-class _Checked:
-    """Data sets and models that were looked at, by what their configs say, with what was wrong with them."""
+class _CachedValidator:
+    """Validates configs; caches datasets and models, or their errors, by the part of the config that defines them."""
 
     def __init__(self, rank: Rank) -> None:
         self.rank = rank
-        self.data: dict[str, Dataset | InputError] = {}
+        self.datasets: dict[str, Dataset | InputError] = {}
         self.models: dict[str, tuple[nn.Module, np.ndarray] | InputError] = {}
 
-    def check(self, config: Config) -> None:
-        """One run, as ``preparation.prepare`` goes about it."""
+    def validate(self, config: Config) -> None:
+        """Check one run in the order of ``build_setup``.
+
+        Raises:
+            InputError: as the run would.
+        """
         choice = validate_config(config, self.rank)
-        data = self._data(config)
+        data = _cached(self.datasets, repr(config.dataset), lambda: load_dataset(config.dataset))
         validate_against_data(config, data)
-        model, lengths = self._model(config, data)
+        key = repr((config.dataset, config.model))
+        model, lengths = _cached(self.models, key, lambda: _build_model(config, data))
         validate_model(config, choice, model)
         validate_lengths(config, lambda: lengths)
 
-    def _data(self, config: Config) -> Dataset:
-        key = repr(config.dataset)
-        if key not in self.data:
-            try:
-                self.data[key] = load_dataset(config.dataset)
-            except InputError as error:
-                self.data[key] = error
-        found = self.data[key]
-        if isinstance(found, InputError):
-            raise found
-        return found
 
-    def _model(self, config: Config, data: Dataset) -> tuple[nn.Module, np.ndarray]:
-        """The model without its weights, and the tokens of each training pair."""
-        key = repr((config.dataset, config.model))
-        if key not in self.models:
-            try:
-                self.models[key] = _build(config, data)
-            except InputError as error:
-                self.models[key] = error
-        found = self.models[key]
-        if isinstance(found, InputError):
-            raise found
-        return found
+def _cached(cache: dict[str, T | InputError], key: str, build: Callable[[], T]) -> T:
+    if key not in cache:
+        try:
+            cache[key] = build()
+        except InputError as error:
+            cache[key] = error
+    result = cache[key]
+    if isinstance(result, InputError):
+        raise result
+    return result
 
 
-def _build(config: Config, data: Dataset) -> tuple[nn.Module, np.ndarray]:
+def _build_model(config: Config, data: Dataset) -> tuple[nn.Module, np.ndarray]:
+    """Return the model without its weights, and the number of tokens of each training pair, (N,)."""
     tokenizer = build_tokenizer(config.model, lambda: all_sentences(data))
     model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
-    encoder = PairTokenizer(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
-    encoded = {
-        name: encoder.tokenize_cached(split) for name, split in data.splits().items() if isinstance(split, Pairs)
+    pair_tokenizer = PairTokenizer(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
+    tokenized = {
+        name: pair_tokenizer.tokenize_cached(split) for name, split in data.splits().items() if isinstance(split, Pairs)
     }
-    lengths = encoded["train"].lengths if "train" in encoded else np.empty(0, np.int64)
+    lengths = tokenized["train"].lengths if "train" in tokenized else np.empty(0, np.int64)
     return model.to("meta"), lengths

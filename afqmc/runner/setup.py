@@ -1,4 +1,4 @@
-"""Build the parts of a run from its config: device, data, tokenizer, model, tracker."""
+"""Build the parts of a run from its config: device, data, tokenizer, model and tracker."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TrainingSetup:
     data: Dataset
     tokenizer: PreTrainedTokenizerBase
     model: nn.Module
-    encoder: PairTokenizer
+    pair_tokenizer: PairTokenizer
     tracker: Tracker
     transforms: list[ModelTransform]
 
@@ -59,13 +59,13 @@ def rebuild_model(setup: TrainingSetup) -> nn.Module:
 
 
 def evaluate_split(
-    setup: TrainingSetup, encoded: TokenizedPairs, split: str, on_batch_end: Callable[[], None] | None = None
+    setup: TrainingSetup, tokenized: TokenizedPairs, split: str, on_batch_end: Callable[[], None] | None = None
 ) -> Evaluation:
-    """Evaluate a split, with a progress bar; several processes share the work, and all have the result.
+    """Evaluate a split with a progress bar. Several processes share the work, and each returns the whole result.
 
     Args:
         setup: Of the run.
-        encoded: The pairs of the split.
+        tokenized: The pairs of the split.
         split: Its name.
         on_batch_end: Called after each batch.
 
@@ -74,8 +74,8 @@ def evaluate_split(
     """
     size, accelerator = setup.config.trainer.eval_batch_size, setup.accelerator
     shard = Shard(accelerator.process_index, accelerator.num_processes)
-    # autocast around all batches: weights are cast once
-    with CountBar(len(encoded), split) as bar, accelerator.autocast():
+    # one autocast context around all batches, so that weights are cast once
+    with CountBar(len(tokenized), split) as bar, accelerator.autocast():
 
         def advance(count: int) -> None:
             bar.add(count)
@@ -83,7 +83,7 @@ def evaluate_split(
                 on_batch_end()
 
         try:
-            return evaluate(setup.model, encoded, setup.encoder, size, accelerator.device, advance, shard)
+            return evaluate(setup.model, tokenized, setup.pair_tokenizer, size, accelerator.device, advance, shard)
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
@@ -101,39 +101,38 @@ def build_setup(config: Config, run_dir: RunDir, resumed: bool = False) -> Train
     choice = validate_config(config, rank)
     log.info("device: %s, precision %s (%s)", choice.device, choice.precision, choice.reason)
     if not rank.is_single:
-        log.info("processes: %d, %s; %s", rank.size, config.distributed.strategy.value, _division(config, rank))
+        log.info("processes: %d, %s; %s", rank.size, config.distributed.strategy.value, _describe_batches(config, rank))
     accelerator = build_accelerator(choice, config.trainer, config.distributed, config.seed)
     for difference in run_dir.write_environment(hardware_info(choice), resumed):
         log.warning("environment changed since the run started (%s); resuming may not be bit-exact", difference)
 
-    with accelerator.local_main_process_first():  # what is downloaded is then there for the others of this host
+    with accelerator.local_main_process_first():  # it downloads, and the other processes of this host find the files
         data = load_dataset(config.dataset)
-        facts = analyze(data)
-        for line in summary_lines(data, facts):
+        stats = analyze(data)
+        for line in summary_lines(data, stats):
             log.info(line)
-        for text in facts.suspicions:
+        for text in stats.suspicions:
             log.warning("data: %s", text)
         validate_against_data(config, data)
         tokenizer = build_tokenizer(config.model, lambda: all_sentences(data))
         model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
-        encoder = PairTokenizer(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
-        if rank.is_main and (warning := padding_warning(model, data.dev, encoder)):
+        pair_tokenizer = PairTokenizer(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
+        if rank.is_main and (warning := padding_warning(model, data.dev, pair_tokenizer)):
             log.warning("model: %s", warning)
         transforms = build_transforms(config.model.transforms)
         for transform in transforms:
             transform.apply(model)
         validate_model(config, choice, model)
         if isinstance(train := data.train, Pairs):
-            validate_lengths(config, lambda: encoder.tokenize_cached(train).lengths)
+            validate_lengths(config, lambda: pair_tokenizer.tokenize_cached(train).lengths)
     log.info("model: %s, %.1f M parameters", model_name(config.model), count_parameters(model) / 1e6)
     tracker: Tracker = NullTracker()
     if rank.is_main:
         tracker = build_tracker(config.tracker, schema.to_container(config), run_dir.path)
-    return TrainingSetup(config, run_dir, accelerator, data, tokenizer, model, encoder, tracker, transforms)
+    return TrainingSetup(config, run_dir, accelerator, data, tokenizer, model, pair_tokenizer, tracker, transforms)
 
 
-def _division(config: Config, rank: Rank) -> str:
-    """How a batch is worked through, in words."""
+def _describe_batches(config: Config, rank: Rank) -> str:
     if config.dataset.batching is Batching.tokens:
-        return f"a batch of at most {config.dataset.batch_tokens} places is divided among them"
+        return f"a batch of at most {config.dataset.batch_tokens} tokens, padding included, is divided among them"
     return describe_batch_division(config.batch_size, config.trainer, rank)

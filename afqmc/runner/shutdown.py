@@ -1,4 +1,4 @@
-"""How the processes of a run end together when a signal reaches one of them."""
+"""End all processes of a run together when one of them receives a signal."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from afqmc.utils.signals import defer, pending, raise_deferred
 class ShutdownCoordinator:
     """Makes all processes end after the same step.
 
-    Signals are deferred during a step. After it, all processes call ``poll`` and learn whether one of them has received
-    a signal; then each calls ``raise_if_requested``. A process must not leave alone, since the others would wait for it
-    in their next collective operation. A signal that arrives between the two calls therefore waits for the next poll.
+    Signals are deferred during a step. After it, all processes call ``poll``, which exchanges whether one of them has
+    received a signal, and then ``raise_if_requested``. No process may leave alone, since the others would wait for it
+    in their next collective operation. Therefore a signal that arrives between the two calls waits for the next poll.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -21,7 +21,7 @@ class ShutdownCoordinator:
         self._requested = False
 
     def poll(self, save_is_due: bool = False) -> bool:
-        """Exchange signals; return whether rank 0, whose clock counts, wants to save a checkpoint."""
+        """Exchange signals; return whether rank 0, whose clock decides, wants to save a checkpoint."""
         signum, due = all_reduce_max(self.accelerator, pending(), save_is_due and self.accelerator.is_main_process)
         self._requested = signum > 0
         if signum:

@@ -1,4 +1,4 @@
-"""The small table at the end of a run."""
+"""Print the table of figures at the end of a run."""
 
 from __future__ import annotations
 
@@ -10,35 +10,34 @@ from afqmc.utils.console import format_duration, print_table
 log = logging.getLogger(__name__)
 
 NEXT_STEP = (
-    "what may help: trainer.monitor=dev/auc or dev/f1, another threshold (predictions/dev.jsonl), "
-    "more epochs, a higher lr"
+    "to try: trainer.monitor=dev/auc or dev/f1, another threshold (predictions/dev.jsonl), more epochs, a higher lr"
 )
 
 
 def _test_figures(summary: dict[str, Any]) -> list[tuple[str, float | None]]:
-    """The figures of a labelled test split that the table shows; none for one without labels."""
-    found = summary.get("test", {})
-    return [(name, found[f"test/{name}"]) for name in ("accuracy", "f1") if f"test/{name}" in found]
+    """Return the names and values to show of a labelled test split; empty when it has no labels."""
+    metrics = summary.get("test", {})
+    return [(name, metrics[f"test/{name}"]) for name in ("accuracy", "f1") if f"test/{name}" in metrics]
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    """Print the figures of summary.json that people look for, and whether they are worth anything."""
+    """Print the main figures of summary.json; warn when the best weights are no better than one label for all pairs."""
     best = summary["best"]
     majority = best["dev/majority_accuracy"]
 
-    def shown(value: float | None) -> str:
+    def formatted(value: float | None) -> str:
         return "undefined" if value is None else f"{value:.4f}"
 
-    def figure(name: str) -> str:
-        return shown(best[f"dev/{name}"])
+    def dev(name: str) -> str:
+        return formatted(best[f"dev/{name}"])
 
     print_table(
         f"best on dev by {summary['monitor'].removeprefix('dev/')}: step {best['step']}, epoch {best['epoch']:g}",
         [
-            ("accuracy", figure("accuracy")),
-            ("majority accuracy", shown(majority)),
-            *((name.replace("_", " "), figure(name)) for name in ("f1", "auc", "average_precision", "mcc", "loss")),
-            *((f"test {name}", shown(value)) for name, value in _test_figures(summary)),
+            ("accuracy", dev("accuracy")),
+            ("majority accuracy", formatted(majority)),
+            *((name.replace("_", " "), dev(name)) for name in ("f1", "auc", "average_precision", "mcc", "loss")),
+            *((f"test {name}", formatted(value)) for name, value in _test_figures(summary)),
             ("training", f"{summary['train_pairs_per_second']:.0f} pairs/s"),
             ("training time", format_duration(summary["train_seconds"])),
             ("padding", f"{summary['train_padding']:.1%}"),
@@ -49,12 +48,16 @@ def print_summary(summary: dict[str, Any]) -> None:
         log.warning("the best weights are collapsed: %s", describe_collapse(summary["collapsed_onto"], majority))
     elif not summary.get("beats_majority", True):
         log.warning(
-            "the best weights do not beat the majority: dev accuracy %.4f, one answer for all %.4f; %s",
-            best["dev/accuracy"], majority, NEXT_STEP,
-        )  # fmt: skip
+            "the best weights do not beat the majority: dev accuracy %.4f, with one label for all pairs %.4f; %s",
+            best["dev/accuracy"],
+            majority,
+            NEXT_STEP,
+        )
 
 
 def describe_collapse(collapsed_onto: str, majority: float) -> str:
-    """What a collapse means."""
-    told = f"{collapsed_onto!r} for (nearly) every dev pair"
-    return f"{told}; accuracy says nothing here (majority: {majority:.4f}); {NEXT_STEP}"
+    """Return a sentence that explains the collapse."""
+    return (
+        f"{collapsed_onto!r} is predicted for (nearly) every dev pair, so accuracy says nothing "
+        f"(majority: {majority:.4f}); {NEXT_STEP}"
+    )

@@ -1,4 +1,4 @@
-"""The training of one run: builds it, dispatches its events to the callbacks, saves and resumes it."""
+"""The training of one run: build it, dispatch its events to the callbacks, save and resume it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from afqmc.runner.shutdown import ShutdownCoordinator
 from afqmc.training.callbacks.base import Callback, overriding
 from afqmc.training.checkpoint_state import capture_state, restore_state, scale_lr
 from afqmc.training.config import NonFinite
-from afqmc.training.events import EvaluationEnd, Event, StepEnd, StepSkipped
+from afqmc.training.events import Event, StepEnd, StepSkipped
 from afqmc.training.loop import train
 from afqmc.training.nonfinite import NonFiniteLossError
 from afqmc.training.objectives.factory import build_objective
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Trains the model of a setup. ``fit`` runs to the end; ``resume`` first restores the last checkpoint.
+    """Trains the model of a setup. Call ``resume`` first to start from the last checkpoint, then ``fit``.
 
     Args:
         setup: The parts of the run; its model is wrapped here.
@@ -50,12 +50,12 @@ class Trainer:
     def __init__(self, setup: TrainingSetup, callbacks: Sequence[Callback], since: float) -> None:
         self.setup, self.config, self.since = setup, setup.config, since
         config, self.accelerator = setup.config, setup.accelerator
-        with self.accelerator.local_main_process_first():  # its cached tokens are then there for the others
+        with self.accelerator.local_main_process_first():  # it fills the cache of tokens for the others
             data = setup.data.train
-            self.batches = TrainLoader(data, setup.encoder, config.batch_size, config.seed, config.dataset)
-            self.dev = setup.encoder.tokenize_cached(setup.data.dev)
+            self.batches = TrainLoader(data, setup.pair_tokenizer, config.batch_size, config.seed, config.dataset)
+            self.dev = setup.pair_tokenizer.tokenize_cached(setup.data.dev)
         self.intervals = StepIntervals.of(config.trainer, len(self.batches), config.epochs)
-        data_fingerprint = f"{fingerprint(setup.data)} {setup.encoder.fingerprint}"
+        data_fingerprint = f"{fingerprint(setup.data)} {setup.pair_tokenizer.fingerprint}"
         check_same_data_on_all_ranks(self.accelerator, data_fingerprint)
         self.checkpoints = ResumeCheckpoints(setup.run_dir, config.checkpoint, self.intervals, data_fingerprint)
         self.callbacks = [*callbacks, self.checkpoints]
@@ -64,7 +64,7 @@ class Trainer:
         self.throughput = Throughput()
         self.shutdown = ShutdownCoordinator(self.accelerator)
         self._num_microbatches = self.step.num_microbatches
-        # dropout then does not depend on how the weights were made; each process draws its own masks
+        # so that dropout does not depend on how the weights were created; each process draws its own masks
         set_seed(config.seed, device_specific=True)
 
     @property
@@ -98,7 +98,7 @@ class Trainer:
         )
 
     def fit(self) -> None:
-        """Train to the end. Signals end it between steps and in evaluations; a checkpoint is saved first."""
+        """Train to the end. A signal ends it after the current step or in an evaluation, once a checkpoint is saved."""
         with defer_signals():
             try:
                 self._notify("on_fit_start")
@@ -114,7 +114,7 @@ class Trainer:
                 self._notify("on_fit_end")
 
     def _run_loop(self) -> None:
-        """Run the loop; start it again from the last checkpoint where a loss that is not finite demands it."""
+        """Run the loop; with ``on_nonfinite=rollback``, restart it from the last checkpoint after a non-finite loss."""
         trainer = self.config.trainer
         max_skipped = trainer.max_nonfinite if trainer.on_nonfinite is NonFinite.skip else 0
         while True:
@@ -127,7 +127,7 @@ class Trainer:
                     self.shutdown.raise_if_requested()
                 return
             except NonFiniteLossError as error:
-                is_restored = self._roll_back(error)  # truncates metrics.jsonl: write the row afterwards
+                is_restored = self._roll_back(error)  # truncates metrics.jsonl, so the row is written afterwards
                 self._notify("on_nonfinite_loss", error)
                 if not is_restored:
                     raise
@@ -140,13 +140,10 @@ class Trainer:
             self._warn_if_microbatches_grew()
         elif isinstance(event, StepSkipped):
             self._notify("on_nonfinite_loss", event.error)
-            log.warning("%s; this batch is left out (trainer.on_nonfinite=skip)", event.error)
+            log.warning("%s; this batch is skipped (trainer.on_nonfinite=skip)", event.error)
         else:
-            self._finish_evaluation(event)
-
-    def _finish_evaluation(self, event: EvaluationEnd) -> None:
-        with preserve_rng_state(), self._evaluation_weights():
-            self._notify("on_evaluation_end", event)
+            with preserve_rng_state(), self._evaluation_weights():
+                self._notify("on_evaluation_end", event)
 
     def _notify(self, hook: str, *arguments: Any) -> None:
         for callback in overriding(self.callbacks, hook):
@@ -159,7 +156,7 @@ class Trainer:
         return stack
 
     def _evaluate(self, _: nn.Module) -> Evaluation:
-        """Evaluate dev. An interruption changes nothing; several processes agree on it after each batch."""
+        """Evaluate dev. A signal may interrupt it: at any time with one process, after a batch with several."""
         is_single = self.accelerator.num_processes == 1
         with preserve_rng_state(), self._evaluation_weights(), allow_signals() if is_single else nullcontext():
             on_batch_end = None if is_single else self._poll_shutdown
@@ -172,7 +169,7 @@ class Trainer:
         self.shutdown.raise_if_requested()
 
     def _check_logits(self, evaluation: Evaluation) -> None:
-        """Stop, roll back or warn where dev pairs have logits that are NaN or infinite, as for such a loss.
+        """Treat logits of dev pairs that are NaN or infinite like such a loss.
 
         Raises:
             NonFiniteLossError: unless ``trainer.on_nonfinite=skip``.
@@ -204,7 +201,7 @@ class Trainer:
         """Save a checkpoint to resume from.
 
         Raises:
-            NonFiniteLossError: where losses are read late, and one was not finite: there is nothing to resume from.
+            NonFiniteLossError: when the device has skipped steps after a non-finite loss; nothing is saved.
         """
         if bad_step := self.step.guard.first_bad_step():
             raise NonFiniteLossError("the loss or the gradients were not finite", bad_step, self.step.lr, math.nan, [])
@@ -217,23 +214,24 @@ class Trainer:
         self.checkpoints.save(captured, self.state)
 
     def resume(self) -> None:
-        """Restore the last checkpoint, where there is one."""
-        with defer_signals(), as_input_error(f"{self.checkpoints.store.last}: not a state of this run"):
+        """Restore the last checkpoint, if there is one."""
+        with defer_signals(), as_input_error(f"{self.checkpoints.store.last}: not a checkpoint of this run"):
             saved = broadcast_state(self.accelerator, self.checkpoints.load())
             if saved is None:
-                log.warning("resumed: there is no checkpoint yet, so the run begins anew")
+                log.warning("resumed: there is no checkpoint yet, so the run starts from the beginning")
                 return
             self._restore(saved)
             self.since -= saved["seconds"]
         log.info("resumed at step %d of %d", self.state.step, self.intervals.total)
         if self.state.stopped:
-            log.warning("it had stopped early, at step %d: there is nothing left to train", self.state.step)
+            log.warning("the training had stopped early, at step %d: there is nothing left to train", self.state.step)
         elif saved["total"] != self.intervals.total:
             log.warning(
-                "the run is now LONGER than planned, %d steps instead of %d: from here on its schedule is that of the "
+                "the run is now LONGER than planned, %d steps instead of %d; from here on, the schedule is that of the "
                 "longer run",
-                self.intervals.total, saved["total"],
-            )  # fmt: skip
+                self.intervals.total,
+                saved["total"],
+            )
 
     def _restore(self, saved: dict[str, Any]) -> None:
         same_length = saved["total"] == self.intervals.total
@@ -244,31 +242,35 @@ class Trainer:
         self._num_microbatches = self.step.num_microbatches
 
     def _roll_back(self, error: NonFiniteLossError) -> bool:
-        """Restore the last checkpoint with a lower learning rate; return False where that is not possible."""
-        trainer, times = self.config.trainer, self.state.nonfinite + 1
-        if trainer.on_nonfinite is not NonFinite.rollback or times > trainer.max_nonfinite:
+        """Restore the last checkpoint with a lower learning rate; return False if that is not possible."""
+        trainer, rollbacks = self.config.trainer, self.state.nonfinite + 1
+        if trainer.on_nonfinite is not NonFinite.rollback or rollbacks > trainer.max_nonfinite:
             return False
         self.checkpoints.wait()
         saved = broadcast_state(self.accelerator, self.checkpoints.load())
         if saved is None:
             return False
         self._restore(saved)
-        self.state.nonfinite = times
+        self.state.nonfinite = rollbacks
         self.state.lr_factor *= trainer.rollback_lr_factor
         scale_lr(self.step, trainer.rollback_lr_factor)
         log.warning(
             "%s; back to step %d, learning rate times %g (%d of at most %d rollbacks)",
-            error, self.state.step, trainer.rollback_lr_factor, times, trainer.max_nonfinite,
-        )  # fmt: skip
+            error,
+            self.state.step,
+            trainer.rollback_lr_factor,
+            rollbacks,
+            trainer.max_nonfinite,
+        )
         return True
 
 
 def check_same_data_on_all_ranks(accelerator: Accelerator, data_fingerprint: str) -> None:
-    """Check that all processes have the same pairs and tokenizer, wherever they read them.
+    """Check that all processes have read the same pairs and the same tokenizer.
 
     Raises:
-        InputError: naming those that do not.
+        InputError: naming the ranks that differ from rank 0.
     """
     fingerprints = all_gather_objects(accelerator, data_fingerprint)
     if different := [str(rank) for rank, other in enumerate(fingerprints) if other != fingerprints[0]]:
-        raise InputError(f"rank {', '.join(different)}: the data or tokenizer there are not those of rank 0")
+        raise InputError(f"rank {', '.join(different)}: data or tokenizer differ from those of rank 0")

@@ -1,15 +1,14 @@
-"""The checks that a run, the doctor and the check before a sweep make alike, cheapest first.
+"""Validate a config: the checks that runs, sweeps and the doctor have in common.
 
-``validate_config`` needs the config alone, ``validate_against_data`` the data too, ``validate_model`` the built model
-and ``validate_lengths`` the pairs in tokens. A run and a sweep stop at the first refusal. The doctor reports every one
-by ``refusals``.
+There is one function per stage, since each needs more than the one before: ``validate_config`` only the config,
+``validate_against_data`` the data, ``validate_model`` the model and ``validate_lengths`` the tokenized pairs. Runs and
+sweeps stop at the first error. The doctor reports all errors, by ``refusals``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -35,7 +34,7 @@ Check = tuple[str, Callable[[], object]]  # the doctor's section, and what raise
 
 
 def refusals(checks: Iterable[Check]) -> Iterator[tuple[str, str]]:
-    """The section and message of every check that fails; each message once, however many checks depend on its cause."""
+    """Yield section and message of each check that fails; a message that several checks give is yielded once."""
     seen = set()
     for section, check in checks:
         try:
@@ -47,10 +46,10 @@ def refusals(checks: Iterable[Check]) -> Iterator[tuple[str, str]]:
 
 
 def validate_config(config: Config, rank: Rank) -> DeviceConfig:
-    """Check everything that needs neither data nor weights; returns the device and precision.
+    """Check everything that needs neither data nor weights; return the device and precision.
 
     Raises:
-        InputError: naming the key, its value and what is legal.
+        InputError: naming the key, its value and what is allowed.
     """
     for _, check in config_checks(config, rank):
         check()
@@ -58,17 +57,16 @@ def validate_config(config: Config, rank: Rank) -> DeviceConfig:
 
 
 def config_checks(config: Config, rank: Rank) -> Iterator[Check]:
-    """The checks that need neither data nor weights.
+    """Yield the checks that need neither data nor weights, cheapest first.
 
     Args:
         config: Of the run.
-        rank: The process that asks; its ``size`` is the number of processes that the run will have.
+        rank: This process; its ``size`` is the number of processes of the run.
     """
     trainer = config.trainer
-    optimizer = partial(check_optimizer_config, config.optimizer, config.scheduler, config.lr)
-    yield "config", optimizer
-    labels = config.dataset.labels or ()
-    yield "config", lambda: build_objective(config.objective, [1] * len(labels))
+    yield "config", lambda: check_optimizer_config(config.optimizer, config.scheduler, config.lr)
+    counts = [1] * len(config.dataset.labels or ())  # the real counts are known only with the data
+    yield "config", lambda: build_objective(config.objective, counts)
     yield "config", lambda: check_callbacks(config)
     yield "model", lambda: check_model_config(config.model)
     yield "model", lambda: build_transforms(config.model.transforms)
@@ -104,24 +102,23 @@ def validate_against_data(config: Config, data: Dataset) -> None:
     """Check the config against the data, before a model is built.
 
     Raises:
-        InputError: naming the key, its value and what is legal.
+        InputError: naming the key, its value and what is allowed.
     """
     for _, check in data_checks(config, data):
         check()
 
 
 def data_checks(config: Config, data: Dataset) -> Iterator[Check]:
-    """The checks that need the data and no model."""
-    trainer, counts = config.trainer, data.label_counts(data.dev)
-    train_counts = data.label_counts(data.train)
+    """Yield the checks that need the data, but no model."""
+    trainer, train_counts, dev_counts = config.trainer, data.label_counts(data.train), data.label_counts(data.dev)
     yield "config", lambda: build_objective(config.objective, train_counts)
-    yield "config", lambda: check_monitor(trainer.monitor, data.labels, counts, config.dataset.max_dev_samples)
+    yield "config", lambda: check_monitor(trainer.monitor, data.labels, dev_counts, config.dataset.max_dev_samples)
     if steps := total_steps(config, data):
         yield "config", lambda: check_optimizer_config(config.optimizer, config.scheduler, config.lr, steps)
 
 
 def validate_model(config: Config, choice: DeviceConfig, model: nn.Module) -> None:
-    """Adapt a model to its device and to the trainer; it may be on the ``meta`` device.
+    """Check that a model supports the config, by preparing it for its device. It may be on the ``meta`` device.
 
     Raises:
         InputError: naming the key that this model does not support.
@@ -134,7 +131,7 @@ def validate_lengths(config: Config, lengths: Callable[[], np.ndarray]) -> None:
 
     Args:
         config: Of the run.
-        lengths: Called where they matter: the tokens of each training pair, cut at ``max_length``, (N,).
+        lengths: Called if needed. Returns the number of tokens per training pair, at most ``max_length``, (N,).
 
     Raises:
         InputError: naming the key, its value and the number of steps.
@@ -144,8 +141,8 @@ def validate_lengths(config: Config, lengths: Callable[[], np.ndarray]) -> None:
         check_optimizer_config(config.optimizer, config.scheduler, config.lr, config.epochs * batches)
 
 
-def total_steps(config: Config, data: Dataset) -> Optional[int]:
-    """Optimizer steps of the run; None where that depends on how long the pairs are in tokens."""
+def total_steps(config: Config, data: Dataset) -> int | None:
+    """Return the number of optimizer steps; None when it depends on the lengths of the pairs in tokens."""
     if config.trainer.max_steps is not None:
         return config.trainer.max_steps
     if config.dataset.batching is Batching.tokens:

@@ -18,9 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def run_worker() -> int:
-    """Wait until rank 0 says what there is to do, and do it; return the exit code.
+    """Receive a job from rank 0 and run it; return the exit code.
 
-    What this process prints and logs goes to ``logs/rank-N.log`` of the run directory, which is made on this host.
+    Everything that this process prints and logs goes to ``logs/rank-N.log`` in the run directory, which is created if
+    it does not exist on this host.
 
     Raises:
         RankError: when another process failed or is gone.
@@ -36,7 +37,8 @@ def run_worker() -> int:
     redirect_output(run_dir.path / "logs" / f"rank-{rank.number}.log")
     configure_threads(rank.local_size)
     with WorkerLifecycle(job["resumed"]) as lifecycle:
-        from afqmc.runner.experiment import run_experiment  # importing torch takes seconds: signals are handled here
+        # importing torch takes seconds, so it is done where signals are handled
+        from afqmc.runner.experiment import run_experiment
 
         log.info("rank %d of %d, process %d", rank.number, rank.size, os.getpid())
         run_experiment(config.parse(job["config"]), run_dir, lifecycle=nullcontext(lifecycle))

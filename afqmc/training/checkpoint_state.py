@@ -44,9 +44,9 @@ def restore_state(step: TrainStep, saved: dict[str, Any], seed: int, with_schedu
     Args:
         step: Built anew, from the same config.
         saved: The captured state.
-        seed: Of the run; seeds dropout anew where the number of processes has changed.
-        with_schedule: Whether to restore the schedule. A run that has become longer has a new one, which is advanced to
-            this step instead.
+        seed: Of the run. If the number of processes has changed, dropout is seeded anew from it.
+        with_schedule: Whether to restore the schedule. A run that was made longer has a new schedule, which is advanced
+            to the step of the checkpoint instead.
 
     Returns:
         Where the training stands.
@@ -71,7 +71,7 @@ def restore_state(step: TrainStep, saved: dict[str, Any], seed: int, with_schedu
 
 
 def _restore_rng(step: TrainStep, states: list[dict[str, Any]], seed: int) -> None:
-    """Restore the generators of each process; seed them anew if there were more or fewer processes."""
+    """Restore the generators of each process, or seed them anew if the number of processes has changed."""
     before, now = len(states), step.accelerator.num_processes
     if before == now:
         set_random_state(states[step.accelerator.process_index])

@@ -11,16 +11,16 @@ from afqmc.utils.fields import config_field
 
 
 class MixedPrecision(Enum):
-    """Arithmetic of the forward pass; master weights are float32 always."""
+    """Precision of the forward pass; the weights themselves are always float32."""
 
-    auto = "auto"  # bf16 where the hardware is fast at it, else no
+    auto = "auto"  # bf16 if the hardware is fast at it, else no
     no = "no"
     bf16 = "bf16"
     fp16 = "fp16"
 
 
 class Device(Enum):
-    """Where to train."""
+    """The device to train on."""
 
     auto = "auto"
     cpu = "cpu"
@@ -29,7 +29,7 @@ class Device(Enum):
 
 
 class Mode(Enum):
-    """Which direction of the monitored metric is better. The metric decides; any other direction is refused."""
+    """The better direction of the monitored metric. It depends on the metric; the other direction is refused."""
 
     auto = "auto"  # min for a loss, else max
     max = "max"
@@ -37,15 +37,15 @@ class Mode(Enum):
 
 
 class NonFinite(Enum):
-    """What follows a loss that is NaN or infinite; the optimizer never takes such a step."""
+    """What to do when a loss is NaN or infinite. The optimizer never takes such a step."""
 
     stop = "stop"
-    skip = "skip"  # leave the batch out
+    skip = "skip"  # skip the batch
     rollback = "rollback"  # go back to the last checkpoint, with a lower learning rate
 
 
 class SaveFailure(Enum):
-    """What follows a checkpoint that could not be written; the one before it stays."""
+    """What to do when a checkpoint cannot be written. The previous one is kept."""
 
     warn = "warn"
     stop = "stop"
@@ -54,15 +54,15 @@ class SaveFailure(Enum):
 class Strategy(Enum):
     """How a model is distributed over several processes."""
 
-    ddp = "ddp"  # a whole copy in each
+    ddp = "ddp"  # a full copy in each
     fsdp = "fsdp"  # sharded
 
 
 class FsdpSharding(Enum):
-    """What FSDP shards between forward and backward pass; gradients and optimizer state always are."""
+    """What FSDP shards between forward and backward pass, besides gradients and optimizer state."""
 
-    full_shard = "full_shard"  # weights too: least memory
-    shard_grad_op = "shard_grad_op"  # weights whole: less communication
+    full_shard = "full_shard"  # weights: least memory
+    shard_grad_op = "shard_grad_op"  # nothing else: less communication
 
 
 class TorchCompile(Enum):
@@ -75,7 +75,7 @@ class TorchCompile(Enum):
 
 @dataclass
 class TrainerConfig:
-    """How the loop runs; names as in the Hugging Face Trainer where it has the same option."""
+    """How the loop runs. Options that the Hugging Face Trainer has too are named as there."""
 
     max_steps: Optional[int] = config_field(None, "optimizer steps; instead of epochs", ge=1)
     device: Device = config_field(Device.auto, "auto, cpu, cuda or mps")
@@ -96,10 +96,10 @@ class TrainerConfig:
     patience: Optional[int] = config_field(
         None, "evaluations without improvement before training stops; null never does", ge=1
     )
-    min_delta: float = config_field(0.0, "improvement that patience counts as one", ge=0)
+    min_delta: float = config_field(0.0, "smallest improvement that resets patience", ge=0)
     on_nonfinite: NonFinite = config_field(NonFinite.stop, "when the loss is NaN or infinite: stop, skip or rollback")
     max_nonfinite: int = config_field(10, "times that skip or rollback may happen in a run", ge=1)
-    rollback_lr_factor: float = config_field(0.5, "on the learning rate, at each rollback", gt=0, lt=1)
+    rollback_lr_factor: float = config_field(0.5, "factor on the learning rate at each rollback", gt=0, lt=1)
     deterministic: bool = config_field(
         False, "only kernels that give the same bits every time, where slower ones exist"
     )
@@ -121,7 +121,7 @@ class CheckpointConfig:
     """What a run saves: checkpoints to resume from, and weights of past evaluations."""
 
     save_steps: Optional[int] = config_field(None, "steps between checkpoints, besides the end of each epoch", ge=1)
-    save_interval_minutes: Optional[float] = config_field(10.0, "minutes between checkpoints; null: no clock", gt=0)
+    save_interval_minutes: Optional[float] = config_field(10.0, "minutes between checkpoints; null: not by time", gt=0)
     on_save_failure: SaveFailure = config_field(SaveFailure.warn, "when a checkpoint cannot be written: warn or stop")
     keep_weights: Optional[int] = config_field(
         0, "weights kept of past evaluations, besides best; null keeps all", ge=0

@@ -1,4 +1,4 @@
-"""What this machine is, and what follows from that: device, precision, and the accelerator that holds both."""
+"""Select device and precision, build the Accelerate engine, and prepare a model for the device."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from afqmc.utils.process import usable_cores
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """A device, a precision, and why."""
+    """A device, a precision, and the reason for that precision."""
 
     device: str
     precision: str
@@ -38,33 +38,30 @@ class DeviceConfig:
 
 
 def select_device(config: TrainerConfig) -> DeviceConfig:
-    """Resolve ``auto``, and hold what was asked for to what is there.
+    """Return the configured device and precision, ``auto`` resolved.
 
     Raises:
-        InputError: naming the key, and what this machine has.
+        InputError: when this machine does not have them; names the key and what is allowed here.
     """
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if config.device is Device.auto:
-        device = next(name for name in ("cuda", "mps", "cpu") if present[name])
+        device = next(name for name in ("cuda", "mps", "cpu") if available[name])
     else:
         device = config.device.value
-        if not present[device]:
-            why = (
-                "this PyTorch is a build without it"
-                if device == "cuda" and torch.version.cuda is None
-                else "none is visible"
-            )
-            there = ", ".join(name for name, current_rank in present.items() if current_rank)
-            raise InputError(f"trainer.device={device}: not on this machine ({why}); legal here: auto, {there}")
+        if not available[device]:
+            is_cpu_build = device == "cuda" and torch.version.cuda is None
+            reason = "this PyTorch is a build without it" if is_cpu_build else "none is visible"
+            allowed = ", ".join(name for name, is_available in available.items() if is_available)
+            raise InputError(f"trainer.device={device}: not on this machine ({reason}); allowed here: auto, {allowed}")
     if config.mixed_precision is MixedPrecision.auto:
-        return DeviceConfig(device, *_fast_precision(device))
-    wanted = config.mixed_precision.value
-    if wanted == "fp16" and device == "cpu":
-        raise InputError("trainer.mixed_precision=fp16: needs a GPU; legal on this machine: auto, no, bf16")
-    return DeviceConfig(device, wanted, "as configured")
+        return DeviceConfig(device, *_auto_precision(device))
+    precision = config.mixed_precision.value
+    if precision == "fp16" and device == "cpu":
+        raise InputError("trainer.mixed_precision=fp16: needs a GPU; allowed on this machine: auto, no, bf16")
+    return DeviceConfig(device, precision, "as configured")
 
 
-def _fast_precision(device: str) -> tuple[str, str]:
+def _auto_precision(device: str) -> tuple[str, str]:
     if device == "cuda":
         major, _ = torch.cuda.get_device_capability()
         return ("bf16", "this GPU has bf16 matrix units") if major >= 8 else ("no", "this GPU has no bf16 matrix units")
@@ -78,9 +75,9 @@ def _fast_precision(device: str) -> tuple[str, str]:
 def build_accelerator(
     choice: DeviceConfig, config: TrainerConfig, distributed: DistributedConfig, seed: int
 ) -> Accelerator:
-    """An Accelerate engine for this run alone: seeded, and with no state left of an earlier run in this process.
+    """Build the Accelerate engine of a run, join its process group, and seed the random generators.
 
-    One of several processes joins the others.
+    State that an earlier run in this process has left in Accelerate is reset.
     """
     AcceleratorState._reset_state(reset_partial_state=True)
     init_process_group(distributed, current_rank())
@@ -94,11 +91,11 @@ def build_accelerator(
     accelerator = Accelerator(
         mixed_precision=choice.precision,
         cpu=choice.device == "cpu",
-        step_scheduler_with_optimizer=False,  # it would step once a process
+        step_scheduler_with_optimizer=False,  # which would step once per process
         fsdp_plugin=plugin,
     )
     if plugin is not None:
-        os.environ.pop(USES_FSDP, None)  # which Accelerate sets, and the next run of this process would obey
+        os.environ.pop(USES_FSDP, None)  # set by Accelerate; the next run in this process would use FSDP too
         force_fsdp(accelerator, plugin)
     return accelerator
 
@@ -109,7 +106,7 @@ def prepare_model(
     """Apply device-specific and configured optimisations. They do not change the model's function.
 
     Raises:
-        InputError: when the model cannot be changed so.
+        InputError: when the model does not support one of them; names the key.
     """
     if choice.device == "cpu":
         use_fast_cpu_kernels(model, performance.fast_cpu_dropout)
@@ -118,7 +115,7 @@ def prepare_model(
         if performance.padding_free:
             enable_padding_free(model)
     elif performance.padding_free:
-        raise InputError("performance.padding_free=true: not for a model of your own (model._target_)")
+        raise InputError("performance.padding_free=true: not with a custom model (model._target_)")
     if config.gradient_checkpointing:
         enable_gradient_checkpointing(model)
     if performance.torch_compile is not None:
@@ -126,25 +123,24 @@ def prepare_model(
 
 
 def enable_gradient_checkpointing(model: nn.Module) -> None:
-    """Let the encoder keep the inputs of its layers alone, and compute the rest again in the backward pass.
+    """Keep only the inputs of the encoder's layers, and recompute the rest in the backward pass.
 
     Raises:
-        InputError: for a model that knows nothing of this.
+        InputError: when the model does not support it.
     """
     encoder = model.encoder if isinstance(model, CrossEncoder) else model
     if not isinstance(encoder, PreTrainedModel) or not encoder.supports_gradient_checkpointing:
         raise InputError("trainer.gradient_checkpointing=true: this model does not support it")
-    older = "gradient_checkpointing_enable"  # its name in transformers before 5.2x
-    enable = getattr(encoder, "activation_checkpointing_enable", None) or getattr(encoder, older)
+    old_name = "gradient_checkpointing_enable"  # in transformers before 5.2x
+    enable = getattr(encoder, "activation_checkpointing_enable", None) or getattr(encoder, old_name)
     enable({"use_reentrant": False})
 
 
 def hardware_info(choice: DeviceConfig) -> dict[str, Any]:
-    """The machine and what was chosen on it, for environment.json."""
-    gpu = torch.cuda.get_device_name() if choice.device == "cuda" else None
+    """Return the machine, device and precision, for environment.json."""
     return {
         "device": choice.device,
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name() if choice.device == "cuda" else None,
         "cpu": cpu_name(),
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
@@ -156,7 +152,7 @@ def hardware_info(choice: DeviceConfig) -> dict[str, Any]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes that were in use at once at most: of a GPU, by this process's tensors; else by this process, so far."""
+    """Return the peak memory of this process in bytes: its tensors on a GPU, or else all of it in host memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -164,7 +160,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def cpu_name() -> str:
-    """The processor's name."""
+    """Return the name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""What the training loop yields."""
+"""The events that the training loop yields."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class StepEnd:
         step: Counted from 1.
         epoch: Passes over the training pairs so far.
         batch: Its batch.
-        seconds: From the making of the batch to the end of the step.
+        seconds: Time for collating the batch and taking the step.
         lr: Its learning rate; None where reading it would make the host wait for the device.
         loss: Mean since the last row of metrics; None where reading it would make the host wait.
         pairs_per_second: Since the last row of metrics.
-        metrics: A row of metrics, every ``logging_steps`` and at the last step.
+        metrics: A row of metrics every ``logging_steps`` steps and at the last step, else None.
     """
 
     step: int
@@ -45,7 +45,7 @@ class StepSkipped:
 
 @dataclass(frozen=True)
 class EvaluationEnd:
-    """Dev was evaluated; ``is_best`` when the monitored metric is the best so far."""
+    """Dev was evaluated; ``is_best`` if the monitored metric is the best so far."""
 
     step: int
     epoch: float

@@ -1,4 +1,4 @@
-"""The training loop: a generator of events, so that it neither writes nor draws."""
+"""The training loop: a generator of events, which knows nothing of files, progress bars and trackers."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def train(
 ) -> Iterator[Event]:
     """Run the training from where ``state`` stands, and yield what happens.
 
-    Whenever an event is yielded, and while ``evaluate`` runs, ``state`` and what ``step`` holds fit together: a
-    checkpoint of both can be taken, and a training restored from it continues with the same bits.
+    Whenever an event is yielded, and while ``evaluate`` runs, ``state`` is consistent with the model and optimizer in
+    ``step``: a checkpoint of both can be taken, and a training restored from it continues bit for bit.
 
     Args:
         step: Takes an optimizer step over a batch.
         batches: The batches of each epoch.
-        evaluate: Scores the model on dev.
+        evaluate: Evaluates the model on dev.
         intervals: Of the training.
-        state: Kept up to date.
+        state: Updated in place.
         max_skipped: Steps that may be skipped for a loss that is not finite.
 
     Yields:
@@ -48,20 +48,20 @@ def train(
     """
     timer = _StepTimer(step, state, intervals)
     step.model.train()
-    yield from _evaluation(step, evaluate, intervals, state)  # one that an interruption cut short
+    yield from _evaluation(step, evaluate, intervals, state)  # of a checkpoint saved before its evaluation was done
     timer.start()
     for batch in _remaining_batches(batches, intervals, state):
-        number = state.step + 1
-        lr = timer.lr(number)
+        next_step = state.step + 1
+        lr = timer.lr(next_step)
         try:
-            loss, norm = step(batch.to(timer.device), number)
+            loss, norm = step(batch.to(timer.device), next_step)
         except NonFiniteLossError as error:
             if state.nonfinite >= max_skipped:
                 raise
             state.nonfinite += 1
             step.skip()
             _advance(state, intervals)
-            yield StepSkipped(number, number / intervals.epoch, error)
+            yield StepSkipped(next_step, next_step / intervals.epoch, error)
         else:
             _advance(state, intervals)
             yield timer.stop(batch, lr, loss, norm)
@@ -75,7 +75,7 @@ def _advance(state: TrainState, intervals: StepIntervals) -> None:
 
 
 def _remaining_batches(batches: TrainLoader, intervals: StepIntervals, state: TrainState) -> Iterator[Batch]:
-    """Yield the batches to come; each is asked for when the step before it has been counted."""
+    """Yield the remaining batches. ``state.step`` must be advanced between them."""
     while state.step < intervals.total and not state.stopped:
         epoch, done = divmod(state.step, intervals.epoch)
         for batch in batches.epoch(epoch, done):
@@ -87,7 +87,7 @@ def _remaining_batches(batches: TrainLoader, intervals: StepIntervals, state: Tr
 def _evaluation(
     step: TrainStep, evaluate: Evaluate, intervals: StepIntervals, state: TrainState
 ) -> Iterator[EvaluationEnd]:
-    """Evaluate after this step, if that is due and not done."""
+    """Evaluate if an evaluation is due after this step and has not been done."""
     if state.evaluated:
         return
     evaluation = evaluate(step.model)
@@ -97,7 +97,7 @@ def _evaluation(
 
 
 class _StepTimer:
-    """Times steps, and sums their figures for the next row of metrics.
+    """Times steps, and sums their losses and pairs for the next row of metrics.
 
     Losses are summed on the device and read when a row is due; on a CPU, where reading costs nothing, after each step.
     """
@@ -109,13 +109,13 @@ class _StepTimer:
         self.pending_ids: dict[int, list[int | str]] = {}  # of the batches whose losses have not been read yet
 
     def start(self) -> None:
-        """Start the clock: a batch is being made."""
+        """Start the clock, before the next batch is collated."""
         self.started = time.perf_counter()
 
     def lr(self, step: int) -> float | None:
         """Return the learning rate of a step; None where reading it would make the host wait."""
-        reads = self.device.type == "cpu" or self.intervals.is_due(step, self.intervals.log)
-        return self.step.lr if reads else None
+        is_read = self.device.type == "cpu" or self.intervals.is_due(step, self.intervals.log)
+        return self.step.lr if is_read else None
 
     def stop(self, batch: Batch, lr: float | None, loss: Tensor, norm: Tensor | None) -> StepEnd:
         """Stop the clock, and return the step's event."""
@@ -137,7 +137,7 @@ class _StepTimer:
         return StepEnd(state.step, state.step / self.intervals.epoch, batch, seconds, lr, mean, speed, metrics)
 
     def _mean_loss(self, lr: float) -> float:
-        """Return the mean loss since the last row; with losses that are read late, check all of them.
+        """Return the mean loss since the last row of metrics; check that every loss since then was finite.
 
         Raises:
             NonFiniteLossError: naming the first step that was not taken.

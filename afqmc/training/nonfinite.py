@@ -33,10 +33,10 @@ class NonFiniteLossError(RuntimeError):
 class NonFiniteGuard:
     """Keeps a loss that is not finite from reaching the weights.
 
-    On a CPU the host checks each loss before the optimizer steps. On a GPU that would make the host wait in each step.
-    There the fused optimizers skip, on the device, every step from the first such loss on (the mechanism of a gradient
-    scaler), and the host learns of it when it next reads the losses. fp16 has a scaler of its own, which skips steps
-    for its own reasons, so its losses are checked by the host. (Tested on a CPU; not yet run on a GPU.)
+    On a CPU, the host checks each loss before the optimizer steps. On a GPU, the host would have to wait in each step.
+    There, the device does the check: fused optimizers skip every step from the first such loss on, by the mechanism of
+    gradient scalers, and the host learns of it when it next reads the losses. With fp16, which has a scaler of its own
+    that skips steps for other reasons, the host checks each loss. (Tested on a CPU; not yet run on a GPU.)
 
     Attributes:
         on_device: Whether the device does the check.

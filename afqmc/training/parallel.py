@@ -1,4 +1,4 @@
-"""DDP and FSDP, both by Accelerate and PyTorch: a model spread over processes, and its state whole again."""
+"""DDP and FSDP: wrap a model for several processes, gather its sharded state, and load it again."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from afqmc.distributed.rendezvous import get_coordinator
 from afqmc.models.cross_encoder import CrossEncoder
 from afqmc.training.config import DistributedConfig, FsdpSharding, Strategy
 
-_kept: list[Any] = []
+_destroyed_groups: list[Any] = []  # see destroy_process_group
 
 
 def init_process_group(config: DistributedConfig, rank: Rank) -> None:
-    """Initialise the process group of a run (gloo for CPU tensors, NCCL for CUDA tensors)."""
+    """Initialise the process group of a run (gloo for CPU tensors, NCCL for CUDA tensors); nothing for one process."""
     if not rank.is_single and not dist.is_initialized():
         get_coordinator().wait_for_all()
         dist.init_process_group(timeout=timedelta(seconds=config.process_group_timeout_s))
 
 
 def destroy_process_group() -> None:
-    """Close what ``init_process_group`` opened.
+    """Destroy the process group, but keep the object until the process ends.
 
-    The group itself is kept until the process ends. Were it to go with the last model that was trained by it, the main
-    thread would wait, with Python's lock held, for gloo's own thread, and that for the lock, to drop its last work.
+    Otherwise it would be freed along with the last DDP model that refers to it. The main thread would then wait for
+    gloo's thread while holding the GIL, which gloo's thread needs to release its last work: a deadlock.
     """
     if dist.is_initialized():
-        _kept.append(dist.group.WORLD)
+        _destroyed_groups.append(dist.group.WORLD)
         dist.destroy_process_group()
 
 
 def build_fsdp_plugin(config: DistributedConfig) -> FullyShardedDataParallelPlugin | None:
-    """Return the FSDP plugin for Accelerate. Precision is left to autocast, as with one process."""
+    """Return the FSDP plugin for Accelerate, None with DDP. Precision is left to autocast, as with one process."""
     if config.strategy is not Strategy.fsdp:
         return None
     return FullyShardedDataParallelPlugin(
@@ -57,7 +57,7 @@ def build_fsdp_plugin(config: DistributedConfig) -> FullyShardedDataParallelPlug
 
 
 def force_fsdp(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin) -> None:
-    """Let Accelerate use FSDP on CPUs too, where it is tested; by itself it does so on GPUs only."""
+    """Make Accelerate use FSDP on CPUs too, where it is tested; by default it uses it on GPUs only."""
     accelerator.state.fsdp_plugin = plugin
     accelerator.state.distributed_type = DistributedType.FSDP
 
@@ -65,41 +65,43 @@ def force_fsdp(accelerator: Accelerator, plugin: FullyShardedDataParallelPlugin)
 def wrap(
     model: nn.Module, optimizer: Optimizer, accelerator: Accelerator, probe: Batch | None = None
 ) -> tuple[nn.Module, Optimizer]:
-    """Prepare both for training on this process, or these.
+    """Return model and optimizer prepared for training on one or several processes.
 
     Args:
         model: In float32.
         optimizer: Over its parameters.
-        accelerator: The engine.
-        probe: Some pairs, to see with DDP which parameters the loss does not depend on; DDP waits for these otherwise.
+        accelerator: Device, precision and processes.
+        probe: With several processes, a few pairs. A backward pass over them shows whether there are parameters that
+            the loss does not depend on, since DDP would wait for their gradients.
     """
     if accelerator.is_fsdp2:
         encoder = model.encoder if isinstance(model, CrossEncoder) else model
         accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = layer_classes(encoder)
     elif probe is not None:
-        if _has_unused(model, probe):
+        if _has_unused_parameters(model, probe):
             accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
-        # positions and counters are the same everywhere; only a buffer of figures is worth sending before each pass
+        # DDP broadcasts buffers before each forward pass; integers (positions, counters) are the same in all ranks
         constant = [name for name, buffer in model.named_buffers() if not buffer.is_floating_point()]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
             model, constant
         )
-    prepared, taken = accelerator.prepare(model, optimizer)
-    return prepared, taken
+    wrapped_model, wrapped_optimizer = accelerator.prepare(model, optimizer)
+    return wrapped_model, wrapped_optimizer
 
 
 def layer_classes(encoder: nn.Module) -> list[str]:
-    """The classes of the layers that are put together one at a time; without any the whole model would be, at once.
+    """Return the class names of the layers that FSDP wraps, and gathers one at a time.
 
-    Not all of transformers' models name them (MegatronBERT and ELECTRA do not): then what stands in lists.
+    Some models of transformers (MegatronBERT, ELECTRA) do not name them in ``_no_split_modules``. There, the layers
+    are the modules in a ``ModuleList``. Without any layers, FSDP would gather the whole model at once.
     """
-    there = {type(module).__name__ for module in encoder.modules()}
+    existing = {type(module).__name__ for module in encoder.modules()}
     lists = (module for module in encoder.modules() if isinstance(module, nn.ModuleList))
-    listed = {type(layer).__name__ for layers in lists for layer in layers}
-    return sorted(set(getattr(encoder, "_no_split_modules", None) or ()) & there or listed)
+    in_lists = {type(layer).__name__ for layers in lists for layer in layers}
+    return sorted(set(getattr(encoder, "_no_split_modules", None) or ()) & existing or in_lists)
 
 
-def _has_unused(model: nn.Module, batch: Batch) -> bool:
+def _has_unused_parameters(model: nn.Module, batch: Batch) -> bool:
     model(**batch.inputs).sum().backward()
     unused = any(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
     model.zero_grad(set_to_none=True)
@@ -107,9 +109,9 @@ def _has_unused(model: nn.Module, batch: Batch) -> bool:
 
 
 def gather_full(state: Any, keep: bool = True) -> Any:
-    """A nested state with each sharded tensor put together, on the host.
+    """Return a nested state with each sharded tensor gathered to the host; other tensors are the same objects.
 
-    All processes call it; those that do not ``keep`` it get None in the tensor's place.
+    All processes must call it. Those with ``keep=False`` get None in place of gathered tensors.
     """
     if isinstance(state, DTensor):
         full = state.full_tensor()
@@ -122,39 +124,41 @@ def gather_full(state: Any, keep: bool = True) -> Any:
 
 
 def load_model(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Put whole weights into a model, each process its own shard of them.
+    """Load full weights into a model, which may be sharded. All processes call it with the same weights.
 
     Raises:
-        RuntimeError: where names or shapes differ.
+        RuntimeError: when names or shapes differ.
     """
-    if not isinstance(model, FSDPModule):
-        model.load_state_dict(state)
-        return
-    own = model.state_dict()
-    model.load_state_dict({name: _local_shard(tensor, own.get(name)) for name, tensor in state.items()})
+    if isinstance(model, FSDPModule):
+        sharded = model.state_dict()
+        state = {name: _shard_like(tensor, sharded.get(name)) for name, tensor in state.items()}
+    model.load_state_dict(state)
 
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Put a whole state into an optimizer, of each parameter its own shard of it."""
+    """Load a full state into an optimizer, whose parameters may be sharded; the state is the same in all processes."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if any(isinstance(parameter, DTensor) for parameter in parameters):
-        kept = {
-            number: {name: _local_shard(value, parameters[int(number)]) for name, value in entry.items()}
-            for number, entry in state["state"].items()
+        sharded = {
+            index: {name: _shard_like(value, parameters[int(index)]) for name, value in entry.items()}
+            for index, entry in state["state"].items()
         }
-        state = {**state, "state": kept}
+        state = {**state, "state": sharded}
     optimizer.load_state_dict(state)
 
 
-def _local_shard(tensor: Any, placed: Any) -> Any:
-    """The own shard of a tensor that is as large as a sharded one; nothing is sent, since all have the whole."""
-    if not isinstance(placed, DTensor) or not isinstance(tensor, Tensor) or tensor.shape != placed.shape:
-        return tensor
-    local = tensor.to(placed.device_mesh.device_type, placed.dtype)
-    sharded = distribute_tensor(local, placed.device_mesh, placed.placements, src_data_rank=None)
-    return sharded.to(placed.device) if placed.device != sharded.device else sharded
+def _shard_like(value: Any, target: Any) -> Any:
+    """Shard a full tensor as ``target`` is sharded, without communication; return any other value unchanged.
+
+    Values of another shape than ``target``, such as an optimizer's step count, are not sharded.
+    """
+    if not isinstance(target, DTensor) or not isinstance(value, Tensor) or value.shape != target.shape:
+        return value
+    local = value.to(target.device_mesh.device_type, target.dtype)
+    sharded = distribute_tensor(local, target.device_mesh, target.placements, src_data_rank=None)
+    return sharded.to(target.device) if target.device != sharded.device else sharded
 
 
 def full_norm(value: Tensor) -> Tensor:
-    """A norm that sharded gradients have, as a plain number."""
+    """Return the norm of sharded gradients as a plain tensor, (); that of plain gradients unchanged."""
     return value.full_tensor() if isinstance(value, DTensor) else value

@@ -1,4 +1,4 @@
-"""How a batch is divided over accumulation and processes: ``batch_size`` is the whole of it, however many there are."""
+"""Check a run against its processes and its launcher: how a batch is divided, and what excludes what."""
 
 from __future__ import annotations
 
@@ -7,28 +7,46 @@ import os
 from collections.abc import Mapping
 
 from afqmc.distributed.rank import Rank, is_true
-from afqmc.training.config import DistributedConfig, PerformanceConfig, Strategy, TrainerConfig
+from afqmc.training.config import (
+    DistributedConfig,
+    FsdpSharding,
+    MixedPrecision,
+    PerformanceConfig,
+    Strategy,
+    TrainerConfig,
+)
 from afqmc.utils.errors import InputError
+
+log = logging.getLogger(__name__)
+
+Rule = tuple[bool, str, str]  # is it violated, the key or option, what is wrong and what is allowed
+
+_PRECISIONS = ("no", "bf16", "fp16")
+USES_FSDP = "ACCELERATE_USE_FSDP"
 
 
 def describe_batch_division(batch_size: int, config: TrainerConfig, rank: Rank) -> str:
-    """The division in words, for a person to check.
+    """Return how a batch is divided over processes and microbatches; ``batch_size`` is the size of the whole batch.
 
     Raises:
-        InputError: where a process would have no pair, with the nearest sizes that are possible.
+        InputError: when a process would have no pair; names the nearest sizes that are possible.
     """
-    parts, size = config.gradient_accumulation_steps, rank.size
-    if batch_size < parts * size:
-        fewer = batch_size // size
-        less = f" or trainer.gradient_accumulation_steps={fewer}" if fewer else f" or at most {batch_size} processes"
+    microbatches, processes = config.gradient_accumulation_steps, rank.size
+    shares = microbatches * processes
+    if batch_size < shares:
+        fewer = batch_size // processes
+        alternative = f"trainer.gradient_accumulation_steps={fewer}" if fewer else f"at most {batch_size} processes"
         raise InputError(
-            f"batch_size={batch_size}: cannot be divided over {size} processes x {parts} parts "
-            f"(trainer.gradient_accumulation_steps): a pair each at least; possible: batch_size={parts * size}{less}"
+            f"batch_size={batch_size}: cannot be divided over {processes} processes x {microbatches} microbatches "
+            f"(trainer.gradient_accumulation_steps), which need one pair each; possible: batch_size={shares} or "
+            f"{alternative}"
         )
-    few, rest = divmod(batch_size, parts * size)
-    each = f"{few}" if rest == 0 else f"{few} or {few + 1}"
-    accumulated = "" if parts == 1 else f" x {parts} parts, one after another,"
-    return f"a batch of {batch_size} pairs is {size} processes{accumulated} x {each} pairs"
+    pairs, rest = divmod(batch_size, shares)
+    accumulated = "" if microbatches == 1 else f" x {microbatches} microbatches"
+    return (
+        f"a batch of {batch_size} pairs is {processes} processes{accumulated} x {pairs}"
+        f"{f' or {pairs + 1}' if rest else ''} pairs"
+    )
 
 
 def check_processes(
@@ -39,82 +57,89 @@ def check_processes(
     Raises:
         InputError: naming the key that does not.
     """
-    fsdp = distributed.strategy is Strategy.fsdp
-    if fsdp and rank.is_single:
-        raise InputError(
-            "distributed.strategy=fsdp: needs several processes, such as torchrun --nproc_per_node 2 -m ...; to resume "
-            "with one, add distributed.strategy=ddp"
-        )
-    for key in ("fsdp_sharding", "fsdp_cpu_offload"):
-        if not fsdp and getattr(distributed, key) != getattr(DistributedConfig(), key):
-            raise InputError(f"distributed.{key}: only with distributed.strategy=fsdp")
-    if rank.is_single:
-        return
-    conflicts = (
-        ("trainer.auto_microbatch=true", trainer.auto_microbatch, "several processes, which divide each batch alike"),
+    fsdp, several = distributed.strategy is Strategy.fsdp, not rank.is_single
+    offload = distributed.fsdp_cpu_offload
+    is_sharding_set = distributed.fsdp_sharding is not FsdpSharding.full_shard
+    only_fsdp, not_fsdp = "only with distributed.strategy=fsdp", "not with distributed.strategy=fsdp"
+    rules: list[Rule] = [
         (
-            "distributed.fsdp_cpu_offload=true", distributed.fsdp_cpu_offload and device == "cpu",
-            f"trainer.device={device}; it needs a GPU to off-load from",
+            fsdp and not several,
+            "distributed.strategy=fsdp",
+            "needs several processes, such as torchrun --nproc_per_node 2 -m ...; to resume with one, add "
+            "distributed.strategy=ddp",
         ),
-        ("performance.torch_compile", fsdp and performance.torch_compile is not None, "distributed.strategy=fsdp"),
+        (not fsdp and is_sharding_set, "distributed.fsdp_sharding", only_fsdp),
+        (not fsdp and offload, "distributed.fsdp_cpu_offload", only_fsdp),
         (
-            "trainer.mixed_precision=fp16", fsdp and trainer.mixed_precision.value == "fp16",
-            "distributed.strategy=fsdp; legal: auto, no, bf16",
+            several and trainer.auto_microbatch,
+            "trainer.auto_microbatch=true",
+            "not with several processes, which must all divide a batch in the same way",
         ),
-    )  # fmt: skip
-    for key, is_set, other in conflicts:
-        if is_set:
-            raise InputError(f"{key}: not with {other}")
-
-
-log = logging.getLogger(__name__)
-
-_PRECISIONS = ("", "no", "bf16", "fp16")
-USES_FSDP = "ACCELERATE_USE_FSDP"
+        (
+            several and offload and device == "cpu",
+            "distributed.fsdp_cpu_offload=true",
+            f"not with trainer.device={device}; it needs a GPU to off-load from",
+        ),
+        (fsdp and performance.torch_compile is not None, "performance.torch_compile", not_fsdp),
+        (
+            fsdp and trainer.mixed_precision is MixedPrecision.fp16,
+            "trainer.mixed_precision=fp16",
+            f"{not_fsdp}; allowed: auto, no, bf16",
+        ),
+    ]
+    for is_violated, key, message in rules:
+        if is_violated:
+            raise InputError(f"{key}: {message}")
 
 
 def check_launcher(device: str, precision: str | None, environment: Mapping[str, str] = os.environ) -> None:
-    """Hold what the launcher was told to what the config says; what is left to its defaults says nothing.
+    """Check the options of ``accelerate launch``, which it passes on as variables, against the config.
+
+    Options that are left to their defaults are ignored.
 
     Args:
-        device: As chosen by the config.
-        precision: Likewise; None where nothing is trained: precision and accumulation then have no effect.
+        device: The device that the config selects.
+        precision: The precision that the config selects. None outside of training, where precision and accumulation
+            have no effect.
         environment: Of this process.
 
     Raises:
-        InputError: naming the option, and the key that is there for it; or the variable, and its legal values.
+        InputError: naming the option and the config key to use instead, or the variable and its allowed values.
     """
 
-    def told(name: str) -> str:
+    def option(name: str) -> str:
         return environment.get(f"ACCELERATE_{name}", "").lower()
 
-    def is_set(name: str) -> bool:
-        return is_true(told(name))
+    def is_on(name: str) -> bool:
+        return is_true(option(name))
 
-    dynamo, parts, mixed = told("DYNAMO_BACKEND"), told("GRADIENT_ACCUMULATION_STEPS"), told("MIXED_PRECISION")
-    if parts and not (parts.isascii() and parts.isdecimal()):  # Accelerate reads it whatever is done
-        raise InputError(f"ACCELERATE_GRADIENT_ACCUMULATION_STEPS={parts}: must be a whole number")
+    accumulation, mixed, dynamo = map(option, ("GRADIENT_ACCUMULATION_STEPS", "MIXED_PRECISION", "DYNAMO_BACKEND"))
+    if accumulation and not (accumulation.isascii() and accumulation.isdecimal()):  # Accelerate parses it in any case
+        raise InputError(f"ACCELERATE_GRADIENT_ACCUMULATION_STEPS={accumulation}: must be a whole number")
     if precision is None:
-        parts = mixed = ""
-    if mixed not in _PRECISIONS:
+        accumulation = mixed = ""
+    if mixed not in ("", *_PRECISIONS):
         raise InputError(
-            f"ACCELERATE_MIXED_PRECISION={mixed}: legal: {', '.join(_PRECISIONS[1:])}; or unset it, and set "
+            f"ACCELERATE_MIXED_PRECISION={mixed}: allowed: {', '.join(_PRECISIONS)}; or unset it, and set "
             "trainer.mixed_precision"
         )
-    hindrances = {
-        "use_fsdp: say distributed.strategy=fsdp": is_set("USE_FSDP"),
-        "use_deepspeed: not here; distributed.strategy=fsdp saves memory too": is_set("USE_DEEPSPEED"),
-        "use_megatron_lm: not here": is_set("USE_MEGATRON_LM"),
-        "use_parallelism_config: not here": is_set("USE_PARALLELISM_CONFIG"),
-        f"dynamo_backend={dynamo}: say performance.torch_compile=default": dynamo not in ("", "no"),
-        f"gradient_accumulation_steps={parts}: say trainer.gradient_accumulation_steps={parts}":
-            parts not in ("", "1"),
-        f"mixed_precision={mixed}: the config has {precision}; say trainer.mixed_precision={mixed}":
+    steps = f"gradient_accumulation_steps={accumulation}"
+    rules: list[Rule] = [
+        (is_on("USE_FSDP"), "use_fsdp", "use distributed.strategy=fsdp"),
+        (is_on("USE_DEEPSPEED"), "use_deepspeed", "not supported; distributed.strategy=fsdp saves memory too"),
+        (is_on("USE_MEGATRON_LM"), "use_megatron_lm", "not supported"),
+        (is_on("USE_PARALLELISM_CONFIG"), "use_parallelism_config", "not supported"),
+        (dynamo not in ("", "no"), f"dynamo_backend={dynamo}", "use performance.torch_compile=default"),
+        (accumulation not in ("", "1"), steps, f"use trainer.{steps}"),
+        (
             mixed not in ("", "no", precision),
-        "cpu: say trainer.device=cpu": is_set("USE_CPU") and device != "cpu",
-    }  # fmt: skip
-    for hindrance, there in hindrances.items():
-        if there:
-            raise InputError(f"accelerate launch --{hindrance} (an accelerate config file may have it, too)")
-    if is_set("USE_CPU") and "MASTER_ADDR" in environment and "WORLD_SIZE" not in environment:
-        log.warning("one process: accelerate launch --cpu starts no more, whatever --num_processes is; torchrun does")
+            f"mixed_precision={mixed}",
+            f"the config has {precision}; use trainer.mixed_precision={mixed}",
+        ),
+        (is_on("USE_CPU") and device != "cpu", "cpu", "use trainer.device=cpu"),
+    ]
+    for is_violated, name, message in rules:
+        if is_violated:
+            raise InputError(f"accelerate launch --{name}: {message} (an accelerate config file may set it, too)")
+    if is_on("USE_CPU") and "MASTER_ADDR" in environment and "WORLD_SIZE" not in environment:
+        log.warning("one process: accelerate launch --cpu starts no more, whatever --num_processes is; use torchrun")

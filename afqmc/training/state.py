@@ -1,4 +1,4 @@
-"""How long a training is, and where it stands."""
+"""The length of a training, its intervals, and its state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from afqmc.training.config import TrainerConfig
 
 @dataclass(frozen=True)
 class StepIntervals:
-    """Every duration of a training in optimizer steps.
+    """The length of a training and its intervals, all in optimizer steps.
 
     Attributes:
         total: The whole training.
@@ -37,7 +37,7 @@ class StepIntervals:
         )
 
     def is_due(self, step: int, every: int) -> bool:
-        """Return whether something done every ``every`` steps is due after ``step``; after the last step, always."""
+        """Return whether something done every ``every`` steps is due after ``step``. After the last step it is."""
         return step % every == 0 or step == self.total
 
 
@@ -76,14 +76,14 @@ class LogWindow:
 
 @dataclass
 class TrainState:
-    """Where a training stands, apart from weights, optimizer, schedule and random generators.
+    """The state of a training, apart from weights, optimizer, schedule and random generators.
 
     Attributes:
         best: The monitored metric so far.
         step: Optimizer steps taken.
-        evaluated: Whether the evaluation that is due after ``step``, if one is, has been done.
+        evaluated: False if an evaluation is due after ``step`` and has not been done yet.
         stopped: Whether a callback has ended the training early.
-        nonfinite: Steps skipped, or rollbacks, for a loss that was not finite.
+        nonfinite: Number of steps skipped, or of rollbacks, because of a loss that was not finite.
         lr_factor: Product of the factors that rollbacks have applied to the learning rate.
         window: Sums since the last row of metrics.
     """
@@ -104,7 +104,7 @@ class TrainState:
 
 @dataclass
 class Throughput:
-    """Work done so far, for the figures of a run.
+    """Work done so far, for the speed and the share of padding in the summary.
 
     Attributes:
         tokens: Without padding.

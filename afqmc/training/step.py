@@ -38,12 +38,13 @@ class TrainStep:
     Args:
         model: On its device, prepared by the accelerator, as is ``optimizer``.
         optimizer: Over the model's parameters.
-        scheduler: StepEnd once per optimizer step.
+        scheduler: Advanced once per optimizer step.
         accelerator: Device, precision and gradient synchronisation.
         config: The ``trainer`` group.
         distributed: The ``distributed`` group.
         objective: The training loss.
-        callbacks: Their hooks of the step are called; one that is not overridden costs nothing.
+        callbacks: Their hooks ``on_after_backward``, ``on_before_optimizer_step`` and ``on_after_optimizer_step`` are
+            called.
     """
 
     def __init__(
@@ -59,27 +60,25 @@ class TrainStep:
     ) -> None:
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
         self.accelerator, self.config, self.objective = accelerator, config, objective
-        # DDP's wrapper has autocast of its own, FSDP's has not
+        # Accelerate wraps the forward pass of a model in autocast, except with FSDP
         self._forward: Forward = self._autocast_forward if accelerator.is_fsdp2 else model
         self.world_size = accelerator.num_processes
         self.num_microbatches = config.gradient_accumulation_steps
-        # gradients are summed over processes after the last microbatch; with sharded weights after each of them, since
-        # unsharded gradients would be kept until then
+        # Gradients are summed over processes once, after the last microbatch. With fully sharded weights they are
+        # summed after each microbatch, since waiting would keep the unsharded gradients in memory.
         self.sync_last_only = (
             distributed.strategy is Strategy.ddp or distributed.fsdp_sharding is FsdpSharding.shard_grad_op
         )
         unwrapped = getattr(optimizer, "optimizer", optimizer)  # without Accelerate's wrapper
-        device = (
-            torch.device("cpu") if distributed.fsdp_cpu_offload else accelerator.device
-        )  # where the optimizer steps
-        self.guard = NonFiniteGuard(unwrapped, device, accelerator.mixed_precision, config.on_nonfinite)
+        optimizer_device = torch.device("cpu") if distributed.fsdp_cpu_offload else accelerator.device
+        self.guard = NonFiniteGuard(unwrapped, optimizer_device, accelerator.mixed_precision, config.on_nonfinite)
         self._after_backward = overriding([*callbacks], "on_after_backward")
         self._before_step = overriding([*callbacks], "on_before_optimizer_step")
         self._after_step = overriding([*callbacks], "on_after_optimizer_step")
 
     @property
     def lr(self) -> float:
-        """Learning rate of the next step. On a GPU, reading it waits for the device."""
+        """Learning rate of the next step. On a GPU, reading it may wait for the device."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     def __call__(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
@@ -89,7 +88,7 @@ class TrainStep:
             The batch's loss, and the norm of its gradients where ``max_grad_norm`` limits it; detached scalars.
 
         Raises:
-            NonFiniteLossError: before the optimizer would have used such a loss, where the host checks each.
+            NonFiniteLossError: when the host checks losses (see ``NonFiniteGuard``); before the optimizer steps.
             BatchOutOfMemoryError: when there is not enough memory, and the batch may not be divided further.
         """
         while True:
@@ -113,12 +112,17 @@ class TrainStep:
         return loss, norm
 
     def skip(self) -> None:
-        """Leave a step out; the schedule advances all the same."""
+        """Discard the gradients of a step; the schedule still advances."""
         self.optimizer.zero_grad(set_to_none=True)
         self.scheduler.step()
 
     def _divide_further(self, error: RuntimeError, random: dict[str, Any] | None, batch: Batch, step: int) -> None:
-        """Use twice as many microbatches from here on, if memory has run out and ``auto_microbatch`` allows it."""
+        """Use twice as many microbatches from here on, and restore the random state before the failed attempt.
+
+        Raises:
+            BatchOutOfMemoryError: when ``auto_microbatch`` is off, or each microbatch has one pair already.
+            RuntimeError: the given error, when it is not about memory.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         if not should_reduce_batch_size(error):
             raise error
@@ -131,32 +135,29 @@ class TrainStep:
 
     def _out_of_memory(self, batch: Batch, step: int) -> str:
         pairs = -(-len(batch) // self.num_microbatches)
-        divide = (
-            "" if self.config.auto_microbatch else "trainer.auto_microbatch=true (the same batch in microbatches), "
-        )
+        automatic = self.config.auto_microbatch
+        smaller = "" if automatic else "trainer.auto_microbatch=true (the same batch in microbatches), "
         return (
             f"out of memory at step {step}, with {pairs} pairs of {batch.places // len(batch)} tokens at once; use "
-            f"{divide}trainer.gradient_checkpointing=true, a smaller dataset.max_length or a smaller batch_size"
+            f"{smaller}trainer.gradient_checkpointing=true, a smaller dataset.max_length or a smaller batch_size"
         )
 
     def backward(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
-        """Compute the batch's gradients, clipped; returns its loss, and their norm before clipping."""
+        """Compute the gradients of a batch and clip them; return its loss, and their norm before clipping."""
         microbatches = batch.split(self.num_microbatches)
         normalizer = self.objective.normalizer(batch)
         total = torch.zeros((), device=self.accelerator.device)
         for index, microbatch in enumerate(microbatches, 1):
-            waits = self.sync_last_only and index < len(microbatches)
-            with self.accelerator.no_sync(self.model) if waits else nullcontext():
-                own, counts = microbatch.share(self.accelerator.process_index, self.world_size)
-                loss = self.objective(self._forward, own) / normalizer
-                if not counts:  # a pair that only fills up the share of a process without one
-                    loss = loss * 0
+            defers_sync = self.sync_last_only and index < len(microbatches)
+            with self.accelerator.no_sync(self.model) if defers_sync else nullcontext():
+                shard, counts = microbatch.share(self.accelerator.process_index, self.world_size)
+                loss = self._loss(shard, counts, normalizer)
                 total += self._sum_over_processes(loss.detach())
                 if not self.guard.allows(total, step):
                     raise self._nonfinite("loss is", total, total, batch, step)
                 self._accumulate(loss)
                 for callback in self._after_backward:
-                    callback.on_after_backward(self, own, partial(self._repeat, own, counts, normalizer))
+                    callback.on_after_backward(self, shard, partial(self._backward_again, shard, counts, normalizer))
         for callback in self._before_step:
             callback.on_before_optimizer_step(self)
         if self.config.max_grad_norm is None:
@@ -171,13 +172,16 @@ class TrainStep:
             logits: Tensor = self.model(**inputs)
         return logits
 
+    def _loss(self, shard: Batch, counts: bool, normalizer: Tensor | float) -> Tensor:
+        loss = self.objective(self._forward, shard) / normalizer
+        return loss if counts else loss * 0  # a process without a pair of its own computes one of another process
+
     def _accumulate(self, loss: Tensor) -> None:
-        # gradients are averaged over processes, and the losses of the processes are parts of a sum
+        # DDP and FSDP average gradients over processes, but the loss of the batch is the sum of the processes' losses
         self.accelerator.backward(loss if self.world_size == 1 else loss * self.world_size)
 
-    def _repeat(self, own: Batch, counts: bool, normalizer: Tensor | float) -> None:
-        loss = self.objective(self._forward, own) / normalizer
-        self._accumulate(loss if counts else loss * 0)
+    def _backward_again(self, shard: Batch, counts: bool, normalizer: Tensor | float) -> None:
+        self._accumulate(self._loss(shard, counts, normalizer))
 
     def _sum_over_processes(self, loss: Tensor) -> Tensor:
         return loss if self.world_size == 1 else self.accelerator.reduce(loss, "sum")

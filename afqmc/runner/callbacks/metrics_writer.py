@@ -1,4 +1,4 @@
-"""Writes the rows of metrics.jsonl, and sends them to the tracker."""
+"""Write metrics.jsonl, and send its rows to the tracker."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class MetricsWriter(Callback):
         self.run_dir, self.tracker = run_dir, tracker
 
     def on_step_end(self, trainer: TrainerView, event: StepEnd) -> None:
-        """Write the training figures, when they are due."""
+        """Write the training metrics, every ``logging_steps`` steps."""
         if event.metrics is not None:
             self.tracker.log(self._write(event.step, event.epoch, nan_to_none(event.metrics)))
 
     def on_evaluation_end(self, trainer: TrainerView, event: EvaluationEnd) -> None:
-        """Write the figures of dev."""
+        """Write the metrics of dev."""
         metrics = event.evaluation.metrics
         self.tracker.log(self._write(event.step, event.epoch, nan_to_none(prefixed("dev", metrics))))
         shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in _SHOWN)
         log.info("epoch %.2f  dev: %s%s", event.epoch, shown, "  (best so far)" if event.is_best else "")
 
     def on_nonfinite_loss(self, trainer: TrainerView, error: NonFiniteLossError) -> None:
-        """Write which batch it was."""
+        """Write the loss, the learning rate and the ids of the batch."""
         values = {"nonfinite/loss": str(error.loss), "nonfinite/lr": error.lr, "nonfinite/ids": error.ids}
         self._write(error.step, error.step / trainer.intervals.epoch, values)
 

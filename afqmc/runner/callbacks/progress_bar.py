@@ -1,4 +1,4 @@
-"""The progress bar of a training."""
+"""Show the progress of a training."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class ProgressBar(Callback):
     def on_step_end(self, trainer: TrainerView, event: StepEnd) -> None:
         """Advance by one step."""
         assert self.bar is not None
-        has_row = event.metrics is not None
-        self.bar.step(event.step, event.epoch, event.loss, event.lr, event.pairs_per_second, has_row)
+        is_logged = event.metrics is not None
+        self.bar.step(event.step, event.epoch, event.loss, event.lr, event.pairs_per_second, is_logged)
 
     def on_fit_end(self, trainer: TrainerView) -> None:
         """Remove the bar."""

@@ -1,4 +1,4 @@
-"""Ends a trial of a search early when its pruner says so."""
+"""End a trial of a search early when its pruner decides so."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from afqmc.training.callbacks.base import Callback, TrainerView
 from afqmc.training.events import EvaluationEnd
 from afqmc.utils.errors import TrialPruned
 
-Pruner = Callable[[int, dict[str, float], bool], str | None]  # evaluation, metrics, is it the last -> reason to end
+Pruner = Callable[
+    [int, dict[str, float], bool], str | None
+]  # (index of the evaluation, metrics, is it the last) -> reason to end, or None
 
 
 class Pruning(Callback):
-    """Reports each evaluation to the study, and ends the run in all processes when its pruner asks for it.
+    """Reports each evaluation to the study, and ends the run in all processes when the pruner gives a reason.
 
     Args:
         pruner: Of the study; None in processes other than rank 0.
@@ -23,10 +25,10 @@ class Pruning(Callback):
         self.pruner = pruner
 
     def on_evaluation_end(self, trainer: TrainerView, event: EvaluationEnd) -> None:
-        """Report it.
+        """Report the evaluation.
 
         Raises:
-            Pruned: when the trial is not promising.
+            TrialPruned: when the trial is not promising.
         """
         reason: str | None = None
         if self.pruner is not None:

@@ -1,4 +1,4 @@
-"""Saves checkpoints/last, from which a run is resumed, and loads it."""
+"""Save and load checkpoints/last, from which a run is resumed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ResumeCheckpoints(Callback):
         run_dir: Of the run.
         config: The ``checkpoint`` group.
         intervals: Of the training.
-        fingerprint: Of data and tokenizer; a run is not resumed on others.
+        fingerprint: Of data and tokenizer. A checkpoint with another fingerprint is refused.
     """
 
     def __init__(self, run_dir: RunDir, config: CheckpointConfig, intervals: StepIntervals, fingerprint: str) -> None:
@@ -38,13 +38,13 @@ class ResumeCheckpoints(Callback):
         self._warn_on_failure = config.on_save_failure is SaveFailure.warn
 
     def is_saved(self, state: TrainState) -> bool:
-        """Return whether this very state is saved, or being saved."""
+        """Return whether this state is saved, or being saved."""
         return self._saved == (state.step, state.evaluated)
 
     def is_due(self, state: TrainState) -> bool:
         """Return whether to save now: at the end of each epoch and of the training, and at the configured intervals.
 
-        Where an evaluation is due too, the checkpoint is taken after it.
+        If an evaluation is due too, the checkpoint is saved after it.
         """
         if not state.evaluated or self.is_saved(state):
             return False
@@ -54,10 +54,10 @@ class ResumeCheckpoints(Callback):
         return by_time or by_step or state.stopped or self.intervals.is_due(state.step, self.intervals.epoch)
 
     def save(self, captured: dict[str, Any], state: TrainState) -> None:
-        """Start to write a checkpoint, once the one before it is written.
+        """Start to write a checkpoint in the background, once the previous one is written.
 
         Raises:
-            RuntimeError: if the one before it could not be written, with ``on_save_failure=stop``.
+            RuntimeError: if the previous one could not be written, with ``on_save_failure=stop``.
         """
         self.wait()
         self._saved, self._saved_at = (state.step, state.evaluated), time.monotonic()
@@ -68,7 +68,7 @@ class ResumeCheckpoints(Callback):
             self._fail(error)
 
     def check_background_save(self) -> None:
-        """Report a checkpoint that could not be written, if one has failed by now."""
+        """Report a checkpoint that could not be written, without waiting for one that is being written."""
         if not self.store.is_writing:
             self.wait()
 
@@ -85,14 +85,14 @@ class ResumeCheckpoints(Callback):
 
     def _fail(self, error: Exception) -> None:
         self._saved = None
-        previous = "the one before it is still there" if self.store.last.exists() else "there is none yet"
+        previous = "the previous one is still there" if self.store.last.exists() else "there is none yet"
         message = f"checkpoints/last could not be written: {error}; {previous}"
         if not self._warn_on_failure:
             raise RuntimeError(f"{message} (checkpoint.on_save_failure=stop)") from error
         log.warning("%s", message)
 
     def on_exception(self, trainer: TrainerView, error: BaseException) -> None:
-        """Do not let a failed save hide that the user, or a scheduler, ended the run."""
+        """After a signal, only warn of a failed save, so that it does not hide why the run ended."""
         if isinstance(error, KeyboardInterrupt):
             self._warn_on_failure = True
 
@@ -101,14 +101,14 @@ class ResumeCheckpoints(Callback):
         self.wait()
 
     def load(self) -> dict[str, Any] | None:
-        """Return the newest sound checkpoint, None where there is none, and delete rows and weights that are newer.
+        """Return the newest intact checkpoint, or None; delete rows of metrics and saved weights of later steps.
 
         Raises:
-            InputError: when it is of other data, all are damaged, or a complete run has none.
+            InputError: when it belongs to other data, all are damaged, or a complete run has none.
         """
         if isinstance(self.store, NullCheckpointStore):
-            return None  # rank 0 reads it and broadcasts it
-        state = self.store.load(lambda what: log.warning("%s; the one before it is used, if there is one", what))
+            return None  # rank 0 loads it, and the caller broadcasts it
+        state = self.store.load(lambda what: log.warning("%s; the previous one is used, if there is one", what))
         if state is None and self.run_dir.summary.exists():
             raise InputError(f"{self.run_dir.path}: complete, and has no checkpoint to resume from (checkpoints/last)")
         if state is None:
@@ -118,19 +118,19 @@ class ResumeCheckpoints(Callback):
         if state.get("format") != _FORMAT:
             raise InputError(f"{self.store.last}: format {state.get('format')}; this version reads {_FORMAT}")
         if state["data"] != self.fingerprint:
-            raise InputError(f"{self.run_dir.path}: data or tokenizer are not those that this run began with")
+            raise InputError(f"{self.run_dir.path}: data or tokenizer are not those that the run started with")
         step = state["training"]["state"]["step"]
         self._truncate(state["metrics_bytes"], step)
         self._saved = (step, state["training"]["state"]["evaluated"])
         return dict(state)
 
     def _truncate(self, metrics_bytes: int, step: int) -> None:
-        """Delete rows and weights of what comes after the checkpoint, and will be repeated."""
+        """Delete the rows and weights of steps after the checkpoint, which will be repeated."""
         self.run_dir.truncate_metrics(metrics_bytes)
         for path in self.run_dir.saved_weights(past=step):
             shutil.rmtree(path)
 
     def close(self) -> None:
-        """Delete the previous checkpoint of a complete run; the last one is enough to make it longer."""
+        """Delete the previous checkpoint of a complete run; the last one is enough to resume from."""
         self.wait()
         self.store.drop_previous()
