@@ -195,14 +195,14 @@ def test_batches_of_a_token_budget_hold_every_pair_once_and_keep_to_it(pairs, en
     for number in range(3):
         found = list(batches.epoch(number))
         assert sorted(ids(found)) == list(range(50))
-        assert all(batch.places <= 100 for batch in found)
+        assert all(batch.padded_tokens <= 100 for batch in found)
         assert len(found) == len(batches)
     assert ids(batches.epoch(0)) != ids(batches.epoch(1))
 
 
 def test_a_batch_ends_only_where_the_next_pair_would_break_the_budget(pairs, encoder):
     batches = TrainLoader(pairs, encoder, 8, 1, TOKENS).epoch(0)
-    found = sorted(batches, key=lambda batch: (batch.places // len(batch), -len(batch)))
+    found = sorted(batches, key=lambda batch: (batch.padded_tokens // len(batch), -len(batch)))
     for batch, following in itertools.pairwise(found):
         shortest = int(following.inputs["attention_mask"].sum(dim=1).min())
         assert (len(batch) + 1) * shortest > 100
@@ -211,5 +211,5 @@ def test_a_batch_ends_only_where_the_next_pair_would_break_the_budget(pairs, enc
 @pytest.mark.parametrize("batching", list(Batching))
 def test_a_batch_knows_its_tokens_from_its_padding(pairs, encoder, batching):
     for batch in TrainLoader(pairs, encoder, 8, 1, replace(TOKENS, batching=batching)).epoch(0):
-        assert batch.tokens == batch.inputs["attention_mask"].sum() <= batch.places
+        assert batch.tokens == batch.inputs["attention_mask"].sum() <= batch.padded_tokens
         assert sum(part.tokens for part in batch.split(3)) == batch.tokens

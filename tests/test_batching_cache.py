@@ -163,7 +163,7 @@ def test_a_cache_of_another_user_is_told_and_done_without(make, caplog, mode):
             assert_equal(load_or_build(Path(directory) / "tokens", "settings", TEXTS, make))
         finally:
             os.seteuid(0)
-    assert "tokens are not kept for later runs" in caplog.text
+    assert "tokens are not cached for later runs" in caplog.text
     assert "Permission denied" in caplog.text
 
 
@@ -184,7 +184,7 @@ def test_a_full_disk_is_told_and_done_without(tmp_path, caplog):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     np.testing.assert_array_equal(found["tokens"], many["tokens"])
-    assert "tokens are not kept for later runs" in caplog.text
+    assert "tokens are not cached for later runs" in caplog.text
     assert list(tmp_path.iterdir()) == []
 
 

@@ -31,7 +31,7 @@ def test_each_kind_of_oddity_is_counted_with_its_lines():
     assert (found.pairs, found.label_counts) == (7, [3, 4])
     assert (found.exact_duplicates, found.swapped_duplicates) == (2, 1)
     assert (found.contradictions, found.identical_sentences) == (1, 2)
-    assert found.where == {
+    assert found.lines == {
         "exact_duplicates": [2, 6],
         "swapped_duplicates": [3],
         "contradictions": [1, 2, 3],
@@ -43,7 +43,7 @@ def test_clean_pairs_give_no_worries():
     clean = [(f"a{n}", f"b{n}", n % 2) for n in range(10)]
     facts = analyze(dataset(clean[:6], clean[6:8], clean[8:]))
     assert dataset_warnings(facts) == []
-    assert facts.splits["dev"].where == {}
+    assert facts.splits["dev"].lines == {}
 
 
 def test_pairs_that_two_splits_share_are_counted_once_in_either_order():
@@ -61,9 +61,9 @@ def test_a_class_with_a_handful_of_rows_or_absent_from_dev_is_a_worry():
     many = [(f"a{n}", f"b{n}", n % 2) for n in range(200)]
     train, dev = pairs([*many, ("p", "q", 2)]), pairs([("d", "e", 0), ("e", "f", 1)])
     assert dataset_warnings(analyze(Dataset("some", ("0", "1", "2", "3"), train, dev))) == [
-        "train: only 1 of 201 pairs labelled '2': is it a class? (dataset.labels=[...] sets them)",
-        "dev: no pair labelled '2', which train has: no figure tells how well it is learnt",
-        "train: no pair labelled '3': is it a class? (dataset.labels=[...] sets them)",
+        "train: only 1 of 201 pairs are labelled '2'; a typo? (dataset.labels=[...] sets the classes)",
+        "dev: no pair is labelled '2', which train has; no metric shows how well it is learned",
+        "train: no pair is labelled '3'; a typo? (dataset.labels=[...] sets the classes)",
     ]
 
 
@@ -97,5 +97,5 @@ def test_a_streamed_split_is_counted_by_label_alone():
     )
     facts = analyze(data)
     assert (facts.streamed, facts.shared) == (("train",), {})
-    assert (facts.splits["train"].pairs, facts.splits["train"].where) == (40, {})
+    assert (facts.splits["train"].pairs, facts.splits["train"].lines) == (40, {})
     assert "train 40 (75% '0', 25% '1')" in summary_lines(data, facts)[0]

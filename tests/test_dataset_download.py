@@ -89,7 +89,7 @@ def test_a_try_that_fails_is_followed_by_another(server, config, first):
         (GONE, 1, "HTTP Error 404"),
         (BUSY, 3, "HTTP Error 500"),
         (CUT, 3, f"cut off after 200 of {len(zipped())} bytes|IncompleteRead"),
-        (OTHER, 3, rf"checksum of train.json is \w{{12}}\.\., {SHA256[:12]}\.\. was expected"),
+        (OTHER, 3, rf"checksum of train.json is \w{{12}}\.\., expected {SHA256[:12]}\.\."),
         (NO_ZIP, 3, "not a readable zip"),
     ],
     ids=["gone", "busy", "cut", "other", "no_zip"],
@@ -155,7 +155,7 @@ def test_an_address_that_is_none_is_refused(config, url):
 
 def test_a_cache_directory_that_cannot_be_made_is_refused_with_its_key(config):
     Path(config.cache_dir).write_text("a file")
-    with pytest.raises(InputError, match=r"cache: cannot keep downloads .*dataset.cache_dir or \$AFQMC_CACHE"):
+    with pytest.raises(InputError, match=r"cache: cannot store downloads .*dataset.cache_dir or \$AFQMC_CACHE"):
         fetch_zip(config)
 
 

@@ -26,10 +26,10 @@ def line(first="a", second="b", **others):
 def read(tmp_path):
     """Read pairs from a file of the given name and content."""
 
-    def read(name, content, labelled=True, complain=None, **settings):
+    def read(name, content, labelled=True, on_error=None, **settings):
         path, config = tmp_path / name, DatasetConfig(**settings)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return list(read_pairs(DataFile.on_disk(path, config), config, labelled=labelled, complain=complain))
+        return list(read_pairs(DataFile.on_disk(path, config), config, labelled=labelled, on_error=on_error))
 
     return read
 
@@ -76,8 +76,8 @@ def test_pairs_of_a_file_without_ids_have_their_number_from_0(read):
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (["a", None], "x.jsonl:2: has no 'id', and the rows before it have one; all rows or none need an id"),
-        ([None, 0], "x.jsonl:2: has an 'id', and the rows before it have none"),
+        (["a", None], "x.jsonl:2: has no 'id', but the rows before it have one; all rows or none need an id"),
+        ([None, 0], "x.jsonl:2: has an 'id', but the rows before it have none"),
         ([7, ""], "x.jsonl:2: has no 'id'"),
         ([1, 1.5], "x.jsonl:2: 'id' is 1.5; an id must be a string or a whole number"),
         ([["a"]], "x.jsonl:1: 'id' is \\['a'\\]; an id must be"),
@@ -113,7 +113,7 @@ def test_a_label_is_known_by_its_name(read, value, name):
     ("name", "content", "message"),
     [
         ("x.jsonl", line(label="1") + "{\n", "x.jsonl:2: broken JSON: Expecting property name"),
-        ("x.jsonl", "[\n" + line(label="1") + "]\n", "x.jsonl:1: .*one JSON object a line, not an array"),
+        ("x.jsonl", "[\n" + line(label="1") + "]\n", "x.jsonl:1: .*one JSON object per line, not an array"),
         pytest.param("x.jsonl", "[" * 100_000, "x.jsonl:1: broken JSON", id="deep"),
         ("x.jsonl", '"a"\n', "x.jsonl:1: is str; each line must be a JSON object"),
         ("x.jsonl", '{"sentence1": "a", "sentence3": "b"}', "x.jsonl:1: no 'sentence2'; did you mean 'sentence3'"),
@@ -122,7 +122,7 @@ def test_a_label_is_known_by_its_name(read, value, name):
         (
             "x.jsonl",
             '{"sentence1": "a", "label": 1, "label": 0}',
-            "x.jsonl:1: .*the key 'label' is there twice",
+            "x.jsonl:1: .*the key 'label' appears twice",
         ),
         (
             "x.jsonl",
@@ -147,12 +147,12 @@ def test_a_label_is_known_by_its_name(read, value, name):
             line("\u200b\ufeff ", label="1"),
             r"'sentence1' is empty: .* characters, such as '\\u200b'",
         ),
-        ("x.jsonl", line("a\0b", label="1"), "x.jsonl:1: 'sentence1' holds a NUL character"),
+        ("x.jsonl", line("a\0b", label="1"), "x.jsonl:1: 'sentence1' contains a NUL character"),
         ("x.csv", "a,b,1\nc,d,0\n", "x.csv:1: the header has a, b, 1, and none of sentence1, .*needs dataset.columns="),
         ("x.csv", "sentence1;sentence2;label\na;b;1\n", "x.csv:1: one column, .*: its delimiter seems to be ';'"),
         ("x.csv", "sentence1\tsentence2\tlabel\na\tb\t1\n", "x.csv:1: one column, .*: its delimiter seems to be a tab"),
         ("x.csv", "sentence1,sentence2,label,label\na,b,1,1\n", "x.csv:1: the header has 'label' twice"),
-        ("x.jsonl", line().encode("utf-16-le"), "x.jsonl:1: holds zero bytes: a binary file, or UTF-16"),
+        ("x.jsonl", line().encode("utf-16-le"), "x.jsonl:1: contains zero bytes: a binary file, or UTF-16"),
         ("x.csv", b"PK\x03\x04\0\0", "x.csv:1: is a zip or an Excel file"),
         ("x.csv", b"\x1f\x8b\0\0", "x.csv: cannot be read"),
     ],
@@ -164,7 +164,7 @@ def test_what_cannot_be_read_is_refused_with_file_and_line(read, name, content, 
 
 def test_with_complain_all_complaints_are_told_and_the_other_rows_kept(read):
     said = []
-    found = read("x.jsonl", "{\n" + line(label="1") + line("", label="0") + line(label=0), complain=said.append)
+    found = read("x.jsonl", "{\n" + line(label="1") + line("", label="0") + line(label=0), on_error=said.append)
     assert [pair.line for pair in found] == [2]
     assert [re.search(r":(\d): (.*)", text).group(1) for text in said] == ["1", "3", "4"]
 
@@ -180,8 +180,8 @@ def test_labels_that_are_not_asked_for_are_not_read(read):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (line() + line(label="1"), ":2: has a 'label', the rows before it have none; all rows or none"),
-        (line(label="1") + line(), ":2: has no 'label', the rows before it have one; all rows or none"),
+        (line() + line(label="1"), ":2: has a 'label', but the rows before it have none; all rows or none"),
+        (line(label="1") + line(), ":2: has no 'label', but the rows before it have one; all rows or none"),
     ],
 )
 def test_where_labels_are_optional_all_rows_have_one_or_none(read, content, message):
@@ -265,7 +265,7 @@ def test_a_number_with_too_many_digits_is_refused_with_file_and_line(read):
 
 def test_a_csv_complaint_after_a_line_left_out_names_its_own_line(read):
     said = []
-    read("x.csv", b"sentence1,sentence2,label\na,\xff,1\na,b\n", complain=said.append, encoding="utf-8")
+    read("x.csv", b"sentence1,sentence2,label\na,\xff,1\na,b\n", on_error=said.append, encoding="utf-8")
     assert [re.search(r":(\d): ", text).group(1) for text in said] == ["2", "3"]
 
 

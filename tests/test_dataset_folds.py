@@ -61,7 +61,7 @@ def test_no_sentence_of_a_grouped_fold_is_in_another_and_one_of_a_plain_cut_is(t
         of = [{*data.dev.sentence1, *data.dev.sentence2} for data in found]
         shared = sum(len(one & other) for place, one in enumerate(of) for other in of[place + 1 :])
         assert (shared == 0) is grouped
-        assert all((data.folds.met == 0) is grouped for data in found)
+        assert all((data.folds.leaked_pairs == 0) is grouped for data in found)
 
 
 @pytest.mark.parametrize("classes", [2, 7])
@@ -107,8 +107,11 @@ def test_a_cut_is_the_same_everywhere_and_depends_on_its_own_seed_alone(tmp_path
         2,
     ]  # seen once, held for ever
     rows = pairs(200)
-    of = {seed: load_dataset(written(tmp_path / "all.csv", rows, fold_seed=seed)).folds.of.tolist() for seed in (0, 1)}
-    assert of[0] == load_dataset(written(tmp_path / "all.csv", rows)).folds.of.tolist() != of[1]
+    of = {
+        seed: load_dataset(written(tmp_path / "all.csv", rows, fold_seed=seed)).folds.fold_ids.tolist()
+        for seed in (0, 1)
+    }
+    assert of[0] == load_dataset(written(tmp_path / "all.csv", rows)).folds.fold_ids.tolist() != of[1]
     assert "seed" not in DatasetConfig.__dataclass_fields__
 
 
@@ -133,8 +136,8 @@ def test_a_component_too_large_for_even_folds_is_refused_with_the_figures(tmp_pa
         load_dataset(written(tmp_path / "all.csv", rows))
     told = str(refused.value)
     assert "dataset.folds=5: no even folds of" in told
-    assert "by class they would have 30 + 30, " in told
-    assert "hang together by shared sentences has 60 of 100; dataset.grouped=false tears" in told
+    assert "their class counts would be 30 + 30, " in told
+    assert "connected by shared sentences has 60 of 100 pairs; dataset.grouped=false splits" in told
     assert "fewer folds" not in told
     assert len(load_dataset(written(tmp_path / "all.csv", rows, grouped=False)).dev) == 20
 
@@ -156,7 +159,7 @@ def test_ids_that_repeat_are_refused_since_predictions_are_put_together_by_them(
         "id,sentence1,sentence2,label\n" + "".join(f"{n % 9},a{n},b{n},{n % 2}\n" for n in range(10)), "utf-8"
     )
     config = DatasetConfig(train_file=str(path), folds=2, fold=0)
-    with pytest.raises(InputError, match=r"all.csv:11: the id '0' is in line 2 too; with dataset.folds each pair"):
+    with pytest.raises(InputError, match=r"all.csv:11: the id '0' is in line 2 too; dataset.folds needs unique ids"):
         load_dataset(config)
 
 
@@ -169,7 +172,7 @@ def test_the_dev_file_is_not_read_and_need_not_be_there(tmp_path):
 
 def test_limits_hold_for_the_whole_file_and_for_dev(tmp_path):
     data = load_dataset(written(tmp_path / "all.csv", pairs(100), max_train_samples=50, max_dev_samples=3))
-    assert (len(data.folds.whole), len(data.dev), len(data.train)) == (50, 3, 40)
+    assert (len(data.folds.pairs), len(data.dev), len(data.train)) == (50, 3, 40)
 
 
 def test_each_fold_is_data_of_its_own_to_a_checkpoint(tmp_path):
@@ -180,8 +183,8 @@ def test_each_fold_is_data_of_its_own_to_a_checkpoint(tmp_path):
 
 def test_what_dev_is_a_fold_of_is_said_and_what_it_shares_with_train(tmp_path):
     for grouped, said in (
-        (True, "no sentence of it is in train"),
-        (False, "of its pairs hold a sentence that train holds"),
+        (True, "it shares no sentence with train"),
+        (False, "of its pairs share a sentence with train"),
     ):
         data = load_dataset(written(tmp_path / "all.csv", pairs(200), grouped=grouped))
         (line,) = (line for line in summary_lines(data, analyze(data)) if "fold 0" in line)
@@ -222,7 +225,7 @@ def test_the_real_data_fall_into_even_folds_that_share_no_sentence():
     config = compose([f"dataset.path={os.environ['AFQMC_DATA']}", "dataset.folds=5", "dataset.fold=0"]).dataset
     data = load_dataset(config)
     sizes = data.folds.label_counts.sum(axis=1)
-    assert (sizes.min(), sizes.max(), data.folds.largest_group, data.folds.met) == (6866, 6867, 25, 0)
+    assert (sizes.min(), sizes.max(), data.folds.largest_group, data.folds.leaked_pairs) == (6866, 6867, 25, 0)
     assert np.ptp(data.folds.label_counts[:, 1] / sizes) < 0.0002
     config.grouped = False
-    assert load_dataset(config).folds.met == 274
+    assert load_dataset(config).folds.leaked_pairs == 274

@@ -177,12 +177,12 @@ def test_minus_one_is_a_label_where_train_has_it(dataset):
 
 @pytest.mark.parametrize("labels", [("-1", "1"), ("1", "-1")])
 def test_a_test_file_with_some_labels_of_minus_one_is_refused(dataset, labels):
-    with pytest.raises(InputError, match=r"test.jsonl:2: .*-1 stands for no label if every row has it"):
+    with pytest.raises(InputError, match=r"test.jsonl:2: .*-1 means no label only if every row has it"):
         load_dataset(dataset(jsonl(rows(4)), test=jsonl(rows(3, labels))))
 
 
 def test_a_labelled_file_with_minus_one_names_what_it_stands_for(dataset):
-    with pytest.raises(InputError, match="dev.jsonl:1: label '-1' is not one of: 0, 1 .*stands for no label"):
+    with pytest.raises(InputError, match="dev.jsonl:1: label '-1' is not one of: 0, 1 .*means no label"):
         load_dataset(dataset(jsonl(rows(4)), jsonl(rows(3, ("-1",)))))
 
 
@@ -274,7 +274,7 @@ def test_a_streamed_file_that_changes_is_refused_by_name(dataset, tmp_path, how,
     for _ in range(2):
         assert sum(map(len, data.train.chunks(size))) == 600
     (tmp_path / "train.jsonl").write_text(changed(content, how))
-    with pytest.raises(InputError, match="train.jsonl: has changed since the run read it first"):
+    with pytest.raises(InputError, match="train.jsonl: has changed since the run first read it"):
         list(data.train.chunks(size))
 
 
@@ -297,10 +297,10 @@ def test_a_limit_for_few_rows_counts_the_rows_that_were_read():
     report = ReadReport("x", rows=4)
     for _ in range(2):
         report.skip("x:1: bad")
-    report.refuse_too_many()
+    report.reject_too_many()
     report.skip("x:3: bad")
     with pytest.raises(InputError, match="x: 3 of 4 rows are invalid"):
-        report.refuse_too_many()
+        report.reject_too_many()
 
 
 APPEND = """

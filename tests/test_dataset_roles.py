@@ -20,7 +20,7 @@ from afqmc.utils.errors import InputError
         (["id_field=label"], "dataset.id_field=label: dataset.label_field is the same column"),
         (["sentence1_field=id"], "dataset.id_field=id: dataset.sentence1_field is the same column"),
         (["label_field=''"], "dataset.label_field='': must be the name of a column"),
-        (["columns=[sentence1,sentence1,label]"], "'sentence1' is there twice"),
+        (["columns=[sentence1,sentence1,label]"], "'sentence1' appears twice"),
         (["columns=[sentence1,sentence2,labels]"], "has no 'label', which dataset.label_field names; did you mean"),
         (["columns=[a,b,label]"], "has no 'sentence1', which dataset.sentence1_field names"),
         (["columns=[sentence1,sentence2,label]", "id_field=key"], "has no 'key', which dataset.id_field names"),

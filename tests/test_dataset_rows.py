@@ -29,10 +29,10 @@ def written(path, rows):
 def read(tmp_path):
     """Read a file of the given name and content as triples."""
 
-    def read(name, text, complain=None, **settings):
+    def read(name, text, on_error=None, **settings):
         path, config = tmp_path / name, DatasetConfig(**settings)
         path.write_text(text, encoding="utf-8", newline="")
-        pairs = read_pairs(DataFile.on_disk(path, config), config, labelled=True, complain=complain)
+        pairs = read_pairs(DataFile.on_disk(path, config), config, labelled=True, on_error=on_error)
         return [(pair.sentence1, pair.sentence2, pair.label) for pair in pairs]
 
     return read
@@ -58,7 +58,7 @@ def test_a_header_line_is_not_taken_for_a_pair(read, header):
         "sentence2_field": "q2",
         "label_field": "same",
     }
-    with pytest.raises(InputError, match=r"x.tsv:1: is a header line \(.*leave dataset.columns out"):
+    with pytest.raises(InputError, match=r"x.tsv:1: is a header line \(.*omit dataset.columns"):
         read("x.tsv", f"{header}\na\tb\t1\n", **settings)
 
 
@@ -223,9 +223,7 @@ def test_a_quotation_mark_that_is_not_closed_is_named_by_the_line_where_it_opens
 
 
 def test_rows_that_an_unclosed_quotation_mark_joined_are_named_by_their_first_line(read):
-    with pytest.raises(
-        InputError, match=r"x.csv:2: 2 columns; 3 .*goes on for 2 lines: is a quotation mark not closed"
-    ):
+    with pytest.raises(InputError, match=r"x.csv:2: 2 columns; 3 .*spans 2 lines: is a quotation mark not closed"):
         read("x.csv", 'sentence1,sentence2,label\n"a,b,1\nc,d",0\n')
 
 

@@ -153,7 +153,7 @@ def test_configured_labels_set_the_order_of_the_classes(dataset):
     [
         (("1",), {}, r"dataset.labels: two classes or more are needed, found \['1'\]"),
         (("1",), {"labels": ["1"]}, "two classes or more are needed"),
-        (("1",), {"labels": ["1", "0", "1"]}, r"dataset.labels=\['1', '0', '1'\]: a name is there twice"),
+        (("1",), {"labels": ["1", "0", "1"]}, r"dataset.labels=\['1', '0', '1'\]: a name appears twice"),
     ],
 )
 def test_classes_must_be_two_or_more_and_distinct(dataset, labels, settings, message, streaming):

@@ -41,11 +41,11 @@ NAMES = ["sentence1", "sentence2", "label"]
 def read(tmp_path):
     """Read a file, written here from bytes if any are given, as pairs."""
 
-    def read(name, content=None, labelled=True, complain=None, **settings):
+    def read(name, content=None, labelled=True, on_error=None, **settings):
         path, config = tmp_path / name, DatasetConfig(**settings)
         if content is not None:
             path.write_bytes(content)
-        return list(read_pairs(DataFile.on_disk(path, config), config, labelled=labelled, complain=complain))
+        return list(read_pairs(DataFile.on_disk(path, config), config, labelled=labelled, on_error=on_error))
 
     return read
 
@@ -148,7 +148,7 @@ def test_a_zip_that_is_a_git_lfs_pointer_is_recognised(tmp_path):
         (b"7z\xbc\xaf\x27\x1c\0\4", "is compressed by 7-Zip"),
         (b"Rar!\x1a\x07\x01\0", "is compressed by RAR"),
         (b"\x04\x22\x4d\x18rest", "is compressed by LZ4"),
-        (b"\xd0\xcf\x11\xe0rest", "is an old or a password-protected Excel file"),
+        (b"\xd0\xcf\x11\xe0rest", "is an old or password-protected Excel file"),
         (b"ARROW1\0\0rest", "is an Arrow"),
         (gzip.compress(gzip.compress(CSV)), "is compressed by gzip twice"),
         (b"train.csv".ljust(257, b"\0") + b"ustar\x0000", "is a tar archive"),
@@ -209,7 +209,7 @@ def test_a_formula_without_a_saved_result_is_named(read):
         ["=A1", "=A2", "=1"],
         ["d", None, 0],
     ]
-    found = read("x.xlsx", workbook(rows), complain=lambda text: said.append(text[text.index("x.xlsx") :]))
+    found = read("x.xlsx", workbook(rows), on_error=lambda text: said.append(text[text.index("x.xlsx") :]))
     assert triples(found) == [("a", "b", "1")]
     save = "open the workbook in Excel or LibreOffice and save it"
     assert said == [
@@ -228,7 +228,7 @@ def test_a_workbook_without_a_header_is_read_by_its_columns(read):
 def test_what_is_wrong_with_a_workbook_is_told_with_its_row(read):
     said = []
     rows = [NAMES, ["a", "#N/A", 1], ["a", "b"], [None, "b", 1], ["a", "b", 1, "more"], ["a", "b", 1.5]]
-    read("x.xlsx", workbook(rows), complain=lambda text: said.append(text[text.index("x.xlsx") :]))
+    read("x.xlsx", workbook(rows), on_error=lambda text: said.append(text[text.index("x.xlsx") :]))
     assert said[:4] == [
         "x.xlsx:2: 'sentence2' is #N/A, the result of a formula that failed",
         "x.xlsx:3: 'label' is empty",
@@ -286,9 +286,7 @@ def test_a_bad_cell_of_a_needed_column_is_named_and_can_be_skipped(read):
     ]:  # fmt: skip
         columns = {"sentence1": texts, "sentence2": texts, "label": ["1"] * count} | {column: kind}
         content = parquet_of(**columns, other=broken, another=numbers)
-        with pytest.raises(
-            InputError, match=rf"x.parquet:2: '{column}' (holds bytes that are not UTF-8|cannot be rea)"
-        ):
+        with pytest.raises(InputError, match=rf"x.parquet:2: '{column}' (has bytes that are not UTF-8|cannot be rea)"):
             read("x.parquet", content)
         assert [pair.line for pair in read("x.parquet", content, on_bad_row=OnBadRow.skip)] == [1, *range(3, count + 1)]
         assert len(read("x.parquet", content, labelled=False)) == count if column == "label" else True

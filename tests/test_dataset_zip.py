@@ -149,5 +149,5 @@ def test_a_trap_in_the_cache_is_not_taken_for_the_data_set(tmp_path):
         cache_dir=str(tmp_path),
         checksums={"train.json": "0" * 64},
     )
-    with pytest.raises(InputError, match="no sound copy"):
+    with pytest.raises(InputError, match="no intact copy"):
         fetch_zip(config, fetch=False)

@@ -336,7 +336,7 @@ def test_the_memory_that_the_readme_states_is_that_of_the_real_number_of_paramet
 def test_shares_of_a_batch_are_all_of_it_once(pairs, tiny_tokenizer, size):
     (batch, *_, last) = TrainLoader(pairs, PairTokenizer(tiny_tokenizer, 32), 8, 0, DatasetConfig()).epoch(0)
     for whole in (batch, last):
-        shares = [whole.share(rank, size) for rank in range(size)]
+        shares = [whole.shard(rank, size) for rank in range(size)]
         assert [row for share, counts in shares if counts for row in share.ids] == whole.ids
         assert all(len(share) for share, _ in shares)
 

@@ -135,8 +135,8 @@ class TrainStep:
             "" if self.config.auto_microbatch else "trainer.auto_microbatch=true (the same batch in microbatches), "
         )
         return (
-            f"out of memory at step {step}, with {pairs} pairs of {batch.places // len(batch)} tokens at once; use "
-            f"{divide}trainer.gradient_checkpointing=true, a smaller dataset.max_length or a smaller batch_size"
+            f"out of memory at step {step}, with {pairs} pairs of {batch.padded_tokens // len(batch)} tokens at once; "
+            f"use {divide}trainer.gradient_checkpointing=true, a smaller dataset.max_length or a smaller batch_size"
         )
 
     def backward(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
@@ -147,7 +147,7 @@ class TrainStep:
         for index, microbatch in enumerate(microbatches, 1):
             waits = self.sync_last_only and index < len(microbatches)
             with self.accelerator.no_sync(self.model) if waits else nullcontext():
-                own, counts = microbatch.share(self.accelerator.process_index, self.world_size)
+                own, counts = microbatch.shard(self.accelerator.process_index, self.world_size)
                 loss = self.objective(self._forward, own) / normalizer
                 if not counts:  # a pair that only fills up the share of a process without one
                     loss = loss * 0
