@@ -24,7 +24,7 @@ def pair_tokenizer(tiny_tokenizer):
 
 @pytest.fixture
 def stream(pairs):
-    """The pairs as a stream."""
+    """Return the pairs as a stream."""
     columns = zip(pairs.ids, pairs.sentence1, pairs.sentence2, map(str, pairs.labels), range(50), strict=True)
     rows = [Pair(*column) for column in columns]
     trace = StreamTrace()

@@ -21,7 +21,7 @@ ARRAYS = {"tokens": np.arange(10, dtype=np.int32), "segments": np.empty(0, np.in
 
 
 class Maker:
-    """Counts how often it makes them."""
+    """Builds the arrays and counts how often."""
 
     def __init__(self):
         self.calls = 0
@@ -65,7 +65,7 @@ def test_second_run_uses_cache(tmp_path, make):
     ("settings", "texts"),
     [
         ("other", TEXTS),
-        ("settings", (["花呗怎么还款", "bc"], ["怎么还花呗", ""])),  # the same characters, cut elsewhere
+        ("settings", (["花呗怎么还款", "bc"], ["怎么还花呗", ""])),  # the same characters, divided differently
         ("settings", TEXTS[::-1]),
     ],
 )
@@ -114,7 +114,7 @@ def test_any_changed_byte_is_detected(tmp_path, make, name):
     path = entry(tmp_path) / name
     whole = path.read_bytes()
     for place in range(len(whole)):
-        for flip in (2, 0x80):  # 2 makes > of <: the other byte order, and of a digit another
+        for flip in (2, 0x80):  # 2 turns < into > (the byte order), and a digit into another
             calls = make.calls
             damaged = bytearray(whole)
             damaged[place] ^= flip
@@ -140,7 +140,7 @@ def test_pickle_is_not_loaded(tmp_path, make, caplog):
     path = entry(tmp_path / "tokens") / "tokens.npy"
     np.save(path, np.array([Exploding(tmp_path / "trace")], object), allow_pickle=True)
     index = json.loads((path.parent / "index.json").read_text())
-    index["tokens"] = hashlib.sha256(path.read_bytes()).hexdigest()  # the stranger knows how
+    index["tokens"] = hashlib.sha256(path.read_bytes()).hexdigest()  # an attacker can update the checksum
     (path.parent / "index.json").write_text(json.dumps(index))
     assert_equal(load_or_build(tmp_path / "tokens", "settings", TEXTS, make))
     assert "Python objects in dtype" in caplog.text
@@ -163,7 +163,7 @@ def test_damaged_entry_cannot_be_removed(tmp_path, make, caplog):
 @pytest.mark.parametrize("mode", [0o755, 0o700], ids=["read-only", "closed"])
 def test_cache_of_another_user(make, caplog, mode):
     """A cache of another user is reported, and the arrays are still returned."""
-    with tempfile.TemporaryDirectory() as directory:  # pytest's own may not be entered by others
+    with tempfile.TemporaryDirectory() as directory:  # other users may not enter pytest's directory
         os.chmod(directory, mode)
         os.seteuid(65534)
         try:
@@ -187,7 +187,7 @@ def test_full_disk(tmp_path, caplog):
     """A full disk is reported, and the arrays are still returned."""
     many = {"tokens": np.arange(1 << 19, dtype=np.int32)}
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))  # what a write meets is what a full disk does
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))  # a write then fails as on a full disk
     try:
         found = load_or_build(tmp_path, "settings", TEXTS, lambda: many)
     finally:
@@ -234,14 +234,14 @@ def test_split_is_tokenised_once(tmp_path, pairs, tiny_tokenizer, monkeypatch):
     for name in ("tokens", "segments", "offsets", "labels"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     with pytest.raises(TypeError):
-        PairTokenizer(tiny_tokenizer, 23, tmp_path).tokenize_cached(pairs)  # another length is another entry
+        PairTokenizer(tiny_tokenizer, 23, tmp_path).tokenize_cached(pairs)  # another max_length is another entry
 
 
 def test_changed_file(tmp_path, tiny_tokenizer):
     """A changed file yields new tokens."""
     config = DatasetConfig(train_file=str(tmp_path / "a.jsonl"), dev_file=str(tmp_path / "a.jsonl"))
     rows = [{"sentence1": "怎么还款", "sentence2": f"还{n}", "label": n % 2} for n in range(4)]
-    for sentence in ("怎么还款", "怎么借款", "怎么还款"):  # as long as before, and within one tick of the clock
+    for sentence in ("怎么还款", "怎么借款", "怎么还款"):  # of the same length, within one tick of the clock
         rows[0]["sentence1"] = sentence
         (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
         pairs = load_dataset(config).dev

@@ -22,7 +22,7 @@ def zipped(content=ROWS):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name in ("data/train.json", "__MACOSX/train.json", "data/dev.json"):
-            member = zipfile.ZipInfo(name)  # of 1980, not of now: the same bytes each time
+            member = zipfile.ZipInfo(name)  # dated 1980 and not now, so that the bytes are always the same
             archive.writestr(member, b"junk" if "MACOSX" in name else content, zipfile.ZIP_DEFLATED)
     return stream.getvalue()
 
@@ -36,7 +36,7 @@ GONE, BUSY = Answer(status=404), Answer(status=500)
 
 @pytest.fixture
 def server(monkeypatch):
-    """Pauses between tries take no time, and are noted."""
+    """Start a server, and record the pauses between tries instead of waiting."""
     monkeypatch.setenv("no_proxy", "*")
     server = FileServer()
     server.answers, server.pauses = [GOOD], []

@@ -51,7 +51,7 @@ def encoding_of(text, encoding):
 
 @pytest.fixture
 def read(tmp_path):
-    """Read a file of the given name and content as triples."""
+    """Return a function that reads a file of the given name and content as triples."""
 
     def read(name, content, **settings):
         path, config = tmp_path / name, DatasetConfig(**settings)
@@ -126,7 +126,7 @@ def test_error_lists_encodings_of_the_script(encoding):
     """The error for text in another script lists the encodings of that script."""
     with pytest.raises(InputError, match=rf"set dataset.encoding: .*{encoding}.*, utf-8 ") as refused:
         encoding_of(OTHERS[encoding], encoding)
-    assert "cp1252" not in str(refused.value)  # it reads the bytes too, as text that nobody wrote
+    assert "cp1252" not in str(refused.value)  # it can decode the bytes too, but to nonsense
 
 
 @pytest.mark.parametrize("encoding", ["utf-32-le", "utf-32-be"])
@@ -151,7 +151,7 @@ def test_mixed_encodings(read, first):
 def test_damaged_utf_8(read, line):
     """A damaged line of UTF-8 is rejected, with its number."""
     lines = TABLE.encode().splitlines(keepends=True)
-    lines[line - 1] = lines[line - 1][:4] + lines[line - 1][5:]  # a byte of a character is lost
+    lines[line - 1] = lines[line - 1][:4] + lines[line - 1][5:]  # drop one byte of a character
     with pytest.raises(InputError, match=rf"x.csv:{line}: is not valid UTF-8"):
         read("x.csv", b"".join(lines))
 

@@ -24,7 +24,7 @@ def line(first="a", second="b", **others):
 
 @pytest.fixture
 def read(tmp_path):
-    """Read pairs from a file of the given name and content."""
+    """Return a function that reads the pairs of a file of the given name and content."""
 
     def read(name, content, labelled=True, on_error=None, **settings):
         path, config = tmp_path / name, DatasetConfig(**settings)
@@ -173,10 +173,10 @@ def test_invalid_rows(read, name, content, message):
 
 def test_on_error(read):
     """With on_error, every invalid row is reported and the other rows are read."""
-    said = []
-    found = read("x.jsonl", "{\n" + line(label="1") + line("", label="0") + line(label=0), on_error=said.append)
+    errors = []
+    found = read("x.jsonl", "{\n" + line(label="1") + line("", label="0") + line(label=0), on_error=errors.append)
     assert [pair.line for pair in found] == [2]
-    assert [re.search(r":(\d): (.*)", text).group(1) for text in said] == ["1", "3", "4"]
+    assert [re.search(r":(\d): (.*)", text).group(1) for text in errors] == ["1", "3", "4"]
 
 
 def test_unlabelled_file(read):
@@ -286,9 +286,9 @@ def test_number_with_too_many_digits(read):
 
 def test_csv_line_after_skipped_line(read):
     """An error after a skipped line of a CSV file names the right line."""
-    said = []
-    read("x.csv", b"sentence1,sentence2,label\na,\xff,1\na,b\n", on_error=said.append, encoding="utf-8")
-    assert [re.search(r":(\d): ", text).group(1) for text in said] == ["2", "3"]
+    errors = []
+    read("x.csv", b"sentence1,sentence2,label\na,\xff,1\na,b\n", on_error=errors.append, encoding="utf-8")
+    assert [re.search(r":(\d): ", text).group(1) for text in errors] == ["2", "3"]
 
 
 def test_zip_member_with_directory(tmp_path):
@@ -322,7 +322,7 @@ def test_zip_stream_closes_its_file(tmp_path):
         assert next(iter(stream)) == line().encode()
     rows = read_pairs(DataFile.in_zip(path, "dev.jsonl", DatasetConfig()), DatasetConfig(), labelled=False)
     next(rows)
-    del rows  # left before its end: a file that stays open is a warning, and a warning an error
+    del rows  # before its end; a file left open would raise a ResourceWarning, which is an error here
     gc.collect()
 
 
@@ -330,7 +330,7 @@ def test_encrypted_zip_member(tmp_path):
     """An encrypted file in a zip is rejected by name."""
     path, config = write_zip(tmp_path / "d.zip", {"dev.csv": "sentence1,sentence2\nx,y\n"}), DatasetConfig()
     content = bytearray(path.read_bytes())
-    content[6] |= 1  # the flag, in the local header and in the directory
+    content[6] |= 1  # the flag of encryption, in the local header and in the directory
     content[content.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match="d.zip/dev.csv: cannot be read .*encrypted"):

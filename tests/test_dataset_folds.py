@@ -22,7 +22,7 @@ from afqmc.utils.files import nan_to_none
 
 
 def pairs(count, sharing=0.3, seed=0, classes=2):
-    """Pairs some of whose first sentences are an earlier one's second."""
+    """Return pairs, some of which share a sentence with an earlier pair."""
     rng = random.Random(seed)
     rows = []
     for number in range(count):
@@ -39,7 +39,7 @@ def written(path, rows, **settings):
 
 
 def every(config):
-    """The data of each fold."""
+    """Return the data of each fold."""
     return [load_dataset(DatasetConfig(**{**vars(config), "fold": fold})) for fold in range(config.folds)]
 
 
@@ -109,7 +109,7 @@ def test_folds_are_reproducible(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (("dataset.folds=5",), "dataset.fold: is not set; with dataset.folds=5 it says which fold is dev"),
         (("dataset.fold=0",), "dataset.fold=0: one of how many? dataset.folds says it"),
@@ -118,9 +118,9 @@ def test_folds_are_reproducible(tmp_path):
         (("dataset.folds=5", "dataset.fold=0", "dataset.streaming=true"), "dataset.folds=5: not with dataset.stream"),
     ],
 )  # fmt: skip
-def test_invalid_fold_settings(overrides, said):
+def test_invalid_fold_settings(overrides, message):
     """Invalid fold settings are rejected before data is read."""
-    with pytest.raises(InputError, match="^" + said.replace("?", r"\?")):
+    with pytest.raises(InputError, match="^" + message.replace("?", r"\?")):
         compose(["experiment=quickstart", *overrides])
 
 
@@ -129,11 +129,11 @@ def test_group_too_large(tmp_path):
     rows = [("hub", f"h{number}", number % 2) for number in range(60)] + pairs(40)
     with pytest.raises(InputError) as refused:
         load_dataset(written(tmp_path / "all.csv", rows))
-    told = str(refused.value)
-    assert "dataset.folds=5: no even folds of" in told
-    assert "their class counts would be 30 + 30, " in told
-    assert "connected by shared sentences has 60 of 100 pairs; dataset.grouped=false splits" in told
-    assert "fewer folds" not in told
+    message = str(refused.value)
+    assert "dataset.folds=5: no even folds of" in message
+    assert "their class counts would be 30 + 30, " in message
+    assert "connected by shared sentences has 60 of 100 pairs; dataset.grouped=false splits" in message
+    assert "fewer folds" not in message
     assert len(load_dataset(written(tmp_path / "all.csv", rows, grouped=False)).dev) == 20
 
 
@@ -146,7 +146,7 @@ def test_class_too_rare(tmp_path):
         load_dataset(written(tmp_path / "all.csv", rows, labels=["0", "1", "2"]))
     assert load_dataset(
         written(tmp_path / "all.csv", pairs(50), labels=["0", "1", "2"])
-    ).dev  # of which there is no pair at all
+    ).dev  # a class without any pair is allowed
 
 
 def test_repeated_ids(tmp_path):
@@ -183,14 +183,14 @@ def test_fingerprints_of_folds(tmp_path):
 
 def test_fold_line(tmp_path):
     """The run reports the dev fold and the sentences it shares with train."""
-    for grouped, said in (
+    for grouped, message in (
         (True, "it shares no sentence with train"),
         (False, "of its pairs share a sentence with train"),
     ):
         data = load_dataset(written(tmp_path / "all.csv", pairs(200), grouped=grouped))
         (line,) = (line for line in summary_lines(data, analyze(data)) if "fold 0" in line)
         assert line.startswith(f"data: dev is fold 0 of 5 (from 0) of {tmp_path}/all.csv: ")
-        assert said in line
+        assert message in line
 
 
 def test_doctor_reports_folds(tmp_path):

@@ -28,7 +28,7 @@ def jsonl(found):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """A config over files of the given contents; dev has four good pairs unless given."""
+    """Return a config for files with the given contents; dev has four valid pairs by default."""
 
     def config(train, dev=None, test=None, **settings):
         for split, content in {"train": train, "dev": dev or jsonl(rows(4)), "test": test}.items():
@@ -48,7 +48,7 @@ def train_sentences(data):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_dropped_rows(dataset, streaming):
     """Rows with a label in drop_labels are dropped and counted."""
-    train = jsonl([*rows(6, ("no", "-", "yes")), {"label": "-"}])  # the last one has no sentences, either
+    train = jsonl([*rows(6, ("no", "-", "yes")), {"label": "-"}])  # the last row has no sentences either
     data = load_dataset(dataset(train, jsonl(rows(3, ("-", "no"))), drop_labels=["-", "maybe"], streaming=streaming))
     assert data.labels == ("no", "yes")
     assert train_sentences(data) == ["a0", "a2", "a3", "a5"]
@@ -97,9 +97,9 @@ def test_skipped_rows(dataset, streaming):
         4,
         [f"train.jsonl:{line}" for line in (1, 2, 3, 4)],
     )
-    (told,) = analyze(data).suspicions
-    assert "train: 4 of 12 rows are invalid and skipped" in told
-    assert "train.jsonl:3: label '2' is not one of: 0, 1" in told
+    (warning,) = analyze(data).suspicions
+    assert "train: 4 of 12 rows are invalid and skipped" in warning
+    assert "train.jsonl:3: label '2' is not one of: 0, 1" in warning
     config.on_bad_row = OnBadRow.fail
     with pytest.raises(InputError, match="train.jsonl:1: 'sentence2' is empty"):
         load_dataset(config)
@@ -164,14 +164,14 @@ def test_placeholder_labels(dataset, value):
 
 
 @pytest.mark.parametrize(
-    ("dropped", "labels", "told"),
+    ("dropped", "labels", "names"),
     [(["-1"], (-1,), "-1"), (["-1"], ("-1",), "-1"), (["-", "?"], ("-",), "-"), (["-"], ("-", "-1"), "- or -1")],
 )
-def test_only_dropped_labels(dataset, dropped, labels, told):
+def test_only_dropped_labels(dataset, dropped, labels, names):
     """A test file that has only dropped labels is unlabelled."""
     data = load_dataset(dataset(jsonl(rows(4)), test=jsonl(rows(3, labels)), drop_labels=dropped))
     assert (data.test.labels, len(data.test)) == (None, 3)
-    assert any(f"test: unlabelled: every label is {told};" in line for line in summary_lines(data, analyze(data)))
+    assert any(f"test: unlabelled: every label is {names};" in line for line in summary_lines(data, analyze(data)))
     unknown = [text for text in analyze(data).suspicions if "no row of any split" in text]
     assert [text.split(": ")[1] for text in unknown] == ["no row of any split is labelled '?'"] * (len(dropped) - 1)
 
@@ -252,8 +252,8 @@ def test_different_labels():
 def test_look_alikes_are_reported(dataset):
     """Labels that look alike are reported with their code points."""
     data = load_dataset(dataset(jsonl(rows(4, ("1", "1\u200b")))[:-1], jsonl(rows(2, ("1", "1\u200b")))))
-    (told,) = analyze(data).suspicions
-    assert "'1' (U+0031), 2 training pairs and '1\\u200b' (U+0031 U+200B), 2 training pairs" in told
+    (warning,) = analyze(data).suspicions
+    assert "'1' (U+0031), 2 training pairs and '1\\u200b' (U+0031 U+200B), 2 training pairs" in warning
     assert code_points("１") == "'１' (U+FF11)"
 
 
@@ -340,7 +340,7 @@ def schedule(step, total_steps):
 
 @pytest.fixture
 def own_run(dataset, tmp_path):
-    """Train a tiny model on files of one's own, into a directory of the given name."""
+    """Train a tiny model on these files, into a directory of the given name."""
     dataset(jsonl(rows(24)))
     files = [f"dataset.{split}_file={tmp_path}/{split}.jsonl" for split in ("train", "dev")]
     tiny = [f"model.architecture.{name}={size}" for name, size in (("hidden_size", 24), ("intermediate_size", 24))]

@@ -75,7 +75,7 @@ def test_column_reveals_label(data, fields, message):
 def test_no_suspicions(data):
     """Ordinary pairs are not reported."""
     assert label_warnings(data()) == []
-    assert label_warnings(data(sentence2_field="c")) == []  # one text for both classes gives nothing away
+    assert label_warnings(data(sentence2_field="c")) == []  # the same text for both classes reveals nothing
 
 
 def test_label_column_of_texts(data):

@@ -27,7 +27,7 @@ def written(path, rows):
 
 @pytest.fixture
 def read(tmp_path):
-    """Read a file of the given name and content as triples."""
+    """Return a function that reads a file of the given name and content as triples."""
 
     def read(name, text, on_error=None, **settings):
         path, config = tmp_path / name, DatasetConfig(**settings)
@@ -110,11 +110,11 @@ def test_header_line_in_train(tmp_path, header, streaming):
 def test_repeated_header(read, columns):
     """A repeated header line is rejected."""
     text = "sentence1,sentence2,label\na,b,1\n"
-    said = []
-    found = read("x.csv", (text * 3) if columns is None else "a,b,1\n" + text, said.append, columns=columns)
+    errors = []
+    found = read("x.csv", (text * 3) if columns is None else "a,b,1\n" + text, errors.append, columns=columns)
     assert found == [("a", "b", "1")] * (3 if columns is None else 2)
-    assert all("is the header line again" in text for text in said)
-    assert len(said) == (2 if columns is None else 1)
+    assert all("is the header line again" in text for text in errors)
+    assert len(errors) == (2 if columns is None else 1)
 
 
 @pytest.mark.parametrize("first", ["花呗,借呗,1", "花呗,花呗,1", '"a, b",c,0', "7,a,b,1"])
@@ -224,7 +224,7 @@ def test_quoting_hint(read):
 
 
 @pytest.mark.parametrize(
-    ("rows", "opened", "told"),
+    ("rows", "opened", "message"),
     [
         ('a,b,1\n"c,d,0\ne,f,1\n', 3, "is not closed;"),
         ('a,b,1\nc,"d,0\ne,f,1\n', 3, "is not closed;"),
@@ -235,9 +235,9 @@ def test_quoting_hint(read):
         ('"a""', 2, "is not closed;"),
     ],
 )
-def test_unclosed_quotation_mark(read, rows, opened, told):
+def test_unclosed_quotation_mark(read, rows, opened, message):
     """The error for an unclosed quotation mark names the line where it opens."""
-    with pytest.raises(InputError, match=rf"x.csv:{opened}: (a quotation mark opens a cell here and )?{told}"):
+    with pytest.raises(InputError, match=rf"x.csv:{opened}: (a quotation mark opens a cell here and )?{message}"):
         read("x.csv", "sentence1,sentence2,label\n" + rows)
 
 

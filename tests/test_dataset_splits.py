@@ -28,7 +28,7 @@ def table(rows, mark, header=True):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """A config over train, dev and test files of the given contents."""
+    """Return a config for train, dev and test files with the given contents."""
 
     def config(train, dev=None, test=None, suffix="jsonl", **settings):
         contents = {"train": train, "dev": jsonl(rows(4)) if dev is None else dev, "test": test}
@@ -49,7 +49,7 @@ def test_streamed_split(dataset):
     streamed = load_dataset(config)
     assert isinstance(held.train, Pairs)
     assert isinstance(streamed.train, PairStream)
-    for _ in range(2):  # each pass reads the file anew
+    for _ in range(2):  # each pass reads the file again
         chunks = list(streamed.train.chunks(10))
         assert [len(chunk) for chunk in chunks] == [10, 10, 5]
         for column in ("ids", "sentence1", "sentence2", "labels"):

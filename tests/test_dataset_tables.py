@@ -39,7 +39,7 @@ NAMES = ["sentence1", "sentence2", "label"]
 
 @pytest.fixture
 def read(tmp_path):
-    """Read a file, written here from bytes if any are given, as pairs."""
+    """Return a function that writes a file, if it gets bytes, and reads its pairs."""
 
     def read(name, content=None, labelled=True, on_error=None, **settings):
         path, config = tmp_path / name, DatasetConfig(**settings)
@@ -212,7 +212,7 @@ def test_error_names_the_sheet(read, tmp_path):
 
 def test_formula_without_result(read):
     """A formula without a saved result is reported."""
-    said = []
+    errors = []
     rows = [
         [*NAMES, "more"],
         ["a", "b", 1, "=1"],
@@ -221,10 +221,10 @@ def test_formula_without_result(read):
         ["=A1", "=A2", "=1"],
         ["d", None, 0],
     ]
-    found = read("x.xlsx", workbook(rows), on_error=lambda text: said.append(text[text.index("x.xlsx") :]))
+    found = read("x.xlsx", workbook(rows), on_error=lambda text: errors.append(text[text.index("x.xlsx") :]))
     assert triples(found) == [("a", "b", "1")]
     save = "open the workbook in Excel or LibreOffice and save it"
-    assert said == [
+    assert errors == [
         f"x.xlsx:4: 'sentence2' is a formula without a saved result (=A1&\"x\"); {save}",
         f"x.xlsx:5: 'sentence1' is a formula without a saved result (=A1); {save}",
         "x.xlsx:6: 'sentence2' is empty",
@@ -240,10 +240,10 @@ def test_workbook_without_header(read):
 
 def test_invalid_workbook_rows(read):
     """Errors in a workbook name the row."""
-    said = []
+    errors = []
     rows = [NAMES, ["a", "#N/A", 1], ["a", "b"], [None, "b", 1], ["a", "b", 1, "more"], ["a", "b", 1.5]]
-    read("x.xlsx", workbook(rows), on_error=lambda text: said.append(text[text.index("x.xlsx") :]))
-    assert said[:4] == [
+    read("x.xlsx", workbook(rows), on_error=lambda text: errors.append(text[text.index("x.xlsx") :]))
+    assert errors[:4] == [
         "x.xlsx:2: 'sentence2' is #N/A, the result of a formula that failed",
         "x.xlsx:3: 'label' is empty",
         "x.xlsx:4: 'sentence1' is empty",

@@ -26,11 +26,11 @@ from afqmc.data.download import fetch_zip
 from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
-MANY = 100_000  # bytes: enough to count as news
+MANY = 100_000  # bytes; enough to count as progress
 
 
 def zipped(size, seed=1):
-    """A zip of some bytes that do not compress, always the same."""
+    """Return a zip of incompressible bytes that depend only on the arguments."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr(zipfile.ZipInfo("train.json"), random.Random(seed).randbytes(size))
@@ -54,7 +54,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def pauses(monkeypatch):
-    """Between tries; they take no time."""
+    """Record the pauses between tries instead of waiting."""
     noted = []
     monkeypatch.setattr("time.sleep", noted.append)
     return noted
@@ -67,7 +67,7 @@ def config(server, tmp_path):
 
 @pytest.fixture
 def target(config):
-    """What the download is called in the end; without checksums the address is in the name."""
+    """Return the path in the cache; without checksums its name has a hash of the address."""
     return Path(config.cache_dir) / download._name(config)
 
 
@@ -109,7 +109,7 @@ def test_restart_without_version(server, config, pauses, headers):
 @pytest.mark.parametrize("headers", [TAG, {"ETag": '"two"'}], ids=["no ranges", "another version"])
 def test_restart_without_ranges(server, config, pauses, headers):
     """The download restarts if the server sends the full file."""
-    other = zipped(2 * MANY + 5, seed=2)  # shorter than what was promised, longer than what is there
+    other = zipped(2 * MANY + 5, seed=2)  # shorter than announced, longer than what was received
     server.answers = [cut(), Answer(other, headers=headers)]
     assert fetch_zip(config).read_bytes() == other
     assert ranges(server) == [None, f"bytes={MANY}-"]
@@ -175,11 +175,11 @@ def test_temporary_errors(server, config, pauses, status):
 
 
 @pytest.mark.parametrize(
-    ("told", "least", "most"), [("7", 7, 7), ("in 30 s", 25, 30), ("0", 1, 1), ("soon", 1, 1), ("-5", 1, 1)]
+    ("header", "least", "most"), [("7", 7, 7), ("in 30 s", 25, 30), ("0", 1, 1), ("soon", 1, 1), ("-5", 1, 1)]
 )
-def test_retry_after(server, config, pauses, told, least, most):
+def test_retry_after(server, config, pauses, header, least, most):
     """Retry-After is respected."""
-    after = formatdate(time.time() + 30, usegmt=True) if told == "in 30 s" else told
+    after = formatdate(time.time() + 30, usegmt=True) if header == "in 30 s" else header
     server.answers = [Answer(status=503, headers={"Retry-After": after}), Answer(WHOLE)]
     fetch_zip(config)
     assert least <= pauses[0] <= most
@@ -222,7 +222,7 @@ def test_file_size_limit(server, config, pauses):
     """A file that cannot grow is reported at once, and nothing is left behind."""
     server.answers = [Answer(zipped(4 << 20))]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, before[1]))  # what a write meets is what a full disk does
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, before[1]))  # a write then fails as on a full disk
     try:
         with pytest.raises(
             InputError, match=r"cache: cannot store downloads \(File too large\); set dataset.cache_dir"
@@ -278,7 +278,7 @@ def test_file_url(config, tmp_path):
 
 
 def fetching(config):
-    """The download in a process of its own."""
+    """Start the download in a new process."""
     code = (
         "import sys; from afqmc.cli import run_command; from afqmc.data.download import fetch_zip; "
         "from afqmc.data.config import DatasetConfig; "
@@ -294,7 +294,7 @@ def fetching(config):
 
 
 def half_way(config, process):
-    """Wait until a part of the file is there."""
+    """Wait until a part of the file has been downloaded."""
     for _ in range(1500):
         for part in Path(config.cache_dir).glob("*.part"):
             if part.stat().st_size == MANY:
@@ -305,16 +305,16 @@ def half_way(config, process):
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "told"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("signum", "code", "message"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_interrupted_download(server, config, number, code, told):
+def test_interrupted_download(server, config, signum, code, message):
     """An interrupted download leaves nothing behind."""
     server.answers = [cut(hold=threading.Event())]
     process = fetching(config)
     half_way(config, process)
-    process.send_signal(number)
+    process.send_signal(signum)
     _, errors = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, errors.splitlines()[-1]) == (code, told)
+    assert (process.returncode, errors.splitlines()[-1]) == (code, message)
     assert "Traceback" not in errors
     assert left(config) == []
 
@@ -330,7 +330,7 @@ def test_abandoned_partial_file(server, config, target):
     another.touch()
     os.utime(another, (0, 0))
     assert fetch_zip(config) == target
-    assert left(config) == sorted([another.name, target.name, part.name])  # it might be another computer's
+    assert left(config) == sorted([another.name, target.name, part.name])  # another computer might be writing it
     target.unlink()
     two_hours_ago = time.time() - 7200
     os.utime(part, (two_hours_ago, two_hours_ago))

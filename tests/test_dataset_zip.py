@@ -32,9 +32,9 @@ def write(path, members, method=zipfile.ZIP_DEFLATED):
 
 
 def refused(path, name="train.json"):
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as raised:
         DataFile.in_zip(path, name, DatasetConfig())
-    return str(told.value)
+    return str(raised.value)
 
 
 # Load a data set from a zip, and print every path opened for writing and every other change to the file system.
@@ -61,7 +61,7 @@ def test_nothing_is_extracted(tmp_path, prefix):
     inner = tmp_path / "deep" / "er"
     inner.mkdir(parents=True)
     write(inner / "d.zip", [(prefix + "train.json", ROWS), (prefix + "dev.json", ROWS), ("../evil.txt", b"evil")])
-    told = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-B", "-c", WATCHED],
         cwd=inner,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -69,7 +69,7 @@ def test_nothing_is_extracted(tmp_path, prefix):
         text=True,
         check=False,
     )
-    assert (told.stdout.strip(), told.stderr) == ("50 50 []", "")
+    assert (process.stdout.strip(), process.stderr) == ("50 50 []", "")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [inner / "d.zip"]
 
 
@@ -104,14 +104,14 @@ def test_symbolic_link(tmp_path):
 def test_decompression_bomb(tmp_path, method):
     """A decompression bomb is rejected."""
     path = write(tmp_path / "d.zip", [("train.json", bytes(65 * MIB))], method)
-    told = refused(path)
-    assert "train.json would inflate from" in told
-    assert f"to {65 * MIB} bytes" in told
-    assert "dataset.path=DIR" in told
+    message = refused(path)
+    assert "train.json would inflate from" in message
+    assert f"to {65 * MIB} bytes" in message
+    assert "dataset.path=DIR" in message
 
 
 def patched(path, field, value):
-    """Change a number of the first entry of the zip's directory; nothing checks it against the member's own header."""
+    """Change a field of the first entry of the zip's directory, which is not checked against the member's header."""
     content = bytearray(path.read_bytes())
     struct.pack_into("<L", content, content.index(b"PK\x01\x02") + {"compressed": 20, "size": 24}[field], value)
     path.write_bytes(content)
