@@ -1,4 +1,4 @@
-"""Group tokenized pairs into padded batches for training and evaluation."""
+"""Group tokenised pairs into padded batches for training and evaluation."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Batch:
         return self._rows(slice(start, end) if counts else slice(0, 1), count_tokens=False), counts
 
     def _rows(self, rows: slice, count_tokens: bool = True) -> Batch:
-        """Return some rows. Counting their tokens is optional because it synchronizes with a GPU."""
+        """Return some rows. Counting their tokens is optional because it synchronises with a GPU."""
         labels = None if self.labels is None else self.labels[rows]
         inputs = {k: v[rows] for k, v in self.inputs.items()}
         return Batch(inputs, labels, self.ids[rows], int(inputs["attention_mask"].sum()) if count_tokens else 0)

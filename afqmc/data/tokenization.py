@@ -1,4 +1,4 @@
-"""Tokenize pairs into flat arrays of token ids, using the multithreaded core of fast tokenizers."""
+"""Tokenise pairs into flat arrays of token ids, using the multithreaded core of fast tokenizers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TokenizedPairs:
 
 
 class PairTokenizer:
-    """Tokenizes pairs as [CLS] a [SEP] b [SEP]. In pairs that are too long, the longer sentence is cut first.
+    """Tokenises pairs as [CLS] a [SEP] b [SEP]. In pairs that are too long, the longer sentence is cut first.
 
     Tokens are cut on the tokenizer's own ``truncation_side``.
 
@@ -81,11 +81,11 @@ class PairTokenizer:
         return f"{tokenizers.__version__} {self.uses_token_type_ids} {core}"
 
     def encode(self, pairs: Pairs) -> TokenizedPairs:
-        """Tokenize the pairs of a split, or of a chunk of a stream."""
+        """Tokenise the pairs of a split, or of a chunk of a stream."""
         return _with_labels(self._arrays(pairs), pairs)
 
     def tokenize_cached(self, pairs: Pairs) -> TokenizedPairs:
-        """Tokenize a split, or memory-map its arrays from the cache if an earlier run has stored them."""
+        """Tokenise a split, or memory-map its arrays from the cache if an earlier run has stored them."""
         if self.cache is None or self._core is None:
             return self.encode(pairs)
         arrays = load_or_build(
@@ -115,7 +115,7 @@ class PairTokenizer:
         return [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
 
     def _slow(self, sentence1: list[str], sentence2: list[str]) -> _Rows:
-        """Tokenize with one of the few tokenizers written in Python."""
+        """Tokenise with one of the few tokenizers written in Python."""
         encoding = self.tokenizer(
             sentence1,
             sentence2,
