@@ -202,7 +202,7 @@ def test_unwritable_directory(name, tmp_path, make, caplog):
     """A directory that is not writable is reported, and the arrays are still returned."""
     (tmp_path / "file").touch()
     assert_equal(load_or_build(tmp_path / name, "settings", TEXTS, make))
-    assert "not kept" in caplog.text
+    assert "not cached" in caplog.text
 
 
 def _fill(directory):
