@@ -1,4 +1,4 @@
-"""Batching: what the model sees is what the tokenizer says, and every pair is seen once an epoch."""
+"""Batching: batches match the tokenizer's own output, and each epoch has every pair once."""
 
 import itertools
 from dataclasses import replace
@@ -18,13 +18,13 @@ MAX_LENGTH = 24  # cuts about half of the pairs
 
 
 @pytest.fixture
-def encoder(tiny_tokenizer):
+def pair_tokenizer(tiny_tokenizer):
     return PairTokenizer(tiny_tokenizer, MAX_LENGTH)
 
 
 @pytest.fixture
 def stream(pairs):
-    """The pairs as a stream."""
+    """Return the pairs as a stream."""
     columns = zip(pairs.ids, pairs.sentence1, pairs.sentence2, map(str, pairs.labels), range(50), strict=True)
     rows = [Pair(*column) for column in columns]
     trace = StreamTrace()
@@ -34,17 +34,18 @@ def stream(pairs):
 
 
 def ids(batches):
-    return [identity for batch in batches for identity in batch.ids]
+    return [pair_id for batch in batches for pair_id in batch.ids]
 
 
 @pytest.mark.parametrize("max_length", [8, MAX_LENGTH, 512])
-def test_a_batch_is_what_the_tokenizer_pads_itself(pairs, tiny_tokenizer, max_length):
-    encoder = PairTokenizer(tiny_tokenizer, max_length)
-    encoded = encoder.encode(pairs)
+def test_batch_matches_tokenizer(pairs, tiny_tokenizer, max_length):
+    """A batch equals the output of the tokenizer's own padding."""
+    pair_tokenizer = PairTokenizer(tiny_tokenizer, max_length)
+    tokenized = pair_tokenizer.encode(pairs)
     rng = np.random.default_rng(0)
     for size in (1, 3, 8, 50):
         rows = rng.choice(50, size, replace=False)
-        batch = collate(encoded, rows, encoder)
+        batch = collate(tokenized, rows, pair_tokenizer)
         expected = tiny_tokenizer(
             [pairs.sentence1[row] for row in rows],
             [pairs.sentence2[row] for row in rows],
@@ -60,42 +61,50 @@ def test_a_batch_is_what_the_tokenizer_pads_itself(pairs, tiny_tokenizer, max_le
         assert batch.ids == rows.tolist()
 
 
-def test_pairs_are_encoded_alike_in_one_go_and_in_chunks(pairs, encoder, monkeypatch):
-    whole = encoder.encode(pairs)
+def test_chunks_do_not_matter(pairs, pair_tokenizer, monkeypatch):
+    """Tokenising in chunks does not change the result."""
+    whole = pair_tokenizer.encode(pairs)
     monkeypatch.setattr("afqmc.data.tokenization._CHUNK", 7)
-    parts = encoder.encode(pairs)
+    parts = pair_tokenizer.encode(pairs)
     assert len(parts) == 50
     for name in ("tokens", "segments", "offsets", "labels"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
 
 
-def test_a_tokenizer_without_segments_gives_none(pairs, tiny_tokenizer, monkeypatch):
+def test_tokenizer_without_segments(pairs, tiny_tokenizer, monkeypatch):
+    """A tokenizer without segments yields no token_type_ids."""
     monkeypatch.setattr(tiny_tokenizer, "model_input_names", ["input_ids", "attention_mask"])
-    encoder = PairTokenizer(tiny_tokenizer, MAX_LENGTH)
-    batch = collate(encoder.encode(pairs), np.arange(4), encoder)
+    pair_tokenizer = PairTokenizer(tiny_tokenizer, MAX_LENGTH)
+    batch = collate(pair_tokenizer.encode(pairs), np.arange(4), pair_tokenizer)
     assert set(batch.inputs) == {"input_ids", "attention_mask"}
 
 
-def test_unlabelled_pairs_make_unlabelled_batches(pairs, encoder):
-    batch = collate(encoder.encode(replace(pairs, labels=None)), np.arange(4), encoder)
+def test_unlabelled_batches(pairs, pair_tokenizer):
+    """Unlabelled pairs make unlabelled batches."""
+    batch = collate(pair_tokenizer.encode(replace(pairs, labels=None)), np.arange(4), pair_tokenizer)
     assert batch.labels is None
     assert [part.labels for part in batch.split(2)] == [None, None]
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 50, 64])
-def test_every_pair_is_in_an_epoch_exactly_once(pairs, encoder, batch_size):
-    batches = TrainLoader(pairs, encoder, batch_size, 1, DatasetConfig(shuffle_buffer=10, batching=Batching.random))
+def test_epoch_has_every_pair_once(pairs, pair_tokenizer, batch_size):
+    """An epoch has every pair exactly once."""
+    batches = TrainLoader(
+        pairs, pair_tokenizer, batch_size, 1, DatasetConfig(shuffle_buffer=10, batching=Batching.random)
+    )
     found = list(batches.epoch(0))
     assert sorted(ids(found)) == list(range(50))
     assert len(found) == len(batches)
     assert {len(batch) for batch in found[:-1]} <= {batch_size}
 
 
-def test_the_order_depends_on_seed_and_epoch_alone(pairs, encoder):
+def test_order_depends_on_seed_and_epoch(pairs, pair_tokenizer):
+    """The order depends only on the seed and the epoch."""
+
     def order(seed, epoch, batch_size=8):
         return ids(
             TrainLoader(
-                pairs, encoder, batch_size, seed, DatasetConfig(shuffle_buffer=10, batching=Batching.random)
+                pairs, pair_tokenizer, batch_size, seed, DatasetConfig(shuffle_buffer=10, batching=Batching.random)
             ).epoch(epoch)
         )
 
@@ -109,8 +118,9 @@ def test_the_order_depends_on_seed_and_epoch_alone(pairs, encoder):
 
 
 @pytest.mark.parametrize("buffer", [1, 20, 10_000])
-def test_a_streamed_epoch_has_every_pair_once_and_an_order_of_its_own(stream, encoder, buffer):
-    batches = TrainLoader(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=buffer, batching=Batching.random))
+def test_streamed_epoch(stream, pair_tokenizer, buffer):
+    """A streamed epoch has every pair once, and each epoch has a different order."""
+    batches = TrainLoader(stream, pair_tokenizer, 8, 1, DatasetConfig(shuffle_buffer=buffer, batching=Batching.random))
     epochs = [list(batches.epoch(number)) for number in (0, 0, 1)]
     for found in epochs:
         assert sorted(ids(found)) == list(range(50))
@@ -119,26 +129,31 @@ def test_a_streamed_epoch_has_every_pair_once_and_an_order_of_its_own(stream, en
     assert ids(epochs[0]) == ids(epochs[1]) != ids(epochs[2])
 
 
-def test_a_stream_is_shuffled_within_its_buffer_only(stream, encoder):
-    found = ids(TrainLoader(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=20, batching=Batching.random)).epoch(0))
+def test_stream_is_shuffled_in_windows(stream, pair_tokenizer):
+    """A stream is shuffled within its buffer only."""
+    found = ids(
+        TrainLoader(stream, pair_tokenizer, 8, 1, DatasetConfig(shuffle_buffer=20, batching=Batching.random)).epoch(0)
+    )
     for start in range(0, 50, 16):  # whole batches
         assert sorted(found[start : start + 16]) == list(range(start, min(start + 16, 50)))
     assert found != sorted(found)
 
 
-def test_a_streamed_pair_keeps_its_own_tokens_and_label(stream, pairs, encoder):
-    encoded = encoder.encode(pairs)
-    for batch in TrainLoader(stream, encoder, 8, 1, DatasetConfig(shuffle_buffer=20, batching=Batching.random)).epoch(
-        3
-    ):
-        expected = collate(encoded, np.array(batch.ids), encoder)
+def test_streamed_pair(stream, pairs, pair_tokenizer):
+    """A streamed pair has its own tokens and label."""
+    tokenized = pair_tokenizer.encode(pairs)
+    for batch in TrainLoader(
+        stream, pair_tokenizer, 8, 1, DatasetConfig(shuffle_buffer=20, batching=Batching.random)
+    ).epoch(3):
+        expected = collate(tokenized, np.array(batch.ids), pair_tokenizer)
         assert torch.equal(batch.inputs["input_ids"], expected.inputs["input_ids"])
         assert torch.equal(batch.labels, expected.labels)
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 50, 64])
-def test_a_bucketed_epoch_has_every_pair_once_and_an_order_of_its_own(pairs, encoder, batch_size):
-    batches = TrainLoader(pairs, encoder, batch_size, 1, DatasetConfig(batching=Batching.bucketed))
+def test_bucketed_epoch(pairs, pair_tokenizer, batch_size):
+    """A bucketed epoch has every pair once, and each epoch has a different order."""
+    batches = TrainLoader(pairs, pair_tokenizer, batch_size, 1, DatasetConfig(batching=Batching.bucketed))
     epochs = [list(batches.epoch(number)) for number in (0, 0, 1)]
     for found in epochs:
         assert sorted(ids(found)) == list(range(50))
@@ -147,23 +162,27 @@ def test_a_bucketed_epoch_has_every_pair_once_and_an_order_of_its_own(pairs, enc
     assert batch_size >= 50 or ids(epochs[0]) != ids(epochs[2])
 
 
-def test_bucketed_batches_have_less_padding(pairs, encoder):
+def test_bucketed_batches_have_less_padding(pairs, pair_tokenizer):
+    """Bucketed batches have less padding than random ones."""
+
     def tokens(batching):
-        found = TrainLoader(pairs, encoder, 8, 1, DatasetConfig(batching=batching)).epoch(0)
+        found = TrainLoader(pairs, pair_tokenizer, 8, 1, DatasetConfig(batching=batching)).epoch(0)
         return sum(batch.inputs["input_ids"].numel() for batch in found)
 
     assert tokens(Batching.bucketed) < tokens(Batching.random)
 
 
-def test_a_bucketed_stream_has_every_pair_once(stream, encoder):
+def test_bucketed_stream(stream, pair_tokenizer):
+    """A bucketed stream has every pair once."""
     config = DatasetConfig(shuffle_buffer=20, batching=Batching.bucketed)
-    assert sorted(ids(TrainLoader(stream, encoder, 8, 1, config).epoch(0))) == list(range(50))
+    assert sorted(ids(TrainLoader(stream, pair_tokenizer, 8, 1, config).epoch(0))) == list(range(50))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_evaluation_covers_every_row_once_longest_first(pairs, encoder, batch_size):
-    encoded = encoder.encode(pairs)
-    found = list(eval_batches(encoded, encoder, batch_size))
+def test_eval_batches(pairs, pair_tokenizer, batch_size):
+    """Evaluation covers every row once, longest first."""
+    tokenized = pair_tokenizer.encode(pairs)
+    found = list(eval_batches(tokenized, pair_tokenizer, batch_size))
     assert sorted(np.concatenate([rows for rows, _ in found])) == list(range(50))
     assert all(batch.ids == rows.tolist() for rows, batch in found)
     widths = [batch.inputs["input_ids"].shape[1] for _, batch in found]
@@ -171,8 +190,9 @@ def test_evaluation_covers_every_row_once_longest_first(pairs, encoder, batch_si
 
 
 @pytest.mark.parametrize(("parts", "sizes"), [(1, [10]), (2, [5, 5]), (3, [4, 3, 3]), (10, [1] * 10), (64, [1] * 10)])
-def test_a_batch_splits_into_nearly_equal_parts_in_order(pairs, encoder, parts, sizes):
-    batch = collate(encoder.encode(pairs), np.arange(20, 30), encoder)
+def test_split(pairs, pair_tokenizer, parts, sizes):
+    """A batch is split into microbatches of nearly equal size, in order."""
+    batch = collate(pair_tokenizer.encode(pairs), np.arange(20, 30), pair_tokenizer)
     found = batch.split(parts)
     assert [len(part) for part in found] == sizes
     assert ids(found) == batch.ids
@@ -181,8 +201,9 @@ def test_a_batch_splits_into_nearly_equal_parts_in_order(pairs, encoder, parts, 
         assert torch.equal(torch.cat([part.inputs[name] for part in found]), tensor)
 
 
-def test_a_batch_moves_to_a_device_whole(pairs, encoder):
-    batch = collate(encoder.encode(pairs), np.arange(3), encoder).to(torch.device("meta"))
+def test_batch_to_device(pairs, pair_tokenizer):
+    """All tensors of a batch move to a device."""
+    batch = collate(pair_tokenizer.encode(pairs), np.arange(3), pair_tokenizer).to(torch.device("meta"))
     assert {tensor.device.type for tensor in (*batch.inputs.values(), batch.labels)} == {"meta"}
     assert batch.ids == [0, 1, 2]
 
@@ -190,26 +211,29 @@ def test_a_batch_moves_to_a_device_whole(pairs, encoder):
 TOKENS = DatasetConfig(batching=Batching.tokens, batch_tokens=100)
 
 
-def test_batches_of_a_token_budget_hold_every_pair_once_and_keep_to_it(pairs, encoder):
-    batches = TrainLoader(pairs, encoder, 8, 1, TOKENS)
+def test_token_budget(pairs, pair_tokenizer):
+    """With a token budget, an epoch has every pair once and no batch exceeds the budget."""
+    batches = TrainLoader(pairs, pair_tokenizer, 8, 1, TOKENS)
     for number in range(3):
         found = list(batches.epoch(number))
         assert sorted(ids(found)) == list(range(50))
-        assert all(batch.places <= 100 for batch in found)
+        assert all(batch.padded_tokens <= 100 for batch in found)
         assert len(found) == len(batches)
     assert ids(batches.epoch(0)) != ids(batches.epoch(1))
 
 
-def test_a_batch_ends_only_where_the_next_pair_would_break_the_budget(pairs, encoder):
-    batches = TrainLoader(pairs, encoder, 8, 1, TOKENS).epoch(0)
-    found = sorted(batches, key=lambda batch: (batch.places // len(batch), -len(batch)))
+def test_token_budget_is_used(pairs, pair_tokenizer):
+    """A batch ends only if the next pair would exceed the budget."""
+    batches = TrainLoader(pairs, pair_tokenizer, 8, 1, TOKENS).epoch(0)
+    found = sorted(batches, key=lambda batch: (batch.padded_tokens // len(batch), -len(batch)))
     for batch, following in itertools.pairwise(found):
         shortest = int(following.inputs["attention_mask"].sum(dim=1).min())
         assert (len(batch) + 1) * shortest > 100
 
 
 @pytest.mark.parametrize("batching", list(Batching))
-def test_a_batch_knows_its_tokens_from_its_padding(pairs, encoder, batching):
-    for batch in TrainLoader(pairs, encoder, 8, 1, replace(TOKENS, batching=batching)).epoch(0):
-        assert batch.tokens == batch.inputs["attention_mask"].sum() <= batch.places
+def test_token_count(pairs, pair_tokenizer, batching):
+    """A batch counts its tokens without padding."""
+    for batch in TrainLoader(pairs, pair_tokenizer, 8, 1, replace(TOKENS, batching=batching)).epoch(0):
+        assert batch.tokens == batch.inputs["attention_mask"].sum() <= batch.padded_tokens
         assert sum(part.tokens for part in batch.split(3)) == batch.tokens

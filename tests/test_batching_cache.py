@@ -1,4 +1,4 @@
-"""The cache of tokens: an entry is found by content, is whole or made again, and is made once."""
+"""Token cache: entries are found by content, complete or rebuilt, and built once."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ ARRAYS = {"tokens": np.arange(10, dtype=np.int32), "segments": np.empty(0, np.in
 
 
 class Maker:
-    """Counts how often it makes them."""
+    """Builds the arrays and counts how often."""
 
     def __init__(self):
         self.calls = 0
@@ -54,7 +54,8 @@ def assert_equal(found):
         np.testing.assert_array_equal(array, ARRAYS[name])
 
 
-def test_a_second_run_finds_what_the_first_has_made(tmp_path, make):
+def test_second_run_uses_cache(tmp_path, make):
+    """A second run uses the entry of the first."""
     assert_equal(load_or_build(tmp_path / "deep" / "er", "settings", TEXTS, make))
     assert_equal(load_or_build(tmp_path / "deep" / "er", "settings", TEXTS, make))
     assert make.calls == 1
@@ -64,11 +65,12 @@ def test_a_second_run_finds_what_the_first_has_made(tmp_path, make):
     ("settings", "texts"),
     [
         ("other", TEXTS),
-        ("settings", (["花呗怎么还款", "bc"], ["怎么还花呗", ""])),  # the same characters, cut elsewhere
+        ("settings", (["花呗怎么还款", "bc"], ["怎么还花呗", ""])),  # the same characters, divided differently
         ("settings", TEXTS[::-1]),
     ],
 )
-def test_other_content_is_another_entry(tmp_path, make, settings, texts):
+def test_other_content(tmp_path, make, settings, texts):
+    """Other settings or texts are another entry."""
     load_or_build(tmp_path, "settings", TEXTS, make)
     load_or_build(tmp_path, settings, texts, make)
     assert make.calls == 2
@@ -93,7 +95,8 @@ def test_other_content_is_another_entry(tmp_path, make, settings, texts):
         lambda path: (path / "segments.npy").write_bytes(b""),
     ],
 )
-def test_a_damaged_entry_is_told_and_made_again(tmp_path, make, damage, caplog):
+def test_damaged_entry(tmp_path, make, damage, caplog):
+    """A damaged entry is reported and rebuilt."""
     load_or_build(tmp_path, "settings", TEXTS, make)
     damage(entry(tmp_path))
     assert_equal(load_or_build(tmp_path, "settings", TEXTS, make))
@@ -105,12 +108,13 @@ def test_a_damaged_entry_is_told_and_made_again(tmp_path, make, damage, caplog):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["tokens.npy", "index.json"])
-def test_no_byte_of_an_entry_changes_unnoticed(tmp_path, make, name):
+def test_any_changed_byte_is_detected(tmp_path, make, name):
+    """A change of any byte of an entry is detected."""
     load_or_build(tmp_path, "settings", TEXTS, make)
     path = entry(tmp_path) / name
     whole = path.read_bytes()
     for place in range(len(whole)):
-        for flip in (2, 0x80):  # 2 makes > of <: the other byte order, and of a digit another
+        for flip in (2, 0x80):  # 2 turns < into > (the byte order), and a digit into another
             calls = make.calls
             damaged = bytearray(whole)
             damaged[place] ^= flip
@@ -130,19 +134,21 @@ class Exploding:
         return os.mkdir, (str(self.trace),)
 
 
-def test_a_pickle_in_an_entry_is_never_read(tmp_path, make, caplog):
+def test_pickle_is_not_loaded(tmp_path, make, caplog):
+    """A pickle in an entry is never loaded."""
     load_or_build(tmp_path / "tokens", "settings", TEXTS, make)
     path = entry(tmp_path / "tokens") / "tokens.npy"
     np.save(path, np.array([Exploding(tmp_path / "trace")], object), allow_pickle=True)
     index = json.loads((path.parent / "index.json").read_text())
-    index["tokens"] = hashlib.sha256(path.read_bytes()).hexdigest()  # the stranger knows how
+    index["tokens"] = hashlib.sha256(path.read_bytes()).hexdigest()  # an attacker can update the checksum
     (path.parent / "index.json").write_text(json.dumps(index))
     assert_equal(load_or_build(tmp_path / "tokens", "settings", TEXTS, make))
     assert "Python objects in dtype" in caplog.text
     assert not (tmp_path / "trace").exists()
 
 
-def test_a_damaged_entry_that_cannot_be_removed_is_done_without(tmp_path, make, caplog):
+def test_damaged_entry_cannot_be_removed(tmp_path, make, caplog):
+    """If a damaged entry cannot be removed, the arrays are still returned."""
     load_or_build(tmp_path, "settings", TEXTS, make)
     path = entry(tmp_path)
     path.rename(tmp_path / "elsewhere")
@@ -150,24 +156,26 @@ def test_a_damaged_entry_that_cannot_be_removed_is_done_without(tmp_path, make, 
     path.symlink_to(tmp_path / "elsewhere")
     assert_equal(load_or_build(tmp_path, "settings", TEXTS, make))
     assert "damaged" in caplog.text
-    assert "tokens are not kept" in caplog.text
+    assert "tokens are not cached" in caplog.text
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, and root again")
 @pytest.mark.parametrize("mode", [0o755, 0o700], ids=["read-only", "closed"])
-def test_a_cache_of_another_user_is_told_and_done_without(make, caplog, mode):
-    with tempfile.TemporaryDirectory() as directory:  # pytest's own may not be entered by others
+def test_cache_of_another_user(make, caplog, mode):
+    """A cache of another user is reported, and the arrays are still returned."""
+    with tempfile.TemporaryDirectory() as directory:  # other users may not enter pytest's directory
         os.chmod(directory, mode)
         os.seteuid(65534)
         try:
             assert_equal(load_or_build(Path(directory) / "tokens", "settings", TEXTS, make))
         finally:
             os.seteuid(0)
-    assert "tokens are not kept for later runs" in caplog.text
+    assert "tokens are not cached for later runs" in caplog.text
     assert "Permission denied" in caplog.text
 
 
-def test_a_sound_entry_of_a_read_only_cache_is_used(tmp_path, make):
+def test_read_only_cache(tmp_path, make):
+    """An intact entry of a read-only cache is used."""
     load_or_build(tmp_path, "settings", TEXTS, make)
     for path in (entry(tmp_path), tmp_path):
         path.chmod(0o555)
@@ -175,24 +183,26 @@ def test_a_sound_entry_of_a_read_only_cache_is_used(tmp_path, make):
     assert make.calls == 1
 
 
-def test_a_full_disk_is_told_and_done_without(tmp_path, caplog):
+def test_full_disk(tmp_path, caplog):
+    """A full disk is reported, and the arrays are still returned."""
     many = {"tokens": np.arange(1 << 19, dtype=np.int32)}
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))  # what a write meets is what a full disk does
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))  # a write then fails as on a full disk
     try:
         found = load_or_build(tmp_path, "settings", TEXTS, lambda: many)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     np.testing.assert_array_equal(found["tokens"], many["tokens"])
-    assert "tokens are not kept for later runs" in caplog.text
+    assert "tokens are not cached for later runs" in caplog.text
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["file/tokens", "x" * 300])
-def test_a_directory_that_cannot_be_written_is_told_and_done_without(name, tmp_path, make, caplog):
+def test_unwritable_directory(name, tmp_path, make, caplog):
+    """A directory that is not writable is reported, and the arrays are still returned."""
     (tmp_path / "file").touch()
     assert_equal(load_or_build(tmp_path / name, "settings", TEXTS, make))
-    assert "not kept" in caplog.text
+    assert "not cached" in caplog.text
 
 
 def _fill(directory):
@@ -200,7 +210,8 @@ def _fill(directory):
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_processes_that_fill_it_at_once_all_have_a_whole_entry(tmp_path, make, damaged):
+def test_concurrent_processes(tmp_path, make, damaged):
+    """Concurrent processes all get a complete entry."""
     if damaged:
         load_or_build(tmp_path, "settings", TEXTS, make)
         (entry(tmp_path) / "tokens.npy").write_bytes(b"")
@@ -215,20 +226,22 @@ def test_processes_that_fill_it_at_once_all_have_a_whole_entry(tmp_path, make, d
     assert [path.name for path in tmp_path.iterdir()] == [entry(tmp_path).name]
 
 
-def test_a_split_is_tokenised_once_for_all_runs(tmp_path, pairs, tiny_tokenizer, monkeypatch):
+def test_split_is_tokenised_once(tmp_path, pairs, tiny_tokenizer, monkeypatch):
+    """A split is tokenised once for all runs."""
     first = PairTokenizer(tiny_tokenizer, 24, tmp_path).tokenize_cached(pairs)
     monkeypatch.setattr(PairTokenizer, "_chunks", None)  # tokenising again would fail
     again = PairTokenizer(tiny_tokenizer, 24, tmp_path).tokenize_cached(pairs)
     for name in ("tokens", "segments", "offsets", "labels"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     with pytest.raises(TypeError):
-        PairTokenizer(tiny_tokenizer, 23, tmp_path).tokenize_cached(pairs)  # another length is another entry
+        PairTokenizer(tiny_tokenizer, 23, tmp_path).tokenize_cached(pairs)  # another max_length is another entry
 
 
-def test_a_file_that_changes_gives_its_new_tokens(tmp_path, tiny_tokenizer):
+def test_changed_file(tmp_path, tiny_tokenizer):
+    """A changed file yields new tokens."""
     config = DatasetConfig(train_file=str(tmp_path / "a.jsonl"), dev_file=str(tmp_path / "a.jsonl"))
     rows = [{"sentence1": "怎么还款", "sentence2": f"还{n}", "label": n % 2} for n in range(4)]
-    for sentence in ("怎么还款", "怎么借款", "怎么还款"):  # as long as before, and within one tick of the clock
+    for sentence in ("怎么还款", "怎么借款", "怎么还款"):  # of the same length, within one tick of the clock
         rows[0]["sentence1"] = sentence
         (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
         pairs = load_dataset(config).dev

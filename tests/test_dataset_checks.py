@@ -1,4 +1,4 @@
-"""Checks: repeated, swapped, contradictory and shared pairs are counted, with the lines to look at."""
+"""Data quality: duplicates, contradictions and shared pairs are counted, with the lines where they occur."""
 
 from afqmc.data.config import DatasetConfig
 from afqmc.data.loading import Dataset, Pairs, PairStream, load_dataset
@@ -26,12 +26,13 @@ def dataset(train=TRAIN, dev=DEV, test=None):
     return Dataset("some", ("0", "1"), pairs(train), pairs(dev), None if test is None else pairs(test, labelled=False))
 
 
-def test_each_kind_of_oddity_is_counted_with_its_lines():
+def test_problems_are_counted():
+    """Each kind of problem is counted, with its line numbers."""
     found = analyze(dataset()).splits["train"]
     assert (found.pairs, found.label_counts) == (7, [3, 4])
     assert (found.exact_duplicates, found.swapped_duplicates) == (2, 1)
     assert (found.contradictions, found.identical_sentences) == (1, 2)
-    assert found.where == {
+    assert found.lines == {
         "exact_duplicates": [2, 6],
         "swapped_duplicates": [3],
         "contradictions": [1, 2, 3],
@@ -39,35 +40,40 @@ def test_each_kind_of_oddity_is_counted_with_its_lines():
     }
 
 
-def test_clean_pairs_give_no_worries():
+def test_clean_data_has_no_warnings():
+    """A data set without problems yields no warnings."""
     clean = [(f"a{n}", f"b{n}", n % 2) for n in range(10)]
     facts = analyze(dataset(clean[:6], clean[6:8], clean[8:]))
     assert dataset_warnings(facts) == []
-    assert facts.splits["dev"].where == {}
+    assert facts.splits["dev"].lines == {}
 
 
-def test_pairs_that_two_splits_share_are_counted_once_in_either_order():
+def test_shared_pairs():
+    """A pair in two splits counts once, in either order of its sentences."""
     facts = analyze(dataset(test=[("e", "f", 0), ("b", "a", 0), ("a", "b", 0)]))
     assert facts.shared == {("train", "dev"): 2, ("train", "test"): 1, ("dev", "test"): 1}
 
 
-def test_a_few_rows_are_shown_of_many():
+def test_few_lines_are_shown():
+    """A warning about many rows shows only the first few lines."""
     facts = analyze(dataset([("a", "b", 1)] * 20 + [(f"a{n}", f"b{n}", 0) for n in range(20)]))
     assert facts.splits["train"].exact_duplicates == 19
     assert dataset_warnings(facts) == ["train: 19 repeated pairs (lines 2, 3, 4, 5, 6 ... of file)"]
 
 
-def test_a_class_with_a_handful_of_rows_or_absent_from_dev_is_a_worry():
+def test_rare_classes():
+    """Classes with few training pairs, and classes absent from dev, are reported."""
     many = [(f"a{n}", f"b{n}", n % 2) for n in range(200)]
     train, dev = pairs([*many, ("p", "q", 2)]), pairs([("d", "e", 0), ("e", "f", 1)])
     assert dataset_warnings(analyze(Dataset("some", ("0", "1", "2", "3"), train, dev))) == [
-        "train: only 1 of 201 pairs labelled '2': is it a class? (dataset.labels=[...] sets them)",
-        "dev: no pair labelled '2', which train has: no figure tells how well it is learnt",
-        "train: no pair labelled '3': is it a class? (dataset.labels=[...] sets them)",
+        "train: only 1 of 201 pairs are labelled '2'; a typo? (dataset.labels=[...] sets the classes)",
+        "dev: no pair is labelled '2', which train has; no metric shows how well it is learned",
+        "train: no pair is labelled '3'; a typo? (dataset.labels=[...] sets the classes)",
     ]
 
 
-def test_a_pair_is_named_by_its_line_of_the_file(tmp_path):
+def test_line_numbers(tmp_path):
+    """Line numbers are those of the file, counting blank lines."""
     row = '{"sentence1": "a%d", "sentence2": "b", "label": "%d"}\n'
     (tmp_path / "train.jsonl").write_text("\n\n" + row % (1, 0) + "\n" + row % (1, 0) + row % (2, 1))
     (tmp_path / "dev.jsonl").write_text(row % (3, 0) + row % (4, 1))
@@ -75,12 +81,14 @@ def test_a_pair_is_named_by_its_line_of_the_file(tmp_path):
     assert f"train: 1 repeated pairs (line 5 of {tmp_path}/train.jsonl)" in dataset_warnings(analyze(data))
 
 
-def test_an_unlabelled_split_has_no_contradictions():
+def test_unlabelled_split():
+    """An unlabelled split has no contradictions."""
     facts = analyze(dataset(test=[("p", "q", 0), ("p", "q", 1)])).splits["test"]
     assert (facts.contradictions, facts.exact_duplicates, facts.label_counts) == (0, 1, [0, 0])
 
 
-def test_a_run_is_told_the_counts_and_the_worries():
+def test_summary_lines():
+    """A run prints the counts and the warnings."""
     data = dataset(test=[("p", "q", 0)])
     assert summary_lines(data, analyze(data)) == [
         "data: some: train 7 (43% '0', 57% '1'); dev 4 (75% '0', 25% '1'); test 1; '1' counts as positive",
@@ -91,11 +99,12 @@ def test_a_run_is_told_the_counts_and_the_worries():
     ]
 
 
-def test_a_streamed_split_is_counted_by_label_alone():
+def test_streamed_split():
+    """For a streamed split only the labels are counted."""
     data = Dataset(
         "some", ("0", "1"), PairStream("file", lambda: iter(()), {"0": 0, "1": 1}, [30, 10], StreamTrace()), pairs(DEV)
     )
     facts = analyze(data)
     assert (facts.streamed, facts.shared) == (("train",), {})
-    assert (facts.splits["train"].pairs, facts.splits["train"].where) == (40, {})
+    assert (facts.splits["train"].pairs, facts.splits["train"].lines) == (40, {})
     assert "train 40 (75% '0', 25% '1')" in summary_lines(data, facts)[0]

@@ -1,4 +1,4 @@
-"""Download: a whole, checked zip comes into the cache or nothing does, and the message says the other ways."""
+"""Download: the cache gets a complete, checked zip or nothing, and the error names other ways to get the data."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ def zipped(content=ROWS):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name in ("data/train.json", "__MACOSX/train.json", "data/dev.json"):
-            member = zipfile.ZipInfo(name)  # of 1980, not of now: the same bytes each time
+            member = zipfile.ZipInfo(name)  # dated 1980 and not now, so that the bytes are always the same
             archive.writestr(member, b"junk" if "MACOSX" in name else content, zipfile.ZIP_DEFLATED)
     return stream.getvalue()
 
@@ -36,7 +36,7 @@ GONE, BUSY = Answer(status=404), Answer(status=500)
 
 @pytest.fixture
 def server(monkeypatch):
-    """Pauses between tries take no time, and are noted."""
+    """Start a server, and record the pauses between tries instead of waiting."""
     monkeypatch.setenv("no_proxy", "*")
     server = FileServer()
     server.answers, server.pauses = [GOOD], []
@@ -62,21 +62,24 @@ def cached(config):
     return sorted(path.name for path in Path(config.cache_dir).iterdir())
 
 
-def test_a_zip_is_downloaded_once_and_then_read_from_the_cache(server, config):
+def test_download_is_cached(server, config):
+    """A zip is downloaded once and then read from the cache."""
     assert fetch_zip(config).read_bytes() == zipped()
     assert fetch_zip(config) == Path(config.cache_dir) / "some.zip"
     assert server.asked == 1
     assert cached(config) == ["some.zip"]
 
 
-def test_a_downloaded_data_set_is_read_out_of_its_zip(config):
+def test_downloaded_dataset_loads(config):
+    """The splits are read from inside the downloaded zip."""
     found = load_dataset(config)
     assert (len(found.train), found.labels) == (50, ("0", "1"))
     assert found.train.file.endswith("some.zip/data/train.json")
 
 
 @pytest.mark.parametrize("first", [BUSY, CUT, OTHER, NO_ZIP], ids=["busy", "cut", "other", "no_zip"])
-def test_a_try_that_fails_is_followed_by_another(server, config, first):
+def test_failed_try_is_repeated(server, config, first):
+    """After a failed try comes another."""
     server.answers = [first, GOOD]
     assert fetch_zip(config).read_bytes() == zipped()
     assert (server.asked, server.pauses) == (2, [1])
@@ -89,12 +92,13 @@ def test_a_try_that_fails_is_followed_by_another(server, config, first):
         (GONE, 1, "HTTP Error 404"),
         (BUSY, 3, "HTTP Error 500"),
         (CUT, 3, f"cut off after 200 of {len(zipped())} bytes|IncompleteRead"),
-        (OTHER, 3, rf"checksum of train.json is \w{{12}}\.\., {SHA256[:12]}\.\. was expected"),
+        (OTHER, 3, rf"checksum of train.json is \w{{12}}\.\., expected {SHA256[:12]}\.\."),
         (NO_ZIP, 3, "not a readable zip"),
     ],
     ids=["gone", "busy", "cut", "other", "no_zip"],
 )
-def test_a_download_that_fails_says_why_and_the_other_ways_and_leaves_nothing(server, config, answer, tries, reason):
+def test_failed_download(server, config, answer, tries, reason):
+    """A failed download reports the reason and the alternatives, and leaves no file behind."""
     server.answers = [answer]
     with pytest.raises(InputError, match=rf"dataset some: could not download .*\({tries} tries; last: .*") as refused:
         fetch_zip(config)
@@ -105,21 +109,24 @@ def test_a_download_that_fails_says_why_and_the_other_ways_and_leaves_nothing(se
     assert cached(config) == []
 
 
-def test_a_zip_without_a_wanted_file_is_refused(config):
+def test_zip_lacks_a_file(config):
+    """A zip without one of the expected files is rejected."""
     config.checksums["test.json"] = SHA256
     with pytest.raises(InputError, match="last: has no test.json"):
         fetch_zip(config)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", zipped()[:-10], zipped(b"other")], ids=["empty", "pk", "cut", "other"])
-def test_a_damaged_zip_in_the_cache_is_fetched_again(server, config, content):
+def test_damaged_cached_zip(server, config, content):
+    """A damaged zip in the cache is downloaded again."""
     Path(config.cache_dir).mkdir()
     (Path(config.cache_dir) / "some.zip").write_bytes(content)
     assert fetch_zip(config).read_bytes() == zipped()
     assert server.asked == 1
 
 
-def test_a_damaged_zip_in_the_cache_stays_when_there_is_no_better_one(server, config):
+def test_damaged_cached_zip_is_not_deleted(server, config):
+    """A damaged zip stays in the cache if the download fails."""
     server.answers = [GONE]
     Path(config.cache_dir).mkdir()
     (Path(config.cache_dir) / "some.zip").write_bytes(b"mine")
@@ -128,7 +135,8 @@ def test_a_damaged_zip_in_the_cache_stays_when_there_is_no_better_one(server, co
     assert cached(config) == ["some.zip"]
 
 
-def test_the_cache_is_the_configs_then_the_environments_then_the_homes(monkeypatch, tmp_path):
+def test_cache_directory(monkeypatch, tmp_path):
+    """The cache is dataset.cache_dir, else $AFQMC_CACHE, else ~/.cache/afqmc."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("AFQMC_CACHE", raising=False)
     assert cache_dir(DatasetConfig()) == tmp_path / ".cache" / "afqmc"
@@ -137,7 +145,8 @@ def test_the_cache_is_the_configs_then_the_environments_then_the_homes(monkeypat
     assert cache_dir(DatasetConfig(cache_dir="~/mine")) == tmp_path / "mine"
 
 
-def test_a_cached_zip_whose_compressed_bytes_are_damaged_is_fetched_again(config):
+def test_damaged_compressed_bytes(config):
+    """Damage in the compressed bytes of a cached zip is detected, and it is downloaded again."""
     Path(config.cache_dir).mkdir()
     content = bytearray(zipped())
     start = 30 + len("data/train.json")  # the local header
@@ -147,19 +156,22 @@ def test_a_cached_zip_whose_compressed_bytes_are_damaged_is_fetched_again(config
 
 
 @pytest.mark.parametrize("url", ["mirror/some.zip", "http://127.0.0.1:9/数据.zip"])
-def test_an_address_that_is_none_is_refused(config, url):
+def test_invalid_url(config, url):
+    """An invalid address is rejected, and the message names its key."""
     config.url = url
     with pytest.raises(InputError, match=r"dataset\.url=.*https://HOST"):
         fetch_zip(config)
 
 
-def test_a_cache_directory_that_cannot_be_made_is_refused_with_its_key(config):
+def test_cache_directory_cannot_be_created(config):
+    """The error for a cache directory that cannot be created names its key."""
     Path(config.cache_dir).write_text("a file")
-    with pytest.raises(InputError, match=r"cache: cannot keep downloads .*dataset.cache_dir or \$AFQMC_CACHE"):
+    with pytest.raises(InputError, match=r"cache: cannot store downloads .*dataset.cache_dir or \$AFQMC_CACHE"):
         fetch_zip(config)
 
 
-def test_another_address_without_checksums_is_not_answered_from_the_cache(server, config):
+def test_cache_without_checksums_depends_on_url(server, config):
+    """Without checksums, a zip of the same name at another address is a different cache entry."""
     config.checksums = {}
     fetch_zip(config)
     config.url = config.url.replace("/some.zip", "/other/some.zip")
@@ -169,12 +181,14 @@ def test_another_address_without_checksums_is_not_answered_from_the_cache(server
 
 
 @pytest.mark.parametrize("checksums", [None, {}])
-def test_without_checksums_any_zip_is_taken(server, config, checksums):
+def test_no_checksums(server, config, checksums):
+    """Without checksums any zip is accepted."""
     server.answers = [OTHER]
     config.checksums = checksums
     assert fetch_zip(config).read_bytes() == zipped(b"other")
 
 
-def test_checksums_are_switched_off_on_the_command_line():
+def test_disable_checksums_on_command_line():
+    """`dataset.checksums={}` disables the checksums."""
     assert compose(["dataset.checksums={}"]).dataset.checksums is None
     assert len(compose([]).dataset.checksums) == 3

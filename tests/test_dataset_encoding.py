@@ -1,4 +1,4 @@
-"""Encodings: UTF-8, what a byte order mark says, and GB18030 where nothing else is possible; otherwise refused."""
+"""Encodings: UTF-8, byte order marks, and GB18030 if nothing else is possible; otherwise an error."""
 
 import io
 import json
@@ -51,7 +51,7 @@ def encoding_of(text, encoding):
 
 @pytest.fixture
 def read(tmp_path):
-    """Read a file of the given name and content as triples."""
+    """Return a function that reads a file of the given name and content as triples."""
 
     def read(name, content, **settings):
         path, config = tmp_path / name, DatasetConfig(**settings)
@@ -64,31 +64,35 @@ def read(tmp_path):
 
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "gb18030", "gbk"])
-def test_a_file_is_read_in_its_encoding(read, name, encoding):
+def test_detected_encoding(read, name, encoding):
+    """The encoding of a file is detected."""
     text = TABLE if name == "x.csv" else JSON
     assert read(name, text.encode(encoding)) == PAIRS
 
 
 @pytest.mark.parametrize("order", ["le", "be"])
-def test_both_byte_orders_of_utf_16_are_read(read, order):
+def test_utf_16_byte_orders(read, order):
+    """UTF-16 is read in both byte orders."""
     assert read("x.csv", ("\ufeff" + TABLE).encode(f"utf-16-{order}")) == PAIRS
     assert read("x.csv", TABLE.encode(f"utf-16-{order}"), encoding=f"utf-16-{order}") == PAIRS
 
 
-def test_gb18030_with_its_byte_order_mark_may_be_short(read):
+def test_short_gb18030_with_bom(read):
+    """A byte order mark is enough to read a short file as GB18030."""
     content = "\ufeffsentence1,sentence2,label\n花呗,借呗,1\n".encode("gb18030")
     assert read("x.csv", content) == [("花呗", "借呗", "1")]
 
 
-def test_gb18030_is_found_after_any_number_of_ascii_lines_too(read):
+def test_gb18030_after_many_ascii_lines(read):
+    """GB18030 is detected after any number of ASCII lines."""
     text = "sentence1,sentence2,label\n" + "a,b,1\n" * 3000 + TABLE.partition("\r\n")[2]
     assert read("x.csv", text.encode("gb18030")) == [("a", "b", "1")] * 3000 + PAIRS
 
 
 @pytest.mark.parametrize("encoding", OTHERS)
 @pytest.mark.parametrize("times", [1, 40])
-def test_text_in_another_encoding_is_never_taken_for_gb18030(encoding, times):
-    """Whole, in words, and in pieces that a word processor could have left."""
+def test_other_encodings_are_not_gb18030(encoding, times):
+    """Text in another encoding is never detected as GB18030, whole, as words, or cut into pieces."""
     text = OTHERS[encoding]
     pieces = [text, *text.split(), *(text[start : start + 6] for start in range(0, len(text), 3))]
     for piece in filter(lambda piece: not piece.isascii(), pieces):
@@ -98,38 +102,44 @@ def test_text_in_another_encoding_is_never_taken_for_gb18030(encoding, times):
 
 
 @pytest.mark.parametrize("word", ["花呗", "你好", "没钱", "取钱", "小", "模", "银行", "借款还款"])
-def test_a_word_or_two_of_chinese_do_not_tell_the_encoding(word):
+def test_few_chinese_words_are_ambiguous(word):
+    """One or two Chinese words are not enough to detect GB18030."""
     assert encoding_of(f"{word}\n", "utf-8") == "utf-8"
     with pytest.raises(InputError, match=r"dataset\.encoding"):
         encoding_of(f"sentence1,sentence2\n{word},a\n", "gb18030")
 
 
 @pytest.mark.parametrize("text", ["café, è bello", "£5 · 20 °C ½ «mot» ©", "Ελλάδα", "Привет", "שלום", "naïve – “x”"])
-def test_valid_utf_8_of_any_language_is_utf_8(text):
+def test_utf_8_of_any_language(text):
+    """Valid UTF-8 in any language is detected as UTF-8."""
     assert encoding_of(text + "\n", "utf-8") == "utf-8"
 
 
-def test_the_refusal_names_the_encodings_that_are_possible():
+def test_error_lists_possible_encodings():
+    """The error lists the encodings that can decode the file."""
     with pytest.raises(InputError, match=r"x:1: .* set dataset.encoding: gb18030, big5, .*cp1252, utf-8"):
         encoding_of("花呗\n", "gb18030")
 
 
 @pytest.mark.parametrize("encoding", ["cp1251", "koi8_r", "cp1253", "cp1256", "cp874"])
-def test_the_refusal_of_another_script_names_its_encodings(encoding):
+def test_error_lists_encodings_of_the_script(encoding):
+    """The error for text in another script lists the encodings of that script."""
     with pytest.raises(InputError, match=rf"set dataset.encoding: .*{encoding}.*, utf-8 ") as refused:
         encoding_of(OTHERS[encoding], encoding)
-    assert "cp1252" not in str(refused.value)  # it reads the bytes too, as text that nobody wrote
+    assert "cp1252" not in str(refused.value)  # it can decode the bytes too, but to nonsense
 
 
 @pytest.mark.parametrize("encoding", ["utf-32-le", "utf-32-be"])
 @pytest.mark.parametrize("content", [TABLE, JSON])
-def test_utf_32_without_a_byte_order_mark_is_named(read, encoding, content):
+def test_utf_32_without_bom(read, encoding, content):
+    """UTF-32 without a byte order mark is recognised, and the error names it."""
     with pytest.raises(InputError, match=f"UTF-32 without a byte order mark: set dataset.encoding={encoding}"):
         read("x.csv", content.encode(encoding))
 
 
 @pytest.mark.parametrize("first", ["utf-8", "gb18030"])
-def test_a_file_of_two_encodings_is_refused_with_its_line(read, first):
+def test_mixed_encodings(read, first):
+    """A file in two encodings is rejected, with the line."""
     other = "gb18030" if first == "utf-8" else "utf-8"
     content = TABLE.encode(first) + "花呗怎么还款,花呗还款方式是什么,1\r\n".encode(other)
     line = 62 if first == "utf-8" else 2
@@ -138,34 +148,39 @@ def test_a_file_of_two_encodings_is_refused_with_its_line(read, first):
 
 
 @pytest.mark.parametrize("line", [2, 30, 61])
-def test_a_damaged_line_of_utf_8_is_refused_with_its_line(read, line):
+def test_damaged_utf_8(read, line):
+    """A damaged line of UTF-8 is rejected, with its number."""
     lines = TABLE.encode().splitlines(keepends=True)
-    lines[line - 1] = lines[line - 1][:4] + lines[line - 1][5:]  # a byte of a character is lost
+    lines[line - 1] = lines[line - 1][:4] + lines[line - 1][5:]  # drop one byte of a character
     with pytest.raises(InputError, match=rf"x.csv:{line}: is not valid UTF-8"):
         read("x.csv", b"".join(lines))
 
 
-def test_a_file_cut_in_a_character_is_refused_with_its_line(read):
+def test_truncated_utf_8(read):
+    """A file that ends within a character is rejected, with the line."""
     with pytest.raises(InputError, match=r"x.jsonl:1: is not valid UTF-8"):
         read("x.jsonl", '{"sentence1": "花呗怎么还款", "sentence2": "花'.encode()[:-1])
 
 
 @pytest.mark.parametrize("line", [2, 40])
-def test_a_damaged_line_of_gb18030_is_refused_with_its_line(read, line):
+def test_damaged_gb18030(read, line):
+    """A damaged line of GB18030 is rejected, with its number."""
     lines = TABLE.encode("gb18030").splitlines(keepends=True)
     lines[line - 1] = b"\xff" + lines[line - 1]
-    with pytest.raises(InputError, match=rf"x.csv:2: .* \(as GB18030 it breaks in line {line}\)"):
+    with pytest.raises(InputError, match=rf"x.csv:2: .* \(line {line} is not valid GB18030\)"):
         read("x.csv", b"".join(lines))
     with pytest.raises(InputError, match=rf"x.csv:{line}: is not valid GB18030"):
         read("x.csv", b"".join(lines), encoding="gb18030")
 
 
-def test_utf_16_that_ends_in_half_a_character_is_refused(read):
+def test_truncated_utf_16(read):
+    """UTF-16 that ends within a character is rejected."""
     with pytest.raises(InputError, match=r"x.csv: cannot be read as utf-16 soon after line \d+"):
         read("x.csv", TABLE.encode("utf-16")[:-1])
 
 
-def test_an_encoding_that_is_given_is_used(read):
+def test_configured_encoding(read):
+    """dataset.encoding is used without detection, unless a byte order mark contradicts it."""
     text = "sentence1,sentence2,label\n花唄,借唄,1\n"
     for encoding in ("gb18030", "big5hkscs", "utf-8"):
         assert read("x.csv", text.encode(encoding), encoding=encoding) == [("花唄", "借唄", "1")]
@@ -174,13 +189,15 @@ def test_an_encoding_that_is_given_is_used(read):
 
 
 @pytest.mark.parametrize("name", ["base64", "rot13", "utf-9", ""])
-def test_an_encoding_that_does_not_exist_is_refused(name):
-    with pytest.raises(InputError, match=r"^dataset.encoding=.*: no such encoding; legal: auto, utf-8"):
+def test_unknown_encoding(name):
+    """An unknown encoding is rejected."""
+    with pytest.raises(InputError, match=r"^dataset.encoding=.*: no such encoding; allowed: auto, utf-8"):
         check(compose(["experiment=quickstart", f"dataset.encoding='{name}'"]))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_run_and_doctor_say_the_encoding_in_one_line(tmp_path, streaming):
+def test_encoding_is_reported(tmp_path, streaming):
+    """The run and the doctor report an encoding other than UTF-8 once per file."""
     (tmp_path / "train.csv").write_bytes(TABLE.encode("gb18030"))
     (tmp_path / "dev.csv").write_bytes(TABLE.encode("utf-16"))
     (tmp_path / "test.csv").write_bytes(TABLE.encode())
@@ -198,7 +215,8 @@ def test_run_and_doctor_say_the_encoding_in_one_line(tmp_path, streaming):
 @pytest.mark.parametrize(
     "content", [TABLE.encode("big5", "replace"), TABLE.encode() + "花呗,a,1\n".encode("gb18030") * 20]
 )
-def test_the_doctor_says_once_that_lines_cannot_be_decoded(tmp_path, content):
+def test_doctor_reports_undecodable_lines_once(tmp_path, content):
+    """The doctor reports many undecodable lines as one finding."""
     (tmp_path / "train.csv").write_bytes(content)
     config = compose(["experiment=quickstart"])
     config.dataset = DatasetConfig(train_file=str(tmp_path / "train.csv"), dev_file=str(tmp_path / "train.csv"))
@@ -208,8 +226,8 @@ def test_the_doctor_says_once_that_lines_cannot_be_decoded(tmp_path, content):
     assert "is not valid UTF-8" in found[0]
 
 
-def test_utf_8_is_opened_again_only_to_look_at_its_first_lines():
-    """Detection must not read a file twice."""
+def test_utf_8_is_read_once():
+    """Detection does not read a UTF-8 file twice."""
     reads = []
 
     class Counted(io.BytesIO):
@@ -228,7 +246,8 @@ def test_utf_8_is_opened_again_only_to_look_at_its_first_lines():
 
 @pytest.mark.skipif("AFQMC_DATA" not in os.environ, reason="AFQMC_DATA does not name the real data")
 @pytest.mark.parametrize("pairs", [10, 100, 4316])
-def test_real_sentences_are_found_to_be_what_they_are(pairs):
+def test_real_sentences(pairs):
+    """AFQMC's sentences are detected as GB18030, also in small parts."""
     lines = (Path(os.environ["AFQMC_DATA"]) / "dev.json").read_text(encoding="utf-8").splitlines(keepends=True)
     for start in range(0, len(lines), max(pairs, 400)):
         text = "".join(lines[start : start + pairs])

@@ -1,4 +1,4 @@
-"""k-fold: every pair is in one fold, folds are alike, no sentence is in two of them where pairs are grouped."""
+"""k-fold: every pair is in one fold, folds are similar, and grouped folds share no sentence."""
 
 import os
 import random
@@ -22,7 +22,7 @@ from afqmc.utils.files import nan_to_none
 
 
 def pairs(count, sharing=0.3, seed=0, classes=2):
-    """Pairs some of whose first sentences are an earlier one's second."""
+    """Return pairs, some of which share a sentence with an earlier pair."""
     rng = random.Random(seed)
     rows = []
     for number in range(count):
@@ -39,12 +39,13 @@ def written(path, rows, **settings):
 
 
 def every(config):
-    """The data of each fold."""
+    """Return the data of each fold."""
     return [load_dataset(DatasetConfig(**{**vars(config), "fold": fold})) for fold in range(config.folds)]
 
 
 @pytest.mark.parametrize("grouped", [True, False])
-def test_each_pair_is_in_the_dev_of_one_fold_and_in_the_train_of_the_others(tmp_path, grouped):
+def test_folds_partition_the_pairs(tmp_path, grouped):
+    """Each pair is in dev of one fold and in train of all others."""
     found = every(written(tmp_path / "all.csv", pairs(403), grouped=grouped))
     held_out = [number for data in found for number in data.dev.ids]
     assert sorted(held_out) == list(range(403))
@@ -55,18 +56,20 @@ def test_each_pair_is_in_the_dev_of_one_fold_and_in_the_train_of_the_others(tmp_
         assert [data.dev.line(row) - 1 for row in range(len(data.dev))] == data.dev.ids
 
 
-def test_no_sentence_of_a_grouped_fold_is_in_another_and_one_of_a_plain_cut_is(tmp_path):
+def test_grouped_folds_share_no_sentence(tmp_path):
+    """Grouped folds share no sentence, ungrouped folds do."""
     for grouped in (True, False):
         found = every(written(tmp_path / "all.csv", pairs(400), grouped=grouped))
         of = [{*data.dev.sentence1, *data.dev.sentence2} for data in found]
         shared = sum(len(one & other) for place, one in enumerate(of) for other in of[place + 1 :])
         assert (shared == 0) is grouped
-        assert all((data.folds.met == 0) is grouped for data in found)
+        assert all((data.folds.leaked_pairs == 0) is grouped for data in found)
 
 
 @pytest.mark.parametrize("classes", [2, 7])
 @pytest.mark.parametrize("grouped", [True, False])
-def test_folds_are_as_even_as_scikit_learn_s_or_more(tmp_path, grouped, classes):
+def test_folds_are_as_even_as_sklearn(tmp_path, grouped, classes):
+    """Folds are at least as even as those of scikit-learn."""
     rows = pairs(600, classes=classes)
     data = load_dataset(written(tmp_path / "all.csv", rows, grouped=grouped, labels=list(map(str, range(classes)))))
     labels = np.array([label for *_, label in rows])
@@ -85,35 +88,28 @@ def test_folds_are_as_even_as_scikit_learn_s_or_more(tmp_path, grouped, classes)
         assert (np.ptp(ours, axis=0) <= 1).all()
 
 
-def test_pairs_hang_together_by_way_of_others():
+def test_connected_groups():
+    """Pairs that are connected through other pairs are in one group."""
     assert connected_groups(["a", "c", "x", "e"], ["b", "d", "y", "x"]).tolist() == [0, 1, 2, 2]
     assert len(set(connected_groups(["a", "b", "c"], ["b", "c", "d"]).tolist())) == 1
 
 
-def test_a_cut_is_the_same_everywhere_and_depends_on_its_own_seed_alone(tmp_path):
+def test_folds_are_reproducible(tmp_path):
+    """Folds are the same on every machine and depend only on fold_seed."""
     groups, labels = np.arange(12) // 2, np.arange(12) % 3 % 2
-    assert assign_folds(groups, labels, 3, 0).tolist() == [
-        2,
-        2,
-        0,
-        0,
-        0,
-        0,
-        1,
-        1,
-        1,
-        1,
-        2,
-        2,
-    ]  # seen once, held for ever
+    folds = [2, 2, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2]  # as computed when this test was written
+    assert assign_folds(groups, labels, 3, 0).tolist() == folds
     rows = pairs(200)
-    of = {seed: load_dataset(written(tmp_path / "all.csv", rows, fold_seed=seed)).folds.of.tolist() for seed in (0, 1)}
-    assert of[0] == load_dataset(written(tmp_path / "all.csv", rows)).folds.of.tolist() != of[1]
+
+    def fold_ids(**settings):
+        return load_dataset(written(tmp_path / "all.csv", rows, **settings)).folds.fold_ids.tolist()
+
+    assert fold_ids(fold_seed=0) == fold_ids() != fold_ids(fold_seed=1)
     assert "seed" not in DatasetConfig.__dataclass_fields__
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (("dataset.folds=5",), "dataset.fold: is not set; with dataset.folds=5 it says which fold is dev"),
         (("dataset.fold=0",), "dataset.fold=0: one of how many? dataset.folds says it"),
@@ -122,24 +118,27 @@ def test_a_cut_is_the_same_everywhere_and_depends_on_its_own_seed_alone(tmp_path
         (("dataset.folds=5", "dataset.fold=0", "dataset.streaming=true"), "dataset.folds=5: not with dataset.stream"),
     ],
 )  # fmt: skip
-def test_folds_that_make_no_sense_are_refused_before_data_are_read(overrides, said):
-    with pytest.raises(InputError, match="^" + said.replace("?", r"\?")):
+def test_invalid_fold_settings(overrides, message):
+    """Invalid fold settings are rejected before data is read."""
+    with pytest.raises(InputError, match="^" + message.replace("?", r"\?")):
         compose(["experiment=quickstart", *overrides])
 
 
-def test_a_component_too_large_for_even_folds_is_refused_with_the_figures(tmp_path):
+def test_group_too_large(tmp_path):
+    """A group too large for even folds is rejected, with the counts."""
     rows = [("hub", f"h{number}", number % 2) for number in range(60)] + pairs(40)
     with pytest.raises(InputError) as refused:
         load_dataset(written(tmp_path / "all.csv", rows))
-    told = str(refused.value)
-    assert "dataset.folds=5: no even folds of" in told
-    assert "by class they would have 30 + 30, " in told
-    assert "hang together by shared sentences has 60 of 100; dataset.grouped=false tears" in told
-    assert "fewer folds" not in told
+    message = str(refused.value)
+    assert "dataset.folds=5: no even folds of" in message
+    assert "their class counts would be 30 + 30, " in message
+    assert "connected by shared sentences has 60 of 100 pairs; dataset.grouped=false splits" in message
+    assert "fewer folds" not in message
     assert len(load_dataset(written(tmp_path / "all.csv", rows, grouped=False)).dev) == 20
 
 
-def test_a_class_that_not_every_fold_can_have_is_refused(tmp_path):
+def test_class_too_rare(tmp_path):
+    """A class with fewer pairs than folds is rejected."""
     rows = [*pairs(50), ("x", "y", 2), ("z", "v", 2)]
     with pytest.raises(
         InputError, match=r"=5: each fold needs a pair of every class, and .*/all.csv has 2 labelled '2'"
@@ -147,49 +146,55 @@ def test_a_class_that_not_every_fold_can_have_is_refused(tmp_path):
         load_dataset(written(tmp_path / "all.csv", rows, labels=["0", "1", "2"]))
     assert load_dataset(
         written(tmp_path / "all.csv", pairs(50), labels=["0", "1", "2"])
-    ).dev  # of which there is no pair at all
+    ).dev  # a class without any pair is allowed
 
 
-def test_ids_that_repeat_are_refused_since_predictions_are_put_together_by_them(tmp_path):
+def test_repeated_ids(tmp_path):
+    """Repeated ids are rejected, because predictions of folds are combined by id."""
     path = tmp_path / "all.csv"
     path.write_text(
         "id,sentence1,sentence2,label\n" + "".join(f"{n % 9},a{n},b{n},{n % 2}\n" for n in range(10)), "utf-8"
     )
     config = DatasetConfig(train_file=str(path), folds=2, fold=0)
-    with pytest.raises(InputError, match=r"all.csv:11: the id '0' is in line 2 too; with dataset.folds each pair"):
+    with pytest.raises(InputError, match=r"all.csv:11: the id '0' is in line 2 too; dataset.folds needs unique ids"):
         load_dataset(config)
 
 
-def test_the_dev_file_is_not_read_and_need_not_be_there(tmp_path):
+def test_dev_file_is_not_read(tmp_path):
+    """With folds, dev_file is not read and need not exist."""
     data = load_dataset(written(tmp_path / "all.csv", pairs(60), dev_file="nowhere.csv"))
     assert data.dev.file == f"{tmp_path}/all.csv (fold 0 of 5)"
     with pytest.raises(InputError, match="dataset.dev_file: is not set"):
         load_dataset(written(tmp_path / "all.csv", pairs(60), folds=None, fold=None))
 
 
-def test_limits_hold_for_the_whole_file_and_for_dev(tmp_path):
+def test_sample_limits(tmp_path):
+    """max_train_samples limits the file that is split, max_dev_samples limits dev."""
     data = load_dataset(written(tmp_path / "all.csv", pairs(100), max_train_samples=50, max_dev_samples=3))
-    assert (len(data.folds.whole), len(data.dev), len(data.train)) == (50, 3, 40)
+    assert (len(data.folds.pairs), len(data.dev), len(data.train)) == (50, 3, 40)
 
 
-def test_each_fold_is_data_of_its_own_to_a_checkpoint(tmp_path):
+def test_fingerprints_of_folds(tmp_path):
+    """Folds have different fingerprints, and the same digest of the file."""
     found = every(written(tmp_path / "all.csv", pairs(100)))
     assert len({fingerprint(data) for data in found}) == 5
     assert len({data.folds.digest for data in found}) == 1
 
 
-def test_what_dev_is_a_fold_of_is_said_and_what_it_shares_with_train(tmp_path):
-    for grouped, said in (
-        (True, "no sentence of it is in train"),
-        (False, "of its pairs hold a sentence that train holds"),
+def test_fold_line(tmp_path):
+    """The run reports the dev fold and the sentences it shares with train."""
+    for grouped, message in (
+        (True, "it shares no sentence with train"),
+        (False, "of its pairs share a sentence with train"),
     ):
         data = load_dataset(written(tmp_path / "all.csv", pairs(200), grouped=grouped))
         (line,) = (line for line in summary_lines(data, analyze(data)) if "fold 0" in line)
         assert line.startswith(f"data: dev is fold 0 of 5 (from 0) of {tmp_path}/all.csv: ")
-        assert said in line
+        assert message in line
 
 
-def test_the_doctor_says_sizes_and_shares_of_the_folds(tmp_path):
+def test_doctor_reports_folds(tmp_path):
+    """The doctor reports the sizes and class shares of the folds."""
     data = load_dataset(written(tmp_path / "all.csv", pairs(200)))
     (found,) = (finding for finding in data_findings(data) if "5 folds of" in finding.text)
     assert "40 to 40 pairs; '0' " in found.text
@@ -200,7 +205,8 @@ def test_the_doctor_says_sizes_and_shares_of_the_folds(tmp_path):
 FOLDS = ("dataset.folds=3", "dataset.max_dev_samples=null")
 
 
-def test_a_fold_is_evaluated_again_to_the_bit(tmp_path):
+def test_fold_is_evaluated_again(tmp_path):
+    """Evaluating a run again uses its dev fold and yields identical metrics."""
     run = train(tmp_path / "run", *FOLDS, "dataset.fold=1", "epochs=1")
     summary = run.read_summary()
     assert summary["folds"]["pairs"] == 96
@@ -211,18 +217,20 @@ def test_a_fold_is_evaluated_again_to_the_bit(tmp_path):
     assert figures == {key.removeprefix("dev/"): value for key, value in summary["best"].items() if "/" in key}
 
 
-def test_a_run_goes_on_with_its_own_fold_alone():
+def test_resume_with_another_fold():
+    """A run cannot be resumed with another fold."""
     saved = small(*FOLDS, "dataset.fold=1")
     with pytest.raises(InputError, match=r"dataset.fold=2: the run has dataset.fold=1, which cannot be changed"):
         merge_for_resume(saved, small(*FOLDS, "dataset.fold=2"))
 
 
 @pytest.mark.skipif("AFQMC_DATA" not in os.environ, reason="AFQMC_DATA does not name the real data")
-def test_the_real_data_fall_into_even_folds_that_share_no_sentence():
+def test_folds_of_real_data():
+    """AFQMC is split into even folds that share no sentence."""
     config = compose([f"dataset.path={os.environ['AFQMC_DATA']}", "dataset.folds=5", "dataset.fold=0"]).dataset
     data = load_dataset(config)
     sizes = data.folds.label_counts.sum(axis=1)
-    assert (sizes.min(), sizes.max(), data.folds.largest_group, data.folds.met) == (6866, 6867, 25, 0)
+    assert (sizes.min(), sizes.max(), data.folds.largest_group, data.folds.leaked_pairs) == (6866, 6867, 25, 0)
     assert np.ptp(data.folds.label_counts[:, 1] / sizes) < 0.0002
     config.grouped = False
-    assert load_dataset(config).folds.met == 274
+    assert load_dataset(config).folds.leaked_pairs == 274

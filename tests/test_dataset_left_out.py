@@ -1,4 +1,4 @@
-"""Rows that are left out: dropped by label or skipped as invalid, counted and reported; and files that change."""
+"""Skipped rows: dropped by label or skipped as invalid, counted and reported; and files that change."""
 
 import json
 
@@ -28,7 +28,7 @@ def jsonl(found):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """A config over files of the given contents; dev has four good pairs unless given."""
+    """Return a config for files with the given contents; dev has four valid pairs by default."""
 
     def config(train, dev=None, test=None, **settings):
         for split, content in {"train": train, "dev": dev or jsonl(rows(4)), "test": test}.items():
@@ -46,8 +46,9 @@ def train_sentences(data):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_rows_with_a_dropped_label_are_left_out_and_counted(dataset, streaming):
-    train = jsonl([*rows(6, ("no", "-", "yes")), {"label": "-"}])  # the last one has no sentences, either
+def test_dropped_rows(dataset, streaming):
+    """Rows with a label in drop_labels are dropped and counted."""
+    train = jsonl([*rows(6, ("no", "-", "yes")), {"label": "-"}])  # the last row has no sentences either
     data = load_dataset(dataset(train, jsonl(rows(3, ("-", "no"))), drop_labels=["-", "maybe"], streaming=streaming))
     assert data.labels == ("no", "yes")
     assert train_sentences(data) == ["a0", "a2", "a3", "a5"]
@@ -57,22 +58,26 @@ def test_rows_with_a_dropped_label_are_left_out_and_counted(dataset, streaming):
     assert "dataset.drop_labels: no row of any split is labelled 'maybe'" in facts.suspicions
 
 
-def test_a_dropped_label_may_have_another_type_than_the_others(dataset):
+def test_dropped_label_of_another_type(dataset):
+    """A dropped label may have another type than the other labels."""
     assert load_dataset(dataset(jsonl(rows(6, (0, "-", 1))), drop_labels=["-"])).labels == ("0", "1")
 
 
-def test_rows_keep_their_numbers_as_ids_when_others_are_left_out(dataset):
+def test_ids_count_dropped_rows(dataset):
+    """Row numbers used as ids count the dropped rows."""
     train = "{\n" + jsonl([{"sentence1": " "}, *rows(4, ("-", "0", "1"))])
     data = load_dataset(dataset(train, drop_labels=["-"], on_bad_row=OnBadRow.skip))
     assert (data.train.ids, data.train.lines) == ([3, 4], [4, 5])
 
 
-def test_a_file_whose_rows_are_all_dropped_says_so(dataset):
+def test_all_rows_dropped(dataset):
+    """The error for a file whose rows are all dropped says so."""
     with pytest.raises(InputError, match=r"dev.jsonl: holds no pairs \(4 of 4 rows dropped by dataset.drop_labels"):
         load_dataset(dataset(jsonl(rows(4)), jsonl(rows(4, ("-",))), drop_labels=["-"]))
 
 
-def test_folds_are_cut_after_rows_are_dropped(dataset):
+def test_folds_without_dropped_rows(dataset):
+    """Folds are made from the rows that remain."""
     data = load_dataset(dataset(jsonl(rows(30, ("0", "1", "-"))), drop_labels=["-"], folds=2, fold=0))
     assert len(data.train) + len(data.dev) == 20
     assert data.left_out() == {"train": {"dropped": {"-": 10}}}
@@ -82,7 +87,8 @@ BAD = '{"sentence1": "a", "sentence2": "", "label": "0"}\n{\n' + jsonl(rows(1, (
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_invalid_rows_are_skipped_counted_and_listed_when_asked_for(dataset, streaming):
+def test_skipped_rows(dataset, streaming):
+    """With on_bad_row=skip, invalid rows are skipped, counted and listed."""
     config = dataset(BAD + jsonl(rows(8)), labels=["0", "1"], on_bad_row=OnBadRow.skip, streaming=streaming)
     data = load_dataset(config)
     assert train_sentences(data) == [f"a{n}" for n in range(8)]
@@ -91,9 +97,9 @@ def test_invalid_rows_are_skipped_counted_and_listed_when_asked_for(dataset, str
         4,
         [f"train.jsonl:{line}" for line in (1, 2, 3, 4)],
     )
-    (told,) = analyze(data).suspicions
-    assert "train: 4 of 12 rows are invalid and skipped" in told
-    assert "train.jsonl:3: label '2' is not one of: 0, 1" in told
+    (warning,) = analyze(data).suspicions
+    assert "train: 4 of 12 rows are invalid and skipped" in warning
+    assert "train.jsonl:3: label '2' is not one of: 0, 1" in warning
     config.on_bad_row = OnBadRow.fail
     with pytest.raises(InputError, match="train.jsonl:1: 'sentence2' is empty"):
         load_dataset(config)
@@ -103,14 +109,16 @@ def test_invalid_rows_are_skipped_counted_and_listed_when_asked_for(dataset, str
 @pytest.mark.parametrize(
     ("bad", "good", "limit"), [(11, 1000, None), (11, 1000, 500), (4, 3, None), (12, 1100, None), (30, 2400, None)]
 )
-def test_many_invalid_rows_are_refused(dataset, bad, good, limit, streaming):
+def test_too_many_invalid_rows(dataset, bad, good, limit, streaming):
+    """A file with many invalid rows is rejected."""
     train = "{\n" * bad + jsonl(rows(good))
     config = dataset(train, on_bad_row=OnBadRow.skip, max_train_samples=limit, streaming=streaming)
     with pytest.raises(InputError, match=rf"train.jsonl: {bad} of \d+ rows are invalid; .* or 1% of a file, and never"):
         load_dataset(config)
 
 
-def test_one_row_in_a_hundred_may_be_invalid(dataset):
+def test_one_percent_may_be_invalid(dataset):
+    """One percent of the rows may be invalid."""
     data = load_dataset(dataset("{\n" * 12 + jsonl(rows(1200)), on_bad_row=OnBadRow.skip))
     assert (len(data.train), data.train.report.skipped, len(data.train.report.reasons)) == (1200, 12, 5)
 
@@ -127,14 +135,16 @@ def test_one_row_in_a_hundred_may_be_invalid(dataset):
         ("x.csv", b"PK\x03\x04", "x.csv:1: is a zip"),
     ],
 )
-def test_what_is_wrong_with_the_whole_file_is_not_skipped(tmp_path, name, content, message):
+def test_file_errors_are_not_skipped(tmp_path, name, content, message):
+    """Errors that concern the whole file are not skipped."""
     path, config = tmp_path / name, DatasetConfig(on_bad_row=OnBadRow.skip)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=message):
         list(read_pairs(DataFile.on_disk(path, config), config, labelled=True))
 
 
-def test_a_prediction_needs_every_row(tmp_path):
+def test_prediction_needs_every_row(tmp_path):
+    """A prediction does not skip invalid rows."""
     path = tmp_path / "x.jsonl"
     config = DatasetConfig(on_bad_row=OnBadRow.skip, drop_labels=["-"])
     file = DataFile.on_disk(path, config) if path.touch() is None else None
@@ -146,54 +156,62 @@ def test_a_prediction_needs_every_row(tmp_path):
 
 
 @pytest.mark.parametrize("value", [-1, "-1"])
-def test_a_test_file_with_minus_one_in_every_row_is_unlabelled(dataset, value):
+def test_placeholder_labels(dataset, value):
+    """A test file with the label -1 in every row is unlabelled."""
     data = load_dataset(dataset(jsonl(rows(4)), test=jsonl(rows(3, (value,)))))
     assert (data.test.labels, len(data.test)) == (None, 3)
     assert any("test: unlabelled: every label is -1" in line for line in summary_lines(data, analyze(data)))
 
 
 @pytest.mark.parametrize(
-    ("dropped", "labels", "told"),
+    ("dropped", "labels", "names"),
     [(["-1"], (-1,), "-1"), (["-1"], ("-1",), "-1"), (["-", "?"], ("-",), "-"), (["-"], ("-", "-1"), "- or -1")],
 )
-def test_a_test_file_of_dropped_labels_alone_is_unlabelled(dataset, dropped, labels, told):
+def test_only_dropped_labels(dataset, dropped, labels, names):
+    """A test file that has only dropped labels is unlabelled."""
     data = load_dataset(dataset(jsonl(rows(4)), test=jsonl(rows(3, labels)), drop_labels=dropped))
     assert (data.test.labels, len(data.test)) == (None, 3)
-    assert any(f"test: unlabelled: every label is {told};" in line for line in summary_lines(data, analyze(data)))
+    assert any(f"test: unlabelled: every label is {names};" in line for line in summary_lines(data, analyze(data)))
     unknown = [text for text in analyze(data).suspicions if "no row of any split" in text]
     assert [text.split(": ")[1] for text in unknown] == ["no row of any split is labelled '?'"] * (len(dropped) - 1)
 
 
-def test_a_test_file_with_a_class_loses_its_dropped_rows(dataset):
+def test_dropped_rows_of_labelled_test(dataset):
+    """In a labelled test file, rows with dropped labels are dropped."""
     data = load_dataset(dataset(jsonl(rows(4)), test=jsonl(rows(4, ("-1", "1"))), drop_labels=["-1"]))
     assert data.test.labels == [1, 1]
 
 
-def test_minus_one_is_a_label_where_train_has_it(dataset):
+def test_minus_one_as_class(dataset):
+    """-1 is a class if train has it."""
     data = load_dataset(dataset(jsonl(rows(4, ("-1", "1"))), jsonl(rows(2, ("-1", "1"))), jsonl(rows(3, ("-1",)))))
     assert data.test.labels == [0, 0, 0]
     assert any("label '-1' is a class, with 2 training pairs" in text for text in analyze(data).suspicions)
 
 
 @pytest.mark.parametrize("labels", [("-1", "1"), ("1", "-1")])
-def test_a_test_file_with_some_labels_of_minus_one_is_refused(dataset, labels):
-    with pytest.raises(InputError, match=r"test.jsonl:2: .*-1 stands for no label if every row has it"):
+def test_some_placeholder_labels(dataset, labels):
+    """A test file where only some labels are -1 is rejected."""
+    with pytest.raises(InputError, match=r"test.jsonl:2: .*-1 means no label only if every row has it"):
         load_dataset(dataset(jsonl(rows(4)), test=jsonl(rows(3, labels))))
 
 
-def test_a_labelled_file_with_minus_one_names_what_it_stands_for(dataset):
-    with pytest.raises(InputError, match="dev.jsonl:1: label '-1' is not one of: 0, 1 .*stands for no label"):
+def test_placeholder_in_dev(dataset):
+    """The error for -1 in dev explains its meaning."""
+    with pytest.raises(InputError, match="dev.jsonl:1: label '-1' is not one of: 0, 1 .*means no label"):
         load_dataset(dataset(jsonl(rows(4)), jsonl(rows(3, ("-1",)))))
 
 
-def test_the_keys_are_read_from_the_command_line():
+def test_command_line_keys():
+    """drop_labels and on_bad_row are set on the command line."""
     found = compose(["dataset=jsonl", "dataset.drop_labels=[-,x]", "dataset.on_bad_row=skip"]).dataset
     assert (found.drop_labels, found.on_bad_row) == (["-", "x"], OnBadRow.skip)
     with pytest.raises(InputError, match="dataset.on_bad_row=ignore: must be one of fail, skip"):
         compose(["dataset.on_bad_row=ignore"])
 
 
-def test_the_doctor_tells_what_is_left_out(dataset, tmp_path):
+def test_doctor_reports_skipped_rows(dataset, tmp_path):
+    """The doctor reports the dropped and skipped rows."""
     dataset("{\n" + jsonl(rows(6, ("0", "1", "-"))))
     files = [f"dataset.{split}_file={tmp_path}/{split}.jsonl" for split in ("train", "dev")]
     config = compose(
@@ -219,20 +237,23 @@ def test_the_doctor_tells_what_is_left_out(dataset, tmp_path):
         ("M", "Μ"), ("MATCH", "ΜATCH"), ("N", "Ν"), ("Y", "Υ"), ("3", "З"), ("一", "—"),
     ],
 )  # fmt: skip
-def test_labels_that_look_alike_are_found(names):
+def test_look_alikes(names):
+    """Labels that look alike are recognised."""
     assert look_alikes(names) == [list(names)]
 
 
-def test_labels_that_differ_are_not_found():
+def test_different_labels():
+    """Labels that look different are not reported."""
     different = ["0", "1", "-1", "10", "yes", "no", "相同", "不同", "不", "e", "f", "neutral", "entailment", "1e5", "-"]
     different += ["FAIL", "FALL", "II", "III", "二", '"', "''"]
     assert look_alikes(different) == []
 
 
-def test_look_alikes_are_reported_with_their_code_points(dataset):
+def test_look_alikes_are_reported(dataset):
+    """Labels that look alike are reported with their code points."""
     data = load_dataset(dataset(jsonl(rows(4, ("1", "1\u200b")))[:-1], jsonl(rows(2, ("1", "1\u200b")))))
-    (told,) = analyze(data).suspicions
-    assert "'1' (U+0031), 2 training pairs and '1\\u200b' (U+0031 U+200B), 2 training pairs" in told
+    (warning,) = analyze(data).suspicions
+    assert "'1' (U+0031), 2 training pairs and '1\\u200b' (U+0031 U+200B), 2 training pairs" in warning
     assert code_points("１") == "'１' (U+FF11)"
 
 
@@ -245,7 +266,8 @@ def test_look_alikes_are_reported_with_their_code_points(dataset):
         ("12:30", ["750", "8"], 'YAML reads 12:30 without quotes as the number 750: write "12:30"'),
     ],
 )
-def test_an_unknown_label_is_refused_with_what_may_be_meant(name, known, hint):
+def test_unknown_label_hint(name, known, hint):
+    """The error for an unknown label hints at the likely cause."""
     assert hint in unknown_label(name, known)
 
 
@@ -268,17 +290,19 @@ def changed(content, how):
 
 @pytest.mark.parametrize("size", [4, 20, 300, 1000])
 @pytest.mark.parametrize("how", ["grown", "shrunk", "empty", "last", "first", "label", "new label", "broken"])
-def test_a_streamed_file_that_changes_is_refused_by_name(dataset, tmp_path, how, size):
+def test_streamed_file_changes(dataset, tmp_path, how, size):
+    """A streamed file that changes is rejected by name."""
     content = jsonl(rows(600))
     data = load_dataset(dataset(content, streaming=True))
     for _ in range(2):
         assert sum(map(len, data.train.chunks(size))) == 600
     (tmp_path / "train.jsonl").write_text(changed(content, how))
-    with pytest.raises(InputError, match="train.jsonl: has changed since the run read it first"):
+    with pytest.raises(InputError, match="train.jsonl: has changed since the run first read it"):
         list(data.train.chunks(size))
 
 
-def test_a_changed_pair_is_noticed_before_it_is_used(dataset, tmp_path):
+def test_changed_pair_is_not_used(dataset, tmp_path):
+    """A changed pair is detected before it is used."""
     content = jsonl(rows(600))
     data = load_dataset(dataset(content, streaming=True))
     (tmp_path / "train.jsonl").write_text(changed(content, "first"))
@@ -286,21 +310,23 @@ def test_a_changed_pair_is_noticed_before_it_is_used(dataset, tmp_path):
         next(data.train.chunks(300))
 
 
-def test_rows_past_the_limit_may_change(dataset, tmp_path):
+def test_rows_past_limit_may_change(dataset, tmp_path):
+    """Rows beyond max_train_samples may change."""
     content = jsonl(rows(60))
     data = load_dataset(dataset(content, streaming=True, max_train_samples=50))
     (tmp_path / "train.jsonl").write_text(changed(content, "grown"))
     assert sum(map(len, data.train.chunks(10))) == 50
 
 
-def test_a_limit_for_few_rows_counts_the_rows_that_were_read():
+def test_limit_counts_rows_read():
+    """The limit for invalid rows refers to the rows that were read."""
     report = ReadReport("x", rows=4)
     for _ in range(2):
         report.skip("x:1: bad")
-    report.refuse_too_many()
+    report.reject_too_many()
     report.skip("x:3: bad")
     with pytest.raises(InputError, match="x: 3 of 4 rows are invalid"):
-        report.refuse_too_many()
+        report.reject_too_many()
 
 
 APPEND = """
@@ -314,7 +340,7 @@ def schedule(step, total_steps):
 
 @pytest.fixture
 def own_run(dataset, tmp_path):
-    """Train a tiny model on files of one's own, into a directory of the given name."""
+    """Train a tiny model on these files, into a directory of the given name."""
     dataset(jsonl(rows(24)))
     files = [f"dataset.{split}_file={tmp_path}/{split}.jsonl" for split in ("train", "dev")]
     tiny = [f"model.architecture.{name}={size}" for name, size in (("hidden_size", 24), ("intermediate_size", 24))]
@@ -328,7 +354,8 @@ def own_run(dataset, tmp_path):
     return run
 
 
-def test_a_run_whose_streamed_file_grows_fails_and_names_it(own_run, plug, tmp_path):
+def test_streamed_file_grows(own_run, plug, tmp_path):
+    """A run whose streamed file grows fails and names the file."""
     source = APPEND.format(path=str(tmp_path / "train.jsonl"), line=jsonl(rows(1)))
     with pytest.raises(InputError, match=r"train.jsonl: has changed .*: it had 24 pairs, and now has at least"):
         own_run(
@@ -341,7 +368,8 @@ def test_a_run_whose_streamed_file_grows_fails_and_names_it(own_run, plug, tmp_p
 
 @pytest.mark.parametrize("streaming", ["false", "true"])
 @pytest.mark.parametrize("split", ["train", "dev"])
-def test_a_run_is_not_resumed_on_other_data(own_run, tmp_path, streaming, split):
+def test_no_resume_on_other_data(own_run, tmp_path, streaming, split):
+    """A run is not resumed if its data has changed."""
     run_dir = own_run("run", f"dataset.streaming={streaming}", "epochs=1")
     with (tmp_path / f"{split}.jsonl").open("a") as file:
         file.write(jsonl(rows(1)))
@@ -350,7 +378,8 @@ def test_a_run_is_not_resumed_on_other_data(own_run, tmp_path, streaming, split)
     assert run_dir.summary.exists()
 
 
-def test_a_run_reports_in_its_summary_what_it_left_out(own_run, dataset):
+def test_summary_of_skipped_rows(own_run, dataset):
+    """summary.json has the counts of dropped and skipped rows."""
     dataset("{\n" + jsonl(rows(24, ("0", "1", "-"))), test=jsonl(rows(3, (-1,))))
     run_dir = own_run("run", "dataset.drop_labels=[-]", "dataset.on_bad_row=skip", "trainer.max_steps=1")
     found = run_dir.read_summary()["left_out"]["train"]

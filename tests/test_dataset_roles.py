@@ -1,4 +1,4 @@
-"""Columns: each role has one of its own, and a column that gives the answer away is reported."""
+"""Columns: each *_field key needs a different column, and a column that reveals the label is reported."""
 
 import json
 
@@ -20,19 +20,21 @@ from afqmc.utils.errors import InputError
         (["id_field=label"], "dataset.id_field=label: dataset.label_field is the same column"),
         (["sentence1_field=id"], "dataset.id_field=id: dataset.sentence1_field is the same column"),
         (["label_field=''"], "dataset.label_field='': must be the name of a column"),
-        (["columns=[sentence1,sentence1,label]"], "'sentence1' is there twice"),
+        (["columns=[sentence1,sentence1,label]"], "'sentence1' appears twice"),
         (["columns=[sentence1,sentence2,labels]"], "has no 'label', which dataset.label_field names; did you mean"),
         (["columns=[a,b,label]"], "has no 'sentence1', which dataset.sentence1_field names"),
         (["columns=[sentence1,sentence2,label]", "id_field=key"], "has no 'key', which dataset.id_field names"),
         (["labels=[no,yes,-]", "drop_labels=[-]"], "dataset.drop_labels: '-' is one of dataset.labels, too"),
     ],
 )
-def test_two_roles_with_one_column_are_refused_without_data(overrides, message):
+def test_column_used_twice(overrides, message):
+    """Two *_field keys with the same column are rejected before data is read."""
     with pytest.raises(InputError, match=message):
         compose(["dataset=jsonl", *(f"dataset.{override}" for override in overrides)])
 
 
-def test_columns_without_an_id_are_accepted():
+def test_columns_without_id():
+    """dataset.columns need not contain an id."""
     compose(["dataset=jsonl", "dataset.columns=[sentence1,sentence2,label]"])
 
 
@@ -65,15 +67,18 @@ def data(tmp_path):
         ({"sentence2_field": "copy"}, "both sentences are the same in every pair"),
     ],
 )
-def test_a_column_that_gives_the_answer_away_is_reported(data, fields, message):
+def test_column_reveals_label(data, fields, message):
+    """A sentence column that reveals the label is reported."""
     assert any(message in text for text in label_warnings(data(**fields)))
 
 
-def test_plain_pairs_raise_no_suspicion(data):
+def test_no_suspicions(data):
+    """Ordinary pairs are not reported."""
     assert label_warnings(data()) == []
-    assert label_warnings(data(sentence2_field="c")) == []  # one text for both classes gives nothing away
+    assert label_warnings(data(sentence2_field="c")) == []  # the same text for both classes reveals nothing
 
 
-def test_a_label_column_with_a_text_per_pair_is_refused(data):
+def test_label_column_of_texts(data):
+    """A label column with a different text per pair is rejected."""
     with pytest.raises(InputError, match="dataset.label_field=copy: 40 different labels in 40 pairs, such as 'a0'"):
         data(label_field="copy")

@@ -1,4 +1,4 @@
-"""CSV and TSV: header lines, delimiters, quotation marks, and cells that are long or never end."""
+"""CSV and TSV: header lines, delimiters, quotation marks, and very long cells."""
 
 import csv
 import json
@@ -27,12 +27,12 @@ def written(path, rows):
 
 @pytest.fixture
 def read(tmp_path):
-    """Read a file of the given name and content as triples."""
+    """Return a function that reads a file of the given name and content as triples."""
 
-    def read(name, text, complain=None, **settings):
+    def read(name, text, on_error=None, **settings):
         path, config = tmp_path / name, DatasetConfig(**settings)
         path.write_text(text, encoding="utf-8", newline="")
-        pairs = read_pairs(DataFile.on_disk(path, config), config, labelled=True, complain=complain)
+        pairs = read_pairs(DataFile.on_disk(path, config), config, labelled=True, on_error=on_error)
         return [(pair.sentence1, pair.sentence2, pair.label) for pair in pairs]
 
     return read
@@ -51,19 +51,21 @@ def read(tmp_path):
         "甲\t乙\tlabel",
     ],
 )
-def test_a_header_line_is_not_taken_for_a_pair(read, header):
+def test_header_line_with_columns(read, header):
+    """With dataset.columns, a header line is rejected."""
     settings = {
         "columns": ["q1", "q2", "same"],
         "sentence1_field": "q1",
         "sentence2_field": "q2",
         "label_field": "same",
     }
-    with pytest.raises(InputError, match=r"x.tsv:1: is a header line \(.*leave dataset.columns out"):
+    with pytest.raises(InputError, match=r"x.tsv:1: is a header line \(.*omit dataset.columns"):
         read("x.tsv", f"{header}\na\tb\t1\n", **settings)
 
 
 @pytest.mark.parametrize("first", ["label\tb\t1", "花呗\tsentence1\t0", "title\tb\tyes", "标签\t句子\t1"])
-def test_a_pair_that_holds_one_such_word_is_a_pair(read, first):
+def test_pair_with_column_name(read, first):
+    """A first row with a single column name is a pair."""
     assert len(read("x.tsv", f"{first}\na\tb\t1\n", columns=NAMES)) == 2
 
 
@@ -73,7 +75,8 @@ HEADERS = [("句子1", "句子2", "标签"), ("s_one", "s_two", "is_dup"), ("甲
 @pytest.mark.parametrize("header", HEADERS)
 @pytest.mark.parametrize("labelled", [True, False, None])
 @pytest.mark.parametrize("on_bad_row", list(OnBadRow))
-def test_a_first_row_whose_label_alone_is_unknown_is_a_header_line(tmp_path, header, labelled, on_bad_row):
+def test_header_line_by_label(tmp_path, header, labelled, on_bad_row):
+    """A first row whose label alone is unknown is a header line."""
     config = DatasetConfig(columns=NAMES, on_bad_row=on_bad_row)
     file = DataFile.on_disk(written(tmp_path / "x.csv", [header, *PAIRS]), config)
     with pytest.raises(InputError, match=rf"x.csv:1: seems to be a header line: its label '{header[2]}' is unknown"):
@@ -83,7 +86,8 @@ def test_a_first_row_whose_label_alone_is_unknown_is_a_header_line(tmp_path, hea
 @pytest.mark.parametrize(
     ("first", "rest"), [("7", PAIRS), ("", PAIRS), ("-1", PAIRS), ("x", [("a", "b", "y"), *PAIRS]), ("1", PAIRS)]
 )
-def test_other_first_rows_of_a_prediction_are_pairs(tmp_path, first, rest):
+def test_first_row_is_a_pair(tmp_path, first, rest):
+    """Other first rows of a file to predict are pairs."""
     config = DatasetConfig(columns=NAMES)
     file = DataFile.on_disk(written(tmp_path / "x.csv", [("c", "d", first), *rest]), config)
     assert len(list(read_pairs(file, config, labelled=False, index={"0": 0, "1": 1}))) == len(rest) + 1
@@ -91,7 +95,8 @@ def test_other_first_rows_of_a_prediction_are_pairs(tmp_path, first, rest):
 
 @pytest.mark.parametrize("header", HEADERS)
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_class_of_the_first_training_row_alone_is_a_header_line(tmp_path, header, streaming):
+def test_header_line_in_train(tmp_path, header, streaming):
+    """A word that is the label of the first training row only is a header line."""
     train, dev = written(tmp_path / "x.csv", [header, *PAIRS]), written(tmp_path / "dev.csv", PAIRS)
     settings = {"train_file": str(train), "dev_file": str(dev), "columns": NAMES, "streaming": streaming}
     with pytest.raises(InputError, match="x.csv:1: seems to be a header line: no other row has its label"):
@@ -102,24 +107,27 @@ def test_a_class_of_the_first_training_row_alone_is_a_header_line(tmp_path, head
 
 
 @pytest.mark.parametrize("columns", [None, NAMES])
-def test_a_header_line_that_comes_again_is_refused(read, columns):
+def test_repeated_header(read, columns):
+    """A repeated header line is rejected."""
     text = "sentence1,sentence2,label\na,b,1\n"
-    said = []
-    found = read("x.csv", (text * 3) if columns is None else "a,b,1\n" + text, said.append, columns=columns)
+    errors = []
+    found = read("x.csv", (text * 3) if columns is None else "a,b,1\n" + text, errors.append, columns=columns)
     assert found == [("a", "b", "1")] * (3 if columns is None else 2)
-    assert all("is the header line again" in text for text in said)
-    assert len(said) == (2 if columns is None else 1)
+    assert all("is the header line again" in text for text in errors)
+    assert len(errors) == (2 if columns is None else 1)
 
 
 @pytest.mark.parametrize("first", ["花呗,借呗,1", "花呗,花呗,1", '"a, b",c,0', "7,a,b,1"])
-def test_a_file_without_a_header_line_needs_its_columns_named(read, first):
+def test_missing_header(read, first):
+    """The error for a file without a header line names dataset.columns."""
     with pytest.raises(InputError, match=r"x.csv:1: the header has .*needs dataset.columns="):
         read("x.csv", f"{first}\n{first}\n")
 
 
 @pytest.mark.parametrize("mark", [";", "|", "\t", "^", "\x01", "，", " ", "a"])
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.data"])
-def test_any_one_character_may_be_the_delimiter(read, name, mark):
+def test_delimiter(read, name, mark):
+    """Any single character may be the delimiter."""
     rows = [NAMES, ["花呗,;", "\u4f60'", "1"]]
     if mark == "a":
         rows[0] = ["s1", "s2", "l"]
@@ -129,18 +137,21 @@ def test_any_one_character_may_be_the_delimiter(read, name, mark):
     assert read(name, text, delimiter=mark, quoting=quoting, **fields) == [tuple(rows[1])]
 
 
-def test_a_tab_may_be_spelled(read):
+def test_tab_delimiter(read):
+    r"""The delimiter may be written as \t."""
     assert read("x.csv", "sentence1\tsentence2\tlabel\na,\tb\t1\n", delimiter=r"\t") == [("a,", "b", "1")]
 
 
 @pytest.mark.parametrize("value", ['",,"', "'\"'", '""', '"\n"', "tab"])
-def test_a_delimiter_that_cannot_be_one_is_refused(value):
+def test_invalid_delimiter(value):
+    """An invalid delimiter is rejected."""
     with pytest.raises(InputError, match=r"^dataset.delimiter=(.|\n)*: must be one character"):
         check(compose(["experiment=quickstart", f"dataset.delimiter={value}"]))
 
 
 @pytest.mark.parametrize(("mark", "shown"), [(";", "';'"), ("\t", "a tab"), ("|", "'|'")])
-def test_a_wrong_delimiter_is_refused_with_the_likely_one(read, mark, shown):
+def test_wrong_delimiter(read, mark, shown):
+    """The error for a wrong delimiter suggests the likely one."""
     text = mark.join(NAMES) + "\n" + mark.join("ab1") + "\n"
     with pytest.raises(
         InputError, match=rf"x.csv:1: one column, .* seems to be {re.escape(shown)}; set dataset.delimiter"
@@ -155,18 +166,21 @@ def test_a_wrong_delimiter_is_refused_with_the_likely_one(read, mark, shown):
 QUOTED = '"sentence1"\t"sentence2"\t"label"\n"a ""x"""\t"b\nc\td"\t"1"\n'
 
 
-def test_a_tsv_whose_header_is_in_quotation_marks_is_quoted(read):
+def test_quoted_tsv_header(read):
+    """A TSV file with a quoted header has quoted cells."""
     assert read("x.tsv", QUOTED) == [('a "x"', "b\nc\td", "1")]
     assert read("x.tsv", "\n" + QUOTED.replace("\n", "\r\n")) == [('a "x"', "b\r\nc\td", "1")]
 
 
 @pytest.mark.parametrize("label", ["label", '"label"'])
-def test_any_other_tsv_has_quotation_marks_as_text(read, label):
+def test_quotation_marks_in_tsv(read, label):
+    """In other TSV files, quotation marks are text."""
     found = read("x.tsv", f'sentence1\tsentence2\t{label}\n"a"\t"b\t"1\n', label_field=label)
     assert found == [('"a"', '"b', '"1')]
 
 
-def test_the_first_row_of_a_file_without_a_header_does_not_tell_its_quoting(read):
+def test_quoted_first_row_without_header(read):
+    """Without a header line, a quoted first row leaves the quoting open."""
     row = '"a"\t"b"\t"1"\n'
     with pytest.raises(InputError, match=r"x.tsv:1: every cell is in quotation marks; dataset.quoting=double .*=none"):
         read("x.tsv", row, columns=NAMES)
@@ -183,7 +197,8 @@ def test_the_first_row_of_a_file_without_a_header_does_not_tell_its_quoting(read
         ("", '"a"\t"b"\t1\n"c"\t"d"\t0\n'),
     ],
 )
-def test_quotation_marks_around_the_sentences_of_the_first_rows_are_refused(read, header, rows):
+def test_quoted_sentences(read, header, rows):
+    """Quoted sentences in the first rows need dataset.quoting."""
     settings = {} if header else {"columns": NAMES}
     with pytest.raises(InputError, match=r"x.tsv:[123]: both sentences are in quotation marks.*=double .*=none"):
         read("x.tsv", header + rows, **settings)
@@ -191,22 +206,25 @@ def test_quotation_marks_around_the_sentences_of_the_first_rows_are_refused(read
 
 
 @pytest.mark.parametrize("second", ['"c\td\t0', "c\td\t0", '"c"\td\t0', '"c" and "e"\t"d"\t0'])
-def test_some_sentences_in_quotation_marks_are_text(read, second):
+def test_some_quoted_sentences(read, second):
+    """If only some sentences are quoted, the marks are text."""
     text = f'sentence1\tsentence2\tlabel\n"a"\t"b"\t1\n{second}\n'
     assert read("x.tsv", text)[0] == ('"a"', '"b"', "1")
 
 
-def test_a_csv_may_have_quotation_marks_as_text(read):
+def test_quoting_none(read):
+    """With dataset.quoting=none, quotation marks in CSV are text."""
     assert read("x.csv", 'sentence1,sentence2,label\n"a,b",1\n', quoting=Quoting.none) == [('"a', 'b"', "1")]
 
 
-def test_a_tsv_that_seems_to_be_quoted_after_all_says_so(read):
+def test_quoting_hint(read):
+    """The error for a TSV file that seems to be quoted names dataset.quoting."""
     with pytest.raises(InputError, match=r"x.tsv:2: 4 columns.* set dataset.quoting=double"):
         read("x.tsv", 'sentence1\tsentence2\tlabel\n"a\tb"\tc\t1\n')
 
 
 @pytest.mark.parametrize(
-    ("rows", "opened", "told"),
+    ("rows", "opened", "message"),
     [
         ('a,b,1\n"c,d,0\ne,f,1\n', 3, "is not closed;"),
         ('a,b,1\nc,"d,0\ne,f,1\n', 3, "is not closed;"),
@@ -217,19 +235,20 @@ def test_a_tsv_that_seems_to_be_quoted_after_all_says_so(read):
         ('"a""', 2, "is not closed;"),
     ],
 )
-def test_a_quotation_mark_that_is_not_closed_is_named_by_the_line_where_it_opens(read, rows, opened, told):
-    with pytest.raises(InputError, match=rf"x.csv:{opened}: (a quotation mark opens a cell here and )?{told}"):
+def test_unclosed_quotation_mark(read, rows, opened, message):
+    """The error for an unclosed quotation mark names the line where it opens."""
+    with pytest.raises(InputError, match=rf"x.csv:{opened}: (a quotation mark opens a cell here and )?{message}"):
         read("x.csv", "sentence1,sentence2,label\n" + rows)
 
 
-def test_rows_that_an_unclosed_quotation_mark_joined_are_named_by_their_first_line(read):
-    with pytest.raises(
-        InputError, match=r"x.csv:2: 2 columns; 3 .*goes on for 2 lines: is a quotation mark not closed"
-    ):
+def test_rows_joined_by_quotation_mark(read):
+    """The error for rows joined by an unclosed quotation mark names the first line."""
+    with pytest.raises(InputError, match=r"x.csv:2: 2 columns; 3 .*spans 2 lines: is a quotation mark not closed"):
         read("x.csv", 'sentence1,sentence2,label\n"a,b,1\nc,d",0\n')
 
 
-def test_a_cell_may_be_as_long_in_csv_as_in_json(read):
+def test_long_cell(read):
+    """CSV cells may be as long as JSON values."""
     long = "花" * 2_000_000
     csv.field_size_limit(131_072)
     assert read("x.csv", f"sentence1,sentence2,label\n{long},b,1\n") == [(long, "b", "1")]
@@ -237,13 +256,15 @@ def test_a_cell_may_be_as_long_in_csv_as_in_json(read):
 
 
 @pytest.mark.parametrize(("name", "settings"), [("x.csv", {}), ("x.jsonl", {}), ("x.csv", {"encoding": "utf-16-le"})])
-def test_a_line_that_never_ends_is_refused_before_it_fills_the_memory(read, monkeypatch, name, settings):
+def test_endless_line(read, monkeypatch, name, settings):
+    """A line without end is rejected before it fills the memory."""
     monkeypatch.setattr(content, "LONGEST", 1000)
     with pytest.raises(InputError, match=rf"{name}: has a line of more than"):
         read(name, "x" * 5000, **settings)
 
 
-def test_old_mac_line_breaks_are_named(read):
+def test_carriage_returns(read):
+    """The error for carriage returns as line breaks says so."""
     with pytest.raises(InputError, match=r"x.csv:1: broken csv: a carriage return stands alone"):
         read("x.csv", "sentence1,sentence2,label\ra,b,1\r")
 
@@ -258,20 +279,23 @@ def test_old_mac_line_breaks_are_named(read):
     ],
 )
 @pytest.mark.parametrize("name", ["x", "x.json"])
-def test_a_table_that_is_read_as_json_is_named(read, name, text, hint):
+def test_table_read_as_json(read, name, text, hint):
+    """The error for a table read as JSON lines suggests its format."""
     with pytest.raises(InputError, match=f"x.*:[12]: broken JSON: .*; the line seems to be {hint}"):
         read(name, text)
 
 
 @pytest.mark.parametrize("text", ["{a,b\n", "text\n", '{"sentence1": "a", "sentence2": "b", "label": 1}\na,b,1\n'])
-def test_other_broken_json_is_not_taken_for_a_table(read, text):
+def test_broken_json(read, text):
+    """Other broken JSON is not mistaken for a table."""
     with pytest.raises(InputError, match="broken JSON: ") as refused:
         read("x.json", text)
     assert "seems to be" not in str(refused.value)
 
 
 @pytest.mark.parametrize("place", [".", "own.zip"])
-def test_files_of_the_user_where_a_download_is_expected_are_named(tmp_path, monkeypatch, place):
+def test_own_files_with_afqmc_config(tmp_path, monkeypatch, place):
+    """The error for the user's own files with dataset=afqmc suggests dataset=jsonl."""
     for name in ("a.csv", "b.csv"):
         written(tmp_path / name, [NAMES, *PAIRS])
     with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:

@@ -1,4 +1,4 @@
-"""Splits: held in memory or streamed, from a directory or a zip, in any format, the pairs and classes are the same."""
+"""Splits: in memory or streamed, in a directory or a zip, in any format, pairs and classes are the same."""
 
 import json
 import zipfile
@@ -28,7 +28,7 @@ def table(rows, mark, header=True):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """A config over train, dev and test files of the given contents."""
+    """Return a config for train, dev and test files with the given contents."""
 
     def config(train, dev=None, test=None, suffix="jsonl", **settings):
         contents = {"train": train, "dev": jsonl(rows(4)) if dev is None else dev, "test": test}
@@ -41,14 +41,15 @@ def dataset(tmp_path):
     return config
 
 
-def test_a_streamed_split_has_the_rows_of_one_held_in_memory(dataset):
+def test_streamed_split(dataset):
+    """A streamed split has the same rows as one in memory."""
     config = dataset(jsonl(rows(25, ("b", "a", "c"))), jsonl(rows(6, ("a", "b", "c"))))
     held = load_dataset(config)
     config.streaming = True
     streamed = load_dataset(config)
     assert isinstance(held.train, Pairs)
     assert isinstance(streamed.train, PairStream)
-    for _ in range(2):  # each pass reads the file anew
+    for _ in range(2):  # each pass reads the file again
         chunks = list(streamed.train.chunks(10))
         assert [len(chunk) for chunk in chunks] == [10, 10, 5]
         for column in ("ids", "sentence1", "sentence2", "labels"):
@@ -60,7 +61,8 @@ def test_a_streamed_split_has_the_rows_of_one_held_in_memory(dataset):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_the_first_pairs_are_taken_where_a_split_is_limited(dataset, streaming):
+def test_sample_limits(dataset, streaming):
+    """A limit keeps the first pairs of a split."""
     config = dataset(
         jsonl(rows(20)) + "not read", max_train_samples=7, max_dev_samples=3, max_test_samples=100, streaming=streaming
     )
@@ -85,9 +87,8 @@ def chunks_of(split):
         ("txt", lambda found: table(found, "\t", header=False), {"columns": ["sentence1", "sentence2", "label"]}),
     ],
 )
-def test_every_format_in_a_directory_or_a_zip_gives_the_same_splits(
-    dataset, tmp_path, suffix, write, settings, bom, zipped, streaming
-):
+def test_formats_and_zips_agree(dataset, tmp_path, suffix, write, settings, bom, zipped, streaming):
+    """All formats, in a directory or a zip, yield the same splits."""
     config = dataset(bom + write(rows(6)), bom + write(rows(2)), suffix=suffix, streaming=streaming, **settings)
     if zipped:
         config.path = str(tmp_path / "all.zip")
@@ -103,7 +104,8 @@ def test_every_format_in_a_directory_or_a_zip_gives_the_same_splits(
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_mixed_label_types_in_a_file_are_refused_and_between_files_are_one(dataset, streaming):
+def test_mixed_label_types(dataset, streaming):
+    """Label types may differ between files, but not within one."""
     with pytest.raises(InputError, match="train.jsonl:3: mixed label types: 0 here, str before"):
         load_dataset(dataset(jsonl(rows(2) + rows(1, (0,))), streaming=streaming))
     found = load_dataset(dataset(jsonl(rows(4)), jsonl(rows(4, (0, 1))), streaming=streaming))
@@ -112,7 +114,8 @@ def test_mixed_label_types_in_a_file_are_refused_and_between_files_are_one(datas
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("split", ["train", "dev", "test"])
-def test_a_label_outside_the_set_is_refused_with_file_and_line(dataset, split, streaming):
+def test_invalid_label(dataset, split, streaming):
+    """A label outside the classes is rejected, with its file and line."""
     contents = {name: jsonl(rows(2)) for name in ("train", "dev", "test")}
     contents[split] += "\n" + jsonl(rows(1, ("2",)))
     config = dataset(**contents, labels=["0", "1"], streaming=streaming)
@@ -120,26 +123,30 @@ def test_a_label_outside_the_set_is_refused_with_file_and_line(dataset, split, s
         load_dataset(config)
 
 
-def test_an_unlabelled_test_split_has_no_labels(dataset):
+def test_unlabelled_test(dataset):
+    """An unlabelled test split has no labels."""
     found = load_dataset(dataset(jsonl(rows(4)), test=jsonl([{"id": "t", **rows(1, None)[0]}])))
     assert (found.test.labels, found.test.ids) == (None, ["t"])
     assert found.label_counts(found.test) == [0, 0]
     assert list(found.splits()) == ["train", "dev", "test"]
 
 
-def test_a_labelled_test_split_has_its_labels(dataset):
+def test_labelled_test(dataset):
+    """A labelled test split has its labels."""
     assert load_dataset(dataset(jsonl(rows(4)), test=jsonl(rows(3)))).test.labels == [0, 1, 0]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("split", ["train", "dev"])
-def test_train_and_dev_must_be_labelled(dataset, split, streaming):
+def test_train_and_dev_need_labels(dataset, split, streaming):
+    """Train and dev must be labelled."""
     contents = {"train": jsonl(rows(4)), "dev": jsonl(rows(4))} | {split: jsonl(rows(4, None))}
     with pytest.raises(InputError, match=f"{split}.jsonl:1: no 'label'"):
         load_dataset(dataset(**contents, streaming=streaming))
 
 
-def test_configured_labels_set_the_order_of_the_classes(dataset):
+def test_configured_labels(dataset):
+    """dataset.labels sets the order of the classes."""
     found = load_dataset(
         dataset(jsonl(rows(4, ("no", "yes"))), jsonl(rows(2, ("no", "yes"))), labels=["yes", "no", "maybe"])
     )
@@ -153,31 +160,35 @@ def test_configured_labels_set_the_order_of_the_classes(dataset):
     [
         (("1",), {}, r"dataset.labels: two classes or more are needed, found \['1'\]"),
         (("1",), {"labels": ["1"]}, "two classes or more are needed"),
-        (("1",), {"labels": ["1", "0", "1"]}, r"dataset.labels=\['1', '0', '1'\]: a name is there twice"),
+        (("1",), {"labels": ["1", "0", "1"]}, r"dataset.labels=\['1', '0', '1'\]: a name appears twice"),
     ],
 )
-def test_classes_must_be_two_or_more_and_distinct(dataset, labels, settings, message, streaming):
+def test_invalid_classes(dataset, labels, settings, message, streaming):
+    """There must be at least two different classes."""
     with pytest.raises(InputError, match=message):
         load_dataset(dataset(jsonl(rows(4, labels)), streaming=streaming, **settings))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("split", ["train", "dev", "test"])
-def test_a_split_without_pairs_is_refused(dataset, split, streaming):
+def test_empty_split(dataset, split, streaming):
+    """A split without pairs is rejected."""
     contents = {"train": jsonl(rows(4)), "dev": jsonl(rows(4)), "test": jsonl(rows(4))} | {split: "\n"}
     with pytest.raises(InputError, match=rf"{split}.jsonl: holds no pairs"):
         load_dataset(dataset(**contents, labels=["0", "1"], streaming=streaming))
 
 
 @pytest.mark.parametrize("missing", ["train", "dev"])
-def test_a_split_that_is_not_named_is_refused_with_its_key(dataset, missing):
+def test_split_without_file(dataset, missing):
+    """The error for a split without a file names its key."""
     config = dataset(jsonl(rows(4)))
     setattr(config, f"{missing}_file", None)
     with pytest.raises(InputError, match=rf"dataset.{missing}_file: is not set"):
         load_dataset(config)
 
 
-def test_a_path_or_file_that_is_not_there_is_refused(dataset, tmp_path):
+def test_missing_path_or_file(dataset, tmp_path):
+    """A missing path or file is rejected."""
     config = dataset(jsonl(rows(4)))
     config.dev_file = "dev.json"
     with pytest.raises(InputError, match="dev.json: no such file; did you mean 'dev.jsonl'"):
@@ -187,7 +198,8 @@ def test_a_path_or_file_that_is_not_there_is_refused(dataset, tmp_path):
         load_dataset(config)
 
 
-def test_an_absolute_file_may_lie_outside_the_path(dataset, tmp_path_factory):
+def test_absolute_file(dataset, tmp_path_factory):
+    """An absolute file may be outside dataset.path."""
     config = dataset(jsonl(rows(4)))
     other = tmp_path_factory.mktemp("other") / "dev.csv"
     other.write_text(table(rows(3), ","), encoding="utf-8")
@@ -195,7 +207,8 @@ def test_an_absolute_file_may_lie_outside_the_path(dataset, tmp_path_factory):
     assert len(load_dataset(config).dev) == 3
 
 
-def test_the_embedded_sample_has_its_three_splits_and_no_others():
+def test_embedded_sample():
+    """The embedded sample has three splits and no other files."""
     config = DatasetConfig(source=Source.sample, train_file="train.json", dev_file="dev.json", test_file="test.json")
     config.max_train_samples = config.max_dev_samples = config.max_test_samples = 5
     found = load_dataset(config)
@@ -206,13 +219,15 @@ def test_the_embedded_sample_has_its_three_splits_and_no_others():
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_an_empty_training_file_is_refused_as_empty_also_without_configured_labels(dataset, streaming):
+def test_empty_training_file(dataset, streaming):
+    """An empty training file is reported as empty, with or without dataset.labels."""
     with pytest.raises(InputError, match="train.jsonl: holds no pairs"):
         load_dataset(dataset("", streaming=streaming))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_boolean_labels_are_named_as_in_yaml_json_or_pandas(dataset, streaming):
+def test_boolean_labels(dataset, streaming):
+    """Boolean labels may be written as in YAML, JSON or pandas."""
     for names in (["False", "True"], ["false", "true"]):  # the first is what OmegaConf makes of [false,true]
         config = dataset(
             jsonl(rows(4, (False, True))), jsonl(rows(2, (False, True))), labels=names, streaming=streaming
@@ -221,5 +236,6 @@ def test_boolean_labels_are_named_as_in_yaml_json_or_pandas(dataset, streaming):
         assert (found.labels, found.dev.labels) == (("false", "true"), [0, 1])
 
 
-def test_a_label_with_a_space_after_it_is_no_class_of_its_own(dataset):
+def test_label_with_trailing_space(dataset):
+    """A trailing space does not make a different class."""
     assert load_dataset(dataset(jsonl(rows(4, ("0", "1 "))), jsonl(rows(2)))).labels == ("0", "1")

@@ -1,4 +1,4 @@
-"""What data files may be besides plain text: compressed, Excel, Parquet, a Git LFS pointer; and what is not read."""
+"""Data files that are not plain text: compressed, Excel, Parquet, Git LFS pointers; and unsupported formats."""
 
 import bz2
 import datetime
@@ -39,13 +39,13 @@ NAMES = ["sentence1", "sentence2", "label"]
 
 @pytest.fixture
 def read(tmp_path):
-    """Read a file, written here from bytes if any are given, as pairs."""
+    """Return a function that writes a file, if it gets bytes, and reads its pairs."""
 
-    def read(name, content=None, labelled=True, complain=None, **settings):
+    def read(name, content=None, labelled=True, on_error=None, **settings):
         path, config = tmp_path / name, DatasetConfig(**settings)
         if content is not None:
             path.write_bytes(content)
-        return list(read_pairs(DataFile.on_disk(path, config), config, labelled=labelled, complain=complain))
+        return list(read_pairs(DataFile.on_disk(path, config), config, labelled=labelled, on_error=on_error))
 
     return read
 
@@ -73,18 +73,21 @@ def parquet_of(**columns):
 
 @pytest.mark.parametrize("suffix", COMPRESSED)
 @pytest.mark.parametrize("name", ["x.csv", "x.csv.gz", "x.CSV.ZST"])
-def test_compression_is_known_by_the_bytes_and_the_format_by_the_name(read, suffix, name):
+def test_compression(read, suffix, name):
+    """Compression is recognised by content, the format by the name."""
     assert triples(read(name, COMPRESSED[suffix](CSV))) == PAIRS
     assert triples(read(name, CSV)) == PAIRS
 
 
 @pytest.mark.parametrize("suffix", COMPRESSED)
-def test_several_compressed_parts_in_a_row_are_one_file(read, suffix):
+def test_concatenated_compressed_files(read, suffix):
+    """Concatenated compressed files are read as one."""
     assert triples(read("x.csv", COMPRESSED[suffix](CSV[:20]) + COMPRESSED[suffix](CSV[20:]))) == PAIRS
 
 
 @pytest.mark.parametrize("suffix", COMPRESSED)
-def test_compressed_files_that_are_cut_or_damaged_are_refused_with_their_name(read, suffix):
+def test_damaged_compressed_file(read, suffix):
+    """Truncated or damaged compressed files are rejected by name."""
     content = COMPRESSED[suffix](CSV * 1 + b"".join(b"%d,b,1\n" % number for number in range(9999)))
     middle = len(content) // 2
     for cut in (content[:middle], content[:12], content[:-1]):
@@ -94,7 +97,8 @@ def test_compressed_files_that_are_cut_or_damaged_are_refused_with_their_name(re
         read("x.csv", content[:middle] + b"\xff" * 20 + content[middle + 20 :])
 
 
-def test_compressed_gb18030_and_utf_16_are_read_and_streamed(tmp_path):
+def test_compressed_encodings(tmp_path):
+    """Compressed GB18030 and UTF-16 files are read and streamed."""
     rows = [json.loads(line) for line in sample_files()["dev.json"].splitlines()[:50]]
     text = "".join(f"{row['sentence1']},{row['sentence2']},{row['label']}\n" for row in rows)
     for name, encoding in (("train.csv", "gb18030"), ("dev.csv", "utf-16")):
@@ -106,7 +110,8 @@ def test_compressed_gb18030_and_utf_16_are_read_and_streamed(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", COMPRESSED)
-def test_tables_may_be_compressed_and_in_a_zip(tmp_path, suffix):
+def test_compressed_tables_in_zip(tmp_path, suffix):
+    """Excel and Parquet files may be compressed and in a zip."""
     files = {
         "x.xlsx": workbook([NAMES, *PAIRS]),
         "x.parquet": parquet_of(**dict(zip(NAMES, zip(*PAIRS, strict=True), strict=True))),
@@ -124,7 +129,8 @@ def test_tables_may_be_compressed_and_in_a_zip(tmp_path, suffix):
 
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.tsv", "x.xlsx", "x.parquet", "x.csv.gz"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_git_lfs_pointer_is_recognised_in_any_format(tmp_path, name, packed):
+def test_lfs_pointer(tmp_path, name, packed):
+    """A Git LFS pointer is recognised in any format."""
     path, config = tmp_path / name, DatasetConfig()
     path.write_bytes(POINTER)
     file = DataFile.on_disk(path, config)
@@ -136,7 +142,8 @@ def test_a_git_lfs_pointer_is_recognised_in_any_format(tmp_path, name, packed):
         list(read_pairs(file, config, labelled=True))
 
 
-def test_a_zip_that_is_a_git_lfs_pointer_is_recognised(tmp_path):
+def test_zip_is_lfs_pointer(tmp_path):
+    """A zip that is a Git LFS pointer is recognised."""
     (tmp_path / "d.zip").write_bytes(POINTER)
     with pytest.raises(InputError, match=r"d.zip: is a Git LFS pointer, .*git lfs pull"):
         DataFile.in_zip(tmp_path / "d.zip", "dev.json", DatasetConfig())
@@ -148,7 +155,7 @@ def test_a_zip_that_is_a_git_lfs_pointer_is_recognised(tmp_path):
         (b"7z\xbc\xaf\x27\x1c\0\4", "is compressed by 7-Zip"),
         (b"Rar!\x1a\x07\x01\0", "is compressed by RAR"),
         (b"\x04\x22\x4d\x18rest", "is compressed by LZ4"),
-        (b"\xd0\xcf\x11\xe0rest", "is an old or a password-protected Excel file"),
+        (b"\xd0\xcf\x11\xe0rest", "is an old or password-protected Excel file"),
         (b"ARROW1\0\0rest", "is an Arrow"),
         (gzip.compress(gzip.compress(CSV)), "is compressed by gzip twice"),
         (b"train.csv".ljust(257, b"\0") + b"ustar\x0000", "is a tar archive"),
@@ -156,13 +163,15 @@ def test_a_zip_that_is_a_git_lfs_pointer_is_recognised(tmp_path):
         (parquet_of(a=[1]), "is Parquet"),
     ],
 )
-def test_a_file_in_another_format_is_refused_by_the_name_of_that(read, content, message):
+def test_unsupported_formats(read, content, message):
+    """A file in another format is rejected, and the error names the format."""
     for name in ("x.csv", "x.jsonl"):
         with pytest.raises(InputError, match=rf"{name}:1: {message}"):
             read(name, content)
 
 
-def test_the_cells_of_a_workbook_become_what_they_show(read):
+def test_workbook_cells(read):
+    """The cells of a workbook become the text that they show."""
     rows = [
         ["id", "sentence1", "sentence2", "label", None],
         [7, "a", "b", 1],
@@ -179,14 +188,16 @@ def test_the_cells_of_a_workbook_become_what_they_show(read):
     ]
 
 
-def test_of_several_sheets_the_first_is_read_and_named(tmp_path):
+def test_several_sheets(tmp_path):
+    """The first of several sheets is read and reported."""
     for name, sheets in (("train.xlsx", ("说明", "b", "c")), ("dev.xlsx", ("only",))):
         (tmp_path / name).write_bytes(workbook([NAMES, *PAIRS], sheets))
     data = load_dataset(DatasetConfig(train_file=str(tmp_path / "train.xlsx"), dev_file=str(tmp_path / "dev.xlsx")))
     assert data.notes == (f"{tmp_path}/train.xlsx: read from the sheet '说明', the first of 3",)
 
 
-def test_a_message_about_a_workbook_of_several_sheets_names_the_one_that_was_read(read, tmp_path):
+def test_error_names_the_sheet(read, tmp_path):
+    """Errors for a workbook with several sheets name the sheet that was read."""
     sheet = "read from the sheet '说明', the first of 2"
     with pytest.raises(InputError, match=f"x.xlsx:1: the header has q, and none of .*; {sheet}$"):
         read("x.xlsx", workbook([["q"]], ("说明", "pairs")))
@@ -199,8 +210,9 @@ def test_a_message_about_a_workbook_of_several_sheets_names_the_one_that_was_rea
     assert list(file.notes) == ["read from the hidden sheet 'old', the first of 2"]
 
 
-def test_a_formula_without_a_saved_result_is_named(read):
-    said = []
+def test_formula_without_result(read):
+    """A formula without a saved result is reported."""
+    errors = []
     rows = [
         [*NAMES, "more"],
         ["a", "b", 1, "=1"],
@@ -209,27 +221,29 @@ def test_a_formula_without_a_saved_result_is_named(read):
         ["=A1", "=A2", "=1"],
         ["d", None, 0],
     ]
-    found = read("x.xlsx", workbook(rows), complain=lambda text: said.append(text[text.index("x.xlsx") :]))
+    found = read("x.xlsx", workbook(rows), on_error=lambda text: errors.append(text[text.index("x.xlsx") :]))
     assert triples(found) == [("a", "b", "1")]
     save = "open the workbook in Excel or LibreOffice and save it"
-    assert said == [
+    assert errors == [
         f"x.xlsx:4: 'sentence2' is a formula without a saved result (=A1&\"x\"); {save}",
         f"x.xlsx:5: 'sentence1' is a formula without a saved result (=A1); {save}",
         "x.xlsx:6: 'sentence2' is empty",
     ]
 
 
-def test_a_workbook_without_a_header_is_read_by_its_columns(read):
+def test_workbook_without_header(read):
+    """A workbook without a header line is read with dataset.columns."""
     assert triples(read("x.xlsx", workbook(PAIRS), columns=NAMES)) == PAIRS
     with pytest.raises(InputError, match=r"x.xlsx:1: is a header line"):
         read("x.xlsx", workbook([NAMES, *PAIRS]), columns=NAMES)
 
 
-def test_what_is_wrong_with_a_workbook_is_told_with_its_row(read):
-    said = []
+def test_invalid_workbook_rows(read):
+    """Errors in a workbook name the row."""
+    errors = []
     rows = [NAMES, ["a", "#N/A", 1], ["a", "b"], [None, "b", 1], ["a", "b", 1, "more"], ["a", "b", 1.5]]
-    read("x.xlsx", workbook(rows), complain=lambda text: said.append(text[text.index("x.xlsx") :]))
-    assert said[:4] == [
+    read("x.xlsx", workbook(rows), on_error=lambda text: errors.append(text[text.index("x.xlsx") :]))
+    assert errors[:4] == [
         "x.xlsx:2: 'sentence2' is #N/A, the result of a formula that failed",
         "x.xlsx:3: 'label' is empty",
         "x.xlsx:4: 'sentence1' is empty",
@@ -242,7 +256,8 @@ def test_what_is_wrong_with_a_workbook_is_told_with_its_row(read):
         read("x.xlsx", workbook([["q", "r"], ["a", "b"]]))
 
 
-def test_formulas_count_by_their_saved_results(read, tmp_path):
+def test_formula_results(read, tmp_path):
+    """Formulas are read as their saved results."""
     content = workbook([NAMES, ["a", "b", "=1+0"]])
     with zipfile.ZipFile(io.BytesIO(content)) as before, zipfile.ZipFile(tmp_path / "x.xlsx", "w") as after:
         for name in before.namelist():
@@ -256,7 +271,8 @@ LABELS = [[0, 1], [0.0, 1.0], ["0", "1"], [Decimal("0"), Decimal("1.0")], [b"0",
 
 
 @pytest.mark.parametrize("labels", [*LABELS, pyarrow.array(["0", "1"]).dictionary_encode()])
-def test_parquet_is_read_whatever_type_its_labels_have(read, labels):
+def test_parquet_label_types(read, labels):
+    """Parquet labels may have any type."""
     sentences = [list(column) for column in zip(*PAIRS, strict=True)]
     content = parquet_of(sentence1=sentences[0], other=[[1], [2]], sentence2=sentences[1], label=labels, id=[5, 9])
     found = read("x.parquet", content)
@@ -265,7 +281,8 @@ def test_parquet_is_read_whatever_type_its_labels_have(read, labels):
     assert [pair.line for pair in found] == [1, 2]
 
 
-def test_only_ids_that_are_numbers_become_numbers(read):
+def test_numeric_ids(read):
+    """Only ids that are numbers become numbers."""
     rows = [["id", *NAMES[:2]], ["0007", "a", "b"], ["7", "c", "d"], [7, "e", "f"], [8.0, "g", "h"], ["٣", "i", "j"]]
     ids = ["0007", "7", 7, 8, "٣"]
     assert [pair.id for pair in read("x.xlsx", workbook(rows), labelled=False)] == ids
@@ -275,7 +292,7 @@ def test_only_ids_that_are_numbers_become_numbers(read):
         assert [(pair.id, type(pair.id)) for pair in found] == [(value, type(value)) for value in expected]
 
 
-def test_a_bad_cell_of_a_needed_column_is_named_and_can_be_skipped(read):
+def test_bad_cells(read):
     """Cells that no text can be made of are faults of one row. In other columns they do not matter."""
     count = 20
     texts = pyarrow.array([b"a"] * count)
@@ -286,9 +303,7 @@ def test_a_bad_cell_of_a_needed_column_is_named_and_can_be_skipped(read):
     ]:  # fmt: skip
         columns = {"sentence1": texts, "sentence2": texts, "label": ["1"] * count} | {column: kind}
         content = parquet_of(**columns, other=broken, another=numbers)
-        with pytest.raises(
-            InputError, match=rf"x.parquet:2: '{column}' (holds bytes that are not UTF-8|cannot be rea)"
-        ):
+        with pytest.raises(InputError, match=rf"x.parquet:2: '{column}' (has bytes that are not UTF-8|cannot be rea)"):
             read("x.parquet", content)
         assert [pair.line for pair in read("x.parquet", content, on_bad_row=OnBadRow.skip)] == [1, *range(3, count + 1)]
         assert len(read("x.parquet", content, labelled=False)) == count if column == "label" else True
@@ -296,7 +311,8 @@ def test_a_bad_cell_of_a_needed_column_is_named_and_can_be_skipped(read):
     assert triples(read("x.xlsx", workbook(rows))) == [("a", "b", "1")]
 
 
-def test_what_is_wrong_with_parquet_is_told_with_its_row(read):
+def test_invalid_parquet_rows(read):
+    """Errors in a Parquet file name the row."""
     columns = {"sentence1": ["a", None], "sentence2": ["b", "c"], "label": [1.0, float("nan")]}
     with pytest.raises(InputError, match=r"x.parquet:2: 'sentence1' is empty"):
         read("x.parquet", parquet_of(**columns))
@@ -310,7 +326,8 @@ def test_what_is_wrong_with_parquet_is_told_with_its_row(read):
         read("x.parquet", parquet_of(**columns)[:-9])
 
 
-def test_more_rows_of_parquet_than_are_read_at_once_are_all_read(read):
+def test_many_parquet_rows(read):
+    """All rows of a Parquet file with several batches are read."""
     many = [f"s{number}" for number in range(20_000)]
     found = read("x.parquet", parquet_of(sentence1=many, sentence2=many, label=[n % 2 for n in range(20_000)]))
     assert [pair.sentence1 for pair in found] == many
@@ -325,7 +342,8 @@ def test_more_rows_of_parquet_than_are_read_at_once_are_all_read(read):
         ("x.csv", zstd.compress(CSV), "backports.zstd"),
     ],
 )
-def test_without_its_library_a_format_is_refused_with_what_to_install(read, monkeypatch, name, content, module):
+def test_missing_library(read, monkeypatch, name, content, module):
+    """The error for a missing library says what to install."""
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delattr("backports.zstd", raising=False)
     with pytest.raises(
@@ -347,6 +365,7 @@ def test_without_its_library_a_format_is_refused_with_what_to_install(read, monk
         ("train.xlsx", {"format": Format.csv}, Format.csv),
     ],
 )
-def test_the_format_is_that_of_the_name_before_compression(tmp_path, name, settings, expected):
+def test_format_before_compression(tmp_path, name, settings, expected):
+    """The format goes by the suffix before that of the compression."""
     (tmp_path / name).touch()
     assert DataFile.on_disk(tmp_path / name, DatasetConfig(**settings)).format is expected

@@ -1,4 +1,4 @@
-"""Downloads that are cut off, refused, stalled, interrupted or run twice at once; the disk that is full."""
+"""Downloads that are cut off, rejected, stalled, interrupted or concurrent, and full disks."""
 
 import io
 import os
@@ -26,11 +26,11 @@ from afqmc.data.download import fetch_zip
 from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[1]
-MANY = 100_000  # bytes: enough to count as news
+MANY = 100_000  # bytes; enough to count as progress
 
 
 def zipped(size, seed=1):
-    """A zip of some bytes that do not compress, always the same."""
+    """Return a zip of incompressible bytes that depend only on the arguments."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr(zipfile.ZipInfo("train.json"), random.Random(seed).randbytes(size))
@@ -54,7 +54,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def pauses(monkeypatch):
-    """Between tries; they take no time."""
+    """Record the pauses between tries instead of waiting."""
     noted = []
     monkeypatch.setattr("time.sleep", noted.append)
     return noted
@@ -67,7 +67,7 @@ def config(server, tmp_path):
 
 @pytest.fixture
 def target(config):
-    """What the download is called in the end; without checksums the address is in the name."""
+    """Return the path in the cache; without checksums its name has a hash of the address."""
     return Path(config.cache_dir) / download._name(config)
 
 
@@ -80,7 +80,8 @@ def ranges(server):
 
 
 @pytest.mark.parametrize("headers", [TAG, DATE, {**TAG, **DATE}], ids=["tag", "date", "both"])
-def test_a_download_that_was_cut_off_goes_on_where_it_stopped(server, config, pauses, headers):
+def test_download_resumes(server, config, pauses, headers):
+    """A download that was cut off resumes where it stopped."""
     server.answers = [cut(headers=headers), Answer(WHOLE, headers=headers, ranges=True)]
     assert fetch_zip(config).read_bytes() == WHOLE
     assert ranges(server) == [None, f"bytes={MANY}-"]
@@ -88,7 +89,8 @@ def test_a_download_that_was_cut_off_goes_on_where_it_stopped(server, config, pa
     assert server.sent == len(WHOLE)
 
 
-def test_a_chunked_download_that_was_cut_off_goes_on_too(server, config, pauses):
+def test_chunked_download_resumes(server, config, pauses):
+    """A chunked download that was cut off resumes as well."""
     server.answers = [cut(chunked=True), Answer(WHOLE, headers=TAG, ranges=True, chunked=True)]
     assert fetch_zip(config).read_bytes() == WHOLE
     assert ranges(server) == [None, f"bytes={MANY}-"]
@@ -97,15 +99,17 @@ def test_a_chunked_download_that_was_cut_off_goes_on_too(server, config, pauses)
 @pytest.mark.parametrize(
     "headers", [{}, {"ETag": 'W/"one"'}, {"ETag": 'W/"one"', **DATE}], ids=["none", "weak", "both"]
 )
-def test_it_starts_again_where_the_server_does_not_say_which_version_it_sends(server, config, pauses, headers):
+def test_restart_without_version(server, config, pauses, headers):
+    """The download restarts if the server does not identify the version."""
     server.answers = [cut(headers=headers), Answer(WHOLE, headers=headers, ranges=True)]
     assert fetch_zip(config).read_bytes() == WHOLE
     assert ranges(server) == [None, None]
 
 
 @pytest.mark.parametrize("headers", [TAG, {"ETag": '"two"'}], ids=["no ranges", "another version"])
-def test_it_starts_again_where_the_server_answers_with_the_whole(server, config, pauses, headers):
-    other = zipped(2 * MANY + 5, seed=2)  # shorter than what was promised, longer than what is there
+def test_restart_without_ranges(server, config, pauses, headers):
+    """The download restarts if the server sends the full file."""
+    other = zipped(2 * MANY + 5, seed=2)  # shorter than announced, longer than what was received
     server.answers = [cut(), Answer(other, headers=headers)]
     assert fetch_zip(config).read_bytes() == other
     assert ranges(server) == [None, f"bytes={MANY}-"]
@@ -122,26 +126,30 @@ def test_it_starts_again_where_the_server_answers_with_the_whole(server, config,
     ],
     ids=["another version", "another size", "another place", "nonsense", "nothing"],
 )
-def test_a_part_of_something_else_is_not_added(server, config, pauses, headers):
+def test_range_of_another_file(server, config, pauses, headers):
+    """A range of another version is not appended."""
     server.answers = [cut(), Answer(WHOLE[MANY:], 206, headers), Answer(WHOLE, headers=TAG, ranges=True)]
     assert fetch_zip(config).read_bytes() == WHOLE
     assert ranges(server) == [None, f"bytes={MANY}-", None]
 
 
-def test_a_place_that_is_no_longer_in_the_file_is_forgotten(server, config, pauses):
+def test_range_not_satisfiable(server, config, pauses):
+    """The download restarts if the file has become shorter."""
     server.answers = [cut(), Answer(status=416), Answer(WHOLE, headers=TAG, ranges=True)]
     assert fetch_zip(config).read_bytes() == WHOLE
     assert ranges(server) == [None, f"bytes={MANY}-", None]
 
 
-def test_a_line_that_is_cut_again_and_again_gets_there_all_the_same(server, config, pauses):
+def test_many_interruptions(server, config, pauses):
+    """A download with many interruptions completes as long as it makes progress."""
     server.answers = [*(cut(at) for at in range(MANY, len(WHOLE), MANY // 5 * 4)), cut(None)]
     assert fetch_zip(config).read_bytes() == WHOLE
     assert server.asked == len(server.answers) > 3
     assert set(pauses) == {1}
 
 
-def test_tries_that_bring_nothing_new_are_the_last(server, config, pauses):
+def test_tries_without_progress(server, config, pauses):
+    """The download fails after several tries without progress."""
     server.answers = [cut()]
     with pytest.raises(InputError, match=rf"4 tries; last: cut off after {MANY} of {len(WHOLE)} bytes"):
         fetch_zip(config)
@@ -150,7 +158,8 @@ def test_tries_that_bring_nothing_new_are_the_last(server, config, pauses):
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
-def test_an_answer_that_will_not_change_is_asked_for_once(server, config, pauses, status):
+def test_permanent_errors(server, config, pauses, status):
+    """Permanent HTTP errors are not retried."""
     server.answers = [Answer(status=status)]
     with pytest.raises(InputError, match=f"1 tries; last: HTTP Error {status}"):
         fetch_zip(config)
@@ -158,30 +167,34 @@ def test_an_answer_that_will_not_change_is_asked_for_once(server, config, pauses
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_an_answer_that_may_change_is_asked_for_again(server, config, pauses, status):
+def test_temporary_errors(server, config, pauses, status):
+    """Temporary HTTP errors are retried."""
     server.answers = [Answer(status=status), Answer(status=status), Answer(WHOLE)]
     assert fetch_zip(config).read_bytes() == WHOLE
     assert pauses == [1, 2]
 
 
 @pytest.mark.parametrize(
-    ("told", "least", "most"), [("7", 7, 7), ("in 30 s", 25, 30), ("0", 1, 1), ("soon", 1, 1), ("-5", 1, 1)]
+    ("header", "least", "most"), [("7", 7, 7), ("in 30 s", 25, 30), ("0", 1, 1), ("soon", 1, 1), ("-5", 1, 1)]
 )
-def test_a_server_is_left_alone_for_as_long_as_it_asks(server, config, pauses, told, least, most):
-    after = formatdate(time.time() + 30, usegmt=True) if told == "in 30 s" else told
+def test_retry_after(server, config, pauses, header, least, most):
+    """Retry-After is respected."""
+    after = formatdate(time.time() + 30, usegmt=True) if header == "in 30 s" else header
     server.answers = [Answer(status=503, headers={"Retry-After": after}), Answer(WHOLE)]
     fetch_zip(config)
     assert least <= pauses[0] <= most
 
 
-def test_a_server_that_asks_for_an_hour_is_not_waited_for(server, config, pauses):
+def test_long_retry_after(server, config, pauses):
+    """The download fails if Retry-After is an hour."""
     server.answers = [Answer(status=429, headers={"Retry-After": "3600"})]
-    with pytest.raises(InputError, match=r"1 tries; last: HTTP Error 429: .*, not before 3600 s from now\)"):
+    with pytest.raises(InputError, match=r"1 tries; last: HTTP Error 429: .*, retry after 3600 s\)"):
         fetch_zip(config)
     assert pauses == []
 
 
-def test_a_server_that_never_answers_is_not_waited_for_long(config, pauses, monkeypatch):
+def test_server_never_answers(config, pauses, monkeypatch):
+    """A server that never answers leads to a timeout."""
     monkeypatch.setattr(transfer, "_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         config.url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.zip"
@@ -189,26 +202,31 @@ def test_a_server_that_never_answers_is_not_waited_for_long(config, pauses, monk
             fetch_zip(config)
 
 
-def test_a_server_that_stalls_half_way_is_asked_to_go_on(server, config, pauses, monkeypatch):
+def test_server_stalls(server, config, pauses, monkeypatch):
+    """After a stall the download resumes."""
     monkeypatch.setattr(transfer, "_TIMEOUT_S", 0.2)
     server.answers = [cut(hold=threading.Event()), cut(None)]
     assert fetch_zip(config).read_bytes() == WHOLE
     assert ranges(server) == [None, f"bytes={MANY}-"]
 
 
-def test_a_server_that_drips_is_not_waited_for_forever(server, config, pauses, monkeypatch):
+def test_server_is_too_slow(server, config, pauses, monkeypatch):
+    """A connection that is too slow is closed."""
     monkeypatch.setattr(transfer, "_WINDOW_S", 0.1)
     server.answers = [Answer(WHOLE, drip_s=0.01)]
     with pytest.raises(InputError, match=r"3 tries; last: \d+ bytes in 0.1 s"):
         fetch_zip(config)
 
 
-def test_a_full_disk_is_told_at_once_and_left_as_it_was(server, config, pauses):
+def test_file_size_limit(server, config, pauses):
+    """A file that cannot grow is reported at once, and nothing is left behind."""
     server.answers = [Answer(zipped(4 << 20))]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, before[1]))  # what a write meets is what a full disk does
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, before[1]))  # a write then fails as on a full disk
     try:
-        with pytest.raises(InputError, match=r"cache: cannot keep downloads \(File too large\); dataset.cache_dir"):
+        with pytest.raises(
+            InputError, match=r"cache: cannot store downloads \(File too large\); set dataset.cache_dir"
+        ):
             fetch_zip(config)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -226,37 +244,41 @@ def small_disk(tmp_path):
     subprocess.run(["umount", path], check=True)
 
 
-def test_a_disk_that_is_full_is_told_with_its_directory(server, config, small_disk, pauses):
+def test_full_disk(server, config, small_disk, pauses):
+    """The error for a full disk names the directory."""
     server.answers = [Answer(WHOLE)]
     config.cache_dir = str(small_disk)
-    with pytest.raises(InputError, match=rf"{small_disk}: cannot keep downloads \(No space left on device\)"):
+    with pytest.raises(InputError, match=rf"{small_disk}: cannot store downloads \(No space left on device\)"):
         fetch_zip(config)
     assert (server.asked, left(config)) == (1, [])
 
 
-def test_a_directory_in_the_place_of_the_zip_is_told(server, config, target):
+def test_target_is_a_directory(server, config, target):
+    """A directory with the name of the zip is reported."""
     server.answers = [Answer(WHOLE)]
     target.mkdir(parents=True)
-    with pytest.raises(InputError, match=rf"{target}: cannot keep downloads \(Is a directory\)"):
+    with pytest.raises(InputError, match=rf"{target}: cannot store downloads \(Is a directory\)"):
         fetch_zip(config)
     assert left(config) == [target.name]
 
 
-def test_what_is_asked_of_the_server_is_not_in_the_name(server, config):
+def test_query_is_not_in_the_name(server, config):
+    """The file name in the cache has no query."""
     server.answers = [Answer(WHOLE)]
     config.url += f"?signature={'0' * 300}"
     assert fetch_zip(config).name == f"a-{fetch_zip(config).stem[-8:]}.zip"
     assert server.asked == 1
 
 
-def test_an_address_may_be_a_file_of_this_machine(config, tmp_path):
+def test_file_url(config, tmp_path):
+    """The address may be a file:// URL."""
     (tmp_path / "a.zip").write_bytes(WHOLE)
     config.url = (tmp_path / "a.zip").as_uri()
     assert fetch_zip(config).read_bytes() == WHOLE
 
 
 def fetching(config):
-    """The download in a process of its own."""
+    """Start the download in a new process."""
     code = (
         "import sys; from afqmc.cli import run_command; from afqmc.data.download import fetch_zip; "
         "from afqmc.data.config import DatasetConfig; "
@@ -272,7 +294,7 @@ def fetching(config):
 
 
 def half_way(config, process):
-    """Wait until a part of the file is there."""
+    """Wait until a part of the file has been downloaded."""
     for _ in range(1500):
         for part in Path(config.cache_dir).glob("*.part"):
             if part.stat().st_size == MANY:
@@ -283,20 +305,22 @@ def half_way(config, process):
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "told"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("signum", "code", "message"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_a_download_that_is_interrupted_leaves_nothing(server, config, number, code, told):
+def test_interrupted_download(server, config, signum, code, message):
+    """An interrupted download leaves nothing behind."""
     server.answers = [cut(hold=threading.Event())]
     process = fetching(config)
     half_way(config, process)
-    process.send_signal(number)
+    process.send_signal(signum)
     _, errors = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, errors.splitlines()[-1]) == (code, told)
+    assert (process.returncode, errors.splitlines()[-1]) == (code, message)
     assert "Traceback" not in errors
     assert left(config) == []
 
 
-def test_what_a_killed_download_left_goes_with_the_next_one_once_nobody_can_be_writing_it(server, config, target):
+def test_abandoned_partial_file(server, config, target):
+    """The partial file of a killed download is removed once it is too old to be in use."""
     server.answers = [cut(hold=threading.Event()), Answer(WHOLE)]
     process = fetching(config)
     part = half_way(config, process)
@@ -306,7 +330,7 @@ def test_what_a_killed_download_left_goes_with_the_next_one_once_nobody_can_be_w
     another.touch()
     os.utime(another, (0, 0))
     assert fetch_zip(config) == target
-    assert left(config) == sorted([another.name, target.name, part.name])  # it might be another computer's
+    assert left(config) == sorted([another.name, target.name, part.name])  # another computer might be writing it
     target.unlink()
     two_hours_ago = time.time() - 7200
     os.utime(part, (two_hours_ago, two_hours_ago))
@@ -314,7 +338,8 @@ def test_what_a_killed_download_left_goes_with_the_next_one_once_nobody_can_be_w
     assert left(config) == sorted([another.name, target.name])
 
 
-def test_two_processes_that_fill_a_cache_at_once_both_have_the_whole_file(server, config, target):
+def test_concurrent_downloads(server, config, target):
+    """Two concurrent downloads both get the complete file."""
     server.answers = [cut(hold=threading.Barrier(2, timeout=60))]
     processes = [fetching(config) for _ in range(2)]
     for process in processes:

@@ -343,7 +343,7 @@ def test_shares_cover_batch_once(pairs, tiny_tokenizer, size):
     """The shares of a batch contain each of its pairs once."""
     (batch, *_, last) = TrainLoader(pairs, PairTokenizer(tiny_tokenizer, 32), 8, 0, DatasetConfig()).epoch(0)
     for whole in (batch, last):
-        shares = [whole.share(rank, size) for rank in range(size)]
+        shares = [whole.shard(rank, size) for rank in range(size)]
         assert [row for share, counts in shares if counts for row in share.ids] == whole.ids
         assert all(len(share) for share, _ in shares)
 

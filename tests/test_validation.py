@@ -122,7 +122,7 @@ REFUSED = [  # overrides of MINI, and part of the message
     ("dataset.dev_file=three.jsonl", "label 'maybe' is not one of: 0, 1"),
     ("dataset.train_file=ones.jsonl", "dataset.labels: two classes or more are needed"),
     ("dataset.folds=30 dataset.fold=0", "dataset.folds=30"),
-    ("dataset.cache_dir=~no-such-user/x", "no such home directory here"),
+    ("dataset.cache_dir=~no-such-user/x", "no such home directory"),
     ("dataset.dev_file=zeros.jsonl trainer.monitor=dev/auc", "dev has no pair labelled '1'"),
     ("dataset.dev_file=zeros.jsonl trainer.monitor=dev/f1", "or use one of dev/loss, dev/accuracy"),
     ("dataset.dev_file=zeros.jsonl trainer.monitor=dev/mcc", "trainer.monitor=dev/mcc: cannot choose"),

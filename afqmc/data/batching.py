@@ -1,4 +1,4 @@
-"""Batches as slices of flat arrays: which rows share one, in which order they come, and how they are padded."""
+"""Group tokenised pairs into padded batches for training and evaluation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from afqmc.data.config import Batching, DatasetConfig
 from afqmc.data.loading import Pairs, PairStream
 from afqmc.data.tokenization import PairTokenizer, TokenizedPairs
 
-_POOL = 100  # batches sorted by length together
+_BUCKET = 100  # batches that are sorted by length together
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded inputs (B, T) for the encoder, labels (B,) where known, the ids of the rows, and their tokens in all."""
+    """A padded batch of B pairs.
+
+    Attributes:
+        inputs: Arguments of the encoder, such as ``input_ids``, each (B, T).
+        labels: Class indices, (B,); None if unlabelled.
+        ids: The pairs' ids.
+        tokens: Number of tokens without padding.
+    """
 
     inputs: dict[str, Tensor]
     labels: Tensor | None
@@ -29,82 +36,91 @@ class Batch:
         return len(self.ids)
 
     @property
-    def places(self) -> int:
-        """B x T: tokens and padding."""
+    def padded_tokens(self) -> int:
+        """Number of tokens with padding, B x T."""
         return self.inputs["input_ids"].numel()
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
+        """Return the batch on a device."""
         labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
         moved = {k: v.to(device, non_blocking=True) for k, v in self.inputs.items()}
         return Batch(moved, labels, self.ids, self.tokens)
 
-    def split(self, parts: int) -> list[Batch]:
-        """At most ``parts`` smaller batches of nearly equal size, in order."""
-        if parts == 1:
+    def split(self, count: int) -> list[Batch]:
+        """Split into at most ``count`` microbatches of nearly equal size, in order."""
+        if count == 1:
             return [self]
-        cuts = np.array_split(np.arange(len(self)), min(parts, len(self)))
-        return [self._rows(slice(int(cut[0]), int(cut[-1]) + 1)) for cut in cuts]
+        chunks = np.array_split(np.arange(len(self)), min(count, len(self)))
+        return [self._rows(slice(int(chunk[0]), int(chunk[-1]) + 1)) for chunk in chunks]
 
-    def share(self, rank: int, size: int) -> tuple[Batch, bool]:
-        """The rows of one of ``size`` processes, padded as the whole is, and whether there are any.
+    def shard(self, rank: int, size: int) -> tuple[Batch, bool]:
+        """Return the rows of one of ``size`` ranks, padded to this batch's T, and whether they count.
 
-        Where the rows are too few for all, a process gets one that does not count: it has to take part all the same.
+        A batch of fewer than ``size`` rows leaves some ranks without any. Such a rank gets a row that does not count,
+        because all ranks have to take part in the collective operations.
         """
         if size == 1:
             return self, True
-        first, end = (len(self) * number // size for number in (rank, rank + 1))
-        counts = end > first
-        return self._rows(slice(first, end) if counts else slice(0, 1), count_tokens=False), counts
+        start, end = (len(self) * index // size for index in (rank, rank + 1))
+        counts = end > start
+        return self._rows(slice(start, end) if counts else slice(0, 1), count_tokens=False), counts
 
     def _rows(self, rows: slice, count_tokens: bool = True) -> Batch:
-        """Tokens are counted where they are asked for: on a GPU, that waits for it."""
+        """Return some rows. Counting their tokens is optional because it synchronises with a GPU."""
         labels = None if self.labels is None else self.labels[rows]
         inputs = {k: v[rows] for k, v in self.inputs.items()}
         return Batch(inputs, labels, self.ids[rows], int(inputs["attention_mask"].sum()) if count_tokens else 0)
 
 
-def collate(encoded: TokenizedPairs, rows: np.ndarray, encoder: PairTokenizer, pad_to_multiple_of: int = 1) -> Batch:
-    """The given rows, padded on the right to the longest of them, or to the next multiple."""
-    starts, lengths = encoded.offsets[rows], encoded.offsets[rows + 1] - encoded.offsets[rows]
-    places = np.arange(-(-lengths.max() // pad_to_multiple_of) * pad_to_multiple_of)
-    mask = places < lengths[:, None]  # (B, T)
-    where = (starts[:, None] + places)[mask]
-    tokens = np.full(mask.shape, encoder.pad_id, np.int64)
-    tokens[mask] = encoded.tokens[where]
+def collate(
+    tokenized: TokenizedPairs, rows: np.ndarray, pair_tokenizer: PairTokenizer, pad_to_multiple_of: int = 1
+) -> Batch:
+    """Return a batch of the given rows, padded on the right to the longest, rounded up to ``pad_to_multiple_of``."""
+    starts, lengths = tokenized.offsets[rows], tokenized.offsets[rows + 1] - tokenized.offsets[rows]
+    positions = np.arange(-(-lengths.max() // pad_to_multiple_of) * pad_to_multiple_of)  # (T,)
+    mask = positions < lengths[:, None]  # (B, T)
+    sources = (starts[:, None] + positions)[mask]  # indices into the flat arrays
+    tokens = np.full(mask.shape, pair_tokenizer.pad_id, np.int64)
+    tokens[mask] = tokenized.tokens[sources]
     inputs = {"input_ids": torch.from_numpy(tokens), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
-    if encoder.uses_token_type_ids:
+    if pair_tokenizer.uses_token_type_ids:
         segments = np.zeros(mask.shape, np.int64)
-        segments[mask] = encoded.segments[where]
+        segments[mask] = tokenized.segments[sources]
         inputs["token_type_ids"] = torch.from_numpy(segments)
-    labels = None if encoded.labels is None else torch.from_numpy(encoded.labels[rows])
-    return Batch(inputs, labels, [encoded.ids[row] for row in rows], len(where))
+    labels = None if tokenized.labels is None else torch.from_numpy(tokenized.labels[rows])
+    return Batch(inputs, labels, [tokenized.ids[row] for row in rows], len(sources))
 
 
 def chunked(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """An order of rows, cut."""
+    """Cut rows into batches, in order; the last one may be smaller."""
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def length_bucketed(
     order: np.ndarray, lengths: np.ndarray, batch_size: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Batches of rows of similar length, in random order.
+    """Return batches of rows of similar length, in random order.
 
-    Pools of ``_POOL`` batches are sorted by length and cut, then all batches are shuffled, so that a batch meets
-    other rows in each epoch.
+    The order is cut into buckets of ``_BUCKET`` batches. Each bucket is sorted by length and cut into batches, and then
+    all batches are shuffled. A random order thus groups different rows in each epoch.
+
+    Args:
+        order: Row indices, usually shuffled.
+        lengths: Tokens per row, indexed by row.
+        batch_size: Rows per batch.
+        rng: Shuffles the batches.
     """
     batches = []
-    for pool in chunked(order, _POOL * batch_size):
-        batches += chunked(pool[np.argsort(lengths[pool], kind="stable")], batch_size)
-    return [batches[number] for number in rng.permutation(len(batches))]
+    for bucket in chunked(order, _BUCKET * batch_size):
+        batches += chunked(bucket[np.argsort(lengths[bucket], kind="stable")], batch_size)
+    return [batches[index] for index in rng.permutation(len(batches))]
 
 
 def token_budget(order: np.ndarray, lengths: np.ndarray, budget: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Batches of rows of similar length with at most ``budget`` places, padding included, in random order.
+    """Return batches of rows of similar length with at most ``budget`` tokens including padding, in random order.
 
-    All rows are sorted by length, those of equal length in the given order: where a batch ends then depends on the
-    lengths alone, and every epoch has as many batches.
+    All rows are sorted by length, and rows of equal length stay in the given order. The batch boundaries then depend on
+    the lengths alone, so every epoch has the same number of batches.
     """
     rows = order[np.argsort(lengths[order], kind="stable")]
     ascending = lengths[rows]
@@ -113,65 +129,69 @@ def token_budget(order: np.ndarray, lengths: np.ndarray, budget: int, rng: np.ra
         if end == len(rows) or ascending[end] * (end + 1 - start) > budget:
             batches.append(rows[start:end])
             start = end
-    return [batches[number] for number in rng.permutation(len(batches))]
+    return [batches[index] for index in rng.permutation(len(batches))]
 
 
 def count_token_budget_batches(lengths: np.ndarray, budget: int) -> int:
-    """The number of batches that ``token_budget`` makes, the same in every epoch."""
+    """Return the number of batches per epoch that ``token_budget`` makes."""
     return len(token_budget(np.arange(len(lengths)), lengths, budget, np.random.default_rng(0)))
 
 
 class TrainLoader:
-    """The batches of each epoch: every pair once, in an order that depends on seed and epoch alone."""
+    """Yields the batches of each epoch: every pair once, in an order that depends only on the seed and the epoch."""
 
     def __init__(
         self,
         data: Pairs | PairStream,
-        encoder: PairTokenizer,
+        pair_tokenizer: PairTokenizer,
         batch_size: int,
         seed: int,
         config: DatasetConfig,
     ) -> None:
-        self.data, self.encoder, self.batch_size, self.seed, self.config = data, encoder, batch_size, seed, config
-        self.window = max(config.shuffle_buffer // batch_size, 1) * batch_size  # of a stream, in whole batches
-        self._encoded = encoder.tokenize_cached(data) if isinstance(data, Pairs) else None
+        self.data, self.pair_tokenizer, self.config = data, pair_tokenizer, config
+        self.batch_size, self.seed = batch_size, seed
+        self.shuffle_window = max(config.shuffle_buffer // batch_size, 1) * batch_size  # in pairs, whole batches
+        self._tokenized = pair_tokenizer.tokenize_cached(data) if isinstance(data, Pairs) else None
 
     def __len__(self) -> int:
         if self.config.batching is Batching.tokens:
-            assert self._encoded is not None
-            return count_token_budget_batches(self._encoded.lengths, self.config.batch_tokens)
+            assert self._tokenized is not None
+            return count_token_budget_batches(self._tokenized.lengths, self.config.batch_tokens)
         return -(-len(self.data) // self.batch_size)
 
-    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
-        """The batches of epoch ``number``, counted from 0, less the first ``skip``; a stream is shuffled by windows."""
-        if self._encoded is not None:
-            yield from self._batches(self._encoded, (self.seed, number), skip)
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch, counted from 0, except the first ``skip``.
+
+        A stream is shuffled within consecutive windows of ``shuffle_buffer`` pairs.
+        """
+        if self._tokenized is not None:
+            yield from self._batches(self._tokenized, (self.seed, epoch), skip)
             return
         assert isinstance(self.data, PairStream)
-        a_window = self.window // self.batch_size  # batches
-        for part, chunk in enumerate(self.data.chunks(self.window)):
-            if skip >= a_window:  # read and counted, not tokenised
-                skip -= a_window
+        batches_per_window = self.shuffle_window // self.batch_size
+        for window, chunk in enumerate(self.data.chunks(self.shuffle_window)):
+            if skip >= batches_per_window:  # the skipped pairs are read and checked, but not tokenised
+                skip -= batches_per_window
                 continue
-            yield from self._batches(self.encoder.encode(chunk), (self.seed, number, part), skip)
+            yield from self._batches(self.pair_tokenizer.encode(chunk), (self.seed, epoch, window), skip)
             skip = 0
 
-    def _batches(self, encoded: TokenizedPairs, key: tuple[int, ...], skip: int) -> Iterator[Batch]:
-        for rows in self._cut(encoded, np.random.default_rng(key))[skip:]:
-            yield collate(encoded, rows, self.encoder)
+    def _batches(self, tokenized: TokenizedPairs, key: tuple[int, ...], skip: int) -> Iterator[Batch]:
+        for rows in self._batch_rows(tokenized, np.random.default_rng(key))[skip:]:
+            yield collate(tokenized, rows, self.pair_tokenizer)
 
-    def _cut(self, encoded: TokenizedPairs, rng: np.random.Generator) -> list[np.ndarray]:
-        order = rng.permutation(len(encoded))
+    def _batch_rows(self, tokenized: TokenizedPairs, rng: np.random.Generator) -> list[np.ndarray]:
+        order = rng.permutation(len(tokenized))
         if self.config.batching is Batching.bucketed:
-            return length_bucketed(order, encoded.lengths, self.batch_size, rng)
+            return length_bucketed(order, tokenized.lengths, self.batch_size, rng)
         if self.config.batching is Batching.tokens:
-            return token_budget(order, encoded.lengths, self.config.batch_tokens, rng)
+            return token_budget(order, tokenized.lengths, self.config.batch_tokens, rng)
         return chunked(order, self.batch_size)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Whole batches, dealt out in turn to ``size`` processes, of which this is number ``rank``."""
+    """The batches of one rank in evaluation: batch ``i`` belongs to rank ``i % size``."""
 
     rank: int = 0
     size: int = 1
@@ -181,14 +201,14 @@ WHOLE = Shard()
 
 
 def eval_batches(
-    encoded: TokenizedPairs, encoder: PairTokenizer, batch_size: int, share: Shard = WHOLE
+    tokenized: TokenizedPairs, pair_tokenizer: PairTokenizer, batch_size: int, shard: Shard = WHOLE
 ) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Batches of rows of similar length, longest first, each with the row numbers it holds.
+    """Yield the row indices and the batch of each batch of a shard; rows are sorted by length, longest first.
 
-    A batch is made of the same rows however many processes there are, and each process gets as many as the others:
-    in the last round those for whom none is left get the last one again.
+    The rows of a batch do not depend on the number of ranks. All ranks get the same number of batches: in the last
+    round, the ranks without a batch of their own repeat the last one.
     """
-    batches = chunked(np.argsort(-encoded.lengths, kind="stable"), batch_size)
-    for first in range(0, len(batches), share.size):
-        rows = batches[min(first + share.rank, len(batches) - 1)]
-        yield rows, collate(encoded, rows, encoder)
+    batches = chunked(np.argsort(-tokenized.lengths, kind="stable"), batch_size)
+    for start in range(0, len(batches), shard.size):
+        rows = batches[min(start + shard.rank, len(batches) - 1)]
+        yield rows, collate(tokenized, rows, pair_tokenizer)

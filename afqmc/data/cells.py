@@ -1,4 +1,4 @@
-"""Cells of Excel workbooks and Parquet files: their own values, and the text that a pair is read from."""
+"""Convert the typed cells of Excel workbooks and Parquet files to text."""
 
 from __future__ import annotations
 
@@ -9,71 +9,73 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
-_LARGE = 10**21  # whole numbers from here on are written with an exponent
+_LARGE = 10**21  # from here on, whole numbers are written with an exponent
 
 
 @dataclass(frozen=True)
 class Unusable:
-    """A cell that no pair can be read from.
+    """A cell that cannot be part of a pair.
 
     Attributes:
-        reason: What is wrong with it, as the end of a sentence that begins with the name of the column.
-        value: What it holds.
+        reason: What is wrong with it, as a sentence without its subject, the column name.
+        value: The cell's value.
     """
 
     reason: str
     value: Any = None
 
     def as_py(self) -> Any:
-        """Return the value, as a scalar of pyarrow does."""
+        """Return the value; the method has the name of that of pyarrow's scalars."""
         return self.value
 
 
 def plain(cell: Any) -> Any:
-    """Return the Python value of a cell, which may be a scalar of pyarrow.
+    """Return the Python value of a cell, which may be a pyarrow scalar.
 
     Raises:
-        ValueError, OverflowError: where Python has no such value.
+        ValueError, OverflowError: if Python cannot represent the value.
     """
     return cell.as_py() if hasattr(cell, "as_py") else cell
 
 
 def with_texts(row: Mapping[str, Any], fields: Iterable[str], id_field: str) -> dict[str, Any]:
-    """Return the row with these fields as text, as a CSV file would have them. Ids that are whole numbers stay numbers.
+    """Return the row with these fields as text, as in a CSV file. Ids that are whole numbers stay numbers.
 
     Raises:
         ValueError: naming the column of a cell that cannot be read.
     """
-    found = dict(row)
-    for field in dict.fromkeys(field for field in fields if field in found):
-        cell = found[field]
+    converted = dict(row)
+    for field in dict.fromkeys(field for field in fields if field in converted):
+        cell = converted[field]
         if isinstance(cell, Unusable):
             raise ValueError(f"{field!r} {cell.reason}")
         try:
             value = plain(cell)
-            found[field] = int(value) if field == id_field and _is_whole(value) else as_text(value)
+            converted[field] = int(value) if field == id_field and _is_whole(value) else as_text(value)
         except UnicodeDecodeError as error:
-            raise ValueError(f"{field!r} holds bytes that are not UTF-8 ({error.reason})") from error
+            raise ValueError(f"{field!r} has bytes that are not UTF-8 ({error.reason})") from error
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{field!r} cannot be read: {error}") from error
-    return found
+    return converted
 
 
 def as_text(value: Any) -> Any:
-    """Return a value as text: 1.0 is ``1``, a date has no midnight, an empty cell is None. Lists stay as they are.
+    """Return a value as text: 1.0 becomes ``1``, a date at midnight has no time, and an empty cell is None.
+
+    Values of other types, such as lists, are returned unchanged.
 
     Raises:
-        ValueError: for infinity, and bytes that are not UTF-8.
+        ValueError: for infinity, and for bytes that are not UTF-8.
     """
     match value:
         case None | "":
             return None
         case bool():
             return str(value).lower()
-        case float() | Decimal() if value != value:  # NaN: how pandas writes a missing value
+        case float() | Decimal() if value != value:  # NaN, which pandas writes for a missing value
             return None
         case float() | Decimal() if abs(value) == float("inf"):
-            raise ValueError(f"{value} is no finite number")
+            raise ValueError(f"{value} is not a finite number")
         case float() | Decimal() if _is_whole(value):
             return str(int(value))
         case date() | time():
@@ -86,7 +88,7 @@ def as_text(value: Any) -> Any:
 
 
 def iso(value: date | time) -> str:
-    """Return a date or time in ISO format, without midnight."""
+    """Return a date or time in ISO format, omitting the time if it is midnight."""
     if isinstance(value, datetime) and value.time() == time() and value.tzinfo is None:
         return value.date().isoformat()
     return value.isoformat()

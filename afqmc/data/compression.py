@@ -1,4 +1,4 @@
-"""The bytes of a data file: opened, decompressed, and recognised where they cannot be read as text."""
+"""Open a data file, decompress it, and recognise content that is not text."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from afqmc.data.sources import LFS, DataFile
 from afqmc.utils.errors import InputError
 from afqmc.utils.git_lfs import is_lfs_pointer
 
-LONGEST = 64 << 20  # bytes of a line, and characters of a CSV cell: more than that is no sentence pair
-_TOO_LONG = f"has a line of more than {LONGEST >> 20} MiB; that is the most that is read"
+LONGEST = 64 << 20  # maximum bytes per line and characters per CSV cell; no sentence pair is longer
+_TOO_LONG = f"has a line of more than {LONGEST >> 20} MiB, the maximum"
 EXTRA = "pip install 'afqmc[tables]'"
 
-_BZIP2 = [b"BZh%d1AY&SY" % level for level in range(1, 10)]  # that alone begins no text
+_BZIP2 = [b"BZh%d1AY&SY" % level for level in range(1, 10)]  # `BZh` alone could begin a text
 
-_FORMATS = {  # how files begin that are neither text nor compressed text
+_FORMATS = {  # first bytes of files that are neither text nor compressed text
     b"PK\x03\x04": "is a zip or an Excel file, not text; .xlsx is read by that suffix (or dataset.format=xlsx), "
     "a zip is named by dataset.path",
-    b"\xd0\xcf\x11\xe0": "is an old or a password-protected Excel file; save the table as .xlsx or CSV",
+    b"\xd0\xcf\x11\xe0": "is an old or password-protected Excel file; save the table as .xlsx or CSV",
     b"PAR1\x15": "is Parquet, not text; it is read by the suffix .parquet, or dataset.format=parquet",
     b"ARROW1\0\0": "is an Arrow (Feather) file; write it as Parquet, JSON lines or CSV",
     b"7z\xbc\xaf\x27\x1c": "is compressed by 7-Zip; unpack it",
@@ -57,7 +57,7 @@ _COMPRESSED: dict[bytes, Callable[[IO[bytes]], Any]] = {
 
 
 def decompressed(stream: IO[bytes]) -> IO[bytes]:
-    """The stream itself, or what its bytes decompress to where they begin as gzip, bzip2, xz or Zstandard do."""
+    """Return a stream that decompresses gzip, bzip2, xz or Zstandard, recognised by the first bytes, else the same."""
     start = beginning(stream)
     for magic, opener in _COMPRESSED.items():
         if start.startswith(magic):
@@ -66,13 +66,13 @@ def decompressed(stream: IO[bytes]) -> IO[bytes]:
 
 
 def beginning(stream: IO[bytes]) -> bytes:
-    """The first bytes of a stream, which stay in it."""
+    """Return the first bytes of a stream without consuming them."""
     return cast(io.BufferedReader, stream).peek(512)[:512]
 
 
 @contextmanager
 def _opened(file: DataFile) -> Iterator[IO[bytes]]:
-    """The content of a file, decompressed. Whatever opens it is closed at the end."""
+    """Open the decompressed content of a file, and close everything at the end."""
     with ExitStack() as stack:
         stream = stack.enter_context(file.open())
         if not hasattr(stream, "peek"):
@@ -85,26 +85,26 @@ def _opened(file: DataFile) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _named(file: DataFile) -> Iterator[None]:
-    """Raise what goes wrong with the bytes as an InputError that begins with the file's name."""
+    """Convert exceptions into an InputError that begins with the file's name."""
     try:
         yield
     except InputError as error:
         raise InputError(f"{file.name}: {error}") from error
-    except Exception as error:  # a damaged file makes libraries raise anything
+    except Exception as error:  # decompressors raise many types on a damaged file
         raise InputError(f"{file.name}: cannot be read ({error})") from error
 
 
 def first_bytes(file: DataFile) -> bytes:
-    """How the decompressed content begins."""
+    """Return the first bytes of the decompressed content."""
     with _named(file), _opened(file) as stream:
         return beginning(stream)
 
 
 def raw_lines(file: DataFile, skipped: int = 0) -> Iterator[bytes]:
-    r"""The lines of a file as bytes, each with its ``\n``; without so many bytes at its start.
+    r"""Yield the lines of a file as bytes with their ``\n``, after the first ``skipped`` bytes.
 
     Raises:
-        InputError: where it cannot be read, or a line is longer than ``LONGEST``.
+        InputError: if it cannot be read, or a line is longer than ``LONGEST``.
     """
     with _named(file), _opened(file) as stream:
         stream.read(skipped)
@@ -116,26 +116,26 @@ def raw_lines(file: DataFile, skipped: int = 0) -> Iterator[bytes]:
 
 
 def text_stream(file: DataFile, encoding: str) -> Iterator[str]:
-    """The lines of a file whose encoding does not keep line breaks as single bytes, such as UTF-16."""
+    """Yield the lines of a file whose line breaks are not single bytes, such as UTF-16."""
     with _named(file), _opened(file) as stream:
-        text, line = io.TextIOWrapper(cast(io.BufferedReader, stream), encoding, newline="\n"), 0
+        reader, line = io.TextIOWrapper(cast(io.BufferedReader, stream), encoding, newline="\n"), 0
         try:
-            for line, read in enumerate(iter(partial(text.readline, LONGEST), ""), 1):  # noqa: B007  it is read below
-                if len(read) == LONGEST:
+            for line, text in enumerate(iter(partial(reader.readline, LONGEST), ""), 1):  # noqa: B007  used by `except`
+                if len(text) == LONGEST:
                     raise InputError(_TOO_LONG)
-                yield read
+                yield text
         except UnicodeDecodeError as error:
             raise InputError(f"cannot be read as {encoding} soon after line {line} ({error.reason})") from error
 
 
 @contextmanager
 def seekable(file: DataFile) -> Iterator[IO[bytes]]:
-    """The content as a file that can be read in any order; what was compressed is on the disk meanwhile."""
+    """Open the decompressed content for random access, through a temporary file if it is compressed."""
     with ExitStack() as stack:
         with _named(file):
             content = stack.enter_context(_opened(file))
-            plain = content.seekable() and isinstance(getattr(content, "raw", None), io.FileIO | io.BytesIO)
-            if not plain:
+            is_plain = content.seekable() and isinstance(getattr(content, "raw", None), io.FileIO | io.BytesIO)
+            if not is_plain:
                 copy = stack.enter_context(tempfile.TemporaryFile())
                 copyfileobj(content, copy)
                 copy.seek(0)
@@ -144,7 +144,7 @@ def seekable(file: DataFile) -> Iterator[IO[bytes]]:
 
 
 def unreadable(start: bytes) -> str:
-    """What a file is that begins with these bytes, where that is not text; otherwise nothing."""
+    """Return the message for a file that begins with these bytes; empty if it may be text."""
     if start[257:262] == b"ustar":
         return "is a tar archive; unpack it, and name the file inside"
     return next((text for magic, text in _FORMATS.items() if start.startswith(magic)), "")

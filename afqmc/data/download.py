@@ -1,4 +1,4 @@
-"""Fetch a data set's zip once into a cache: tries, pauses, checksums, and only whole files under final names."""
+"""Download a data set's zip into the cache, with retries and checksums; incomplete files never get the final name."""
 
 from __future__ import annotations
 
@@ -25,42 +25,45 @@ from afqmc.utils.files import expand_user
 from afqmc.utils.proxies import through_proxy
 from afqmc.utils.signals import handle_termination
 
-_TRIES = 3  # in a row that bring nothing new
-_NEWS = 1 << 16  # bytes
-_PATIENCE_S = 60  # with a server that asks for more by Retry-After no try is made
-_ABANDONED_S = 3600  # since the last byte: a download that lives waits for minutes at most
-_WORTH_ANOTHER = (408, 416, 425, 429)  # of the errors that are not the server's own
+_MAX_TRIES = 3  # in a row without progress
+_MIN_PROGRESS_BYTES = 1 << 16  # per try
+_MAX_RETRY_AFTER_S = 60  # give up if the server asks for a longer pause
+_ABANDONED_S = 3600  # age of a partial file that no process writes any more; a live download pauses for minutes at most
+_RETRYABLE_STATUS = (408, 416, 425, 429)  # besides the server errors, 500 and above
 
 
 def cache_dir(config: DatasetConfig) -> Path:
-    """Where downloads and tokens are kept: the config's directory, ``$AFQMC_CACHE``, or ``~/.cache/afqmc``.
+    """Return the directory for downloads and tokens: ``cache_dir``, ``$AFQMC_CACHE``, or ``~/.cache/afqmc``.
 
     Raises:
-        InputError: when that is in a home directory which is not known here, as in a container under a bare user id.
+        InputError: if the home directory is unknown, as in a container with a numeric user id.
     """
-    found = expand_user(config.cache_dir or os.environ.get("AFQMC_CACHE") or "~/.cache/afqmc")
-    if str(found).startswith("~"):
-        raise InputError(f"dataset.cache_dir={found}: no such home directory here; name another, or set $AFQMC_CACHE")
-    return found
+    directory = expand_user(config.cache_dir or os.environ.get("AFQMC_CACHE") or "~/.cache/afqmc")
+    if str(directory).startswith("~"):
+        raise InputError(
+            f"dataset.cache_dir={directory}: no such home directory; name another directory, or set $AFQMC_CACHE"
+        )
+    return directory
 
 
 def fetch_zip(config: DatasetConfig, fetch: bool = True) -> Path:
-    """The path of the cached zip, downloaded first where it is not there and ``fetch`` allows it.
+    """Return the path of the cached zip, downloading it if it is missing or damaged and ``fetch`` allows that.
 
     Raises:
-        InputError: saying what was tried, and the other ways to the same data.
+        InputError: with the last error, and other ways to get the data.
     """
     if not config.url:
         raise InputError("dataset.url: is not set; source=download needs the address of a zip, or dataset.path a copy")
     target = cache_dir(config) / _name(config)
-    if os.path.exists(target):  # Path.exists raises where the directory may not be searched
-        if not (damage := _damage(target, config)):
+    if os.path.exists(target):  # Path.exists raises PermissionError for an unsearchable directory
+        if not (damage := _integrity_error(target, config)):
             return target
-        tqdm.write(f"{target}: {damage}" + ("; fetching it again" if fetch else ""))
+        tqdm.write(f"{target}: {damage}" + ("; downloading it again" if fetch else ""))
     if not fetch:
-        raise InputError(f"dataset.url={config.url}: not the official address, and no sound copy of it is in the cache")
-    with handle_termination(), _part_of(target) as part:  # of several processes each has its own; the last to end wins
-        _fetch(config, config.url, part)
+        raise InputError(f"dataset.url={config.url}: not the official address, and the cache has no intact copy of it")
+    # Concurrent processes write different partial files; the last to finish replaces the target.
+    with handle_termination(), _partial_file(target) as part:
+        _download(config, config.url, part)
         try:
             part.replace(target)
         except OSError as error:
@@ -69,21 +72,21 @@ def fetch_zip(config: DatasetConfig, fetch: bool = True) -> Path:
 
 
 def _name(config: DatasetConfig) -> str:
-    """Of the address, without what follows ``?``: that may be long, or secret."""
+    """Return the file name in the cache: the last part of the URL without its query, which may be long or secret."""
     assert config.url is not None
     name = Path(config.url.partition("?")[0]).name
-    if not config.checksums:  # nothing else tells this zip from one of the same name at another address
+    if not config.checksums:  # otherwise a zip of the same name at another address would be taken for this one
         name = f"{Path(name).stem}-{hashlib.sha256(config.url.encode()).hexdigest()[:8]}{Path(name).suffix}"
     return name
 
 
 @contextmanager
-def _part_of(target: Path) -> Iterator[Path]:
-    """A new file beside the target, gone at the end unless it was renamed."""
+def _partial_file(target: Path) -> Iterator[Path]:
+    """Create a partial file beside the target, and remove it at the end unless it was renamed."""
     part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
+        _remove_abandoned(target)
         part.touch(exist_ok=False)
     except OSError as error:
         raise cache_write_error(part.parent, error) from error
@@ -93,74 +96,74 @@ def _part_of(target: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _sweep(target: Path) -> None:
-    """Remove what killed processes left; none of it is gone on with, since nobody knows which version it is of."""
+def _remove_abandoned(target: Path) -> None:
+    """Remove partial files of killed processes. They cannot be resumed, since their version is not recorded."""
     for path in target.parent.iterdir():
         if path.name.startswith(f"{target.name}.") and path.suffix == ".part":
-            with suppress(OSError):  # it is gone already, or another person's
+            with suppress(OSError):  # already removed, or owned by another user
                 if time.time() - path.stat().st_mtime > _ABANDONED_S:
                     path.unlink()
 
 
-def _fetch(config: DatasetConfig, url: str, part: Path) -> None:
-    """Tries until the file is whole and sound, or nothing new comes any more."""
+def _download(config: DatasetConfig, url: str, part: Path) -> None:
+    """Try until the file is complete and intact, or ``_MAX_TRIES`` tries in a row make no progress."""
     transfer = Transfer(url, part)
-    tries, fruitless, best = 0, 0, 0
+    tries, failures, received = 0, 0, 0  # failures: tries in a row without progress
     while True:
         tries += 1
         try:
             transfer.attempt()
-            if not (damage := _damage(part, config)):
+            if not (damage := _integrity_error(part, config)):
                 return
-            transfer.forget()
+            transfer.restart()
             raise OSError(damage)
         except (OSError, http.client.HTTPException) as error:
-            fruitless = 0 if transfer.received >= best + _NEWS else fruitless + 1
-            best = max(best, transfer.received)
-            pause = _pause(error, fruitless)
-            if pause is None or fruitless == _TRIES:
-                raise _given_up(config, tries, error) from error
+            failures = 0 if transfer.received >= received + _MIN_PROGRESS_BYTES else failures + 1
+            received = max(received, transfer.received)
+            pause = _pause(error, failures)
+            if pause is None or failures == _MAX_TRIES:
+                raise _download_error(config, tries, error) from error
         time.sleep(pause)
 
 
-def _pause(error: Exception, fruitless: int) -> float | None:
-    """Seconds until the next try; None where asking again will not help."""
-    pause = 2.0 ** max(fruitless - 1, 0)
+def _pause(error: Exception, failures: int) -> float | None:
+    """Return the seconds until the next try (exponential backoff), or None if retrying cannot help."""
+    pause = 2.0 ** max(failures - 1, 0)
     if not isinstance(error, urllib.error.HTTPError):
         return pause
-    if error.code < 500 and error.code not in _WORTH_ANOTHER:
+    if error.code < 500 and error.code not in _RETRYABLE_STATUS:
         return None
-    asked = _retry_after(error)
-    return None if asked > _PATIENCE_S else max(pause, asked)
+    retry_after = _retry_after(error)
+    return None if retry_after > _MAX_RETRY_AFTER_S else max(pause, retry_after)
 
 
 def _retry_after(error: urllib.error.HTTPError) -> float:
-    """Seconds that a server wants to be left alone for, given as a number or a date; 0 where it says nothing."""
-    told = error.headers.get("Retry-After") or ""
-    if re.fullmatch(r"[0-9]{1,9}", told):
-        return float(told)
+    """Return the Retry-After header in seconds, whether it is a number or a date; 0 without one."""
+    header = error.headers.get("Retry-After") or ""
+    if re.fullmatch(r"[0-9]{1,9}", header):
+        return float(header)
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(told).timestamp() - time.time())
+        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
     except ValueError:
         return 0.0
 
 
-def _given_up(config: DatasetConfig, tries: int, last: Exception) -> InputError:
-    told = str(last) or type(last).__name__
-    if isinstance(last, urllib.error.HTTPError) and (wait := _retry_after(last)) > _PATIENCE_S:
-        told += f", not before {wait:.0f} s from now"
+def _download_error(config: DatasetConfig, tries: int, last: Exception) -> InputError:
+    reason = str(last) or type(last).__name__
+    if isinstance(last, urllib.error.HTTPError) and (wait := _retry_after(last)) > _MAX_RETRY_AFTER_S:
+        reason += f", retry after {wait:.0f} s"
     if not isinstance(last, urllib.error.HTTPError):
-        told += through_proxy(config.url or "")
+        reason += through_proxy(config.url or "")
     return InputError(
-        f"dataset {config.name}: could not download {config.url} ({tries} tries; last: {told}).\n"
+        f"dataset {config.name}: could not download {config.url} ({tries} tries; last: {reason}).\n"
         "  a copy on disk:  dataset.path=DIR_OR_ZIP\n"
         "  a mirror:        dataset.url=https://...\n"
         "  no network:      python -m afqmc.run experiment=quickstart"
     )
 
 
-def _damage(archive: Path, config: DatasetConfig) -> str:
-    """What is wrong with a zip, or nothing: each named file must be in it with its sha256."""
+def _integrity_error(archive: Path, config: DatasetConfig) -> str:
+    """Return what is wrong with a zip, or '': each file in ``dataset.checksums`` must be in it with that sha256."""
     try:
         with zipfile.ZipFile(archive) as opened:
             for name, expected in (config.checksums or {}).items():
@@ -168,10 +171,12 @@ def _damage(archive: Path, config: DatasetConfig) -> str:
                 if member is None:
                     return f"has no {name}"
                 with opened.open(member) as stream:
-                    found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
-                if found != expected:
-                    told = f"checksum of {name} is {found[:12]}.., {expected[:12]}.. was expected"
-                    return f"{told} (dataset.checksums={{}} checks none)"
+                    actual = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+                if actual != expected:
+                    return (
+                        f"checksum of {name} is {actual[:12]}.., expected {expected[:12]}.. "
+                        "(dataset.checksums={} disables the check)"
+                    )
     except UNREADABLE as error:
         return f"not a readable zip ({error})"
     return ""

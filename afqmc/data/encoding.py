@@ -1,4 +1,4 @@
-"""The text of a data file: its encoding, declared or detected with certainty, and its lines."""
+"""Decode a data file into lines, with its encoding declared or detected with certainty."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from afqmc.data.compression import first_bytes, raw_lines, text_stream, unreadab
 from afqmc.data.sources import DataFile
 from afqmc.utils.errors import InputError
 
-Refuse = Callable[[int, str], None]  # a line, and what is wrong with it
+RejectLine = Callable[[int, str], None]  # gets the line and the reason
 
-_MARKS = {  # byte order marks, the longer ones first
+_MARKS = {  # byte order marks, longer ones first
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -23,14 +23,14 @@ _MARKS = {  # byte order marks, the longer ones first
     b"\x84\x31\x95\x33": "gb18030",
 }
 _ZEROS = (
-    "holds zero bytes: a binary file, or UTF-16 without a byte order mark (dataset.encoding=utf-16-le or utf-16-be)"
+    "contains zero bytes: a binary file, or UTF-16 without a byte order mark (dataset.encoding=utf-16-le or utf-16-be)"
 )
 _WIDE = "seems to be UTF-32 without a byte order mark: set dataset.encoding={}"
 _LAST_PLANE = 0x10  # of Unicode
-_SAMPLED = 1 << 18  # bytes of lines with other than ASCII that the rival encodings are tried on
+_SAMPLED = 1 << 18  # bytes of non-ASCII lines on which the other encodings are tried
 
-# The most frequent characters of modern Chinese: about 60% of the Chinese characters of AFQMC, while characters that
-# another encoding yields by chance are among them in 1 of 10 cases.
+# The most frequent characters of modern Chinese. They make up about 60% of the Chinese characters of AFQMC, but only
+# 10% of those that appear by chance when text in another encoding is decoded as GB18030.
 _FREQUENT = frozenset(
     "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成方多经么去法学如都"
     "同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实日军者意无力它与长把机十民第公此已工使情明性知全三又关点正业外将两高间由"
@@ -40,15 +40,15 @@ _FREQUENT = frozenset(
     "候带导争运吗呢吧啊请钱怎"
 )
 _LATIN = r"[A-Za-z][^\x00-\x7f]|[^\x00-\x7f][A-Za-z]|(?<![^\x00-\x7f])[\x80-\xff](?![^\x00-\x7f])"
-_ENOUGH = 10  # different frequent characters that a text must have to be taken for Chinese
-_SHARE = 1 / 3  # of its Chinese characters that must be frequent
-_OWN = 0.9  # share of the letters that an encoding must read as its own script to be a rival
+_MIN_FREQUENT = 10  # a Chinese text must have at least this many different frequent characters
+_MIN_FREQUENT_SHARE = 1 / 3  # of its Chinese characters that must be frequent
+_MIN_SCRIPT_SHARE = 0.9  # of the non-ASCII letters that must be in an encoding's own script for it to be plausible
 
 
-def _lead(letter: str, codec: str, last: int, first: int = 0xA1) -> bool:
-    """Whether a letter is in the rows of a two-byte encoding that hold its common characters."""
-    found = letter.encode(codec, "ignore")
-    return len(found) == 2 and first <= found[0] <= last
+def _is_common(letter: str, codec: str, last: int, first: int = 0xA1) -> bool:
+    """Return whether a two-byte encoding has the letter among its common characters, by the range of its first byte."""
+    encoded = letter.encode(codec, "ignore")
+    return len(encoded) == 2 and first <= encoded[0] <= last
 
 
 def _is_kana(letter: str) -> bool:
@@ -56,37 +56,37 @@ def _is_kana(letter: str) -> bool:
 
 
 def _in_japanese(letter: str) -> bool:
-    return _is_kana(letter) or _lead(letter, "euc_jp", 0xCF)
+    return _is_kana(letter) or _is_common(letter, "euc_jp", 0xCF)
 
 
 def _in_common_chinese(letter: str) -> bool:
-    """GB 2312's punctuation, full-width letters and 3755 common characters."""
-    return _lead(letter, "gb2312", 0xD7) and not _is_kana(letter)
+    """Return whether GB 2312 has it as punctuation, a full-width letter or one of its 3755 common characters."""
+    return _is_common(letter, "gb2312", 0xD7) and not _is_kana(letter)
 
 
 _LATIN_CODECS = ("cp1252", "cp1250")
 _OTHER_CODECS = ("cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp874")  # Cyrillic, Greek, Hebrew, Arabic, Thai
-_RIVALS: dict[str, Callable[[str], bool]] = {  # what each encoding's own script is
-    "big5": lambda letter: _lead(letter, "big5", 0xC6),
+_RIVALS: dict[str, Callable[[str], bool]] = {  # other encodings, and whether a letter is in the encoding's own script
+    "big5": lambda letter: _is_common(letter, "big5", 0xC6),
     "shift_jis": _in_japanese,
     "euc_jp": _in_japanese,
     "euc_kr": lambda letter: "\uac00" <= letter <= "\ud7a3",
     **dict.fromkeys((*_LATIN_CODECS, *_OTHER_CODECS), str.isalpha),
 }
-_NAMED = ("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr")  # in the message, where they decode
-_TOLERANT = {"big5": "cp950", "shift_jis": "cp932", "euc_kr": "cp949"}  # as Windows writes them
+_SUGGESTED = ("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr")  # by the error message, if they can decode the file
+_WINDOWS_VARIANTS = {"big5": "cp950", "shift_jis": "cp932", "euc_kr": "cp949"}  # supersets that Windows writes
 
 
-def text_lines(file: DataFile, encoding: str, refuse: Refuse) -> Iterator[tuple[int, str]]:
-    """The lines of a file with their numbers. Lines that cannot be decoded are refused and left out.
+def text_lines(file: DataFile, encoding: str, reject: RejectLine) -> Iterator[tuple[int, str]]:
+    """Return an iterator over the lines of a file with their numbers from 1.
 
     Args:
-        file: What to read.
-        encoding: A Python codec, or ``auto``: UTF-8, what a byte order mark says, or what ``detected`` finds.
-        refuse: Is called with such a line.
+        file: The file to read.
+        encoding: A Python codec, or ``auto``: UTF-8, the encoding of a byte order mark, or the result of ``detected``.
+        reject: Called for a line that cannot be decoded, which is then skipped.
 
     Raises:
-        InputError: where the file is no text, or its encoding is not certain.
+        InputError: if the file is not text, or its encoding is not certain.
     """
     start = first_bytes(file)
     if reason := unreadable(start):
@@ -100,15 +100,15 @@ def text_lines(file: DataFile, encoding: str, refuse: Refuse) -> Iterator[tuple[
         raise InputError(f"{file.name}:1: {_WIDE.format(wide) if wide else _ZEROS}")
     if "\n".encode(codec) != b"\n":
         if codec in ("utf-16", "utf-32") and not marked:
-            raise InputError(f"{file.name}: has no byte order mark; say dataset.encoding={codec}-le or {codec}-be")
+            raise InputError(f"{file.name}: has no byte order mark; set dataset.encoding={codec}-le or {codec}-be")
         _note(file, codec)
         lines = enumerate(text_stream(file, codec), 1)
         return ((line, text.removeprefix("\ufeff") if line == 1 else text) for line, text in lines)
-    return _decoded(file, codec, mark, detect=encoding == "auto" and not marked, refuse=refuse)
+    return _decoded(file, codec, mark, detect=encoding == "auto" and not marked, reject=reject)
 
 
 def _utf_32(start: bytes) -> str:
-    """The kind of UTF-32 that a file without a byte order mark begins with; empty if none."""
+    """Return the UTF-32 codec of a file without a byte order mark; empty if it is not UTF-32."""
     start = start[: len(start) // 4 * 4]
     for codec, high, plane in (("utf-32-le", 3, 2), ("utf-32-be", 0, 1)):
         if len(start) >= 8 and not any(start[high::4]) and max(start[plane::4]) <= _LAST_PLANE:
@@ -116,8 +116,11 @@ def _utf_32(start: bytes) -> str:
     return ""
 
 
-def _decoded(file: DataFile, codec: str, mark: bytes, detect: bool, refuse: Refuse) -> Iterator[tuple[int, str]]:
-    """The lines of a file whose line breaks are single bytes; ``detect``: as soon as one is not ASCII."""
+def _decoded(file: DataFile, codec: str, mark: bytes, detect: bool, reject: RejectLine) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file whose line breaks are single bytes.
+
+    With ``detect``, the encoding is detected at the first line that is not ASCII.
+    """
     if not detect:
         _note(file, codec)
     for line, raw in enumerate(raw_lines(file, len(mark)), 1):
@@ -127,7 +130,7 @@ def _decoded(file: DataFile, codec: str, mark: bytes, detect: bool, refuse: Refu
         try:
             yield line, raw.decode(codec)
         except UnicodeDecodeError:
-            refuse(line, f"is not valid {_title(codec)}: damaged, or from a file in another encoding; mend the line")
+            reject(line, f"is not valid {_title(codec)}: damaged, or from a file in another encoding; fix the line")
 
 
 def _note(file: DataFile, codec: str) -> None:
@@ -141,84 +144,84 @@ def _title(codec: str) -> str:
 
 @lru_cache(maxsize=64)
 def detected(file: DataFile) -> str:
-    """``utf-8`` or ``gb18030``, for a file that begins with neither a byte order mark nor zero bytes.
+    """Detect ``utf-8`` or ``gb18030`` in a file that begins with neither a byte order mark nor zero bytes.
 
-    Reads from the start until a line settles it. Valid UTF-8 is UTF-8, unless all of the file can be common Chinese in
-    GB18030 too. What is not valid UTF-8 is GB18030 if all of it decodes, its characters are those of Chinese prose, and
-    no other encoding in use yields text of its own script.
+    The file is read until a line settles it. A file that is valid UTF-8 is UTF-8, unless all of it could also be common
+    Chinese in GB18030. A file that is not valid UTF-8 is GB18030 if all of it decodes, its characters are typical of
+    Chinese prose, and no other common encoding decodes it to text in its own script.
 
     Raises:
-        InputError: where that leaves no encoding or several, or lines are in different ones.
+        InputError: if that leaves no encoding or several, or if lines have different encodings.
     """
     sample, size = [], 0
-    bad, either, broken = 0, 0, 0  # the first line that is no UTF-8; that may be both; that is no GB18030
+    not_utf8, ambiguous, not_gb18030 = 0, 0, 0  # the first such line, from 1
     for line, raw in enumerate(raw_lines(file), 1):
         if raw.isascii():
             continue
         if _decodes(raw, "utf-8"):
             if not _may_be_chinese(raw):
-                if bad:
+                if not_utf8:
                     raise InputError(
-                        f"{file.name}:{bad}: is not valid UTF-8, but line {line} is; the line is damaged, or the file "
-                        "was put together from files in different encodings: mend it"
+                        f"{file.name}:{not_utf8}: is not valid UTF-8, but line {line} is; the line is damaged, or the "
+                        "file was combined from files in different encodings: fix the line or convert the file"
                     )
                 return "utf-8"
-            either = either or line
+            ambiguous = ambiguous or line
         else:
-            bad = bad or line
-            broken = broken or (0 if _decodes(raw, "gb18030") else line)
+            not_utf8 = not_utf8 or line
+            not_gb18030 = not_gb18030 or (0 if _decodes(raw, "gb18030") else line)
         if size < _SAMPLED:
             sample.append(raw)
             size += len(raw)
-    if not bad:
+    if not not_utf8:
         raise InputError(
-            f"{file.name}:{either}: can be read as UTF-8 and as GB18030, and is too short to tell which; "
-            "say dataset.encoding=utf-8 or dataset.encoding=gb18030"
+            f"{file.name}:{ambiguous}: can be read as UTF-8 and as GB18030, and is too short to tell which; "
+            "set dataset.encoding=utf-8 or dataset.encoding=gb18030"
         )
     text = b"".join(sample)
-    if not broken and _is_prose(text.decode("gb18030")) and not any(_is_rival(text, name) for name in _RIVALS):
+    if not not_gb18030 and _is_prose(text.decode("gb18030")) and not any(_is_rival(text, name) for name in _RIVALS):
         return "gb18030"
-    readings = [name for name in _NAMED if _decodes(text, name) and not (name == "gb18030" and broken)]
+    readings = [name for name in _SUGGESTED if _decodes(text, name) and not (name == "gb18030" and not_gb18030)]
     readings += _single_byte_codecs(text)
     raise InputError(
-        f"{file.name}:{bad}: is not valid UTF-8, and the file's encoding is not certain"
-        + (f" (as GB18030 it breaks in line {broken})" if broken else "")
+        f"{file.name}:{not_utf8}: is not valid UTF-8, and the file's encoding is not certain"
+        + (f" (line {not_gb18030} is not valid GB18030)" if not_gb18030 else "")
         + f"; set dataset.encoding: {', '.join([*readings, 'utf-8'])} ..., the last if single lines are damaged"
     )
 
 
 def _single_byte_codecs(raw: bytes) -> list[str]:
-    """Encodings of one byte per letter that read the bytes as letters, those with the fewest capitals first.
+    """Return the single-byte encodings that decode the bytes to letters, those with the fewest capitals first.
 
-    The letters beyond ASCII stand among ASCII letters in Latin script, and beside each other in other scripts.
+    In Latin script, non-ASCII letters stand among ASCII letters. In other scripts, they stand next to each other.
     """
     runs = re.findall(rb"[A-Za-z]?[\x80-\xff]+[A-Za-z]?", raw)
     is_latin = 2 * sum(not (run[0] > 0x7F and run[-1] > 0x7F) for run in runs) >= len(runs)
-    found = [name for name in (_LATIN_CODECS if is_latin else _OTHER_CODECS) if _is_letters(raw, name)]
-    found.sort(key=lambda name: sum(map(str.isupper, raw.decode(name))))
-    return found or [name for name in _LATIN_CODECS[:1] if _decodes(raw, name)]
+    names = [name for name in (_LATIN_CODECS if is_latin else _OTHER_CODECS) if _is_letters(raw, name)]
+    names.sort(key=lambda name: sum(map(str.isupper, raw.decode(name))))
+    return names or [name for name in _LATIN_CODECS[:1] if _decodes(raw, name)]
 
 
 def _is_letters(raw: bytes, name: str) -> bool:
-    """Whether an encoding reads the bytes beyond ASCII as letters, with the vowel signs of Thai and Arabic."""
+    """Return whether an encoding decodes the non-ASCII bytes to letters, including vowel signs of Thai and Arabic."""
     if not _decodes(raw, name):
         return False
-    foreign = [letter for letter in raw.decode(name) if not letter.isascii()]
-    return sum(unicodedata.category(letter)[0] in "LM" for letter in foreign) >= _OWN * len(foreign)
+    letters = [letter for letter in raw.decode(name) if not letter.isascii()]
+    return sum(unicodedata.category(letter)[0] in "LM" for letter in letters) >= _MIN_SCRIPT_SHARE * len(letters)
 
 
 def _decodes(raw: bytes, codec: str) -> bool:
     try:
-        raw.decode(_TOLERANT.get(codec, codec))
+        raw.decode(_WINDOWS_VARIANTS.get(codec, codec))
     except UnicodeDecodeError:
         return False
     return True
 
 
 def _may_be_chinese(raw: bytes) -> bool:
-    """Whether a line of valid UTF-8 is also common Chinese in GB18030.
+    """Return whether a line of valid UTF-8 is also common Chinese in GB18030.
 
-    Not where a letter is beside an ASCII one, or is a Latin one or a sign by itself: ``café``, ``è`` and ``£ 5``.
+    A non-ASCII letter next to an ASCII one, or a single Latin letter or sign, shows that it is not: ``café``, ``£ 5``.
     """
     if not _decodes(raw, "gb18030") or re.search(_LATIN, raw.decode("utf-8")):
         return False
@@ -226,17 +229,21 @@ def _may_be_chinese(raw: bytes) -> bool:
 
 
 def _is_prose(text: str) -> bool:
-    """Whether the characters are those of Chinese text, by how many of them are frequent ones."""
-    foreign = [letter for letter in text if not letter.isascii()]
-    hanzi = [letter for letter in foreign if "\u4e00" <= letter <= "\u9fff"]
+    """Return whether the characters are typical of Chinese prose, by the share of frequent ones."""
+    letters = [letter for letter in text if not letter.isascii()]
+    hanzi = [letter for letter in letters if "\u4e00" <= letter <= "\u9fff"]
     frequent = [letter for letter in hanzi if letter in _FREQUENT]
-    odd = sum(_is_kana(letter) or "\ue000" <= letter <= "\uf8ff" for letter in foreign)
-    return len(set(frequent)) >= _ENOUGH and len(frequent) >= _SHARE * len(hanzi) and odd <= (1 - _OWN) * len(foreign)
+    unlikely = sum(_is_kana(letter) or "\ue000" <= letter <= "\uf8ff" for letter in letters)
+    return (
+        len(set(frequent)) >= _MIN_FREQUENT
+        and len(frequent) >= _MIN_FREQUENT_SHARE * len(hanzi)
+        and unlikely <= (1 - _MIN_SCRIPT_SHARE) * len(letters)
+    )
 
 
 def _is_rival(raw: bytes, name: str) -> bool:
-    """Whether an encoding reads the bytes as text of its own script."""
+    """Return whether an encoding decodes the bytes to text in its own script."""
     if not _decodes(raw, name):
         return False
-    foreign = [letter for letter in raw.decode(_TOLERANT.get(name, name)) if not letter.isascii()]
-    return sum(map(_RIVALS[name], foreign)) >= _OWN * len(foreign)
+    letters = [letter for letter in raw.decode(_WINDOWS_VARIANTS.get(name, name)) if not letter.isascii()]
+    return sum(map(_RIVALS[name], letters)) >= _MIN_SCRIPT_SHARE * len(letters)

@@ -1,11 +1,10 @@
-"""k-fold: a labelled file cut into folds that are alike in size and classes, whole groups of pairs at a time."""
+"""Stratified, grouped k-fold cross-validation: split a labelled file into folds of similar size and class counts."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Optional
 
 import numpy as np
 
@@ -15,169 +14,178 @@ from afqmc.utils.errors import InputError, elide
 
 Array = np.ndarray
 
-_UNEVEN = 0.2  # share of a fold's mean size, or of its mean count of a class, by which it may differ
-_FEW = 2  # pairs by which it may differ in any case
+_MAX_DEVIATION = 0.2  # of a fold's size and class counts from their means, relative to the mean
+_MIN_DEVIATION = 2  # pairs; a smaller deviation is always allowed
 
 
 @dataclass(frozen=True)
 class Folds:
-    """How a file was cut, and which part of it is a run's dev.
+    """The folds of a file, and which of them is the run's dev.
 
     Attributes:
-        whole: All pairs of the file.
-        of: The fold of each, (N,).
-        groups: The number of each one's group, (N,): of pairs that hang together by sentences, or of its own.
-        count: How many folds there are.
-        fold: The one that is dev.
-        most: Pairs of it that dev holds at most, the first ones; None for all.
+        pairs: All N pairs of the file.
+        fold_ids: The fold of each pair, (N,).
+        groups: The group of each pair, (N,). Pairs connected by shared sentences form a group, or each pair is its own.
+        count: Number of folds.
+        fold: The fold that is dev, from 0.
+        max_dev: Maximum number of pairs in dev, from the start of the fold; None for all.
     """
 
-    whole: Pairs
-    of: Array
+    pairs: Pairs
+    fold_ids: Array
     groups: Array
     count: int
     fold: int
-    most: Optional[int] = None
+    max_dev: int | None = None
 
     @cached_property
     def label_counts(self) -> Array:
-        """Pairs of each class in each fold, (folds, classes)."""
-        return _counts(self.of, np.asarray(self.whole.labels))
+        """Pairs per fold and class, (folds, classes)."""
+        return _count_labels(self.fold_ids, np.asarray(self.pairs.labels))
 
     @property
     def largest_group(self) -> int:
-        """Pairs of the largest group."""
+        """Number of pairs in the largest group."""
         return int(np.bincount(self.groups).max())
 
     @cached_property
     def dev(self) -> Pairs:
-        """The fold, in the file's order; cut at ``max_dev_samples``."""
-        name = f"{self.whole.file} (fold {self.fold} of {self.count})"
-        return self.whole.select(np.flatnonzero(self.of == self.fold)[: self.most].tolist(), name)
+        """The dev fold, in the file's order, limited to ``max_dev`` pairs."""
+        name = f"{self.pairs.file} (fold {self.fold} of {self.count})"
+        return self.pairs.select(np.flatnonzero(self.fold_ids == self.fold)[: self.max_dev].tolist(), name)
 
     @cached_property
     def train(self) -> Pairs:
         """The other folds, in the file's order."""
-        return self.whole.select(np.flatnonzero(self.of != self.fold).tolist(), self.whole.file)
+        return self.pairs.select(np.flatnonzero(self.fold_ids != self.fold).tolist(), self.pairs.file)
 
     @cached_property
-    def met(self) -> int:
-        """Pairs of dev that hold a sentence which train holds too; 0 where groups hang together by sentences."""
-        known = {*self.train.sentence1, *self.train.sentence2}
-        pairs = zip(self.dev.sentence1, self.dev.sentence2, strict=True)
-        return sum(one in known or other in known for one, other in pairs)
+    def leaked_pairs(self) -> int:
+        """Number of dev pairs with a sentence that also occurs in train; 0 if pairs are grouped by sentence."""
+        in_train = {*self.train.sentence1, *self.train.sentence2}
+        return sum(
+            sentence1 in in_train or sentence2 in in_train
+            for sentence1, sentence2 in zip(self.dev.sentence1, self.dev.sentence2, strict=True)
+        )
 
     def as_dict(self) -> dict[str, object]:
-        """For summary.json: which part of what the run's dev was."""
-        return {"fold": self.fold, "folds": self.count, "pairs": len(self.of), "sha256": self.digest}
+        """Return the entry for summary.json, which identifies the dev fold."""
+        return {"fold": self.fold, "folds": self.count, "pairs": len(self.fold_ids), "sha256": self.digest}
 
     @property
     def digest(self) -> str:
-        """sha256 of all pairs and their labels: the same for runs whose folds belong together."""
-        found = hashlib.sha256()
-        for column in (self.whole.sentence1, self.whole.sentence2, [str(label) for label in self.whole.labels or ()]):
-            update_digest(found, column)
-        return found.hexdigest()
+        """The sha256 of all pairs and labels, equal for runs on folds of the same file."""
+        digest = hashlib.sha256()
+        for column in (self.pairs.sentence1, self.pairs.sentence2, [str(label) for label in self.pairs.labels or ()]):
+            update_digest(digest, column)
+        return digest.hexdigest()
 
 
-def make_folds(whole: Pairs, config: DatasetConfig, names: tuple[str, ...]) -> Folds:
-    """Cut a labelled file as ``dataset.folds``, ``fold_seed`` and ``grouped`` say; ``names`` are its classes.
+def make_folds(pairs: Pairs, config: DatasetConfig, names: tuple[str, ...]) -> Folds:
+    """Split a labelled file by ``dataset.folds``, ``fold_seed`` and ``grouped``; ``names`` are the class names.
 
     Raises:
-        InputError: where ids repeat, or no even folds can be had; with the figures.
+        InputError: for repeated ids, or if the folds would be uneven; with the counts.
     """
     assert config.folds is not None
     assert config.fold is not None
-    _refuse_repeated_ids(whole)
-    _refuse_rare(whole, config.folds, names)
-    groups = connected_groups(whole.sentence1, whole.sentence2) if config.grouped else np.arange(len(whole))
-    of = assign_folds(groups, np.asarray(whole.labels), config.folds, config.fold_seed)
-    found = Folds(whole, of, groups, config.folds, config.fold, config.max_dev_samples)
-    _refuse_uneven(found, config.grouped)
-    return found
+    _reject_repeated_ids(pairs)
+    _reject_rare_classes(pairs, config.folds, names)
+    groups = connected_groups(pairs.sentence1, pairs.sentence2) if config.grouped else np.arange(len(pairs))
+    fold_ids = assign_folds(groups, np.asarray(pairs.labels), config.folds, config.fold_seed)
+    folds = Folds(pairs, fold_ids, groups, config.folds, config.fold, config.max_dev_samples)
+    _reject_uneven(folds, config.grouped)
+    return folds
 
 
 def connected_groups(sentence1: list[str], sentence2: list[str]) -> Array:
-    """The number of each pair's component, (N,): pairs that share a sentence, directly or by way of others."""
+    """Return the group of each pair, (N,): connected components of the graph of sentences whose edges are the pairs."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    number: dict[str, int] = {}
-    ends = [[number.setdefault(text, len(number)) for text in column] for column in (sentence1, sentence2)]
-    edges = coo_array((np.ones(len(sentence1)), ends), shape=(len(number), len(number)))
+    node: dict[str, int] = {}
+    ends = [[node.setdefault(text, len(node)) for text in column] for column in (sentence1, sentence2)]
+    edges = coo_array((np.ones(len(sentence1)), ends), shape=(len(node), len(node)))
     component: Array = connected_components(edges, directed=False)[1]
     return np.take(component, ends[0])
 
 
 def assign_folds(groups: Array, labels: Array, folds: int, seed: int) -> Array:
-    """The fold of each pair, (N,): groups from the largest to the smallest, those alike in classes in random order.
+    """Return the fold of each pair, (N,), such that folds are similar in size and class counts.
 
-    Each goes to the fold for which the sum of squares of all counts, by fold and class, stays least; of several, to the
-    smallest. Counts are whole numbers and NumPy promises that RandomState stays as it is (NEP 19), so that a division
-    is the same on every machine and in later versions: a run is evaluated on the fold that it was not trained on.
-    scikit-learn's StratifiedGroupKFold goes by sums of floats instead, and takes 6 s for AFQMC's 33,455 groups; a test
-    holds the evenness to its.
+    Groups are assigned greedily from the largest to the smallest, in random order among groups with equal class counts.
+    Each goes to the fold that keeps the sum of squared counts over folds and classes smallest; on a tie, to the
+    smallest fold.
+
+    The result is the same on every machine and in later versions, because counts are integers and NumPy keeps the
+    RandomState stream fixed (NEP 19). Evaluating a saved run relies on that: it must use the fold that was held out.
+    scikit-learn's StratifiedGroupKFold compares sums of floats, and takes 6 s for AFQMC's 33,455 groups. A test checks
+    that these folds are at least as even.
 
     Args:
-        groups: Number of each pair's group, from 0, (N,).
+        groups: The group of each pair, from 0, (N,).
         labels: Class indices, (N,).
-        folds: How many.
-        seed: Of the order.
+        folds: Number of folds.
+        seed: Seed of the random order.
     """
-    counts = _counts(groups, labels)
+    counts = _count_labels(groups, labels)
     order = np.random.RandomState(seed).permutation(len(counts))
     order = order[np.lexsort((*counts[order].T, -counts[order].sum(axis=1)))]
-    held = np.zeros((folds, counts.shape[1]), np.int64)
-    fold_of = np.empty(len(counts), np.int64)
+    fold_counts = np.zeros((folds, counts.shape[1]), np.int64)
+    fold_of_group = np.empty(len(counts), np.int64)
     for group in order:
-        least = int(np.lexsort((held.sum(axis=1), held @ counts[group]))[0])
-        held[least] += counts[group]
-        fold_of[group] = least
-    return np.take(fold_of, groups)
+        best = int(np.lexsort((fold_counts.sum(axis=1), fold_counts @ counts[group]))[0])
+        fold_counts[best] += counts[group]
+        fold_of_group[group] = best
+    return np.take(fold_of_group, groups)
 
 
-def _counts(kinds: Array, labels: Array) -> Array:
-    """How many of each kind have each class."""
-    found = np.zeros((kinds.max() + 1, labels.max() + 1), np.int64)
-    np.add.at(found, (kinds, labels), 1)
-    return found
+def _count_labels(ids: Array, labels: Array) -> Array:
+    """Return the number of pairs per fold or group and class, (ids, classes)."""
+    counts = np.zeros((ids.max() + 1, labels.max() + 1), np.int64)
+    np.add.at(counts, (ids, labels), 1)
+    return counts
 
 
-def _refuse_repeated_ids(pairs: Pairs) -> None:
-    """Predictions of the folds are put together by ids."""
+def _reject_repeated_ids(pairs: Pairs) -> None:
+    """Check that ids are unique, because the predictions of several folds are combined by id."""
     seen: dict[int | str, int] = {}
-    for row, identity in enumerate(pairs.ids):
-        if (first := seen.setdefault(identity, row)) != row:
+    for row, pair_id in enumerate(pairs.ids):
+        if (first := seen.setdefault(pair_id, row)) != row:
             raise InputError(
-                f"{pairs.file}:{pairs.line(row)}: the id {identity!r} is in line {pairs.line(first)} too; with "
-                "dataset.folds each pair needs its own (dataset.id_field names them; without ids rows are counted)"
+                f"{pairs.file}:{pairs.line(row)}: the id {pair_id!r} is in line {pairs.line(first)} too; dataset.folds "
+                "needs unique ids (dataset.id_field names their column; without ids the rows are numbered)"
             )
 
 
-def _refuse_rare(pairs: Pairs, folds: int, names: tuple[str, ...]) -> None:
-    """A fold without a class could not tell how well it is learnt."""
+def _reject_rare_classes(pairs: Pairs, folds: int, names: tuple[str, ...]) -> None:
+    """Check that every class has a pair for each fold."""
     for name, count in zip(names, np.bincount(np.asarray(pairs.labels), minlength=len(names)), strict=True):
         if 0 < count < folds:
-            told = f"each fold needs a pair of every class, and {pairs.file} has {count} labelled {name!r}"
-            raise InputError(f"dataset.folds={folds}: {told}")
+            raise InputError(
+                f"dataset.folds={folds}: each fold needs a pair of every class, and {pairs.file} has {count} labelled "
+                f"{name!r}"
+            )
 
 
-def _refuse_uneven(found: Folds, grouped: bool) -> None:
-    """Folds that are too unlike to be called folds of one file."""
-    counts = np.bincount(found.of, minlength=found.count)
-    table = np.zeros((found.count, found.label_counts.shape[1]), np.int64)
-    table[: len(found.label_counts)] = found.label_counts
-    columns = np.column_stack([table, counts])
+def _reject_uneven(folds: Folds, grouped: bool) -> None:
+    """Check that the folds are similar in size and class counts."""
+    sizes = np.bincount(folds.fold_ids, minlength=folds.count)
+    by_class = np.zeros((folds.count, folds.label_counts.shape[1]), np.int64)
+    by_class[: len(folds.label_counts)] = folds.label_counts
+    columns = np.column_stack([by_class, sizes])
     mean = columns.mean(axis=0)
-    if (table.min(axis=0)[mean[:-1] > 0] > 0).all() and (abs(columns - mean) <= np.maximum(_UNEVEN * mean, _FEW)).all():
+    is_even = (abs(columns - mean) <= np.maximum(_MAX_DEVIATION * mean, _MIN_DEVIATION)).all()
+    if is_even and (by_class.min(axis=0)[mean[:-1] > 0] > 0).all():
         return
-    sizes = elide(", ".join(" + ".join(map(str, row)) for row in table.tolist()))
-    told = f"dataset.folds={found.count}: no even folds of {found.whole.file}: by class they would have {sizes} pairs"
+    shown = elide(", ".join(" + ".join(map(str, row)) for row in by_class.tolist()))
+    message = f"dataset.folds={folds.count}: no even folds of {folds.pairs.file}: their class counts would be {shown}"
     if grouped:
-        told += (
-            f"; the largest set of pairs that hang together by shared sentences has {found.largest_group} of "
-            f"{len(found.of)}; dataset.grouped=false tears such sets apart, and train then knows sentences of dev"
+        message += (
+            f"; the largest group of pairs connected by shared sentences has {folds.largest_group} of "
+            f"{len(folds.fold_ids)} pairs; dataset.grouped=false splits such groups, and dev then shares sentences "
+            "with train"
         )
-    if 2 * found.largest_group <= len(found.of):
-        told += "; fewer folds may do"
-    raise InputError(told)
+    if 2 * folds.largest_group <= len(folds.fold_ids):
+        message += "; fewer folds may work"
+    raise InputError(message)

@@ -1,4 +1,4 @@
-"""Signs that the columns or labels of a data set are not what its config takes them for."""
+"""Warnings about columns or labels that are probably not what the config assumes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from afqmc.data.loading import Dataset
 from afqmc.data.pairs import Pairs
 from afqmc.utils.errors import elide
 
-_NO_ANSWER = {"-", "-1.0", "?", "nan", "null", "none", "n/a", "na", "unknown"}  # as ``appearance`` gives them
-_FEWEST = 20  # pairs from which a pattern is no chance
-_REPEATED = 10  # times that a text occurs on average in a column of labels
-_LISTED = 3
+_NO_ANSWER = {"-", "-1.0", "?", "nan", "null", "none", "n/a", "na", "unknown"}  # as returned by `appearance`
+_MIN_PAIRS = 20  # with fewer pairs a pattern may be chance
+_MIN_REPEATS = 10  # a column whose texts occur this often on average may hold labels
+_LISTED = 3  # examples per message
 
 
 def label_warnings(dataset: Dataset) -> list[str]:
-    """A sentence for each sign."""
-    return [*_rows(dataset), *_labels(dataset), *_sentences(dataset)]
+    """Return a line per warning."""
+    return [*_row_warnings(dataset), *_class_warnings(dataset), *_sentence_warnings(dataset)]
 
 
-def _rows(dataset: Dataset) -> Iterator[str]:
-    """Invalid rows that were skipped, and labels to drop that do not occur."""
+def _row_warnings(dataset: Dataset) -> Iterator[str]:
+    """Warn about skipped rows, and about values of ``drop_labels`` that do not occur."""
     dropped: Counter[str] = Counter()
     for split, report in dataset.reports().items():
         dropped.update(report.dropped)
@@ -36,8 +36,8 @@ def _rows(dataset: Dataset) -> Iterator[str]:
             yield f"dataset.drop_labels: no row of any split is labelled {name!r}{hint}"
 
 
-def _labels(dataset: Dataset) -> Iterator[str]:
-    """Labels that look alike, and labels that stand for no answer."""
+def _class_warnings(dataset: Dataset) -> Iterator[str]:
+    """Warn about labels that look alike, and about labels that probably mean a missing answer."""
     counts = dict(zip(dataset.labels, dataset.label_counts(dataset.train), strict=True))
     for names in look_alikes(dataset.labels):
         shown = " and ".join(f"{code_points(name)}, {counts[name]} training pairs" for name in names[:_LISTED])
@@ -48,25 +48,25 @@ def _labels(dataset: Dataset) -> Iterator[str]:
     for name in dataset.labels:
         if appearance(name) in _NO_ANSWER:
             yield (
-                f"label {name!r} is a class, with {counts[name]} training pairs; if it stands for pairs without an "
-                f"answer, dataset.drop_labels=[{name}] leaves them out"
+                f"label {name!r} is a class, with {counts[name]} training pairs; if it means a missing answer, drop "
+                f"these pairs with dataset.drop_labels=[{name}]"
             )
 
 
-def _sentences(dataset: Dataset) -> Iterator[str]:
-    """A sentence column that is, or determines, the label; or that equals the other one."""
+def _sentence_warnings(dataset: Dataset) -> Iterator[str]:
+    """Warn if a sentence column equals or determines the label, or equals the other sentence column."""
     train = dataset.train
-    if not isinstance(train, Pairs) or len(train) < _FEWEST or train.labels is None:
+    if not isinstance(train, Pairs) or len(train) < _MIN_PAIRS or train.labels is None:
         return
     for role, column in (("sentence1_field", train.sentence1), ("sentence2_field", train.sentence2)):
-        texts, pairs = set(column), set(zip(column, train.labels, strict=True))
+        texts, labelled_texts = set(column), set(zip(column, train.labels, strict=True))
         equal = sum(dataset.labels[label] == text.strip() for text, label in zip(column, train.labels, strict=True))
         if 2 * equal > len(train):
             yield f"train: the label is the text of dataset.{role} in {equal} of {len(train)} pairs"
-        elif len(pairs) == len(texts) > 1 and _REPEATED * len(texts) <= len(train):
-            some = elide(", ".join(map(repr, sorted(texts)[:_LISTED])))
+        elif len(labelled_texts) == len(texts) > 1 and _MIN_REPEATS * len(texts) <= len(train):
+            examples = elide(", ".join(map(repr, sorted(texts)[:_LISTED])))
             yield (
-                f"train: dataset.{role} has {len(texts)} different texts in {len(train)} pairs ({some}), and each "
+                f"train: dataset.{role} has {len(texts)} different texts in {len(train)} pairs ({examples}), and each "
                 "always has the same label: is it the label under another name?"
             )
     if train.sentence1 == train.sentence2:

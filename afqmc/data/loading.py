@@ -1,4 +1,4 @@
-"""From a dataset config to its splits: columns in memory, or a stream that is read anew each epoch."""
+"""Load the splits that a dataset config names, into memory or as a stream."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from afqmc.data.config import DatasetConfig, Format, Source
 from afqmc.data.download import fetch_zip
@@ -33,54 +33,64 @@ from afqmc.utils.files import expand_user
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
 
-_FEW_LABELS = 20  # so many, or one for every second pair, may be classes
+_MAX_CLASSES = 20  # or half the number of pairs; a column with more distinct values is probably not the label
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The splits and the names of their classes, in class order."""
+    """The splits of a data set and its class names.
+
+    Attributes:
+        name: What messages call the data set.
+        labels: Class names; a class index is a position in this tuple.
+        train: Training pairs.
+        dev: Pairs that choose the best weights.
+        test: Pairs to predict, with or without labels.
+        folds: The cross-validation folds that train and dev were cut from, if any.
+        notes: Remarks on how the files were read, each beginning with the file's name.
+    """
 
     name: str
     labels: tuple[str, ...]
     train: Pairs | PairStream
     dev: Pairs
-    test: Optional[Pairs] = None
-    folds: Optional[Folds] = None  # of which train and dev are parts, where there are any
-    notes: tuple[str, ...] = ()  # on how the files were read, each with the file's name
+    test: Pairs | None = None
+    folds: Folds | None = None
+    notes: tuple[str, ...] = ()
 
     def splits(self) -> dict[str, Pairs | PairStream]:
-        """The splits there are, by name."""
-        found = {"train": self.train, "dev": self.dev, "test": self.test}
-        return {name: split for name, split in found.items() if split is not None}
+        """Return the splits by name, without a missing test split."""
+        splits = {"train": self.train, "dev": self.dev, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
 
     def reports(self) -> dict[str, ReadReport]:
-        """What was left out of each file, by split; with folds, of the file that was cut."""
-        found = {name: split.report for name, split in self.splits().items()}
+        """Return the report on skipped rows of each file, by split. With folds, train and dev share one file."""
+        reports = {name: split.report for name, split in self.splits().items()}
         if self.folds is None:
-            return found
-        return {"train": self.folds.whole.report} | {name: found[name] for name in found if name == "test"}
+            return reports
+        return {"train": self.folds.pairs.report} | {name: reports[name] for name in reports if name == "test"}
 
     def left_out(self) -> dict[str, dict[str, Any]]:
-        """For summary.json: the counts of the splits from which rows were left out."""
+        """Return the counts of skipped rows for summary.json, for the splits that have any."""
         return {name: counts for name, report in self.reports().items() if (counts := report.as_dict())}
 
     def label_counts(self, split: Pairs | PairStream) -> list[int]:
-        """Pairs of each class in a split; all 0 where it has no labels."""
+        """Return the number of pairs per class, in class order; all 0 if the split has no labels."""
         if isinstance(split, PairStream):
             return split.label_counts
         counts = Counter(split.labels or ())
-        return [counts[number] for number in range(len(self.labels))]
+        return [counts[label] for label in range(len(self.labels))]
 
 
 def resolve_files(config: DatasetConfig, fetch: bool = True) -> dict[str, DataFile]:
-    """The file of each split that the config names; a download happens here.
+    """Return the file of each split that the config names, downloading a zip if necessary.
 
     Args:
-        config: Of the data set.
-        fetch: Allow the download; without it, only a zip that is in the cache is found.
+        config: The dataset group.
+        fetch: Whether a download is allowed; otherwise only a cached zip is used.
 
     Raises:
-        InputError: naming the key, or the path that is not there.
+        InputError: naming the key, or the missing path.
     """
     for split in config.sources:
         if split != "test" and config.file_of(split) is None:
@@ -94,7 +104,7 @@ def resolve_files(config: DatasetConfig, fetch: bool = True) -> dict[str, DataFi
         archive = fetch_zip(config, fetch)
         return {split: DataFile.in_zip(archive, name, config) for split, name in names.items()}
     base = expand_user(config.path or ".")
-    if config.path is not None and not os.path.exists(base):  # Path.exists raises for a name that is too long
+    if config.path is not None and not os.path.exists(base):  # Path.exists raises OSError for an overlong name
         raise InputError(f"dataset.path={config.path}: no such directory or zip (looked at {base.absolute()})")
     try:
         if config.path is not None and base.is_file():
@@ -120,28 +130,32 @@ def read_split(
     config: DatasetConfig,
     split: str,
     file: DataFile,
-    index: Optional[Mapping[str, int]] = None,
-    complain: Optional[OnError] = None,
-    report: Optional[ReadReport] = None,
+    index: Mapping[str, int] | None = None,
+    on_error: OnError | None = None,
+    report: ReadReport | None = None,
 ) -> Iterator[Pair]:
-    """The rows of a split, cut at ``max_<split>_samples``; train and dev must be labelled."""
+    """Yield the first ``max_<split>_samples`` pairs of a split; see ``read_pairs``. Train and dev must be labelled."""
     report, labelled = report or ReadReport(), None if split == "test" else True
-    rows = read_pairs(file, config, labelled=labelled, index=index, complain=complain, report=report)
-    yield from islice(rows, config.limit_of(split))
-    report.refuse_too_many()  # again: the file may have more rows than the limit
+    pairs = read_pairs(file, config, labelled=labelled, index=index, on_error=on_error, report=report)
+    yield from islice(pairs, config.limit_of(split))
+    report.reject_too_many()  # read_pairs checks only at the end of the file, which a limit may not reach
 
 
-def class_names(config: DatasetConfig, found: Mapping[str, int]) -> tuple[str, ...]:
-    """The classes in order: as configured, or sorted as found in train, with their counts.
+def class_names(config: DatasetConfig, counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the class names in order: ``dataset.labels``, or the sorted labels of train.
+
+    Args:
+        config: The dataset group.
+        counts: Training pairs per label; not used if ``dataset.labels`` is set.
 
     Raises:
-        InputError: when there are fewer than two, or one twice, or so many that they cannot be classes.
+        InputError: for fewer than two classes, a repeated name, or so many labels that they cannot be classes.
     """
     if config.labels is not None:
         names = tuple(label_name(name) for name in config.labels)
     else:
-        names, pairs = tuple(sorted(found)), sum(found.values())
-        if len(names) > max(_FEW_LABELS, pairs / 2):
+        names, pairs = tuple(sorted(counts)), sum(counts.values())
+        if len(names) > max(_MAX_CLASSES, pairs / 2):
             raise InputError(
                 f"dataset.label_field={config.label_field}: {len(names)} different labels in {pairs} pairs, such as "
                 f"{elide(', '.join(map(repr, names[:3])))}: is it the label? (dataset.labels=[...] sets the classes)"
@@ -149,16 +163,17 @@ def class_names(config: DatasetConfig, found: Mapping[str, int]) -> tuple[str, .
     if len(names) < 2:
         raise InputError(f"dataset.labels: two classes or more are needed, found {elide(str(list(names)))}")
     if len(set(names)) < len(names):
-        raise InputError(f"dataset.labels={list(names)}: a name is there twice")
+        raise InputError(f"dataset.labels={list(names)}: a name appears twice")
     return names
 
 
-def load_dataset(config: DatasetConfig, complain: Optional[OnError] = None) -> Dataset:
+def load_dataset(config: DatasetConfig, on_error: OnError | None = None) -> Dataset:
     """Read and check all splits.
 
     Args:
-        config: Of the data set.
-        complain: Is called with each complaint about a row, and the row is left out. Without it, the first is raised.
+        config: The dataset group.
+        on_error: Called with the message for each invalid row, which is then skipped. Without it, the first invalid
+            row raises.
 
     Raises:
         InputError: naming the key, or the file and line.
@@ -166,11 +181,11 @@ def load_dataset(config: DatasetConfig, complain: Optional[OnError] = None) -> D
     files = resolve_files(config)
     train: Pairs | PairStream
     if config.streaming:
-        train, names = _open_stream(config, files["train"], complain)
+        train, names = _open_stream(config, files["train"], on_error)
     else:
-        train, names = _read_train(config, files["train"], complain)
+        train, names = _read_train(config, files["train"], on_error)
     others = {
-        split: _columns(config, split, file, names, complain) for split, file in files.items() if split != "train"
+        split: _read_columns(config, split, file, names, on_error) for split, file in files.items() if split != "train"
     }
     notes = tuple(f"{file.name}: {note}" for file in files.values() for note in file.notes)
     if config.folds is not None and isinstance(train, Pairs):
@@ -180,112 +195,110 @@ def load_dataset(config: DatasetConfig, complain: Optional[OnError] = None) -> D
 
 
 def load_dev(config: DatasetConfig, files: dict[str, DataFile], names: tuple[str, ...]) -> Pairs:
-    """The dev split alone, of a data set whose files and classes are known.
+    """Read only the dev split; with folds, by reading train and cutting it again.
 
     Raises:
         InputError: naming the key, or the file and line.
     """
     split = "dev" if config.folds is None else "train"
-    found = _columns(config, split, files[split], names, None)
-    return found if config.folds is None else make_folds(found, config, names).dev
+    pairs = _read_columns(config, split, files[split], names, None)
+    return pairs if config.folds is None else make_folds(pairs, config, names).dev
 
 
-def _read_train(config: DatasetConfig, file: DataFile, complain: Optional[OnError]) -> tuple[Pairs, tuple[str, ...]]:
-    """The training pairs and the names of their classes."""
-    report, index = ReadReport(file.name), _configured(config)
-    rows = list(read_split(config, "train", file, index, complain, report))
-    reject_empty(report, len(rows))
-    counts = Counter(str(row.label) for row in rows)
-    _refuse_header_class(config, file, rows[0], counts)
+def _read_train(config: DatasetConfig, file: DataFile, on_error: OnError | None) -> tuple[Pairs, tuple[str, ...]]:
+    """Return the training pairs and the class names."""
+    report, index = ReadReport(file.name), _configured_index(config)
+    pairs = list(read_split(config, "train", file, index, on_error, report))
+    reject_empty(report, len(pairs))
+    counts = Counter(str(pair.label) for pair in pairs)
+    _reject_header_class(config, file, pairs[0], counts)
     names = class_names(config, counts)
-    return to_columns(file.name, rows, label_to_index(names), report), names
+    return to_columns(file.name, pairs, label_to_index(names), report), names
 
 
-def _refuse_header_class(config: DatasetConfig, file: DataFile, first: Pair, counts: Mapping[str, int]) -> None:
-    """Check that the first training pair of a file without a header line is not a header line.
+def _reject_header_class(config: DatasetConfig, file: DataFile, first: Pair, counts: Mapping[str, int]) -> None:
+    """Check that the first pair of a training file declared to have no header line is not a header line.
 
     Raises:
-        InputError: for that row.
+        InputError: naming that line.
     """
     is_checked = config.labels is None and has_no_header(file.format, config)
     if is_checked and (reason := header_label(str(first.label), counts)):
         raise InputError(f"{file.name}:{first.line}: {reason}")
 
 
-def _columns(
-    config: DatasetConfig, split: str, file: DataFile, names: tuple[str, ...], complain: Optional[OnError]
+def _read_columns(
+    config: DatasetConfig, split: str, file: DataFile, names: tuple[str, ...], on_error: OnError | None
 ) -> Pairs:
-    """A split of known labels as columns; at least one row."""
+    """Read a non-empty split whose labels are among the class names."""
     report, index = ReadReport(file.name), label_to_index(names)
-    found = to_columns(file.name, read_split(config, split, file, index, complain, report), index, report)
-    reject_empty(report, len(found))
-    return found
+    pairs = to_columns(file.name, read_split(config, split, file, index, on_error, report), index, report)
+    reject_empty(report, len(pairs))
+    return pairs
 
 
-def _configured(config: DatasetConfig) -> Optional[dict[str, int]]:
-    """The class index of each label in ``dataset.labels``; None where train is to say which there are."""
+def _configured_index(config: DatasetConfig) -> dict[str, int] | None:
+    """Return the class index of each label in ``dataset.labels``; None if train defines the classes."""
     return None if config.labels is None else label_to_index(class_names(config, {}))
 
 
 def all_sentences(data: Dataset) -> Iterator[str]:
-    """The sentences that a vocabulary is learnt from: those of train."""
+    """Yield the sentences of train, from which a vocabulary is learned."""
     if isinstance(data.train, Pairs):
         return itertools.chain(data.train.sentence1, data.train.sentence2)
     return (text for pair in data.train.read() for text in (pair.sentence1, pair.sentence2))
 
 
 def reject_empty(report: ReadReport, pairs: int) -> None:
-    """Check that a file has pairs.
+    """Check that a file has at least one pair.
 
     Raises:
-        InputError: naming it, and what was left out.
+        InputError: naming the file and the rows that were skipped.
     """
     if pairs == 0:
         left_out = f" ({'; '.join(notes)})" if (notes := report.notes()) else ""
         raise InputError(f"{report.file}: holds no pairs{left_out}")
 
 
-def _open_stream(
-    config: DatasetConfig, file: DataFile, complain: Optional[OnError]
-) -> tuple[PairStream, tuple[str, ...]]:
-    """One pass that checks every line and counts, in constant memory; the epochs then read the file themselves."""
+def _open_stream(config: DatasetConfig, file: DataFile, on_error: OnError | None) -> tuple[PairStream, tuple[str, ...]]:
+    """Check and count all rows in one pass and constant memory; each epoch then reads the file again."""
     counts: Counter[str] = Counter()
-    trace, report, index, first = StreamTrace(), ReadReport(file.name), _configured(config), None
-    for row in read_split(config, "train", file, index, complain, report):
-        first = first or row
-        counts[str(row.label)] += 1
-        trace.add(row)
+    trace, report, index, first = StreamTrace(), ReadReport(file.name), _configured_index(config), None
+    for pair in read_split(config, "train", file, index, on_error, report):
+        first = first or pair
+        counts[str(pair.label)] += 1
+        trace.add(pair)
     reject_empty(report, trace.count)
     assert first is not None
-    _refuse_header_class(config, file, first, counts)
+    _reject_header_class(config, file, first, counts)
     names = class_names(config, counts)
     index = label_to_index(names)
-    read = lambda: read_split(config, "train", file, index, complain and _say_nothing)  # noqa: E731
+    read = lambda: read_split(config, "train", file, index, on_error and _ignore_error)  # noqa: E731
     return PairStream(file.name, read, index, [counts[name] for name in names], trace, report), names
 
 
-def _say_nothing(_: str) -> None:
-    """Reported already, by the first pass."""
+def _ignore_error(_: str) -> None:
+    """Skip an invalid row silently, since the first pass has reported it."""
 
 
 def fingerprint(data: Dataset) -> str:
-    """sha256 over the classes and, split by split, over sentences and labels in their order."""
-    found = hashlib.sha256(repr(data.labels).encode())
+    """Return the sha256 of the class names and of the sentences and labels of all splits, in order."""
+    digest = hashlib.sha256(repr(data.labels).encode())
     for name, split in data.splits().items():
-        found.update(f"{name} {len(split)}".encode())
-        _add_split(found, split)
-    return found.hexdigest()
+        digest.update(f"{name} {len(split)}".encode())
+        _add_split(digest, split)
+    return digest.hexdigest()
 
 
 def split_digest(split: Pairs | PairStream, labels: Sequence[str]) -> str:
-    """sha256 over the classes, and over the sentences and labels of one split in their order."""
-    found = hashlib.sha256(repr(tuple(labels)).encode())
-    _add_split(found, split)
-    return found.hexdigest()
+    """Return the sha256 of the class names and of the sentences and labels of one split, in order."""
+    digest = hashlib.sha256(repr(tuple(labels)).encode())
+    _add_split(digest, split)
+    return digest.hexdigest()
 
 
 def sorted_digest(split: Pairs, labels: Sequence[str]) -> str:
-    """sha256 over the classes and the sorted pairs of a split: the same for the same pairs in another order."""
+    """Return the ``split_digest`` of the sorted pairs, which does not depend on their order in the file."""
     gold = split.labels or [0] * len(split)
     rows = list(zip(split.sentence1, split.sentence2, gold, strict=True))
     return split_digest(split.select(sorted(range(len(rows)), key=rows.__getitem__), split.file), labels)

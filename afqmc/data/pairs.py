@@ -1,11 +1,11 @@
-"""Labelled pairs column by column: held in memory, or a stream that is read anew each epoch."""
+"""Splits of pairs: columns in memory, or a stream that reads its file in each epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,25 +20,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pairs:
-    """A split in memory, column by column; ``labels`` are class indices, None when the file has none."""
+    """A split in memory, as columns of equal length.
+
+    Attributes:
+        file: What messages call the split.
+        ids: The pairs' ids.
+        sentence1: First sentences.
+        sentence2: Second sentences.
+        labels: Class indices; None for an unlabelled split.
+        lines: Line of each pair in its file; None if the pairs do not come from a file.
+        report: Counts of the skipped rows.
+    """
 
     file: str
     ids: list[int | str]
     sentence1: list[str]
     sentence2: list[str]
-    labels: Optional[list[int]]
-    lines: Optional[list[int]] = None  # of the file, where the pairs were read from one
-    report: ReadReport = field(default_factory=ReadReport, compare=False)  # what was left out of the file
+    labels: list[int] | None
+    lines: list[int] | None = None
+    report: ReadReport = field(default_factory=ReadReport, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def line(self, row: int) -> int:
-        """Where the row, counted from 0, stands in its file."""
+        """Return the line in the file of a row, counted from 0."""
         return row + 1 if self.lines is None else self.lines[row]
 
     def select(self, rows: Sequence[int], file: str) -> Pairs:
-        """These rows, counted from 0, in the order given; ``file`` is what messages call them."""
+        """Return the given rows, counted from 0, in the given order. Messages call the result ``file``."""
         return Pairs(
             file,
             [self.ids[row] for row in rows],
@@ -51,15 +61,15 @@ class Pairs:
 
 @dataclass(frozen=True)
 class PairStream:
-    """A labelled split too large for memory: each pass reads its file from the start.
+    """A labelled split too large for memory. Each pass reads the file from the start.
 
     Attributes:
-        file: What messages call it.
-        read: Opens the file anew.
+        file: What messages call the split.
+        read: Opens the file again and yields its pairs.
         index: The class index of each label name.
-        label_counts: Pairs of each class.
-        trace: Of all pairs, as they were first read; each pass is checked against it.
-        report: What was left out.
+        label_counts: Pairs per class.
+        trace: Digests of the pairs in the first pass, against which later passes are checked.
+        report: Counts of the skipped rows.
     """
 
     file: str
@@ -74,55 +84,55 @@ class PairStream:
 
     @property
     def digest(self) -> str:
-        """sha256 of all pairs."""
+        """The sha256 of all pairs."""
         return self.trace.digest
 
     def chunks(self, size: int) -> Iterator[Pairs]:
-        """The split in the file's order, ``size`` pairs at a time (the last may be shorter).
+        """Yield the split in the file's order, ``size`` pairs at a time; the last chunk may be shorter.
 
         Raises:
-            InputError: where the file no longer holds the pairs that were counted, before any that differ are used,
-                but for the last few of a chunk, which are checked with the next.
+            InputError: if the file has changed since the first pass. Changed pairs are found before they are yielded,
+                except for the last few of a chunk, which are checked together with the next chunk.
         """
-        rows, seen = self.read(), StreamTrace()
-        while chunk := self._unchanged(rows, size, seen):
+        pairs, trace = self.read(), StreamTrace()
+        while chunk := self._next_chunk(pairs, size, trace):
             yield to_columns(self.file, chunk, self.index)
 
-    def _unchanged(self, rows: Iterator[Pair], size: int, seen: StreamTrace) -> list[Pair]:
-        """The next ``size`` pairs; ``seen`` is the trace of this pass."""
+    def _next_chunk(self, pairs: Iterator[Pair], size: int, trace: StreamTrace) -> list[Pair]:
+        """Return the next ``size`` pairs after checking them; ``trace`` is that of this pass."""
         try:
-            chunk = list(islice(rows, size))
+            chunk = list(islice(pairs, size))
         except InputError as error:
             raise InputError(f"{self.file}: {_CHANGED}: {error}") from error
         for pair in chunk:
-            seen.add(pair)
+            trace.add(pair)
         is_end = len(chunk) < size
-        if seen.count > len(self) or (is_end and seen.count < len(self)):
-            pairs = f"at least {seen.count}" if seen.count > len(self) else str(seen.count)
-            raise InputError(f"{self.file}: {_CHANGED}: it had {len(self)} pairs, and now has {pairs}")
-        if not seen.begins(self.trace) or (seen.count == len(self) and seen.digest != self.digest):
-            raise InputError(f"{self.file}: {_CHANGED}: other pairs among the first {seen.count}")
+        if trace.count > len(self) or (is_end and trace.count < len(self)):
+            count = f"at least {trace.count}" if trace.count > len(self) else str(trace.count)
+            raise InputError(f"{self.file}: {_CHANGED}: it had {len(self)} pairs, and now has {count}")
+        if not trace.is_prefix_of(self.trace) or (trace.count == len(self) and trace.digest != self.digest):
+            raise InputError(f"{self.file}: {_CHANGED}: some of the first {trace.count} pairs differ")
         return chunk
 
 
-_CHANGED = "has changed since the run read it first; a streamed file must stay as it is until the run ends"
+_CHANGED = "has changed since the run first read it; a streamed file must not change until the run ends"
 
 
-def to_columns(file: str, rows: Iterable[Pair], index: Mapping[str, int], report: Optional[ReadReport] = None) -> Pairs:
-    """Rows as columns, label names, all of them known, as class indices; labels are None where no row has one."""
+def to_columns(file: str, rows: Iterable[Pair], index: Mapping[str, int], report: ReadReport | None = None) -> Pairs:
+    """Return pairs as columns, with labels as class indices (None if no pair has a label)."""
     pairs = list(rows)
-    labels = [index[row.label] for row in pairs if row.label is not None]
-    columns = ([row.sentence1 for row in pairs], [row.sentence2 for row in pairs])
-    lines = [row.line for row in pairs]
-    return Pairs(file, [row.id for row in pairs], *columns, labels or None, lines, report or ReadReport(file))
+    labels = [index[pair.label] for pair in pairs if pair.label is not None]
+    sentences = ([pair.sentence1 for pair in pairs], [pair.sentence2 for pair in pairs])
+    lines = [pair.line for pair in pairs]
+    return Pairs(file, [pair.id for pair in pairs], *sentences, labels or None, lines, report or ReadReport(file))
 
 
 def label_to_index(names: tuple[str, ...]) -> dict[str, int]:
-    """The class index of each label name."""
-    return {name: number for number, name in enumerate(names)}
+    """Return the class index of each label name."""
+    return {name: index for index, name in enumerate(names)}
 
 
 def update_digest(digest: Hash, column: Sequence[str]) -> None:
-    """Lengths and texts: no two sets of columns run together into the same bytes."""
+    """Hash the lengths and then the texts, so that different columns never concatenate to the same bytes."""
     digest.update(np.array([len(text) for text in column], np.int64).tobytes())
     digest.update("".join(column).encode())

@@ -1,4 +1,4 @@
-"""Pairs from rows: two sentences and a label each; every complaint names the file and the line."""
+"""Turn the rows of a data file into checked pairs; each error names the file and the line."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from afqmc.utils.errors import InputError, did_you_mean, elide
 
 OnError = Callable[[str], None]
 OnRow = Callable[[dict[str, Any]], None]
-_FIRST_ROWS = 20  # rows whose labels are compared with the first row's
+_FIRST_ROWS = 20  # rows whose labels show whether the first row is a header line
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One row: two sentences, the name of their class where it is known, and where it was read."""
+    """One row of a data file: its id, two sentences, the label name if it has one, and its line."""
 
     id: int | str
     sentence1: str
@@ -40,93 +40,94 @@ def read_pairs(
     *,
     labelled: bool | None,
     index: Mapping[str, int] | None = None,
-    complain: OnError | None = None,
+    on_error: OnError | None = None,
     report: ReadReport | None = None,
-    keep: OnRow | None = None,
+    on_row: OnRow | None = None,
 ) -> Iterator[Pair]:
-    """Yield the pairs of a file, in its order, without those whose label is one of ``drop_labels``.
+    """Yield the pairs of a file in order, without those whose label is in ``drop_labels``.
 
     Args:
-        file: What to read.
-        config: Names of the fields.
-        labelled: True: a label is required; False: labels are not read; None: all rows or none have one.
-        index: The known labels; without it, any label is accepted.
-        complain: Is called for each invalid row, which is then left out. Without it, the first one is raised, unless
-            ``on_bad_row`` is ``skip``. That applies to labelled files only: a prediction needs every row.
-        report: Counts what is left out.
-        keep: Is called with all columns of each row that becomes a pair.
+        file: The file to read.
+        config: Names the fields and says how to treat invalid rows.
+        labelled: True requires labels, False ignores them, None allows a file where all rows or none have one.
+        index: The valid labels; without it, any label is accepted.
+        on_error: Called with the message for each invalid row, which is then skipped. Without it, the first invalid row
+            raises, unless ``on_bad_row`` is ``skip``. A prediction needs every row, so skipping applies to labelled
+            files only.
+        report: Counts the skipped rows.
+        on_row: Called with all columns of each row that becomes a pair.
 
     Raises:
-        InputError: ``file:line: what was found; what is legal``.
+        InputError: ``file:line: what is wrong; what is allowed``.
     """
     report = ReadReport() if report is None else report
     report.file = file.name
-    _refuse_header_row(file, config, index)
+    _reject_header_row(file, config, index)
     if config.on_bad_row is OnBadRow.skip and labelled is not False:
-        complain = report.skip
+        on_error = report.skip
     is_unlabelled = labelled is None and _is_unlabelled(file, config, index)
     labels, ids = _Labels(config, labelled, index, report, is_unlabelled), _Ids(config, report)
     needed = [config.sentence1_field, config.sentence2_field, config.id_field]
     needed += [] if labelled is False else [config.label_field]
     has_types = _has_types(file)
 
-    def refuse(line: int, reason: str) -> None:
+    def reject(line: int, reason: str) -> None:
         message = f"{file.name}:{line}: {elide(reason)}"
-        if complain is None:
-            every = "; predictions need every row: dataset.on_bad_row=skip does not apply to them"
-            raise InputError(message + every * (config.on_bad_row is OnBadRow.skip))
-        complain(message)
+        if on_error is None:
+            hint = "; predictions need every row: dataset.on_bad_row=skip does not apply to them"
+            raise InputError(message + hint * (config.on_bad_row is OnBadRow.skip))
+        on_error(message)
 
-    def refuse_unread(line: int, reason: str) -> None:
+    def reject_unreadable(line: int, reason: str) -> None:
         report.rows += 1
-        refuse(line, reason)
+        reject(line, reason)
 
-    for line, row in read_rows(file, config, refuse_unread, all_columns=keep is not None):
+    for line, row in read_rows(file, config, reject_unreadable, all_columns=on_row is not None):
         report.rows += 1
         try:
             fields = with_texts(row, needed, config.id_field) if has_types else row
             if labels.dropped and labels.drops(fields):
                 continue
-            first = _sentence(fields, "sentence1_field", config)
-            second = _sentence(fields, "sentence2_field", config)
+            sentence1 = _sentence(fields, "sentence1_field", config)
+            sentence2 = _sentence(fields, "sentence2_field", config)
             label = labels.read(fields)
-            identity = fields.get(config.id_field)
-            if not (ids.has_id and type(identity) is int):  # a call per row would take a tenth of the time
-                identity = ids.read(identity, fields)
+            pair_id = fields.get(config.id_field)
+            if not (ids.has_id and type(pair_id) is int):  # this test avoids a call per row, 10% of the reading time
+                pair_id = ids.read(pair_id, fields)
         except ValueError as error:
-            refuse(line, str(error))
+            reject(line, str(error))
             continue
-        if keep is not None:
-            keep(row)
-        yield Pair(id=identity, sentence1=first, sentence2=second, label=label, line=line)
-    report.refuse_too_many()
+        if on_row is not None:
+            on_row(row)
+        yield Pair(id=pair_id, sentence1=sentence1, sentence2=sentence2, label=label, line=line)
+    report.reject_too_many()
 
 
 def _has_types(file: DataFile) -> bool:
-    """Whether the cells of a file have types of their own; those of other tables are text."""
+    """Return whether the cells of a file are typed; those of CSV and TSV are text."""
     return file.format in (Format.xlsx, Format.parquet)
 
 
 class _Ids:
-    """Reads the ids of one file: all rows have one, or none has and the rows are numbered.
+    """Reads the ids of one file. Either all rows have an id, or none has and the row number is used.
 
-    A field other than the default was named by the user, so every row needs it.
+    An ``id_field`` other than the default is required in every row, since the user has named it.
     """
 
     def __init__(self, config: DatasetConfig, report: ReadReport) -> None:
         self.config, self.report = config, report
         self.is_named = config.id_field != DatasetConfig.id_field
-        self.has_id: bool | None = True if self.is_named else None  # of the rows so far
+        self.has_id: bool | None = True if self.is_named else None  # whether the rows so far have ids
 
     def read(self, value: Any, row: dict[str, Any]) -> int | str:
-        """Return the row's id, or its number from 0.
+        """Return the row's id, or its number counted from 0.
 
         Args:
-            value: What the row has under the id field.
+            value: The value of the id field.
             row: The row.
 
         Raises:
-            ValueError: for an id of another type, and for a row without one where others have one.
+            ValueError: for an id of an invalid type, or if only some rows have an id.
         """
         field = self.config.id_field
         if isinstance(value, bool) or not isinstance(value, int | str | None):
@@ -136,44 +137,44 @@ class _Ids:
             default = DatasetConfig.id_field
             raise ValueError(f"{_missing(row, 'id_field', self.config)}; dataset.id_field={default} numbers the rows")
         if self.has_id not in (None, has_id):
-            one, other = ("no", "have one") if self.has_id else ("an", "have none")
-            raise ValueError(f"has {one} {field!r}, and the rows before it {other}; all rows or none need an id")
+            here, before = ("no", "have one") if self.has_id else ("an", "have none")
+            raise ValueError(f"has {here} {field!r}, but the rows before it {before}; all rows or none need an id")
         self.has_id = has_id
         return self.report.rows - 1 if value is None or value == "" else value
 
 
-def _refuse_header_row(file: DataFile, config: DatasetConfig, index: Mapping[str, int] | None) -> None:
-    """Check by the labels that a file without a header line has none.
+def _reject_header_row(file: DataFile, config: DatasetConfig, index: Mapping[str, int] | None) -> None:
+    """Check, by the labels of the first rows, that a file declared to have no header line has none.
 
     Raises:
-        InputError: for the first row.
+        InputError: naming the header line.
     """
     if index is None or not has_no_header(file.format, config):
         return
-    first: list[tuple[int, dict[str, Any]]] = []
-    with suppress(InputError):  # the reading that follows raises it again
-        first += islice(read_rows(file, config, lambda *_: None, all_columns=False), _FIRST_ROWS)
-    known = {*index, NO_LABEL, *(label_name(name) for name in config.drop_labels or ())}
-    if reason := foreign_first_label([row.get(config.label_field) for _, row in first], known):
-        raise InputError(f"{file.name}:{first[0][0]}: {reason}")
+    first_rows: list[tuple[int, dict[str, Any]]] = []
+    with suppress(InputError):  # reading the file afterwards raises it again
+        first_rows += islice(read_rows(file, config, lambda *_: None, all_columns=False), _FIRST_ROWS)
+    valid = {*index, NO_LABEL, *(label_name(name) for name in config.drop_labels or ())}
+    if reason := foreign_first_label([row.get(config.label_field) for _, row in first_rows], valid):
+        raise InputError(f"{file.name}:{first_rows[0][0]}: {reason}")
 
 
 def _is_unlabelled(file: DataFile, config: DatasetConfig, index: Mapping[str, int] | None) -> bool:
-    """Whether every label of a file is one of ``drop_labels`` or -1, so that no pair of it has a class."""
+    """Return whether every label of a file is -1 or in ``drop_labels``. All its rows are then unlabelled pairs."""
     dropped = {label_name(name) for name in config.drop_labels or ()}
     if not dropped:
         return False
-    none = (dropped | {NO_LABEL}) - set(index or ())
+    placeholders = (dropped | {NO_LABEL}) - set(index or ())
     label = None
     for _, row in read_rows(file, config, lambda *_: None, all_columns=False):
         label = (with_texts(row, [config.label_field], "") if _has_types(file) else row).get(config.label_field)
-        if not isinstance(label, str | int) or label_name(label) not in none:
+        if not isinstance(label, str | int) or label_name(label) not in placeholders:
             return False
     return label is not None
 
 
 class _Labels:
-    """Reads the labels of one file and checks that they agree with each other."""
+    """Reads the labels of one file and checks that they are valid and consistent."""
 
     def __init__(
         self,
@@ -188,12 +189,12 @@ class _Labels:
         self.dropped = set() if is_unlabelled else dropped
         self.placeholders = {NO_LABEL} - set(index or (NO_LABEL,)) if labelled is None else set()
         self.placeholders |= dropped if is_unlabelled else set()
-        report.dropped.update(dict.fromkeys(self.dropped, 0))  # so that a label that never occurs is known, too
+        report.dropped.update(dict.fromkeys(self.dropped, 0))  # a count of 0 shows a label that never occurs
         self.kind: type | None = None
-        self.has_label: bool | None = None  # of the rows so far
+        self.has_label: bool | None = None  # whether the rows so far have labels
 
     def drops(self, row: dict[str, Any]) -> bool:
-        """Whether the row's label is one of ``drop_labels``; counts it."""
+        """Return whether the row's label is in ``drop_labels``, and count such a row."""
         if not self.dropped or not isinstance(value := row.get(self.config.label_field), str | int):
             return False
         if (name := label_name(value)) not in self.dropped:
@@ -202,10 +203,10 @@ class _Labels:
         return True
 
     def read(self, row: dict[str, Any]) -> str | None:
-        """The name of the row's label, None for no label.
+        """Return the name of the row's label, or None if it has none.
 
         Raises:
-            ValueError: for a label that is missing, unknown, or unlike those before it.
+            ValueError: for a label that is missing, unknown, or of another type than those before it.
         """
         if self.labelled is False:
             return None
@@ -231,24 +232,24 @@ class _Labels:
         return name
 
     def _mixed(self, value: str | int | bool | None) -> str:
-        """Why a row does not fit to the rows before it, of which all or none had a label."""
+        """Return the message for a labelled row after unlabelled ones, or the reverse."""
         field = self.config.label_field
         if self.report.placeholders or str(value).strip() == NO_LABEL:
             before = "are labelled" if self.has_label else "are not"
             return (
-                f"{field!r} is {value!r}, and the rows before it {before}; {NO_LABEL} stands for no label if every row "
-                f"has it (dataset.drop_labels=[{NO_LABEL}] leaves such rows out)"
+                f"{field!r} is {value!r}, but the rows before it {before}; {NO_LABEL} means no label only if every row "
+                f"has it (dataset.drop_labels=[{NO_LABEL}] drops such rows)"
             )
-        one, other = ("no", "one") if self.has_label else ("a", "none")
-        return f"has {one} {field!r}, the rows before it have {other}; all rows or none"
+        here, before = ("no", "one") if self.has_label else ("a", "none")
+        return f"has {here} {field!r}, but the rows before it have {before}; all rows or none need a label"
 
 
 def _missing(row: dict[str, Any], key: str, config: DatasetConfig) -> str:
     field = getattr(config, key)
     if field in row:
         return f"{field!r} is empty"
-    taken = {config.sentence1_field, config.sentence2_field, config.label_field, config.id_field}
-    hint = did_you_mean(field, row.keys() - taken)
+    used = {config.sentence1_field, config.sentence2_field, config.label_field, config.id_field}
+    hint = did_you_mean(field, row.keys() - used)
     return f"no {field!r}{hint} (dataset.{key} names it)"
 
 
@@ -262,22 +263,22 @@ def _sentence(row: dict[str, Any], key: str, config: DatasetConfig) -> str:
     if not text.strip():
         raise ValueError(_missing(row, key, config))
     if not text.isprintable():
-        _refuse_unwritable(field, text)
-        _refuse_invisible(field, text)
+        _reject_unwritable(field, text)
+        _reject_invisible(field, text)
     return text
 
 
-def _refuse_unwritable(field: str, text: str) -> None:
-    half = next((letter for letter in text if unicodedata.category(letter) == "Cs"), "")
-    if half:  # JSON may spell half an emoji, which no tokenizer and no file takes
-        raise ValueError(f"{field!r} has half a character, {half!a}; surrogates must come in pairs")
+def _reject_unwritable(field: str, text: str) -> None:
+    surrogate = next((letter for letter in text if unicodedata.category(letter) == "Cs"), "")
+    if surrogate:  # JSON can escape half of an emoji; tokenizers and UTF-8 files cannot hold it
+        raise ValueError(f"{field!r} has half a character, {surrogate!a}; surrogates must come in pairs")
     if "\0" in text:
-        raise ValueError(f"{field!r} holds a NUL character (U+0000); take it out")
+        raise ValueError(f"{field!r} contains a NUL character (U+0000); remove it")
 
 
-def _refuse_invisible(field: str, text: str) -> None:
+def _reject_invisible(field: str, text: str) -> None:
     if all(letter.isspace() or unicodedata.category(letter) in ("Cf", "Cc") for letter in text):
-        raise ValueError(f"{field!r} is empty: nothing but invisible characters, such as {text.strip()[0]!a}")
+        raise ValueError(f"{field!r} is empty: it has only invisible characters, such as {text.strip()[0]!a}")
 
 
 def _label(row: dict[str, Any], field: str) -> str | int | bool | None:
@@ -287,5 +288,5 @@ def _label(row: dict[str, Any], field: str) -> str | int | bool | None:
     if not isinstance(value, str | int):
         raise ValueError(f"{field!r} is {value!r}; it must be a string or a whole number")
     if isinstance(value, str) and not value.isprintable():
-        _refuse_unwritable(field, value)
+        _reject_unwritable(field, value)
     return value

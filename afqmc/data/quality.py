@@ -1,4 +1,4 @@
-"""What a data set holds that a person should know before training on it."""
+"""Check the quality of a data set: duplicates, contradictory labels, pairs shared by splits, rare classes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from itertools import combinations
 from afqmc.data.label_checks import label_warnings
 from afqmc.data.loading import Dataset, Pairs, PairStream
 
-_SHOWN = 5  # lines named of each kind, at most
-_RARE = 10  # pairs: fewer of a class, and less than one in a hundred, may be a slip
+_SHOWN = 5  # lines per kind of problem, at most
+_RARE = 10  # a class with fewer pairs, and less than 1% of them, may be a typo
 
 
 @dataclass(frozen=True)
 class SplitStats:
-    """Counts of one split. ``where`` has a few line numbers of ``file`` for each kind of oddity."""
+    """Counts of one split. ``lines`` has the first few line numbers of ``file`` per kind of problem."""
 
     pairs: int
     label_counts: list[int]
@@ -23,13 +23,21 @@ class SplitStats:
     swapped_duplicates: int
     contradictions: int
     identical_sentences: int
-    where: dict[str, list[int]]
+    lines: dict[str, list[int]]
     file: str = ""
 
 
 @dataclass(frozen=True)
 class DatasetStats:
-    """Of all splits held in memory, the pairs that two of them share, in either order, and what looks wrong."""
+    """Counts of all splits.
+
+    Attributes:
+        splits: Counts per split.
+        shared: Number of pairs that two splits share, in either order of the sentences.
+        streamed: Splits that are streamed, for which only labels are counted.
+        labels: Class names.
+        suspicions: Warnings from ``label_warnings``.
+    """
 
     splits: dict[str, SplitStats]
     shared: dict[tuple[str, str], int]
@@ -39,111 +47,111 @@ class DatasetStats:
 
 
 def analyze(dataset: Dataset) -> DatasetStats:
-    """Count. A streamed split is counted by label alone, since comparing its pairs would hold it in memory."""
-    held = {name: split for name, split in dataset.splits().items() if isinstance(split, Pairs)}
-    keys = {name: set(_unordered(split)) for name, split in held.items()}
-    facts = {name: _split_facts(dataset, split) for name, split in held.items()}
+    """Count labels and problems. For a streamed split only labels are counted, since it does not fit into memory."""
+    in_memory = {name: split for name, split in dataset.splits().items() if isinstance(split, Pairs)}
+    keys = {name: set(_unordered(split)) for name, split in in_memory.items()}
+    stats = {name: _split_stats(dataset, split) for name, split in in_memory.items()}
     streamed = {name: split for name, split in dataset.splits().items() if isinstance(split, PairStream)}
     for name, stream in streamed.items():
-        facts[name] = SplitStats(len(stream), stream.label_counts, 0, 0, 0, 0, {}, stream.file)
-    shared = {(one, other): len(keys[one] & keys[other]) for one, other in combinations(held, 2)}
-    return DatasetStats(facts, shared, tuple(streamed), dataset.labels, tuple(label_warnings(dataset)))
+        stats[name] = SplitStats(len(stream), stream.label_counts, 0, 0, 0, 0, {}, stream.file)
+    shared = {(a, b): len(keys[a] & keys[b]) for a, b in combinations(in_memory, 2)}
+    return DatasetStats(stats, shared, tuple(streamed), dataset.labels, tuple(label_warnings(dataset)))
 
 
 def _unordered(split: Pairs) -> list[tuple[str, str]]:
-    """Each pair with its sentences sorted: the same key either way round."""
+    """Return a key per pair that does not depend on the order of its sentences."""
     return [(a, b) if a <= b else (b, a) for a, b in zip(split.sentence1, split.sentence2, strict=True)]
 
 
-def _split_facts(dataset: Dataset, split: Pairs) -> SplitStats:
+def _split_stats(dataset: Dataset, split: Pairs) -> SplitStats:
     seen: set[tuple[str, str]] = set()
     classes: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
     rows: dict[str, list[int]] = {"exact_duplicates": [], "swapped_duplicates": [], "identical_sentences": []}
     keys = _unordered(split)
-    for row, (key, first, second) in enumerate(zip(keys, split.sentence1, split.sentence2, strict=True)):
-        if (first, second) in seen:
+    for row, (key, sentence1, sentence2) in enumerate(zip(keys, split.sentence1, split.sentence2, strict=True)):
+        if (sentence1, sentence2) in seen:
             rows["exact_duplicates"].append(row)
-        elif (second, first) in seen:
+        elif (sentence2, sentence1) in seen:
             rows["swapped_duplicates"].append(row)
-        seen.add((first, second))
-        if first == second:
+        seen.add((sentence1, sentence2))
+        if sentence1 == sentence2:
             rows["identical_sentences"].append(row)
         if split.labels is not None:
             classes[key].add(split.labels[row])
-    torn = {key for key, found in classes.items() if len(found) > 1}
-    rows["contradictions"] = [row for row, key in enumerate(keys) if key in torn] if torn else []
+    contradictory = {key for key, labels in classes.items() if len(labels) > 1}
+    rows["contradictions"] = [row for row, key in enumerate(keys) if key in contradictory] if contradictory else []
     return SplitStats(
         pairs=len(split),
         label_counts=dataset.label_counts(split),
         exact_duplicates=len(rows["exact_duplicates"]),
         swapped_duplicates=len(rows["swapped_duplicates"]),
-        contradictions=len(torn),
+        contradictions=len(contradictory),
         identical_sentences=len(rows["identical_sentences"]),
-        where={kind: [split.line(row) for row in found[: _SHOWN + 1]] for kind, found in rows.items() if found},
+        lines={kind: [split.line(row) for row in some[: _SHOWN + 1]] for kind, some in rows.items() if some},
         file=split.file,
     )
 
 
-def summary_lines(dataset: Dataset, facts: DatasetStats) -> list[str]:
-    """The lines a run prints at its start: one of counts, and one for each thing to worry about."""
+def summary_lines(dataset: Dataset, stats: DatasetStats) -> list[str]:
+    """Return the lines that a run prints at its start: one with the counts, and one per note or warning."""
     counts = []
-    for name, found in facts.splits.items():
+    for name, split in stats.splits.items():
         shares = [
-            f"{100 * n / found.pairs:.0f}% {label!r}"
-            for label, n in zip(dataset.labels, found.label_counts, strict=True)
+            f"{100 * count / split.pairs:.0f}% {label!r}"
+            for label, count in zip(dataset.labels, split.label_counts, strict=True)
         ]
-        counts.append(f"{name} {found.pairs}" + (f" ({', '.join(shares)})" if sum(found.label_counts) else ""))
+        counts.append(f"{name} {split.pairs}" + (f" ({', '.join(shares)})" if sum(split.label_counts) else ""))
     positive = f"; {dataset.labels[1]!r} counts as positive" if len(dataset.labels) == 2 else ""
     lines = [f"data: {dataset.name}: " + "; ".join(counts) + positive]
-    notes = (*dataset.notes, *left_out(dataset), *fold_lines(dataset), *dataset_warnings(facts))
+    notes = (*dataset.notes, *left_out(dataset), *fold_lines(dataset), *dataset_warnings(stats))
     lines += [f"data: {text}" for text in notes]
     return lines
 
 
 def left_out(dataset: Dataset) -> list[str]:
-    """The rows of each file that the config leaves out, and files without labels."""
+    """Return a line per file with dropped rows, and per file that counts as unlabelled."""
     return [f"{split}: {text}" for split, report in dataset.reports().items() for text in report.other_rows()]
 
 
 def fold_lines(dataset: Dataset) -> list[str]:
-    """What dev is a fold of, and whether train knows sentences of it; nothing where there are no folds."""
+    """Return a line on the dev fold and the sentences it shares with train; none without folds."""
     if (folds := dataset.folds) is None:
         return []
-    told = f"{folds.met} of its pairs hold a sentence that train holds too (dataset.grouped)" if folds.met else ""
-    told = told or "no sentence of it is in train"
-    return [f"dev is fold {folds.fold} of {folds.count} (from 0) of {folds.whole.file}: {told}"]
+    leaks = "it shares no sentence with train"
+    if folds.leaked_pairs:
+        leaks = f"{folds.leaked_pairs} of its pairs share a sentence with train (dataset.grouped=true prevents it)"
+    return [f"dev is fold {folds.fold} of {folds.count} (from 0) of {folds.pairs.file}: {leaks}"]
 
 
-def dataset_warnings(facts: DatasetStats) -> list[str]:
-    """A sentence for each oddity that may change what a figure means."""
-    lines = _odd_labels(facts)
-    for name, found in facts.splits.items():
-        kinds = (
-            ("exact_duplicates", found.exact_duplicates, "repeated pairs"),
-            ("swapped_duplicates", found.swapped_duplicates, "pairs repeated with the sentences swapped"),
-            ("contradictions", found.contradictions, "pairs with contradictory labels"),
+def dataset_warnings(stats: DatasetStats) -> list[str]:
+    """Return a line for each problem that may distort the metrics."""
+    lines = _rare_labels(stats)
+    for name, split in stats.splits.items():
+        problems = (
+            ("exact_duplicates", split.exact_duplicates, "repeated pairs"),
+            ("swapped_duplicates", split.swapped_duplicates, "pairs repeated with the sentences swapped"),
+            ("contradictions", split.contradictions, "pairs with contradictory labels"),
         )
-        lines += [f"{name}: {count} {text} ({format_lines(found, kind)})" for kind, count, text in kinds if count]
-    lines += [f"{one} and {other} share {count} pairs" for (one, other), count in facts.shared.items() if count]
+        lines += [f"{name}: {count} {text} ({format_lines(split, kind)})" for kind, count, text in problems if count]
+    lines += [f"{a} and {b} share {count} pairs" for (a, b), count in stats.shared.items() if count]
     return lines
 
 
-def format_lines(found: SplitStats, kind: str) -> str:
-    """Where the rows of a kind are: ``lines 3, 7 of train.jsonl``."""
-    lines = found.where[kind]
+def format_lines(split: SplitStats, kind: str) -> str:
+    """Return the lines with a kind of problem, such as ``lines 3, 7 of train.jsonl``."""
+    lines = split.lines[kind]
     more = " ..." if len(lines) > _SHOWN else ""
-    return f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines[:_SHOWN]))}{more} of {found.file}"
+    return f"line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines[:_SHOWN]))}{more} of {split.file}"
 
 
-def _odd_labels(facts: DatasetStats) -> list[str]:
-    """Classes that may be a slip of the pen, or that dev says nothing about."""
+def _rare_labels(stats: DatasetStats) -> list[str]:
+    """Return a line for each label with suspiciously few training pairs, and for each that is absent from dev."""
     lines = []
-    counts = {name: found.label_counts for name, found in facts.splits.items()}
-    for number, label in enumerate(facts.labels):
-        there, seen = counts["train"][number], counts["dev"][number]
-        if there < _RARE and there < sum(counts["train"]) / 100:
-            few = f"only {there} of {sum(counts['train'])} pairs" if there else "no pair"
-            lines.append(f"train: {few} labelled {label!r}: is it a class? (dataset.labels=[...] sets them)")
-        if there and not seen:
-            lines.append(f"dev: no pair labelled {label!r}, which train has: no figure tells how well it is learnt")
+    train, dev = stats.splits["train"].label_counts, stats.splits["dev"].label_counts
+    for label, in_train, in_dev in zip(stats.labels, train, dev, strict=True):
+        if in_train < _RARE and in_train < sum(train) / 100:
+            count = f"only {in_train} of {sum(train)} pairs are" if in_train else "no pair is"
+            lines.append(f"train: {count} labelled {label!r}; a typo? (dataset.labels=[...] sets the classes)")
+        if in_train and not in_dev:
+            lines.append(f"dev: no pair is labelled {label!r}, which train has; no metric shows how well it is learned")
     return lines

@@ -1,11 +1,10 @@
-"""The embedded pairs: built from hand-written wordings of consumer-finance questions, in AFQMC's format.
+"""The embedded sample data set: pairs of hand-written consumer-finance questions in AFQMC's format.
 
-``intents/*.txt`` holds topics (``## slug title``), in each topic neighbouring intents (``# slug meaning``), and under
-each intent its wordings, a line each. Two wordings of one intent are a positive pair; a negative pair joins two
-intents, mostly of one topic and mostly alike in their characters, so that it shares words and differs in meaning. Each
-intent is in one split only.
+``intents/*.txt`` lists topics (``## slug title``), their intents (``# slug meaning``), and each intent's wordings, one
+per line. A positive pair is two wordings of one intent. A negative pair is two wordings of different intents, mostly of
+one topic and with similar characters, so that it shares words but not the meaning. Each intent is in one split only.
 
-``python -m afqmc.data.sample DIR`` writes the three files to look at.
+``python -m afqmc.data.sample DIR`` writes the three files for inspection.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-POSITIVE_SHARE = 0.31  # of AFQMC's train and dev
-HARD_SHARE = 0.6  # of the negatives: both intents in one topic, the wordings alike in characters
-ALIKE = 0.2  # what counts as alike, as `overlap` has it
+POSITIVE_SHARE = 0.31  # as in AFQMC's train and dev
+HARD_SHARE = 0.6  # of the negatives; hard ones are wordings of one topic with similar characters
+ALIKE = 0.2  # minimum `character_overlap` of similar wordings
 PAIRS = {"train": 24_000, "dev": 1_600, "test": 1_600}
-HELD_OUT = 4  # intents of each topic: of every other topic for dev, of the rest for test
+HELD_OUT = 4  # intents per topic, alternately for dev and test
 _SEED = 20261124
 
 
 @dataclass(frozen=True)
 class Intent:
-    """One meaning and the ways customers put it."""
+    """One meaning and its wordings."""
 
     topic: str
     slug: str
@@ -38,53 +37,50 @@ class Intent:
 
 @cache
 def intents() -> tuple[Intent, ...]:
-    """Every intent, in the order of the files."""
-    found: list[Intent] = []
+    """Return all intents, in the order of the files."""
+    result: list[Intent] = []
     for file in sorted(resources.files("afqmc.data").joinpath("intents").iterdir(), key=lambda item: item.name):
         topic = ""
         for block in file.read_text(encoding="utf-8").split("\n# "):
             head, *lines = block.splitlines()
             wordings = [line for line in lines if line and not line.startswith("#")]
             if topic and wordings:
-                found.append(Intent(topic, head.split()[0], tuple(wordings)))
+                result.append(Intent(topic, head.split()[0], tuple(wordings)))
             for line in block.splitlines():
                 if line.startswith("## "):
                     topic = line[3:].split()[0]
-    return tuple(found)
+    return tuple(result)
 
 
 def split_intents() -> dict[str, list[Intent]]:
-    """The intents of each split: some of every topic held out, by turns for dev and for test, the rest for train.
+    """Return the intents of each split: ``HELD_OUT`` of each topic for dev or test, the rest for train.
 
-    Those held out together are neighbours: one drawn at random, and those of its topic that read most like it.
+    The intents held out of a topic are similar: one is drawn at random, the others are those most like it.
     """
     rng = random.Random(_SEED)
     splits: dict[str, list[Intent]] = {"train": [], "dev": [], "test": []}
-    for number, (_, group) in enumerate(itertools.groupby(intents(), key=lambda intent: intent.topic)):
+    for index, (_, group) in enumerate(itertools.groupby(intents(), key=lambda intent: intent.topic)):
         members = list(group)
         drawn = "".join(rng.choice(members).wordings)
         members.sort(key=lambda intent: character_overlap(drawn, "".join(intent.wordings)), reverse=True)
-        splits["test" if number % 2 else "dev"] += members[:HELD_OUT]
+        splits["test" if index % 2 else "dev"] += members[:HELD_OUT]
         splits["train"] += members[HELD_OUT:]
     return splits
 
 
-def character_overlap(first: str, second: str) -> float:
-    """The characters two texts share, of all that either has (Jaccard)."""
-    return len(set(first) & set(second)) / len(set(first) | set(second))
+def character_overlap(a: str, b: str) -> float:
+    """Return the Jaccard similarity of the sets of characters."""
+    return len(set(a) & set(b)) / len(set(a) | set(b))
 
 
 def _pairs(members: list[Intent], count: int, rng: random.Random) -> list[tuple[str, str, str]]:
-    """``count`` distinct pairs with their labels, shuffled.
-
-    Hard negatives are drawn from the neighbouring wordings that are alike, easy ones from all the others.
-    """
+    """Return ``count`` distinct pairs with their labels, shuffled, with hard and easy negatives by ``HARD_SHARE``."""
     same = [pair for intent in members for pair in itertools.combinations(intent.wordings, 2)]
     hard: list[tuple[str, str]] = []
     easy: list[tuple[str, str]] = []
-    for one, other in itertools.combinations(members, 2):
-        for pair in itertools.product(one.wordings, other.wordings):
-            (hard if one.topic == other.topic and character_overlap(*pair) >= ALIKE else easy).append(pair)
+    for a, b in itertools.combinations(members, 2):
+        for pair in itertools.product(a.wordings, b.wordings):
+            (hard if a.topic == b.topic and character_overlap(*pair) >= ALIKE else easy).append(pair)
     positives = round(count * POSITIVE_SHARE)
     hard_negatives = round((count - positives) * HARD_SHARE)
     rows = [(*pair, "1") for pair in rng.sample(same, positives)]
@@ -96,14 +92,14 @@ def _pairs(members: list[Intent], count: int, rng: random.Random) -> list[tuple[
 
 @cache
 def sample_files() -> dict[str, bytes]:
-    """``train.json``, ``dev.json`` and ``test.json`` as AFQMC has them: JSON lines, test with ids and no labels."""
+    """Return the three files as AFQMC has them: JSON lines, and a test file with ids instead of labels."""
     files = {}
     for split, members in split_intents().items():
         rng = random.Random(f"{_SEED} {split}")
         rows = []
-        for number, (first, second, label) in enumerate(_pairs(members, PAIRS[split], rng)):
-            pair = {"sentence1": first, "sentence2": second}
-            rows.append({"id": number, **pair} if split == "test" else {**pair, "label": label})
+        for index, (sentence1, sentence2, label) in enumerate(_pairs(members, PAIRS[split], rng)):
+            pair = {"sentence1": sentence1, "sentence2": sentence2}
+            rows.append({"id": index, **pair} if split == "test" else {**pair, "label": label})
         files[f"{split}.json"] = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     return files
 

@@ -1,4 +1,4 @@
-"""Tables that are not text: Excel workbooks and Parquet, as rows of cells with their own values."""
+"""Read Excel workbooks and Parquet files as rows of typed cells."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from afqmc.utils.errors import InputError, as_input_error
 
 Cells = list[Any]
 
-_ERRORS = {"#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A"}  # results of formulas that failed
-_ROWS = 8192  # of Parquet held at once
+_ERRORS = {"#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A"}  # results of failed formulas
+_ROWS = 8192  # Parquet rows read at once
 
 
 def xlsx_cells(file: DataFile, config: DatasetConfig) -> Iterator[tuple[int, Cells]]:
-    """The rows of a workbook's first sheet that hold anything, with their numbers; formulas as their saved results.
+    """Yield the non-empty rows of a workbook's first sheet, with their row numbers from 1.
+
+    A formula cell has its saved result.
 
     Raises:
-        InputError: where openpyxl is not installed, or the file is no workbook.
+        InputError: if openpyxl is not installed, or the file is not a workbook.
     """
     try:
         import openpyxl  # noqa: F401
@@ -60,10 +62,10 @@ def _positions(names: Cells, config: DatasetConfig) -> list[int]:
 
 
 def _first_sheet(file: DataFile, stream: IO[bytes], results: bool = True) -> Any:
-    """The first sheet of a workbook, with the results of its formulas or the formulas themselves."""
+    """Return the first sheet of a workbook, with the results of formulas or the formulas themselves."""
     from openpyxl import load_workbook
 
-    with warnings.catch_warnings(action="ignore"):  # of styles that are missing, and other matters of looks
+    with warnings.catch_warnings(action="ignore"):  # they concern missing styles and the like
         book = load_workbook(stream, read_only=True, data_only=results)
     if not book.worksheets:
         raise InputError(f"{file.name}: the workbook has no sheet with cells")
@@ -71,22 +73,22 @@ def _first_sheet(file: DataFile, stream: IO[bytes], results: bool = True) -> Any
     if len(book.sheetnames) > 1:
         hidden = "" if sheet.sheet_state == "visible" else "hidden "
         file.note(f"read from the {hidden}sheet {sheet.title!r}, the first of {len(book.sheetnames)}")
-    sheet.reset_dimensions()  # some programs write wrong ones
+    sheet.reset_dimensions()  # some programs write wrong dimensions
     return sheet
 
 
 class _Formulas:
-    """Finds formulas that were saved without a result. The sheet is read again once a needed cell is empty."""
+    """Finds formulas that were saved without a result. The sheet is read a second time if a needed cell is empty."""
 
     def __init__(self, file: DataFile, stream: IO[bytes]) -> None:
         self.file, self.stream = file, stream
         self.rows: Iterator[tuple[int, Any]] | None = None
 
     def fill(self, line: int, cells: Cells, needed: list[int]) -> None:
-        """Mark the needed cells that are such formulas. Lines are given in ascending order."""
+        """Mark the needed cells that are such formulas. Calls must be in ascending order of lines."""
         if self.rows is None:
             self.rows = enumerate(_first_sheet(self.file, self.stream, results=False).iter_rows(), 1)
-        row = next((cells for number, cells in self.rows if number == line), ())
+        row = next((row for row_line, row in self.rows if row_line == line), ())
         for position in needed:
             if cells[position] is None and position < len(row) and row[position].data_type == "f":
                 formula = row[position].value
@@ -102,16 +104,16 @@ def _cell(value: Any) -> Any:
 
 
 def parquet_cells(file: DataFile, config: DatasetConfig, all_columns: bool) -> Iterator[tuple[int, Cells]]:
-    """The names of a Parquet file's columns, and then its rows, counted from 1.
+    """Yield the column names of a Parquet file and then its rows, with their numbers from 1.
 
     Args:
-        file: What to read.
-        config: Names the columns that are needed.
-        all_columns: Whether the others are needed as well, with their types: every cell is a scalar of pyarrow then.
-            Otherwise the others are left empty.
+        file: The file to read.
+        config: Names the needed columns.
+        all_columns: Whether the other columns are needed too, with their types. All cells are pyarrow scalars then.
+            Otherwise the other columns are None.
 
     Raises:
-        InputError: where pyarrow is not installed, or the file is no Parquet.
+        InputError: if pyarrow is not installed, or the file is not Parquet.
     """
     try:
         from pyarrow.parquet import ParquetFile
@@ -134,7 +136,10 @@ def parquet_cells(file: DataFile, config: DatasetConfig, all_columns: bool) -> I
 
 
 def _values(column: Any, with_types: bool) -> Cells:
-    """The cells of a column; as scalars where Python has no value for one of them, so that its row can be named."""
+    """Return the cells of a column.
+
+    They are pyarrow scalars if Python cannot represent one of them, so that the error can name its row.
+    """
     if not with_types:
         with suppress(ValueError, OverflowError):
             return list(column.to_pylist())

@@ -1,4 +1,4 @@
-"""A running digest of pairs: whether a file still holds what it held when it was read first."""
+"""Detect changes of a streamed file by running digests of its pairs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import hashlib
 
 from afqmc.data.parsing import Pair
 
-_INTERVAL = 256  # pairs between two marks: 8 bytes each
+_INTERVAL = 256  # pairs per mark; a mark takes 8 bytes
 
 
 class StreamTrace:
-    """The number of pairs so far, their digest, and marks: the digest after every so many pairs."""
+    """Digests of one pass: of all pairs so far, and a mark (a short digest) every ``_INTERVAL`` pairs."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -20,17 +20,17 @@ class StreamTrace:
 
     @property
     def digest(self) -> str:
-        """sha256 of the sentences and labels of all pairs so far."""
+        """The sha256 of the sentences and labels of all pairs so far."""
         return self._hash.hexdigest()
 
     def add(self, pair: Pair) -> None:
-        """Go on by one pair."""
+        """Add the next pair."""
         self._hash.update(repr((pair.sentence1, pair.sentence2, pair.label)).encode())
         self.count += 1
         if self.count % _INTERVAL == 0:
             self.marks.append(self._hash.digest()[:8])
 
-    def begins(self, whole: StreamTrace) -> bool:
-        """Whether these are the first pairs of another trace, as far as the marks tell that."""
+    def is_prefix_of(self, full: StreamTrace) -> bool:
+        """Return whether the marks since the last call equal those of the full trace."""
         start, self._compared = self._compared, len(self.marks)
-        return self.marks[start:] == whole.marks[start : len(self.marks)]
+        return self.marks[start:] == full.marks[start : len(self.marks)]

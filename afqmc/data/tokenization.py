@@ -1,4 +1,4 @@
-"""Pairs as token ids in flat arrays, encoded by the tokenizer's own many-threaded core."""
+"""Tokenise pairs into flat arrays of token ids, using the multithreaded core of fast tokenizers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 import tokenizers
@@ -19,12 +18,20 @@ from afqmc.data.loading import Pairs
 from afqmc.data.token_cache import load_or_build
 
 _CHUNK = 4096  # pairs tokenised at once
-_Rows = tuple[list[Sequence[int]], list[Sequence[int]]]  # token ids and segments of each row
+_Rows = tuple[list[Sequence[int]], list[Sequence[int]]]  # token ids and segment ids of each row
 
 
 @dataclass(frozen=True)
 class TokenizedPairs:
-    """A split as tokens: row ``i`` is ``tokens[offsets[i]:offsets[i + 1]]``, int32, segments likewise (int8)."""
+    """The tokens of N pairs in flat arrays; those of pair ``i`` are ``tokens[offsets[i]:offsets[i + 1]]``.
+
+    Attributes:
+        tokens: Token ids, int32.
+        segments: Segment ids (``token_type_ids``), int8; empty if the model does not use them.
+        offsets: First token of each pair and the end, int64 (N + 1,).
+        labels: Class indices, int64 (N,); None if unlabelled.
+        ids: The pairs' ids.
+    """
 
     tokens: np.ndarray
     segments: np.ndarray
@@ -37,22 +44,22 @@ class TokenizedPairs:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each row (N,)."""
+        """Tokens per pair, (N,)."""
         return np.diff(self.offsets)
 
 
 class PairTokenizer:
-    """Encodes pairs as [CLS] a [SEP] b [SEP], cutting the longer sentence first where a pair exceeds the limit.
+    """Tokenises pairs as [CLS] a [SEP] b [SEP]. In pairs that are too long, the longer sentence is cut first.
 
     Tokens are cut on the tokenizer's own ``truncation_side``.
 
     Args:
-        tokenizer: Of the model; a copy of its core is used, so its own settings stay as they are.
-        max_length: Tokens of a pair at most.
-        cache: A directory that keeps the arrays of whole splits for later runs; None keeps nothing.
+        tokenizer: The model's tokenizer. It is not changed: truncation is set on a copy of its core.
+        max_length: Maximum number of tokens per pair.
+        cache: Directory that caches the arrays of whole splits for later runs; None disables the cache.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, cache: Optional[Path] = None) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, cache: Path | None = None) -> None:
         self.tokenizer, self.max_length, self.cache = tokenizer, max_length, cache
         pad = tokenizer.pad_token_id
         self.pad_id: int = 0 if pad is None else int(pad)
@@ -65,7 +72,7 @@ class PairTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """Of what the tokens depend on besides the texts."""
+        """The sha256 of everything except the texts that the tokens depend on."""
         return hashlib.sha256(self._settings.encode()).hexdigest()
 
     @cached_property
@@ -74,11 +81,11 @@ class PairTokenizer:
         return f"{tokenizers.__version__} {self.uses_token_type_ids} {core}"
 
     def encode(self, pairs: Pairs) -> TokenizedPairs:
-        """All pairs of a split, or of a chunk of a stream, as flat arrays."""
+        """Tokenise the pairs of a split, or of a chunk of a stream."""
         return _with_labels(self._arrays(pairs), pairs)
 
     def tokenize_cached(self, pairs: Pairs) -> TokenizedPairs:
-        """``encode``, the arrays memory-mapped from the cache where an earlier run has left them there."""
+        """Tokenise a split, or memory-map its arrays from the cache if an earlier run has stored them."""
         if self.cache is None or self._core is None:
             return self.encode(pairs)
         arrays = load_or_build(
@@ -88,10 +95,10 @@ class PairTokenizer:
 
     def _arrays(self, pairs: Pairs) -> dict[str, np.ndarray]:
         tokens, segments, lengths = [], [], []
-        for rows, kinds in self._chunks(pairs):
-            lengths += [len(row) for row in rows]
-            tokens.append(_flat(rows, np.int32))
-            segments.append(_flat(kinds if self.uses_token_type_ids else [], np.int8))
+        for token_rows, segment_rows in self._chunks(pairs):
+            lengths += [len(row) for row in token_rows]
+            tokens.append(_flat(token_rows, np.int32))
+            segments.append(_flat(segment_rows if self.uses_token_type_ids else [], np.int8))
         offsets = np.zeros(len(lengths) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
         return {"tokens": np.concatenate(tokens), "segments": np.concatenate(segments), "offsets": offsets}
@@ -99,25 +106,25 @@ class PairTokenizer:
     def _chunks(self, pairs: Pairs) -> Iterator[_Rows]:
         for start in range(0, len(pairs), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            first, second = pairs.sentence1[rows], pairs.sentence2[rows]
-            yield self._quick(first, second) if self._core is not None else self._plain(first, second)
+            tokenize = self._fast if self._core is not None else self._slow
+            yield tokenize(pairs.sentence1[rows], pairs.sentence2[rows])
 
-    def _quick(self, first: list[str], second: list[str]) -> _Rows:
+    def _fast(self, sentence1: list[str], sentence2: list[str]) -> _Rows:
         assert self._core is not None
-        found = self._core.encode_batch_fast(list(zip(first, second, strict=True)))
-        return [row.ids for row in found], [row.type_ids for row in found]
+        encodings = self._core.encode_batch_fast(list(zip(sentence1, sentence2, strict=True)))
+        return [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
 
-    def _plain(self, first: list[str], second: list[str]) -> _Rows:
-        """For the few tokenizers written in Python."""
-        found = self.tokenizer(
-            first,
-            second,
+    def _slow(self, sentence1: list[str], sentence2: list[str]) -> _Rows:
+        """Tokenise with one of the few tokenizers written in Python."""
+        encoding = self.tokenizer(
+            sentence1,
+            sentence2,
             truncation="longest_first",
             max_length=self.max_length,
             return_token_type_ids=self.uses_token_type_ids,
             return_attention_mask=False,
         )
-        return found["input_ids"], found.get("token_type_ids", [])
+        return encoding["input_ids"], encoding.get("token_type_ids", [])
 
 
 def _with_labels(arrays: dict[str, np.ndarray], pairs: Pairs) -> TokenizedPairs:
@@ -125,5 +132,5 @@ def _with_labels(arrays: dict[str, np.ndarray], pairs: Pairs) -> TokenizedPairs:
     return TokenizedPairs(arrays["tokens"], arrays["segments"], arrays["offsets"], labels, pairs.ids)
 
 
-def _flat(rows: list[Sequence[int]], kind: type[np.generic]) -> np.ndarray:
-    return np.array(list(itertools.chain.from_iterable(rows)), kind)
+def _flat(rows: list[Sequence[int]], dtype: type[np.generic]) -> np.ndarray:
+    return np.array(list(itertools.chain.from_iterable(rows)), dtype)

@@ -104,7 +104,7 @@ def _of_folds(data: Dataset, folds: Folds) -> Iterator[Finding]:
     )
     yield ok(
         "data",
-        f"{folds.count} folds of {folds.whole.file}: {sizes.min()} to {sizes.max()} pairs; {of_labels}; pairs that "
+        f"{folds.count} folds of {folds.pairs.file}: {sizes.min()} to {sizes.max()} pairs; {of_labels}; pairs that "
         f"stay together: {folds.largest_group} at most; dataset.dev_file is not read",
         sizes=sizes.tolist(),
         labels=folds.label_counts.tolist(),
@@ -112,7 +112,7 @@ def _of_folds(data: Dataset, folds: Folds) -> Iterator[Finding]:
         groups=len(set(folds.groups.tolist())),
     )
     for text in fold_lines(data):
-        yield (warn if folds.met else ok)("data", text, pairs_met=folds.met)
+        yield (warn if folds.leaked_pairs else ok)("data", text, pairs_met=folds.leaked_pairs)
 
 
 def _oddities(name: str, found: SplitStats, facts: DatasetStats) -> dict[str, object]:
@@ -125,7 +125,7 @@ def _oddities(name: str, found: SplitStats, facts: DatasetStats) -> dict[str, ob
         "contradictions": found.contradictions,
         "identical_sentences": found.identical_sentences,
         "shared_with": shared,
-        "first_lines": found.where,
+        "first_lines": found.lines,
     }
 
 

@@ -47,7 +47,7 @@ class Inputs:
         lines = (json.dumps({"sentence1": one, "sentence2": two}) + "\n" for one, two in self.typed)
         content = "".join(lines).encode()
         file = DataFile("--pair", lambda: io.BytesIO(content), Format.jsonl)
-        rows = list(read_pairs(file, DatasetConfig(), labelled=False, keep=self.rows.append))
+        rows = list(read_pairs(file, DatasetConfig(), labelled=False, on_row=self.rows.append))
         return to_columns(file.name, rows, {})
 
 

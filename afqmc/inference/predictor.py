@@ -98,7 +98,7 @@ class Predictor:
             InputError: naming the file and line.
         """
         index, report = label_to_index(self.labels), ReadReport(file.name)
-        rows = read_pairs(file, self.config.dataset, labelled=labelled, index=index, report=report, keep=keep)
+        rows = read_pairs(file, self.config.dataset, labelled=labelled, index=index, report=report, on_row=keep)
         pairs = to_columns(file.name, rows, index, report)
         reject_empty(report, len(pairs))
         for note in (*file.notes, *report.notes()):

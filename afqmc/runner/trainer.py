@@ -84,7 +84,7 @@ class Trainer:
         scheduler = build_scheduler(config.scheduler, optimizer, self.intervals.total, config.lr)
         counts = setup.data.label_counts(setup.data.train)
         objective = build_objective(config.objective, counts, accelerator.device)
-        probe = None if accelerator.num_processes == 1 else next(self.batches.epoch(0)).share(0, 2)[0]
+        probe = None if accelerator.num_processes == 1 else next(self.batches.epoch(0)).shard(0, 2)[0]
         setup.model, optimizer = wrap(setup.model, optimizer, accelerator, probe)
         return TrainStep(
             setup.model,
@@ -187,7 +187,7 @@ class Trainer:
         batch, counted = event.batch, self.throughput
         counted.pairs += len(batch)
         counted.tokens += batch.tokens
-        counted.padded_tokens += batch.tokens if self.config.performance.padding_free else batch.places
+        counted.padded_tokens += batch.tokens if self.config.performance.padding_free else batch.padded_tokens
         counted.seconds += event.seconds
 
     def _warn_if_microbatches_grew(self) -> None:

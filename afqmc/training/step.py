@@ -138,7 +138,7 @@ class TrainStep:
         automatic = self.config.auto_microbatch
         smaller = "" if automatic else "trainer.auto_microbatch=true (the same batch in microbatches), "
         return (
-            f"out of memory at step {step}, with {pairs} pairs of {batch.places // len(batch)} tokens at once; use "
+            f"out of memory at step {step}, with {pairs} pairs of {batch.padded_tokens // len(batch)} tokens at once; use "
             f"{smaller}trainer.gradient_checkpointing=true, a smaller dataset.max_length or a smaller batch_size"
         )
 
@@ -150,7 +150,7 @@ class TrainStep:
         for index, microbatch in enumerate(microbatches, 1):
             defers_sync = self.sync_last_only and index < len(microbatches)
             with self.accelerator.no_sync(self.model) if defers_sync else nullcontext():
-                shard, counts = microbatch.share(self.accelerator.process_index, self.world_size)
+                shard, counts = microbatch.shard(self.accelerator.process_index, self.world_size)
                 loss = self._loss(shard, counts, normalizer)
                 total += self._sum_over_processes(loss.detach())
                 if not self.guard.allows(total, step):
