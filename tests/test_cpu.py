@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model, ElectraConfig, ElectraModel
 
-from afqmc.models.cpu_kernels import QuickDropout, dropout_noise, use_fast_cpu_kernels
+from afqmc.models.cpu_kernels import FastDropout, dropout_noise, use_fast_cpu_kernels
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 90}
 
@@ -37,7 +37,7 @@ def test_attention_gives_what_transformers_gives(kind, training, padded, batch):
     torch.manual_seed(0)
     plain = model(config(**SIZES)).train(training)
     quick = copy.deepcopy(plain)
-    use_fast_cpu_kernels(quick, quick_dropout=False)
+    use_fast_cpu_kernels(quick, fast_dropout=False)
     assert quick.config._attn_implementation != plain.config._attn_implementation
     if not padded:
         batch["attention_mask"].fill_(1)
@@ -52,7 +52,7 @@ def test_attention_in_bf16_is_as_near_to_float32_as_transformers_own(batch, trai
     sizes = {**SIZES, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     plain = BertModel(BertConfig(**sizes)).train(training)
     quick = copy.deepcopy(plain)
-    use_fast_cpu_kernels(quick, quick_dropout=True)
+    use_fast_cpu_kernels(quick, fast_dropout=True)
     with torch.no_grad():
         exact = plain(**batch).last_hidden_state
         with torch.autocast("cpu", torch.bfloat16):
@@ -63,7 +63,7 @@ def test_attention_in_bf16_is_as_near_to_float32_as_transformers_own(batch, trai
 def test_a_model_keeps_its_parameters_and_their_names(tmp_path):
     model = BertModel(BertConfig(**SIZES))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    use_fast_cpu_kernels(model, quick_dropout=True)
+    use_fast_cpu_kernels(model, fast_dropout=True)
     assert before.keys() == model.state_dict().keys()
     model.save_pretrained(tmp_path)
     again = BertModel.from_pretrained(tmp_path)
@@ -74,7 +74,7 @@ def test_a_model_keeps_its_parameters_and_their_names(tmp_path):
 def test_an_encoder_with_attention_of_its_own_kind_keeps_it(batch):
     model = DebertaV2Model(DebertaV2Config(**SIZES)).eval()
     before = model(**batch).last_hidden_state
-    use_fast_cpu_kernels(model, quick_dropout=False)
+    use_fast_cpu_kernels(model, fast_dropout=False)
     assert torch.equal(model(**batch).last_hidden_state, before)
 
 
@@ -115,8 +115,8 @@ def test_noise_follows_torchs_seed_and_moves_its_state_on():
 
 def test_dropout_passes_gradients_where_it_passes_values():
     dropout = nn.Dropout(0.3)
-    use_fast_cpu_kernels(dropout, quick_dropout=True)
-    assert isinstance(dropout, QuickDropout)
+    use_fast_cpu_kernels(dropout, fast_dropout=True)
+    assert isinstance(dropout, FastDropout)
     values = torch.ones(100, 10, requires_grad=True)
     out = dropout(values)
     out.sum().backward()

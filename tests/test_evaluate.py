@@ -12,7 +12,7 @@ from afqmc import evaluate
 from afqmc.cli import run_command
 from afqmc.evaluation.metrics import classification_metrics
 from afqmc.evaluation.per_class import metric_notes, per_class
-from afqmc.inference.per_class_table import show_classes
+from afqmc.inference.per_class_table import print_class_tables
 from afqmc.utils.console import cell_width
 
 ROWS = [
@@ -101,7 +101,7 @@ def test_dev_data_that_changed_since_the_run_are_reported(change, told, fact, ha
         return
     assert code == 0
     assert fact.items() <= changed.items()
-    assert f"warning: {file}: changed since the run: {told}; these figures are not comparable" in error
+    assert f"warning: {file}: changed since the run: {told}; these metrics are not comparable" in error
 
 
 def test_other_ids_of_the_same_pairs_are_no_change(copied, call):
@@ -175,7 +175,7 @@ def test_no_number_is_cut_however_many_classes_there_are(count, shown, capsys, m
     labels = ["不同意见", "[bold]", "很长的标签" * 3, *(f"类{n}" for n in range(count - 3))]
     probabilities = np.random.default_rng(1).dirichlet(np.ones(count), 1000 * count)
     found = per_class(probabilities, np.arange(1000 * count) % count, labels)
-    show_classes(found, [])
+    print_class_tables(found, [])
     out = capsys.readouterr().out
     assert shown in out
     assert "[bold]" in out
@@ -193,10 +193,10 @@ def told(positive, gold, labels=("0", "1")):
 
 def test_an_auc_that_accuracy_contradicts_is_explained():
     good = told([0.1, 0.2, 0.3, 0.4, 0.45], [0, 0, 1, 1, 1])
-    assert "AUC 1.0000 judges the ranking, which is good; accuracy 0.4000 judges the decisions" in good[0]
+    assert "AUC 1.0000 measures the ranking, which is good; accuracy 0.4000 measures the decisions" in good[0]
     assert "(nearly) every pair is predicted as '0'" in good[0]
     assert good[1] == "on these pairs a threshold of 0.2500 gives accuracy 1.0000"
-    assert "ranked the wrong way round" in told([0.9, 0.8, 0.2, 0.1], [0, 0, 1, 1])[0]
+    assert "ranked in reverse order" in told([0.9, 0.8, 0.2, 0.1], [0, 0, 1, 1])[0]
     assert "accuracy says little here" in told([0.1, 0.3, 0.2, 0.15, 0.25], [0, 0, 0, 1, 1])[0]
     assert told([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]) == []
     assert told([0.1, 0.2], [0, 0]) == []  # AUC is undefined

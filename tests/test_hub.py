@@ -106,8 +106,8 @@ print(json.dumps(told))
 """
 
 FAULTS = {
-    "404/bare": ("tokenizer", "404 Not Found: there is no such model"),
-    "gone/model": ("tokenizer", "404 Not Found: there is no such model"),
+    "404/bare": ("tokenizer", "404 Not Found: the model does not exist"),
+    "gone/model": ("tokenizer", "404 Not Found: the model does not exist"),
     "revised/model": ("tokenizer", "no such model.revision"),
     "401/bare": ("tokenizer", "401 Unauthorized: .*HF_TOKEN"),
     "gated/model": ("tokenizer", "403 Forbidden: .*HF_TOKEN"),
@@ -166,5 +166,5 @@ def test_what_goes_wrong_at_the_hub_is_told_in_one_message_with_the_ways_round(t
         *(["a damaged copy"] if name.startswith(("garbage", "less")) else []),
         "a mirror",
         "a local directory",
-        "no network at all",
+        "no network",
     ]

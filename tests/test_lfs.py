@@ -120,7 +120,7 @@ PAGE = b"\n<!DOCTYPE html><html><body>404 Not Found</body></html>"
         ("model.safetensors", lambda _: b"Not Found: no such file", "is not a safetensors file"),
         ("model.safetensors", lambda whole: whole[:5], "ends too early, after 5 bytes"),
         ("model.safetensors", lambda whole: whole[:50], "ends too early, after 50 bytes"),
-        ("model.safetensors", lambda whole: whole[:-8], r"has \d+ bytes, and should have \d+"),
+        ("model.safetensors", lambda whole: whole[:-8], r"has \d+ bytes instead of \d+"),
         ("pytorch_model.bin", lambda _: PAGE, "is an HTML or XML page"),
         ("pytorch_model.bin", lambda _: b"", "is empty"),
         ("pytorch_model.bin", lambda whole: whole[:-50], "ends too early"),

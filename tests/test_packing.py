@@ -57,7 +57,7 @@ def test_packed_equals_padded(pooling, quick, batch):
     padded = classifier(BertConfig(**SIZES, **NONE), BertModel, pooling)
     packed = copy.deepcopy(padded)
     if quick:
-        use_fast_cpu_kernels(packed, quick_dropout=True)
+        use_fast_cpu_kernels(packed, fast_dropout=True)
     enable_padding_free(packed)
     (logits, grads), (found, found_grads) = outcome(padded, batch), outcome(packed, batch)
     torch.testing.assert_close(found, logits, rtol=0, atol=1e-6)
@@ -105,12 +105,12 @@ def test_dropout_works_packed(batch):
 
 def test_an_encoder_that_cannot_be_packed_is_refused():
     model = CrossEncoder(DebertaV2Model(DebertaV2Config(**SIZES)), 2, Pooling.cls, 0.0)
-    with pytest.raises(InputError, match="padding_free=true: not for a deberta-v2"):
+    with pytest.raises(InputError, match="padding_free=true: not supported for deberta-v2"):
         enable_padding_free(model)
 
 
 def test_packing_and_padding_undo_each_other(batch):
-    packing = Packing.of(batch["attention_mask"])
+    packing = Packing.from_mask(batch["attention_mask"])
     states = torch.randn(4, 12, 3) * batch["attention_mask"][:, :, None]
     packed = packing.pack(states)
     assert packed.shape == (1, sum(LENGTHS), 3)

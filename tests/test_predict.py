@@ -101,14 +101,14 @@ def test_a_table_keeps_the_users_columns_unchanged_and_adds_the_prediction(suffi
 
 def test_a_tsv_is_read_back_as_it_was_and_refuses_what_it_cannot_hold(run, call, pairs):
     code, _, error = call(predict, run.path, pairs, "-o", "a.tsv")
-    assert (code, "row 2: 'sentence2' holds a tab or a line break" in error) == (2, True)
+    assert (code, "row 2: 'sentence2' contains a tab or a line break" in error) == (2, True)
     assert not Path("a.tsv").exists()
     pairs.write_text('sentence1,sentence2\n"a ""b""",c\n', encoding="utf-8")
     assert call(predict, run.path, pairs, "-o", "a.tsv")[0] == 0
     assert Path("a.tsv").read_text(encoding="utf-8").splitlines()[1].startswith('a "b"\tc\t0.')
 
 
-@pytest.mark.parametrize(("cell", "told"), [("a" * 32_768, "is longer than a cell of Excel"), ("\1", "control char")])
+@pytest.mark.parametrize(("cell", "told"), [("a" * 32_768, "is longer than an Excel cell"), ("\1", "control char")])
 def test_a_cell_that_excel_cannot_hold_is_one_message(cell, told, tmp_path, monkeypatch):
     """The half-written workbook is closed. Otherwise its writer prints a traceback when it is collected."""
     pytest.importorskip("openpyxl")
@@ -175,11 +175,11 @@ def test_one_pair_is_predicted_from_the_command_line(run, call):
     ("arguments", "told"),
     [
         (["RUN", "pairs.csv"], "-o: is missing"),
-        (["RUN", "-o", "x.csv"], "name a FILE of pairs"),
-        (["RUN", "pairs.csv", "--pair", "a", "b"], "name a FILE of pairs"),
-        (["RUN", "pairs.csv", "-o", "x.doc"], "no format ends in .doc; legal: .jsonl, .json, .csv"),
-        (["RUN", "pairs.csv", "-o", "x.csv", "--clue"], "no format ends in .csv; legal with --clue: .json, .jsonl"),
-        (["RUN", "pairs.csv", "pairs.csv", "-o", "x.zip", "--clue"], "a submission is made of one FILE"),
+        (["RUN", "-o", "x.csv"], "give either a FILE of pairs"),
+        (["RUN", "pairs.csv", "--pair", "a", "b"], "give either a FILE of pairs"),
+        (["RUN", "pairs.csv", "-o", "x.doc"], ".doc is not an output format; allowed: .jsonl, .json, .csv"),
+        (["RUN", "pairs.csv", "-o", "x.csv", "--clue"], ".csv is not an output format; allowed with --clue: .json, .jsonl"),
+        (["RUN", "pairs.csv", "pairs.csv", "-o", "x.zip", "--clue"], "needs exactly one FILE"),
         (["RUN", "pairs.csv", "-o", "none/x.csv"], "there is no directory none"),
         (["RUN", "pairs.csv", "-o", "x.csv", "lr=1"], "lr=1: not a key about how a file is read; legal: dataset."),
         (["RUN", "pairs.csv", "-o", "x.csv", "dataset.id_feild=x"], "did you mean 'dataset.id_field'?"),
@@ -233,7 +233,7 @@ def test_no_input_is_replaced_by_the_output(kind, target, run, call, pairs, tmp_
         return
     assert code == 2
     assert f"-o {out}: " in error
-    assert "the input" in error or "no format ends in" in error
+    assert "the input" in error or "not an output format" in error
     assert target.read_bytes() == before
 
 
@@ -302,7 +302,7 @@ def test_weights_that_give_nan_predict_nothing(tmp_path):
         Pairs("x", [0, 1], ["a"] * 2, ["b"] * 2, None), ("0", "1"), np.array([[0.5, 0.5], [np.nan] * 2])
     )
     with pytest.raises(InputError, match="NaN for 1 of 2 pairs"):
-        scored.refuse_nan()
+        scored.reject_nan()
 
 
 def test_the_columns_of_a_parquet_file_are_kept(run, call, tmp_path):

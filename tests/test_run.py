@@ -148,8 +148,8 @@ def test_both_precisions_of_this_machine_train(precision, tmp_path):
 @pytest.mark.parametrize("pooling", ["cls", "mean", "max", "first_last_mean", "pooler"])
 def test_every_pooling_is_trained_and_scores_the_same_when_opened_again(pooling, tmp_path):
     run = train(tmp_path / "run", f"model.pooling={pooling}", "trainer.max_steps=4")
-    opened = Predictor.open(run.path)
-    figures = opened.score(opened.read(None, labelled=True)).metrics
+    opened = Predictor.load(run.path)
+    figures = opened.evaluate(opened.read_pairs(None, labelled=True)).metrics
     recorded = summary(run)["best"]
     assert {f"dev/{name}": value for name, value in figures.items()}.items() <= recorded.items()
 

@@ -112,7 +112,7 @@ def test_nothing_is_fetched_from_an_address_that_the_directory_names(trained, tm
     with serving(FileServer()) as server:
         (copy / "config.yaml").write_text(text.replace("url: null", f"url: {server.address}/a.zip"), encoding="utf-8")
         with pytest.raises(InputError, match="not the official address.*\n.*--data FILE"):
-            Predictor.open(copy).read(None, labelled=True)
+            Predictor.load(copy).read_pairs(None, labelled=True)
         assert server.asked == 0
 
 
@@ -130,7 +130,7 @@ def test_a_copy_in_the_cache_is_scored_whatever_its_address(tmp_path, monkeypatc
             "epochs=1",
         )
         run = train(tmp_path / "run", *mirror, f"dataset.cache_dir={tmp_path}/cache")
-    assert len(Predictor.open(run.path).read(None, labelled=True)) == 64
+    assert len(Predictor.load(run.path).read_pairs(None, labelled=True)) == 64
 
 
 @pytest.mark.parametrize(("name", "more", "key"), [("evaluate", ["--data"], "--data"), ("predict", [], "FILE")])

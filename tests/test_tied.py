@@ -164,8 +164,8 @@ def test_checking_a_state_changes_no_value(plugged, tiny_tokenizer):
 def test_a_run_of_a_tied_model_is_completed_resumed_and_scored(plugged, tmp_path):
     own = (f"model._target_={plugged.__name__}.Tied", "checkpoint.save_steps=5")
     whole = train(tmp_path / "whole", *own)
-    trained = Predictor.open(whole.path, trust=True)
-    scored = trained.score(trained.read(None, True))
+    trained = Predictor.load(whole.path, trust=True)
+    scored = trained.evaluate(trained.read_pairs(None, True))
     rows = [json.loads(line) for line in (whole.path / "predictions/dev.jsonl").read_text().splitlines()]
     assert len(rows) == len(scored.logits)
 
