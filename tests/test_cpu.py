@@ -1,4 +1,4 @@
-"""Quicker parts on a CPU: attention is transformers' own, dropout is dropout, and both are taken where they fit."""
+"""Test the CPU implementations of attention and dropout against those of transformers and PyTorch."""
 
 import copy
 
@@ -32,7 +32,8 @@ def outputs(model, batch, seed=3):
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", [(BertConfig, BertModel), (ElectraConfig, ElectraModel)], ids=["bert", "electra"])
-def test_attention_gives_what_transformers_gives(kind, training, padded, batch):
+def test_attention_matches_transformers(kind, training, padded, batch):
+    """States and gradients are those of the SDPA attention."""
     config, model = kind
     torch.manual_seed(0)
     plain = model(config(**SIZES)).train(training)
@@ -47,7 +48,8 @@ def test_attention_gives_what_transformers_gives(kind, training, padded, batch):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_attention_in_bf16_is_as_near_to_float32_as_transformers_own(batch, training):
+def test_attention_in_bf16(batch, training):
+    """In bf16 the error against float32 is about that of the SDPA attention."""
     torch.manual_seed(0)
     sizes = {**SIZES, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     plain = BertModel(BertConfig(**sizes)).train(training)
@@ -60,7 +62,8 @@ def test_attention_in_bf16_is_as_near_to_float32_as_transformers_own(batch, trai
     assert errors[1] < 1.2 * errors[0]
 
 
-def test_a_model_keeps_its_parameters_and_their_names(tmp_path):
+def test_parameters_do_not_change(tmp_path):
+    """Parameters and saved files do not change."""
     model = BertModel(BertConfig(**SIZES))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     use_fast_cpu_kernels(model, fast_dropout=True)
@@ -71,7 +74,8 @@ def test_a_model_keeps_its_parameters_and_their_names(tmp_path):
     assert all(torch.equal(tensor, before[name]) for name, tensor in again.state_dict().items())
 
 
-def test_an_encoder_with_attention_of_its_own_kind_keeps_it(batch):
+def test_other_attention_is_kept(batch):
+    """An encoder with another kind of attention does not change."""
     model = DebertaV2Model(DebertaV2Config(**SIZES)).eval()
     before = model(**batch).last_hidden_state
     use_fast_cpu_kernels(model, fast_dropout=False)
@@ -80,7 +84,8 @@ def test_an_encoder_with_attention_of_its_own_kind_keeps_it(batch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_noise_drops_a_share_p_and_keeps_the_mean(p, dtype):
+def test_noise_distribution(p, dtype):
+    """A fraction p is dropped, and the mean stays 1."""
     torch.manual_seed(0)
     noise = dropout_noise(torch.empty(1000, 1001, dtype=dtype), p)
     assert noise.dtype is dtype
@@ -91,7 +96,8 @@ def test_noise_drops_a_share_p_and_keeps_the_mean(p, dtype):
     assert noise.max().item() == pytest.approx(1 / (1 - p), rel=2**-8 if dtype is torch.bfloat16 else 1e-4)
 
 
-def test_noise_has_no_pattern_along_rows_columns_or_neighbours():
+def test_noise_is_independent():
+    """Elements are uncorrelated along rows, columns and neighbours."""
     torch.manual_seed(0)
     dropped = (dropout_noise(torch.empty(512, 768), 0.1) == 0).double()
     spread = (0.1 * 0.9) ** 0.5
@@ -104,7 +110,8 @@ def test_noise_has_no_pattern_along_rows_columns_or_neighbours():
         assert abs(correlation.item()) < 5 / (512 * 768) ** 0.5
 
 
-def test_noise_follows_torchs_seed_and_moves_its_state_on():
+def test_noise_follows_torch_seed():
+    """The noise depends on PyTorch's generator, and advances it."""
     like = torch.empty(7, 9)
     torch.manual_seed(1)
     first, second = dropout_noise(like, 0.5), dropout_noise(like, 0.5)
@@ -113,7 +120,8 @@ def test_noise_follows_torchs_seed_and_moves_its_state_on():
     assert not torch.equal(first, second)
 
 
-def test_dropout_passes_gradients_where_it_passes_values():
+def test_dropout_gradient():
+    """Gradients have the mask of the values."""
     dropout = nn.Dropout(0.3)
     use_fast_cpu_kernels(dropout, fast_dropout=True)
     assert isinstance(dropout, FastDropout)

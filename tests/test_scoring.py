@@ -1,4 +1,4 @@
-"""A run directory opened again: from anywhere, and safely when it comes from a stranger."""
+"""Test that a run directory is evaluated from anywhere, and that an untrusted one is safe to open."""
 
 import json
 import re
@@ -31,13 +31,15 @@ def trained(tmp_path_factory):
     return RunDir(home / "run")
 
 
-def test_it_is_evaluated_from_any_directory(trained, tmp_path):
+def test_evaluate_from_any_directory(trained, tmp_path):
+    """evaluate does not depend on the current directory."""
     scored = command("evaluate", str(trained.path), "--json", cwd=tmp_path)
     assert scored.returncode == 0, scored.stderr
     assert json.loads(scored.stdout)["accuracy"] == summary(trained)["best"]["dev/accuracy"]
 
 
-def test_the_saved_paths_are_absolute_and_hub_ids_stay(trained, tmp_path, monkeypatch):
+def test_saved_paths_are_absolute(trained, tmp_path, monkeypatch):
+    """Paths in the saved config are absolute; hub ids do not change."""
     home = trained.path.parent
     config = schema.load(trained.path)
     assert (config.dataset.train_file, config.dataset.dev_file) == (f"{home}/train.jsonl", f"{home}/data/dev.jsonl")
@@ -71,7 +73,8 @@ def blinded(trained, tmp_path):
     return copy
 
 
-def test_pairs_without_a_prediction_are_counted_leave_metrics_undefined_and_are_not_written(trained, tmp_path):
+def test_pairs_without_prediction(trained, tmp_path):
+    """Pairs without a prediction are counted, leave metrics undefined, and are not written."""
     copy = blinded(trained, tmp_path)
     scored = command("evaluate", str(copy), cwd=tmp_path)
     assert scored.returncode == 0, scored.stderr
@@ -97,7 +100,8 @@ def changed(trained, tmp_path, old, new):
 
 
 @pytest.mark.parametrize("value", ["${oc.env:SECRET}", "a ${lr}", '{"${lr}": 1}', "['${oc.env:SECRET}']"])
-def test_a_config_that_would_read_this_machine_is_refused(trained, value, tmp_path, monkeypatch):
+def test_interpolation_is_rejected(trained, value, tmp_path, monkeypatch):
+    """A saved config with interpolations is rejected, and reveals nothing."""
     monkeypatch.setenv("SECRET", "do not tell")
     copy = changed(trained, tmp_path, "notes: null", f"notes: {value}")
     with pytest.raises(InputError, match=r"config.yaml: tracker.notes.*a saved config is literal") as refused:
@@ -105,7 +109,8 @@ def test_a_config_that_would_read_this_machine_is_refused(trained, value, tmp_pa
     assert "do not tell" not in str(refused.value)
 
 
-def test_nothing_is_fetched_from_an_address_that_the_directory_names(trained, tmp_path, monkeypatch):
+def test_no_download_from_untrusted_address(trained, tmp_path, monkeypatch):
+    """Nothing is downloaded from an address in a run directory."""
     monkeypatch.setenv("no_proxy", "*")
     copy = changed(trained, tmp_path, "source: files", "source: download")
     text = (copy / "config.yaml").read_text(encoding="utf-8")
@@ -116,7 +121,8 @@ def test_nothing_is_fetched_from_an_address_that_the_directory_names(trained, tm
         assert server.asked == 0
 
 
-def test_a_copy_in_the_cache_is_scored_whatever_its_address(tmp_path, monkeypatch):
+def test_cached_download_is_used(tmp_path, monkeypatch):
+    """A download in the cache is used, whatever its address."""
     monkeypatch.setenv("no_proxy", "*")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name in ("train.json", "dev.json"):
@@ -134,7 +140,8 @@ def test_a_copy_in_the_cache_is_scored_whatever_its_address(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(("name", "more", "key"), [("evaluate", ["--data"], "--data"), ("predict", [], "FILE")])
-def test_a_file_that_is_not_there_is_told_by_its_key(trained, name, more, key, tmp_path):
+def test_missing_file(trained, name, more, key, tmp_path):
+    """A missing file is reported with its option."""
     (tmp_path / "unrelated.txt").touch()
     out = ["-o", "out"] if name == "predict" else []
     told = command(name, str(trained.path), *more, "nope.json", *out, cwd=tmp_path)
