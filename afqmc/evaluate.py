@@ -78,11 +78,8 @@ def _evaluate_run(arguments: argparse.Namespace, path: str, overrides: list[str]
     if arguments.data is None:
         details["data_changed"] = changes = dev_changes(Path(path), pairs, predictor.labels)
         if changes is not None:
-            print(
-                f"warning: {pairs.file}: changed since the run: {changes['text']}; "
-                "these metrics are not comparable with those that the run recorded",
-                file=sys.stderr,
-            )
+            effect = "these metrics are not comparable with those that the run recorded"
+            print(f"warning: {pairs.file}: changed since the run: {changes['text']}; {effect}", file=sys.stderr)
     return _report(arguments, {"file": pairs.file, "pairs": len(pairs)}, evaluation.metrics, details)
 
 

@@ -84,8 +84,8 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("has_digest", [True, False])
-@pytest.mark.parametrize(("change", "told", "fact"), CHANGES)
-def test_changed_dev_data(change, told, fact, has_digest, copied, call):
+@pytest.mark.parametrize(("change", "message", "fact"), CHANGES)
+def test_changed_dev_data(change, message, fact, has_digest, copied, call):
     """Changes of the dev file since the run are reported."""
     run, file = copied
     if not has_digest:  # as a run of an earlier version
@@ -102,7 +102,7 @@ def test_changed_dev_data(change, told, fact, has_digest, copied, call):
         return
     assert code == 0
     assert fact.items() <= changed.items()
-    assert f"warning: {file}: changed since the run: {told}; these metrics are not comparable" in error
+    assert f"warning: {file}: changed since the run: {message}; these metrics are not comparable" in error
 
 
 def test_changed_ids_are_ignored(copied, call):
@@ -156,10 +156,10 @@ def test_tables_fit_terminal(columns, copied, call, monkeypatch):
     assert (code, lines[0]) == (0, f"{file}: 24 pairs")
     assert "confusion matrix (row: true, column: predicted)" in lines
     assert all(cell_width(line) <= columns for line in lines[1:] if "│" in line)
-    found = json.loads(call(run, "--json")[1])
-    assert [one["support"] for one in found["classes"]] == [12, 12]
-    assert np.sum(found["confusion_matrix"]) == 24
-    assert found["classes"][1]["f1"] == pytest.approx(found["f1"])
+    details = json.loads(call(run, "--json")[1])
+    assert [row["support"] for row in details["classes"]] == [12, 12]
+    assert np.sum(details["confusion_matrix"]) == 24
+    assert details["classes"][1]["f1"] == pytest.approx(details["f1"])
 
 
 def test_per_class_matches_scikit_learn(little_garbage):
@@ -168,12 +168,12 @@ def test_per_class_matches_scikit_learn(little_garbage):
 
     rng = np.random.default_rng(3)
     probabilities, gold = rng.dirichlet(np.ones(4), 200), rng.integers(0, 3, 200)  # the last class never occurs
-    found = per_class(probabilities, gold, list("abcd"))
+    details = per_class(probabilities, gold, list("abcd"))
     predicted = probabilities.argmax(axis=1)
-    assert found["confusion_matrix"] == confusion_matrix(gold, predicted, labels=range(4)).tolist()
+    assert details["confusion_matrix"] == confusion_matrix(gold, predicted, labels=range(4)).tolist()
     expected = precision_recall_fscore_support(gold, predicted, labels=range(4), zero_division=0)
     for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
-        assert [one[name] for one in found["classes"]] == pytest.approx(values.tolist())
+        assert [row[name] for row in details["classes"]] == pytest.approx(values.tolist())
 
 
 @pytest.mark.parametrize(("count", "shown"), [(3, "不同意见"), (12, "#11"), (30, "most frequent confusions")])
@@ -182,18 +182,18 @@ def test_many_classes(count, shown, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     labels = ["不同意见", "[bold]", "很长的标签" * 3, *(f"类{n}" for n in range(count - 3))]
     probabilities = np.random.default_rng(1).dirichlet(np.ones(count), 1000 * count)
-    found = per_class(probabilities, np.arange(1000 * count) % count, labels)
-    print_class_tables(found, [])
+    details = per_class(probabilities, np.arange(1000 * count) % count, labels)
+    print_class_tables(details, [])
     out = capsys.readouterr().out
     assert shown in out
     assert "[bold]" in out
     assert "…" not in out
     assert all(cell_width(line) <= 80 for line in out.splitlines())
     if count == 3:
-        assert all(str(number) in out for row in found["confusion_matrix"] for number in row)
+        assert all(str(number) in out for row in details["confusion_matrix"] for number in row)
 
 
-def told(positive, gold, labels=("0", "1")):
+def notes(positive, gold, labels=("0", "1")):
     probabilities = np.stack([1 - np.array(positive), positive], axis=1)
     gold = np.array(gold)
     return metric_notes(classification_metrics(np.log(probabilities), gold), probabilities, gold, labels)
@@ -201,11 +201,11 @@ def told(positive, gold, labels=("0", "1")):
 
 def test_metric_notes():
     """Contradictions of AUC and accuracy are explained."""
-    good = told([0.1, 0.2, 0.3, 0.4, 0.45], [0, 0, 1, 1, 1])
+    good = notes([0.1, 0.2, 0.3, 0.4, 0.45], [0, 0, 1, 1, 1])
     assert "AUC 1.0000 measures the ranking, which is good; accuracy 0.4000 measures the decisions" in good[0]
     assert "(nearly) every pair is predicted as '0'" in good[0]
     assert good[1] == "on these pairs a threshold of 0.2500 gives accuracy 1.0000"
-    assert "ranked in reverse order" in told([0.9, 0.8, 0.2, 0.1], [0, 0, 1, 1])[0]
-    assert "accuracy says little here" in told([0.1, 0.3, 0.2, 0.15, 0.25], [0, 0, 0, 1, 1])[0]
-    assert told([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]) == []
-    assert told([0.1, 0.2], [0, 0]) == []  # AUC is undefined
+    assert "ranked in reverse order" in notes([0.9, 0.8, 0.2, 0.1], [0, 0, 1, 1])[0]
+    assert "accuracy says little here" in notes([0.1, 0.3, 0.2, 0.15, 0.25], [0, 0, 0, 1, 1])[0]
+    assert notes([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]) == []
+    assert notes([0.1, 0.2], [0, 0]) == []  # AUC is undefined

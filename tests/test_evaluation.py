@@ -21,13 +21,13 @@ def test_logits_do_not_depend_on_batch(job, batch_size):
     """Each row has the logits that it has alone, in the order of the split."""
     encoder = PairTokenizer(job.tokenizer, 128)
     dev = job.data.dev
-    found = predict_logits(job.model, encoder.encode(dev), encoder, batch_size, torch.device("cpu"))
+    logits = predict_logits(job.model, encoder.encode(dev), encoder, batch_size, torch.device("cpu"))
     alone = []
     job.model.eval()
     for first, second in zip(dev.sentence1, dev.sentence2, strict=True):
         with torch.no_grad():
             alone.append(job.model(**job.tokenizer(first, second, return_tensors="pt"))[0].numpy())
-    np.testing.assert_allclose(found, np.array(alone), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(logits, np.array(alone), rtol=0, atol=1e-6)
 
 
 def test_training_mode_is_restored(job):

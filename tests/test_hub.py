@@ -41,12 +41,12 @@ class Hub(BaseHTTPRequestHandler):
         if fault == "silent":
             self.server.closing.wait()
         elif not self.refuse(fault):
-            found = {
+            about = {
                 "id": f"{fault}/{what}",
                 "sha": COMMIT,
                 "siblings": [{"rfilename": name} for name in self.server.files],
             }
-            self.reply(200, json.dumps([] if question.startswith("tree") else found).encode())
+            self.reply(200, json.dumps([] if question.startswith("tree") else about).encode())
 
     def file(self, fault, what, name):
         if self.refuse(fault):

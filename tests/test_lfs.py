@@ -119,28 +119,28 @@ PAGE = b"\n<!DOCTYPE html><html><body>404 Not Found</body></html>"
 
 
 @pytest.mark.parametrize(
-    ("name", "changed", "told"),
+    ("name", "changed", "damage"),
     [
         ("model.safetensors", lambda _: PAGE, "is an HTML or XML page"),
         ("model.safetensors", lambda _: b"", "is empty"),
         ("model.safetensors", lambda _: b"Not Found: no such file", "is not a safetensors file"),
-        ("model.safetensors", lambda whole: whole[:5], "ends too early, after 5 bytes"),
-        ("model.safetensors", lambda whole: whole[:50], "ends too early, after 50 bytes"),
-        ("model.safetensors", lambda whole: whole[:-8], r"has \d+ bytes instead of \d+"),
+        ("model.safetensors", lambda content: content[:5], "ends too early, after 5 bytes"),
+        ("model.safetensors", lambda content: content[:50], "ends too early, after 50 bytes"),
+        ("model.safetensors", lambda content: content[:-8], r"has \d+ bytes instead of \d+"),
         ("pytorch_model.bin", lambda _: PAGE, "is an HTML or XML page"),
         ("pytorch_model.bin", lambda _: b"", "is empty"),
-        ("pytorch_model.bin", lambda whole: whole[:-50], "ends too early"),
-        ("config.json", lambda whole: whole[:-5], "is not valid JSON"),
+        ("pytorch_model.bin", lambda content: content[:-50], "ends too early"),
+        ("config.json", lambda content: content[:-5], "is not valid JSON"),
         ("tokenizer.json", lambda _: b"\xef\xbb\xbf" + PAGE, "is an HTML or XML page"),
-        ("tokenizer.json", lambda whole: whole[: len(whole) // 2], "is not valid JSON"),
+        ("tokenizer.json", lambda content: content[: len(content) // 2], "is not valid JSON"),
     ],
 )
-def test_incomplete_download(directory, name, changed, told):
+def test_incomplete_download(directory, name, changed, damage):
     """A damaged file is reported with its path and what is wrong with it."""
     if name == "pytorch_model.bin":
         (directory / "model.safetensors").unlink()
     (directory / name).write_bytes(changed((directory / name).read_bytes()))
     with pytest.raises(
-        InputError, match=f"in this directory: {directory / name}: {told}.*; the download was probably incomplete"
+        InputError, match=f"in this directory: {directory / name}: {damage}.*; the download was probably incomplete"
     ):
         build(directory)

@@ -16,13 +16,13 @@ LABELS = RNG.integers(3, size=60)
 
 
 def area(scores, positive):
-    """The share of (positive, negative) pairs that the scores put in order."""
+    """The fraction of (positive, negative) pairs that the scores rank correctly."""
     above = scores[positive][:, None] - scores[~positive][None, :]
     return np.mean((above > 0) + (above == 0) / 2)
 
 
 def average_precision(scores, positive):
-    """Precision at each positive, going down by score."""
+    """The mean precision at each positive, in descending order of scores."""
     hits = positive[np.argsort(-scores)]
     return np.mean((hits.cumsum() / np.arange(1, len(hits) + 1))[hits])
 
@@ -32,33 +32,33 @@ def test_two_classes():
     # predicted 1 1 0 0 1 0 0 0: two hits, one false alarm, one miss, four rejections
     logits = np.array([[0, 1], [0, 2], [1, 0], [2, 0], [0, 3], [3, 0], [4, 0], [5, 0]], np.float32)
     labels = np.array([1, 1, 1, 0, 0, 0, 0, 0])
-    found = classification_metrics(logits, labels)
-    assert tuple(found) == NAMES
-    assert found["accuracy"] == 6 / 8
-    assert found["majority_accuracy"] == 5 / 8
-    assert found["precision"] == found["recall"] == pytest.approx(2 / 3)
-    assert found["f1"] == pytest.approx(2 / 3)
-    assert found["mcc"] == pytest.approx((2 * 4 - 1 * 1) / math.sqrt(3 * 3 * 5 * 5))
-    assert found["auc"] == pytest.approx(12 / 15)
-    assert found["average_precision"] == pytest.approx((1 / 2 + 2 / 3 + 3 / 4) / 3)
+    metrics = classification_metrics(logits, labels)
+    assert tuple(metrics) == NAMES
+    assert metrics["accuracy"] == 6 / 8
+    assert metrics["majority_accuracy"] == 5 / 8
+    assert metrics["precision"] == metrics["recall"] == pytest.approx(2 / 3)
+    assert metrics["f1"] == pytest.approx(2 / 3)
+    assert metrics["mcc"] == pytest.approx((2 * 4 - 1 * 1) / math.sqrt(3 * 3 * 5 * 5))
+    assert metrics["auc"] == pytest.approx(12 / 15)
+    assert metrics["average_precision"] == pytest.approx((1 / 2 + 2 / 3 + 3 / 4) / 3)
 
 
 def test_three_classes():
     """With three classes, the metrics are macro means."""
     logits = np.eye(3)[[0, 1, 2, 1]]
-    found = classification_metrics(logits, np.array([0, 1, 2, 2]))
-    assert (found["accuracy"], found["majority_accuracy"]) == (3 / 4, 1 / 2)
-    assert found["precision"] == pytest.approx((1 + 1 / 2 + 1) / 3)
-    assert found["recall"] == pytest.approx((1 + 1 + 1 / 2) / 3)
-    assert found["f1"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
+    metrics = classification_metrics(logits, np.array([0, 1, 2, 2]))
+    assert (metrics["accuracy"], metrics["majority_accuracy"]) == (3 / 4, 1 / 2)
+    assert metrics["precision"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+    assert metrics["recall"] == pytest.approx((1 + 1 + 1 / 2) / 3)
+    assert metrics["f1"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
 
 
 def test_one_against_rest():
     """With three classes, AUC and average precision are one against the rest."""
-    found, probabilities = classification_metrics(LOGITS, LABELS), probabilities_of(LOGITS)
-    each = [(probabilities[:, label], label == LABELS) for label in range(3)]
-    assert found["auc"] == pytest.approx(np.mean([area(*one) for one in each]))
-    assert found["average_precision"] == pytest.approx(np.mean([average_precision(*one) for one in each]))
+    metrics, probabilities = classification_metrics(LOGITS, LABELS), probabilities_of(LOGITS)
+    rankings = [(probabilities[:, label], label == LABELS) for label in range(3)]
+    assert metrics["auc"] == pytest.approx(np.mean([area(*ranking) for ranking in rankings]))
+    assert metrics["average_precision"] == pytest.approx(np.mean([average_precision(*ranking) for ranking in rankings]))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -72,23 +72,23 @@ def test_loss_is_cross_entropy(classes):
 def test_auc_of_missing_class():
     """AUC and average precision are NaN if a class does not occur."""
     for logits, labels in ((LOGITS[:, :2], np.zeros(60, int)), (LOGITS, LABELS % 2)):
-        found = classification_metrics(logits, labels)
-        assert {name for name in NAMES if math.isnan(found[name])} == {"auc", "average_precision"}
-        assert found["majority_accuracy"] == np.bincount(labels).max() / 60
+        metrics = classification_metrics(logits, labels)
+        assert {name for name in NAMES if math.isnan(metrics[name])} == {"auc", "average_precision"}
+        assert metrics["majority_accuracy"] == np.bincount(labels).max() / 60
 
 
 def test_no_positive_predictions():
     """Without positive predictions the metrics are 0, without a warning."""
-    found = classification_metrics(np.tile([1.0, 0.0], (4, 1)), np.array([0, 1, 0, 1]))
-    assert (found["precision"], found["recall"], found["f1"], found["mcc"]) == (0, 0, 0, 0)
-    assert (found["accuracy"], found["auc"]) == (0.5, 0.5)
+    metrics = classification_metrics(np.tile([1.0, 0.0], (4, 1)), np.array([0, 1, 0, 1]))
+    assert (metrics["precision"], metrics["recall"], metrics["f1"], metrics["mcc"]) == (0, 0, 0, 0)
+    assert (metrics["accuracy"], metrics["auc"]) == (0.5, 0.5)
 
 
 def test_probabilities():
     """Probabilities are float64 and sum to 1."""
-    found = probabilities_of(np.array([[1e4, 0], [-1e4, 0], [0, 0]], np.float32))
-    assert found.dtype == np.float64
-    assert found.tolist() == [[1, 0], [0, 1], [0.5, 0.5]]
+    probabilities = probabilities_of(np.array([[1e4, 0], [-1e4, 0], [0, 0]], np.float32))
+    assert probabilities.dtype == np.float64
+    assert probabilities.tolist() == [[1, 0], [0, 1], [0.5, 0.5]]
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_nonfinite_logits(value, where, classes):
     """If a logit is not finite, all metrics of predictions are NaN."""
     logits = LOGITS[:, :classes].copy()
     logits[where] = value
-    found = classification_metrics(logits, LABELS % classes)
-    assert {name for name in NAMES if not math.isnan(found[name])} == {"majority_accuracy"}
+    metrics = classification_metrics(logits, LABELS % classes)
+    assert {name for name in NAMES if not math.isnan(metrics[name])} == {"majority_accuracy"}
 
 
 def test_collapse_without_predictions():

@@ -76,18 +76,18 @@ def test_pooling_ignores_padding(pooling, expected):
 def test_pooling_in_half_precision(kind):
     """Mean and max pooling keep the dtype and stay finite in float16 and bfloat16."""
     for pooling in (Pooling.mean, Pooling.max):
-        found = pool(STATES.to(kind), None, MASK, pooling)
-        assert found.dtype is kind
-        assert found.isfinite().all()
+        pooled = pool(STATES.to(kind), None, MASK, pooling)
+        assert pooled.dtype is kind
+        assert pooled.isfinite().all()
 
 
 @pytest.mark.parametrize("pooling", Pooling)
 def test_logits_ignore_padding(pooling):
     """More padding does not change the logits."""
     model = classifier(BertModel, BertConfig(**TINY), pooling, num_labels=3)
-    found = model(**inputs())
-    assert found.shape == (2, 3)
-    torch.testing.assert_close(model(**inputs(padding=4)), found)
+    logits = model(**inputs())
+    assert logits.shape == (2, 3)
+    torch.testing.assert_close(model(**inputs(padding=4)), logits)
 
 
 def test_first_last_mean():
@@ -103,7 +103,7 @@ def test_first_last_mean():
     [
         (BertModel, BertConfig, Pooling.pooler, True),
         (ErnieModel, ErnieConfig, Pooling.pooler, True),
-        (RobertaModel, RobertaConfig, Pooling.pooler, False),  # its head has a layer of its own
+        (RobertaModel, RobertaConfig, Pooling.pooler, False),  # its head has another layer
         (BertModel, BertConfig, Pooling.cls, False),
         (BertModel, BertConfig, Pooling.mean, False),
     ],
@@ -196,8 +196,8 @@ def test_unused_tensors_warning(directory, caplog, capfd):
     change(directory, num_hidden_layers=TINY["num_hidden_layers"])
     with caplog.at_level(logging.WARNING):
         build(directory)
-    (told,) = caplog.messages
-    assert "16 of its tensors are not used, such as encoder.layer." in told
+    (warning,) = caplog.messages
+    assert "16 of its tensors are not used, such as encoder.layer." in warning
 
 
 @pytest.mark.parametrize("pooling", [Pooling.cls, Pooling.pooler])
@@ -254,8 +254,8 @@ def test_missing_pooler_warning(directory, caplog):
     with caplog.at_level(logging.WARNING, logger="afqmc"):
         build(directory, pooling=Pooling.cls)
         build(directory, pooling=Pooling.pooler)
-    (said,) = [record.getMessage() for record in caplog.records if record.name.startswith("afqmc")]
-    assert said == f"{directory} has no weights for the pooler, which starts from random weights"
+    (warning,) = [record.getMessage() for record in caplog.records if record.name.startswith("afqmc")]
+    assert warning == f"{directory} has no weights for the pooler, which starts from random weights"
 
 
 @pytest.mark.parametrize(
@@ -320,9 +320,9 @@ def test_unreachable_hub_lists_alternatives():
     """If the hub is unreachable, the message lists the alternatives."""
     hub.hub_failure.cache_clear()
     with pytest.raises(
-        InputError, match="model.name_or_path=nobody/nothing: cannot get its tokenizer; tried "
+        InputError, match="model.name_or_path=no-such/model: cannot get its tokenizer; tried "
     ) as refused:
-        build("nobody/nothing")
+        build("no-such/model")
     for way in (
         "(no answer: OfflineModeIsEnabled: ",
         "HF_ENDPOINT=",
@@ -486,7 +486,7 @@ def test_not_a_text_encoder(directory, config):
         {"hidden_act": "geluu"},
         {"to_dict": 1},
     ],
-    ids=lambda found: next(iter(found)),
+    ids=lambda architecture: next(iter(architecture)),
 )
 def test_invalid_architecture_value(tiny_tokenizer, architecture):
     """An invalid value in model.architecture is reported with its key."""

@@ -60,11 +60,11 @@ def test_packed_equals_padded(pooling, quick, batch):
     if quick:
         use_fast_cpu_kernels(packed, fast_dropout=True)
     enable_padding_free(packed)
-    (logits, grads), (found, found_grads) = outcome(padded, batch), outcome(packed, batch)
-    torch.testing.assert_close(found, logits, rtol=0, atol=1e-6)
-    assert grads.keys() == found_grads.keys()
+    (logits, grads), (packed_logits, packed_grads) = outcome(padded, batch), outcome(packed, batch)
+    torch.testing.assert_close(packed_logits, logits, rtol=0, atol=1e-6)
+    assert grads.keys() == packed_grads.keys()
     for name, grad in grads.items():
-        torch.testing.assert_close(found_grads[name], grad, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(packed_grads[name], grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize(

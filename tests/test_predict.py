@@ -34,7 +34,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A small run on files of its own."""
+    """A small run on custom files."""
     home = tmp_path_factory.mktemp("predict")
     pairs = [{**row, "sentence1": f"{row['sentence1']}{n}", "label": str(n % 2)} for n in range(12) for row in ROWS]
     (home / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs), encoding="utf-8")
@@ -45,7 +45,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def call(monkeypatch, capsys, tmp_path):
-    """Call a command in a directory of its own; returns the code, standard output and standard error."""
+    """Call a command in an empty directory; returns the code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
 
     def call(entry, *arguments):
@@ -86,16 +86,16 @@ def test_table_formats(suffix, run, call, pairs, tmp_path):
     if suffix != "csv":
         pytest.importorskip({"parquet": "pyarrow", "xlsx": "openpyxl"}[suffix])
     assert call(predict, run.path, pairs, "-o", "a.jsonl")[0] == 0
-    code, told, warning = call(predict, run.path, pairs, "-o", f"a.{suffix}")
-    assert (code, told) == (0, f"a.{suffix}: 3 pairs\n")
+    code, message, warning = call(predict, run.path, pairs, "-o", f"a.{suffix}")
+    assert (code, message) == (0, f"a.{suffix}: 3 pairs\n")
     assert ("2 cells begin with =" in warning) is (suffix == "csv")
     expected = [json.loads(line) for line in Path("a.jsonl").read_text(encoding="utf-8").splitlines()]
-    found = read_back(tmp_path / f"a.{suffix}")
-    assert list(found[0]) == [*ROWS[0], "probability", "prediction"]
-    for own, said, row in zip(ROWS, expected, found, strict=True):
-        assert {name: row[name] or "" for name in own} == own
-        assert float(row["probability"]) == said["probability"]
-        assert row["prediction"] == said["prediction"]
+    rows = read_back(tmp_path / f"a.{suffix}")
+    assert list(rows[0]) == [*ROWS[0], "probability", "prediction"]
+    for original, prediction, row in zip(ROWS, expected, rows, strict=True):
+        assert {name: row[name] or "" for name in original} == original
+        assert float(row["probability"]) == prediction["probability"]
+        assert row["prediction"] == prediction["prediction"]
     if suffix == "csv":
         assert Path("a.csv").read_bytes().startswith(b"\xef\xbb\xbfsentence1")  # as Excel needs it
 
@@ -110,8 +110,8 @@ def test_tsv(run, call, pairs):
     assert Path("a.tsv").read_text(encoding="utf-8").splitlines()[1].startswith('a "b"\tc\t0.')
 
 
-@pytest.mark.parametrize(("cell", "told"), [("a" * 32_768, "is longer than an Excel cell"), ("\1", "control char")])
-def test_cell_invalid_in_excel(cell, told, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("cell", "message"), [("a" * 32_768, "is longer than an Excel cell"), ("\1", "control char")])
+def test_cell_invalid_in_excel(cell, message, tmp_path, monkeypatch):
     """The half-written workbook is closed. Otherwise its writer prints a traceback when it is collected."""
     pytest.importorskip("openpyxl")
     complaints = []
@@ -119,7 +119,7 @@ def test_cell_invalid_in_excel(cell, told, tmp_path, monkeypatch):
     inputs = Inputs([tmp_path / "x.jsonl"])
     inputs.rows = [{"sentence1": "a"}, {"sentence1": cell}]
     scored = EnsembleScores(Pairs("x", [0, 1], ["a"] * 2, ["b"] * 2, None), ("0", "1"), np.zeros((2, 2)))
-    with pytest.raises(InputError, match=rf"row 2: 'sentence1' .*{told}"):
+    with pytest.raises(InputError, match=rf"row 2: 'sentence1' .*{message}"):
         render(scored, inputs, Path("out.xlsx"), clue=False)
     gc.collect()
     assert not complaints
@@ -179,7 +179,7 @@ def test_pair_option(run, call):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["RUN", "pairs.csv"], "-o: is missing"),
         (["RUN", "-o", "x.csv"], "give either a FILE of pairs"),
@@ -199,11 +199,11 @@ def test_pair_option(run, call):
         (["pairs.csv", "pairs.csv", "-o", "x.csv"], "pairs.csv: not a run directory (it has no config.yaml)"),
     ],
 )
-def test_invalid_command_line(arguments, told, run, call, pairs):
+def test_invalid_command_line(arguments, message, run, call, pairs):
     """An invalid command line is rejected, and writes nothing."""
     code, out, error = call(predict, *(run.path if word == "RUN" else word for word in arguments))
     assert (code, out) == (2, "")
-    assert told in error
+    assert message in error
     assert [path.name for path in pairs.parent.iterdir()] == ["pairs.csv"]
 
 

@@ -21,7 +21,7 @@ OWN = ("dataset=jsonl", "dataset.train_file=train.jsonl", "dataset.dev_file=data
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Where a run was started with relative paths, and its directory."""
+    """A run that was started with relative paths."""
     home = tmp_path_factory.mktemp("home")
     (home / "data").mkdir()
     (home / "train.jsonl").write_bytes(b"".join(ROWS))
@@ -44,17 +44,17 @@ def test_saved_paths_are_absolute(trained, tmp_path, monkeypatch):
     config = schema.load(trained.path)
     assert (config.dataset.train_file, config.dataset.dev_file) == (f"{home}/train.jsonl", f"{home}/data/dev.jsonl")
     monkeypatch.chdir(home)
-    found = schema.with_absolute_paths(
+    config = schema.with_absolute_paths(
         schema.compose(["dataset.path=data", "model.name_or_path=data", "dataset.cache_dir=~/c"])
     )
-    assert (found.dataset.path, found.model.name_or_path) == (f"{home}/data", f"{home}/data")
-    assert found.dataset.train_file == "train.json"
-    assert found.dataset.cache_dir.startswith("/")
+    assert (config.dataset.path, config.model.name_or_path) == (f"{home}/data", f"{home}/data")
+    assert config.dataset.train_file == "train.json"
+    assert config.dataset.cache_dir.startswith("/")
     assert schema.with_absolute_paths(schema.compose([])).model.name_or_path == "google-bert/bert-base-chinese"
 
 
 def blinded(trained, tmp_path):
-    """A copy whose weights give NaN for the pairs that hold one of the tokens."""
+    """Copy the run and set one token embedding to NaN."""
     from safetensors.torch import load_file, save_file
 
     copy = tmp_path / "blind"
@@ -78,19 +78,19 @@ def test_pairs_without_prediction(trained, tmp_path):
     copy = blinded(trained, tmp_path)
     scored = command("evaluate", str(copy), cwd=tmp_path)
     assert scored.returncode == 0, scored.stderr
-    told = re.search(r"(\d+) of 64 dev.jsonl pairs have logits that are NaN or infinite", scored.stderr)
-    assert 0 < int(told[1]) < 64
+    message = re.search(r"(\d+) of 64 dev.jsonl pairs have logits that are NaN or infinite", scored.stderr)
+    assert 0 < int(message[1]) < 64
     assert re.search(r"accuracy *│ undefined", scored.stdout)
     file = str(trained.path.parent / "data/dev.jsonl")
     made = command("predict", str(copy), file, "-o", "out.jsonl", cwd=tmp_path)
     assert made.returncode == 2
-    assert told[0] in made.stderr
+    assert message[0] in made.stderr
     assert "nothing is written" in made.stderr
     assert not (tmp_path / "out.jsonl").exists()
 
 
 def changed(trained, tmp_path, old, new):
-    """A copy of the run whose config.yaml says something else."""
+    """Copy the run and replace a text in its config.yaml."""
     copy = tmp_path / "copy"
     shutil.copytree(trained.path, copy)
     text = (copy / "config.yaml").read_text(encoding="utf-8")
@@ -144,5 +144,5 @@ def test_missing_file(trained, name, more, key, tmp_path):
     """A missing file is reported with its option."""
     (tmp_path / "unrelated.txt").touch()
     out = ["-o", "out"] if name == "predict" else []
-    told = command(name, str(trained.path), *more, "nope.json", *out, cwd=tmp_path)
-    assert (told.returncode, told.stderr.strip()) == (2, f"{key}=nope.json: no such file")
+    done = command(name, str(trained.path), *more, "nope.json", *out, cwd=tmp_path)
+    assert (done.returncode, done.stderr.strip()) == (2, f"{key}=nope.json: no such file")

@@ -123,9 +123,9 @@ def test_shared_memory_round_trip(plugged, tiny_tokenizer, tmp_path, name):
     expected = {key: value.clone() for key, value in model.state_dict().items()}
     save_weights(tmp_path / "best", model, tiny_tokenizer, LABELS)
     assert read_tensors(tmp_path / "best").keys() == expected.keys()
-    found = load_weights(tmp_path / "best", config, trust=True).model.state_dict()
+    state = load_weights(tmp_path / "best", config, trust=True).model.state_dict()
     for key, value in expected.items():
-        assert torch.equal(found[key], value), key
+        assert torch.equal(state[key], value), key
 
 
 def test_tied_tensor_is_stored_once(plugged, tiny_tokenizer, tmp_path):

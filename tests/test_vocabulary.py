@@ -45,9 +45,9 @@ def test_save_and_load(tokenizer, tmp_path):
 
 def test_pair_encoding(tokenizer):
     """A pair is [CLS] a [SEP] b [SEP] with segments 0 and 1."""
-    found = tokenizer("花呗", "hello")
-    assert tokenizer.convert_ids_to_tokens(found["input_ids"]) == ["[CLS]", "花", "呗", "[SEP]", "hello", "[SEP]"]
-    assert found["token_type_ids"] == [0, 0, 0, 0, 1, 1]
+    encoding = tokenizer("花呗", "hello")
+    assert tokenizer.convert_ids_to_tokens(encoding["input_ids"]) == ["[CLS]", "花", "呗", "[SEP]", "hello", "[SEP]"]
+    assert encoding["token_type_ids"] == [0, 0, 0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -171,13 +171,7 @@ def predict_mean(
 ) -> EnsembleScores:
     """Average the probabilities of several runs for the same pairs. One run at a time is in memory.
 
-    Args:
-        run_dirs: One or more run directories.
-        read: Reads the pairs; called once, with the first run.
-        device: See ``Predictor.load``, as for the following arguments.
-        trust: See there.
-        reading: See there.
-        labelled: See there.
+    ``read`` is called once, with the first run. The other arguments are those of ``Predictor.load``.
 
     Raises:
         InputError: if a run cannot be loaded, or its labels differ from those of the first run, or in their order.

@@ -77,11 +77,9 @@ def eager_attention(
 
 
 def use_fast_cpu_kernels(model: nn.Module, fast_dropout: bool) -> None:
-    """Replace ``nn.Dropout`` and the SDPA attention of a model on the CPU, in place. Parameters do not change.
+    """Replace the SDPA attention and, if ``fast_dropout`` is set, dropout of a model on the CPU, in place.
 
-    Args:
-        model: Any module; other parts than these two stay as they are.
-        fast_dropout: Whether to replace dropout, which changes the masks for a given seed.
+    Parameters do not change. Fast dropout draws other masks for the same seed.
     """
     AttentionInterface.register(_NAME, eager_attention)
     AttentionMaskInterface.register(_NAME, eager_mask)

@@ -142,9 +142,7 @@ def _skip_padding(model: CrossEncoder) -> None:
 def check_padding_free(encoder: PreTrainedModel, pooling: Pooling) -> None:
     """Check that padding-free and padded results are equal, on two layers of this architecture with random weights.
 
-    Args:
-        encoder: May be on the ``meta`` device.
-        pooling: Of the model.
+    The encoder itself may be on the ``meta`` device.
 
     Raises:
         InputError: if attention cannot be replaced, or sees the tokens of other rows.

@@ -78,12 +78,9 @@ def resolve_model_path(name: str) -> str:
 
 
 def loading_error(what: str, config: ModelConfig, error: Exception) -> InputError:
-    """Explain why a pretrained model could not be loaded, and list the alternatives.
+    """Explain why the config, tokenizer or weights of a pretrained model could not be loaded, and list alternatives.
 
-    Args:
-        what: ``config``, ``tokenizer`` or ``weights``.
-        config: Names the model.
-        error: What ``from_pretrained`` raised. Damaged files make it raise any exception, AttributeError included.
+    ``error`` may be of any type: damaged files make ``from_pretrained`` raise even AttributeError.
     """
     name = config.name_or_path
     assert name is not None

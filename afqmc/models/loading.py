@@ -92,14 +92,7 @@ def build_model(
     max_length: int,
     device: str | None = None,
 ) -> nn.Module:
-    """Build the model in float32, with a new head.
-
-    Args:
-        config: The ``model`` group.
-        tokenizer: Of the model.
-        labels: Label names, in class order.
-        max_length: Maximum number of tokens per pair.
-        device: ``meta`` builds an encoder without loading its weights.
+    """Build the model in float32, with a new head. On the ``meta`` device, an encoder has shapes but no weights.
 
     Raises:
         InputError: if the config is invalid, or weights cannot be loaded or do not match the architecture.
@@ -201,11 +194,7 @@ def load_pretrained(
 ) -> PreTrainedModel:
     """Load the encoder with its weights in float32.
 
-    Args:
-        config: Names the model.
-        architecture: The config of the encoder.
-        options: Further arguments of the encoder.
-        device: ``meta`` compares names and shapes of the weights with the encoder, without reading the weights.
+    On the ``meta`` device, names and shapes of the weights are checked, and the weights are not read.
 
     Raises:
         InputError: if weights cannot be loaded or do not match the architecture.

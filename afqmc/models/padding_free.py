@@ -76,11 +76,7 @@ def use_packed_attention(encoder: PreTrainedModel) -> None:
 def encode_packed(
     encoder: PreTrainedModel, inputs: dict[str, Tensor], need_first_layer: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Encode a padded batch without computing its padding.
-
-    Returns:
-        Hidden states (B, T, H) of the last layer and, with ``need_first_layer``, of the first layer.
-    """
+    """Return the hidden states (B, T, H) of the last and, if needed, the first layer, without computing padding."""
     packing = Packing.from_mask(inputs["attention_mask"])
     tokens = {name: packing.pack(tensor) for name, tensor in inputs.items() if name != "attention_mask"}
     rows, length = inputs["input_ids"].shape

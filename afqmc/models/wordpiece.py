@@ -16,11 +16,7 @@ def train_wordpiece(sentences: Iterable[str], vocab_size: int) -> PreTrainedToke
 
     Pieces are learnt by byte-pair merges. Each is in the vocabulary as the start of a word and with ``##`` as its
     continuation. ``WordPieceTrainer`` would do this in one call, but its vocabulary differs between processes
-    (tokenizers 0.23).
-
-    Args:
-        sentences: The training text.
-        vocab_size: Maximum number of entries, special tokens included.
+    (tokenizers 0.23). ``vocab_size`` limits the number of entries, special tokens included.
     """
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     learner = Tokenizer(models.BPE())
