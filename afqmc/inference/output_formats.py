@@ -60,7 +60,7 @@ def _tsv(table: PredictionColumns) -> bytes:
         cells = [_text(value) for value in row]
         for column, cell in zip(table.columns, cells, strict=True):
             if any(character in cell for character in "\t\n\r"):
-                raise InputError(f"row {index}: {column!r} contains a tab or a line break; TSV cannot; write .csv")
+                raise InputError(f"row {index}: {column!r} contains a tab or a line break (invalid in TSV); write .csv")
         lines.append("\t".join(cells) + "\n")
     return "".join(lines).encode()
 
