@@ -1,4 +1,4 @@
-"""``python -m afqmc.evaluate PATH... [--data FILE]``: the best weights of a run or several, against labels."""
+"""``python -m afqmc.evaluate PATH... [--data FILE]``: evaluate the best weights of one run or several."""
 
 from __future__ import annotations
 
@@ -22,67 +22,69 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Score a file, or the run's own dev split, and print the figures."""
+    """Evaluate on a file, or on the dev split of the run, and print the metrics."""
     reject_several_processes("evaluate")
     parser = argparse.ArgumentParser(prog="python -m afqmc.evaluate", description=__doc__)
     parser.add_argument(
         "paths",
         nargs="+",
         metavar="PATH",
-        help="a run directory; or several, or a sweep's, to be put together; "
-        "then dataset.key=value for columns that are not named as in the run's own files",
+        help="a run directory, or several runs or a sweep to evaluate as an ensemble; then dataset.key=value if the "
+        "columns of FILE have other names than those of the run's data",
     )
-    parser.add_argument("--data", type=Path, metavar="FILE", help="labelled pairs, in the format of the run's own")
-    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="of several runs: write what they say together")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="labelled pairs, in the format of the run's data")
     parser.add_argument(
-        "--skip-incomplete", action="store_true", help="of several runs: leave out what is not complete"
+        "-o", "--out", type=Path, metavar="DIR", help="for several runs: write the ensemble's predictions and metrics"
     )
+    parser.add_argument("--skip-incomplete", action="store_true", help="for several runs: leave out incomplete ones")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
-    parser.add_argument("--trust", action="store_true", help="run the model code that the run directory names")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="replaces the device of the run")
+    parser.add_argument("--trust", action="store_true", help="allow the model code that the run's config names")
     arguments = parser.parse_intermixed_args()
     from afqmc.config.reading_options import split_overrides
 
     paths, overrides = split_overrides(arguments.paths)
     if not paths:
-        raise InputError(f"{overrides[0]}: a run directory comes first")
+        raise InputError(f"{overrides[0]}: the first argument must be a run directory")
     if arguments.out is not None and arguments.data is not None:
-        raise InputError("-o: not with --data; python -m afqmc.predict writes what is said of a file")
+        raise InputError("-o: not with --data; python -m afqmc.predict writes the predictions for a file")
 
     configure_threads()
     from afqmc.results.ensemble import resolve_members
 
     runs = resolve_members(paths)
     if runs is None:
-        return _one(arguments, paths[0], overrides)
+        return _evaluate_run(arguments, paths[0], overrides)
     if arguments.data is not None:
-        return _scored(arguments, runs, overrides)
+        return _evaluate_ensemble(arguments, runs, overrides)
     if overrides:
-        raise InputError(f"{overrides[0]}: only with --data FILE; several runs are put together from what they wrote")
-    return _stored(arguments, paths, runs)
+        raise InputError(
+            f"{overrides[0]}: only with --data FILE; without it, the stored predictions of the runs are read"
+        )
+    return _combine_predictions(arguments, paths, runs)
 
 
-def _one(arguments: argparse.Namespace, path: str, overrides: list[str]) -> int:
+def _evaluate_run(arguments: argparse.Namespace, path: str, overrides: list[str]) -> int:
     from afqmc.evaluation.metrics import probabilities_of
     from afqmc.inference.predictor import Predictor
     from afqmc.results.data_changes import dev_changes
 
     if arguments.out is not None:
-        raise InputError(f"-o: {path} is one run, and holds its predictions; -o is for several")
-    run = Predictor.open(Path(path), arguments.device, arguments.trust, overrides)
-    pairs = run.read(arguments.data, labelled=True, key="--data")
-    found = run.score(pairs)
-    detail = _detail(found.metrics, probabilities_of(found.logits), pairs.labels, run.labels)
+        raise InputError(f"-o: only for several runs; {path} is one run, and its predictions are in predictions/")
+    predictor = Predictor.load(Path(path), arguments.device, arguments.trust, overrides)
+    pairs = predictor.read_pairs(arguments.data, labelled=True, key="--data")
+    evaluation = predictor.evaluate(pairs)
+    details = _details(evaluation.metrics, probabilities_of(evaluation.logits), pairs.labels, predictor.labels)
     if arguments.data is None:
-        detail["data_changed"] = changed = dev_changes(Path(path), pairs, run.labels)
-        if changed is not None:
-            told = "these figures are not comparable with those that the run recorded"
-            print(f"warning: {pairs.file}: changed since the run: {changed['text']}; {told}", file=sys.stderr)
-    return _tell(arguments, {"file": pairs.file, "pairs": len(pairs)}, found.metrics, detail)
+        details["data_changed"] = changes = dev_changes(Path(path), pairs, predictor.labels)
+        if changes is not None:
+            effect = "these metrics are not comparable with those that the run recorded"
+            print(f"warning: {pairs.file}: changed since the run: {changes['text']}; {effect}", file=sys.stderr)
+    return _report(arguments, {"file": pairs.file, "pairs": len(pairs)}, evaluation.metrics, details)
 
 
-def _scored(arguments: argparse.Namespace, runs: list[Run], overrides: list[str]) -> int:
-    """Each run scores the file; the figures are those of the mean."""
+def _evaluate_ensemble(arguments: argparse.Namespace, runs: list[Run], overrides: list[str]) -> int:
+    """Evaluate the mean of the runs' probabilities on a file."""
     import numpy as np
 
     from afqmc.evaluation.metrics import classification_metrics
@@ -90,83 +92,82 @@ def _scored(arguments: argparse.Namespace, runs: list[Run], overrides: list[str]
     from afqmc.results.ensemble import require_complete
 
     paths = [run.path for run in require_complete(runs, arguments.skip_incomplete)]
-    found = predict_mean(
+    scores = predict_mean(
         paths,
-        lambda run: run.read(arguments.data, labelled=True, key="--data"),
+        lambda predictor: predictor.read_pairs(arguments.data, labelled=True, key="--data"),
         arguments.device,
         arguments.trust,
         overrides,
     )
-    metrics = classification_metrics(found.logits, np.asarray(found.pairs.labels))
-    detail = _detail(metrics, found.probabilities, found.pairs.labels, found.labels)
-    scored = {"file": found.pairs.file, "pairs": len(found.pairs), "runs": len(paths)}
-    return _tell(arguments, scored, metrics, detail)
+    metrics = classification_metrics(scores.logits, np.asarray(scores.pairs.labels))
+    details = _details(metrics, scores.probabilities, scores.pairs.labels, scores.labels)
+    source = {"file": scores.pairs.file, "pairs": len(scores.pairs), "runs": len(paths)}
+    return _report(arguments, source, metrics, details)
 
 
-def _stored(arguments: argparse.Namespace, paths: list[str], runs: list[Run]) -> int:
-    """What the runs wrote of their folds and of the test split, put together."""
-    from afqmc.inference.protected_files import files_of, reject_input_as_output
+def _combine_predictions(arguments: argparse.Namespace, paths: list[str], runs: list[Run]) -> int:
+    """Combine the predictions that the runs stored for their folds and for the test split."""
+    from afqmc.inference.protected_files import reject_input_as_output, run_files
     from afqmc.results.ensemble import Ensemble
 
     ensemble = Ensemble.of(runs, arguments.skip_incomplete)
     if arguments.out is not None:
         ensemble.check_place(arguments.out)
-        places = [*map(Path, paths), *(run.path for run in runs)]
+        run_dirs = [*map(Path, paths), *(run.path for run in runs)]
         for file in ensemble.files(arguments.out):
-            for place in places:
-                RunDir(place).ensure_inside(file, "-o")
-            reject_input_as_output(file, "-o", [path for place in places for path in files_of(place)])
+            for run_dir in run_dirs:
+                RunDir(run_dir).ensure_inside(file, "-o")
+            reject_input_as_output(file, "-o", [path for run_dir in run_dirs for path in run_files(run_dir)])
         ensemble.write(arguments.out)
     if arguments.json:
         print(json.dumps(ensemble.summary(Path.cwd()), ensure_ascii=False))
         return DONE
     for name, part in ensemble.parts.items():
-        what = f"{name}: {len(part.rows.ids)} pairs, {len(ensemble.setting.runs)} runs"
-        if figures := part.figures():
-            _show(what, figures, part.detail())
+        title = f"{name}: {len(part.rows.ids)} pairs, {len(ensemble.setting.runs)} runs"
+        if metrics := part.figures():
+            _print_metrics(title, metrics, part.detail())
         else:
-            print(f"{what}; it has no labels, so there are no figures")
+            print(f"{title}; no metrics, because it has no labels")
     if arguments.out is not None:
         print(f"written: {arguments.out}")
     return DONE
 
 
-def _detail(
+def _details(
     metrics: Mapping[str, float], probabilities: np.ndarray, gold: Sequence[int] | None, labels: Sequence[str]
 ) -> dict[str, Any]:
-    """Figures of each class, and the notes on all of them."""
+    """Return the metrics per class, the confusion matrix and the notes."""
     import numpy as np
 
     from afqmc.evaluation.per_class import metric_notes, per_class
 
-    truth = np.asarray(gold)
-    return {
-        **per_class(probabilities, truth, labels),
-        "notes": metric_notes(nan_to_none(dict(metrics)), probabilities, truth, labels),
-    }  # fmt: skip
+    expected = np.asarray(gold)
+    notes = metric_notes(nan_to_none(dict(metrics)), probabilities, expected, labels)
+    return {**per_class(probabilities, expected, labels), "notes": notes}
 
 
-def _tell(
-    arguments: argparse.Namespace, scored: dict[str, Any], metrics: Mapping[str, float], detail: dict[str, Any]
+def _report(
+    arguments: argparse.Namespace, source: dict[str, Any], metrics: Mapping[str, float], details: dict[str, Any]
 ) -> int:
-    figures = nan_to_none(dict(metrics))
+    """Print the metrics as tables or as one JSON object."""
+    values = nan_to_none(dict(metrics))
     if arguments.json:
-        print(json.dumps({**scored, **figures, **detail}, ensure_ascii=False))
+        print(json.dumps({**source, **values, **details}, ensure_ascii=False))
     else:
-        of = f", the mean of {scored['runs']} runs" if "runs" in scored else ""
-        _show(f"{scored['file']}: {scored['pairs']} pairs{of}", figures, detail)
+        mean = f", the mean of {source['runs']} runs" if "runs" in source else ""
+        _print_metrics(f"{source['file']}: {source['pairs']} pairs{mean}", values, details)
     return DONE
 
 
-def _show(title: str, figures: dict[str, Any], detail: dict[str, Any]) -> None:
-    from afqmc.inference.per_class_table import show_classes
+def _print_metrics(title: str, metrics: dict[str, Any], details: dict[str, Any]) -> None:
+    from afqmc.inference.per_class_table import print_class_tables
     from afqmc.utils.console import print_table
 
     rows = [
-        (name.replace("_", " "), "undefined" if value is None else f"{value:.6f}") for name, value in figures.items()
+        (name.replace("_", " "), "undefined" if value is None else f"{value:.6f}") for name, value in metrics.items()
     ]
     print_table(title, rows)
-    show_classes(detail, detail["notes"])
+    print_class_tables(details, details["notes"])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""``python -m afqmc.predict RUN_DIR FILE -o OUT``: probabilities for pairs; ``--clue`` writes the CLUE submission.
+"""``python -m afqmc.predict RUN_DIR FILE -o OUT``: predict pairs; ``--clue`` writes the CLUE submission.
 
-Directories are runs: of several, or of a sweep, the mean is taken. What is not a directory is a file of pairs, ``-`` is
-standard input (JSON lines, unless dataset.format says otherwise). Files are read with the run's column names, unless
-dataset.key=value says otherwise. The format follows the name of OUT: .jsonl (id, probability, prediction), or .csv,
-.tsv, .parquet and .xlsx (all columns of FILE, then probability and prediction); ``-`` prints JSON lines. With two
-classes the probability is that of the second; with more there is one for each.
+A PATH that is a directory is a run or a sweep; the mean of several runs is predicted. Any other PATH is a file of
+pairs, and ``-`` is standard input (JSON lines unless dataset.format is set). Files have the column names of the run's
+data unless dataset.key=value changes them. The suffix of OUT chooses the format: .jsonl has id, probability and
+prediction; .csv, .tsv, .parquet and .xlsx have all columns of FILE, then probability and prediction. ``-`` prints JSON
+lines. With two classes, the probability is that of the second; with more, there is one per class.
 """
 
 from __future__ import annotations
@@ -21,61 +21,61 @@ from afqmc.utils.errors import InputError
 from afqmc.utils.process import configure_threads
 
 _STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
-_OF_A_SWEEP = ("sweep.json", "results.csv", "results.jsonl", "multirun.yaml")  # which a shell's SWEEP/* names too
+_SWEEP_FILES = ("sweep.json", "results.csv", "results.jsonl", "multirun.yaml")  # ignored, so that SWEEP/* works
 
 
 def main() -> int:
-    """Predict files or a pair with the best weights of a run, or with the mean of several."""
+    """Predict files or single pairs with the best weights of one run, or with the mean of several."""
     reject_several_processes("predict")
-    arguments = parsed()
+    arguments = parse_arguments()
 
     from afqmc.config.reading_options import split_overrides
 
     paths, overrides = split_overrides(arguments.paths)
     runs, files = split_paths(paths)
     if bool(files) == bool(arguments.pair):
-        raise InputError("name a FILE of pairs, or - for standard input, or one pair by --pair A B; not both")
+        raise InputError("give either a FILE of pairs (- is standard input) or --pair A B")
     if arguments.clue and (arguments.pair or len(files) > 1):
-        raise InputError("--clue: a submission is made of one FILE, the test file of the task")
+        raise InputError("--clue: needs exactly one FILE, the test file of the task")
     out = Path("-") if arguments.out is None or arguments.out in _STDOUT else Path(arguments.out)
     if str(out) == "-" and arguments.out is None and not arguments.pair:
-        raise InputError("-o: is missing; it names the file to write, and - is standard output")
+        raise InputError("-o: is missing; give the file to write, or - for standard output")
 
     configure_threads()
     from afqmc.data.loading import Pairs
     from afqmc.inference.input_files import Inputs
     from afqmc.inference.output_files import check_columns, render
     from afqmc.inference.output_formats import check_format
-    from afqmc.inference.prediction_columns import warning_of
+    from afqmc.inference.prediction_columns import formula_warning
     from afqmc.inference.predictor import Predictor, predict_mean
     from afqmc.inference.protected_files import write_output
 
-    run_dirs, of_several = _members(runs, out, files, arguments.skip_incomplete)
+    run_dirs, ensemble_note = _resolve_runs(runs, out, files, arguments.skip_incomplete)
     check_format(out, arguments.clue)
     inputs = Inputs(files, arguments.pair)
 
-    def read(run: Predictor) -> Pairs:
-        pairs = inputs.read(run)
-        check_columns(run, inputs, pairs, out, arguments.clue)
+    def read(predictor: Predictor) -> Pairs:
+        pairs = inputs.read(predictor)
+        check_columns(predictor, inputs, pairs, out, arguments.clue)
         return pairs
 
-    found = predict_mean(run_dirs, read, arguments.device, arguments.trust, overrides, labelled=False)
-    found.refuse_nan()
-    content, told = render(found, inputs, out, arguments.clue), f"{len(found.pairs)} pairs{of_several}"
+    scores = predict_mean(run_dirs, read, arguments.device, arguments.trust, overrides, labelled=False)
+    scores.reject_nan()
+    content, summary = render(scores, inputs, out, arguments.clue), f"{len(scores.pairs)} pairs{ensemble_note}"
     if str(out) == "-":
         sys.stdout.buffer.write(content)
         if not arguments.pair:
-            print(told, file=sys.stderr)
+            print(summary, file=sys.stderr)
         return DONE
     write_output(out, "-o", content)
-    print(f"{out}: {told}")
-    if warning := warning_of(inputs.rows, out.suffix.lower()):
+    print(f"{out}: {summary}")
+    if warning := formula_warning(inputs.rows, out.suffix.lower()):
         print(f"warning: {out}: {warning}", file=sys.stderr)
     return DONE
 
 
-def parsed() -> argparse.Namespace:
-    """The command line; which of its paths are runs is seen later."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line. ``paths`` has runs, files and overrides in one list."""
     parser = argparse.ArgumentParser(
         prog="python -m afqmc.predict",
         usage="%(prog)s RUN_DIR [RUN_DIR ...] FILE [FILE ...] -o OUT [dataset.key=value ...] [options]",
@@ -83,32 +83,30 @@ def parsed() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="first a run directory or a sweep; then files, or more directories"
+        "paths", nargs="+", metavar="PATH", help="first a run or sweep directory; then files, or more directories"
     )
-    parser.add_argument("-o", "--out", metavar="OUT", help="file to write, or -; with --clue .json, .jsonl or .zip")
+    parser.add_argument("-o", "--out", metavar="OUT", help="output file, or -; with --clue .json, .jsonl or .zip")
     parser.add_argument(
         "--pair", nargs=2, action="append", default=[], metavar=("A", "B"), help="predict this pair instead of a FILE"
     )
     parser.add_argument(
-        "--clue", action="store_true", help='only {"id": 0, "label": "0"} per line, in the order of FILE'
+        "--clue", action="store_true", help='write {"id": 0, "label": "0"} per line, in the order of FILE'
     )
-    parser.add_argument(
-        "--skip-incomplete", action="store_true", help="of several runs: leave out what is not complete"
-    )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="instead of the run's own")
-    parser.add_argument("--trust", action="store_true", help="run the model code that the run directory names")
+    parser.add_argument("--skip-incomplete", action="store_true", help="for several runs: leave out incomplete ones")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="replaces the device of the run")
+    parser.add_argument("--trust", action="store_true", help="allow the model code that the run's config names")
     return parser.parse_intermixed_args()
 
 
 def split_paths(paths: Sequence[str]) -> tuple[list[str], list[Path]]:
-    """Runs and files: the first path is a run, and so is every directory; what a sweep itself writes is neither."""
-    runs = [path for number, path in enumerate(paths) if number == 0 or _is_directory(path)]
-    homes = {os.path.dirname(os.path.abspath(run)) for run in runs}
+    """Split paths into runs and files. The first path and all directories are runs. Files of a sweep are ignored."""
+    runs = [path for index, path in enumerate(paths) if index == 0 or _is_directory(path)]
+    sweep_dirs = {os.path.dirname(os.path.abspath(run)) for run in runs}
     files = [
         Path(path)
         for path in paths[1:]
         if not _is_directory(path)
-        and not (os.path.basename(path) in _OF_A_SWEEP and os.path.dirname(os.path.abspath(path)) in homes)
+        and not (os.path.basename(path) in _SWEEP_FILES and os.path.dirname(os.path.abspath(path)) in sweep_dirs)
     ]
     return runs, files
 
@@ -117,21 +115,22 @@ def _is_directory(path: str) -> bool:
     return os.path.isdir(path) or (not os.path.lexists(path) and any(map(os.path.isdir, glob.iglob(path))))
 
 
-def _members(runs: Sequence[str], out: Path, files: Sequence[Path], skip_incomplete: bool) -> tuple[list[Path], str]:
-    """The run directories whose mean is taken, and what is said of it; of one run nothing."""
+def _resolve_runs(
+    paths: Sequence[str], out: Path, files: Sequence[Path], skip_incomplete: bool
+) -> tuple[list[Path], str]:
+    """Return the run directories to average, and a note on them for the summary; "" for one run."""
     from afqmc.inference.protected_files import check_output
     from afqmc.results.ensemble import require_complete, resolve_members
     from afqmc.results.settings import varying_keys
 
-    found = resolve_members(runs)
+    members = resolve_members(paths)
     if str(out) != "-":
-        places = [*map(Path, runs), *(run.path for run in found or ())]
-        check_output(out, "-o", places, files)
-    if found is None:
-        return [Path(runs[0])], ""
-    members = require_complete(found, skip_incomplete)
-    apart = f", which differ in {', '.join(keys)}" if (keys := varying_keys(members)) else ""
-    return [run.path for run in members], f", the mean of {len(members)} runs{apart}"
+        check_output(out, "-o", [*map(Path, paths), *(run.path for run in members or ())], files)
+    if members is None:
+        return [Path(paths[0])], ""
+    runs = require_complete(members, skip_incomplete)
+    difference = f", which differ in {', '.join(keys)}" if (keys := varying_keys(runs)) else ""
+    return [run.path for run in runs], f", the mean of {len(runs)} runs{difference}"
 
 
 if __name__ == "__main__":

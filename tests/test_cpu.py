@@ -1,4 +1,4 @@
-"""Quicker parts on a CPU: attention is transformers' own, dropout is dropout, and both are taken where they fit."""
+"""Test the CPU implementations of attention and dropout against those of transformers and PyTorch."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model, ElectraConfig, ElectraModel
 
-from afqmc.models.cpu_kernels import QuickDropout, dropout_noise, use_fast_cpu_kernels
+from afqmc.models.cpu_kernels import FastDropout, dropout_noise, use_fast_cpu_kernels
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 90}
 
@@ -32,12 +32,13 @@ def outputs(model, batch, seed=3):
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", [(BertConfig, BertModel), (ElectraConfig, ElectraModel)], ids=["bert", "electra"])
-def test_attention_gives_what_transformers_gives(kind, training, padded, batch):
+def test_attention_matches_transformers(kind, training, padded, batch):
+    """States and gradients are those of the SDPA attention."""
     config, model = kind
     torch.manual_seed(0)
     plain = model(config(**SIZES)).train(training)
     quick = copy.deepcopy(plain)
-    use_fast_cpu_kernels(quick, quick_dropout=False)
+    use_fast_cpu_kernels(quick, fast_dropout=False)
     assert quick.config._attn_implementation != plain.config._attn_implementation
     if not padded:
         batch["attention_mask"].fill_(1)
@@ -47,12 +48,13 @@ def test_attention_gives_what_transformers_gives(kind, training, padded, batch):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_attention_in_bf16_is_as_near_to_float32_as_transformers_own(batch, training):
+def test_attention_in_bf16(batch, training):
+    """In bf16 the error against float32 is about that of the SDPA attention."""
     torch.manual_seed(0)
     sizes = {**SIZES, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     plain = BertModel(BertConfig(**sizes)).train(training)
     quick = copy.deepcopy(plain)
-    use_fast_cpu_kernels(quick, quick_dropout=True)
+    use_fast_cpu_kernels(quick, fast_dropout=True)
     with torch.no_grad():
         exact = plain(**batch).last_hidden_state
         with torch.autocast("cpu", torch.bfloat16):
@@ -60,10 +62,11 @@ def test_attention_in_bf16_is_as_near_to_float32_as_transformers_own(batch, trai
     assert errors[1] < 1.2 * errors[0]
 
 
-def test_a_model_keeps_its_parameters_and_their_names(tmp_path):
+def test_parameters_do_not_change(tmp_path):
+    """Parameters and saved files do not change."""
     model = BertModel(BertConfig(**SIZES))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    use_fast_cpu_kernels(model, quick_dropout=True)
+    use_fast_cpu_kernels(model, fast_dropout=True)
     assert before.keys() == model.state_dict().keys()
     model.save_pretrained(tmp_path)
     again = BertModel.from_pretrained(tmp_path)
@@ -71,16 +74,18 @@ def test_a_model_keeps_its_parameters_and_their_names(tmp_path):
     assert all(torch.equal(tensor, before[name]) for name, tensor in again.state_dict().items())
 
 
-def test_an_encoder_with_attention_of_its_own_kind_keeps_it(batch):
+def test_other_attention_is_kept(batch):
+    """An encoder with another kind of attention does not change."""
     model = DebertaV2Model(DebertaV2Config(**SIZES)).eval()
     before = model(**batch).last_hidden_state
-    use_fast_cpu_kernels(model, quick_dropout=False)
+    use_fast_cpu_kernels(model, fast_dropout=False)
     assert torch.equal(model(**batch).last_hidden_state, before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_noise_drops_a_share_p_and_keeps_the_mean(p, dtype):
+def test_noise_distribution(p, dtype):
+    """A fraction p is dropped, and the mean stays 1."""
     torch.manual_seed(0)
     noise = dropout_noise(torch.empty(1000, 1001, dtype=dtype), p)
     assert noise.dtype is dtype
@@ -91,7 +96,8 @@ def test_noise_drops_a_share_p_and_keeps_the_mean(p, dtype):
     assert noise.max().item() == pytest.approx(1 / (1 - p), rel=2**-8 if dtype is torch.bfloat16 else 1e-4)
 
 
-def test_noise_has_no_pattern_along_rows_columns_or_neighbours():
+def test_noise_is_independent():
+    """Elements are uncorrelated along rows, columns and neighbours."""
     torch.manual_seed(0)
     dropped = (dropout_noise(torch.empty(512, 768), 0.1) == 0).double()
     spread = (0.1 * 0.9) ** 0.5
@@ -104,7 +110,8 @@ def test_noise_has_no_pattern_along_rows_columns_or_neighbours():
         assert abs(correlation.item()) < 5 / (512 * 768) ** 0.5
 
 
-def test_noise_follows_torchs_seed_and_moves_its_state_on():
+def test_noise_follows_torch_seed():
+    """The noise depends on PyTorch's generator, and advances it."""
     like = torch.empty(7, 9)
     torch.manual_seed(1)
     first, second = dropout_noise(like, 0.5), dropout_noise(like, 0.5)
@@ -113,10 +120,11 @@ def test_noise_follows_torchs_seed_and_moves_its_state_on():
     assert not torch.equal(first, second)
 
 
-def test_dropout_passes_gradients_where_it_passes_values():
+def test_dropout_gradient():
+    """Gradients have the mask of the values."""
     dropout = nn.Dropout(0.3)
-    use_fast_cpu_kernels(dropout, quick_dropout=True)
-    assert isinstance(dropout, QuickDropout)
+    use_fast_cpu_kernels(dropout, fast_dropout=True)
+    assert isinstance(dropout, FastDropout)
     values = torch.ones(100, 10, requires_grad=True)
     out = dropout(values)
     out.sum().backward()

@@ -210,10 +210,10 @@ def test_fold_is_evaluated_again(tmp_path):
     run = train(tmp_path / "run", *FOLDS, "dataset.fold=1", "epochs=1")
     summary = run.read_summary()
     assert summary["folds"]["pairs"] == 96
-    again = Predictor.open(run.path)
-    pairs = again.read(None, labelled=True)
+    again = Predictor.load(run.path)
+    pairs = again.read_pairs(None, labelled=True)
     assert (pairs.file, len(pairs)) == ("sample/train.json (fold 1 of 3)", 32)
-    figures = nan_to_none(again.score(pairs).metrics)
+    figures = nan_to_none(again.evaluate(pairs).metrics)
     assert figures == {key.removeprefix("dev/"): value for key, value in summary["best"].items() if "/" in key}
 
 

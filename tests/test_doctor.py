@@ -224,7 +224,7 @@ class Bag(torch.nn.Module):
     ("width", "told"),
     [
         (8, "M parameters, logits of 2 classes"),
-        (9, "for 2 pairs it returned (2, 3); must be logits (B, C), here (2, 2)"),
+        (9, "returned (2, 3) for 2 pairs; must be logits (B, C), here (2, 2)"),
         (0, "raised KeyError: 'no width'"),
     ],
 )

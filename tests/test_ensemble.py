@@ -96,8 +96,8 @@ def test_the_ensemble_on_test_is_the_mean_of_what_all_weights_say(sweep, tmp_pat
     (tmp_path / "test.json").write_bytes(b"".join(sample_files()["dev.json"].splitlines(keepends=True)[:16]))
     said = []
     for job in jobs(sweep):
-        run = Predictor.open(job)
-        logits = run.score(run.read(tmp_path / "test.json", labelled=True)).logits.astype(np.float64)
+        run = Predictor.load(job)
+        logits = run.evaluate(run.read_pairs(tmp_path / "test.json", labelled=True)).logits.astype(np.float64)
         said.append(np.exp(logits[:, 1]) / np.exp(logits).sum(axis=1))
     mean, gold = np.mean(said, axis=0), np.array([int(r["label"]) for r in lines(tmp_path / "test.json")])
     written = lines(tmp_path / "out/predictions/test.jsonl")
@@ -258,7 +258,7 @@ def test_evaluate_and_predict_take_the_mean_of_weights_on_any_file(sweep, told, 
     ("arguments", "said"),
     [
         (["SWEEP", "--data", "x", "-o", "out"], "-o: not with --data; python -m afqmc.predict writes"),
-        (["RUN", "-o", "out"], "is one run, and holds its predictions; -o is for several"),
+        (["RUN", "-o", "out"], "-o: only for several runs"),
         (["SWEEP", "-o", "RUN"], "is a run's directory"),
     ],
 )

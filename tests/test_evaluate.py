@@ -1,4 +1,4 @@
-"""What evaluate says beyond the figures: changed dev data, figures per class, AUC and accuracy that disagree."""
+"""Test what evaluate prints beside the metrics: changed dev data, metrics per class, and notes."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from afqmc import evaluate
 from afqmc.cli import run_command
 from afqmc.evaluation.metrics import classification_metrics
 from afqmc.evaluation.per_class import metric_notes, per_class
-from afqmc.inference.per_class_table import show_classes
+from afqmc.inference.per_class_table import print_class_tables
 from afqmc.utils.console import cell_width
 
 ROWS = [
@@ -84,8 +84,9 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("has_digest", [True, False])
-@pytest.mark.parametrize(("change", "told", "fact"), CHANGES)
-def test_dev_data_that_changed_since_the_run_are_reported(change, told, fact, has_digest, copied, call):
+@pytest.mark.parametrize(("change", "message", "fact"), CHANGES)
+def test_changed_dev_data(change, message, fact, has_digest, copied, call):
+    """Changes of the dev file since the run are reported."""
     run, file = copied
     if not has_digest:  # as a run of an earlier version
         summary = json.loads((run / "summary.json").read_text("utf-8"))
@@ -101,17 +102,19 @@ def test_dev_data_that_changed_since_the_run_are_reported(change, told, fact, ha
         return
     assert code == 0
     assert fact.items() <= changed.items()
-    assert f"warning: {file}: changed since the run: {told}; these figures are not comparable" in error
+    assert f"warning: {file}: changed since the run: {message}; these metrics are not comparable" in error
 
 
-def test_other_ids_of_the_same_pairs_are_no_change(copied, call):
+def test_changed_ids_are_ignored(copied, call):
+    """Other ids of the same pairs are not a change."""
     run, file = copied
     write(file, [{**row, "id": number} for number, row in enumerate(ROWS)])
     assert call(run)[2] == ""
 
 
 @pytest.mark.parametrize("has_ids", [True, False])
-def test_the_same_pairs_in_another_order_are_reported_as_such(has_ids, copied, call):
+def test_changed_order(has_ids, copied, call):
+    """Another order of the same pairs is reported as such."""
     run, file = copied
     rows = ROWS if has_ids else [{key: row[key] for key in ("sentence1", "sentence2", "label")} for row in ROWS]
     predictions = [json.loads(line) for line in (run / "predictions/dev.jsonl").read_text("utf-8").splitlines()]
@@ -123,7 +126,8 @@ def test_the_same_pairs_in_another_order_are_reported_as_such(has_ids, copied, c
     assert "another label" in call(run)[2]
 
 
-def test_ids_that_are_not_unique_are_compared_row_by_row(copied, call):
+def test_duplicate_ids(copied, call):
+    """With duplicate ids, files are compared row by row."""
     run, file = copied
     rows = [json.loads(line) for line in (run / "predictions/dev.jsonl").read_text("utf-8").splitlines()]
     write(run / "predictions/dev.jsonl", [{**row, "id": "same"} for row in rows])
@@ -132,7 +136,8 @@ def test_ids_that_are_not_unique_are_compared_row_by_row(copied, call):
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"id": 0}\n', '{"id": [1], "label": {}}\n'])
-def test_predictions_that_cannot_be_read_stop_no_evaluation(content, copied, call):
+def test_unreadable_predictions(content, copied, call):
+    """Unreadable predictions of the run do not prevent the evaluation."""
     run, file = copied
     (run / "predictions/dev.jsonl").write_text(content, "utf-8")
     assert call(run)[0] == 0
@@ -142,7 +147,8 @@ def test_predictions_that_cannot_be_read_stop_no_evaluation(content, copied, cal
 
 
 @pytest.mark.parametrize("columns", [60, 80])
-def test_the_title_is_one_line_and_classes_are_shown_at_any_width(columns, copied, call, monkeypatch):
+def test_tables_fit_terminal(columns, copied, call, monkeypatch):
+    """The title is one line, and tables fit the width of the terminal."""
     monkeypatch.setenv("COLUMNS", str(columns))
     run, file = copied
     code, out, _ = call(run)
@@ -150,53 +156,56 @@ def test_the_title_is_one_line_and_classes_are_shown_at_any_width(columns, copie
     assert (code, lines[0]) == (0, f"{file}: 24 pairs")
     assert "confusion matrix (row: true, column: predicted)" in lines
     assert all(cell_width(line) <= columns for line in lines[1:] if "│" in line)
-    found = json.loads(call(run, "--json")[1])
-    assert [one["support"] for one in found["classes"]] == [12, 12]
-    assert np.sum(found["confusion_matrix"]) == 24
-    assert found["classes"][1]["f1"] == pytest.approx(found["f1"])
+    details = json.loads(call(run, "--json")[1])
+    assert [row["support"] for row in details["classes"]] == [12, 12]
+    assert np.sum(details["confusion_matrix"]) == 24
+    assert details["classes"][1]["f1"] == pytest.approx(details["f1"])
 
 
-def test_figures_per_class_are_those_of_scikit_learn(little_garbage):
+def test_per_class_matches_scikit_learn(little_garbage):
+    """Metrics per class are those of scikit-learn."""
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     rng = np.random.default_rng(3)
     probabilities, gold = rng.dirichlet(np.ones(4), 200), rng.integers(0, 3, 200)  # the last class never occurs
-    found = per_class(probabilities, gold, list("abcd"))
+    details = per_class(probabilities, gold, list("abcd"))
     predicted = probabilities.argmax(axis=1)
-    assert found["confusion_matrix"] == confusion_matrix(gold, predicted, labels=range(4)).tolist()
+    assert details["confusion_matrix"] == confusion_matrix(gold, predicted, labels=range(4)).tolist()
     expected = precision_recall_fscore_support(gold, predicted, labels=range(4), zero_division=0)
     for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
-        assert [one[name] for one in found["classes"]] == pytest.approx(values.tolist())
+        assert [row[name] for row in details["classes"]] == pytest.approx(values.tolist())
 
 
 @pytest.mark.parametrize(("count", "shown"), [(3, "不同意见"), (12, "#11"), (30, "most frequent confusions")])
-def test_no_number_is_cut_however_many_classes_there_are(count, shown, capsys, monkeypatch):
+def test_many_classes(count, shown, capsys, monkeypatch):
+    """No number or label is truncated, whatever the number of classes."""
     monkeypatch.setenv("COLUMNS", "80")
     labels = ["不同意见", "[bold]", "很长的标签" * 3, *(f"类{n}" for n in range(count - 3))]
     probabilities = np.random.default_rng(1).dirichlet(np.ones(count), 1000 * count)
-    found = per_class(probabilities, np.arange(1000 * count) % count, labels)
-    show_classes(found, [])
+    details = per_class(probabilities, np.arange(1000 * count) % count, labels)
+    print_class_tables(details, [])
     out = capsys.readouterr().out
     assert shown in out
     assert "[bold]" in out
     assert "…" not in out
     assert all(cell_width(line) <= 80 for line in out.splitlines())
     if count == 3:
-        assert all(str(number) in out for row in found["confusion_matrix"] for number in row)
+        assert all(str(number) in out for row in details["confusion_matrix"] for number in row)
 
 
-def told(positive, gold, labels=("0", "1")):
+def notes(positive, gold, labels=("0", "1")):
     probabilities = np.stack([1 - np.array(positive), positive], axis=1)
     gold = np.array(gold)
     return metric_notes(classification_metrics(np.log(probabilities), gold), probabilities, gold, labels)
 
 
-def test_an_auc_that_accuracy_contradicts_is_explained():
-    good = told([0.1, 0.2, 0.3, 0.4, 0.45], [0, 0, 1, 1, 1])
-    assert "AUC 1.0000 judges the ranking, which is good; accuracy 0.4000 judges the decisions" in good[0]
+def test_metric_notes():
+    """Contradictions of AUC and accuracy are explained."""
+    good = notes([0.1, 0.2, 0.3, 0.4, 0.45], [0, 0, 1, 1, 1])
+    assert "AUC 1.0000 measures the ranking, which is good; accuracy 0.4000 measures the decisions" in good[0]
     assert "(nearly) every pair is predicted as '0'" in good[0]
     assert good[1] == "on these pairs a threshold of 0.2500 gives accuracy 1.0000"
-    assert "ranked the wrong way round" in told([0.9, 0.8, 0.2, 0.1], [0, 0, 1, 1])[0]
-    assert "accuracy says little here" in told([0.1, 0.3, 0.2, 0.15, 0.25], [0, 0, 0, 1, 1])[0]
-    assert told([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]) == []
-    assert told([0.1, 0.2], [0, 0]) == []  # AUC is undefined
+    assert "ranked in reverse order" in notes([0.9, 0.8, 0.2, 0.1], [0, 0, 1, 1])[0]
+    assert "accuracy says little here" in notes([0.1, 0.3, 0.2, 0.15, 0.25], [0, 0, 0, 1, 1])[0]
+    assert notes([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]) == []
+    assert notes([0.1, 0.2], [0, 0]) == []  # AUC is undefined

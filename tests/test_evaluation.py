@@ -1,4 +1,4 @@
-"""Evaluation: sorted batches give each row what it gets alone, in the split's own order."""
+"""Test the logits of a split and the rows of a prediction file."""
 
 import numpy as np
 import pytest
@@ -17,19 +17,21 @@ def job(tmp_path_factory):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_a_row_gets_what_it_gets_alone_and_unsorted(job, batch_size):
+def test_logits_do_not_depend_on_batch(job, batch_size):
+    """Each row has the logits that it has alone, in the order of the split."""
     encoder = PairTokenizer(job.tokenizer, 128)
     dev = job.data.dev
-    found = predict_logits(job.model, encoder.encode(dev), encoder, batch_size, torch.device("cpu"))
+    logits = predict_logits(job.model, encoder.encode(dev), encoder, batch_size, torch.device("cpu"))
     alone = []
     job.model.eval()
     for first, second in zip(dev.sentence1, dev.sentence2, strict=True):
         with torch.no_grad():
             alone.append(job.model(**job.tokenizer(first, second, return_tensors="pt"))[0].numpy())
-    np.testing.assert_allclose(found, np.array(alone), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(logits, np.array(alone), rtol=0, atol=1e-6)
 
 
-def test_a_model_is_left_in_the_mode_it_was_in(job):
+def test_training_mode_is_restored(job):
+    """Evaluation restores the training mode of the model."""
     encoder = PairTokenizer(job.tokenizer, 128)
     encoded = encoder.encode(job.data.dev)
     for mode in (True, False):
@@ -38,7 +40,8 @@ def test_a_model_is_left_in_the_mode_it_was_in(job):
         assert job.model.training is mode
 
 
-def test_rows_of_predictions_follow_the_file(job):
+def test_prediction_rows_order(job):
+    """Rows are in the order of the file."""
     logits = np.tile(np.array([[0.0, 2.0], [1.0, 0.0]]), (32, 1))
     rows = prediction_rows(job.data.dev.ids, logits, job.data.dev.labels, ("no", "yes"))
     assert [row["prediction"] for row in rows[:4]] == ["yes", "no", "yes", "no"]

@@ -107,11 +107,11 @@ def opened(tmp_path_factory):
 def test_a_file_is_scored_and_its_predictions_written_or_told_in_one_message(opened, place, file, labelled):
     path = written(place, file)
     try:
-        pairs = opened.read(path, labelled, "--data")
+        pairs = opened.read_pairs(path, labelled, "--data")
     except InputError as error:
         hold_to_one_message(error, path)
         return
-    found = opened.score(pairs)
+    found = opened.evaluate(pairs)
     assert found.logits.shape == (len(pairs), 2)
     assert np.isfinite(found.logits).all()
     rows = prediction_rows(pairs.ids, found.logits, pairs.labels, opened.labels)

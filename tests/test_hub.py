@@ -1,4 +1,4 @@
-"""The hub: what goes wrong there is one message with the name, what happened, and the ways round it."""
+"""Test the messages for faults of the hub: the name of the model, the reason, and the alternatives."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ COMMIT = "0123456789abcdef" * 2 + "01234567"
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a download needs; what goes wrong is the first part of the model's name."""
+    """The parts of the hub that a download needs. The first part of the name of a model is its fault."""
 
     protocol_version = "HTTP/1.1"
 
@@ -29,7 +29,7 @@ class Hub(BaseHTTPRequestHandler):
         if parts == [""]:
             self.reply(200)
         elif parts[:2] != ["api", "models"] and parts[2:3] != ["resolve"]:
-            self.reply(404)  # what its client asks beside
+            self.reply(404)  # further requests of the client
         elif parts[0] == "api":
             self.about(*parts[2:4], "/".join(parts[4:]))
         else:
@@ -41,12 +41,12 @@ class Hub(BaseHTTPRequestHandler):
         if fault == "silent":
             self.server.closing.wait()
         elif not self.refuse(fault):
-            found = {
+            about = {
                 "id": f"{fault}/{what}",
                 "sha": COMMIT,
                 "siblings": [{"rfilename": name} for name in self.server.files],
             }
-            self.reply(200, json.dumps([] if question.startswith("tree") else found).encode())
+            self.reply(200, json.dumps([] if question.startswith("tree") else about).encode())
 
     def file(self, fault, what, name):
         if self.refuse(fault):
@@ -94,20 +94,20 @@ from afqmc.models import hub
 from afqmc.models.loading import build_model, build_tokenizer
 hub.constants.HF_HUB_ETAG_TIMEOUT = 0.2  # 10 s
 time.sleep = lambda seconds: None  # the hub's client pauses before it tries again
-told = {}
+results = {}
 for name in sys.argv[1:]:
     config = ModelConfig(name_or_path=name)
     try:
         build_model(config, build_tokenizer(config, list), ("0", "1"), 32)
-        told[name] = []
+        results[name] = []
     except Exception as error:
-        told[name] = [type(error).__name__, str(error)]
-print(json.dumps(told))
+        results[name] = [type(error).__name__, str(error)]
+print(json.dumps(results))
 """
 
 FAULTS = {
-    "404/bare": ("tokenizer", "404 Not Found: there is no such model"),
-    "gone/model": ("tokenizer", "404 Not Found: there is no such model"),
+    "404/bare": ("tokenizer", "404 Not Found: the model does not exist"),
+    "gone/model": ("tokenizer", "404 Not Found: the model does not exist"),
     "revised/model": ("tokenizer", "no such model.revision"),
     "401/bare": ("tokenizer", "401 Unauthorized: .*HF_TOKEN"),
     "gated/model": ("tokenizer", "403 Forbidden: .*HF_TOKEN"),
@@ -128,8 +128,8 @@ FAULTS = {
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory, tiny_tokenizer):
-    """What loading each of the models said: the exception's type, its message; in one fresh process."""
+def results(tmp_path_factory, tiny_tokenizer):
+    """Load each model in one fresh process; returns the exception type and message per model."""
     saved, home = tmp_path_factory.mktemp("model"), tmp_path_factory.mktemp("home")
     tiny_tokenizer.save_pretrained(saved)
     torch.manual_seed(1)
@@ -151,13 +151,15 @@ def told(tmp_path_factory, tiny_tokenizer):
     return json.loads(done.stdout)
 
 
-def test_a_sound_model_is_loaded_from_there(told):
-    assert told["fine/model"] == []
+def test_valid_model_is_loaded(results):
+    """A valid model is loaded from the hub."""
+    assert results["fine/model"] == []
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_what_goes_wrong_at_the_hub_is_told_in_one_message_with_the_ways_round(told, name):
-    kind, message = told[name]
+def test_hub_faults(results, name):
+    """Each fault is one message with its reason and the alternatives."""
+    kind, message = results[name]
     what, reason = FAULTS[name]
     first, *others = message.splitlines()
     assert kind == "InputError", message
@@ -166,5 +168,5 @@ def test_what_goes_wrong_at_the_hub_is_told_in_one_message_with_the_ways_round(t
         *(["a damaged copy"] if name.startswith(("garbage", "less")) else []),
         "a mirror",
         "a local directory",
-        "no network at all",
+        "no network",
     ]

@@ -1,4 +1,4 @@
-"""The reason why the hub gives no answer is part of the message, without secrets."""
+"""Test the message for an unreachable hub."""
 
 import importlib.util
 
@@ -50,18 +50,20 @@ def online(monkeypatch):
     ],
     ids=["no scheme", "socks without its package", "proxy", "unknown host", "refused"],
 )
-def test_the_reason_why_the_hub_gives_no_answer_is_told_in_one_line(online, endpoint, variables, reason):
+def test_reason_is_in_first_line(online, endpoint, variables, reason):
+    """The first line says why the hub is unreachable."""
     online(endpoint, **variables)
-    told = str(hub.loading_error("tokenizer", ModelConfig(name_or_path="some/model"), OSError("not in the cache")))
-    first = told.splitlines()[0]
+    message = str(hub.loading_error("tokenizer", ModelConfig(name_or_path="some/model"), OSError("not in the cache")))
+    first = message.splitlines()[0]
     assert f"tried {endpoint} (no answer: " in first
     for part in reason.split(".* "):
         assert part in first
 
 
-def test_the_password_of_a_proxy_or_of_the_endpoint_is_not_told(online):
+def test_passwords_are_redacted(online):
+    """Passwords in the addresses of the hub and of a proxy are redacted."""
     online("https://bob:S3CRETpw@127.0.0.1:9", HTTPS_PROXY="http://amy:0THERpw@127.0.0.1:9")
-    told = str(hub.loading_error("tokenizer", ModelConfig(name_or_path="some/model"), OSError("not in the cache")))
-    assert "S3CRETpw" not in told
-    assert "0THERpw" not in told
-    assert "through the proxy http://***@127.0.0.1:9" in told
+    message = str(hub.loading_error("tokenizer", ModelConfig(name_or_path="some/model"), OSError("not in the cache")))
+    assert "S3CRETpw" not in message
+    assert "0THERpw" not in message
+    assert "through the proxy http://***@127.0.0.1:9" in message

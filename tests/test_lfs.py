@@ -1,4 +1,4 @@
-"""Git LFS pointers and damaged downloads in place of a model's files are named, with what fetches the files."""
+"""Test the messages for Git LFS pointers and damaged downloads among the files of a model."""
 
 import shutil
 
@@ -40,7 +40,8 @@ def build(name, **settings):
     return build_model(config, build_tokenizer(config, list), ("0", "1"), 32)
 
 
-def test_a_pointer_is_known_by_its_first_bytes():
+def test_is_lfs_pointer():
+    """A pointer is recognised by its first bytes."""
     assert is_lfs_pointer(POINTER.encode())
     assert is_lfs_pointer(b"\xef\xbb\xbf" + POINTER.encode())  # as an editor on Windows saves it
     assert not is_lfs_pointer(b"")
@@ -58,7 +59,8 @@ def test_a_pointer_is_known_by_its_first_bytes():
         ("pytorch_model.bin", ("model.safetensors",)),
     ],
 )
-def test_a_pointer_in_a_directory_is_refused_by_name(directory, pointer, without):
+def test_pointer_in_directory(directory, pointer, without):
+    """A pointer in the directory of a model is reported with its path."""
     for name in without:
         (directory / name).unlink()
     (directory / pointer).write_text(POINTER)
@@ -68,7 +70,8 @@ def test_a_pointer_in_a_directory_is_refused_by_name(directory, pointer, without
         build(directory)
 
 
-def test_a_pointer_among_the_parts_of_the_weights_is_refused_by_name(directory):
+def test_pointer_among_shards(directory):
+    """A pointer among sharded weights is reported with its path."""
     (directory / "model.safetensors").unlink()
     BertModel(BertConfig(vocab_size=len(WORDS), **SIZES)).save_pretrained(directory, max_shard_size=2000)
     part = sorted(directory.glob("model-*.safetensors"))[1]
@@ -77,7 +80,8 @@ def test_a_pointer_among_the_parts_of_the_weights_is_refused_by_name(directory):
         build(directory)
 
 
-def test_a_pointer_that_is_not_read_does_not_matter(directory):
+def test_unused_pointer(directory):
+    """A pointer in place of an unused file is ignored."""
     for name in ("vocab.txt", "pytorch_model.bin"):
         (directory / name).write_text(POINTER)
     build(directory)
@@ -85,7 +89,8 @@ def test_a_pointer_that_is_not_read_does_not_matter(directory):
     build(directory, from_scratch=True)
 
 
-def test_a_pointer_in_the_hubs_cache_is_refused_by_name(directory, tmp_path, monkeypatch):
+def test_pointer_in_hub_cache(directory, tmp_path, monkeypatch):
+    """A pointer in the hub's cache is reported with its path."""
     cache = tmp_path / "hub"
     repository = cache / "models--some--model"
     (repository / "refs").mkdir(parents=True)
@@ -98,7 +103,8 @@ def test_a_pointer_in_the_hubs_cache_is_refused_by_name(directory, tmp_path, mon
         build("some/model")
 
 
-def test_a_pointer_among_the_weights_of_a_run_is_refused_by_name(directory, tmp_path):
+def test_pointer_in_run(directory, tmp_path):
+    """A pointer in place of the weights of a run is reported with its path."""
     config = ModelConfig(name_or_path=str(directory))
     tokenizer = build_tokenizer(config, list)
     best = tmp_path / "best"
@@ -113,27 +119,28 @@ PAGE = b"\n<!DOCTYPE html><html><body>404 Not Found</body></html>"
 
 
 @pytest.mark.parametrize(
-    ("name", "changed", "told"),
+    ("name", "changed", "damage"),
     [
         ("model.safetensors", lambda _: PAGE, "is an HTML or XML page"),
         ("model.safetensors", lambda _: b"", "is empty"),
         ("model.safetensors", lambda _: b"Not Found: no such file", "is not a safetensors file"),
-        ("model.safetensors", lambda whole: whole[:5], "ends too early, after 5 bytes"),
-        ("model.safetensors", lambda whole: whole[:50], "ends too early, after 50 bytes"),
-        ("model.safetensors", lambda whole: whole[:-8], r"has \d+ bytes, and should have \d+"),
+        ("model.safetensors", lambda content: content[:5], "ends too early, after 5 bytes"),
+        ("model.safetensors", lambda content: content[:50], "ends too early, after 50 bytes"),
+        ("model.safetensors", lambda content: content[:-8], r"has \d+ bytes instead of \d+"),
         ("pytorch_model.bin", lambda _: PAGE, "is an HTML or XML page"),
         ("pytorch_model.bin", lambda _: b"", "is empty"),
-        ("pytorch_model.bin", lambda whole: whole[:-50], "ends too early"),
-        ("config.json", lambda whole: whole[:-5], "is not valid JSON"),
+        ("pytorch_model.bin", lambda content: content[:-50], "ends too early"),
+        ("config.json", lambda content: content[:-5], "is not valid JSON"),
         ("tokenizer.json", lambda _: b"\xef\xbb\xbf" + PAGE, "is an HTML or XML page"),
-        ("tokenizer.json", lambda whole: whole[: len(whole) // 2], "is not valid JSON"),
+        ("tokenizer.json", lambda content: content[: len(content) // 2], "is not valid JSON"),
     ],
 )
-def test_a_file_that_was_not_downloaded_whole_is_named(directory, name, changed, told):
+def test_incomplete_download(directory, name, changed, damage):
+    """A damaged file is reported with its path and what is wrong with it."""
     if name == "pytorch_model.bin":
         (directory / "model.safetensors").unlink()
     (directory / name).write_bytes(changed((directory / name).read_bytes()))
     with pytest.raises(
-        InputError, match=f"in this directory: {directory / name}: {told}.*; the download was probably incomplete"
+        InputError, match=f"in this directory: {directory / name}: {damage}.*; the download was probably incomplete"
     ):
         build(directory)

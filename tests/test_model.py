@@ -1,4 +1,4 @@
-"""The model: pooling by hand, the standard head where there is one, and what cannot be loaded refused by its key."""
+"""Test the cross-encoder, and loading and building models."""
 
 import json
 import logging
@@ -67,27 +67,31 @@ MASK = torch.tensor([[1, 1, 0], [1, 1, 1]])
         (Pooling.first_last_mean, [[4, -12], [6, 10]]),
     ],
 )
-def test_pooling_leaves_padding_out(pooling, expected):
+def test_pooling_ignores_padding(pooling, expected):
+    """Each pooling gives the result computed by hand, without padding."""
     assert pool(STATES, 3 * STATES, MASK, pooling).tolist() == expected
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
-def test_pooling_in_half_precision_stays_finite_and_in_its_type(kind):
+def test_pooling_in_half_precision(kind):
+    """Mean and max pooling keep the dtype and stay finite in float16 and bfloat16."""
     for pooling in (Pooling.mean, Pooling.max):
-        found = pool(STATES.to(kind), None, MASK, pooling)
-        assert found.dtype is kind
-        assert found.isfinite().all()
+        pooled = pool(STATES.to(kind), None, MASK, pooling)
+        assert pooled.dtype is kind
+        assert pooled.isfinite().all()
 
 
 @pytest.mark.parametrize("pooling", Pooling)
-def test_logits_do_not_depend_on_padding(pooling):
+def test_logits_ignore_padding(pooling):
+    """More padding does not change the logits."""
     model = classifier(BertModel, BertConfig(**TINY), pooling, num_labels=3)
-    found = model(**inputs())
-    assert found.shape == (2, 3)
-    torch.testing.assert_close(model(**inputs(padding=4)), found)
+    logits = model(**inputs())
+    assert logits.shape == (2, 3)
+    torch.testing.assert_close(model(**inputs(padding=4)), logits)
 
 
-def test_the_first_and_the_last_layer_are_averaged():
+def test_first_last_mean():
+    """first_last_mean averages the outputs of the first and last layers."""
     model = classifier(BertModel, BertConfig(**TINY), Pooling.first_last_mean)
     states = model.encoder(**inputs(), output_hidden_states=True).hidden_states  # embeddings, layer 1, layer 2
     expected = pool((states[1] + states[2]) / 2, None, inputs()["attention_mask"], Pooling.mean)
@@ -99,18 +103,20 @@ def test_the_first_and_the_last_layer_are_averaged():
     [
         (BertModel, BertConfig, Pooling.pooler, True),
         (ErnieModel, ErnieConfig, Pooling.pooler, True),
-        (RobertaModel, RobertaConfig, Pooling.pooler, False),  # its head has a layer of its own
+        (RobertaModel, RobertaConfig, Pooling.pooler, False),  # its head has another layer
         (BertModel, BertConfig, Pooling.cls, False),
         (BertModel, BertConfig, Pooling.mean, False),
     ],
 )
-def test_a_standard_model_is_bert_or_its_kin_with_its_own_pooler(encoder_class, config_class, pooling, expected):
+def test_matches_hf_classifier(encoder_class, config_class, pooling, expected):
+    """Only BERT-style encoders with their pooler match the classifier of transformers."""
     assert matches_hf_classifier(classifier(encoder_class, config_class(**TINY), pooling)) is expected
     assert not matches_hf_classifier(torch.nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize(("encoder_class", "config_class"), [(BertModel, BertConfig), (ErnieModel, ErnieConfig)])
-def test_transformers_computes_the_same_logits_from_a_standard_models_parameters(encoder_class, config_class):
+def test_hf_classifier_computes_same_logits(encoder_class, config_class):
+    """The classifier of transformers computes the same logits from the same parameters."""
     config = config_class(**TINY, num_labels=3)
     model = classifier(encoder_class, config, Pooling.pooler, num_labels=3)
     twin = AutoModelForSequenceClassification.from_config(config).eval()
@@ -118,13 +124,14 @@ def test_transformers_computes_the_same_logits_from_a_standard_models_parameters
     torch.testing.assert_close(twin(**inputs()).logits, model(**inputs()))
 
 
-def test_an_unused_pooler_is_not_built():
+def test_unused_pooler_is_not_built():
     unused = classifier(BertModel, BertConfig(**TINY), Pooling.cls)
     assert not [name for name, _ in unused.named_parameters() if "pooler" in name]
     assert encoder_options(ElectraConfig(**TINY), Pooling.cls) == {}
 
 
-def test_parameters_are_named_as_in_transformers():
+def test_parameter_names():
+    """Parameters have the same prefixes as in transformers."""
     for encoder_class, config_class, prefix in (
         (BertModel, BertConfig, "bert"),
         (RobertaModel, RobertaConfig, "roberta"),
@@ -135,7 +142,8 @@ def test_parameters_are_named_as_in_transformers():
 
 
 @pytest.mark.parametrize(("head_dropout", "expected"), [(None, 0.3), (0.0, 0.0), (0.7, 0.7)])
-def test_the_heads_dropout_is_the_encoders_own_unless_it_is_set(head_dropout, expected):
+def test_head_dropout(head_dropout, expected):
+    """The head has the dropout of the encoder's config unless head_dropout is set."""
     config = BertConfig(**TINY, hidden_dropout_prob=0.3)
     model = classifier(BertModel, config, Pooling.cls, head_dropout=head_dropout)
     assert model.dropout.p == expected
@@ -176,7 +184,8 @@ def change(directory, **settings):
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
 
 
-def test_a_pretraining_checkpoint_is_loaded_in_silence_and_foreign_tensors_are_told(directory, caplog, capfd):
+def test_unused_tensors_warning(directory, caplog, capfd):
+    """A pretraining checkpoint loads without warnings. Unexpected tensors cause one."""
     BertForPreTraining(BertConfig(**TINY)).save_pretrained(directory)
     capfd.readouterr()
     with caplog.at_level(logging.WARNING):
@@ -187,12 +196,13 @@ def test_a_pretraining_checkpoint_is_loaded_in_silence_and_foreign_tensors_are_t
     change(directory, num_hidden_layers=TINY["num_hidden_layers"])
     with caplog.at_level(logging.WARNING):
         build(directory)
-    (told,) = caplog.messages
-    assert "16 of its tensors are not used, such as encoder.layer." in told
+    (warning,) = caplog.messages
+    assert "16 of its tensors are not used, such as encoder.layer." in warning
 
 
 @pytest.mark.parametrize("pooling", [Pooling.cls, Pooling.pooler])
-def test_pretrained_weights_are_loaded_from_a_directory_in_float32(saved, pooling):
+def test_load_from_directory(saved, pooling):
+    """Weights are loaded from a directory in float32."""
     model = build(saved, pooling=pooling)
     expected = BertModel.from_pretrained(saved).state_dict()
     for name, tensor in model.encoder.state_dict().items():
@@ -200,46 +210,52 @@ def test_pretrained_weights_are_loaded_from_a_directory_in_float32(saved, poolin
         assert torch.equal(tensor, expected[name]), name
 
 
-def test_weights_saved_in_half_precision_are_loaded_in_float32(directory):
+def test_half_precision_weights_load_as_float32(directory):
     BertModel(BertConfig(**TINY)).half().save_pretrained(directory)
     assert {parameter.dtype for parameter in build(directory).parameters()} == {torch.float32}
 
 
-def test_from_scratch_takes_the_architecture_and_not_the_weights(directory):
+def test_from_scratch_with_name(directory):
+    """from_scratch uses the config of name_or_path and needs no weights."""
     (directory / "model.safetensors").unlink()
     model = build(directory, from_scratch=True, architecture={"num_hidden_layers": 1})
     assert model.encoder.config.num_hidden_layers == 1
     assert model.encoder.config.hidden_size == 16
 
 
-def test_from_scratch_without_a_name_has_the_tokenizers_vocabulary(tiny_tokenizer):
+def test_from_scratch_without_name(tiny_tokenizer):
+    """Without name_or_path the model is a BERT with the vocabulary of the tokenizer."""
     config = scratch(tiny_tokenizer).encoder.config
     assert (config.model_type, config.vocab_size) == ("bert", len(tiny_tokenizer))
 
 
-def test_a_tokenizer_without_a_name_is_learnt_from_the_sentences():
+def test_tokenizer_is_trained_without_name():
+    """Without name_or_path a tokenizer is trained on the sentences."""
     tokenizer = build_tokenizer(ModelConfig(from_scratch=True, vocab_size=100), lambda: ["花呗", "借呗"] * 2)
     assert tokenizer.tokenize("花借") == ["花", "借"]
 
 
-def test_mimetic_attention_starts_with_equal_queries_and_keys(tiny_tokenizer):
+def test_mimetic_init(tiny_tokenizer):
+    """Mimetic initialisation makes query and key projections equal."""
     for layer in scratch(tiny_tokenizer, mimetic_init=True).encoder.encoder.layer:
         assert torch.equal(layer.attention.self.query.weight, layer.attention.self.key.weight)
 
 
-def test_mimetic_attention_is_refused_where_attention_has_other_names(directory):
+def test_mimetic_init_needs_bert_names(directory):
+    """Mimetic initialisation is rejected if modules do not have BERT's names."""
     change(directory, model_type="distilbert", dim=16, n_heads=2, n_layers=1, hidden_dim=16)
-    with pytest.raises(InputError, match="model.mimetic_init=true: not for distilbert"):
+    with pytest.raises(InputError, match="model.mimetic_init=true: not supported for distilbert"):
         build(directory, from_scratch=True, mimetic_init=True)
 
 
-def test_a_missing_pooler_starts_from_random_weights_and_says_so(directory, caplog):
+def test_missing_pooler_warning(directory, caplog):
+    """A pooler without weights starts from random ones, with a warning."""
     BertForMaskedLM(BertConfig(**TINY)).save_pretrained(directory)
     with caplog.at_level(logging.WARNING, logger="afqmc"):
         build(directory, pooling=Pooling.cls)
         build(directory, pooling=Pooling.pooler)
-    (said,) = [record.getMessage() for record in caplog.records if record.name.startswith("afqmc")]
-    assert said == f"the pooler of {directory} has no weights there and starts from random ones"
+    (warning,) = [record.getMessage() for record in caplog.records if record.name.startswith("afqmc")]
+    assert warning == f"{directory} has no weights for the pooler, which starts from random weights"
 
 
 @pytest.mark.parametrize(
@@ -253,35 +269,40 @@ def test_a_missing_pooler_starts_from_random_weights_and_says_so(directory, capl
         ("tokenizer.json", "{}", "no usable tokenizer in this directory"),
         ("tokenizer.json", "null", "no usable tokenizer in this directory: AttributeError"),
         ("tokenizer_config.json", "[]", "no usable tokenizer in this directory: AttributeError"),
-        ("model.safetensors", None, "holds no weights .model.safetensors or pytorch_model.bin.; model.from_scratch="),
+        ("model.safetensors", None, "has no weights .model.safetensors or pytorch_model.bin.; model.from_scratch="),
     ],
 )
-def test_a_directory_with_a_missing_or_damaged_file_is_refused(directory, file, content, message):
+def test_missing_or_damaged_file(directory, file, content, message):
+    """A missing or damaged file is reported with the directory."""
     path = directory / file
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(InputError, match=f"model.name_or_path={directory}: {message}"):
         build(directory)
 
 
-def test_weights_of_a_different_depth_are_refused(directory):
+def test_weights_of_other_depth(directory):
+    """Weights with fewer layers than the config are rejected."""
     change(directory, num_hidden_layers=3)
     with pytest.raises(InputError, match=r"different architecture than its config \(bert\): 16 tensors are missing"):
         build(directory)
 
 
-def test_a_tokenizer_with_more_entries_than_the_model_is_refused(directory, tiny_tokenizer):
+def test_tokenizer_larger_than_model(directory, tiny_tokenizer):
+    """A tokenizer with more entries than the model is rejected."""
     change(directory, vocab_size=10)
-    with pytest.raises(InputError, match=f"has {len(tiny_tokenizer)} entries and the model 10: they do not belong"):
+    with pytest.raises(InputError, match=f"has {len(tiny_tokenizer)} entries and the model 10: they do not match"):
         build(directory)
 
 
-def test_an_encoder_decoder_is_refused(directory):
+def test_encoder_decoder(directory):
+    """An encoder-decoder is rejected."""
     T5Config(d_model=16, num_layers=1, vocab_size=100).save_pretrained(directory)
-    with pytest.raises(InputError, match="its architecture is 't5'; a text encoder is needed, such as bert"):
+    with pytest.raises(InputError, match="its architecture is 't5'; must be a text encoder, such as bert"):
         build(directory)
 
 
-def test_code_that_comes_with_a_model_is_not_run(directory):
+def test_remote_code_is_not_run(directory):
+    """Code in the directory of a model is never run."""
     (directory / "mine.py").write_text("raise SystemExit('was run')")
     change(directory, model_type="mine", auto_map={"AutoConfig": "mine.Config", "AutoModel": "mine.Model"})
     with pytest.raises(InputError, match="no usable config in this directory: .*custom code"):
@@ -289,17 +310,19 @@ def test_code_that_comes_with_a_model_is_not_run(directory):
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all", "some/relative/path"])
-def test_a_directory_that_is_not_there_is_refused_as_such(name):
+def test_missing_directory(name):
+    """A name that looks like a path must be an existing directory."""
     with pytest.raises(InputError, match=f"model.name_or_path={name}: no such directory$"):
         build(name)
 
 
-def test_a_hub_id_that_cannot_be_had_is_refused_with_the_other_ways():
+def test_unreachable_hub_lists_alternatives():
+    """If the hub is unreachable, the message lists the alternatives."""
     hub.hub_failure.cache_clear()
     with pytest.raises(
-        InputError, match="model.name_or_path=nobody/nothing: cannot get its tokenizer; tried "
+        InputError, match="model.name_or_path=no-such/model: cannot get its tokenizer; tried "
     ) as refused:
-        build("nobody/nothing")
+        build("no-such/model")
     for way in (
         "(no answer: OfflineModeIsEnabled: ",
         "HF_ENDPOINT=",
@@ -317,23 +340,29 @@ def test_a_hub_id_that_cannot_be_had_is_refused_with_the_other_ways():
         ({"max_position_embeddings": 16}, "dataset.max_length=32: this model has 16 positions; must be <= 16"),
     ],
 )
-def test_an_architecture_that_cannot_be_is_refused_by_its_key(tiny_tokenizer, architecture, message):
+def test_invalid_architecture(tiny_tokenizer, architecture, message):
+    """Invalid sizes are reported with their key."""
     with pytest.raises(InputError, match=message):
         scratch(tiny_tokenizer, **architecture)
 
 
-def test_the_architecture_of_pretrained_weights_is_not_changed(saved):
+def test_architecture_needs_from_scratch(saved):
+    """model.architecture is rejected for pretrained weights."""
     with pytest.raises(InputError, match=r"model.architecture.num_hidden_layers=1: only with model.from_scratch=true"):
         build(saved, architecture={"num_hidden_layers": 1})
 
 
-def test_a_pooler_that_the_encoder_lacks_is_refused(directory):
+def test_pooling_without_pooler(directory):
+    """pooling=pooler is rejected for an encoder without a pooler."""
     change(directory, model_type="electra", embedding_size=16)
-    with pytest.raises(InputError, match="model.pooling=pooler: .*electra.*; legal: cls, mean, max, first_last_mean"):
+    with pytest.raises(
+        InputError, match="model.pooling=pooler: electra has no pooler; allowed: cls, mean, max, first_last_mean"
+    ):
         build(directory, from_scratch=True, pooling=Pooling.pooler)
 
 
-def test_roberta_has_fewer_positions_than_embeddings_of_them(tiny_tokenizer):
+def test_longest_input_of_roberta(tiny_tokenizer):
+    """RoBERTa can use fewer positions than it has embeddings."""
     assert longest_input(BertConfig(**TINY), tiny_tokenizer) == 64
     assert longest_input(RobertaConfig(**TINY | {"pad_token_id": 1}), tiny_tokenizer) == 62
 
@@ -365,7 +394,8 @@ def bare(num_labels):
 """
 
 
-def test_a_model_of_ones_own_module_is_plugged_in_with_its_arguments(plug, tiny_tokenizer):
+def test_custom_model(plug, tiny_tokenizer):
+    """A custom model is built with its arguments."""
     config = ModelConfig(_target_=f"{plug(MINE)}.Bag", args={"width": 4})
     model = build_model(config, tiny_tokenizer, LABELS, 32)
     assert model.bag.weight.shape == (len(tiny_tokenizer), 4)
@@ -379,12 +409,13 @@ def test_a_model_of_ones_own_module_is_plugged_in_with_its_arguments(plug, tiny_
         ("Bog", {}, r"model._target_=.*Bog: .* has no 'Bog'; did you mean 'Bag'\?"),
         ("number", {}, "model._target_=.*number: returned int; must be a torch.nn.Module"),
         ("broken", {}, "model._target_=.*broken: raised KeyError: 'nothing'"),
-        ("Wide", {}, r"model._target_=.*Wide: for 2 pairs it returned \(2, 1, 2\); must be .* here \(2, 2\)"),
+        ("Wide", {}, r"model._target_=.*Wide: returned \(2, 1, 2\) for 2 pairs; must be .* here \(2, 2\)"),
         ("Deaf", {}, r"model._target_=.*Deaf: called with input_ids, .*, it raised TypeError: .*unexpected keyword"),
-        ("Dict", {}, "model._target_=.*Dict: for 2 pairs it returned dict; must be logits"),
+        ("Dict", {}, "model._target_=.*Dict: returned dict for 2 pairs; must be logits"),
     ],
 )
-def test_a_wrong_model_of_ones_own_is_refused_by_its_key(plug, tiny_tokenizer, name, args, message):
+def test_invalid_custom_model(plug, tiny_tokenizer, name, args, message):
+    """An invalid custom model is reported with its key."""
     with pytest.raises(InputError, match=message):
         build_model(ModelConfig(_target_=f"{plug(MINE)}.{name}", args=args), tiny_tokenizer, LABELS, 32)
 
@@ -392,16 +423,18 @@ def test_a_wrong_model_of_ones_own_is_refused_by_its_key(plug, tiny_tokenizer, n
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "model.name_or_path: is not set; give a hub id or a directory, or model.from_scratch=true"),
+        ({}, "model.name_or_path: is not set; set a hub id or a directory, or model.from_scratch=true"),
         ({"from_scratch": True, "args": {"width": 1}}, "model.args: only with model._target_"),
     ],
 )
-def test_a_config_that_names_no_model_is_refused(settings, message):
+def test_invalid_model_config(settings, message):
+    """A config without a model, or with args but no _target_, is rejected."""
     with pytest.raises(InputError, match=message):
         check_model_config(ModelConfig(**settings))
 
 
-def test_a_directory_without_a_tokenizer_is_refused(directory):
+def test_directory_without_tokenizer(directory):
+    """A directory without a tokenizer is rejected."""
     for file in directory.glob("tokenizer*"):
         file.unlink()
     with pytest.raises(InputError, match="tokenizer"):
@@ -409,20 +442,23 @@ def test_a_directory_without_a_tokenizer_is_refused(directory):
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
-def test_damaged_weights_are_refused(directory, file):
+def test_truncated_weights(directory, file):
+    """Truncated weights are rejected."""
     (directory / "model.safetensors").rename(directory / file)
     (directory / file).write_bytes((directory / file).read_bytes()[:1000])
     with pytest.raises(InputError, match="no usable weights in this directory"):
         build(directory)
 
 
-def test_weights_of_a_different_width_are_refused_with_a_reason(directory):
+def test_weights_of_other_width(directory):
+    """Weights with another hidden size than the config are rejected."""
     change(directory, hidden_size=32)
     with pytest.raises(InputError, match=r"different architecture than its config \(bert\)"):
         build(directory)
 
 
-def test_a_directory_may_be_named_from_home(saved, monkeypatch):
+def test_home_directory_is_expanded(saved, monkeypatch):
+    """~ in name_or_path is expanded."""
     monkeypatch.setenv("HOME", str(saved.parent))
     assert isinstance(build(f"~/{saved.name}"), CrossEncoder)
 
@@ -432,9 +468,10 @@ def test_a_directory_may_be_named_from_home(saved, monkeypatch):
     [GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=100), ViTConfig(hidden_size=16, num_attention_heads=2)],
     ids=["gpt2", "vit"],
 )
-def test_what_is_no_text_encoder_is_refused(directory, config):
+def test_not_a_text_encoder(directory, config):
+    """Decoders and image models are rejected."""
     config.save_pretrained(directory)
-    with pytest.raises(InputError, match="a text encoder is needed"):
+    with pytest.raises(InputError, match="must be a text encoder"):
         build(directory, from_scratch=True)
 
 
@@ -449,23 +486,27 @@ def test_what_is_no_text_encoder_is_refused(directory, config):
         {"hidden_act": "geluu"},
         {"to_dict": 1},
     ],
-    ids=lambda found: next(iter(found)),
+    ids=lambda architecture: next(iter(architecture)),
 )
-def test_a_value_that_an_architecture_cannot_have_is_refused_by_its_key(tiny_tokenizer, architecture):
+def test_invalid_architecture_value(tiny_tokenizer, architecture):
+    """An invalid value in model.architecture is reported with its key."""
     with pytest.raises(InputError, match=f"model.architecture.{next(iter(architecture))}"):
         scratch(tiny_tokenizer, **architecture)
 
 
-def test_an_unknown_key_of_the_architecture_is_refused_with_the_nearest(tiny_tokenizer):
+def test_unknown_architecture_key(tiny_tokenizer):
+    """The message for an unknown key suggests the nearest one."""
     with pytest.raises(InputError, match="did you mean 'hidden_size'"):
         build_architecture(ModelConfig(from_scratch=True, architecture={"hidden_sise": 16}), tiny_tokenizer)
 
 
-def test_a_model_of_ones_own_that_does_not_take_what_it_is_given_is_refused(plug):
+def test_custom_model_signature(plug):
+    """A custom model must accept num_labels, vocab_size and pad_token_id."""
     with pytest.raises(InputError, match="vocab_size"):
         check_model_config(ModelConfig(_target_=f"{plug(MINE)}.bare"))
 
 
-def test_mimetic_attention_is_refused_with_pretrained_weights(saved):
+def test_mimetic_init_needs_from_scratch(saved):
+    """Mimetic initialisation is rejected for pretrained weights."""
     with pytest.raises(InputError, match="model.mimetic_init=true: only with model.from_scratch"):
         build(saved, mimetic_init=True)

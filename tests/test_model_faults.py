@@ -1,4 +1,4 @@
-"""Models of the hub and of one's own that are unlike BERT: used as they are meant, or refused with the reason."""
+"""Test encoders and custom models that differ from BERT."""
 
 import json
 from types import SimpleNamespace
@@ -40,14 +40,16 @@ def without_post_processor(tokenizer, **template):
     )  # fmt: skip
 
 
-def test_a_model_with_one_segment_takes_a_tokenizer_with_two(pairs, tiny_tokenizer):
+def test_one_segment_model(pairs, tiny_tokenizer):
+    """A model with one segment works with a tokenizer that emits two."""
     model, encoder = classifier("roberta", tiny_tokenizer, type_vocab_size=1), PairTokenizer(tiny_tokenizer, 32)
     encoded = encoder.encode(pairs)
     assert encoded.segments.max() == 1
     assert np.isfinite(predict_logits(model, encoded, encoder, 8, torch.device("cpu"))).all()
 
 
-def test_two_segments_still_count_where_the_model_has_them(pairs, tiny_tokenizer):
+def test_two_segment_model(pairs, tiny_tokenizer):
+    """Segments change the logits of a model that has two."""
     model, encoder = classifier("bert", tiny_tokenizer, type_vocab_size=2), PairTokenizer(tiny_tokenizer, 32)
     (row,) = tiny_tokenizer([pairs.sentence1[0]], [pairs.sentence2[0]], return_tensors="pt")["token_type_ids"]
     both = tiny_tokenizer([pairs.sentence1[0]], [pairs.sentence2[0]], return_tensors="pt")
@@ -73,17 +75,20 @@ def test_two_segments_still_count_where_the_model_has_them(pairs, tiny_tokenizer
         ("xlnet", {"dropout": 0.17}, 0.17),
     ],
 )
-def test_the_head_has_the_dropout_of_the_architectures_own_classifier(kind, settings, rate):
+def test_default_head_dropout(kind, settings, rate):
+    """The default is the dropout of the architecture's own classifier."""
     assert default_head_dropout(CONFIG_MAPPING[kind](**settings)) == rate
 
 
-def test_an_architecture_without_any_dropout_says_so(caplog):
+def test_no_dropout_in_config(caplog):
+    """Without any dropout in the config, 0.1 is used with a warning."""
     assert default_head_dropout(SimpleNamespace(model_type="x")) == 0.1
     assert "model.head_dropout" in caplog.text
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_long_pairs_are_cut_on_the_tokenizers_own_side(side, pairs, tiny_tokenizer, tmp_path):
+def test_truncation_side(side, pairs, tiny_tokenizer, tmp_path):
+    """Long pairs are truncated on the tokenizer's truncation_side."""
     tiny_tokenizer.truncation_side = side
     try:
         encoder = PairTokenizer(tiny_tokenizer, 12, tmp_path)
@@ -98,7 +103,8 @@ def test_long_pairs_are_cut_on_the_tokenizers_own_side(side, pairs, tiny_tokeniz
     ) or (side == "right")
 
 
-def test_a_tokenizer_that_does_not_separate_the_sentences_is_refused(tiny_tokenizer, tmp_path):
+def test_tokenizer_without_separator(tiny_tokenizer, tmp_path):
+    """A tokenizer without a post-processor is rejected."""
     plain = without_post_processor(tiny_tokenizer)
     plain.save_pretrained(tmp_path)
     AutoModel.from_config(CONFIG_MAPPING["bert"](**SMALL, vocab_size=len(plain))).save_pretrained(tmp_path)
@@ -106,7 +112,8 @@ def test_a_tokenizer_that_does_not_separate_the_sentences_is_refused(tiny_tokeni
         build_tokenizer(ModelConfig(name_or_path=str(tmp_path)), list)
 
 
-def test_a_tokenizer_with_special_tokens_around_the_pair_alone_is_refused(tiny_tokenizer):
+def test_special_tokens_around_pair_only(tiny_tokenizer):
+    """A tokenizer must put a token between the sentences, not only around the pair."""
     from tokenizers.processors import TemplateProcessing
 
     around = without_post_processor(tiny_tokenizer)
@@ -130,7 +137,8 @@ class NoMask(nn.Module):
         return self.out(self.embedding(input_ids).mean(1))
 
 
-def test_a_model_that_looks_at_padding_is_noticed(pairs, tiny_tokenizer):
+def test_padding_warning(pairs, tiny_tokenizer):
+    """A model that ignores the attention mask is reported, without side effects."""
     torch.manual_seed(0)
     model, encoder = NoMask(len(tiny_tokenizer)), PairTokenizer(tiny_tokenizer, 64)
     before = torch.get_rng_state()
@@ -141,7 +149,8 @@ def test_a_model_that_looks_at_padding_is_noticed(pairs, tiny_tokenizer):
 
 @pytest.mark.parametrize("pooling", list(Pooling))
 @pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "albert", "modernbert", "deberta-v2"])
-def test_a_model_that_leaves_padding_out_is_not_warned_of(kind, pooling, pairs, tiny_tokenizer):
+def test_no_padding_warning(kind, pooling, pairs, tiny_tokenizer):
+    """Models that use the attention mask pass the padding check."""
     if pooling is Pooling.pooler and kind in ("electra", "modernbert", "deberta-v2"):
         pytest.skip("has no pooler")
     more = {"embedding_size": 16} if kind == "albert" else {}
@@ -151,7 +160,8 @@ def test_a_model_that_leaves_padding_out_is_not_warned_of(kind, pooling, pairs, 
     )
 
 
-def test_the_padding_check_needs_no_pairs_of_different_lengths(tiny_tokenizer):
+def test_padding_check_with_equal_lengths(tiny_tokenizer):
+    """The padding check works if all pairs have the same length."""
     for text in ("ab", "花", "借呗怎么还款" * 40):
         same = Pairs("x", [0, 1], [text] * 2, [text] * 2, [0, 1])
         for length in (8, 32):
@@ -175,7 +185,8 @@ class NoMask(nn.Module):
 """
 
 
-def test_a_run_checks_its_best_weights_for_padding_too(tmp_path, monkeypatch, caplog):
+def test_best_weights_padding_check(tmp_path, monkeypatch, caplog):
+    """A run repeats the padding check on its best weights."""
     (tmp_path / "padded_model.py").write_text(OWN_MODEL, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     with caplog.at_level("WARNING"):

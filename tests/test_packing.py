@@ -1,4 +1,4 @@
-"""Padding-free encoding: packed equals padded for each pooling; what cannot be packed is refused."""
+"""Test padding-free encoding against padded encoding."""
 
 import copy
 
@@ -54,22 +54,24 @@ def outcome(model, batch):
 @pytest.mark.parametrize("quick", [True, False], ids=["quick", "plain"])
 @pytest.mark.parametrize("pooling", list(Pooling))
 def test_packed_equals_padded(pooling, quick, batch):
+    """Logits and gradients are the same with and without padding, for each pooling."""
     padded = classifier(BertConfig(**SIZES, **NONE), BertModel, pooling)
     packed = copy.deepcopy(padded)
     if quick:
-        use_fast_cpu_kernels(packed, quick_dropout=True)
+        use_fast_cpu_kernels(packed, fast_dropout=True)
     enable_padding_free(packed)
-    (logits, grads), (found, found_grads) = outcome(padded, batch), outcome(packed, batch)
-    torch.testing.assert_close(found, logits, rtol=0, atol=1e-6)
-    assert grads.keys() == found_grads.keys()
+    (logits, grads), (packed_logits, packed_grads) = outcome(padded, batch), outcome(packed, batch)
+    torch.testing.assert_close(packed_logits, logits, rtol=0, atol=1e-6)
+    assert grads.keys() == packed_grads.keys()
     for name, grad in grads.items():
-        torch.testing.assert_close(found_grads[name], grad, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(packed_grads[name], grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize(
     ("config", "model"), [(RobertaConfig, RobertaModel), (ElectraConfig, ElectraModel), (ErnieConfig, ErnieModel)]
 )
-def test_its_kin_are_packed_too(config, model, batch):
+def test_other_bert_style_encoders(config, model, batch):
+    """RoBERTa, ELECTRA and ERNIE can be packed, too."""
     if model is RobertaModel:
         del batch["token_type_ids"]  # it has one segment
     settings = {"max_position_embeddings": 64} | ({"type_vocab_size": 2} if model is not RobertaModel else {})
@@ -81,6 +83,7 @@ def test_its_kin_are_packed_too(config, model, batch):
 
 
 def test_padding_is_not_computed(batch):
+    """The layers see tokens only."""
     packed = classifier(BertConfig(**SIZES, **NONE), BertModel, Pooling.cls)
     enable_padding_free(packed)
     seen = []
@@ -91,7 +94,8 @@ def test_padding_is_not_computed(batch):
     assert seen == [(1, sum(LENGTHS), 32)]
 
 
-def test_dropout_works_packed(batch):
+def test_dropout(batch):
+    """Dropout works on packed batches and follows the seed."""
     packed = classifier(
         BertConfig(**SIZES, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1), BertModel, Pooling.cls
     )
@@ -103,21 +107,24 @@ def test_dropout_works_packed(batch):
     assert not torch.equal(first, second)
 
 
-def test_an_encoder_that_cannot_be_packed_is_refused():
+def test_unsupported_encoder():
+    """An encoder whose attention cannot be replaced is rejected."""
     model = CrossEncoder(DebertaV2Model(DebertaV2Config(**SIZES)), 2, Pooling.cls, 0.0)
-    with pytest.raises(InputError, match="padding_free=true: not for a deberta-v2"):
+    with pytest.raises(InputError, match="padding_free=true: not supported for deberta-v2"):
         enable_padding_free(model)
 
 
-def test_packing_and_padding_undo_each_other(batch):
-    packing = Packing.of(batch["attention_mask"])
+def test_pack_and_pad_round_trip(batch):
+    """pad undoes pack."""
+    packing = Packing.from_mask(batch["attention_mask"])
     states = torch.randn(4, 12, 3) * batch["attention_mask"][:, :, None]
     packed = packing.pack(states)
     assert packed.shape == (1, sum(LENGTHS), 3)
     assert torch.equal(packing.pad(packed), states)
 
 
-def test_a_wide_mask_changes_nothing(batch):
+def test_4d_mask(batch):
+    """A mask (B, 1, 1, T) gives the same logits."""
     model = classifier(BertConfig(**SIZES, **NONE), BertModel, Pooling.mean).eval()
     expected = model(**batch)
     model.use_4d_mask = True

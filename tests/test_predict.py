@@ -1,4 +1,4 @@
-"""What predict reads and writes: formats by the name, the user's own columns, standard streams, nothing destroyed."""
+"""Test predict: input and output formats, the user's columns, standard streams, and protection of input files."""
 
 import csv
 import datetime
@@ -34,7 +34,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A small run on files of its own."""
+    """A small run on custom files."""
     home = tmp_path_factory.mktemp("predict")
     pairs = [{**row, "sentence1": f"{row['sentence1']}{n}", "label": str(n % 2)} for n in range(12) for row in ROWS]
     (home / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs), encoding="utf-8")
@@ -45,7 +45,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def call(monkeypatch, capsys, tmp_path):
-    """Call a command in a directory of its own; returns the code, standard output and standard error."""
+    """Call a command in an empty directory; returns the code, standard output and standard error."""
     monkeypatch.chdir(tmp_path)
 
     def call(entry, *arguments):
@@ -81,35 +81,37 @@ def read_back(path):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "xlsx"])
-def test_a_table_keeps_the_users_columns_unchanged_and_adds_the_prediction(suffix, run, call, pairs, tmp_path):
+def test_table_formats(suffix, run, call, pairs, tmp_path):
+    """A table has the user's columns unchanged, then the prediction."""
     if suffix != "csv":
         pytest.importorskip({"parquet": "pyarrow", "xlsx": "openpyxl"}[suffix])
     assert call(predict, run.path, pairs, "-o", "a.jsonl")[0] == 0
-    code, told, warning = call(predict, run.path, pairs, "-o", f"a.{suffix}")
-    assert (code, told) == (0, f"a.{suffix}: 3 pairs\n")
+    code, message, warning = call(predict, run.path, pairs, "-o", f"a.{suffix}")
+    assert (code, message) == (0, f"a.{suffix}: 3 pairs\n")
     assert ("2 cells begin with =" in warning) is (suffix == "csv")
     expected = [json.loads(line) for line in Path("a.jsonl").read_text(encoding="utf-8").splitlines()]
-    found = read_back(tmp_path / f"a.{suffix}")
-    assert list(found[0]) == [*ROWS[0], "probability", "prediction"]
-    for own, said, row in zip(ROWS, expected, found, strict=True):
-        assert {name: row[name] or "" for name in own} == own
-        assert float(row["probability"]) == said["probability"]
-        assert row["prediction"] == said["prediction"]
+    rows = read_back(tmp_path / f"a.{suffix}")
+    assert list(rows[0]) == [*ROWS[0], "probability", "prediction"]
+    for original, prediction, row in zip(ROWS, expected, rows, strict=True):
+        assert {name: row[name] or "" for name in original} == original
+        assert float(row["probability"]) == prediction["probability"]
+        assert row["prediction"] == prediction["prediction"]
     if suffix == "csv":
         assert Path("a.csv").read_bytes().startswith(b"\xef\xbb\xbfsentence1")  # as Excel needs it
 
 
-def test_a_tsv_is_read_back_as_it_was_and_refuses_what_it_cannot_hold(run, call, pairs):
+def test_tsv(run, call, pairs):
+    """TSV is written without quotes, and rejects cells with tabs or line breaks."""
     code, _, error = call(predict, run.path, pairs, "-o", "a.tsv")
-    assert (code, "row 2: 'sentence2' holds a tab or a line break" in error) == (2, True)
+    assert (code, "row 2: 'sentence2' contains a tab or a line break" in error) == (2, True)
     assert not Path("a.tsv").exists()
     pairs.write_text('sentence1,sentence2\n"a ""b""",c\n', encoding="utf-8")
     assert call(predict, run.path, pairs, "-o", "a.tsv")[0] == 0
     assert Path("a.tsv").read_text(encoding="utf-8").splitlines()[1].startswith('a "b"\tc\t0.')
 
 
-@pytest.mark.parametrize(("cell", "told"), [("a" * 32_768, "is longer than a cell of Excel"), ("\1", "control char")])
-def test_a_cell_that_excel_cannot_hold_is_one_message(cell, told, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("cell", "message"), [("a" * 32_768, "is longer than an Excel cell"), ("\1", "control char")])
+def test_cell_invalid_in_excel(cell, message, tmp_path, monkeypatch):
     """The half-written workbook is closed. Otherwise its writer prints a traceback when it is collected."""
     pytest.importorskip("openpyxl")
     complaints = []
@@ -117,13 +119,14 @@ def test_a_cell_that_excel_cannot_hold_is_one_message(cell, told, tmp_path, monk
     inputs = Inputs([tmp_path / "x.jsonl"])
     inputs.rows = [{"sentence1": "a"}, {"sentence1": cell}]
     scored = EnsembleScores(Pairs("x", [0, 1], ["a"] * 2, ["b"] * 2, None), ("0", "1"), np.zeros((2, 2)))
-    with pytest.raises(InputError, match=rf"row 2: 'sentence1' .*{told}"):
+    with pytest.raises(InputError, match=rf"row 2: 'sentence1' .*{message}"):
         render(scored, inputs, Path("out.xlsx"), clue=False)
     gc.collect()
     assert not complaints
 
 
-def test_three_classes_have_a_column_of_probability_each(tmp_path):
+def test_three_classes(tmp_path):
+    """With three classes there is one probability column per class."""
     rows = [{"sentence1": "a", "sentence2": "b"}]
     inputs = Inputs([tmp_path / "x.jsonl"])
     inputs.rows = rows
@@ -135,14 +138,16 @@ def test_three_classes_have_a_column_of_probability_each(tmp_path):
 
 
 @pytest.mark.parametrize("taken", ["probability", "prediction"])
-def test_a_column_of_the_users_is_never_overwritten(taken, run, call, pairs):
+def test_existing_column(taken, run, call, pairs):
+    """A column of the user is never overwritten."""
     pairs.write_text(f"sentence1,sentence2,{taken}\na,b,mine\n", encoding="utf-8")
     code, _, error = call(predict, run.path, pairs, "-o", "out.csv")
     assert (code, f"has a column '{taken}' already" in error) == (2, True)
     assert call(predict, run.path, pairs, "-o", "out.jsonl")[0] == 0
 
 
-def test_rows_of_several_files_keep_their_file(run, call, pairs, tmp_path):
+def test_several_files(run, call, pairs, tmp_path):
+    """With several files, each row names its file."""
     shutil.copy(pairs, tmp_path / "more.csv")
     assert call(predict, run.path, "pairs.csv", "more.csv", "-o", "out.jsonl")[0] == 0
     rows = [json.loads(line) for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -152,7 +157,8 @@ def test_rows_of_several_files_keep_their_file(run, call, pairs, tmp_path):
     assert [row["file"] for row in read_back(tmp_path / "out.csv")] == ["pairs.csv"] * 3 + ["more.csv"] * 3
 
 
-def test_standard_input_and_output_carry_rows_and_nothing_else(run, pairs, tmp_path):
+def test_standard_streams(run, pairs, tmp_path):
+    """Standard output has the rows and nothing else."""
     done = subprocess.run(
         [sys.executable, "-m", "afqmc.predict", str(run.path), "-", "-o", "-", "dataset.format=csv"],
         input=pairs.read_bytes(), capture_output=True, cwd=tmp_path, check=False,
@@ -164,7 +170,8 @@ def test_standard_input_and_output_carry_rows_and_nothing_else(run, pairs, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.csv"]
 
 
-def test_one_pair_is_predicted_from_the_command_line(run, call):
+def test_pair_option(run, call):
+    """--pair predicts one pair."""
     code, out, _ = call(predict, run.path, "--pair", "怎么还款", "如何还花呗")
     assert code == 0
     assert json.loads(out).keys() == {"sentence1", "sentence2", "probability", "prediction"}
@@ -172,14 +179,17 @@ def test_one_pair_is_predicted_from_the_command_line(run, call):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["RUN", "pairs.csv"], "-o: is missing"),
-        (["RUN", "-o", "x.csv"], "name a FILE of pairs"),
-        (["RUN", "pairs.csv", "--pair", "a", "b"], "name a FILE of pairs"),
-        (["RUN", "pairs.csv", "-o", "x.doc"], "no format ends in .doc; legal: .jsonl, .json, .csv"),
-        (["RUN", "pairs.csv", "-o", "x.csv", "--clue"], "no format ends in .csv; legal with --clue: .json, .jsonl"),
-        (["RUN", "pairs.csv", "pairs.csv", "-o", "x.zip", "--clue"], "a submission is made of one FILE"),
+        (["RUN", "-o", "x.csv"], "give either a FILE of pairs"),
+        (["RUN", "pairs.csv", "--pair", "a", "b"], "give either a FILE of pairs"),
+        (["RUN", "pairs.csv", "-o", "x.doc"], ".doc is not an output format; allowed: .jsonl, .json, .csv"),
+        (
+            ["RUN", "pairs.csv", "-o", "x.csv", "--clue"],
+            ".csv is not an output format; allowed with --clue: .json, .jsonl",
+        ),
+        (["RUN", "pairs.csv", "pairs.csv", "-o", "x.zip", "--clue"], "needs exactly one FILE"),
         (["RUN", "pairs.csv", "-o", "none/x.csv"], "there is no directory none"),
         (["RUN", "pairs.csv", "-o", "x.csv", "lr=1"], "lr=1: not a key about how a file is read; legal: dataset."),
         (["RUN", "pairs.csv", "-o", "x.csv", "dataset.id_feild=x"], "did you mean 'dataset.id_field'?"),
@@ -189,14 +199,16 @@ def test_one_pair_is_predicted_from_the_command_line(run, call):
         (["pairs.csv", "pairs.csv", "-o", "x.csv"], "pairs.csv: not a run directory (it has no config.yaml)"),
     ],
 )
-def test_a_command_line_that_makes_no_sense_is_refused(arguments, told, run, call, pairs):
+def test_invalid_command_line(arguments, message, run, call, pairs):
+    """An invalid command line is rejected, and writes nothing."""
     code, out, error = call(predict, *(run.path if word == "RUN" else word for word in arguments))
     assert (code, out) == (2, "")
-    assert told in error
+    assert message in error
     assert [path.name for path in pairs.parent.iterdir()] == ["pairs.csv"]
 
 
-def test_columns_of_other_names_are_named_after_the_paths(run, call, tmp_path):
+def test_column_overrides(run, call, tmp_path):
+    """dataset.key=value reads columns of other names."""
     own = "".join(f"{row['sentence1']}\t{row['label']}\t{row['note'] or 'x'}\n" for row in ROWS)
     (tmp_path / "other.txt").write_text(own, encoding="utf-8")
     names = ("dataset.columns=[q1,same,q2]", "dataset.sentence1_field=q1", "dataset.sentence2_field=q2")
@@ -223,7 +235,8 @@ def linked(kind, target, tmp_path):
 
 @pytest.mark.parametrize("kind", ["relative", "symbolic link", "hard link"])
 @pytest.mark.parametrize("target", ["pairs.csv", "../train.jsonl", "config.yaml", "checkpoints/best/labels.json"])
-def test_no_input_is_replaced_by_the_output(kind, target, run, call, pairs, tmp_path):
+def test_input_is_not_overwritten(kind, target, run, call, pairs, tmp_path):
+    """An input is not overwritten under any of its names."""
     target = pairs if target == pairs.name else (run.path / target).resolve()
     before = target.read_bytes()
     out = linked(kind, target, tmp_path)
@@ -233,12 +246,13 @@ def test_no_input_is_replaced_by_the_output(kind, target, run, call, pairs, tmp_
         return
     assert code == 2
     assert f"-o {out}: " in error
-    assert "the input" in error or "no format ends in" in error
+    assert "the input" in error or "not an output format" in error
     assert target.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
-def test_a_file_that_is_read_as_standard_input_is_not_replaced(name, run, pairs):
+def test_stdin_file_is_not_overwritten(name, run, pairs):
+    """A file that is read as standard input is not overwritten."""
     before = pairs.read_bytes()
     with pairs.open("rb") as stream:
         done = subprocess.run(
@@ -250,7 +264,8 @@ def test_a_file_that_is_read_as_standard_input_is_not_replaced(name, run, pairs)
     assert pairs.read_bytes() == before
 
 
-def test_predictions_of_the_run_and_tables_of_compare_are_no_output_either(run, call, pairs):
+def test_run_files_are_not_overwritten(run, call, pairs):
+    """Neither predict nor compare overwrites the files of a run."""
     code, _, error = call(predict, run.path, pairs, "-o", run.path / "predictions/dev.jsonl")
     assert (code, "is a file of the input" in error) == (2, True)
     before = (run.path.parent / "train.jsonl").read_bytes()
@@ -261,7 +276,8 @@ def test_predictions_of_the_run_and_tables_of_compare_are_no_output_either(run, 
     assert run.read_summary()["monitor"]
 
 
-def test_a_pipe_and_a_new_file_in_the_run_directory_are_legal(run, call, pairs):
+def test_allowed_outputs(run, call, pairs):
+    """A pipe and a new file in the run directory are allowed."""
     assert call(predict, run.path, pairs, "-o", run.path / "mine.csv")[0] == 0
     assert call(predict, run.path, pairs, "-o", run.path / "mine.csv")[0] == 0
     done = command("predict", str(run.path), str(pairs), "-o", "/dev/stdout", cwd=pairs.parent)
@@ -282,7 +298,8 @@ write_bytes(Path(sys.argv[1]), b"x" * 1000)
 """
 
 
-def test_a_full_disk_is_reported_with_the_path_and_leaves_the_old_file_alone(tmp_path):
+def test_full_disk_keeps_old_file(tmp_path):
+    """On a full disk the old file stays, and the message has the path."""
     (tmp_path / "file").write_bytes(b"old")
     ended = subprocess.run(
         [sys.executable, "-c", FULL_DISK, tmp_path / "file"], capture_output=True, text=True, cwd=ROOT
@@ -292,20 +309,23 @@ def test_a_full_disk_is_reported_with_the_path_and_leaves_the_old_file_alone(tmp
     assert (tmp_path / "file").read_bytes() == b"old"
 
 
-def test_predict_names_the_file_that_a_full_disk_does_not_take(run, call, pairs):
+def test_predict_on_full_disk(run, call, pairs):
+    """predict reports the file that cannot be written."""
     code, _, error = call(predict, run.path, pairs, "-o", "/dev/full")
     assert (code, error) == (2, "-o /dev/full: cannot be written: No space left on device\n")
 
 
-def test_weights_that_give_nan_predict_nothing(tmp_path):
+def test_nan_is_rejected(tmp_path):
+    """Weights that give NaN write no predictions."""
     scored = EnsembleScores(
         Pairs("x", [0, 1], ["a"] * 2, ["b"] * 2, None), ("0", "1"), np.array([[0.5, 0.5], [np.nan] * 2])
     )
     with pytest.raises(InputError, match="NaN for 1 of 2 pairs"):
-        scored.refuse_nan()
+        scored.reject_nan()
 
 
-def test_the_columns_of_a_parquet_file_are_kept(run, call, tmp_path):
+def test_parquet_to_csv(run, call, tmp_path):
+    """The columns of a Parquet file are kept."""
     table = pytest.importorskip("pyarrow").Table.from_pylist(ROWS)
     pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "x.parquet")
     assert call(predict, run.path, "x.parquet", "-o", "out.csv")[0] == 0
@@ -330,7 +350,8 @@ def typed_table():
     )  # fmt: skip
 
 
-def test_the_columns_of_a_parquet_file_keep_types_and_values_in_parquet(run, call, tmp_path):
+def test_parquet_to_parquet(run, call, tmp_path):
+    """From Parquet to Parquet, columns keep their types and values."""
     parquet, table = pytest.importorskip("pyarrow.parquet"), typed_table()
     parquet.write_table(table, tmp_path / "x.parquet")
     assert call(predict, run.path, "x.parquet", "-o", "out.parquet")[0] == 0
@@ -340,7 +361,8 @@ def test_the_columns_of_a_parquet_file_keep_types_and_values_in_parquet(run, cal
     assert call(predict, run.path, "x.parquet", "-o", "out.jsonl")[0] == 0
 
 
-def test_a_column_that_the_output_cannot_hold_is_named_and_the_others_are_written(run, call, tmp_path):
+def test_unwritable_column(run, call, tmp_path):
+    """A column that the format cannot store is reported; without it the others are written."""
     parquet, table = pytest.importorskip("pyarrow.parquet"), typed_table()
     parquet.write_table(table, tmp_path / "x.parquet")
     code, _, error = call(predict, run.path, "x.parquet", "-o", "out.csv")
@@ -357,7 +379,8 @@ def test_a_column_that_the_output_cannot_hold_is_named_and_the_others_are_writte
     assert [row["decimal"] for row in read_back(tmp_path / "out.xlsx")] == [2, 0.5]
 
 
-def test_a_workbook_keeps_its_values_and_a_column_without_a_name(run, call, tmp_path):
+def test_workbook_input(run, call, tmp_path):
+    """Values of a workbook are kept, even in a column without a name."""
     openpyxl = pytest.importorskip("openpyxl")
     stamp = datetime.datetime(2026, 5, 1, 12, 30)
     rows = [[None, "sentence1", "sentence2", "when", "number"], [0, "a", "b", stamp, 1], [1, "c", "#N/A?", None, 0.5]]
@@ -374,7 +397,8 @@ def test_a_workbook_keeps_its_values_and_a_column_without_a_name(run, call, tmp_
     assert read_back(tmp_path / "out.xlsx")[0]["when"] == stamp
 
 
-def test_an_encoding_other_than_utf_8_is_named(run, call, tmp_path, caplog):
+def test_encoding_note(run, call, tmp_path, caplog):
+    """An encoding other than UTF-8 is reported."""
     text = "sentence1,sentence2\n" + "怎么还款都不行,我的额度为什么不能用了\n现在可以提前还吗,花呗是不是要开通\n" * 3
     (tmp_path / "gb.csv").write_bytes(text.encode("gb18030"))
     assert call(predict, run.path, "gb.csv", "-o", "out.csv")[0] == 0

@@ -154,8 +154,8 @@ def test_precisions(precision, tmp_path):
 def test_poolings(pooling, tmp_path):
     """Every pooling can be trained, and the loaded weights give the recorded metrics."""
     run = train(tmp_path / "run", f"model.pooling={pooling}", "trainer.max_steps=4")
-    predictor = Predictor.open(run.path)
-    figures = predictor.score(predictor.read(None, labelled=True)).metrics
+    predictor = Predictor.load(run.path)
+    figures = predictor.evaluate(predictor.read_pairs(None, labelled=True)).metrics
     recorded = summary(run)["best"]
     assert {f"dev/{name}": value for name, value in figures.items()}.items() <= recorded.items()
 

@@ -1,4 +1,4 @@
-"""A run directory opened again: from anywhere, and safely when it comes from a stranger."""
+"""Test that a run directory is evaluated from anywhere, and that an untrusted one is safe to open."""
 
 import json
 import re
@@ -21,7 +21,7 @@ OWN = ("dataset=jsonl", "dataset.train_file=train.jsonl", "dataset.dev_file=data
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Where a run was started with relative paths, and its directory."""
+    """A run that was started with relative paths."""
     home = tmp_path_factory.mktemp("home")
     (home / "data").mkdir()
     (home / "train.jsonl").write_bytes(b"".join(ROWS))
@@ -31,28 +31,30 @@ def trained(tmp_path_factory):
     return RunDir(home / "run")
 
 
-def test_it_is_evaluated_from_any_directory(trained, tmp_path):
+def test_evaluate_from_any_directory(trained, tmp_path):
+    """evaluate does not depend on the current directory."""
     scored = command("evaluate", str(trained.path), "--json", cwd=tmp_path)
     assert scored.returncode == 0, scored.stderr
     assert json.loads(scored.stdout)["accuracy"] == summary(trained)["best"]["dev/accuracy"]
 
 
-def test_the_saved_paths_are_absolute_and_hub_ids_stay(trained, tmp_path, monkeypatch):
+def test_saved_paths_are_absolute(trained, tmp_path, monkeypatch):
+    """Paths in the saved config are absolute; hub ids do not change."""
     home = trained.path.parent
     config = schema.load(trained.path)
     assert (config.dataset.train_file, config.dataset.dev_file) == (f"{home}/train.jsonl", f"{home}/data/dev.jsonl")
     monkeypatch.chdir(home)
-    found = schema.with_absolute_paths(
+    config = schema.with_absolute_paths(
         schema.compose(["dataset.path=data", "model.name_or_path=data", "dataset.cache_dir=~/c"])
     )
-    assert (found.dataset.path, found.model.name_or_path) == (f"{home}/data", f"{home}/data")
-    assert found.dataset.train_file == "train.json"
-    assert found.dataset.cache_dir.startswith("/")
+    assert (config.dataset.path, config.model.name_or_path) == (f"{home}/data", f"{home}/data")
+    assert config.dataset.train_file == "train.json"
+    assert config.dataset.cache_dir.startswith("/")
     assert schema.with_absolute_paths(schema.compose([])).model.name_or_path == "google-bert/bert-base-chinese"
 
 
 def blinded(trained, tmp_path):
-    """A copy whose weights give NaN for the pairs that hold one of the tokens."""
+    """Copy the run and set one token embedding to NaN."""
     from safetensors.torch import load_file, save_file
 
     copy = tmp_path / "blind"
@@ -71,23 +73,24 @@ def blinded(trained, tmp_path):
     return copy
 
 
-def test_pairs_without_a_prediction_are_counted_leave_metrics_undefined_and_are_not_written(trained, tmp_path):
+def test_pairs_without_prediction(trained, tmp_path):
+    """Pairs without a prediction are counted, leave metrics undefined, and are not written."""
     copy = blinded(trained, tmp_path)
     scored = command("evaluate", str(copy), cwd=tmp_path)
     assert scored.returncode == 0, scored.stderr
-    told = re.search(r"(\d+) of 64 dev.jsonl pairs have logits that are NaN or infinite", scored.stderr)
-    assert 0 < int(told[1]) < 64
+    message = re.search(r"(\d+) of 64 dev.jsonl pairs have logits that are NaN or infinite", scored.stderr)
+    assert 0 < int(message[1]) < 64
     assert re.search(r"accuracy *│ undefined", scored.stdout)
     file = str(trained.path.parent / "data/dev.jsonl")
     made = command("predict", str(copy), file, "-o", "out.jsonl", cwd=tmp_path)
     assert made.returncode == 2
-    assert told[0] in made.stderr
+    assert message[0] in made.stderr
     assert "nothing is written" in made.stderr
     assert not (tmp_path / "out.jsonl").exists()
 
 
 def changed(trained, tmp_path, old, new):
-    """A copy of the run whose config.yaml says something else."""
+    """Copy the run and replace a text in its config.yaml."""
     copy = tmp_path / "copy"
     shutil.copytree(trained.path, copy)
     text = (copy / "config.yaml").read_text(encoding="utf-8")
@@ -97,7 +100,8 @@ def changed(trained, tmp_path, old, new):
 
 
 @pytest.mark.parametrize("value", ["${oc.env:SECRET}", "a ${lr}", '{"${lr}": 1}', "['${oc.env:SECRET}']"])
-def test_a_config_that_would_read_this_machine_is_refused(trained, value, tmp_path, monkeypatch):
+def test_interpolation_is_rejected(trained, value, tmp_path, monkeypatch):
+    """A saved config with interpolations is rejected, and reveals nothing."""
     monkeypatch.setenv("SECRET", "do not tell")
     copy = changed(trained, tmp_path, "notes: null", f"notes: {value}")
     with pytest.raises(InputError, match=r"config.yaml: tracker.notes.*a saved config is literal") as refused:
@@ -105,18 +109,20 @@ def test_a_config_that_would_read_this_machine_is_refused(trained, value, tmp_pa
     assert "do not tell" not in str(refused.value)
 
 
-def test_nothing_is_fetched_from_an_address_that_the_directory_names(trained, tmp_path, monkeypatch):
+def test_no_download_from_untrusted_address(trained, tmp_path, monkeypatch):
+    """Nothing is downloaded from an address in a run directory."""
     monkeypatch.setenv("no_proxy", "*")
     copy = changed(trained, tmp_path, "source: files", "source: download")
     text = (copy / "config.yaml").read_text(encoding="utf-8")
     with serving(FileServer()) as server:
         (copy / "config.yaml").write_text(text.replace("url: null", f"url: {server.address}/a.zip"), encoding="utf-8")
         with pytest.raises(InputError, match="not the official address.*\n.*--data FILE"):
-            Predictor.open(copy).read(None, labelled=True)
+            Predictor.load(copy).read_pairs(None, labelled=True)
         assert server.asked == 0
 
 
-def test_a_copy_in_the_cache_is_scored_whatever_its_address(tmp_path, monkeypatch):
+def test_cached_download_is_used(tmp_path, monkeypatch):
+    """A download in the cache is used, whatever its address."""
     monkeypatch.setenv("no_proxy", "*")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name in ("train.json", "dev.json"):
@@ -130,12 +136,13 @@ def test_a_copy_in_the_cache_is_scored_whatever_its_address(tmp_path, monkeypatc
             "epochs=1",
         )
         run = train(tmp_path / "run", *mirror, f"dataset.cache_dir={tmp_path}/cache")
-    assert len(Predictor.open(run.path).read(None, labelled=True)) == 64
+    assert len(Predictor.load(run.path).read_pairs(None, labelled=True)) == 64
 
 
 @pytest.mark.parametrize(("name", "more", "key"), [("evaluate", ["--data"], "--data"), ("predict", [], "FILE")])
-def test_a_file_that_is_not_there_is_told_by_its_key(trained, name, more, key, tmp_path):
+def test_missing_file(trained, name, more, key, tmp_path):
+    """A missing file is reported with its option."""
     (tmp_path / "unrelated.txt").touch()
     out = ["-o", "out"] if name == "predict" else []
-    told = command(name, str(trained.path), *more, "nope.json", *out, cwd=tmp_path)
-    assert (told.returncode, told.stderr.strip()) == (2, f"{key}=nope.json: no such file")
+    done = command(name, str(trained.path), *more, "nope.json", *out, cwd=tmp_path)
+    assert (done.returncode, done.stderr.strip()) == (2, f"{key}=nope.json: no such file")

@@ -46,9 +46,9 @@ def expected(trained, tmp_path_factory):
     """Its loss on the pairs, and its predictions."""
     file = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
     file.write_bytes(b"".join(ROWS))
-    run = Predictor.open(trained)
-    pairs = run.read(file, labelled=True)
-    found = run.score(pairs)
+    run = Predictor.load(trained)
+    pairs = run.read_pairs(file, labelled=True)
+    found = run.evaluate(pairs)
     rows = prediction_rows(pairs.ids, found.logits, None, run.labels)
     return found.metrics["loss"], [{key: row[key] for key in ("id", "probability", "prediction")} for row in rows]
 
@@ -176,7 +176,7 @@ def test_a_directory_chosen_by_the_stranger_keeps_no_download(copied, tmp_path, 
     with zipfile.ZipFile(tmp_path / "own" / kept, "w") as archive:
         for name in ("train.json", "dev.json"):
             archive.writestr(name, b"".join(ROWS))
-    assert len(Predictor.open(copied).read(None, labelled=True)) == len(ROWS)
+    assert len(Predictor.load(copied).read_pairs(None, labelled=True)) == len(ROWS)
     assert not (tmp_path / "chosen").exists()
 
 

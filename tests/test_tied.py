@@ -1,4 +1,4 @@
-"""Tensors with several names, or that share memory, are saved once and loaded again; what cannot be is refused."""
+"""Test that models whose tensors share memory are saved and loaded, and others that cannot be saved are rejected."""
 
 import importlib
 import json
@@ -114,7 +114,8 @@ def build(plugged, name, tokenizer):
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_a_state_that_shares_memory_comes_back_as_it_was(plugged, tiny_tokenizer, tmp_path, name):
+def test_shared_memory_round_trip(plugged, tiny_tokenizer, tmp_path, name):
+    """A state with shared memory is the same after saving and loading."""
     config, model = build(plugged, name, tiny_tokenizer)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -122,12 +123,13 @@ def test_a_state_that_shares_memory_comes_back_as_it_was(plugged, tiny_tokenizer
     expected = {key: value.clone() for key, value in model.state_dict().items()}
     save_weights(tmp_path / "best", model, tiny_tokenizer, LABELS)
     assert read_tensors(tmp_path / "best").keys() == expected.keys()
-    found = load_weights(tmp_path / "best", config, trust=True).model.state_dict()
+    state = load_weights(tmp_path / "best", config, trust=True).model.state_dict()
     for key, value in expected.items():
-        assert torch.equal(found[key], value), key
+        assert torch.equal(state[key], value), key
 
 
-def test_a_tied_tensor_is_in_the_file_once_and_tied_again(plugged, tiny_tokenizer, tmp_path):
+def test_tied_tensor_is_stored_once(plugged, tiny_tokenizer, tmp_path):
+    """A tied tensor is stored once, and tied again when loaded."""
     config, model = build(plugged, "Tied", tiny_tokenizer)
     save_weights(tmp_path / "best", model, tiny_tokenizer, LABELS)
     assert sorted(load_file(tmp_path / "best/model.safetensors")) == ["out.bias", "out.weight", "words.weight"]
@@ -146,12 +148,14 @@ def test_a_tied_tensor_is_in_the_file_once_and_tied_again(plugged, tiny_tokenize
         ("Expanded", "its own state_dict.. cannot be loaded again: .*odd.*more than one element"),
     ],
 )
-def test_a_state_that_a_checkpoint_cannot_hold_is_refused_before_training(plugged, tiny_tokenizer, name, problem):
+def test_unsavable_state(plugged, tiny_tokenizer, name, problem):
+    """A state that cannot be saved is rejected before training."""
     with pytest.raises(InputError, match=rf"^model\._target_=.*{name}: {problem}"):
         build(plugged, name, tiny_tokenizer)
 
 
-def test_checking_a_state_changes_no_value(plugged, tiny_tokenizer):
+def test_state_check_changes_nothing(plugged, tiny_tokenizer):
+    """The check of a state changes no value."""
     torch.manual_seed(3)
     expected = plugged.Tied(2, len(tiny_tokenizer), 0).state_dict()
     torch.manual_seed(3)
@@ -161,11 +165,12 @@ def test_checking_a_state_changes_no_value(plugged, tiny_tokenizer):
         assert torch.equal(value, expected[key])
 
 
-def test_a_run_of_a_tied_model_is_completed_resumed_and_scored(plugged, tmp_path):
+def test_run_with_tied_model(plugged, tmp_path):
+    """A run with a tied model can be completed, resumed and evaluated."""
     own = (f"model._target_={plugged.__name__}.Tied", "checkpoint.save_steps=5")
     whole = train(tmp_path / "whole", *own)
-    trained = Predictor.open(whole.path, trust=True)
-    scored = trained.score(trained.read(None, True))
+    trained = Predictor.load(whole.path, trust=True)
+    scored = trained.evaluate(trained.read_pairs(None, True))
     rows = [json.loads(line) for line in (whole.path / "predictions/dev.jsonl").read_text().splitlines()]
     assert len(rows) == len(scored.logits)
 

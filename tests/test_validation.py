@@ -139,14 +139,17 @@ REFUSED = [  # overrides of MINI, and part of the message
     ),
 ]
 OWN_REFUSED = [  # overrides of OWN: models that are loaded, or one's own
-    ("performance.padding_free=true model.name_or_path=deberta", "performance.padding_free=true: not for a deberta-v2"),
+    (
+        "performance.padding_free=true model.name_or_path=deberta",
+        "performance.padding_free=true: not supported for deberta-v2",
+    ),
     (
         "model.mimetic_init=true model.from_scratch=true model.name_or_path=deberta",
-        "mimetic_init=true: not for deberta",
+        "mimetic_init=true: not supported for deberta",
     ),
     ("model.mimetic_init=true", "only with model.from_scratch=true"),
     ("+model.architecture.num_hidden_layers=1", "only with model.from_scratch=true"),
-    ("model.name_or_path=deberta model.pooling=pooler", "model.pooling=pooler: a deberta-v2 has none"),
+    ("model.name_or_path=deberta model.pooling=pooler", "model.pooling=pooler: deberta-v2 has no pooler"),
     ("model.name_or_path=empty", "model.name_or_path=empty"),
     ("model.name_or_path=deeper", "16 tensors are missing"),
     ("model.name_or_path=narrow", "tensors have another shape"),
@@ -154,9 +157,9 @@ OWN_REFUSED = [  # overrides of OWN: models that are loaded, or one's own
     ("model.name_or_path=null", "model.name_or_path: is not set"),
     ("model._target_=own_models_of_this_test.Bga", "did you mean 'Bag'?"),
     ("model._target_=own_models_of_this_test.Bag +model.args.width=3", "model.args.width: Bag has no such argument"),
-    ("model._target_=own_models_of_this_test.Three", "for 2 pairs it returned (2, 3)"),
+    ("model._target_=own_models_of_this_test.Three", "returned (2, 3) for 2 pairs"),
     ("model._target_=own_models_of_this_test.Broken", "raised KeyError: 'no width'"),
-    ("model._target_=own_models_of_this_test.Frozen", "a model without parameters to train"),
+    ("model._target_=own_models_of_this_test.Frozen", "a model without trainable parameters"),
     ("model._target_=own_models_of_this_test.Bag performance.padding_free=true", "not with a custom model"),
     ("model._target_=own_models_of_this_test.Bag trainer.gradient_checkpointing=true", "does not support it"),
 ]

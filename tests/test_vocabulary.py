@@ -1,4 +1,4 @@
-"""The vocabulary of a model from scratch: the same in every process, and kept through a save."""
+"""Test the WordPiece tokenizer that is trained for models from scratch."""
 
 import json
 import os
@@ -24,14 +24,16 @@ def tokenizer():
     return train_wordpiece(iter(SENTENCES), 100)
 
 
-def test_the_vocabulary_is_the_same_in_every_process(tokenizer):
+def test_vocabulary_is_deterministic(tokenizer):
+    """Each process trains the same vocabulary."""
     environments = [{**os.environ, "PYTHONHASHSEED": seed} for seed in ("1", "2")]
     started = [subprocess.Popen([sys.executable, "-c", CODE], env=env, stdout=subprocess.PIPE) for env in environments]
     printed = [process.communicate(timeout=PATIENCE_S)[0] for process in started]
     assert [json.loads(text) for text in printed] == [tokenizer.get_vocab()] * 2
 
 
-def test_a_saved_tokenizer_is_loaded_back_by_transformers_alone(tokenizer, tmp_path):
+def test_save_and_load(tokenizer, tmp_path):
+    """transformers loads a saved tokenizer without this project."""
     tokenizer.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     assert again.get_vocab() == tokenizer.get_vocab()
@@ -41,10 +43,11 @@ def test_a_saved_tokenizer_is_loaded_back_by_transformers_alone(tokenizer, tmp_p
     assert dict(again(*pair)) == dict(tokenizer(*pair))
 
 
-def test_a_pair_is_framed_and_its_sentences_told_apart(tokenizer):
-    found = tokenizer("花呗", "hello")
-    assert tokenizer.convert_ids_to_tokens(found["input_ids"]) == ["[CLS]", "花", "呗", "[SEP]", "hello", "[SEP]"]
-    assert found["token_type_ids"] == [0, 0, 0, 0, 1, 1]
+def test_pair_encoding(tokenizer):
+    """A pair is [CLS] a [SEP] b [SEP] with segments 0 and 1."""
+    encoding = tokenizer("花呗", "hello")
+    assert tokenizer.convert_ids_to_tokens(encoding["input_ids"]) == ["[CLS]", "花", "呗", "[SEP]", "hello", "[SEP]"]
+    assert encoding["token_type_ids"] == [0, 0, 0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -57,16 +60,19 @@ def test_a_pair_is_framed_and_its_sentences_told_apart(tokenizer):
         ("怎么？", ["怎", "么", "？"]),
     ],
 )
-def test_text_is_cut_as_bert_cuts_it(tokenizer, text, tokens):
+def test_tokenization(tokenizer, text, tokens):
+    """Text is split as BERT splits it."""
     assert tokenizer.tokenize(text) == tokens
 
 
-def test_no_entry_is_spent_on_a_character_that_never_continues_a_word(tokenizer):
+def test_no_useless_continuations(tokenizer):
+    """Chinese characters and punctuation have no ## entry."""
     assert {"花", "？", "low", "##low"} <= set(tokenizer.get_vocab())
     assert not {"##花", "##？"} & set(tokenizer.get_vocab())
 
 
-def test_a_vocabulary_has_no_holes_and_no_more_entries_than_wanted(tokenizer):
+def test_vocabulary_size(tokenizer):
+    """Ids are contiguous, and the size limit is respected."""
     assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
     many = ["".join(chr(0x4E00 + (7 * line + n) % 300) for n in range(20)) for line in range(400)]
     small = train_wordpiece(many, 100)

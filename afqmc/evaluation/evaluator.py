@@ -1,4 +1,4 @@
-"""A model and a split to logits, and to figures."""
+"""Compute the logits and metrics of a model on a split, and check that padding does not change its results."""
 
 from __future__ import annotations
 
@@ -16,77 +16,79 @@ from afqmc.data.loading import Pairs
 from afqmc.data.tokenization import PairTokenizer, TokenizedPairs
 from afqmc.evaluation.metrics import classification_metrics, has_prediction, probabilities_of
 
-_SAMPLED, _SHARES = 256, (0, 0.25, 0.5, 0.9)  # pairs looked at, and by length the places of those that are tried
-_CUT = 8  # their sentences are cut to max_length / 8 characters
-_ROUNDING = 1e-3  # of a probability in float32
+# the padding check takes the pairs at these quantiles of length among the first 256
+_PADDING_SAMPLE, _PADDING_QUANTILES = 256, (0, 0.25, 0.5, 0.9)
+_PADDING_CUT = 8  # and cuts their sentences to max_length / 8 characters
+_ROUNDING = 1e-3  # a difference of probabilities below this is rounding of float32
 
-Watch = Callable[[int], None]  # told how many pairs each round of batches added
+OnProgress = Callable[[int], None]  # called after each batch with the number of pairs that all processes finished
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Logits (N, C) float32 in the split's order, and the metrics where it is labelled."""
+    """Logits (N, C) float32 in the order of the split, and its metrics, which are empty without labels."""
 
     logits: np.ndarray
     metrics: dict[str, float]
 
     @property
     def without_prediction(self) -> np.ndarray:
-        """Places of the rows whose logits are NaN or infinite: they have no prediction."""
+        """Indices of the rows that have no prediction, because their logits are NaN or infinite."""
         return np.flatnonzero(~has_prediction(self.logits))
 
-    def describe_missing(self, what: str) -> str | None:
-        """How many pairs of ``what`` have no prediction, and why, in words; None if all have one."""
+    def describe_missing(self, split: str) -> str | None:
+        """Say how many pairs have no prediction. None if all have one."""
         count, pairs = len(self.without_prediction), len(self.logits)
-        return f"{count} of {pairs} {what} pairs have logits that are NaN or infinite" if count else None
+        return f"{count} of {pairs} {split} pairs have logits that are NaN or infinite" if count else None
 
 
 def predict_logits(
     model: nn.Module,
-    encoded: TokenizedPairs,
-    encoder: PairTokenizer,
+    tokenized: TokenizedPairs,
+    pair_tokenizer: PairTokenizer,
     batch_size: int,
     device: torch.device,
-    watch: Watch | None = None,
-    share: Shard = WHOLE,
+    on_progress: OnProgress | None = None,
+    shard: Shard = WHOLE,
 ) -> np.ndarray:
-    """Logits (N, C) float32 of every row, in the split's own order, dropout off; all processes get all of them.
+    """Return the logits (N, C) float32 of all rows in the order of the split, without dropout.
 
-    Rows are batched by length, so the cost follows the tokens there are and not the padding.
+    Rows are batched by length to keep padding small. With several processes, each computes its shard, and all return
+    the logits of all rows.
     """
     was_training = model.training
     model.eval()
-    parts, places = [], []
-    # what FSDP puts together in inference mode cannot be trained with afterwards
+    batch_logits, batch_rows = [], []
+    # parameters that FSDP gathers in inference mode could not be trained afterwards
     with torch.no_grad() if isinstance(model, FSDPModule) else torch.inference_mode():
-        for rows, batch in eval_batches(encoded, encoder, batch_size, share):
-            parts.append(model(**batch.to(device).inputs).float())
-            places.append(rows)
-            if watch:
-                watch(len(rows) * share.size)
-        logits = torch.cat(parts).cpu().numpy()
+        for rows, batch in eval_batches(tokenized, pair_tokenizer, batch_size, shard):
+            batch_logits.append(model(**batch.to(device).inputs).float())
+            batch_rows.append(rows)
+            if on_progress:
+                on_progress(len(rows) * shard.size)
+        logits = torch.cat(batch_logits).cpu().numpy()
     model.train(was_training)
-    where = np.concatenate(places)
-    if share.size > 1:
-        found = gather_object([(where, logits)])
-        where, logits = (np.concatenate(column) for column in zip(*found, strict=True))
-    ordered = np.empty((len(encoded), logits.shape[1]), logits.dtype)
-    ordered[where] = logits
+    indices = np.concatenate(batch_rows)
+    if shard.size > 1:
+        gathered = gather_object([(indices, logits)])
+        indices, logits = (np.concatenate(arrays) for arrays in zip(*gathered, strict=True))
+    ordered = np.empty((len(tokenized), logits.shape[1]), logits.dtype)
+    ordered[indices] = logits
     return ordered
 
 
 def evaluate(
     model: nn.Module,
-    encoded: TokenizedPairs,
-    encoder: PairTokenizer,
+    tokenized: TokenizedPairs,
+    pair_tokenizer: PairTokenizer,
     batch_size: int,
     device: torch.device,
-    watch: Watch | None = None,
-    share: Shard = WHOLE,
+    on_progress: OnProgress | None = None,
+    shard: Shard = WHOLE,
 ) -> Evaluation:
-    """Logits of a split, with its metrics where it has labels."""
-    logits = predict_logits(model, encoded, encoder, batch_size, device, watch, share)
-    return Evaluation(logits, {} if encoded.labels is None else classification_metrics(logits, encoded.labels))
+    """Compute the logits of a split and, if it is labelled, its metrics; see ``predict_logits``."""
+    logits = predict_logits(model, tokenized, pair_tokenizer, batch_size, device, on_progress, shard)
+    return Evaluation(logits, {} if tokenized.labels is None else classification_metrics(logits, tokenized.labels))
 
 
 def prefixed(split: str, metrics: dict[str, float]) -> dict[str, float]:
@@ -94,30 +96,32 @@ def prefixed(split: str, metrics: dict[str, float]) -> dict[str, float]:
     return {f"{split}/{name}": value for name, value in metrics.items()}
 
 
-def padding_effect(model: nn.Module, pairs: Pairs, encoder: PairTokenizer) -> float:
-    """Measure how far padding changes a pair's probabilities; about 0 where the model uses the attention mask.
+def padding_effect(model: nn.Module, pairs: Pairs, pair_tokenizer: PairTokenizer) -> float:
+    """Measure how much padding changes the probabilities of a pair; about 0 if the model uses the attention mask.
 
-    Scores four pairs, in float32, without padding and with padding added to them, so the result does not depend on
-    whether the pairs differ in length. Long sentences are cut to leave space for padding. Random states are restored.
+    Up to four pairs are computed in float32, one by one, without padding and with padding. So the result does not
+    depend on whether the pairs differ in length. Long sentences are cut to leave space for padding. The state of the
+    random-number generator is restored.
 
     Args:
         model: On the CPU.
-        pairs: Of which the four are taken.
-        encoder: Makes tokens of them.
+        pairs: The pairs to choose from.
+        pair_tokenizer: Of the model.
 
     Returns:
-        The largest difference of a probability.
+        The largest absolute difference of a probability.
     """
-    texts = list(zip(pairs.sentence1[:_SAMPLED], pairs.sentence2[:_SAMPLED], strict=True))
+    texts = list(zip(pairs.sentence1[:_PADDING_SAMPLE], pairs.sentence2[:_PADDING_SAMPLE], strict=True))
     texts.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
-    chosen = [texts[number] for number in sorted({int(share * (len(texts) - 1)) for share in _SHARES})]
-    letters = max(encoder.max_length // _CUT, 1)
-    first, second = ([text[:letters] for text in column] for column in zip(*chosen, strict=True))
-    encoded = encoder.encode(Pairs(pairs.file, list(range(len(chosen))), first, second, None))
-    width = min(2 * int(encoded.lengths.max()) + 8, encoder.max_length)
+    chosen = [texts[index] for index in sorted({int(q * (len(texts) - 1)) for q in _PADDING_QUANTILES})]
+    cut = max(pair_tokenizer.max_length // _PADDING_CUT, 1)
+    sentences1, sentences2 = ([text[:cut] for text in column] for column in zip(*chosen, strict=True))
+    tokenized = pair_tokenizer.encode(Pairs(pairs.file, list(range(len(chosen))), sentences1, sentences2, None))
+    width = min(2 * int(tokenized.lengths.max()) + 8, pair_tokenizer.max_length)
 
-    def probabilities(multiple: int) -> np.ndarray:
-        batches = (collate(encoded, np.array([row]), encoder, multiple) for row in range(len(encoded)))
+    def probabilities(pad_to_multiple_of: int) -> np.ndarray:
+        rows = (np.array([index]) for index in range(len(tokenized)))
+        batches = (collate(tokenized, row, pair_tokenizer, pad_to_multiple_of) for row in rows)
         return probabilities_of(torch.cat([model(**batch.inputs).float() for batch in batches]).numpy())
 
     was_training = model.training
@@ -128,12 +132,12 @@ def padding_effect(model: nn.Module, pairs: Pairs, encoder: PairTokenizer) -> fl
     return float(difference)
 
 
-def padding_warning(model: nn.Module, pairs: Pairs, encoder: PairTokenizer) -> str | None:
-    """What to warn of where ``padding_effect`` is more than rounding."""
-    effect = padding_effect(model, pairs, encoder)
-    if not effect >= _ROUNDING:  # NaN is reported by the evaluations
+def padding_warning(model: nn.Module, pairs: Pairs, pair_tokenizer: PairTokenizer) -> str | None:
+    """Return a warning if ``padding_effect`` is larger than rounding, else None."""
+    effect = padding_effect(model, pairs, pair_tokenizer)
+    if not effect >= _ROUNDING:  # false for NaN, which the evaluation reports
         return None
     return (
-        f"a pair's probabilities depend on the padding of its batch (by up to {effect:.4f}): the model does not leave "
-        "padding out by attention_mask, so the other pairs of a batch change its figures"
+        f"a pair's probabilities depend on the padding of its batch (by up to {effect:.4f}): the model does not "
+        "mask padding with attention_mask, so its predictions depend on the other pairs of the batch"
     )

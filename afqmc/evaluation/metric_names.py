@@ -1,10 +1,8 @@
-"""The metrics there are, under the names this project writes; importing it costs nothing."""
+"""Names of the metrics. A module of its own, so that reading them does not import numpy or scikit-learn."""
 
-NAMES = (
-    "loss", "accuracy", "majority_accuracy", "precision", "recall", "f1", "auc", "average_precision", "mcc",
-)  # fmt: skip
+NAMES = ("loss", "accuracy", "majority_accuracy", "precision", "recall", "f1", "auc", "average_precision", "mcc")
 
 
 def higher_is_better(metric: str) -> bool:
-    """The direction of a metric such as ``dev/accuracy`` or ``loss``."""
+    """Return whether higher values of a metric such as ``dev/accuracy`` are better."""
     return not metric.endswith("loss")

@@ -1,4 +1,4 @@
-"""Predictions as the rows of a file."""
+"""Convert logits to the rows of a prediction file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from afqmc.evaluation.metrics import has_prediction, probabilities_of
 
-LOGITS = "logits"  # a model's own
-LOG_PROBABILITIES = "log_probabilities"  # of the mean of several models, which has no logits of its own
+LOGITS = "logits"  # of one model
+LOG_PROBABILITIES = "log_probabilities"  # of the mean of several models
 
 
 def prediction_rows(
@@ -21,19 +21,19 @@ def prediction_rows(
     labels: Sequence[str],
     name: str = LOGITS,
 ) -> list[dict[str, Any]]:
-    """One row per pair: id, logits, probability, prediction, and the label where it is known.
+    """Return one row per pair: id, logits, probability, prediction, and the label if it is known.
 
-    ``probability`` is that of the second label where there are two, else a list of each label's. It rounds to 1 where
-    logits are more than 36.7 apart, so metrics are computed from the logits. These are written with all digits of a
-    float64, so that a reader gets them exactly with or without a conversion to float32. In a row with NaN or infinite
-    logits these are null, and so are probability and prediction.
+    ``probability`` is that of the second label if there are two, else a list with that of each label. Readers compute
+    metrics from the logits, since a probability rounds to 1 if logits differ by more than 36.7. Logits are written with
+    all digits of a float64, so float32 and float64 readers get them exactly. Logits that are NaN or infinite are null,
+    and so are the probability and prediction of their row.
 
     Args:
-        ids: Of the N pairs.
+        ids: The N ids.
         logits: (N, C).
-        gold: Class indices (N,), where they are known.
-        labels: The C label names in class order.
-        name: ``LOGITS``, or ``LOG_PROBABILITIES`` where the mean of several models is written.
+        gold: Class indices (N,), or None if they are unknown.
+        labels: The C label names, in class order.
+        name: Column of the logits: ``LOGITS``, or ``LOG_PROBABILITIES`` for the mean of several models.
     """
     probabilities = probabilities_of(logits)
     columns = zip(
@@ -45,12 +45,17 @@ def prediction_rows(
         strict=True,
     )
     rows = []
-    for number, (identity, of_labels, probability, predicted, is_known) in enumerate(columns):
-        row: dict[str, Any] = {"id": identity, name: _finite(of_labels), "probability": None, "prediction": None}
-        row |= {"probability": probability, "prediction": labels[predicted]} if is_known else {}
-        rows.append(row if gold is None else row | {"label": labels[gold[number]]})
+    for index, (identity, row_logits, probability, predicted, is_predicted) in enumerate(columns):
+        row: dict[str, Any] = {
+            "id": identity,
+            name: _finite_or_none(row_logits),
+            "probability": None,
+            "prediction": None,
+        }
+        row |= {"probability": probability, "prediction": labels[predicted]} if is_predicted else {}
+        rows.append(row if gold is None else row | {"label": labels[gold[index]]})
     return rows
 
 
-def _finite(values: list[float]) -> list[float | None]:
+def _finite_or_none(values: list[float]) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in values]

@@ -1,4 +1,4 @@
-"""The pairs to predict, from files, standard input or the command line, with the user's own columns."""
+"""Read the pairs to predict from files, standard input or the command line, and keep all of their columns."""
 
 from __future__ import annotations
 
@@ -12,50 +12,52 @@ from afqmc.data.config import DatasetConfig, Format
 from afqmc.data.loading import Pairs, to_columns
 from afqmc.data.parsing import read_pairs
 from afqmc.data.sources import DataFile
-from afqmc.inference.predictor import Predictor, data_file
+from afqmc.inference.predictor import Predictor
 
 
 class Inputs:
-    """Pairs of several files one after the other, or of the command line.
+    """The pairs of one or more files, one file after the other, or of the command line.
 
     Attributes:
-        rows: The columns of each pair, as they were read.
-        files: The file of each pair.
+        paths: The files; empty if the pairs are given on the command line.
+        typed: Pairs from the command line.
+        rows: All columns of each pair, filled by ``read``.
+        files: The name of the file of each pair, filled by ``read``.
     """
 
-    def __init__(self, files: Sequence[Path], pairs: Sequence[tuple[str, str]] = ()) -> None:
-        self.named, self.typed = files, pairs
+    def __init__(self, paths: Sequence[Path], typed: Sequence[tuple[str, str]] = ()) -> None:
+        self.paths, self.typed = paths, typed
         self.rows: list[dict[str, Any]] = []
         self.files: list[str] = []
 
-    def read(self, run: Predictor) -> Pairs:
-        """All pairs, read as the run reads its own.
+    def read(self, predictor: Predictor) -> Pairs:
+        """Read all pairs with the column names of the run.
 
         Raises:
-            InputError: naming the file and line.
+            InputError: with the file and line of what cannot be read.
         """
         if self.typed:
             return self._read_typed()
-        parts = []
-        for path in self.named:
-            part = run.read_file(data_file(path, run.config.dataset, "FILE"), labelled=False, keep=self.rows.append)
-            parts.append(part)
-            self.files += [part.file] * len(part)
-        return parts[0] if len(parts) == 1 else _joined(parts)
+        contents = []
+        for path in self.paths:
+            pairs = predictor.read_pairs(path, labelled=False, key="FILE", on_row=self.rows.append)
+            contents.append(pairs)
+            self.files += [pairs.file] * len(pairs)
+        return contents[0] if len(contents) == 1 else _concatenate(contents)
 
     def _read_typed(self) -> Pairs:
-        lines = (json.dumps({"sentence1": one, "sentence2": two}) + "\n" for one, two in self.typed)
-        content = "".join(lines).encode()
+        rows = ({"sentence1": sentence1, "sentence2": sentence2} for sentence1, sentence2 in self.typed)
+        content = "".join(json.dumps(row) + "\n" for row in rows).encode()
         file = DataFile("--pair", lambda: io.BytesIO(content), Format.jsonl)
-        rows = list(read_pairs(file, DatasetConfig(), labelled=False, on_row=self.rows.append))
-        return to_columns(file.name, rows, {})
+        pairs = list(read_pairs(file, DatasetConfig(), labelled=False, on_row=self.rows.append))
+        return to_columns(file.name, pairs, {})
 
 
-def _joined(parts: Sequence[Pairs]) -> Pairs:
+def _concatenate(contents: Sequence[Pairs]) -> Pairs:
     return Pairs(
-        f"{len(parts)} files",
-        [identity for part in parts for identity in part.ids],
-        [text for part in parts for text in part.sentence1],
-        [text for part in parts for text in part.sentence2],
+        f"{len(contents)} files",
+        [identity for pairs in contents for identity in pairs.ids],
+        [text for pairs in contents for text in pairs.sentence1],
+        [text for pairs in contents for text in pairs.sentence2],
         None,
     )

@@ -1,4 +1,4 @@
-"""A table of predictions as the bytes of a file; the format follows the file's name."""
+"""Encode a table of predictions in the format of the output file's suffix."""
 
 from __future__ import annotations
 
@@ -18,47 +18,49 @@ from afqmc.data.compression import EXTRA
 from afqmc.inference.prediction_columns import PredictionColumns
 from afqmc.utils.errors import InputError, first_line
 
-_EXACT = 2**53  # whole numbers from here on lose digits in a spreadsheet
-_LONGEST_CELL, _MOST_ROWS = 32_767, 1_048_575  # of Excel
+_EXACT = 2**53  # a float64, which spreadsheets use for all numbers, holds integers below this exactly
+_EXCEL_CELL_LENGTH, _EXCEL_ROWS = 32_767, 1_048_575  # Excel's limits; one more row is the header
 
 
 def check_format(out: Path, clue: bool) -> None:
-    """Check that a file of this name can be written.
+    """Check that the format of the file's suffix can be written.
 
     Raises:
-        InputError: naming the legal endings, or the package that is missing.
+        InputError: with the allowed suffixes, or the package that is not installed.
     """
     suffix = out.suffix.lower()
-    legal = (".json", ".jsonl", ".zip") if clue else (".jsonl", ".json", *TABLES)
-    if suffix and suffix not in legal:
-        told = " with --clue" if clue else ""
-        raise InputError(f"-o {out}: no format ends in {suffix}; legal{told}: {', '.join(legal)}, or - (JSON lines)")
+    allowed = (".json", ".jsonl", ".zip") if clue else (".jsonl", ".json", *TABLES)
+    if suffix and suffix not in allowed:
+        condition = " with --clue" if clue else ""
+        raise InputError(
+            f"-o {out}: {suffix} is not an output format; allowed{condition}: {', '.join(allowed)}, or - (JSON lines)"
+        )
     package = _PACKAGES.get(suffix)
     if package is not None and find_spec(package) is None:
         raise InputError(f"-o {out}: {suffix} needs {package}; {EXTRA}")
 
 
 def as_json_lines(rows: list[dict[str, Any]]) -> bytes:
-    """One object per line."""
+    """Return one JSON object per line, in UTF-8."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    return text.encode("utf-8", "backslashreplace")  # half a character in an id: JSON's own spelling of it
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate in an id becomes \ud83d, as in JSON
 
 
 def _csv(table: PredictionColumns) -> bytes:
-    """With a byte order mark: without it Excel shows Chinese in the wrong letters."""
+    """Return CSV with a byte order mark. Excel needs it to recognise UTF-8."""
     text = io.StringIO()
     csv.writer(text).writerows([table.columns, *([_text(value) for value in row] for row in table.rows)])
     return text.getvalue().encode("utf-8-sig")
 
 
 def _tsv(table: PredictionColumns) -> bytes:
-    """Without quotes, as TSV is read here: no cell can hold a tab or a line break."""
+    """Return TSV without quotes, as this project reads it. Cells cannot contain tabs or line breaks."""
     lines = []
-    for number, row in enumerate([table.columns, *table.rows]):
+    for index, row in enumerate([table.columns, *table.rows]):
         cells = [_text(value) for value in row]
         for column, cell in zip(table.columns, cells, strict=True):
-            if any(mark in cell for mark in "\t\n\r"):
-                raise InputError(f"row {number}: {column!r} holds a tab or a line break, which TSV cannot; write .csv")
+            if any(character in cell for character in "\t\n\r"):
+                raise InputError(f"row {index}: {column!r} contains a tab or a line break (invalid in TSV); write .csv")
         lines.append("\t".join(cells) + "\n")
     return "".join(lines).encode()
 
@@ -72,15 +74,15 @@ def _text(value: Any) -> str:
 
 
 def _parquet(table: PredictionColumns) -> bytes:
-    """Columns of a Parquet file keep their type; others have a type where all of their values fit it, or hold text."""
+    """Return Parquet. Columns from Parquet keep their type; others get one that fits all values, or become text."""
     import pyarrow
     import pyarrow.parquet
 
     columns: dict[str, Any] = {}
-    for position, name in enumerate(table.columns):
+    for index, name in enumerate(table.columns):
         try:
-            columns[name] = _arrow_column([row[position] for row in table.rows])
-        except Exception as error:  # pyarrow raises anything for a type that it cannot build
+            columns[name] = _arrow_column([row[index] for row in table.rows])
+        except Exception as error:  # pyarrow raises various errors for types that it cannot build
             raise InputError(f"{name!r} cannot be written as Parquet ({first_line(error)})") from error
     content = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table(columns), content)
@@ -90,8 +92,7 @@ def _parquet(table: PredictionColumns) -> bytes:
 def _arrow_column(cells: list[Any]) -> Any:
     import pyarrow
 
-    there = [cell for cell in cells if cell is not None]
-    types = {cell.type if isinstance(cell, pyarrow.Scalar) else None for cell in there}
+    types = {cell.type if isinstance(cell, pyarrow.Scalar) else None for cell in cells if cell is not None}
     if len(types) == 1 and None not in types:
         nullable = [cell if cell is not None and cell.is_valid else None for cell in cells]
         return pyarrow.array(nullable, types.pop())
@@ -106,43 +107,43 @@ def _arrow_column(cells: list[Any]) -> Any:
 
 
 def _xlsx(table: PredictionColumns) -> bytes:
-    """Text stays text: no cell is a formula."""
+    """Return an Excel workbook. Text that looks like a formula stays text."""
     from openpyxl import Workbook
 
-    if len(table.rows) > _MOST_ROWS:
-        raise InputError(f"{len(table.rows)} rows: Excel has room for {_MOST_ROWS}; write .csv")
+    if len(table.rows) > _EXCEL_ROWS:
+        raise InputError(f"{len(table.rows)} rows: Excel allows {_EXCEL_ROWS}; write .csv")
     book = Workbook(write_only=True)
     sheet = book.create_sheet("predictions")
     try:
-        for number, row in enumerate([table.columns, *table.rows]):
-            sheet.append(list(_xlsx_row(sheet, table.columns, number, row)))
+        for index, row in enumerate([table.columns, *table.rows]):
+            sheet.append(list(_xlsx_row(sheet, table.columns, index, row)))
     except InputError:
-        sheet.close()  # else its writer complains when it is collected
+        sheet.close()  # an open write-only sheet raises an error when it is garbage-collected
         raise
     content = io.BytesIO()
     book.save(content)
     return content.getvalue()
 
 
-def _xlsx_row(sheet: Any, columns: list[str], number: int, row: list[Any]) -> Iterator[Any]:
+def _xlsx_row(sheet: Any, columns: list[str], index: int, row: list[Any]) -> Iterator[Any]:
     from openpyxl.cell import WriteOnlyCell
     from openpyxl.utils.exceptions import IllegalCharacterError
 
     for column, value in zip(columns, row, strict=True):
         text = None if _fits_excel(value) else _text(value)
-        if text is not None and len(text) > _LONGEST_CELL:
-            raise InputError(f"row {number}: {column!r} is longer than a cell of Excel can be; write .csv")
+        if text is not None and len(text) > _EXCEL_CELL_LENGTH:
+            raise InputError(f"row {index}: {column!r} is longer than an Excel cell can be; write .csv")
         try:
             cell = WriteOnlyCell(sheet, value if text is None else text)
         except IllegalCharacterError as error:
-            raise InputError(f"row {number}: {column!r} holds a control character; write .csv") from error
+            raise InputError(f"row {index}: {column!r} contains a control character; write .csv") from error
         if text is not None:
             cell.data_type = "s"
         yield cell
 
 
 def _fits_excel(value: Any) -> bool:
-    """Whether Excel has a value of this type; anything else is written as text."""
+    """Return whether Excel can store the value unchanged. Other values are written as text."""
     match value:
         case None | bool() | timedelta():
             return True

@@ -1,4 +1,4 @@
-"""Figures of each class and the confusion matrix on a terminal, as wide as it is."""
+"""Print the metrics per class and the confusion matrix, in the width of the terminal."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from typing import Any
 from afqmc.utils.console import cell_width, print_grid, width
 from afqmc.utils.errors import printable
 
-_MATRIX, _LISTED = 20, 10  # classes of a matrix at most; pairs of labels that are listed instead
+_MAX_MATRIX_CLASSES = 20
+_LISTED_CONFUSIONS = 10  # shown instead of a matrix that is too large
 
 
-def show_classes(found: dict[str, Any], notes: Sequence[str]) -> None:
-    """Print what ``metrics.per_class`` found, then its notes."""
-    labels, matrix = [printable(one["label"]) for one in found["classes"]], found["confusion_matrix"]
-    numbers = [f"#{place}" for place in range(len(labels))]
+def print_class_tables(details: dict[str, Any], notes: Sequence[str]) -> None:
+    """Print the tables of ``per_class``, then the notes."""
+    classes, matrix = details["classes"], details["confusion_matrix"]
+    labels = [printable(row["label"]) for row in classes]
+    numbers = [f"#{index}" for index in range(len(labels))]
     headers = next((names for names in (labels, numbers) if _fits(names, matrix)), None)
     names = [f"{number} {label}" for number, label in zip(numbers, labels, strict=True)]
     rows = [
-        [name, *(f"{one[figure]:.4f}" for figure in ("precision", "recall", "f1")), str(one["support"])]
-        for name, one in zip(names if headers is numbers else labels, found["classes"], strict=True)
+        [name, *(f"{row[metric]:.4f}" for metric in ("precision", "recall", "f1")), str(row["support"])]
+        for name, row in zip(names if headers is numbers else labels, classes, strict=True)
     ]
     print_grid("by class", ["class", "precision", "recall", "f1", "support"], rows)
     if headers is None:
-        _show_confusions(labels, matrix)
+        _print_confusions(labels, matrix)
     else:
         body = [[name, *map(str, counts)] for name, counts in zip(headers, matrix, strict=True)]
         print_grid("confusion matrix (row: true, column: predicted)", ["true", *headers], body)
@@ -32,20 +34,19 @@ def show_classes(found: dict[str, Any], notes: Sequence[str]) -> None:
 
 
 def _fits(names: Sequence[str], matrix: list[list[int]]) -> bool:
-    """Whether the terminal is wide enough for the whole matrix."""
-    if len(names) > _MATRIX:
+    """Return whether the whole matrix fits into the width of the terminal."""
+    if len(names) > _MAX_MATRIX_CLASSES:
         return False
     columns = zip(names, zip(*matrix, strict=True), strict=True)
     cells = [max(cell_width(name), *(len(str(count)) for count in counts)) for name, counts in columns]
     return max(len("true"), *map(cell_width, names)) + sum(cells) + 3 * (len(cells) + 1) + 1 <= width()
 
 
-def _show_confusions(labels: Sequence[str], matrix: list[list[int]]) -> None:
+def _print_confusions(labels: Sequence[str], matrix: list[list[int]]) -> None:
+    cells = ((count, row, column) for row, counts in enumerate(matrix) for column, count in enumerate(counts))
     wrong = sorted(
-        ((count, row, column) for row, counts in enumerate(matrix) for column, count in enumerate(counts)
-         if count and row != column),
-        key=lambda one: (-one[0], one[1:]),
-    )  # fmt: skip
-    rows = [[f"{labels[row]} -> {labels[column]}", str(count)] for count, row, column in wrong[:_LISTED]]
+        (cell for cell in cells if cell[0] and cell[1] != cell[2]), key=lambda cell: (-cell[0], cell[1], cell[2])
+    )
+    rows = [[f"{labels[row]} -> {labels[column]}", str(count)] for count, row, column in wrong[:_LISTED_CONFUSIONS]]
     if rows:
         print_grid(f"most frequent confusions, of {len(wrong)}", ["true -> predicted", "pairs"], rows)

@@ -1,4 +1,4 @@
-"""Predictions as columns: the user's own, then the file where there are several, the probabilities and the label."""
+"""Build a table of the user's columns, followed by the columns of the predictions."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import numpy as np
 from afqmc.data.cells import iso, plain
 from afqmc.utils.errors import InputError, first_line
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet computes a text that begins so
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet may evaluate text that begins with one of these
 
 
 @dataclass(frozen=True)
 class PredictionColumns:
-    """Rows of values that are not nested: None, bool, int, float, str, or of another type that the input had.
+    """A table whose values are not nested: None, bool, int, float, str, or another type of the input.
 
     Attributes:
         columns: Names, in order.
-        rows: A value per column. For an output with types, those of a Parquet file are scalars of pyarrow.
+        rows: Lists with one value per column. Values of a Parquet file are pyarrow scalars if types are preserved.
     """
 
     columns: list[str]
@@ -30,95 +30,99 @@ class PredictionColumns:
 
 
 def added_columns(labels: Sequence[str]) -> list[str]:
-    """The columns of a prediction; with two classes the probability is that of the second."""
-    of_classes = ["probability"] if len(labels) == 2 else [f"probability_{label}" for label in labels]
-    return [*of_classes, "prediction"]
+    """Return the names of the prediction's columns. With two classes, ``probability`` is that of the second."""
+    names = ["probability"] if len(labels) == 2 else [f"probability_{label}" for label in labels]
+    return [*names, "prediction"]
 
 
 def added_values(probabilities: np.ndarray, labels: Sequence[str]) -> list[Any]:
-    """The values of these columns for one pair."""
-    of_classes = [float(value) for value in (probabilities[1:] if len(labels) == 2 else probabilities)]
-    return [*of_classes, labels[int(probabilities.argmax())]]
+    """Return the values of ``added_columns`` for one pair with probabilities (C,)."""
+    values = [float(value) for value in (probabilities[1:] if len(labels) == 2 else probabilities)]
+    return [*values, labels[int(probabilities.argmax())]]
 
 
-def build(
+def build_columns(
     rows: Sequence[dict[str, Any]],
     files: Sequence[str],
     probabilities: np.ndarray,
     labels: Sequence[str],
     with_types: bool = False,
 ) -> PredictionColumns:
-    """The user's rows with their predictions.
+    """Append the predictions to the user's rows.
 
     Args:
-        rows: The user's own columns.
-        files: The file of each row; empty where all rows are of one file.
-        probabilities: Those of each row.
-        labels: Names in class order.
-        with_types: Whether the output can hold any scalar of pyarrow.
+        rows: The user's columns, per pair.
+        files: The file of each pair, which becomes a column; empty if all pairs are from one file.
+        probabilities: (N, C).
+        labels: Label names, in class order.
+        with_types: Whether the output format can store pyarrow scalars.
 
     Raises:
-        InputError: naming the row and column of a cell that cannot be written.
+        InputError: with the row and column of a cell that cannot be written.
     """
-    own = list(dict.fromkeys(column for row in rows for column in row))
+    user_columns = list(dict.fromkeys(column for row in rows for column in row))
     added = [*(["file"] if files else []), *added_columns(labels)]
-    value_of: Callable[[Any], Any] = _flat if with_types else lambda cell: _flat(plain(cell))
-    found = []
-    for number, (row, said) in enumerate(zip(rows, probabilities, strict=True)):
+    flatten: Callable[[Any], Any] = _flatten if with_types else lambda cell: _flatten(plain(cell))
+    table = []
+    for index, row in enumerate(rows):
         values: list[Any] = []
-        for column in own:
+        for column in user_columns:
             try:
-                values.append(value_of(row.get(column)))
-            except Exception as error:  # libraries raise anything for a value that Python does not have
-                message = f"row {number + 1}: {column!r} cannot be written as text ({first_line(error)})"
+                values.append(flatten(row.get(column)))
+            except Exception as error:  # pyarrow raises various errors for values without a Python equivalent
+                message = f"row {index + 1}: {column!r} cannot be written as text ({first_line(error)})"
                 raise InputError(f"{message}; write .parquet, or .jsonl, which has no columns of the input") from error
-        found.append(values + ([files[number]] if files else []) + added_values(said, labels))
-    return PredictionColumns([_clean(column) for column in own] + added, found)
+        file = [files[index]] if files else []
+        table.append(values + file + added_values(probabilities[index], labels))
+    return PredictionColumns([_escape_surrogates(column) for column in user_columns] + added, table)
 
 
 def reject_existing_columns(rows: Sequence[dict[str, Any]], several: bool, labels: Sequence[str], out: str) -> None:
-    """Refuse a file whose own columns have the names of those to be added.
+    """Check that no column of the user has the name of an added one.
 
     Raises:
-        InputError: naming the column.
+        InputError: with the name of the column.
     """
-    own = {column for row in rows for column in row}
+    user_columns = {column for row in rows for column in row}
     for name in [*(["file"] if several else []), *added_columns(labels)]:
-        if name in own:
+        if name in user_columns:
             raise InputError(
                 f"-o {out}: the input has a column {name!r} already, and a prediction adds one of that name; rename "
-                "it, or write .jsonl, which holds the ids and predictions alone"
+                "it, or write .jsonl, which has only ids and predictions"
             )
 
 
-def warning_of(rows: Sequence[dict[str, Any]], suffix: str) -> str:
-    """What to say of cells that a spreadsheet computes instead of showing; they are written unchanged all the same."""
+def formula_warning(rows: Sequence[dict[str, Any]], suffix: str) -> str:
+    """Return a warning if a spreadsheet may evaluate cells of a .csv or .tsv file as formulas, else "".
+
+    Such cells are written unchanged.
+    """
     if suffix not in (".csv", ".tsv"):
         return ""
-    texts = (text for row in rows for cell in row.values() if isinstance(text := _flat(plain(cell)), str))
+    texts = (text for row in rows for cell in row.values() if isinstance(text := _flatten(plain(cell)), str))
     count = sum(text.startswith(_FORMULA) and not _is_number(text) for text in texts)
     if not count:
         return ""
     return f"{count} cells begin with =, +, -, @ or a tab, and a spreadsheet may compute them; .xlsx keeps them as text"
 
 
-def _flat(value: Any) -> Any:
-    """What a cell can hold: nested values as JSON, bytes as the text that they encode."""
+def _flatten(value: Any) -> Any:
+    """Convert nested values to JSON text, and bytes to the UTF-8 text that they encode."""
     if isinstance(value, list | tuple | dict):
-        value = json.dumps(value, ensure_ascii=False, default=_in_json)
+        value = json.dumps(value, ensure_ascii=False, default=_json_default)
     elif isinstance(value, bytes):
         value = value.decode("utf-8")
-    return _clean(value) if isinstance(value, str) else value
+    return _escape_surrogates(value) if isinstance(value, str) else value
 
 
-def _in_json(value: Any) -> str:
+def _json_default(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8")
     return iso(value) if isinstance(value, date | time) else str(value)
 
 
-def _clean(text: str) -> str:
-    r"""Half a character, which no file takes, as ``\ud83d``."""
+def _escape_surrogates(text: str) -> str:
+    r"""Write lone surrogates as ``\ud83d``, since UTF-8 cannot encode them."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -1,4 +1,4 @@
-"""A finished run, loaded in a fresh process to score or predict other pairs, with its own precision and batches."""
+"""Load the best weights of a finished run, to evaluate and predict with them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 from accelerate import Accelerator
@@ -38,103 +37,109 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Predictor:
-    """The best weights of a run, on their device, and what is needed to feed them."""
+    """The best weights of a finished run on their device. It uses the precision and batch size of that run.
+
+    Attributes:
+        config: The run's config, with the overrides given to ``load``.
+        labels: Label names, in class order.
+        model: Prepared for its device.
+        pair_tokenizer: Makes the model's input.
+        accelerator: Holds the precision.
+    """
 
     config: Config
     labels: tuple[str, ...]
     model: nn.Module
-    encoder: PairTokenizer
+    pair_tokenizer: PairTokenizer
     accelerator: Accelerator
 
     @classmethod
-    def open(
+    def load(
         cls,
         run_dir: Path,
-        device: Optional[str] = None,
+        device: str | None = None,
         trust: bool = False,
         reading: Sequence[str] = (),
         labelled: bool = True,
     ) -> Predictor:
-        """Load a run directory; nothing in it is unpickled or executed unless ``trust``.
+        """Load an untrusted run directory. Nothing in it is unpickled, and no code is run unless ``trust`` is set.
 
         Args:
-            run_dir: Where it is.
-            device: In place of the run's own.
-            trust: Allow code that it names.
-            reading: Overrides ``dataset.key=value`` of how files are read.
-            labelled: Whether their labels are read.
+            run_dir: The run directory.
+            device: Replaces the device in the run's config.
+            trust: Allow the model code that the config names.
+            reading: Overrides ``dataset.key=value`` that change how files are read.
+            labelled: Whether labels will be read from files.
 
         Raises:
-            InputError: when it is not one, has no weights, or asks for code.
+            InputError: if this is not a run directory, it has no usable weights, or they need code that is not trusted.
         """
-        config = with_reading_options(read_config(RunDir(run_dir)), list(reading), labelled)
+        run = RunDir(run_dir)
+        config = with_reading_options(read_config(run), list(reading), labelled)
         if device is not None:
             config.trainer.device = Device[device]
-        loaded = read_weights(RunDir(run_dir).best, config, trust)
-        config.distributed = DistributedConfig()  # one process does what several did
+        loaded = read_weights(run.best, config, trust)
+        config.distributed = DistributedConfig()  # evaluate and predict use one process
         choice = select_device(config.trainer)
         check_launcher(choice.device, None)
         prepare_model(loaded.model, choice, config.trainer, config.performance)
         accelerator = build_accelerator(choice, config.trainer, config.distributed, config.seed)
         model = accelerator.prepare(loaded.model)
-        return cls(
-            config, loaded.labels, model, PairTokenizer(loaded.tokenizer, config.dataset.max_length), accelerator
-        )
+        pair_tokenizer = PairTokenizer(loaded.tokenizer, config.dataset.max_length)
+        return cls(config, loaded.labels, model, pair_tokenizer, accelerator)
 
-    def read(self, file: Optional[Path], labelled: Optional[bool], key: str = "") -> Pairs:
-        """The pairs of a file, or of the run's own dev split; ``key`` is where a person named the file.
+    def read_pairs(self, path: Path | None, labelled: bool | None, key: str = "", on_row: OnRow | None = None) -> Pairs:
+        """Read a file of pairs with the column names of the run.
 
-        Raises:
-            InputError: naming the file and line.
-        """
-        if file is None:
-            return self._own_dev()
-        return self.read_file(data_file(file, self.config.dataset, key), labelled)
-
-    def read_file(self, file: DataFile, labelled: Optional[bool], keep: Optional[OnRow] = None) -> Pairs:
-        """The pairs of a file; ``keep`` is called with all columns of each row.
+        Args:
+            path: The file, or ``-`` for standard input. None reads the dev split of the run.
+            labelled: Whether labels are required (True), ignored (False), or read if the file has them (None).
+            key: The option that names the file, for messages.
+            on_row: Called with all columns of each row.
 
         Raises:
-            InputError: naming the file and line.
+            InputError: with the file and line of what cannot be read.
         """
+        if path is None:
+            return self._read_dev()
+        file = open_data_file(path, self.config.dataset, key)
         index, report = label_to_index(self.labels), ReadReport(file.name)
-        rows = read_pairs(file, self.config.dataset, labelled=labelled, index=index, report=report, on_row=keep)
+        rows = read_pairs(file, self.config.dataset, labelled=labelled, index=index, report=report, on_row=on_row)
         pairs = to_columns(file.name, rows, index, report)
         reject_empty(report, len(pairs))
         for note in (*file.notes, *report.notes()):
             log.warning("%s: %s", file.name, note)
         return pairs
 
-    def _own_dev(self) -> Pairs:
-        """The dev split that the directory names; from an address of its own only what is in the cache already."""
+    def _read_dev(self) -> Pairs:
+        """Read the dev split that the config names."""
         dataset = self.config.dataset
         try:
-            files = _located(dataset)
+            files = _resolve_dataset(dataset)
         except InputError as error:
             raise InputError(f"{error}\n  other pairs:     --data FILE") from error
         return load_dev(dataset, files, self.labels)
 
-    def score(self, pairs: Pairs) -> Evaluation:
-        """Logits, and metrics where the pairs are labelled."""
+    def evaluate(self, pairs: Pairs) -> Evaluation:
+        """Compute logits and, if the pairs are labelled, metrics. Shows a progress bar."""
         device = next(self.model.parameters()).device
         with CountBar(len(pairs), Path(pairs.file).name) as bar, self.accelerator.autocast():
-            encoded = self.encoder.encode(pairs)
-            size = self.config.trainer.eval_batch_size
-            evaluation = evaluate(self.model, encoded, self.encoder, size, device, bar.add)
-        if told := evaluation.describe_missing(Path(pairs.file).name):
-            log.warning("%s: they have no prediction, and metrics are undefined", told)
+            tokenized = self.pair_tokenizer.encode(pairs)
+            batch_size = self.config.trainer.eval_batch_size
+            evaluation = evaluate(self.model, tokenized, self.pair_tokenizer, batch_size, device, bar.add)
+        if problem := evaluation.describe_missing(Path(pairs.file).name):
+            log.warning("%s: they have no prediction, and metrics are undefined", problem)
         return evaluation
 
 
 @dataclass(frozen=True)
 class EnsembleScores:
-    """Pairs and the mean of what runs say of them.
+    """Pairs with the prediction of one run, or the mean of several.
 
     Attributes:
         pairs: As the first run reads them.
-        labels: Names in class order.
+        labels: Label names, in class order.
         logits: (N, C): those of one run, or the logarithms of the mean probabilities of several.
-        runs: How many.
     """
 
     pairs: Pairs
@@ -143,93 +148,90 @@ class EnsembleScores:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """(N, C), float64; NaN where there is no prediction."""
+        """(N, C), float64; NaN in rows without a prediction."""
         return probabilities_of(self.logits)
 
-    def refuse_nan(self) -> None:
-        """Refuse probabilities that are none: the first label would be taken for the prediction.
+    def reject_nan(self) -> None:
+        """Check that each pair has a prediction. The argmax of a row of NaN would be the first label.
 
         Raises:
-            InputError: counting them.
+            InputError: with the number of pairs whose probabilities are not finite.
         """
-        if bad := int((~np.isfinite(self.probabilities)).any(axis=1).sum()):
-            raise InputError(f"the weights give NaN for {bad} of {len(self.pairs)} pairs; nothing is written")
+        if missing := int((~np.isfinite(self.probabilities)).any(axis=1).sum()):
+            raise InputError(f"the weights give NaN for {missing} of {len(self.pairs)} pairs; nothing is written")
 
 
 def predict_mean(
     run_dirs: Sequence[Path],
     read: Callable[[Predictor], Pairs],
-    device: Optional[str] = None,
+    device: str | None = None,
     trust: bool = False,
     reading: Sequence[str] = (),
     labelled: bool = True,
 ) -> EnsembleScores:
-    """The mean of the runs' probabilities for the same pairs; one run is loaded at a time.
+    """Average the probabilities of several runs for the same pairs. One run at a time is in memory.
 
-    Args:
-        run_dirs: Where they are.
-        read: Reads the pairs, called with the first run.
-        device: As for ``TrainedRun.open``, like the others.
-        trust: Likewise.
-        reading: Likewise.
-        labelled: Likewise.
+    ``read`` is called once, with the first run. The other arguments are those of ``Predictor.load``.
 
     Raises:
-        InputError: where one is no run, or does not have the labels of the first, in the same order.
+        InputError: if a run cannot be loaded, or its labels differ from those of the first run, or in their order.
     """
     first: Predictor | None = None
-    found: list[np.ndarray] = []
-    for path in run_dirs:
-        run = Predictor.open(path, device, trust, reading, labelled)
+    logits: list[np.ndarray] = []
+    for run_dir in run_dirs:
+        predictor = Predictor.load(run_dir, device, trust, reading, labelled)
         if first is None:
-            first, pairs = run, read(run)
-        if run.labels != first.labels:
-            told = f"{', '.join(run.labels)}, {run_dirs[0]} has {', '.join(first.labels)}"
-            raise InputError(f"{path}: its labels are {told}; a mean needs the same, in the same order")
-        found.append(run.score(pairs).logits)
+            first, pairs = predictor, read(predictor)
+        if predictor.labels != first.labels:
+            difference = f"{', '.join(predictor.labels)}, {run_dirs[0]} has {', '.join(first.labels)}"
+            raise InputError(f"{run_dir}: its labels are {difference}; a mean needs the same, in the same order")
+        logits.append(predictor.evaluate(pairs).logits)
     assert first is not None
-    return EnsembleScores(pairs, first.labels, found[0] if len(found) == 1 else mean_as_logits(found))
+    return EnsembleScores(pairs, first.labels, logits[0] if len(logits) == 1 else mean_as_logits(logits))
 
 
-def data_file(path: Path, dataset: DatasetConfig, key: str = "") -> DataFile:
-    """A file on disk; ``-`` is standard input, which like any pipe is read to its end at once.
+def open_data_file(path: Path, dataset: DatasetConfig, key: str = "") -> DataFile:
+    """Open a file of pairs. Standard input (``-``) and pipes are read to their end, since they can be read only once.
 
     Raises:
-        InputError: when it cannot be read.
+        InputError: if the file cannot be read.
     """
-    is_input = str(path) == "-"
+    is_stdin = str(path) == "-"
     try:
-        if not is_input and not stat.S_ISFIFO(path.stat().st_mode):
+        if not is_stdin and not stat.S_ISFIFO(path.stat().st_mode):
             return DataFile.on_disk(path, dataset, key)
-        with open(0 if is_input else path, "rb", closefd=not is_input) as stream:
+        with open(0 if is_stdin else path, "rb", closefd=not is_stdin) as stream:
             content = stream.read()
     except (OSError, ValueError):
-        return DataFile.on_disk(path, dataset, key)  # says why
-    return DataFile("standard input" if is_input else str(path), lambda: io.BytesIO(content), dataset.format_of(path))
+        return DataFile.on_disk(path, dataset, key)  # raises an InputError with the reason
+    return DataFile("standard input" if is_stdin else str(path), lambda: io.BytesIO(content), dataset.format_of(path))
 
 
 def read_config(run: RunDir) -> Config:
-    """The config of a run that comes from anybody.
+    """Read the config of an untrusted run directory.
 
     Raises:
-        InputError: for whatever may be wrong with it.
+        InputError: if it is missing or invalid in any way.
     """
     with as_input_error(f"{run.config}: not a run's config"):
         return schema.load(run.path)
 
 
 def read_weights(best: Path, config: Config, trust: bool) -> Loaded:
-    """The checkpoint of a run that comes from anybody; see ``afqmc.checkpoint.safety``.
+    """Load the best weights of an untrusted run directory; see ``afqmc.checkpoint.safety``.
 
     Raises:
-        InputError: for whatever may be wrong with it.
+        InputError: if they are missing or invalid in any way.
     """
     with as_input_error(f"{best}: not usable"):
         return load_weights(best, config.model, trust)
 
 
-def _located(dataset: DatasetConfig) -> dict[str, DataFile]:
-    """The files of a data set, fetched from the official address alone, and into the cache of whoever asks."""
+def _resolve_dataset(dataset: DatasetConfig) -> dict[str, DataFile]:
+    """Find the files of a dataset. A missing one is downloaded only from the official address.
+
+    The config is untrusted: it must not choose another address, nor where on this machine a download is written.
+    """
     try:
         return resolve_files(dataset, fetch=False)
     except InputError:

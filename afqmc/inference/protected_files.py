@@ -1,4 +1,4 @@
-"""The files that a command writes: refused where an input would be lost, then written whole or not at all."""
+"""Check that an output file overwrites no input, and write it atomically."""
 
 from __future__ import annotations
 
@@ -15,64 +15,64 @@ from afqmc.utils.files import expand_user, write_bytes
 
 
 def check_output(path: Path, key: str, run_dirs: Iterable[Path], inputs: Iterable[Path] = ()) -> None:
-    """Check that a file may be written, before the work for it is done.
+    """Check that an output file may be written. Called before the work for it starts.
 
     Args:
-        path: The file.
-        key: The option that names it.
-        run_dirs: The runs and sweeps that the command reads.
+        path: The output file.
+        key: The option that names it, for messages.
+        run_dirs: The run and sweep directories that the command reads.
         inputs: Further files that it reads.
 
     Raises:
-        InputError: naming the option, the path and what is in the way.
+        InputError: with the option, the path and the reason.
     """
     if not path.parent.is_dir():
         raise InputError(f"{key} {path}: there is no directory {path.parent}")
     if path.is_dir():
-        raise InputError(f"{key} {path}: is a directory; a file to write is needed")
+        raise InputError(f"{key} {path}: is a directory; must be a file")
     run_dirs = list(run_dirs)
     for run_dir in run_dirs:
         RunDir(run_dir).ensure_inside(path, key)
-    reject_input_as_output(path, key, [*inputs, *(file for run_dir in run_dirs for file in files_of(run_dir))])
+    reject_input_as_output(path, key, [*inputs, *(file for run_dir in run_dirs for file in run_files(run_dir))])
 
 
 def reject_input_as_output(path: Path, key: str, inputs: Iterable[Path]) -> None:
-    """Refuse to replace a file that is, or lies in, one of the inputs; a device or a pipe is never replaced.
+    """Check that an existing output file is none of the input files, and in none of the input directories.
 
-    The files themselves are compared: links, relative paths, the letter case of a file system and ``-`` for standard
-    input do not matter.
+    The files themselves are compared, so links, relative paths, letter case and ``-`` for standard input are resolved.
+    Devices and pipes are allowed, since writing to them replaces nothing.
 
     Raises:
-        InputError: naming the option, the path and the input.
+        InputError: with the option, the path and the input.
     """
     if not path.is_file():
         return
     real = Path(os.path.realpath(path))
-    for read in inputs:
-        is_input = real.is_relative_to(os.path.realpath(read)) if os.path.isdir(read) else _is_same(path, read)
-        if is_input:
-            kind = "a file of" if os.path.isdir(read) else "the same file as"
-            raise InputError(f"{key} {path}: is {kind} the input {read}, which would be lost; name another file")
+    for source in inputs:
+        is_directory = os.path.isdir(source)
+        if real.is_relative_to(os.path.realpath(source)) if is_directory else _is_same_file(path, source):
+            kind = "a file of" if is_directory else "the same file as"
+            raise InputError(f"{key} {path}: is {kind} the input {source}, which would be lost; name another file")
 
 
-def _is_same(path: Path, read: Path) -> bool:
-    with suppress(OSError):  # of an input that is not there, or standard input that is closed
-        return os.path.samestat(os.stat(path), os.fstat(0) if str(read) == "-" else os.stat(read))
+def _is_same_file(path: Path, source: Path) -> bool:
+    with suppress(OSError):  # the input does not exist, or standard input is closed
+        return os.path.samestat(os.stat(path), os.fstat(0) if str(source) == "-" else os.stat(source))
     return False
 
 
-def files_of(run_dir: Path) -> Iterator[Path]:
-    """What a run or sweep directory holds, and the data and model that its config names; files and directories."""
+def run_files(run_dir: Path) -> Iterator[Path]:
+    """Yield the files of a run or sweep directory, and the data files and model directory that its config names."""
     yield from RunDir(run_dir).own_files()
     try:
         config = read_literal(RunDir(run_dir).config)
-    except (InputError, OSError):  # whoever loads the run says what is wrong with it
+    except (InputError, OSError):  # reported when the run is loaded
         return
     yield from named_files(config)
 
 
 def named_files(config: Mapping[str, Any]) -> Iterator[Path]:
-    """The data files and the model directory that a config names by dotted keys."""
+    """Yield the existing data files and the model directory of a flat config with dotted keys."""
     base = config.get("dataset.path")
     if isinstance(base, str) and os.path.isfile(expand_user(base)):
         yield expand_user(base)
@@ -86,10 +86,10 @@ def named_files(config: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def write_output(path: Path, key: str, content: bytes) -> None:
-    """Write a whole file or none.
+    """Write a file atomically.
 
     Raises:
-        InputError: when it cannot be written, naming the option.
+        InputError: with the option, if the file cannot be written.
     """
     try:
         write_bytes(path, content)

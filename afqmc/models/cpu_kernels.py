@@ -1,4 +1,4 @@
-"""Quicker stand-ins for two parts of an encoder on a CPU: attention over short rows, and dropout's random numbers."""
+"""Faster CPU implementations of attention for short sequences and of dropout."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import eager_mask
 
 _NAME = "afqmc_cpu"
-_STEPS = 1 << 16  # a 16-bit number decides about an element
+_LEVELS = 1 << 16  # each element is dropped or kept by 16 random bits
 
 
 def dropout_noise(like: Tensor, p: float) -> Tensor:
-    """0 with probability ``p``, else ``1 / (1 - p)``, in the shape and type of ``like``; p to the nearest 1/65536.
+    """Return a dropout mask: 0 with probability ``p``, else ``1 / (1 - p)``, in the shape and dtype of ``like``.
 
-    PyTorch draws on one core alone and takes several nanoseconds an element: dropout on a layer's output costs as much
-    as a matrix product. Here one draw of 64 bits, in about a nanosecond, decides about four elements. The generator
-    (SFC64, Doty-Humphrey 2010) is seeded anew by one draw from PyTorch's, which thus remains the only state there is.
+    ``p`` is rounded to a multiple of 1/65536. PyTorch draws on one core and takes several nanoseconds per element, so
+    that dropout on a layer's output costs as much as a matrix product. Here one draw of 64 bits takes about a
+    nanosecond and serves four elements. The generator (SFC64, Doty-Humphrey 2010) is seeded on each call by one draw
+    from PyTorch's generator, so that PyTorch's remains the only random state to save and restore.
     """
     seed = int(torch.randint(torch.iinfo(torch.int64).max, ()).item())
     words = np.random.SFC64(seed).random_raw(-(-like.numel() // 4))
-    threshold = min(round(p * _STEPS), _STEPS - 1)
-    kept = words.view(np.uint16)[: like.numel()] >= np.uint16(threshold)
-    value = torch.tensor(_STEPS / (_STEPS - threshold), dtype=like.dtype)
-    if like.dtype is torch.bfloat16:  # which numpy does not know: its bits as an integer
-        bits = np.multiply(kept, np.int16(value.view(torch.int16).item()), dtype=np.int16)
+    threshold = min(round(p * _LEVELS), _LEVELS - 1)
+    keep = words.view(np.uint16)[: like.numel()] >= np.uint16(threshold)
+    value = torch.tensor(_LEVELS / (_LEVELS - threshold), dtype=like.dtype)
+    if like.dtype is torch.bfloat16:  # numpy has no bfloat16: multiply its bits as int16
+        bits = np.multiply(keep, np.int16(value.view(torch.int16).item()), dtype=np.int16)
         return torch.from_numpy(bits).view(torch.bfloat16).view(like.shape)
-    noise = np.multiply(kept, np.float32(value.item()), dtype=np.float32)
+    noise = np.multiply(keep, np.float32(value.item()), dtype=np.float32)
     return torch.from_numpy(noise).to(like.dtype).view(like.shape)
 
 
-class QuickDropout(nn.Dropout):
-    """``nn.Dropout`` with ``dropout_noise``: the same distribution, other masks."""
+class FastDropout(nn.Dropout):
+    """``nn.Dropout`` with ``dropout_noise``: the same distribution, but different masks for the same seed."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Zero a share ``p`` of the elements while training, scale the others."""
+        """In training, set elements to zero with probability ``p`` and scale the others."""
         if not self.training or self.p == 0 or input.device.type != "cpu":
             return super().forward(input)
         return input * dropout_noise(input, self.p)
@@ -54,10 +55,11 @@ def eager_attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Softmax attention for ``transformers``: (B, H, T, D) each, with an additive mask, to (B, T, H, D).
+    """Compute softmax attention: query, key and value (B, H, T, D) with an additive mask to (B, T, H, D).
 
-    The scores of a sentence pair are few, so they are written out; scale, mask and conversion to float32 are one pass.
-    PyTorch's own kernels take longer at such lengths, above all with dropout, and its softmax takes longer in bf16.
+    Has the signature of an attention function of ``transformers``. Sentence pairs are short, so the score matrix is
+    small and is materialised; one pass scales it, adds the mask and converts it to float32. At these lengths PyTorch's
+    fused kernels are slower, above all with dropout, and so is its softmax in bf16.
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = torch.matmul(query, key.transpose(2, 3))
@@ -66,7 +68,7 @@ def eager_attention(
     else:
         scores = torch.add(attention_mask.float(), scores, alpha=scale)
     weights = torch.softmax(scores, dim=-1)
-    if isinstance(getattr(module, "dropout", None), QuickDropout):
+    if isinstance(getattr(module, "dropout", None), FastDropout):
         weights = weights.to(query.dtype)
         weights = weights * dropout_noise(weights, dropout) if dropout > 0 else weights
     else:
@@ -74,20 +76,16 @@ def eager_attention(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(_NAME, eager_attention)
-AttentionMaskInterface.register(_NAME, eager_mask)
+def use_fast_cpu_kernels(model: nn.Module, fast_dropout: bool) -> None:
+    """Replace the SDPA attention and, if ``fast_dropout`` is set, dropout of a model on the CPU, in place.
 
-
-def use_fast_cpu_kernels(model: nn.Module, quick_dropout: bool) -> None:
-    """Give a model on a CPU these parts, where it is made of those that they stand in for.
-
-    Args:
-        model: Changed in place; its parameters and their names stay as they are.
-        quick_dropout: Whether dropout may draw other masks than PyTorch's generator would.
+    Parameters do not change. Fast dropout draws other masks for the same seed.
     """
-    if quick_dropout:
+    AttentionInterface.register(_NAME, eager_attention)
+    AttentionMaskInterface.register(_NAME, eager_mask)
+    if fast_dropout:
         for dropout in [module for module in model.modules() if type(module) is nn.Dropout]:
-            dropout.__class__ = QuickDropout
+            dropout.__class__ = FastDropout
     for encoder in [module for module in model.modules() if isinstance(module, PreTrainedModel)]:
         if encoder._supports_attention_backend and encoder.config._attn_implementation == "sdpa":
             encoder.set_attn_implementation(_NAME)

@@ -1,4 +1,4 @@
-"""The files of a pretrained model on this machine: which of them are used, and whether they were fetched whole."""
+"""The local files of a pretrained model: find those in use, detect Git LFS pointers and damaged downloads."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ WEIGHT_FILES = (  # in order of preference
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_SETTINGS = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_VOCABULARIES = (
+_CONFIG_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_VOCABULARY_FILES = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
@@ -33,31 +33,29 @@ _VOCABULARIES = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
-
-
-_BEGINNING = 512  # bytes
-_HEADER = 100_000_000  # bytes, the most that safetensors allows
+_PREFIX_BYTES = 512  # read to recognise empty files and HTML pages
+_MAX_HEADER_BYTES = 100_000_000  # limit of safetensors
 
 
 def check_lfs(config: ModelConfig, what: str) -> None:
     """Check that the files of a model are not Git LFS pointers.
 
     Args:
-        config: Names a directory, or a model in the hub's cache.
-        what: ``config``, ``tokenizer`` or ``weights``; the settings, which all of them need, are checked as well.
+        config: Names a directory, or a hub model that may be in the cache.
+        what: ``config``, ``tokenizer`` or ``weights``. The JSON configs are always checked.
 
     Raises:
-        InputError: naming the first such file.
+        InputError: with the path of the first pointer.
     """
-    for path in _used(config, what):
+    for path in _used_files(config, what):
         reject_lfs_pointer(path)
 
 
 def reject_lfs_pointer(path: Path) -> None:
-    """Check that a regular file is not a Git LFS pointer; one that cannot be read is left to its loader.
+    """Check that a file is not a Git LFS pointer. Unreadable files pass, since their loader reports them.
 
     Raises:
-        InputError: naming it.
+        InputError: with the path, if it is one.
     """
     try:
         with path.open("rb") as file:
@@ -72,30 +70,30 @@ def reject_lfs_pointer(path: Path) -> None:
 
 
 def damaged_file(config: ModelConfig, what: str) -> str:
-    """Name the first file of a model that an interrupted or refused download damaged, and how; empty if none."""
-    for path in _used(config, what):
+    """Describe the first file of a model that a failed download damaged; "" if none is. See ``check_lfs``."""
+    for path in _used_files(config, what):
         try:
-            reason = _damage(path)
+            damage = _integrity_error(path)
         except OSError:
-            continue  # the loader's own message says more
-        if reason:
-            return f"{path}: {reason}; the download was probably incomplete: fetch the file again"
+            continue  # the error of the loader says more
+        if damage:
+            return f"{path}: {damage}; the download was probably incomplete: fetch the file again"
     return ""
 
 
-def _damage(path: Path) -> str:
-    """What is wrong with a file, by its first bytes and its size; empty where that shows nothing."""
+def _integrity_error(path: Path) -> str:
+    """Describe what is wrong with a file, judged by its format and size; "" if nothing is."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(_BEGINNING).removeprefix(codecs.BOM_UTF8).lstrip()
+        start = file.read(_PREFIX_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
         if not start:
             return "is empty"
-        if start[:1] == b"<":  # no file of a model begins so
+        if start[:1] == b"<":  # no format of a model file starts with it
             return "is an HTML or XML page, such as an error or login page"
         if path.suffix == ".safetensors":
             file.seek(0)
-            return _cut_off(file, size)
-        if path.suffix == ".json" and size <= _HEADER:
+            return _safetensors_error(file, size)
+        if path.suffix == ".json" and size <= _MAX_HEADER_BYTES:
             file.seek(0)
             return "" if _is_json(file.read()) else "is not valid JSON"
     if path.suffix == ".bin" and start.startswith(b"PK") and not zipfile.is_zipfile(path):
@@ -103,20 +101,20 @@ def _damage(path: Path) -> str:
     return ""
 
 
-def _cut_off(file: BinaryIO, size: int) -> str:
-    """Compare the size of a safetensors file with the size that its header gives."""
+def _safetensors_error(file: BinaryIO, size: int) -> str:
+    """Compare the size of a safetensors file with the size that follows from its header."""
     length = int.from_bytes(file.read(8), "little")
-    if length > _HEADER:
+    if length > _MAX_HEADER_BYTES:
         return "is not a safetensors file"
     if 8 + length > size:
         return f"ends too early, after {size} bytes"
     try:
         header = json.loads(file.read(length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        whole = 8 + length + max(ends, default=0)
+        expected = 8 + length + max(ends, default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return "has a damaged header"
-    return f"has {size} bytes, and should have {whole}" if size != whole else ""
+    return f"has {size} bytes instead of {expected}" if size != expected else ""
 
 
 def _is_json(content: bytes) -> bool:
@@ -127,22 +125,22 @@ def _is_json(content: bytes) -> bool:
     return True
 
 
-def _used(config: ModelConfig, what: str) -> list[Path]:
-    """The files that are there and read; of several kinds of weights or vocabularies the preferred one."""
-    found = _local(config, _SETTINGS)
+def _used_files(config: ModelConfig, what: str) -> list[Path]:
+    """Return the existing files that are loaded. Of several kinds of weights or vocabularies, one is preferred."""
+    configs = _local_files(config, _CONFIG_FILES)
     if what == "tokenizer":
-        return found + (_local(config, ("tokenizer.json",)) or _local(config, _VOCABULARIES))
-    if what == "weights" and (weights := _local(config, WEIGHT_FILES)[:1]):
+        return configs + (_local_files(config, ("tokenizer.json",)) or _local_files(config, _VOCABULARY_FILES))
+    if what == "weights" and (weights := _local_files(config, WEIGHT_FILES)[:1]):
         index = weights[0]
-        if index.suffix == ".json":  # model.safetensors.index.json lists model-00001-of-00002.safetensors, ...
+        if index.suffix == ".json":  # of sharded weights, such as model-00001-of-00002.safetensors
             stem, kind = index.name.split(".")[:2]
             weights += sorted(path for path in index.parent.glob(f"{stem}-*.{kind}") if path.is_file())
-        return found + weights
-    return found
+        return configs + weights
+    return configs
 
 
-def _local(config: ModelConfig, names: tuple[str, ...]) -> list[Path]:
-    """Those of the named files that the directory or the hub's cache holds."""
+def _local_files(config: ModelConfig, names: tuple[str, ...]) -> list[Path]:
+    """Return the paths of the named files that exist in the model's directory or in the hub's cache."""
     name = config.name_or_path
     assert name is not None
     directory = expand_user(name)
@@ -150,6 +148,6 @@ def _local(config: ModelConfig, names: tuple[str, ...]) -> list[Path]:
         return [directory / file for file in names if os.path.isfile(directory / file)]
     try:
         cached = [try_to_load_from_cache(name, file, revision=config.revision or "main") for file in names]
-    except ValueError:  # no valid hub id
+    except ValueError:  # not a valid hub id
         return []
     return [Path(path) for path in cached if isinstance(path, str)]

@@ -1,4 +1,4 @@
-"""The Hugging Face hub, a directory, or neither: where a pretrained model comes from, and what to say when it fails."""
+"""Resolve pretrained models on the Hugging Face hub or in a directory, and explain why loading one failed."""
 
 from __future__ import annotations
 
@@ -21,19 +21,17 @@ from afqmc.utils.redaction import redacted
 log = logging.getLogger(__name__)
 
 _HUB_TIMEOUT_S = 5
-# what the loaders raise for a file that is missing, damaged or of another kind: anything, AttributeError included
-UNUSABLE = Exception
-# what the hub's client raises: of httpx or httpx2, as its version has it
+# the base class of the HTTP library's errors; which library that is depends on the version of huggingface_hub
 _HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 _HINTS = {
-    401: ": there is no such model, or it is private or gated (HF_TOKEN=..., or hf auth login)",
-    403: ": it is private or gated (HF_TOKEN=..., or hf auth login)",
-    404: ": there is no such model, or no such model.revision of it",
+    401: ": the model does not exist, or is private or gated (HF_TOKEN=..., or hf auth login)",
+    403: ": the model is private or gated (HF_TOKEN=..., or hf auth login)",
+    404: ": the model does not exist, or has no such model.revision",
 }
 
 
 def hub_options(config: ModelConfig) -> dict[str, Any]:
-    """What every ``from_pretrained`` is given: no code from elsewhere, and the cache alone where the hub is away."""
+    """Return the arguments of ``from_pretrained``: no remote code, and only the cache if the hub is unreachable."""
     name = config.name_or_path
     local = name is None or os.path.isdir(expand_user(name)) or not hub_is_reachable()
     return {"revision": config.revision or "main", "trust_remote_code": False, "local_files_only": local}
@@ -41,35 +39,35 @@ def hub_options(config: ModelConfig) -> dict[str, Any]:
 
 @cache
 def hub_failure() -> str | None:
-    """Say in one line why the hub gives no answer; None where it answers.
+    """Return why the hub is unreachable, in one line; None if it answers.
 
-    It is asked once, with a short time limit: its client would try for a minute.
+    It is tried once per process with a short timeout, because its client would retry for a minute.
     """
     try:
         session = get_session()
-        session.event_hooks["request"].append(_limit)
+        session.event_hooks["request"].append(_set_timeout)
         session.head(constants.ENDPOINT, timeout=_HUB_TIMEOUT_S)
-    except Exception as error:  # whatever its HTTP library raises
+    except Exception as error:  # the HTTP library may raise anything
         return redacted(f"{type(error).__name__}: {first_line(error)}") + through_proxy(constants.ENDPOINT)
     return None
 
 
 def hub_is_reachable() -> bool:
-    """Whether the hub answers at all."""
+    """Return whether the hub answers, with whatever status."""
     return hub_failure() is None
 
 
-def _limit(request: Any) -> None:
-    """Let no request wait without end; the client's first question about a model would, unlike those that follow."""
-    limits = request.extensions["timeout"]
-    limits.update({what: constants.HF_HUB_ETAG_TIMEOUT for what, seconds in limits.items() if seconds is None})
+def _set_timeout(request: Any) -> None:
+    """Add timeouts to a request that has none. The client's first request for a model would wait for ever."""
+    timeouts = request.extensions["timeout"]
+    timeouts.update({kind: constants.HF_HUB_ETAG_TIMEOUT for kind, seconds in timeouts.items() if seconds is None})
 
 
 def resolve_model_path(name: str) -> str:
-    """A hub id as it is; what is a directory, or looks like one, as a path.
+    """Return a hub id unchanged, or the path of a directory with ``~`` expanded.
 
     Raises:
-        InputError: when it looks like one and is not there.
+        InputError: if the name looks like a path and the directory does not exist.
     """
     path = expand_user(name)
     if os.path.isdir(path):
@@ -80,43 +78,47 @@ def resolve_model_path(name: str) -> str:
 
 
 def loading_error(what: str, config: ModelConfig, error: Exception) -> InputError:
-    """The same advice for everything that fails on the way to a pretrained model."""
+    """Explain why the config, tokenizer or weights of a pretrained model could not be loaded, and list alternatives.
+
+    ``error`` may be of any type: damaged files make ``from_pretrained`` raise even AttributeError.
+    """
     name = config.name_or_path
     assert name is not None
     check_lfs(config, what)
-    failed = _failed_request(error)
-    reason = _answer(failed) if failed else damaged_file(config, what) or _in_short(error)
+    request_error = _failed_request(error)
+    reason = _describe_response(request_error) if request_error else damaged_file(config, what) or _summarize(error)
     if os.path.isdir(expand_user(name)):
         return InputError(f"model.name_or_path={name}: no usable {what} in this directory: {reason}")
     hub = redacted(constants.ENDPOINT)
     tried = f"{hub} and the cache" if hub_is_reachable() else f"{hub} (no answer: {hub_failure()}), the cache"
-    copy = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
-    damaged = f"  a damaged copy:      rm -r {copy}, and it is fetched again\n" if not failed and copy.is_dir() else ""
+    cached = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    is_damaged = request_error is None and cached.is_dir()
+    damaged = f"  a damaged copy:      rm -r {cached} (the next run downloads it again)\n" if is_damaged else ""
     return InputError(
         f"model.name_or_path={name}: cannot get its {what}; tried {tried}: {redacted(reason)}\n{damaged}"
         "  a mirror:            HF_ENDPOINT=https://hf-mirror.com python -m afqmc.run ...\n"
         "  a local directory:   model.name_or_path=DIR (config.json, tokenizer.json, model.safetensors)\n"
-        "  no network at all:   python -m afqmc.run experiment=quickstart"
+        "  no network:          python -m afqmc.run experiment=quickstart"
     )
 
 
 def _failed_request(error: BaseException) -> BaseException | None:
-    """The request that failed beneath what the libraries made of it; a file that a model lacks is no failure."""
-    beneath: BaseException | None = error
-    while beneath is not None:
-        if isinstance(beneath, (_HTTP_ERROR, FileMetadataError)) and not isinstance(beneath, EntryNotFoundError):
-            return beneath
-        beneath = beneath.__cause__ or beneath.__context__
+    """Return the failed request in the chain of causes, if any. A missing optional file is not a failure."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (_HTTP_ERROR, FileMetadataError)) and not isinstance(cause, EntryNotFoundError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
     return None
 
 
-def _answer(failed: BaseException) -> str:
-    if not isinstance(failed, HfHubHTTPError):
-        return first_line(failed)
-    status = failed.response.status_code
-    return f"the answer was {status} {failed.response.reason_phrase}{_HINTS.get(status, '')}"
+def _describe_response(error: BaseException) -> str:
+    if not isinstance(error, HfHubHTTPError):
+        return first_line(error)
+    status = error.response.status_code
+    return f"the answer was {status} {error.response.reason_phrase}{_HINTS.get(status, '')}"
 
 
-def _in_short(error: BaseException) -> str:
-    told = first_line(error)
-    return told if type(error) in (OSError, ValueError) else f"{type(error).__name__}: {told}"
+def _summarize(error: BaseException) -> str:
+    message = first_line(error)
+    return message if type(error) in (OSError, ValueError) else f"{type(error).__name__}: {message}"

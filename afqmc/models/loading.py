@@ -18,7 +18,7 @@ from afqmc.models.architecture import build_architecture, check_length
 from afqmc.models.config import ModelConfig, Pooling
 from afqmc.models.cross_encoder import CrossEncoder, encoder_class, encoder_options
 from afqmc.models.files import WEIGHT_FILES, check_lfs
-from afqmc.models.hub import UNUSABLE, hub_options, loading_error, resolve_model_path
+from afqmc.models.hub import hub_options, loading_error, resolve_model_path
 from afqmc.models.mimetic_init import apply_mimetic_init
 from afqmc.models.tensors import check_state
 from afqmc.models.wordpiece import train_wordpiece
@@ -27,48 +27,61 @@ from afqmc.utils.targets import check_arguments, import_target
 
 log = logging.getLogger(__name__)
 
+# first parts of the names of tensors that an encoder without a head does not use
 _HEADS = {
-    "pooler", "cls", "lm_head", "classifier", "qa_outputs", "predictions", "seq_relationship", "lm_predictions",
-    "mask_predictions", "discriminator_predictions", "generator_predictions", "generator_lm_head",
-}  # fmt: skip
-_PROBES = (("怎么还款", "额度"), ("how to pay", "my limit"))  # pairs on which a tokenizer is tried
-_GIVEN = ("num_labels", "vocab_size", "pad_token_id")  # what a plugged-in model is called with, beside model.args
+    "pooler",
+    "cls",
+    "lm_head",
+    "classifier",
+    "qa_outputs",
+    "predictions",
+    "seq_relationship",
+    "lm_predictions",
+    "mask_predictions",
+    "discriminator_predictions",
+    "generator_predictions",
+    "generator_lm_head",
+}
+_PROBES = (("怎么还款", "额度"), ("how to pay", "my limit"))  # pairs that check_separator tokenises
+_INJECTED = ("num_labels", "vocab_size", "pad_token_id")  # arguments of a custom model beside model.args
 
 
 def build_tokenizer(config: ModelConfig, sentences: Callable[[], Iterable[str]]) -> PreTrainedTokenizerBase:
-    """The tokenizer of ``name_or_path``, or one whose vocabulary is learnt from ``sentences()``.
+    """Load the tokenizer of ``name_or_path``, or train one on ``sentences()`` if that is null.
 
     Raises:
-        InputError: when there is none to be had, naming what was tried.
+        InputError: if it cannot be loaded, or does not separate the sentences of a pair.
     """
     if config.name_or_path is None:
         return train_wordpiece(sentences(), config.vocab_size)
     name = resolve_model_path(config.name_or_path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **hub_options(config))
-    except UNUSABLE as error:
+    except Exception as error:  # see loading_error
         raise loading_error("tokenizer", config, error) from error
-    check_lfs(config, "tokenizer")  # a pointer in place of vocab.txt is read as a vocabulary of three entries
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes of a directory that has none
-        raise InputError(f"model.name_or_path={config.name_or_path}: no tokenizer there (tokenizer.json or vocab.txt)")
+    check_lfs(config, "tokenizer")  # a pointer instead of vocab.txt loads as a vocabulary of three entries
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers loads an empty one from a directory without
+        raise InputError(f"model.name_or_path={config.name_or_path}: has no tokenizer (tokenizer.json or vocab.txt)")
     check_separator(tokenizer, f"model.name_or_path={config.name_or_path}")
     return tokenizer
 
 
 def check_separator(tokenizer: PreTrainedTokenizerBase, key: str) -> None:
-    """Check that a pair has a token between its sentences: without one, (ab, c) is the same input as (a, bc).
+    """Check that the tokenizer puts a token between the sentences of a pair.
+
+    Without one, the pairs (ab, c) and (a, bc) would be the same input.
 
     Raises:
-        InputError: beginning with ``key``.
+        InputError: with ``key``, if it does not.
     """
-    for first, second in _PROBES:
-        one, other = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (first, second))
-        whole, joined = tokenizer(first, second)["input_ids"], [*one, *other]
-        starts = range(len(whole) - len(joined) + 1)
-        if one and other and any(whole[start : start + len(joined)] == joined for start in starts):
+    for sentence1, sentence2 in _PROBES:
+        ids1, ids2 = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (sentence1, sentence2))
+        pair, joined = tokenizer(sentence1, sentence2)["input_ids"], [*ids1, *ids2]
+        starts = range(len(pair) - len(joined) + 1)
+        if ids1 and ids2 and any(pair[start : start + len(joined)] == joined for start in starts):
             raise InputError(
                 f"{key}: its tokenizer puts no token between the two sentences of a pair; it needs a post-processor "
-                "that adds [CLS] and [SEP] or the like (tokenizer.json, post_processor)"
+                "that adds tokens such as [CLS] and [SEP] (tokenizer.json, post_processor)"
             )
 
 
@@ -79,10 +92,10 @@ def build_model(
     max_length: int,
     device: str | None = None,
 ) -> nn.Module:
-    """The model in float32, its head new; on the ``meta`` device an encoder has shapes and no weights.
+    """Build the model in float32, with a new head. On the ``meta`` device, an encoder has shapes but no weights.
 
     Raises:
-        InputError: when weights cannot be had or do not fit the architecture.
+        InputError: if the config is invalid, or weights cannot be loaded or do not match the architecture.
     """
     if config._target_ is not None:
         return build_custom_model(config, tokenizer, labels)
@@ -92,7 +105,7 @@ def build_model(
     options = encoder_options(architecture, config.pooling)
     if config.pooling is Pooling.pooler and not options:
         raise InputError(
-            f"model.pooling=pooler: a {architecture.model_type} has none; legal: cls, mean, max, first_last_mean"
+            f"model.pooling=pooler: {architecture.model_type} has no pooler; allowed: cls, mean, max, first_last_mean"
         )
     if config.from_scratch:
         try:
@@ -100,7 +113,7 @@ def build_model(
                 encoder = encoder_class(architecture)(architecture, **options)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             keys = ", ".join(f"model.architecture.{key}={value}" for key, value in config.architecture.items())
-            raise InputError(f"{keys}: {architecture.model_type} refuses this: {error}") from error
+            raise InputError(f"{keys}: invalid for {architecture.model_type}: {error}") from error
         if config.mimetic_init:
             apply_mimetic_init(encoder)
     else:
@@ -109,146 +122,158 @@ def build_model(
 
 
 def check_model_config(config: ModelConfig) -> None:
-    """What can be said of a model before anything is loaded: its directory is there, a plug-in has its arguments.
+    """Check the ``model`` group without loading anything: the directory exists, and ``args`` fit ``_target_``.
 
     Raises:
-        InputError: naming the key or the argument.
+        InputError: with the invalid key or argument.
     """
     if config.name_or_path is not None:
         resolve_model_path(config.name_or_path)
     if config.mimetic_init and not config.from_scratch:
-        raise InputError("model.mimetic_init=true: only with model.from_scratch=true; weights fix the rest")
+        raise InputError("model.mimetic_init=true: only with model.from_scratch=true")
     if config._target_ is None:
         if config.args:
             raise InputError("model.args: only with model._target_")
         if config.name_or_path is None and not config.from_scratch:
-            raise InputError("model.name_or_path: is not set; give a hub id or a directory, or model.from_scratch=true")
+            raise InputError("model.name_or_path: is not set; set a hub id or a directory, or model.from_scratch=true")
         return
-    check_arguments(import_target(config._target_, "model._target_"), config.args, "model.args", given=_GIVEN)
+    check_arguments(import_target(config._target_, "model._target_"), config.args, "model.args", given=_INJECTED)
 
 
 def build_custom_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -> nn.Module:
-    """Call a person's own ``_target_``; whatever it returns must be a module from token batches to logits (B, C)."""
+    """Build the user's model by calling ``_target_``, and check it.
+
+    Raises:
+        InputError: if it raises, or does not return a trainable module that maps token batches to logits (B, C) and
+            whose state can be saved.
+    """
     assert config._target_ is not None
     check_model_config(config)
-    given: dict[str, Any] = {
+    injected: dict[str, Any] = {
         "num_labels": len(labels),
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
     }
     key = f"model._target_={config._target_}"
     try:
-        model = import_target(config._target_, "model._target_")(**given, **config.args)
+        model = import_target(config._target_, "model._target_")(**injected, **config.args)
     except InputError:
         raise
-    except Exception as error:  # a person's own code
+    except Exception as error:  # the user's code may raise anything
         raise InputError(f"{key}: raised {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"{key}: returned {type(model).__name__}; must be a torch.nn.Module")
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise InputError(f"{key}: returned a model without parameters to train (requires_grad is false for all)")
+        raise InputError(f"{key}: returned a model without trainable parameters (requires_grad is false for all)")
     _try_forward(key, model, tokenizer, len(labels))
     check_state(model, key)
     return model
 
 
 def _try_forward(key: str, model: nn.Module, tokenizer: PreTrainedTokenizerBase, classes: int) -> None:
-    """Two short pairs through a model, so that a wrong shape is found before training."""
+    """Check the shape of the logits for two short pairs."""
     batch = tokenizer(["a", "b c"], ["d", "e"], padding=True, return_tensors="pt")
     inputs = {name: batch[name] for name in tokenizer.model_input_names if name in batch}
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            found = model(**inputs)
+            logits = model(**inputs)
     except Exception as error:
         raise InputError(
             f"{key}: called with {', '.join(inputs)} (B, T), it raised {type(error).__name__}: {error}"
         ) from error
     model.train(was_training)
-    shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if shape != (2, classes):
-        raise InputError(f"{key}: for 2 pairs it returned {shape}; must be logits (B, C), here (2, {classes})")
+        raise InputError(f"{key}: returned {shape} for 2 pairs; must be logits (B, C), here (2, {classes})")
 
 
 def load_pretrained(
     config: ModelConfig, architecture: PreTrainedConfig, options: dict[str, Any], device: str | None = None
 ) -> PreTrainedModel:
-    """The encoder with its weights in float32; on the ``meta`` device they are compared with it, and not read.
+    """Load the encoder with its weights in float32.
+
+    On the ``meta`` device, names and shapes of the weights are checked, and the weights are not read.
 
     Raises:
-        InputError: when they cannot be had or are not of this architecture.
+        InputError: if weights cannot be loaded or do not match the architecture.
     """
     assert config.name_or_path is not None
     name = resolve_model_path(config.name_or_path)
     if os.path.isdir(name) and not any((Path(name) / file).exists() for file in WEIGHT_FILES):
         raise InputError(
-            f"model.name_or_path={name}: holds no weights ({' or '.join(WEIGHT_FILES[::2])}); "
-            "model.from_scratch=true trains its architecture from random ones"
+            f"model.name_or_path={name}: has no weights ({' or '.join(WEIGHT_FILES[::2])}); "
+            "model.from_scratch=true trains its architecture from random weights"
         )
     try:
-        with _transformers_silent(bar=not os.path.isdir(name)):
+        with _quiet_transformers(progress=not os.path.isdir(name)):
             loaded: Any = encoder_class(architecture).from_pretrained(
                 name,
                 config=architecture,
                 dtype=torch.float32,
                 device_map=device,
-                ignore_mismatched_sizes=True,  # they are told by _hold_to
+                ignore_mismatched_sizes=True,  # _check_loading_info reports them
                 output_loading_info=True,
                 **hub_options(config),
                 **options,
             )
-    except UNUSABLE as error:
+    except Exception as error:  # see loading_error
         raise loading_error("weights", config, error) from error
     encoder, loading = loaded
-    _hold_to(name, architecture.model_type, encoder.base_model_prefix, loading)
+    _check_loading_info(name, architecture.model_type, encoder.base_model_prefix, loading)
     return encoder  # type: ignore[no-any-return]
 
 
-def _hold_to(name: str, kind: str, prefix: str, loading: dict[str, Any]) -> None:
-    """Refuse weights of another architecture; say what is not used of them, but for what an encoder leaves out."""
-    told = f"model.name_or_path={name}: its weights are of a different architecture than its config ({kind})"
-    if wrong := sorted(loading["mismatched_keys"]):
-        key, found, wanted = wrong[0]
+def _check_loading_info(name: str, kind: str, prefix: str, loading: dict[str, Any]) -> None:
+    """Check that the weights match the architecture, and warn of unused ones other than those of known heads.
+
+    Raises:
+        InputError: if tensors are missing or have another shape.
+    """
+    problem = f"model.name_or_path={name}: its weights are of a different architecture than its config ({kind})"
+    if mismatched := sorted(loading["mismatched_keys"]):
+        key, shape, expected = mismatched[0]
         raise InputError(
-            f"{told}: {len(wrong)} tensors have another shape, such as {key}: {tuple(found)}, not {tuple(wanted)}"
+            f"{problem}: {len(mismatched)} tensors have another shape, "
+            f"such as {key}: {tuple(shape)}, not {tuple(expected)}"
         )
     missing = sorted(loading["missing_keys"])
-    if lost := [key for key in missing if not key.startswith("pooler.")]:
-        raise InputError(f"{told}: {len(lost)} tensors are missing, such as {lost[0]}")
+    if required := [key for key in missing if not key.startswith("pooler.")]:
+        raise InputError(f"{problem}: {len(required)} tensors are missing, such as {required[0]}")
     if missing:
-        log.warning("the pooler of %s has no weights there and starts from random ones", name)
-    unused = [key for key in sorted(loading["unexpected_keys"]) if not _is_left_out(key.removeprefix(f"{prefix}."))]
+        log.warning("%s has no weights for the pooler, which starts from random weights", name)
+    unused = [key for key in sorted(loading["unexpected_keys"]) if not _is_expected(key.removeprefix(f"{prefix}."))]
     if unused:
         log.warning("%s: %d of its tensors are not used, such as %s", name, len(unused), unused[0])
 
 
-def _is_left_out(key: str) -> bool:
-    """Whether an encoder without a head has no use for this tensor: heads of pretraining, the pooler, and counters."""
+def _is_expected(key: str) -> bool:
+    """Return whether a checkpoint may have this tensor beside the encoder's: a pretraining head, or position ids."""
     return key.split(".")[0] in _HEADS or key.endswith("position_ids")
 
 
 @contextmanager
-def _transformers_silent(bar: bool) -> Iterator[None]:
-    """Without the library's own report of tensors; ``bar`` leaves its bars, which a download shows."""
-    level, shown = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+def _quiet_transformers(progress: bool) -> Iterator[None]:
+    """Silence the warnings of transformers about tensors, and its progress bars unless ``progress`` is set."""
+    level, had_progress = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
-    if not bar:
+    if not progress:
         hf_logging.disable_progress_bar()
     try:
         yield
     finally:
         hf_logging.set_verbosity(level)
-        if shown and not bar:
+        if had_progress and not progress:
             hf_logging.enable_progress_bar()
 
 
 def model_name(config: ModelConfig) -> str:
-    """What to call it."""
+    """Return the name of the model for messages and the run's record."""
     name = config._target_ or config.name_or_path or "BERT"
     return f"{name} from random weights" if config.from_scratch and not config._target_ else name
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Trained parameters."""
+    """Return the number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,4 +1,4 @@
-"""A model's state as tensors for a safetensors file: what is shared is saved once; what cannot be saved is refused."""
+"""Prepare a model's state for safetensors: store shared tensors once, and check that all of it can be stored."""
 
 from __future__ import annotations
 
@@ -14,52 +14,55 @@ from afqmc.utils.errors import InputError
 
 
 def without_duplicates(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Split a state into tensors that share no memory, and the other names of tied ones with the name that is kept.
+    """Remove tied tensors from a state, since tensors in safetensors must not share memory.
 
-    A tensor that shares only part of its memory with another, such as a slice of it, is copied.
+    A tensor that shares only a part of its memory with another, such as a slice, is copied.
+
+    Returns:
+        The tensors, and the names of the removed ones, each with the name of the tensor that it is tied to.
     """
     tensors: dict[str, Tensor] = {}
-    same: dict[str, str] = {}
-    kept: dict[tuple[Any, ...], str] = {}
+    tied: dict[str, str] = {}
+    name_of_view: dict[tuple[Any, ...], str] = {}
     storages: set[int] = set()
     for name, tensor in state.items():
         storage = tensor.untyped_storage().data_ptr()
         view = (storage, tensor.dtype, tensor.storage_offset(), tensor.shape, tensor.stride())
-        if tensor.numel() and view in kept:
-            same[name] = kept[view]
+        if tensor.numel() and view in name_of_view:
+            tied[name] = name_of_view[view]
             continue
-        kept[view] = name
+        name_of_view[view] = name
         shares = storage in storages
         tensors[name] = tensor.clone(memory_format=torch.contiguous_format) if shares else tensor.contiguous()
         storages.add(storage)
-    return tensors, same
+    return tensors, tied
 
 
-def with_duplicates(tensors: dict[str, Tensor], same: Mapping[str, str]) -> dict[str, Tensor]:
+def with_duplicates(tensors: dict[str, Tensor], tied: Mapping[str, str]) -> dict[str, Tensor]:
     """Undo ``without_duplicates``."""
-    return {**{name: tensors[kept] for name, kept in same.items()}, **tensors}
+    return {**{name: tensors[stored] for name, stored in tied.items()}, **tensors}
 
 
 def check_state(model: nn.Module, key: str) -> None:
-    """Check that a model's state can be saved and loaded again, which a run does only after an epoch.
+    """Check that the state of a model can be saved and loaded, before a run trains it for an epoch.
 
     Args:
-        model: Ready for training; its values stay as they are.
-        key: Names it in the message.
+        model: The model; its values do not change.
+        key: Names the model in the message.
 
     Raises:
-        InputError: naming the entry that cannot.
+        InputError: with the entry that cannot be saved or loaded.
     """
     state = model.state_dict()
     for name, value in state.items():
         if problem := _problem(value):
             raise InputError(
-                f"{key}: {name} in its state_dict() {problem}, which a checkpoint cannot hold; "
-                "register dense tensors only, or persistent=False"
+                f"{key}: {name} in its state_dict() {problem}, which a checkpoint cannot store; "
+                "register only dense tensors, or use persistent=False"
             )
     try:
         model.load_state_dict({name: value.clone() for name, value in state.items()})
-    except Exception as error:  # whatever the user's module does
+    except Exception as error:  # the user's module may raise anything
         reason = " ".join(str(error).split())
         raise InputError(f"{key}: its own state_dict() cannot be loaded again: {reason}") from error
 

@@ -1,4 +1,4 @@
-"""A WordPiece vocabulary trained on the run's own sentences, for models from scratch."""
+"""Train a WordPiece tokenizer on the sentences of a run, for models from scratch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ _MIN_FREQUENCY = 2
 
 
 def train_wordpiece(sentences: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """BERT's tokenizer with its own vocabulary; Chinese characters are split apart as BERT does.
+    """Train a tokenizer that works like BERT's, with a new vocabulary. Each Chinese character is a word, as in BERT.
 
-    The pieces are learnt by byte-pair merges, and each may begin a word or (``##``) continue one. ``WordPieceTrainer``
-    would say the same in one call, but its vocabulary differs from process to process (tokenizers 0.23).
+    Pieces are learnt by byte-pair merges. Each is in the vocabulary as the start of a word and with ``##`` as its
+    continuation. ``WordPieceTrainer`` would do this in one call, but its vocabulary differs between processes
+    (tokenizers 0.23). ``vocab_size`` limits the number of entries, special tokens included.
     """
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     learner = Tokenizer(models.BPE())
@@ -28,9 +29,10 @@ def train_wordpiece(sentences: Iterable[str], vocab_size: int) -> PreTrainedToke
 
     pieces = list(_SPECIAL.values())
     for piece, _ in learnt:
-        stands_alone = len(splitter.pre_tokenize_str(normalizer.normalize_str(f"a{piece}"))) > 1
-        pieces += [piece] if stands_alone else [piece, f"##{piece}"]
-    vocabulary = {piece: number for number, piece in enumerate(pieces[:vocab_size])}
+        # a Chinese character or a punctuation mark never continues a word
+        starts_word = len(splitter.pre_tokenize_str(normalizer.normalize_str(f"a{piece}"))) > 1
+        pieces += [piece] if starts_word else [piece, f"##{piece}"]
+    vocabulary = {piece: index for index, piece in enumerate(pieces[:vocab_size])}
 
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=_SPECIAL["unk"]))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter

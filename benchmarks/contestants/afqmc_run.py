@@ -76,13 +76,13 @@ def evaluate(work: Work, clock: Clock, *more: str) -> float:
     command(overrides(one_step, run_dir, 1, more))
     from afqmc.inference.predictor import Predictor
 
-    trained = Predictor.open(run_dir)
+    trained = Predictor.load(run_dir)
     files = {"warm-up": (work.eval_pairs, 2 * work.eval_pairs), "dev": (0, work.eval_pairs)}
     lines = (work.data / "dev.json").read_text(encoding="utf-8").splitlines(keepends=True)
     for name, rows in files.items():
         (work.scratch / f"{name}.jsonl").write_text("".join(lines[slice(*rows)]), encoding="utf-8")
-    trained.score(trained.read(work.scratch / "warm-up.jsonl", labelled=True))
+    trained.evaluate(trained.read_pairs(work.scratch / "warm-up.jsonl", labelled=True))
     clock.start()
-    found = trained.score(trained.read(work.scratch / "dev.jsonl", labelled=True))
+    found = trained.evaluate(trained.read_pairs(work.scratch / "dev.jsonl", labelled=True))
     clock.stop()
     return found.metrics["accuracy"]

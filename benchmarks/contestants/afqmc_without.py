@@ -16,9 +16,9 @@ def _attention() -> None:
     from afqmc.models import cpu_kernels as cpu
     from afqmc.training import device as hardware
 
-    def dropout_alone(model: nn.Module, quick_dropout: bool) -> None:
+    def dropout_alone(model: nn.Module, fast_dropout: bool) -> None:
         for module in [module for module in model.modules() if type(module) is nn.Dropout]:
-            module.__class__ = cpu.QuickDropout
+            module.__class__ = cpu.FastDropout
 
     hardware.use_fast_cpu_kernels = dropout_alone
 
