@@ -146,7 +146,7 @@ def refused(place, **how):
 def test_a_fold_that_is_missing_is_named(copy):
     shutil.rmtree(copy / "1-fold-1_seed-1")
     assert refused(copy) == (
-        "seed 1: fold 1 is missing of the 3 (dataset.folds), so that not every pair was predicted once"
+        "seed 1: fold 1 is missing of the 3 (dataset.folds), so not every pair was predicted once"
     )
 
 
@@ -166,7 +166,7 @@ def test_runs_that_are_not_of_one_setting_or_not_of_one_file_are_refused(copy):
     config = copy / "0-fold-0_seed-1/config.yaml"
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace("lr: 0.0005", "lr: 0.001"), encoding="utf-8")
-    assert "the runs differ in lr: folds and seeds of one setting" in refused(copy)
+    assert "the runs differ in lr: an ensemble combines the folds and seeds of one setting" in refused(copy)
     config.write_text(text.replace("seed: 1", "seed: 2"), encoding="utf-8")
     assert "3-fold-0_seed-2: the same seed and fold as another run here" in refused(copy)
     config.write_text(text, encoding="utf-8")
@@ -189,23 +189,23 @@ def test_predictions_that_are_not_a_cut_of_the_file_are_refused(sweep, copy):
     for run in jobs(copy):
         text = (run / "summary.json").read_text(encoding="utf-8").replace('"pairs": 96', '"pairs": 100')
         (run / "summary.json").write_text(text, encoding="utf-8")
-    assert "its folds predicted 96 of 100 pairs (dataset.max_dev_samples cuts folds short)" in refused(copy)
+    assert "its folds predicted 96 of 100 pairs (dataset.max_dev_samples truncates folds)" in refused(copy)
 
 
 def test_one_run_or_a_test_split_of_another_file_is_no_ensemble(copy):
     file = copy / "0-fold-0_seed-1/predictions/test.jsonl"
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace('{"id": 0,', '{"id": 99,'), encoding="utf-8")
-    assert "do not fit together: id 0 against 99 in line 1" in refused(copy)
+    assert "cannot be combined: id 0 against 99 in line 1" in refused(copy)
     file.unlink()
     assert "0-fold-0_seed-1: predictions/test.jsonl: missing" in refused(copy)
     for run in jobs(copy)[1:]:
         shutil.rmtree(run)
-    assert "an ensemble has two complete runs or more; here is 1 of 1" in refused(copy)
+    assert "an ensemble needs at least 2 complete runs; 1 of 1 are complete" in refused(copy)
 
 
 def test_nothing_is_written_into_a_run(sweep):
-    with pytest.raises(InputError, match="is a run's directory; an ensemble needs another"):
+    with pytest.raises(InputError, match="is a run directory; write the ensemble to another one"):
         Ensemble.of(find([str(sweep)])).write(jobs(sweep)[0])
 
 
