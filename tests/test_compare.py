@@ -284,7 +284,7 @@ def test_a_shell_s_star_over_a_sweep_names_its_ensembles_too(sweep, told):
     assert "9 runs of 3 settings" in text
     code, text = told(sweep / "ensembles")
     assert code == 2
-    assert "no run directory; one holds a config.yaml" in text
+    assert "no run directory; one has a config.yaml" in text
 
 
 def test_a_directory_of_dated_runs_is_searched(sweep, tmp_path, told):
@@ -482,7 +482,10 @@ ROWS = {
     "no json": ("{", "dev.jsonl, line 1: not readable JSON"),
     "no class": ('{"id": 0, "probability": 0.5, "prediction": "7", "label": "1"}', "rows need id"),
     "no number": ('{"id": 0, "probability": "x", "prediction": "0", "label": "1"}', "could not convert"),
-    "no share": ('{"id": 0, "probability": NaN, "prediction": "0", "label": "1"}', "contains probabilities outside [0, 1]"),
+    "no share": (
+        '{"id": 0, "probability": NaN, "prediction": "0", "label": "1"}',
+        "contains probabilities outside [0, 1]",
+    ),
     "unlikely": ('{"id": 0, "probability": 0.9, "prediction": "0", "label": "1"}', "not the most probable of 0, 1"),
     "a list": ('{"id": 0, "probability": [0.9], "prediction": "0", "label": "1"}', "values of 2 classes"),
     "no logits": ('{"id": 0, "logits": [0, "x"], "prediction": "0", "label": "1"}', "could not convert"),
@@ -490,7 +493,10 @@ ROWS = {
     "one logit": ('{"id": 0, "logits": 3, "prediction": "0", "label": "1"}', "values of 2 classes"),
     "endless": ('{"id": 0, "logits": [0, Infinity], "prediction": "1", "label": "1"}', "logits that are not finite"),
     "huge": ('{"id": 0, "logits": [0, 1e300], "prediction": "1", "label": "1"}', "logits that are not finite"),
-    "unlikely by logits": ('{"id": 0, "logits": [0, 1], "prediction": "0", "label": "1"}', "not the most probable of 0, 1"),
+    "unlikely by logits": (
+        '{"id": 0, "logits": [0, 1], "prediction": "0", "label": "1"}',
+        "not the most probable of 0, 1",
+    ),
     "nothing": ("", "contains fewer than 2 rows"),
     "deep": ("[" * 100_000, "dev.jsonl, line 1: not readable JSON"),
 }
@@ -835,7 +841,8 @@ def test_labels_saved_with_the_weights_say_which_class_is_which(tmp_path, told):
         (tmp_path / name / "checkpoints/best").mkdir(parents=True)
         (tmp_path / name / "checkpoints/best/labels.json").write_text('["1", "0"]', encoding="utf-8")
     assert (
-        "predictions/dev.jsonl: contains predictions that are not the most probable of 1, 0" in told(tmp_path, columns=400)[1]
+        "predictions/dev.jsonl: contains predictions that are not the most probable of 1, 0"
+        in told(tmp_path, columns=400)[1]
     )
     for name in ("a", "b"):
         shutil.rmtree(tmp_path / name / "checkpoints")

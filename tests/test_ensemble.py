@@ -145,9 +145,7 @@ def refused(place, **how):
 
 def test_a_fold_that_is_missing_is_named(copy):
     shutil.rmtree(copy / "1-fold-1_seed-1")
-    assert refused(copy) == (
-        "seed 1: fold 1 is missing of the 3 (dataset.folds), so not every pair was predicted once"
-    )
+    assert refused(copy) == ("seed 1: fold 1 is missing of the 3 (dataset.folds), so not every pair was predicted once")
 
 
 def test_a_run_that_is_not_complete_is_named_and_left_out_when_asked(copy):
@@ -259,7 +257,7 @@ def test_evaluate_and_predict_take_the_mean_of_weights_on_any_file(sweep, told, 
     [
         (["SWEEP", "--data", "x", "-o", "out"], "-o: not with --data; python -m afqmc.predict writes"),
         (["RUN", "-o", "out"], "is one run, and holds its predictions; -o is for several"),
-        (["SWEEP", "-o", "RUN"], "is a run's directory"),
+        (["SWEEP", "-o", "RUN"], "is a run directory"),
     ],
 )
 def test_an_out_that_makes_no_sense_is_refused(sweep, told, arguments, said):

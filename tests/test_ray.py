@@ -124,7 +124,7 @@ def test_parts_of_a_gpu_of_a_cluster_that_runs_are_shared(tmp_path, environment)
         ("hydra.launcher.num_gpus=64", "hydra.launcher.num_gpus=64: no machine has so many; the largest has"),
         ("hydra.launcher.num_gpus=1.5", "a part of one GPU, or whole ones"),
         ("hydra.launcher.num_cpus=0", "hydra.launcher.num_cpus=0: must be >= 1"),
-        ("sweep.fail_fast=true", "hydra/launcher=ray holds no job back"),
+        ("sweep.fail_fast=true", "hydra/launcher=ray does not support it"),
     ],
 )
 def test_what_ray_cannot_do_is_told_in_one_message(tmp_path, environment, override, told):

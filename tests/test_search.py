@@ -19,10 +19,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from afqmc.sweeps.pruning import TrialPruner
-from afqmc.sweeps.search_space import boundary_trials, grid_points, suggested
+from afqmc.sweeps.search_space import boundary_trials, grid_points, suggest_overrides
 from afqmc.sweeps.study import SAMPLERS, StudyConfig, direction, open_study, study_name
 from afqmc.utils.errors import InputError
-from hydra_plugins.afqmc_sweeps._override_grammar import axis_of
+from hydra_plugins.afqmc_sweeps._override_grammar import parse_dimension
 from hydra_plugins.afqmc_sweeps._trials import Space
 
 TINY = (*SMALL, "epochs=1", "dataset.max_train_samples=32", "hydra/sweeper=optuna")
@@ -32,7 +32,7 @@ ONLY_SGD = "optimizer.momentum=tag('if optimizer=sgd',interval(0.5,0.9))"
 
 
 def axes(*overrides):
-    return [axis_of(override) for override in OverridesParser.create().parse_overrides(list(overrides))]
+    return [parse_dimension(override) for override in OverridesParser.create().parse_overrides(list(overrides))]
 
 
 def space_of(*overrides):
@@ -81,7 +81,7 @@ def test_what_means_nothing_is_refused_by_its_override(override, told):
 def test_a_conditional_axis_is_left_out_where_its_condition_does_not_hold():
     space = axes(*SPACE, ONLY_SGD)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    seen = [suggested(study.ask(), space) for _ in range(20)]
+    seen = [suggest_overrides(study.ask(), space) for _ in range(20)]
     for overrides in seen:
         assert ("optimizer=sgd" in overrides) == any(one.startswith("optimizer.momentum=") for one in overrides)
     assert {len(overrides) for overrides in seen} == {3, 4}
@@ -110,7 +110,7 @@ def test_every_sampler_draws_the_same_again_after_an_interruption(tmp_path, samp
                 study = open_study(settings, directory, ["dev/f1"])
             study.sampler = settings.sampler_for(number, space)
             trial = study.ask()
-            found.append(suggested(trial, space))
+            found.append(suggest_overrides(trial, space))
             study.tell(trial, sum(map(float, trial.params.values())))
         return found
 
@@ -146,7 +146,7 @@ def test_a_grid_is_every_point_once_with_its_condition_and_ends_without_an_error
     for number in range(len(grid_points(space))):
         study.sampler = settings.sampler_for(number, space)
         trial = study.ask()
-        found.append(tuple(suggested(trial, space)))
+        found.append(tuple(suggest_overrides(trial, space)))
         study.tell(trial, 0.5)
     assert len(set(found)) == len(found) == 2 + 2 * 2
     assert found[:2] == [("optimizer=adamw", "x=0"), ("optimizer=adamw", "x=1")]
@@ -169,7 +169,7 @@ def test_seeds_and_folds_are_repeated_and_not_searched():
 
 def test_a_study_of_another_space_is_refused(tmp_path):
     study = open_study(StudyConfig(), tmp_path, ["dev/f1"], axes("lr=1e-3,1e-4"))
-    suggested(study.ask(), axes("lr=1e-3,1e-4"))
+    suggest_overrides(study.ask(), axes("lr=1e-3,1e-4"))
     for other in (LR, "lr=1e-3,1e-5"):
         with pytest.raises(InputError, match="lr was searched in"):
             open_study(StudyConfig(), tmp_path, ["dev/f1"], axes(other))
@@ -241,10 +241,13 @@ def test_the_objective_of_a_setting_is_its_mean_over_seeds(tmp_path):
     assert trials_of(directory)[0].values == pytest.approx([sum(aucs) / 2, sum(seconds) / 2])
     objectives = "hydra.sweeper.objectives=[dev/auc,dev/f1]"
     for changed, told in (
-        ((*arguments, "epochs=2"), "fixed: it began with epochs=1 and without epochs=2"),
-        ((*(one for one in arguments if one != "seed=1,2"), "seed=1,2,3"), "repetitions: it began without seed=3"),
-        ((*arguments[:-1], objectives), "objectives: it began with seconds and without dev/f1"),
-        (("-m", *SMALL, "lr=1e-3", "sweep.name=s"), "sweeper: it began with optuna and without grid"),
+        ((*arguments, "epochs=2"), "fixed: it was started with epochs=1 and without epochs=2"),
+        (
+            (*(one for one in arguments if one != "seed=1,2"), "seed=1,2,3"),
+            "repetitions: it was started without seed=3",
+        ),
+        ((*arguments[:-1], objectives), "objectives: it was started with seconds and without dev/f1"),
+        (("-m", *SMALL, "lr=1e-3", "sweep.name=s"), "sweeper: it was started with optuna and without grid"),
     ):
         done = command("run", *changed, cwd=tmp_path)
         assert done.returncode == 2, done.stdout

@@ -5,9 +5,9 @@ import logging
 import pytest
 
 from afqmc.run_dir import RunDir
-from afqmc.sweeps.pruner_warnings import why_idle
+from afqmc.sweeps.pruner_warnings import explain_idle_pruner
 from afqmc.sweeps.study import StudyConfig, open_study
-from hydra_plugins.afqmc_sweeps._search_summary import say_best
+from hydra_plugins.afqmc_sweeps._search_summary import log_best_trials
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from hydra_plugins.afqmc_sweeps._search_summary import say_best
     ],
 )
 def test_a_pruner_that_can_prune_nothing_is_recognised(pruner, arguments, trials, evaluations, prunes):
-    why = why_idle(StudyConfig(pruner=pruner, pruner_args=arguments), "afqmc/s", trials, evaluations)
+    why = explain_idle_pruner(StudyConfig(pruner=pruner, pruner_args=arguments), "afqmc/s", trials, evaluations)
     assert (why is None) == prunes
     if why:
         assert f"pruner={pruner} can prune nothing in {trials} trials with {evaluations} evaluations each" in why
@@ -58,7 +58,7 @@ def heard(caplog):
 
 
 def test_a_search_whose_runs_all_collapsed_warns_once_and_names_no_best(tmp_path, caplog):
-    say_best(*ended(tmp_path, [0.0] * 6, 0.69, "0"))
+    log_best_trials(*ended(tmp_path, [0.0] * 6, 0.69, "0"))
     (warning,) = said(caplog, logging.WARNING)
     assert warning.startswith("all 6 runs collapsed")
     assert "search higher values of lr" in warning
@@ -66,14 +66,14 @@ def test_a_search_whose_runs_all_collapsed_warns_once_and_names_no_best(tmp_path
 
 
 def test_a_search_in_which_no_run_beats_the_majority_says_so_after_its_best_trial(tmp_path, caplog):
-    say_best(*ended(tmp_path, [0.1, 0.3], 0.68, None))
+    log_best_trials(*ended(tmp_path, [0.1, 0.3], 0.68, None))
     assert said(caplog, logging.INFO) == ["best: trial 1, dev/f1 0.3000: "]
     (warning,) = said(caplog, logging.WARNING)
     assert warning.startswith("none of 2 runs beats the majority")
 
 
 def test_trials_that_tie_are_one_line(tmp_path, caplog):
-    say_best(*ended(tmp_path, [0.1, *[0.5] * 8], 0.75, None))
+    log_best_trials(*ended(tmp_path, [0.1, *[0.5] * 8], 0.75, None))
     (line,) = said(caplog, logging.INFO)
     assert line == "best: trial 1, dev/f1 0.5000:  (the same values: trial 2, 3, 4, 5, 6 and 2 more)"
     assert said(caplog, logging.WARNING) == []

@@ -271,7 +271,7 @@ def test_a_search_tells_its_journal_from_two_jobs_at_once(cluster, tmp_path, slo
         ("hydra.launcher.signal_delay_s=99999", "signal_delay_s=99999: must be > 0 and less than"),
         ("hydra.launcher.tasks_per_node=0", "hydra.launcher.tasks_per_node=0: must be >= 1"),
         ("distributed.strategy=fsdp", "2 of 2 jobs cannot run; none was started"),
-        ("sweep.fail_fast=true", "hydra/launcher=slurm holds no job back"),
+        ("sweep.fail_fast=true", "hydra/launcher=slurm does not support it"),
     ],
 )
 def test_what_slurm_cannot_do_is_told_in_one_message(cluster, tmp_path, override, told):

@@ -18,7 +18,7 @@ from afqmc.sweeps.plan import Job, Sweep, merge_plan
 from afqmc.sweeps.results_table import Results
 from afqmc.utils.errors import InputError
 from afqmc.utils.file_lock import is_locked, locked
-from hydra_plugins.afqmc_sweeps._subprocesses import answered, context_of
+from hydra_plugins.afqmc_sweeps._subprocesses import call_in_process, process_context
 
 TINY = (*SMALL, "epochs=1", "dataset.max_train_samples=32")
 OPTIMIZER = """
@@ -208,22 +208,24 @@ def test_a_sweep_that_was_killed_goes_on_where_it_was(tmp_path, number):
 
 
 def test_a_check_that_is_killed_says_so():
-    with pytest.raises(RuntimeError, match="did not end: killed by SIGKILL .as the kernel does when memory runs out"):
-        answered(context_of("spawn"), signal.raise_signal, signal.SIGKILL)
+    with pytest.raises(
+        RuntimeError, match="did not finish: killed by SIGKILL .as the kernel does when memory runs out"
+    ):
+        call_in_process(process_context("spawn"), signal.raise_signal, signal.SIGKILL)
 
 
 def test_results_that_cannot_be_written_end_no_sweep_and_are_written_when_they_can_be(tmp_path, caplog):
     (tmp_path / "results.csv").mkdir()  # nobody can write a file there, not even root
     kept = Results(Sweep(tmp_path), [Job(0, "0-a", ("lr=1",))])
-    with kept.kept_up_to_date():
+    with kept.auto_refresh():
         (tmp_path / "0-a").mkdir()
         (tmp_path / "0-a/status.json").write_text('{"status": "failed"}')
-    assert kept.unwritten
+    assert kept.write_error
     assert "could not be written" in caplog.text
     (tmp_path / "results.csv").rmdir()
-    with kept.kept_up_to_date():
+    with kept.auto_refresh():
         pass
-    assert kept.unwritten is None
+    assert kept.write_error is None
     assert results(tmp_path)[0]["status"] == "failed"
 
 
