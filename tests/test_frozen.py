@@ -9,7 +9,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 
 from afqmc.utils.errors import InputError
-from hydra_plugins.afqmc_sweeps._config_snapshot import frozen_loader
+from hydra_plugins.afqmc_sweeps._config_snapshot import snapshot_loader
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def live(tmp_path):
 def sweep(live, tmp_path):
     """A sweep that has started."""
     (tmp_path / "sweep").mkdir()
-    frozen_loader(live, tmp_path / "sweep", begun=False)
+    snapshot_loader(live, tmp_path / "sweep", started=False)
     return tmp_path / "sweep"
 
 
@@ -54,22 +54,22 @@ def test_untrusted_code_is_refused(text, live, sweep):
     """Code, search paths and environment access that conf/ does not have are refused."""
     (sweep / ".conf/0/scheduler/linear.yaml").write_text(text, "utf-8")
     with pytest.raises(InputError, match="linear.yaml"):
-        frozen_loader(live, sweep, begun=True)
+        snapshot_loader(live, sweep, started=True)
 
 
 def test_fifo_in_copy_is_refused(live, sweep):
     """A FIFO in the copy is refused without waiting for it."""
     os.mkfifo(sweep / ".conf/0/more.yaml")
     with pytest.raises(InputError, match="more.yaml: not a regular file"):
-        frozen_loader(live, sweep, begun=True)
+        snapshot_loader(live, sweep, started=True)
 
 
 def test_edited_values_and_known_libraries_are_allowed(live, sweep):
     """Edited values are used, and so are targets of conf/ and of well-known libraries."""
-    assert not frozen_loader(live, sweep, begun=True).changed
+    assert not snapshot_loader(live, sweep, started=True).changed
     text = "_target_: torch.optim.lr_scheduler.LinearLR\ntotal_iters: 3\n"
     (sweep / ".conf/0/scheduler/linear.yaml").write_text(text, "utf-8")
-    assert frozen_loader(live, sweep, begun=True).changed
+    assert snapshot_loader(live, sweep, started=True).changed
 
 
 MAIN = """
@@ -83,18 +83,18 @@ hydra:
 
 
 @pytest.fixture
-def begun(live, tmp_path):
+def started(live, tmp_path):
     """A started sweep: its copy of conf/, and functions that compose a job and read the prepared space."""
     (tmp_path / "conf/config.yaml").write_text(MAIN, "utf-8")
     (tmp_path / "sweep").mkdir()
-    frozen_loader(live, tmp_path / "sweep", begun=False)
+    snapshot_loader(live, tmp_path / "sweep", started=False)
     main = live.load_configuration("config", ["hydra.job.config_name=config"], RunMode.MULTIRUN)
 
     def composed():
-        return frozen_loader(live, tmp_path / "sweep", begun=True).load_sweep_config(main, ["lr=2"])
+        return snapshot_loader(live, tmp_path / "sweep", started=True).load_sweep_config(main, ["lr=2"])
 
     def prepared():
-        return frozen_loader(live, tmp_path / "sweep", begun=True).prepared(main, [])
+        return snapshot_loader(live, tmp_path / "sweep", started=True).prepared_params(main, [])
 
     return tmp_path / "sweep/.conf/0", composed, prepared
 
@@ -126,9 +126,9 @@ SET = "env_set: {LD_PRELOAD: /x.so}\n"
         ({"config.yaml": ("sweep: {dir", "run: {dir: /x}\n  sweep: {dir")}, "hydra.run.dir"),
     ],
 )  # fmt: skip
-def test_changed_hydra_settings_are_refused(files, key, begun):
+def test_changed_hydra_settings_are_refused(files, key, started):
     """Settings under hydra that differ from conf/ are refused, however they are set."""
-    copy, composed, _ = begun
+    copy, composed, _ = started
     for name, content in files.items():
         if isinstance(content, str):
             (copy / name).write_text(content, "utf-8")
@@ -139,9 +139,9 @@ def test_changed_hydra_settings_are_refused(files, key, begun):
 
 
 @pytest.mark.parametrize("text", ["scheduler: {_target_: evil.build}", "notes: '${oc.env:HOME}'"])
-def test_config_outside_copy_is_checked(text, begun):
+def test_config_outside_copy_is_checked(text, started):
     """A config file outside of the copy is checked for untrusted code too."""
-    copy, composed, _ = begun
+    copy, composed, _ = started
     (copy / "../../x.yaml").write_text(f"{GLOBAL}{text}", "utf-8")
     change(copy / "config.yaml", "_self_]", "_self_, ../../x]")
     with pytest.raises(InputError, match="not in conf/"):
@@ -151,18 +151,18 @@ def test_config_outside_copy_is_checked(text, begun):
 @pytest.mark.parametrize(
     "param", ["hydra.job.env_set.X: '1'", "+scheduler@hydra.job: x", "hydra/job_logging: x", "+scheduler@_global_: x"]
 )
-def test_prepared_space_must_use_run_keys(param, begun):
+def test_prepared_space_must_use_run_keys(param, started):
     """A prepared search space can only contain keys of a run, not of Hydra."""
-    copy, _, prepared = begun
+    copy, _, prepared = started
     key, _, value = param.partition(": ")
     change(copy / "config.yaml", 'lr: "1,2"', f"'{key}': {value}")
     with pytest.raises(InputError, match="is not a key of a run"):
         prepared()
 
 
-def test_prepared_space_outside_copy_is_checked(begun):
+def test_prepared_space_outside_copy_is_checked(started):
     """A search space prepared outside of the copy is checked for untrusted code."""
-    copy, _, prepared = begun
+    copy, _, prepared = started
     text = "hydra: {sweeper: {params: {scheduler: '{_target_: evil.build}'}}}"
     (copy / "../../x.yaml").write_text(f"{GLOBAL}{text}", "utf-8")
     change(copy / "config.yaml", "_self_]", "_self_, ../../x]")
@@ -170,9 +170,9 @@ def test_prepared_space_outside_copy_is_checked(begun):
         prepared()
 
 
-def test_sweeper_comes_from_current_conf(begun, tmp_path):
+def test_sweeper_comes_from_current_conf(started, tmp_path):
     """The sweeper comes from the current conf/, run settings and search space from the copy."""
-    copy, composed, prepared = begun
+    copy, composed, prepared = started
     change(tmp_path / "conf/config.yaml", "max_batch_size: 3", "max_batch_size: 5")
     change(tmp_path / "conf/config.yaml", '"1,2"', '"3"')
     change(copy / "config.yaml", "name: mine", "name: other")

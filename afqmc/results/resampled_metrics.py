@@ -88,11 +88,7 @@ def _count_metric(name: str, true: Array, predicted: Array, correct: Array) -> A
         covariance = correct.sum(axis=-1) * total - (predicted * true).sum(axis=-1)
         variances = (total**2 - (predicted**2).sum(axis=-1)) * (total**2 - (true**2).sum(axis=-1))
         return _ratio(covariance, np.sqrt(variances))
-    ratios = {
-        "precision": (correct, predicted),
-        "recall": (correct, true),
-        "f1": (2 * correct, predicted + true),
-    }
+    ratios = {"precision": (correct, predicted), "recall": (correct, true), "f1": (2 * correct, predicted + true)}
     per_class = _ratio(*ratios[name])
     return np.asarray(per_class[..., 1] if per_class.shape[-1] == 2 else per_class.mean(axis=-1))
 

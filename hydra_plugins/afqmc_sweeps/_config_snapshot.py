@@ -31,7 +31,7 @@ _FROM_CONF = ("launcher", "sweeper", "hydra_logging")  # always taken from the c
 _NOT_COMPARED = ("runtime",)  # describes how the job was composed
 
 
-class FrozenLoader(ConfigLoaderImpl):
+class SnapshotLoader(ConfigLoaderImpl):
     """Composes jobs from the copy, except for the ``hydra`` node, which must equal that of conf/.
 
     Hydra's own settings change the environment, write logs and import handlers, and the copy is untrusted.
@@ -79,7 +79,7 @@ class FrozenLoader(ConfigLoaderImpl):
                 values = f"the copy has {_shown(before)}, conf/ has {_shown(after)}"
                 raise InputError(f"{self.copy}: {name}: {values}; {self._remedy}")
 
-    def prepared(self, master_config: DictConfig, overrides: list[str]) -> dict[str, str]:
+    def prepared_params(self, master_config: DictConfig, overrides: list[str]) -> dict[str, str]:
         """Return the search space that the copy prepares in ``hydra.sweeper.params``.
 
         Raises:
@@ -113,10 +113,10 @@ def _differences(before: Any, after: Any, name: str) -> Iterator[tuple[str, Any,
         yield name, before, after
 
 
-def frozen_loader(loader: ConfigLoader, sweep: Path, begun: bool) -> FrozenLoader:
-    """Return a loader for the copy in the sweep's directory; the copy is made anew unless the sweep has ``begun``."""
+def snapshot_loader(loader: ConfigLoader, sweep: Path, started: bool) -> SnapshotLoader:
+    """Return a loader for the copy in the sweep's directory; the copy is made anew unless the sweep has ``started``."""
     live, copy = loader.get_search_path(), sweep / _COPY
-    if not (begun and copy.exists()):
+    if not (started and copy.exists()):
         tmp = sweep / f"{_COPY}.new"
         shutil.rmtree(tmp, ignore_errors=True)
         tmp.mkdir()
@@ -138,7 +138,7 @@ def frozen_loader(loader: ConfigLoader, sweep: Path, begun: bool) -> FrozenLoade
             changed += [copied / name for name in sorted({*now, *then}) if now.get(name) != then.get(name)]
             element = SearchPathElement(element.provider, f"file://{copied.absolute()}")
         search_path.get_path().append(element)
-    return FrozenLoader(search_path, loader, copy, changed)
+    return SnapshotLoader(search_path, loader, copy, changed)
 
 
 def _check_copy(live: ConfigSearchPath, copy: Path) -> None:

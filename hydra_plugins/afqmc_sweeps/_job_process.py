@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from hydra import version
 from hydra.core.utils import JobRuntime, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from tqdm import tqdm
 
 from afqmc.cli import exit_now, run_command
@@ -35,6 +36,14 @@ class RunningJob:
     @property
     def run_dir(self) -> RunDir:
         return RunDir(Path(self.config.hydra.sweep.dir) / self.config.hydra.sweep.subdir)
+
+
+def compose_job(context: HydraContext, config: DictConfig, number: int, overrides: Sequence[str]) -> DictConfig:
+    """Compose the config of a job of the sweep with this ``config``."""
+    job_config = context.config_loader.load_sweep_config(config, list(overrides))
+    with open_dict(job_config):
+        job_config.hydra.job.id = job_config.hydra.job.num = number
+    return job_config
 
 
 def run_in_process(task_function: TaskFunction, config: DictConfig, context: HydraContext, to_file: bool) -> None:

@@ -25,7 +25,7 @@ from afqmc.sweeps.results_table import RETRYABLE, Results, have_failed, status_o
 from afqmc.utils.errors import InputError, SweepFailed
 from afqmc.utils.file_lock import is_locked
 from afqmc.utils.redaction import redacted_tree
-from hydra_plugins.afqmc_sweeps._config_snapshot import frozen_loader
+from hydra_plugins.afqmc_sweeps._config_snapshot import snapshot_loader
 from hydra_plugins.afqmc_sweeps._subprocesses import call_in_process, process_context
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Session:
         if not self.jobs:
             redacted = redacted_tree(OmegaConf.to_container(config, resolve=False))  # a URL may contain a password
             OmegaConf.save(OmegaConf.create(redacted), self.sweep.path / "multirun.yaml")
-        self.loader = frozen_loader(context.config_loader, self.sweep.path, begun=bool(self.jobs))
+        self.loader = snapshot_loader(context.config_loader, self.sweep.path, started=bool(self.jobs))
         if self.loader.changed:
             log.warning(
                 "conf/ has been changed since %s started; the sweep continues with its copy of the old conf/",
@@ -101,7 +101,7 @@ class Session:
         typed = parser.parse_overrides(list(arguments))
         if self.jobs:
             single = [str(override.input_line) for override in typed if not override.is_sweep_override()]
-            prepared = self.loader.prepared(self.config, single)
+            prepared = self.loader.prepared_params(self.config, single)
         typed_keys = {override.get_key_element() for override in typed}
         defaults = parser.parse_overrides([f"{key}={value}" for key, value in prepared.items()])
         return [*(override for override in defaults if override.get_key_element() not in typed_keys), *typed]

@@ -12,14 +12,14 @@ from multiprocessing.connection import wait
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from afqmc.cli import FAILED, INTERRUPTED, REFUSED, TERMINATED
 from afqmc.run_dir import Status
 from afqmc.utils.console import format_duration
 from afqmc.utils.errors import InputError
 from afqmc.utils.process import configure_threads, usable_cores
-from hydra_plugins.afqmc_sweeps._job_process import RunningJob, run_in_process
+from hydra_plugins.afqmc_sweeps._job_process import RunningJob, compose_job, run_in_process
 from hydra_plugins.afqmc_sweeps._subprocesses import describe_exit, process_context
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class ProcessLauncher(Launcher):
         """Run all jobs; after a failure the others continue, unless ``sweep.fail_fast`` is set."""
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        waiting = [(initial_job_idx + index, list(overrides)) for index, overrides in enumerate(job_overrides)]
+        waiting = list(enumerate(job_overrides, initial_job_idx))
         running: list[RunningJob] = []
         returns: list[JobReturn] = []
         try:
@@ -82,11 +82,9 @@ class ProcessLauncher(Launcher):
             for job in self.running:
                 job.process.terminate()
 
-    def _start(self, number: int, overrides: list[str]) -> RunningJob:
+    def _start(self, number: int, overrides: Sequence[str]) -> RunningJob:
         with self.lock:
-            config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-            with open_dict(config):
-                config.hydra.job.id = config.hydra.job.num = number
+            config = compose_job(self.hydra_context, self.config, number, overrides)
             log.info("%s starts", config.hydra.sweep.subdir)
             process = self.context.Process(  # type: ignore[attr-defined]
                 target=run_in_process,

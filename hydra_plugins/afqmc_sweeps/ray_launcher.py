@@ -17,13 +17,13 @@ from typing import Any
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from afqmc.run_dir import RunDir, Status
 from afqmc.sweeps.results_table import status_of
 from afqmc.utils.errors import InputError, first_line
 from afqmc.utils.process import usable_cores
-from hydra_plugins.afqmc_sweeps._job_process import run_in_worker
+from hydra_plugins.afqmc_sweeps._job_process import compose_job, run_in_worker
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +70,7 @@ class RayLauncher(Launcher):
         """Run all jobs; if one fails or is killed, the others continue."""
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        pending = [
-            self._start(initial_job_idx + index, list(overrides)) for index, overrides in enumerate(job_overrides)
-        ]
+        pending = [self._start(number, overrides) for number, overrides in enumerate(job_overrides, initial_job_idx)]
         try:
             while pending:
                 # poll, because a blocking wait turns SIGTERM into a KeyboardInterrupt
@@ -101,10 +99,8 @@ class RayLauncher(Launcher):
         needed = (("CPU", self.resources["num_cpus"]), ("GPU", self.resources["num_gpus"]))
         return min(int(node.get(key, 0) / amount) for key, amount in needed if amount)
 
-    def _start(self, number: int, overrides: list[str]) -> Any:
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
+    def _start(self, number: int, overrides: Sequence[str]) -> Any:
+        config = compose_job(self.hydra_context, self.config, number, overrides)
         run = self.ray.remote(**self.resources, max_calls=1, max_retries=0)(run_in_worker)  # a new process per call
         with self.lock:
             reference = run.remote(config, self.hydra_context, os.getcwd())

@@ -18,12 +18,13 @@ from typing import Any
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from afqmc.run_dir import RunDir, Status
 from afqmc.sweeps.results_table import PLANNED, status_of
 from afqmc.utils.errors import InputError, first_line
 from afqmc.utils.files import read_json, write_json
+from hydra_plugins.afqmc_sweeps._job_process import compose_job
 from hydra_plugins.afqmc_sweeps._slurm_node import CANCELLED, COMPLETED, ENDED, PENDING, REQUEUED, SlurmTask, job_states
 
 log = logging.getLogger(__name__)
@@ -106,7 +107,8 @@ class SlurmLauncher(Launcher):
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         configs = [
-            self._compose(initial_job_idx + index, list(overrides)) for index, overrides in enumerate(job_overrides)
+            compose_job(self.hydra_context, self.config, number, overrides)
+            for number, overrides in enumerate(job_overrides, initial_job_idx)
         ]
         with self.lock:
             if new := [config for config in configs if config.hydra.sweep.subdir not in self.jobs]:
@@ -145,12 +147,6 @@ class SlurmLauncher(Launcher):
         except (RuntimeError, ValueError, TypeError) as error:
             raise InputError(f"hydra/launcher=slurm: {first_line(error)}") from error
         return executor
-
-    def _compose(self, number: int, overrides: list[str]) -> DictConfig:
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-        return config
 
     def _submit(self, configs: Sequence[DictConfig]) -> None:
         from submitit.core.utils import FailedJobError
