@@ -112,7 +112,7 @@ def _combine_predictions(arguments: argparse.Namespace, paths: list[str], runs: 
 
     ensemble = Ensemble.of(runs, arguments.skip_incomplete)
     if arguments.out is not None:
-        ensemble.check_place(arguments.out)
+        ensemble.check_directory(arguments.out)
         run_dirs = [*map(Path, paths), *(run.path for run in runs)]
         for file in ensemble.files(arguments.out):
             for run_dir in run_dirs:

@@ -1,4 +1,4 @@
-"""A run as W&B would have been told of it, from the files that it left."""
+"""Rebuild from a run directory what the run would have logged to W&B."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ _EXIT_CODES = {Status.completed.value: DONE, PRUNED: DONE, Status.interrupted.va
 
 
 def finished_run(run: Run, mode: WandbMode) -> FinishedRun:
-    """All that is known of it.
+    """Collect config, metrics and charts of a run for upload.
 
     Raises:
-        InputError: when its files cannot be read.
+        InputError: If its files cannot be read.
     """
     config = schema.load(run.path)
     tracker = without_secrets(replace(config.tracker, mode=mode))
     if run.status == PRUNED and PRUNED not in tracker.tags:
         tracker.tags = [*tracker.tags, PRUNED]
     rows = list(_rows(run))
-    best, report, lacking = _best(rows, config), None, ""
+    best, report, note = _best_row(rows, config), None, ""
     if run.is_complete:
         best = dict(read_object(run.path / "summary.json")["best"])
         try:
             report = _report(run, best["step"])
         except InputError as error:
-            lacking = f", without charts ({error})"
+            note = f", without charts ({error})"
     code = _EXIT_CODES.get(run.status, FAILED)
     settings = redacted_tree(schema.to_container(config))
-    return FinishedRun(tracker, settings, rows, best, report, code, lacking)
+    return FinishedRun(tracker, settings, rows, best, report, code, note)
 
 
 def _rows(run: Run) -> Iterator[dict[str, Any]]:
@@ -60,8 +60,8 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
             yield row if seconds is None else {**row, "_timestamp": seconds}
 
 
-def _best(rows: Sequence[dict[str, Any]], config: Config) -> dict[str, Any] | None:
-    """The first row that no later one beats, where there is no summary to say which it is."""
+def _best_row(rows: Sequence[dict[str, Any]], config: Config) -> dict[str, Any] | None:
+    """Return the first row with the best value of the monitored metric, for a run without a summary."""
     monitor, sign = config.trainer.monitor, 1 if config.trainer.higher_is_better else -1
     scored = [row for row in rows if row.get(monitor) is not None]
     best = max(scored, key=lambda row: sign * row[monitor], default=None)
@@ -69,7 +69,8 @@ def _best(rows: Sequence[dict[str, Any]], config: Config) -> dict[str, Any] | No
 
 
 def _report(run: Run, step: int) -> Report:
-    """Charts of the best weights; the sentences of the worst errors are not in the directory."""
-    found, weights = Predictions.of(run, str(run.monitor)), RunDir(run.path).best
-    answers, kept = found.answers, weights if weights.is_dir() else None
-    return Report(step, tuple(found.rows.classes), answers.probabilities, answers.gold, [], [], kept)
+    """Return the charts of the best weights, without the worst errors, whose sentences are not in the directory."""
+    predictions, weights = Predictions.of(run, str(run.monitor)), RunDir(run.path).best
+    answers = predictions.answers
+    classes, saved = tuple(predictions.rows.classes), weights if weights.is_dir() else None
+    return Report(step, classes, answers.probabilities, answers.gold, [], [], saved)
