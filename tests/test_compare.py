@@ -21,7 +21,7 @@ from simulated import answers_of, config_text, world, write_run, write_sweep
 from afqmc import compare
 from afqmc.cli import run_command
 from afqmc.comparison.builder import build
-from afqmc.comparison.exports import _escaped as escaped
+from afqmc.comparison.exports import _escape_markdown as escape_markdown
 from afqmc.comparison.exports import as_csv
 from afqmc.config.safe_yaml import read_literal
 from afqmc.evaluation.metrics import classification_metrics
@@ -85,7 +85,7 @@ def test_real_runs_are_folded_over_seeds_and_a_refused_one_is_listed(trained, to
     figures = [summary(RunDir(trained / name))["best"]["dev/accuracy"] for name in "12"]
     assert f"{np.mean(figures):.4f} ± {np.std(figures, ddof=1):.4f} (2)" in text
     assert re.search(r"- 3: refused, step 0, dataset.max_length=100000: ", text)
-    assert "one setting: there is nothing to compare it with" in text
+    assert "there is only one setting: nothing to compare it with" in text
 
 
 def test_every_figure_of_a_real_run_is_its_summary_s_and_follows_from_its_predictions(trained):
@@ -97,7 +97,7 @@ def test_every_figure_of_a_real_run_is_its_summary_s_and_follows_from_its_predic
         assert len(rows(RunDir(run.path), run.monitor)) == len([row for row in run.rows() if run.monitor in row])
     for metric in ("dev/auc", "dev/mcc", "dev/loss", "test/f1", "dev/average_precision"):
         report = build(runs, metric, 20)
-        assert not report.refused
+        assert not report.incomparable
         assert len(report.compared) == 1
 
 
@@ -128,14 +128,16 @@ def test_settings_are_told_apart_in_sentences(sweep, told):
     _, text = told(sweep)
     found = line_with(text, "lr=2e-05 is better than lr=1e-05 by")
     assert re.search(r"by \d+\.\d points \(95% CI \d+\.\d to \d+\.\d, p (=|<) [\d.]+, 3 seeds\)$", found.strip())
-    assert "Holm's, over the 3 pairs of 3 settings" in text
-    assert re.search(r"a difference of [\d.]+ (to [\d.]+ )?points.* would be found 4 times in 5", text)
+    assert "Holm-adjusted over the 3 pairs of 3 settings" in text
+    assert re.search(r"a difference of [\d.]+ (to [\d.]+ )?points.* is detected with a power of 80%", text)
 
 
 def test_what_the_choice_on_dev_does_to_the_figures_is_said(sweep, told):
     _, text = told(sweep)
-    assert "each run's weights are the best of 3 evaluations on dev by dev/accuracy, which flatters them;" in text
-    assert "row 1 is the best of 3 settings on the same pairs, which flatters it" in text
+    assert (
+        "each run's weights are the best of 3 evaluations on dev by dev/accuracy, which makes its dev metrics" in text
+    )
+    assert "row 1 is the best of 3 settings on the same dev pairs, which makes it look better than it is" in text
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
@@ -159,10 +161,10 @@ def test_settings_that_differ_in_much_share_a_column_and_are_called_by_their_row
     write_run(tmp_path / "b", many, worse)
     _, text = told(tmp_path, columns=80)
     assert re.search(
-        r"#1 did better than #2 by .* in these very runs \(.*, one run each\); McNemar: \d+ pairs right only with #1",
+        r"#1 did better than #2 by .* in these very runs \(.*, one run each\); McNemar: \d+ pairs correct only with #1",
         text,
     )
-    assert "another seed may turn it round" in text
+    assert "other seeds may reverse them" in text
     assert re.search(r"1 +lr=0\.0005 batching=bucketed pooling=mean +0\.\d{4} \(1\)", text)
 
 
@@ -195,7 +197,7 @@ def test_a_setting_takes_two_lines_at_most_and_no_number_is_broken(columns, two_
     assert run_command(compare.main) == 0
     out = capsys.readouterr().out
     assert max(map(cell_len, out.splitlines())) <= columns
-    table = out.partition("what can be said")[0].partition("─ \n")[2]
+    table = out.partition("Findings")[0].partition("─ \n")[2]
     starts = [place for place, line in enumerate(table.splitlines()) if re.match(r" *[1-6]  ", line)]
     assert len(starts) == 6
     assert max(later - place for place, later in pairwise(starts)) <= 3  # two lines, and an empty one between data
@@ -217,8 +219,8 @@ def test_settings_on_other_dev_data_are_ranked_in_a_group_of_their_own(two_sweep
     for group in ("1", "2"):
         values = [value for _, data, _, value in ranked if data == group]
         assert values == sorted(values, reverse=True)
-    assert "ranks hold within the same data only" in text
-    assert "row 1 is the best of 4 settings on the same pairs" in text
+    assert "ranks are valid within the same data only" in text
+    assert "row 1 is the best of 4 settings on the same dev pairs" in text
     whole = json.loads(files["json"].read_text(encoding="utf-8"))
     assert [setting["data_group"] for setting in whole["settings"]] == [1] * 4 + [2] * 3
     assert {run["sweep"] for setting in whole["settings"] for run in setting["runs"]} == {"night", "夜间"}
@@ -243,8 +245,8 @@ def test_many_comparisons_are_a_table(tmp_path, told):
     write_sweep(tmp_path / "sweep", 7, 2, 100, quality=(3.0, 0.5))
     _, text = told(tmp_path / "sweep", "--top", "6")
     assert re.search(r"lr=\S+ is better than \d of 5 others", text)
-    assert "ranked below these: 1 more" in text
-    assert "compared: the best 6 of 7 settings; --top 7 compares all" in text
+    assert "1 more ranked lower: --top 7 shows them" in text
+    assert "only the best 6 of 7 settings are compared; --top 7 compares all" in text
 
 
 def test_another_metric_ranks_otherwise(sweep, told):
@@ -311,11 +313,11 @@ def test_a_repeated_seed_is_not_counted_again_and_said_so(sweep, told):
     shutil.copytree(job, sweep / "again")
     _, text = told(sweep)
     assert "9 runs of 3 settings" in text
-    assert "not counted again, the same settings, seed and fold as another run: again" in text
+    assert "ignored, because another run has the same settings, seed and fold: again" in text
 
 
 def test_a_run_from_before_a_key_existed_is_taken_to_have_its_default_and_that_is_said(tmp_path, told):
-    old = re.sub(r"  (folds|fold|quick_dropout|batching): .*\n", "", CONFIG)
+    old = re.sub(r"  (folds|fold|fast_cpu_dropout|batching): .*\n", "", CONFIG)
     assert len(old.splitlines()) == len(CONFIG.splitlines()) - 4
     for number, text in enumerate((old, old.replace("lr: 0.0005", "lr: 0.1"), CONFIG.replace("seed: 42", "seed: 1"))):
         write_run(tmp_path / f"{number}", text, ANSWERS[number])
@@ -324,8 +326,7 @@ def test_a_run_from_before_a_key_existed_is_taken_to_have_its_default_and_that_i
     assert "3 runs of 2 settings" in text
     assert line_with(text, "pairs/s").split()[:3] == ["#", "lr", "dev/accuracy"]
     assert (
-        "taken as the default there: dataset.folds, dataset.fold, dataset.batching, performance.fast_cpu_dropout"
-        in text
+        "their default is assumed: dataset.folds, dataset.fold, dataset.batching, performance.fast_cpu_dropout" in text
     )
 
 
@@ -333,7 +334,7 @@ def test_what_a_key_unfolds_to_is_no_lack_of_it(tmp_path):
     for number, text in enumerate((CONFIG, CONFIG.replace("  columns: null\n", "  columns:\n    sentence1: a\n"))):
         write_run(tmp_path / f"{number}", text, ANSWERS[number])
     report = build(find([str(tmp_path)]), None, 20)
-    assert (len(report.settings), report.assumed) == (2, [])
+    assert (len(report.settings), report.defaulted_keys) == (2, [])
 
 
 def test_runs_that_were_shown_and_kept_otherwise_are_one_setting(tmp_path):
@@ -397,7 +398,7 @@ def test_what_configs_do_not_say_about_the_making_is_said(sweep, told):
         made = {"git": {"commit": f"{number % 2}" * 40, "diff_sha256": ""}, "hardware": {"mixed_precision": "no"}}
         (job / "environment.json").write_text(json.dumps(made), encoding="utf-8")
     _, text = told(sweep)
-    assert "the runs compared differ in their code: 0000000000, 1111111111" in text
+    assert "the compared runs differ in code: 0000000000, 1111111111" in text
     assert "precision" not in text
 
 
@@ -531,7 +532,7 @@ def test_runs_whose_probabilities_round_to_1_are_compared_by_every_metric(is_old
             forget_logits(tmp_path / f"{number}")
     for metric in ("dev/loss", "dev/accuracy", "dev/f1"):
         _, text = told(tmp_path, "--metric", metric)
-        assert "not compared" not in text
+        assert "Not compared" not in text
         assert "lr=0.1 did better than lr=0.2" in text
 
 
@@ -644,7 +645,7 @@ def test_no_cell_of_the_csv_is_a_formula_and_numbers_stay_numbers(tmp_path):
     ],
 )
 def test_a_name_has_no_effect_in_markdown(text, expected):
-    assert escaped(text) == expected
+    assert escape_markdown(text) == expected
 
 
 def test_the_files_hold_every_run(sweep, tmp_path, told):
@@ -730,16 +731,16 @@ def test_folds_are_repetitions_and_compared_by_their_out_of_fold_predictions_tog
         report = build(find([str(place)]), metric, 20)
         assert [len(setting.runs) for setting in report.settings] == [6, 6]
         assert report.keys == ["lr"]
-        assert report.family.examples == 300
+        assert report.tests.examples == 300
         whole = np.ones((300, 1), dtype=np.float32)
         means = resampled_metric(metric.removeprefix("dev/"), answers, whole).reshape(2, 2).mean(axis=1)
-        assert sorted(report.family.means) == pytest.approx(sorted(means))
-        assert sorted(report.together.values()) == pytest.approx(sorted(means))
-    best = max(build(find([str(place)]), "dev/accuracy", 20).together.values())
+        assert sorted(report.tests.means) == pytest.approx(sorted(means))
+        assert sorted(report.folds_metric.values()) == pytest.approx(sorted(means))
+    best = max(build(find([str(place)]), "dev/accuracy", 20).folds_metric.values())
     _, text = told(place, "--csv", tmp_path / "out.csv")
     assert "12 runs of 2 settings" in text
-    assert re.search(r"lr=0.2 is better than lr=0.1 by .*, 2 seeds each, the folds of a seed together\)", text)
-    assert "as one model that answers every pair as the fold that held it out: the column oof has that" in text
+    assert re.search(r"lr=0.2 is better than lr=0.1 by .*, 2 seeds each, folds of a seed combined\)", text)
+    assert "one model that predicts every pair with the fold that held it out. Its metric is in the column oof" in text
     assert line_with(text, "pairs/s").split()[:4] == ["#", "lr", "dev/accuracy", "oof"]
     assert re.search(rf" 0\.2 +0\.\d+ ± 0\.\d+ \(6\) +{best:.4f} ", text)
     table = list(csv.DictReader((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()))
@@ -753,9 +754,9 @@ def test_single_seeds_of_folds_say_so_and_mcnemar_counts_all_pairs(folded, told)
     for run in place.glob("*seed-1*"):
         shutil.rmtree(run)
     _, text = told(place)
-    assert "1 seed each, the folds of a seed together)" in text
+    assert "1 seed each, folds of a seed combined)" in text
     assert "McNemar: " in text
-    assert "a setting with one seed: what is said is of these very runs" in text
+    assert "a setting with a single seed are about these very runs" in text
 
 
 def test_a_setting_that_lacks_a_fold_is_not_compared(folded, told):

@@ -130,7 +130,7 @@ def test_the_least_difference_that_is_said_to_be_found_is_found_4_times_in_5():
     said_seeds = np.median([one.detectable for one in said])
     assert said_seeds > truth  # three seeds are too few
     needed = next(n for n in range(4, 30) if _detectable(n, design) <= truth)
-    found = [PairwiseTests(*family).difference(0, 1).is_found for family in families(400, seeds=needed, **design)]
+    found = [PairwiseTests(*family).difference(0, 1).significant for family in families(400, seeds=needed, **design)]
     assert 0.68 < np.mean(found) < 0.92
 
 
@@ -145,7 +145,7 @@ def test_choosing_the_best_flatters_it_by_at_least_what_is_said():
     said, true = [], []
     for found, setting in families(300, settings=6, seeds=3, examples=400):
         family = PairwiseTests(found, setting)
-        said.append(family.optimism(higher_is_better=True))
+        said.append(family.selection_bias(higher_is_better=True))
         true.append(family.means.max())
     expected = true_mean()
     assert 0 < np.mean(said) < np.mean(true) - expected

@@ -6,9 +6,9 @@ from simulated import world
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 
-from afqmc.comparison import wording as words
 from afqmc.comparison.bootstrap import ALPHA, Difference, PairwiseTests, Resampled, resample
 from afqmc.comparison.mcnemar import mcnemar
+from afqmc.comparison.wording import difference_sentence, required_effort
 from afqmc.results.resampled_metrics import LabelledPredictions
 
 pytestmark = pytest.mark.usefixtures("little_garbage")
@@ -21,18 +21,18 @@ def family(settings=2, seeds=3, examples=400, seed=1, name="accuracy", **design)
 
 def test_a_large_difference_is_found_and_a_small_one_is_not():
     found = family(quality=(3.0, 1.0)).difference(0, 1)
-    assert found.is_found
+    assert found.significant
     assert found.low > 0
     assert found.seeds_needed is None
     assert found.examples_needed is None
-    assert not family(quality=(1.01, 1.0)).difference(0, 1).is_found
+    assert not family(quality=(1.01, 1.0)).difference(0, 1).significant
 
 
 def test_a_difference_turned_round_is_the_same_difference():
     both = family()
     one, other = both.difference(0, 1), both.difference(1, 0)
     assert (one.value, one.low, one.p) == pytest.approx((-other.value, -other.high, other.p))
-    assert one.turned() == other
+    assert one.negated() == other
 
 
 def test_the_interval_holds_nothing_exactly_where_the_p_value_is_above_one_in_twenty():
@@ -55,7 +55,7 @@ def test_the_same_seeds_say_less_the_more_they_differ():
 
 def test_of_one_run_a_setting_nothing_is_said_about_seeds():
     single = family(seeds=1, of_seeds=0.0).difference(0, 1)
-    assert not single.is_found
+    assert not single.significant
     assert not single.over_seeds
     assert single.seeds == (1, 1)
     assert single.seeds_needed is None
@@ -81,7 +81,9 @@ def test_two_runs_that_say_the_same_do_not_differ_at_all():
     answers, _ = world(np.random.default_rng(1), 1, 1, 100)
     found = PairwiseTests(resample("f1", answers * 2, 200), [0, 1]).difference(0, 1)
     assert (found.value, found.error, found.p) == (0, 0, 1)
-    assert words.sentence("a", "b", found, "dev/f1", 100) == "a and b do not differ at all in dev/f1 (one run each)"
+    assert (
+        difference_sentence("a", "b", found, "dev/f1", 100) == "a and b do not differ at all in dev/f1 (one run each)"
+    )
 
 
 def test_how_floating_point_numbers_add_up_is_no_difference():
@@ -97,7 +99,7 @@ def test_how_floating_point_numbers_add_up_is_no_difference():
         one = found.difference(0, second)
         assert (one.value, one.error, one.p_adjusted, one.seeds_needed) == (0, 0, 1, None)
         assert (
-            words.sentence("a", "b", one, "dev/accuracy", 4316)
+            difference_sentence("a", "b", one, "dev/accuracy", 4316)
             == "a and b do not differ at all in dev/accuracy (3 seeds)"
         )
 
@@ -109,9 +111,9 @@ def test_a_perfect_model_beside_a_collapsed_one_is_not_said_to_be_the_same(name,
         LabelledPredictions(gold, said, np.stack([1 - said, said], axis=1).astype(float)) for said in (gold, 0 * gold)
     ]
     found = PairwiseTests(resample(name, answers, 500), [0, 1]).difference(1, 0)
-    told = f"a is ahead of b by {by} points on every resample of the pairs (one run each); no interval and no p-value"
-    assert words.sentence("b", "a", found, f"dev/{name}", 100).startswith(told)
-    assert words.required_effort(found, "dev", 100) == "the same on every resample of the pairs"
+    told = f"a is ahead of b by {by} points on every resample of the pairs (one run each), so there is no interval"
+    assert difference_sentence("b", "a", found, f"dev/{name}", 100).startswith(told)
+    assert required_effort(found, "dev", 100) == "the same on every resample of the pairs"
 
 
 def test_one_unstable_setting_does_not_hide_what_stable_ones_differ_in():
@@ -144,10 +146,12 @@ def test_as_many_seeds_are_needed_as_for_a_t_test_where_examples_leave_no_doubt(
 
 def test_what_no_seeds_can_tell_apart_needs_more_examples():
     found = family(seeds=5, examples=60, of_seeds=0.0, of_setting=3.0, joint=0.0, seed=3).difference(0, 1)
-    assert not found.is_found
+    assert not found.significant
     assert found.seeds_needed is None
     assert found.examples_needed > 60
-    assert "dev pairs and more than 100 seeds each would be needed" in words.sentence("a", "b", found, "dev/f1", 60)
+    assert "dev pairs and more than 100 seeds each would be needed" in difference_sentence(
+        "a", "b", found, "dev/f1", 60
+    )
 
 
 def test_mcnemar_counts_what_one_alone_got_right():
@@ -209,4 +213,4 @@ def difference(**changes):
     ],
 )
 def test_a_difference_is_said_in_a_plain_sentence(metric, changes, said):
-    assert words.sentence("B", "A", difference(**changes), metric, 4316) == said
+    assert difference_sentence("B", "A", difference(**changes), metric, 4316) == said

@@ -16,12 +16,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from afqmc import compare
 from afqmc.cli import run_command
 from afqmc.comparison.builder import build
-from afqmc.comparison.html.best_runs import closer, median
+from afqmc.comparison.html.best_runs import best_runs, median_repetition
 from afqmc.comparison.html.hyperparameters import axes, importance
-from afqmc.comparison.html.json_embedding import as_json, packed
-from afqmc.comparison.html.learning_curves import curves, thinned
+from afqmc.comparison.html.json_embedding import as_json, base64_array
+from afqmc.comparison.html.learning_curves import curves, downsample
 from afqmc.comparison.html.page import as_html, asset
-from afqmc.comparison.html.pair_texts import sentences
+from afqmc.comparison.html.pair_texts import read_sentences
 from afqmc.data.sample import sample_files
 from afqmc.results.predictions import Predictions
 from afqmc.results.runs import find
@@ -29,7 +29,7 @@ from afqmc.results.translatable import msg, translate
 from afqmc.run_dir import Status
 
 PACKAGE = Path(__file__).parents[1] / "afqmc/comparison"
-ASSETS = PACKAGE / "html/assets"
+ASSETS, RESULTS = PACKAGE / "html/assets", PACKAGE.parent / "results"
 CHINESE = json.loads(asset("chinese.json"))
 CONFIG = config_text()
 pytestmark = pytest.mark.usefixtures("little_garbage")
@@ -64,17 +64,17 @@ def grid(tmp_path_factory):
     return write_grid(tmp_path_factory.mktemp("grid"))
 
 
-def english():
-    """Every text that is said: by ``msg`` in Python, by ``t`` or ``data-t`` in the page."""
-    for path in PACKAGE.rglob("*.py"):
+def english_templates():
+    """Every translatable text: those of ``msg`` in Python, and those of ``t`` and ``data-t`` in the page."""
+    for path in (*PACKAGE.rglob("*.py"), *RESULTS.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            is_said = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "said"
-            if is_said and isinstance(node.args[0], ast.Constant):
+            is_message = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "msg"
+            if is_message and isinstance(node.args[0], ast.Constant):
                 yield node.args[0].value
     for path in ASSETS.glob("*.js"):
         yield from re.findall(r'\bt\(\s*"(.*?)"[,)\s]', path.read_text(encoding="utf-8"))
     yield from re.findall(r"data-t(?: hidden)?>(.*?)<", asset("page.html"))
-    yield "It takes two settings that can be compared."
+    yield "This requires two comparable settings."
 
 
 def places(template):
@@ -82,7 +82,7 @@ def places(template):
 
 
 def test_whatever_is_said_is_said_in_chinese_too():
-    assert set(english()) - set(CHINESE) == set()
+    assert set(english_templates()) - set(CHINESE) == set()
     for one, other in CHINESE.items():
         assert set(places(other)) == set(places(one)), one
         assert other != one or one in ("ROC", "{shown} of {all}"), one
@@ -92,7 +92,7 @@ def test_no_chinese_is_left_over():
     headers = {"run", "epoch", "time", "pairs/s", "accuracy", "data", "sweep"}
     facts = {"code", "precision", "device", "PyTorch", "uncommitted changes", "platform", "threads"}
     states = {status.value for status in Status} | {"incomplete", "unreadable"}
-    assert set(CHINESE) == set(english()) | headers | facts | states
+    assert set(CHINESE) == set(english_templates()) | headers | facts | states
 
 
 def test_a_sentence_is_translated_with_what_it_is_made_of():
@@ -105,13 +105,13 @@ def test_a_sentence_is_translated_with_what_it_is_made_of():
 
 def test_every_note_and_sentence_of_a_report_is_there_in_both_languages(grid):
     shown = content(as_html(report_of(grid)))
-    told = [*shown["said"], *shown["notes"]]
+    told = [*shown["findings"], *shown["caveats"]]
     assert len(told) > 10
     for one, other in told:
         assert not re.search("[一-龥]", one)
         assert re.search("[一-龥]", other)
-    (choosing,) = [pair for pair in told if "which flatters them" in pair[0]]
-    assert "因此偏高" in choosing[1]
+    (choosing,) = [pair for pair in told if "which makes its dev metrics optimistic" in pair[0]]
+    assert "偏乐观" in choosing[1]
 
 
 def test_nothing_in_the_data_can_end_the_script_it_stands_in():
@@ -128,22 +128,22 @@ def test_a_part_that_looks_like_a_place_for_another_is_left_as_it_is(tmp_path):
 
 def test_numbers_come_back_as_they_were():
     values = np.array([[0.1, -2.5], [np.nan, 3e9]], dtype=np.float32)
-    assert np.frombuffer(base64.b64decode(packed(values)), "<f4").tolist()[:2] == values.ravel().tolist()[:2]
+    assert np.frombuffer(base64.b64decode(base64_array(values)), "<f4").tolist()[:2] == values.ravel().tolist()[:2]
 
 
 def test_a_thinned_curve_keeps_its_ends_and_every_peak():
     values = np.sin(np.arange(10_000) / 500)
     values[[1234, 7777]] = 50, -50
-    kept = thinned(values, 100)
+    kept = downsample(values, 100)
     assert len(kept) <= 100
     assert {0, 1234, 7777, 9999} <= set(kept.tolist())
     assert kept.tolist() == sorted(set(kept.tolist()))
-    assert thinned(values[:100], 100).tolist() == list(range(100))
+    assert downsample(values[:100], 100).tolist() == list(range(100))
 
 
 @pytest.mark.parametrize("points", [101, 102, 149, 199, 1001])
 def test_thinning_keeps_to_its_limit_at_any_length(points):
-    kept = thinned(np.random.default_rng(points).normal(size=points), 100)
+    kept = downsample(np.random.default_rng(points).normal(size=points), 100)
     assert kept[0] == 0
     assert kept[-1] == points - 1
     assert len(kept) <= 100
@@ -158,16 +158,16 @@ def test_rows_that_are_no_figures_are_not_drawn(tmp_path):
     drawn = curves(find([str(tmp_path)]))
     assert drawn["names"] == ["train/loss"]
     assert drawn["points"] == 1
-    assert drawn["runs"][0]["epoch"] == 0.5
+    assert drawn["runs"][0]["epochs_per_step"] == 0.5
 
 
 def test_many_curves_share_the_points_a_page_can_hold(tmp_path, monkeypatch):
-    monkeypatch.setattr("afqmc.comparison.html.learning_curves.MOST_POINTS", 3000)
+    monkeypatch.setattr("afqmc.comparison.html.learning_curves.MAX_POINTS", 3000)
     write_run(tmp_path / "a", CONFIG, world(np.random.default_rng(0), 1, 1, 50)[0][0], rows=300)
     found = curves(find([str(tmp_path)]) * 5)
     lengths = [len(base64.b64decode(steps)) // 4 for steps in found["steps"]]
     assert found["points"] == 5 * 8 * 300
-    assert found["most"] == 50
+    assert found["max_points"] == 50
     assert max(lengths) <= 50
 
 
@@ -205,9 +205,7 @@ def test_importance_finds_the_setting_that_matters_and_is_the_same_again(grid):
     assert told.startswith("functional ANOVA of 24 runs")
 
 
-@pytest.mark.parametrize(
-    ("settings", "seeds", "why"), [(3, 4, "these runs differ in 1"), (1, 3, "these runs differ in 0")]
-)
+@pytest.mark.parametrize(("settings", "seeds", "why"), [(3, 4, "these runs have 1"), (1, 3, "these runs have 0")])
 def test_where_importance_cannot_be_known_it_says_why(settings, seeds, why, tmp_path):
     report = report_of(write_sweep(tmp_path / "s", settings, seeds, 100))
     shares, told = importance(report, runs_of(report), axes(report, runs_of(report)))
@@ -219,16 +217,16 @@ def test_few_runs_have_no_importance(grid):
     report = report_of(*[grid / str(number) for number in (0, 2, 8, 10)])
     shares, told = importance(report, runs_of(report), axes(report, runs_of(report)))
     assert shares is None
-    assert told == "importance needs 10 runs or more; there are 4"
+    assert told == "importance requires at least 10 runs; there are 4"
 
 
 def test_what_is_looked_at_closely_follows_from_the_predictions(grid):
     report = report_of(grid)
-    shown = closer(report, with_sentences=False)
-    assert len(shown["runs"]) == len(shown["of"]) == 8
-    (run,) = median(report.settings[0], report.metric)
+    shown = best_runs(report, with_sentences=False)
+    assert len(shown["runs"]) == len(shown["results"]) == 8
+    (run,) = median_repetition(report.settings[0], report.metric)
     answers = Predictions.of(run, report.metric).answers
-    first, gold = shown["of"][0], answers.gold
+    first, gold = shown["results"][0], answers.gold
     (true_false, false_true), (_, both) = first["confusion"]
     assert true_false + both == (answers.predicted == gold).sum()
     assert false_true == ((answers.predicted == 1) & (gold == 0)).sum()
@@ -264,7 +262,7 @@ def write_on_sample(place, rows=40, **changes):
 def sentences_of(place):
     (run, *_) = find([str(place)])
     predictions = Predictions.of(run, "dev/accuracy")
-    return sentences(run, "dev", predictions, range(3))
+    return read_sentences(run, "dev", predictions, range(3))
 
 
 def test_sentences_are_those_of_the_pairs(tmp_path):
@@ -286,7 +284,7 @@ def test_sentences_of_folds_are_those_of_the_file_that_was_cut(tmp_path):
         write_run(tmp_path / f"{number}", text, given, ids=[pairs[row].get("id", int(row)) for row in part])
     runs = find([str(tmp_path)])
     together = Predictions.of_folds([Predictions.of(run, "dev/accuracy") for run in runs], "dev")
-    found, why = sentences(runs[0], "dev", together, [0, 7])
+    found, why = read_sentences(runs[0], "dev", together, [0, 7])
     assert why is None
     ids = {pair.get("id", at): [pair["sentence1"], pair["sentence2"]] for at, pair in enumerate(pairs)}
     assert found == [ids[together.rows.ids[0]], ids[together.rows.ids[7]]]
@@ -296,7 +294,7 @@ def test_a_file_of_other_pairs_is_not_shown(tmp_path):
     write_on_sample(tmp_path, max_dev_samples="39")
     found, why = sentences_of(tmp_path)
     assert found is None
-    assert why == "the dev pairs that 0 names are not those it was scored on"
+    assert why == "the dev pairs that 0 names are not those it was evaluated on"
 
 
 def test_a_file_that_a_stranger_names_is_neither_shown_nor_quoted(tmp_path):
@@ -339,4 +337,4 @@ def test_the_command_writes_it_and_says_that_sentences_are_in_it(grid, tmp_path,
     assert capsys.readouterr().err.startswith("--html ")
     with pytest.raises(SystemExit):
         call("--help")
-    assert "--no-sentences leave the pairs' sentences out of the page" in " ".join(capsys.readouterr().out.split())
+    assert "--no-sentences leave the sentence pairs out of the page" in " ".join(capsys.readouterr().out.split())

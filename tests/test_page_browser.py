@@ -124,7 +124,7 @@ def test_texts_are_legible_and_controls_have_names(dark, browser, grid):
 def test_language_and_theme_are_switched_by_hand(opened):
     opened.click("#language")
     assert opened.js("document.querySelector('#curves h2').textContent") == "学习曲线"
-    assert "置信区间" in opened.js("document.querySelector('#said').textContent")
+    assert "置信区间" in opened.js("document.querySelector('#findings').textContent")
     assert not re.search("[a-z]{4,} [a-z]{3,} [a-z]{3,}", opened.js("document.querySelector('#summary').textContent"))
     opened.click("#theme")
     assert opened.js("document.documentElement.dataset.theme") == "dark"
@@ -134,8 +134,8 @@ def test_language_and_theme_are_switched_by_hand(opened):
 
 
 def test_the_choice_on_dev_is_said(opened):
-    assert "the best of 7 evaluations on dev by dev/accuracy, which flatters them" in opened.js(
-        "document.querySelector('#notes').textContent"
+    assert "the best of 7 evaluations on dev by dev/accuracy, which makes its dev metrics optimistic" in opened.js(
+        "document.querySelector('#caveats').textContent"
     )
 
 
@@ -275,7 +275,7 @@ def test_the_pairs_on_which_two_runs_disagree_are_searched(browser, tmp_path):
     rows = list(zip(*(column(browser, "pairs-table", place) for place in (3, 4, 5)), strict=True))
     assert rows
     assert all(label == a != b for label, a, b in rows)
-    assert "holds the sentences" in browser.js("document.querySelector('#pairs-note').textContent")
+    assert "contains sentences" in browser.js("document.querySelector('#pairs-note').textContent")
     assert browser.complaints == []
 
 
@@ -331,7 +331,7 @@ def test_a_stranger_s_texts_stay_texts(language, browser, tmp_path):
     shown = browser.js("document.body.innerText")
     assert BREAKOUTS[0] in shown
     assert BREAKOUTS[2] in shown
-    for one in ("#importance-plot", "#marginals", "#parallel-plot"):
+    for one in ("#importance-plot", "#setting-plots", "#parallel-plot"):
         assert "<" in browser.js(f"document.querySelector('{one}').textContent")
 
 
@@ -358,11 +358,11 @@ def test_of_several_classes_each_is_looked_at(classes, drawn, browser, tmp_path)
     scroll_through(browser)
     losses = [float(cell.split()[0]) for cell in column(browser, "ranking-table", 2)]
     assert losses == sorted(losses)
-    assert browser.js("document.querySelectorAll('#closer-class option').length") == drawn
+    assert browser.js("document.querySelectorAll('#curve-class option').length") == drawn
     assert browser.js("document.querySelectorAll('#confusions figure:first-child tbody tr').length") == drawn
     first = browser.js("Array.from(document.querySelector('#roc-plot').data[1].y)")
     browser.js("document.querySelector('#roc-plot').scrollIntoView({block: 'center', behavior: 'instant'})")
-    browser.choose("#closer-class", "2")
+    browser.choose("#curve-class", "2")
     browser.until(f"Array.from(document.querySelector('#roc-plot').data[1].y).join() !== '{','.join(map(str, first))}'")
     assert browser.complaints == []
 
