@@ -110,7 +110,7 @@ def _stored(arguments: argparse.Namespace, paths: list[str], runs: list[Run]) ->
 
     ensemble = Ensemble.of(runs, arguments.skip_incomplete)
     if arguments.out is not None:
-        ensemble.check_place(arguments.out)
+        ensemble.check_directory(arguments.out)
         places = [*map(Path, paths), *(run.path for run in runs)]
         for file in ensemble.files(arguments.out):
             for place in places:

@@ -1,7 +1,7 @@
-"""A real Slurm of one node, from Debian's packages: ``apt-get install slurm-wlm munge``; ``python slurm.py`` tries it.
+"""Run a real single-node Slurm from Debian packages: ``apt-get install slurm-wlm munge``; ``python slurm.py`` tries it.
 
-It needs to be root, and no control groups, as in a container. Jobs of the partition ``low`` are pre-empted by those of
-``high``, and requeued. What is started here is ended here.
+It must run as root, without control groups, as in a container. Jobs of the partition ``high`` pre-empt those of
+``low``, which are requeued. All daemons are stopped on exit.
 """
 
 import os
@@ -14,34 +14,34 @@ from contextlib import contextmanager
 from pathlib import Path
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "srun")
-CPUS = 4  # as Slurm counts them, on however many cores
+CPUS = 4  # as configured in Slurm, whatever the machine has
 _PATIENCE_S = 60
 _SBIN = ":/usr/sbin:/sbin"
 
 
 def why_not():
-    """What is missing here, in a sentence; None where nothing is."""
+    """Return why Slurm cannot run here, or None if it can."""
     if os.geteuid() != 0:
-        return "Slurm's daemons are started as root here"
-    missing = [name for name in NEEDED if _found(name) is None]
+        return "Slurm's daemons must be started as root"
+    missing = [name for name in NEEDED if _which(name) is None]
     return f"no {missing[0]}: apt-get install slurm-wlm munge" if missing else None
 
 
 @contextmanager
 def slurm(directory: Path, grace_s=0):
-    """Run one; yields the environment in which sbatch, squeue and their kin find it.
+    """Run a cluster; yield the environment variables for sbatch, squeue and the other commands.
 
     Args:
-        directory: For all its files.
-        grace_s: Seconds between the signal that announces a pre-emption and the end.
+        directory: Directory for all files.
+        grace_s: Seconds between the signal of a pre-emption and its end.
     """
     configuration = _configure(directory, grace_s)
     environment = {**os.environ, "SLURM_CONF": str(configuration)}
-    socket_of_munge = directory / "munge.socket"
+    munge_socket = directory / "munge.socket"
     daemons = []
 
     def start(*words):
-        words = [_found(words[0]), *words[1:]]
+        words = [_which(words[0]), *words[1:]]
         daemons.append(subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
 
     environment["PATH"] += _SBIN
@@ -50,15 +50,15 @@ def slurm(directory: Path, grace_s=0):
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
         files = [f"{option}={directory}/munge{option[1:]}" for option in own]
-        start("munged", "-F", "-f", f"--key-file={key}", f"--socket={socket_of_munge}", *files)
-        _until(socket_of_munge.exists, "munged made no socket")
+        start("munged", "-F", "-f", f"--key-file={key}", f"--socket={munge_socket}", *files)
+        _until(munge_socket.exists, "munged made no socket")
         start("slurmctld", "-D", "-f", str(configuration))
         start("slurmd", "-D", "-f", str(configuration), "-N", _node())
         _until(lambda: _is_idle(environment), f"Slurm did not start: {directory}")
         yield environment
     finally:
-        _said(environment, "scancel", "--user=root")
-        _until(lambda: not _said(environment, "squeue", "-h"), "jobs did not end")  # slurmd would wait for them
+        _output(environment, "scancel", "--user=root")
+        _until(lambda: not _output(environment, "squeue", "-h"), "jobs did not end")  # slurmd waits for them
         for daemon in reversed(daemons):
             daemon.terminate()
             daemon.wait(_PATIENCE_S)
@@ -67,15 +67,15 @@ def slurm(directory: Path, grace_s=0):
 def _configure(directory: Path, grace_s: int):
     for name in ("state", "spool"):
         (directory / name).mkdir(parents=True)
-    node, (first, second) = _node(), _free_ports(2)
+    node, (controller_port, node_port) = _node(), _free_ports(2)
     lines = [
         "ClusterName=tests",
         f"SlurmctldHost={node}(127.0.0.1)",
         "SlurmUser=root",
         "AuthType=auth/munge",
         f"AuthInfo=socket={directory}/munge.socket",
-        f"SlurmctldPort={first}",
-        f"SlurmdPort={second}",
+        f"SlurmctldPort={controller_port}",
+        f"SlurmdPort={node_port}",
         f"StateSaveLocation={directory}/state",
         f"SlurmdSpoolDir={directory}/spool",
         f"SlurmctldPidFile={directory}/slurmctld.pid",
@@ -88,7 +88,7 @@ def _configure(directory: Path, grace_s: int):
         "SelectTypeParameters=CR_Core",
         "MpiDefault=none",
         "ReturnToService=2",
-        "SlurmdParameters=config_overrides",  # believe the number of cores below
+        "SlurmdParameters=config_overrides",  # accept the number of cores below
         "PreemptType=preempt/partition_prio",
         "PreemptMode=REQUEUE",
         "KillWait=20",
@@ -106,39 +106,39 @@ def _node():
     return platform.node().partition(".")[0]
 
 
-def _found(name):
+def _which(name):
     return shutil.which(name, path=os.environ["PATH"] + _SBIN)
 
 
 def _free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    for sock in sockets:
+        sock.bind(("127.0.0.1", 0))
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
     return ports
 
 
 def _is_idle(environment):
-    return set(_said(environment, "sinfo", "-h", "-o", "%T").split()) == {"idle"}
+    return set(_output(environment, "sinfo", "-h", "-o", "%T").split()) == {"idle"}
 
 
-def _said(environment, *words):
+def _output(environment, *words):
     return subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=30).stdout
 
 
-def _until(is_so, otherwise):
+def _until(condition, error):
     since = time.monotonic()
-    while not is_so():
+    while not condition():
         if time.monotonic() - since > _PATIENCE_S:
-            raise RuntimeError(otherwise)
+            raise RuntimeError(error)
         time.sleep(0.2)
 
 
 if __name__ == "__main__":
     import tempfile
 
-    with tempfile.TemporaryDirectory() as place, slurm(Path(place)) as found:
-        subprocess.run(["srun", "-n1", "hostname"], env=found, check=True)
-        subprocess.run(["sinfo"], env=found, check=True)
+    with tempfile.TemporaryDirectory() as directory, slurm(Path(directory)) as environment:
+        subprocess.run(["srun", "-n1", "hostname"], env=environment, check=True)
+        subprocess.run(["sinfo"], env=environment, check=True)

@@ -286,7 +286,7 @@ def test_a_shell_s_star_over_a_sweep_names_its_ensembles_too(sweep, told):
     assert "9 runs of 3 settings" in text
     code, text = told(sweep / "ensembles")
     assert code == 2
-    assert "no run directory; one holds a config.yaml" in text
+    assert "no run directory; one has a config.yaml" in text
 
 
 def test_a_directory_of_dated_runs_is_searched(sweep, tmp_path, told):
@@ -455,7 +455,7 @@ KINDS = {
     "deep summary": "summary.json: not readable JSON",
     "cut summary": "summary.json: not readable JSON",
     "list": "summary.json: not a JSON object",
-    "no best": "summary.json: not a run's summary",
+    "no best": "summary.json: invalid: best",
     "number": "summary.json: not readable JSON",
     "pipe": "config.yaml: not a plain file",
     "circle": "has no summary.json",
@@ -483,16 +483,22 @@ ROWS = {
     "no json": ("{", "dev.jsonl, line 1: not readable JSON"),
     "no class": ('{"id": 0, "probability": 0.5, "prediction": "7", "label": "1"}', "rows need id"),
     "no number": ('{"id": 0, "probability": "x", "prediction": "0", "label": "1"}', "could not convert"),
-    "no share": ('{"id": 0, "probability": NaN, "prediction": "0", "label": "1"}', "holds probabilities that are none"),
-    "unlikely": ('{"id": 0, "probability": 0.9, "prediction": "0", "label": "1"}', "not the likeliest of 0, 1"),
+    "no share": (
+        '{"id": 0, "probability": NaN, "prediction": "0", "label": "1"}',
+        "contains probabilities outside [0, 1]",
+    ),
+    "unlikely": ('{"id": 0, "probability": 0.9, "prediction": "0", "label": "1"}', "not the most probable of 0, 1"),
     "a list": ('{"id": 0, "probability": [0.9], "prediction": "0", "label": "1"}', "values of 2 classes"),
     "no logits": ('{"id": 0, "logits": [0, "x"], "prediction": "0", "label": "1"}', "could not convert"),
     "too many logits": ('{"id": 0, "logits": [0, 1, 2], "prediction": "0", "label": "1"}', "values of 2 classes"),
     "one logit": ('{"id": 0, "logits": 3, "prediction": "0", "label": "1"}', "values of 2 classes"),
     "endless": ('{"id": 0, "logits": [0, Infinity], "prediction": "1", "label": "1"}', "logits that are not finite"),
     "huge": ('{"id": 0, "logits": [0, 1e300], "prediction": "1", "label": "1"}', "logits that are not finite"),
-    "unlikely by logits": ('{"id": 0, "logits": [0, 1], "prediction": "0", "label": "1"}', "not the likeliest of 0, 1"),
-    "nothing": ("", "holds too few rows to tell anything"),
+    "unlikely by logits": (
+        '{"id": 0, "logits": [0, 1], "prediction": "0", "label": "1"}',
+        "not the most probable of 0, 1",
+    ),
+    "nothing": ("", "contains fewer than 2 rows"),
     "deep": ("[" * 100_000, "dev.jsonl, line 1: not readable JSON"),
 }
 
@@ -576,7 +582,7 @@ def test_a_run_with_pairs_without_a_prediction_is_undefined_and_says_why(tmp_pat
     [
         ({"status": "interrupted", "step": 7}, "interrupted, step 7"),
         ({"status": "refused", "step": 0, "error": "lr=-1: must be > 0\nmore"}, "refused, step 0, lr=-1: must be > 0"),
-        ({"status": "running"}, "running, or killed: last written 20"),
+        ({"status": "running"}, "running, or killed: last update 20"),
         ({"status": "completed"}, "incomplete, has no summary.json"),
         ({}, "incomplete, has no summary.json"),
         (None, "incomplete, has no summary.json"),
@@ -595,7 +601,7 @@ def test_a_run_without_final_figures_says_how_it_ended(status, said, tmp_path, t
 
 def test_a_job_that_never_began_is_listed(tmp_path, told):
     (tmp_path / "0-lr/.hydra").mkdir(parents=True)
-    assert "- 0-lr: incomplete, has no config.yaml: refused, or never begun" in told(tmp_path)[1]
+    assert "- 0-lr: incomplete, has no config.yaml: invalid, or never started" in told(tmp_path)[1]
 
 
 def test_nothing_a_stranger_wrote_steers_the_terminal_or_a_spreadsheet(tmp_path, told):
@@ -763,7 +769,7 @@ def test_a_setting_that_lacks_a_fold_is_not_compared(folded, told):
     place, _ = folded
     shutil.rmtree(place / "lr-1_seed-1_fold-2")
     _, text = told(place)
-    assert "- lr=0.1: seed 1: fold 2 is missing of the 3 (dataset.folds), so that not every pair" in text
+    assert "- lr=0.1: seed 1: fold 2 is missing of the 3 (dataset.folds), so not every pair" in text
     assert "11 runs of 2 settings" in text
 
 
@@ -823,7 +829,7 @@ def test_a_dev_set_of_one_pair_is_no_error(tmp_path, told):
         write_run(tmp_path / f"{number}", CONFIG.replace("lr: 0.0005", f"lr: 0.{number + 1}"), tiny)
     code, text = told(tmp_path)
     assert code == 0
-    assert "- lr=0.1: 0: predictions/dev.jsonl: holds too few rows to tell anything" in text
+    assert "- lr=0.1: 0: predictions/dev.jsonl: contains fewer than 2 rows" in text
 
 
 def test_labels_saved_with_the_weights_say_which_class_is_which(tmp_path, told):
@@ -836,7 +842,8 @@ def test_labels_saved_with_the_weights_say_which_class_is_which(tmp_path, told):
         (tmp_path / name / "checkpoints/best").mkdir(parents=True)
         (tmp_path / name / "checkpoints/best/labels.json").write_text('["1", "0"]', encoding="utf-8")
     assert (
-        "predictions/dev.jsonl: holds predictions that are not the likeliest of 1, 0" in told(tmp_path, columns=400)[1]
+        "predictions/dev.jsonl: contains predictions that are not the most probable of 1, 0"
+        in told(tmp_path, columns=400)[1]
     )
     for name in ("a", "b"):
         shutil.rmtree(tmp_path / name / "checkpoints")

@@ -1,4 +1,4 @@
-"""Folds and seeds together: each training pair is predicted once a seed, and the mean on test is the mean."""
+"""Ensembles of folds and seeds: out-of-fold predictions, and the mean on the test split."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def sweep(tmp_path_factory):
 
 @pytest.fixture
 def copy(sweep, tmp_path):
-    """To be damaged; without weights."""
+    """A copy of the sweep to be damaged, without weights."""
     shutil.copytree(sweep, tmp_path / "copy", ignore=shutil.ignore_patterns("*.safetensors", "last"))
     return tmp_path / "copy"
 
@@ -56,20 +56,22 @@ def jobs(place):
     return sorted(place.iterdir())
 
 
-def test_every_training_pair_is_predicted_once_by_each_seed_with_its_own_label(sweep, tmp_path):
+def test_out_of_fold_covers_each_pair_once(sweep, tmp_path):
+    """Each seed predicts every training pair once, and the ensemble keeps its label."""
     for seed in (1, 2):
         runs = [job for job in jobs(sweep) if job.name.endswith(f"seed-{seed}")]
         rows = [row for run in runs for row in lines(run / "predictions/dev.jsonl")]
         assert sorted(row["id"] for row in rows) == list(range(PAIRS))
-    told = build_ensemble(tmp_path / "out", jobs(sweep))
+    ensemble = build_ensemble(tmp_path / "out", jobs(sweep))
     written = lines(tmp_path / "out/predictions/out-of-fold.jsonl")
     assert [row["id"] for row in written] == list(range(PAIRS))
     assert [row["label"] for row in written] == [row["label"] for row in TEXTS]
-    assert (told["folds"], told["seeds"], told["out_of_fold"]["pairs"]) == (3, [1, 2], PAIRS)
+    assert (ensemble["folds"], ensemble["seeds"], ensemble["out_of_fold"]["pairs"]) == (3, [1, 2], PAIRS)
 
 
-def test_out_of_fold_probabilities_are_the_mean_over_seeds_and_their_figures_follow(sweep, tmp_path):
-    told = build_ensemble(tmp_path / "out", jobs(sweep))
+def test_out_of_fold_is_mean_over_seeds(sweep, tmp_path):
+    """Out-of-fold probabilities are means over seeds, and the metrics are computed from them."""
+    ensemble = build_ensemble(tmp_path / "out", jobs(sweep))
     each = {}
     for job in jobs(sweep):
         for row in lines(job / "predictions/dev.jsonl"):
@@ -78,7 +80,7 @@ def test_out_of_fold_probabilities_are_the_mean_over_seeds_and_their_figures_fol
     gold = np.array([int(row["label"]) for row in TEXTS])
     written = lines(tmp_path / "out/predictions/out-of-fold.jsonl")
     np.testing.assert_allclose([row["probability"] for row in written], mean, rtol=0, atol=1e-15)
-    figures = told["out_of_fold"]["figures"]
+    figures = ensemble["out_of_fold"]["figures"]
     assert figures["accuracy"] == accuracy_score(gold, mean > 0.5)
     assert figures["auc"] == pytest.approx(roc_auc_score(gold, mean), abs=1e-12)
     assert figures["loss"] == pytest.approx(log_loss(gold, mean), abs=1e-12)
@@ -86,48 +88,50 @@ def test_out_of_fold_probabilities_are_the_mean_over_seeds_and_their_figures_fol
     assert classification_metrics(again, gold) == figures
     np.testing.assert_allclose(np.exp(again)[:, 1], mean, atol=1e-15)
     of_runs = [summary(RunDir(job))["best"]["dev/auc"] for job in jobs(sweep)]
-    assert told["out_of_fold"]["of_runs"]["auc"]["mean"] == pytest.approx(np.mean(of_runs))
-    assert told["out_of_fold"]["of_runs"]["auc"]["sd"] == pytest.approx(np.std(of_runs, ddof=1))
+    assert ensemble["out_of_fold"]["of_runs"]["auc"]["mean"] == pytest.approx(np.mean(of_runs))
+    assert ensemble["out_of_fold"]["of_runs"]["auc"]["sd"] == pytest.approx(np.std(of_runs, ddof=1))
 
 
-def test_the_ensemble_on_test_is_the_mean_of_what_all_weights_say(sweep, tmp_path):
-    """Recomputed from the checkpoints, not from what the runs wrote."""
-    told = build_ensemble(tmp_path / "out", jobs(sweep))["test"]
+def test_test_ensemble_is_mean_over_runs(sweep, tmp_path):
+    """The test ensemble equals the mean recomputed from the checkpoints."""
+    ensemble = build_ensemble(tmp_path / "out", jobs(sweep))["test"]
     (tmp_path / "test.json").write_bytes(b"".join(sample_files()["dev.json"].splitlines(keepends=True)[:16]))
-    said = []
+    probabilities = []
     for job in jobs(sweep):
         run = Predictor.open(job)
         logits = run.score(run.read(tmp_path / "test.json", labelled=True)).logits.astype(np.float64)
-        said.append(np.exp(logits[:, 1]) / np.exp(logits).sum(axis=1))
-    mean, gold = np.mean(said, axis=0), np.array([int(r["label"]) for r in lines(tmp_path / "test.json")])
+        probabilities.append(np.exp(logits[:, 1]) / np.exp(logits).sum(axis=1))
+    mean, gold = np.mean(probabilities, axis=0), np.array([int(r["label"]) for r in lines(tmp_path / "test.json")])
     written = lines(tmp_path / "out/predictions/test.jsonl")
     np.testing.assert_allclose([row["probability"] for row in written], mean, atol=1e-6)
     assert [row["prediction"] for row in written] == [str(int(one > 0.5)) for one in mean]
-    assert told["figures"]["accuracy"] == accuracy_score(gold, mean > 0.5)
-    assert told["figures"]["loss"] == pytest.approx(log_loss(gold, mean), abs=1e-6)
-    assert told["spread"]["probability_sd"] == pytest.approx(np.std(said, axis=0, ddof=1).mean(), abs=1e-6)
-    labels = np.array(said) > 0.5
+    assert ensemble["figures"]["accuracy"] == accuracy_score(gold, mean > 0.5)
+    assert ensemble["figures"]["loss"] == pytest.approx(log_loss(gold, mean), abs=1e-6)
+    assert ensemble["spread"]["probability_sd"] == pytest.approx(np.std(probabilities, axis=0, ddof=1).mean(), abs=1e-6)
+    labels = np.array(probabilities) > 0.5
     apart = [(labels[a] != labels[b]).mean() for a in range(6) for b in range(a)]
-    assert told["spread"]["disagreement"] == pytest.approx(np.mean(apart))
+    assert ensemble["spread"]["disagreement"] == pytest.approx(np.mean(apart))
 
 
-def test_what_is_written_names_its_members_from_where_it_lies(sweep, tmp_path):
-    told = build_ensemble(sweep.parent / "together", jobs(sweep))
-    assert told == json.loads((sweep.parent / "together/ensemble.json").read_text(encoding="utf-8"))
-    assert [member["path"] for member in told["members"]] == [f"../{sweep.name}/{job.name}" for job in jobs(sweep)]
-    assert [(member["seed"], member["fold"]) for member in told["members"]] == [
+def test_member_paths_are_relative(sweep, tmp_path):
+    """ensemble.json names its members by paths relative to its directory."""
+    ensemble = build_ensemble(sweep.parent / "together", jobs(sweep))
+    assert ensemble == json.loads((sweep.parent / "together/ensemble.json").read_text(encoding="utf-8"))
+    assert [member["path"] for member in ensemble["members"]] == [f"../{sweep.name}/{job.name}" for job in jobs(sweep)]
+    assert [(member["seed"], member["fold"]) for member in ensemble["members"]] == [
         (s, f) for s in (1, 2) for f in range(3)
     ]
-    assert len(find([str(sweep.parent)])) == 6  # what is put together is no run of its own
+    assert len(find([str(sweep.parent)])) == 6  # an ensemble does not count as a run
 
 
-def test_seeds_without_folds_give_the_test_split_alone(tmp_path):
+def test_seeds_without_folds_give_test_only(tmp_path):
+    """Without folds only the test split is combined."""
     for seed in (1, 2):
         train(tmp_path / f"runs/{seed}", f"seed={seed}", "trainer.max_steps=2")
-    told = build_ensemble(tmp_path / "out", jobs(tmp_path / "runs"))
-    assert "out_of_fold" not in told
-    assert told["test"]["figures"] == {}  # it has no labels
-    assert told["test"]["spread"].keys() == {"disagreement", "probability_sd"}
+    ensemble = build_ensemble(tmp_path / "out", jobs(tmp_path / "runs"))
+    assert "out_of_fold" not in ensemble
+    assert ensemble["test"]["figures"] == {}  # no labels
+    assert ensemble["test"]["spread"].keys() == {"disagreement", "probability_sd"}
     written = lines(tmp_path / "out/predictions/test.jsonl")
     both = [lines(run / "predictions/test.jsonl") for run in jobs(tmp_path / "runs")]
     assert [row["probability"] for row in written] == [
@@ -143,30 +147,31 @@ def refused(place, **how):
     return str(error.value)
 
 
-def test_a_fold_that_is_missing_is_named(copy):
+def test_missing_fold_is_named(copy):
+    """The error names the seed and the missing fold."""
     shutil.rmtree(copy / "1-fold-1_seed-1")
-    assert refused(copy) == (
-        "seed 1: fold 1 is missing of the 3 (dataset.folds), so that not every pair was predicted once"
-    )
+    assert refused(copy) == ("seed 1: fold 1 is missing of the 3 (dataset.folds), so not every pair was predicted once")
 
 
-def test_a_run_that_is_not_complete_is_named_and_left_out_when_asked(copy):
+def test_incomplete_run_is_named_or_skipped(copy):
+    """An incomplete run is refused by name, or left out with skip_incomplete."""
     (copy / "1-fold-1_seed-1/summary.json").unlink()
     (copy / "1-fold-1_seed-1/status.json").write_text('{"status": "failed", "step": 3, "error": "boom"}', "utf-8")
     assert refused(copy) == (
         "without final figures: 1-fold-1_seed-1 (failed, step 3, boom); --skip-incomplete leaves them out"
     )
-    told = build_ensemble(copy.parent / "out", jobs(copy), skip_incomplete=True)
-    assert [run["why"] for run in told["left_out"]] == ["step 3, boom"]
-    assert len(told["members"]) == 5
-    assert told["out_of_fold"]["spread"] == {}  # seed 2 alone is whole
+    ensemble = build_ensemble(copy.parent / "out", jobs(copy), skip_incomplete=True)
+    assert [run["why"] for run in ensemble["left_out"]] == ["step 3, boom"]
+    assert len(ensemble["members"]) == 5
+    assert ensemble["out_of_fold"]["spread"] == {}  # only seed 2 is complete
 
 
-def test_runs_that_are_not_of_one_setting_or_not_of_one_file_are_refused(copy):
+def test_runs_must_share_setting_and_file(copy):
+    """Runs of different settings or data files are refused."""
     config = copy / "0-fold-0_seed-1/config.yaml"
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace("lr: 0.0005", "lr: 0.001"), encoding="utf-8")
-    assert "the runs differ in lr: folds and seeds of one setting" in refused(copy)
+    assert "the runs differ in lr: an ensemble combines the folds and seeds of one setting" in refused(copy)
     config.write_text(text.replace("seed: 1", "seed: 2"), encoding="utf-8")
     assert "3-fold-0_seed-2: the same seed and fold as another run here" in refused(copy)
     config.write_text(text, encoding="utf-8")
@@ -176,7 +181,8 @@ def test_runs_that_are_not_of_one_setting_or_not_of_one_file_are_refused(copy):
     assert "folds of different files" in refused(copy)
 
 
-def test_predictions_that_are_not_a_cut_of_the_file_are_refused(sweep, copy):
+def test_folds_must_partition_the_file(sweep, copy):
+    """Folds that overlap, or do not cover the file, are refused."""
     one, other = (copy / f"{fold}-fold-{fold}_seed-1" for fold in (0, 1))
     shutil.copy(one / "predictions/dev.jsonl", other / "predictions/dev.jsonl")
     shutil.copy(one / "summary.json", other / "summary.json")
@@ -189,35 +195,38 @@ def test_predictions_that_are_not_a_cut_of_the_file_are_refused(sweep, copy):
     for run in jobs(copy):
         text = (run / "summary.json").read_text(encoding="utf-8").replace('"pairs": 96', '"pairs": 100')
         (run / "summary.json").write_text(text, encoding="utf-8")
-    assert "its folds predicted 96 of 100 pairs (dataset.max_dev_samples cuts folds short)" in refused(copy)
+    assert "its folds predicted 96 of 100 pairs (dataset.max_dev_samples truncates folds)" in refused(copy)
 
 
-def test_one_run_or_a_test_split_of_another_file_is_no_ensemble(copy):
+def test_invalid_members_are_refused(copy):
+    """A single run, and members with different or missing test predictions, are refused."""
     file = copy / "0-fold-0_seed-1/predictions/test.jsonl"
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace('{"id": 0,', '{"id": 99,'), encoding="utf-8")
-    assert "do not fit together: id 0 against 99 in line 1" in refused(copy)
+    assert "cannot be combined: id 0 against 99 in line 1" in refused(copy)
     file.unlink()
     assert "0-fold-0_seed-1: predictions/test.jsonl: missing" in refused(copy)
     for run in jobs(copy)[1:]:
         shutil.rmtree(run)
-    assert "an ensemble has two complete runs or more; here is 1 of 1" in refused(copy)
+    assert "an ensemble needs at least 2 complete runs; 1 of 1 are complete" in refused(copy)
 
 
-def test_nothing_is_written_into_a_run(sweep):
-    with pytest.raises(InputError, match="is a run's directory; an ensemble needs another"):
+def test_output_must_not_be_a_run(sweep):
+    """An ensemble cannot be written to a run directory."""
+    with pytest.raises(InputError, match="is a run directory; write the ensemble to another one"):
         Ensemble.of(find([str(sweep)])).write(jobs(sweep)[0])
 
 
-def test_one_run_directory_is_one_run_and_a_sweep_is_several(sweep):
+def test_resolve_members_distinguishes_run_and_sweep(sweep):
+    """A single run directory is not an ensemble; a sweep is."""
     assert resolve_members([str(jobs(sweep)[0])]) is None
     assert resolve_members([str(sweep / "nowhere")]) is None
     assert len(resolve_members([str(sweep)])) == len(resolve_members(list(map(str, jobs(sweep))))) == 6
 
 
 @pytest.fixture
-def told(monkeypatch, capsys):
-    """Call an entry; returns its exit code and what it printed."""
+def run_entry(monkeypatch, capsys):
+    """Return a function that calls a command, and returns its exit code and output."""
 
     def call(entry, *arguments):
         monkeypatch.setattr(sys, "argv", [entry.__name__, *map(str, arguments)])
@@ -228,57 +237,62 @@ def told(monkeypatch, capsys):
     return call
 
 
-def test_evaluate_says_the_figures_of_all_together_and_writes_them(sweep, told, tmp_path):
-    code, text = told(evaluate, sweep, "--json", "-o", tmp_path / "out")
+def test_evaluate_reports_and_writes_ensemble(sweep, run_entry, tmp_path):
+    """evaluate prints the figures of the ensemble, and writes them with -o."""
+    code, text = run_entry(evaluate, sweep, "--json", "-o", tmp_path / "out")
     assert code == 0
     found = json.loads(text)
     assert found["out_of_fold"] == json.loads((tmp_path / "out/ensemble.json").read_text("utf-8"))["out_of_fold"]
-    _, text = told(evaluate, *jobs(sweep))
+    _, text = run_entry(evaluate, *jobs(sweep))
     assert "out-of-fold: 96 pairs, 6 runs" in text
     assert "test: 16 pairs, 6 runs" in text
     assert f"{found['test']['figures']['accuracy']:.6f}" in text
 
 
-def test_evaluate_and_predict_take_the_mean_of_weights_on_any_file(sweep, told, tmp_path):
+def test_evaluate_and_predict_average_runs(sweep, run_entry, tmp_path):
+    """evaluate --data and predict average the predictions of all runs on any file."""
     file = tmp_path / "test.json"
     file.write_bytes(b"".join(sample_files()["dev.json"].splitlines(keepends=True)[:16]))
     stored = build_ensemble(tmp_path / "out", jobs(sweep))["test"]["figures"]
-    code, text = told(evaluate, sweep, "--data", file, "--json")
+    code, text = run_entry(evaluate, sweep, "--data", file, "--json")
     assert code == 0
     scored = json.loads(text)
     assert (scored["pairs"], scored["runs"]) == (16, 6)
     assert scored["loss"] == pytest.approx(stored["loss"], abs=1e-6)
-    said = tmp_path / "said.jsonl"
-    assert told(predict, sweep, file, "-o", said) == (0, f"{said}: 16 pairs, the mean of 6 runs\n")
-    for one, other in zip(lines(said), lines(tmp_path / "out/predictions/test.jsonl"), strict=True):
+    out = tmp_path / "mean.jsonl"
+    assert run_entry(predict, sweep, file, "-o", out) == (0, f"{out}: 16 pairs, the mean of 6 runs\n")
+    for one, other in zip(lines(out), lines(tmp_path / "out/predictions/test.jsonl"), strict=True):
         assert one["probability"] == pytest.approx(other["probability"], abs=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["SWEEP", "--data", "x", "-o", "out"], "-o: not with --data; python -m afqmc.predict writes"),
         (["RUN", "-o", "out"], "is one run, and holds its predictions; -o is for several"),
-        (["SWEEP", "-o", "RUN"], "is a run's directory"),
+        (["SWEEP", "-o", "RUN"], "is a run directory"),
     ],
 )
-def test_an_out_that_makes_no_sense_is_refused(sweep, told, arguments, said):
+def test_invalid_output_option_is_refused(sweep, run_entry, arguments, message):
+    """-o is refused where it is not allowed."""
     names = {"SWEEP": sweep, "RUN": jobs(sweep)[0]}
-    code, text = told(evaluate, *(names.get(argument, argument) for argument in arguments))
+    code, text = run_entry(evaluate, *(names.get(argument, argument) for argument in arguments))
     assert code == 2
-    assert said in text
+    assert message in text
 
 
-def test_a_link_in_a_sweep_of_a_stranger_is_not_written_through(copy, told, tmp_path):
+def test_output_does_not_follow_links(copy, run_entry, tmp_path):
+    """A symbolic link in an untrusted sweep is not followed when writing."""
     (tmp_path / "mine").mkdir()
     (copy / "predictions").symlink_to(tmp_path / "mine")
-    code, text = told(evaluate, copy, "-o", copy)
+    code, text = run_entry(evaluate, copy, "-o", copy)
     assert code == 2
     assert "a link leads out of" in text
     assert not any((tmp_path / "mine").iterdir())
 
 
-def test_a_mean_of_runs_that_differ_says_in_what(sweep, copy, told, tmp_path):
+def test_predict_reports_differing_settings(sweep, copy, run_entry, tmp_path):
+    """predict reports the settings in which the averaged runs differ."""
     for run in jobs(copy):
         shutil.rmtree(run)
     for name, job in zip("ab", jobs(sweep), strict=False):
@@ -287,17 +301,18 @@ def test_a_mean_of_runs_that_differ_says_in_what(sweep, copy, told, tmp_path):
     config.write_text(config.read_text(encoding="utf-8").replace("lr: 0.0005", "lr: 0.001"), encoding="utf-8")
     file, out = tmp_path / "some.json", tmp_path / "out"
     file.write_bytes(sample_files()["test.json"][:2000].rpartition(b"\n")[0])
-    assert told(predict, copy, file, "-o", out)[1].endswith(" pairs, the mean of 2 runs, which differ in lr\n")
+    assert run_entry(predict, copy, file, "-o", out)[1].endswith(" pairs, the mean of 2 runs, which differ in lr\n")
 
 
-def test_members_with_other_labels_are_refused(sweep, told, copy, tmp_path):
+def test_members_with_other_labels_are_refused(sweep, run_entry, copy, tmp_path):
+    """Runs with different labels cannot be averaged."""
     for run in jobs(copy):
         shutil.rmtree(run)
     for name, job in zip("ab", jobs(sweep), strict=False):
         shutil.copytree(job, copy / name)
     (copy / "b/checkpoints/best/labels.json").write_text('["1", "0"]', encoding="utf-8")
     (tmp_path / "some.json").write_bytes(sample_files()["test.json"][:2000].rpartition(b"\n")[0])
-    code, text = told(predict, copy, tmp_path / "some.json", "-o", tmp_path / "out")
+    code, text = run_entry(predict, copy, tmp_path / "some.json", "-o", tmp_path / "out")
     assert code == 2
     assert "b: its labels are 1, 0, " in text
     assert not (tmp_path / "out").exists()

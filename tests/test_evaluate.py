@@ -70,8 +70,8 @@ def replaced(rows):
 
 
 CHANGES = [
-    (flipped, "1 with another label (first: id 'p0')", {"relabelled": 1}),
-    (lambda rows: rows[::-1], "another order", {"reordered": True}),
+    (flipped, "1 relabelled (first: id 'p0')", {"relabelled": 1}),
+    (lambda rows: rows[::-1], "different order", {"reordered": True}),
     (lambda rows: [*rows, {**rows[0], "id": "new"}], "24 pairs then, 25 now, 1 added", {"added": 1}),
     (lambda rows: rows[1:], "24 pairs then, 23 now, 1 removed", {"removed": 1}),
     (
@@ -79,7 +79,7 @@ CHANGES = [
         "24 added, 24 removed",
         {"added": 24},
     ),
-    (edited, "other sentences", {"sentences": True}),
+    (edited, "different sentences", {"sentences": True}),
 ]
 
 
@@ -118,9 +118,9 @@ def test_the_same_pairs_in_another_order_are_reported_as_such(has_ids, copied, c
     if not has_ids:  # as such a run writes them: the ids are row numbers
         write(run / "predictions/dev.jsonl", [{**row, "id": number} for number, row in enumerate(predictions)])
     write(file, rows[1:] + rows[:1])
-    assert f"warning: {file}: changed since the run: another order; these" in call(run)[2]
+    assert f"warning: {file}: changed since the run: different order; these" in call(run)[2]
     write(file, flipped(rows)[::-1])
-    assert "another label" in call(run)[2]
+    assert "relabelled" in call(run)[2]
 
 
 def test_ids_that_are_not_unique_are_compared_row_by_row(copied, call):
@@ -128,7 +128,7 @@ def test_ids_that_are_not_unique_are_compared_row_by_row(copied, call):
     rows = [json.loads(line) for line in (run / "predictions/dev.jsonl").read_text("utf-8").splitlines()]
     write(run / "predictions/dev.jsonl", [{**row, "id": "same"} for row in rows])
     write(file, flipped([{**row, "id": "same"} for row in ROWS]))
-    assert "1 with another label (first: id row 0)" in call(run)[2]
+    assert "1 relabelled (first: id row 0)" in call(run)[2]
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"id": 0}\n', '{"id": [1], "label": {}}\n'])

@@ -1,4 +1,4 @@
-"""The copy of conf/ in a sweep's directory may come from somebody else: it names no code of its own."""
+"""The untrusted copy of conf/ in a sweep's directory: it must not name code that conf/ does not."""
 
 import os
 
@@ -14,10 +14,10 @@ from hydra_plugins.afqmc_sweeps._config_snapshot import frozen_loader
 
 @pytest.fixture
 def live(tmp_path):
-    """A conf/ with a schedule of the user's own."""
+    """A loader of a conf/ with a custom schedule."""
     (tmp_path / "conf/scheduler").mkdir(parents=True)
     (tmp_path / "conf/scheduler/linear.yaml").write_text("_target_: mine.linear\n", "utf-8")
-    Plugins.instance()  # registers where configs come from
+    Plugins.instance()  # registers the config sources
     found = ConfigSearchPathImpl()
     found.append("main", f"file://{tmp_path}/conf")
     found.append("hydra", "pkg://hydra.conf")
@@ -27,7 +27,7 @@ def live(tmp_path):
 
 @pytest.fixture
 def sweep(live, tmp_path):
-    """A sweep that has begun."""
+    """A sweep that has started."""
     (tmp_path / "sweep").mkdir()
     frozen_loader(live, tmp_path / "sweep", begun=False)
     return tmp_path / "sweep"
@@ -50,20 +50,22 @@ def sweep(live, tmp_path):
         "_target_: !!python/name:os.system",
     ],
 )
-def test_code_that_conf_does_not_name_is_refused(text, live, sweep):
+def test_untrusted_code_is_refused(text, live, sweep):
+    """Code, search paths and environment access that conf/ does not have are refused."""
     (sweep / ".conf/0/scheduler/linear.yaml").write_text(text, "utf-8")
     with pytest.raises(InputError, match="linear.yaml"):
         frozen_loader(live, sweep, begun=True)
 
 
-def test_a_copy_that_is_a_fifo_is_not_waited_for(live, sweep):
+def test_fifo_in_copy_is_refused(live, sweep):
+    """A FIFO in the copy is refused without waiting for it."""
     os.mkfifo(sweep / ".conf/0/more.yaml")
     with pytest.raises(InputError, match="more.yaml: not a regular file"):
         frozen_loader(live, sweep, begun=True)
 
 
-def test_values_that_were_edited_and_known_libraries_are_used(live, sweep):
-    """The user's own target stays legal, and so does a schedule of torch."""
+def test_edited_values_and_known_libraries_are_allowed(live, sweep):
+    """Edited values are used, and so are targets of conf/ and of well-known libraries."""
     assert not frozen_loader(live, sweep, begun=True).changed
     text = "_target_: torch.optim.lr_scheduler.LinearLR\ntotal_iters: 3\n"
     (sweep / ".conf/0/scheduler/linear.yaml").write_text(text, "utf-8")
@@ -82,7 +84,7 @@ hydra:
 
 @pytest.fixture
 def begun(live, tmp_path):
-    """A sweep over a whole conf/ that has begun; its copy, and how a job of it is composed."""
+    """A started sweep: its copy of conf/, and functions that compose a job and read the prepared space."""
     (tmp_path / "conf/config.yaml").write_text(MAIN, "utf-8")
     (tmp_path / "sweep").mkdir()
     frozen_loader(live, tmp_path / "sweep", begun=False)
@@ -124,7 +126,8 @@ SET = "env_set: {LD_PRELOAD: /x.so}\n"
         ({"config.yaml": ("sweep: {dir", "run: {dir: /x}\n  sweep: {dir")}, "hydra.run.dir"),
     ],
 )  # fmt: skip
-def test_a_job_with_other_settings_of_hydra_than_conf_has_is_refused(files, key, begun):
+def test_changed_hydra_settings_are_refused(files, key, begun):
+    """Settings under hydra that differ from conf/ are refused, however they are set."""
     copy, composed, _ = begun
     for name, content in files.items():
         if isinstance(content, str):
@@ -136,7 +139,8 @@ def test_a_job_with_other_settings_of_hydra_than_conf_has_is_refused(files, key,
 
 
 @pytest.mark.parametrize("text", ["scheduler: {_target_: evil.build}", "notes: '${oc.env:HOME}'"])
-def test_a_config_beside_the_copy_names_no_code_either(text, begun):
+def test_config_outside_copy_is_checked(text, begun):
+    """A config file outside of the copy is checked for untrusted code too."""
     copy, composed, _ = begun
     (copy / "../../x.yaml").write_text(f"{GLOBAL}{text}", "utf-8")
     change(copy / "config.yaml", "_self_]", "_self_, ../../x]")
@@ -147,15 +151,17 @@ def test_a_config_beside_the_copy_names_no_code_either(text, begun):
 @pytest.mark.parametrize(
     "param", ["hydra.job.env_set.X: '1'", "+scheduler@hydra.job: x", "hydra/job_logging: x", "+scheduler@_global_: x"]
 )
-def test_an_axis_of_the_copy_is_about_the_keys_of_a_run(param, begun):
+def test_prepared_space_must_use_run_keys(param, begun):
+    """A prepared search space can only contain keys of a run, not of Hydra."""
     copy, _, prepared = begun
     key, _, value = param.partition(": ")
     change(copy / "config.yaml", 'lr: "1,2"', f"'{key}': {value}")
-    with pytest.raises(InputError, match="is not about a run's key"):
+    with pytest.raises(InputError, match="is not a key of a run"):
         prepared()
 
 
-def test_an_axis_outside_of_the_copy_names_no_code(begun):
+def test_prepared_space_outside_copy_is_checked(begun):
+    """A search space prepared outside of the copy is checked for untrusted code."""
     copy, _, prepared = begun
     text = "hydra: {sweeper: {params: {scheduler: '{_target_: evil.build}'}}}"
     (copy / "../../x.yaml").write_text(f"{GLOBAL}{text}", "utf-8")
@@ -164,8 +170,8 @@ def test_an_axis_outside_of_the_copy_names_no_code(begun):
         prepared()
 
 
-def test_an_edited_sweeper_is_that_of_conf_and_the_directory_that_of_the_command(begun, tmp_path):
-    """Values of a run stay as they were, and so do the axes."""
+def test_sweeper_comes_from_current_conf(begun, tmp_path):
+    """The sweeper comes from the current conf/, run settings and search space from the copy."""
     copy, composed, prepared = begun
     change(tmp_path / "conf/config.yaml", "max_batch_size: 3", "max_batch_size: 5")
     change(tmp_path / "conf/config.yaml", '"1,2"', '"3"')

@@ -321,7 +321,11 @@ def test_a_page_without_complete_runs_lists_the_others(tmp_path):
     (tmp_path / "0-lr/.hydra").mkdir(parents=True)
     shown = content(as_html(report_of(tmp_path)))
     assert shown["unfinished"] == [
-        ["0-lr", "incomplete", ["has no config.yaml: refused, or never begun", "没有 config.yaml：被拒绝，或从未开始"]]
+        [
+            "0-lr",
+            "incomplete",
+            ["has no config.yaml: invalid, or never started", "没有 config.yaml：输入无效，或从未开始"],
+        ]
     ]
     assert shown["runs"] == []
 

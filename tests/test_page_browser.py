@@ -256,9 +256,9 @@ def test_machines_and_unfinished_runs_are_listed(opened):
     assert facts["Python"] == "24"
     assert facts["threads"] == "12"
     assert column(opened, "unfinished-table", 0) == ["99-never"]
-    assert column(opened, "unfinished-table", 2) == ["has no config.yaml: refused, or never begun"]
+    assert column(opened, "unfinished-table", 2) == ["has no config.yaml: invalid, or never started"]
     opened.click("#language")
-    assert column(opened, "unfinished-table", 2) == ["没有 config.yaml：被拒绝，或从未开始"]
+    assert column(opened, "unfinished-table", 2) == ["没有 config.yaml：输入无效，或从未开始"]
 
 
 def test_the_pairs_on_which_two_runs_disagree_are_searched(browser, tmp_path):

@@ -1,4 +1,4 @@
-"""Sweeps on a real Ray: fresh processes, shared cores and GPUs, killed workers, an end that saves."""
+"""Sweeps on a real Ray: processes, shared cores and GPUs, killed workers, interruption."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def environment(tmp_path):
 
 
 def seen(cwd):
-    """By process, what its steps saw, and the moments of its first and last."""
+    """Return the rows that each process recorded, one per step."""
     found = {}
     for row in map(json.loads, (cwd / "seen.jsonl").read_text().splitlines()):
         found.setdefault(row["pid"], []).append(row)
@@ -46,7 +46,7 @@ def seen(cwd):
 
 
 def at_once(cwd):
-    """The most processes that took steps side by side."""
+    """Return the largest number of processes that ran concurrently."""
     spans = [(rows[0]["time"], rows[-1]["time"]) for rows in seen(cwd)]
     return max(sum(start <= moment <= end for start, end in spans) for moment, _ in spans)
 
@@ -56,14 +56,15 @@ def statuses(directory):
     return [found[number] for number in sorted(found)]
 
 
-def test_two_jobs_at_once_one_killed_and_the_others_go_on(tmp_path, environment):
+def test_killed_worker_leaves_other_jobs(tmp_path, environment):
+    """Jobs run concurrently in separate processes; one that is killed does not affect the others."""
     done = command("run", "-m", *TINY, "lr=1e-4,3e-4,4e-4,5e-4", cwd=tmp_path, env=environment)
     directory = tmp_path / "outputs/sweeps/s"
     assert done.returncode == 1
     assert statuses(directory) == ["completed", "failed", "completed", "completed"]
     assert "3 completed, 1 failed" in done.stderr
     assert "WorkerCrashedError" in json.loads(next(directory.glob("1-*/status.json")).read_text())["error"]
-    assert len(seen(tmp_path)) == 4  # a process each
+    assert len(seen(tmp_path)) == 4  # one process per job
     assert {row["threads"] for rows in seen(tmp_path) for row in rows} == {1}
     assert at_once(tmp_path) == min(len(os.sched_getaffinity(0)), 4)
     alone = command(
@@ -76,7 +77,8 @@ def test_two_jobs_at_once_one_killed_and_the_others_go_on(tmp_path, environment)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_sweep_that_is_ended_saves_its_jobs_and_goes_on(tmp_path, environment, number):
+def test_interrupted_sweep_saves_and_resumes(tmp_path, environment, number):
+    """Interrupted jobs save their state, and the same command resumes them."""
     arguments = ("-m", *TINY, "epochs=12", "seed=1,2,3", "hydra.launcher.num_cpus=1")
     process = subprocess.Popen(
         [sys.executable, "-m", "afqmc.run", *arguments],
@@ -99,7 +101,8 @@ def test_a_sweep_that_is_ended_saves_its_jobs_and_goes_on(tmp_path, environment,
         assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, 145))
 
 
-def test_parts_of_a_gpu_of_a_cluster_that_runs_are_shared(tmp_path, environment):
+def test_jobs_share_gpu_of_running_cluster(tmp_path, environment):
+    """Two jobs with num_gpus=0.5 share the GPU of a running cluster."""
     head = ("start", "--head", "--block", "--port=0", "--num-cpus=4", "--num-gpus=1", "--include-dashboard=false")
     process = subprocess.Popen(
         [sys.executable, "-m", "ray.scripts.scripts", *head],
@@ -114,20 +117,21 @@ def test_parts_of_a_gpu_of_a_cluster_that_runs_are_shared(tmp_path, environment)
         process.terminate()
         process.communicate(timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
-    assert at_once(tmp_path) == 2  # four cores would have had room for all three
+    assert at_once(tmp_path) == 2  # four cores would allow all three
     assert {row["gpu"] for rows in seen(tmp_path) for row in rows} == {"0"}
 
 
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("hydra.launcher.num_gpus=64", "hydra.launcher.num_gpus=64: no machine has so many; the largest has"),
-        ("hydra.launcher.num_gpus=1.5", "a part of one GPU, or whole ones"),
+        ("hydra.launcher.num_gpus=64", "hydra.launcher.num_gpus=64: more than any node has; the largest has"),
+        ("hydra.launcher.num_gpus=1.5", "must be a whole number if it is > 1"),
         ("hydra.launcher.num_cpus=0", "hydra.launcher.num_cpus=0: must be >= 1"),
-        ("sweep.fail_fast=true", "hydra/launcher=ray holds no job back"),
+        ("sweep.fail_fast=true", "hydra/launcher=ray does not support it"),
     ],
 )
-def test_what_ray_cannot_do_is_told_in_one_message(tmp_path, environment, override, told):
+def test_invalid_ray_settings_are_refused(tmp_path, environment, override, told):
+    """Invalid settings give one message and no traceback."""
     done = command("run", "-m", *TINY, "seed=1,2", override, cwd=tmp_path, env=environment)
     assert done.returncode == 2, done.stdout
     assert told in done.stderr

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from afqmc.config import compose
 from afqmc.data.sample import sample_files
-from hydra_plugins.afqmc_sweeps._override_grammar import axis_of
+from hydra_plugins.afqmc_sweeps._override_grammar import parse_dimension
 
 ROOT = Path(__file__).parents[1]
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")}
@@ -73,7 +73,11 @@ def jobs_of(given):
     overrides = OverridesParser.create().parse_overrides([argument for argument in given if argument != "-m"])
     ends = ([], [])
     for override in overrides:
-        values = [override.get_value_element_as_str()] if not override.is_sweep_override() else axis_of(override).ends()
+        values = (
+            [override.get_value_element_as_str()]
+            if not override.is_sweep_override()
+            else parse_dimension(override).bounds()
+        )
         for job, value in zip(ends, (values[0], values[-1]), strict=True):
             job.append(f"{override.get_key_element()}={value}")
     return ends if "-m" in given else [given]

@@ -1,4 +1,4 @@
-"""Searches: the space is what the grammar says, and a search that was killed finds what it would have found."""
+"""Searches: the space, samplers, pruning, and resuming."""
 
 import json
 import os
@@ -19,10 +19,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from afqmc.sweeps.pruning import TrialPruner
-from afqmc.sweeps.search_space import boundary_trials, grid_points, suggested
+from afqmc.sweeps.search_space import boundary_trials, grid_points, suggest_overrides
 from afqmc.sweeps.study import SAMPLERS, StudyConfig, direction, open_study, study_name
 from afqmc.utils.errors import InputError
-from hydra_plugins.afqmc_sweeps._override_grammar import axis_of
+from hydra_plugins.afqmc_sweeps._override_grammar import parse_dimension
 from hydra_plugins.afqmc_sweeps._trials import Space
 
 TINY = (*SMALL, "epochs=1", "dataset.max_train_samples=32", "hydra/sweeper=optuna")
@@ -31,8 +31,8 @@ SPACE = (LR, "batch_size=tag(int,interval(8,64))", "optimizer=adamw,sgd")
 ONLY_SGD = "optimizer.momentum=tag('if optimizer=sgd',interval(0.5,0.9))"
 
 
-def axes(*overrides):
-    return [axis_of(override) for override in OverridesParser.create().parse_overrides(list(overrides))]
+def dimensions(*overrides):
+    return [parse_dimension(override) for override in OverridesParser.create().parse_overrides(list(overrides))]
 
 
 def space_of(*overrides):
@@ -57,47 +57,54 @@ def trials_of(directory):
         ("x=choice(8,16)", CategoricalDistribution(("8", "16"))),
     ],
 )
-def test_the_grammar_of_sweeps_is_the_space(override, distribution):
-    assert axes(override)[0].distribution == distribution
+def test_sweep_override_gives_distribution(override, distribution):
+    """Hydra sweep overrides are converted to Optuna distributions."""
+    assert dimensions(override)[0].distribution == distribution
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
-        ("x=tag(lgo,interval(1,2))", "tag 'lgo': legal: log, int"),
+        ("x=tag(lgo,interval(1,2))", "tag 'lgo': allowed: log, int"),
         ("x=tag(log,interval(0,1))", "x=tag"),
         ("x=interval(2,1)", "x=interval"),
-        ("x=tag(log,choice(1,2))", "is for an interval"),
+        ("x=tag(log,choice(1,2))", "is only for an interval"),
         ("x=tag('if y',interval(0,1))", "'if key=value'"),
         ("x=range(3,3)", "an empty range"),
     ],
 )
-def test_what_means_nothing_is_refused_by_its_override(override, told):
+def test_invalid_sweep_override_is_refused(override, message):
+    """The error names the override and the reason."""
     with pytest.raises(InputError, match="x=") as refused:
-        axes(override)
-    assert told in str(refused.value)
+        dimensions(override)
+    assert message in str(refused.value)
 
 
-def test_a_conditional_axis_is_left_out_where_its_condition_does_not_hold():
-    space = axes(*SPACE, ONLY_SGD)
+def test_conditional_dimension_needs_its_condition():
+    """A conditional parameter is sampled only in trials that meet its condition."""
+    space = dimensions(*SPACE, ONLY_SGD)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    seen = [suggested(study.ask(), space) for _ in range(20)]
+    seen = [suggest_overrides(study.ask(), space) for _ in range(20)]
     for overrides in seen:
         assert ("optimizer=sgd" in overrides) == any(one.startswith("optimizer.momentum=") for one in overrides)
     assert {len(overrides) for overrides in seen} == {3, 4}
 
 
-def test_the_corners_hold_every_end_with_its_condition():
-    found = [override for overrides in boundary_trials(axes(*SPACE, ONLY_SGD)) for override in overrides]
+def test_boundary_trials_contain_all_bounds():
+    """Boundary trials contain both ends of each range, and all choices, with conditions met."""
+    found = [override for overrides in boundary_trials(dimensions(*SPACE, ONLY_SGD)) for override in overrides]
     assert {"lr=1e-05", "lr=0.001", "batch_size=8", "batch_size=64", "optimizer=adamw", "optimizer=sgd"} <= set(found)
-    with_momentum = [one for one in boundary_trials(axes(*SPACE, ONLY_SGD)) if any("momentum" in key for key in one)]
+    with_momentum = [
+        one for one in boundary_trials(dimensions(*SPACE, ONLY_SGD)) if any("momentum" in key for key in one)
+    ]
     assert len(with_momentum) == 2
     assert all("optimizer=sgd" in overrides for overrides in with_momentum)
 
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
-def test_every_sampler_draws_the_same_again_after_an_interruption(tmp_path, sampler):
-    space = axes("x=range(8)", "y=range(4)") if sampler == "grid" else axes("x=interval(0,1)", "y=range(4)")
+def test_sampler_is_unaffected_by_interruption(tmp_path, sampler):
+    """Every sampler draws the same trials in a search that is interrupted and resumed."""
+    space = dimensions("x=range(8)", "y=range(4)") if sampler == "grid" else dimensions("x=interval(0,1)", "y=range(4)")
     settings = StudyConfig(
         sampler=sampler, sampler_args={"n_startup_trials": 3} if sampler in ("tpe", "cmaes", "gp") else {}
     )
@@ -110,7 +117,7 @@ def test_every_sampler_draws_the_same_again_after_an_interruption(tmp_path, samp
                 study = open_study(settings, directory, ["dev/f1"])
             study.sampler = settings.sampler_for(number, space)
             trial = study.ask()
-            found.append(suggested(trial, space))
+            found.append(suggest_overrides(trial, space))
             study.tell(trial, sum(map(float, trial.params.values())))
         return found
 
@@ -122,41 +129,46 @@ def test_every_sampler_draws_the_same_again_after_an_interruption(tmp_path, samp
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"sampler": "tpee"}, "did you mean 'tpe'"),
         ({"pruner": "halving"}, "pruner=halving"),
         ({"n_trials": 0}, "n_trials=0: must be >= 1"),
         ({"objectives": ["dev/f2"]}, "dev/f2; did you mean"),
-        ({"objectives": ["dev/f1", "seconds"], "pruner": "median"}, "one objective only"),
-        ({"objectives": ["seconds"], "pruner": "median"}, "a metric of dev"),
-        ({"pruner": "wilcoxon"}, "name several: seed=1,2,3"),
+        ({"objectives": ["dev/f1", "seconds"], "pruner": "median"}, "a single objective"),
+        ({"objectives": ["seconds"], "pruner": "median"}, "a dev metric"),
+        ({"pruner": "wilcoxon"}, "give several seeds: seed=1,2,3"),
     ],
 )
-def test_settings_that_make_no_search_are_refused(settings, told):
+def test_invalid_settings_are_refused(settings, message):
+    """The error names the setting and what is allowed."""
     with pytest.raises(InputError) as refused:
         StudyConfig(**settings).check_repetitions(1)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
-def test_a_grid_is_every_point_once_with_its_condition_and_ends_without_an_error(tmp_path):
-    space = axes("optimizer=adamw,sgd", "optimizer.momentum=tag('if optimizer=sgd',range(0.5,0.9,0.2))", "x=range(2)")
+def test_grid_sampler_tries_every_point_once(tmp_path):
+    """Every grid point is tried once, without those that violate a condition; intervals are refused."""
+    space = dimensions(
+        "optimizer=adamw,sgd", "optimizer.momentum=tag('if optimizer=sgd',range(0.5,0.9,0.2))", "x=range(2)"
+    )
     settings = StudyConfig(sampler="grid")
     study, found = open_study(settings, tmp_path, ["dev/f1"], space), []
     for number in range(len(grid_points(space))):
         study.sampler = settings.sampler_for(number, space)
         trial = study.ask()
-        found.append(tuple(suggested(trial, space)))
+        found.append(tuple(suggest_overrides(trial, space)))
         study.tell(trial, 0.5)
     assert len(set(found)) == len(found) == 2 + 2 * 2
     assert found[:2] == [("optimizer=adamw", "x=0"), ("optimizer=adamw", "x=1")]
     with pytest.raises(InputError, match="lr: sampler=grid needs values"):
-        grid_points(axes(LR))
+        grid_points(dimensions(LR))
 
 
-def test_seeds_and_folds_are_repeated_and_not_searched():
+def test_seeds_and_folds_are_repetitions():
+    """Seeds and folds are not searched: each trial has one job per combination of them."""
     space = space_of(LR, "seed=range(1,3)", "dataset.fold=0,1,2", "dataset.folds=3")
-    assert [axis.key for axis in space.axes] == ["lr"]
+    assert [dimension.key for dimension in space.dimensions] == ["lr"]
     jobs = space.jobs(optuna.create_study().ask())
     assert [job.directory.partition("_")[2] for job in jobs][:2] == ["seed-1_fold-0", "seed-1_fold-1"]
     assert len({job.overrides for job in jobs}) == 6
@@ -167,16 +179,18 @@ def test_seeds_and_folds_are_repeated_and_not_searched():
             space_of(LR, wrong)
 
 
-def test_a_study_of_another_space_is_refused(tmp_path):
-    study = open_study(StudyConfig(), tmp_path, ["dev/f1"], axes("lr=1e-3,1e-4"))
-    suggested(study.ask(), axes("lr=1e-3,1e-4"))
+def test_study_of_another_space_is_refused(tmp_path):
+    """A changed distribution is refused; a further parameter is allowed."""
+    study = open_study(StudyConfig(), tmp_path, ["dev/f1"], dimensions("lr=1e-3,1e-4"))
+    suggest_overrides(study.ask(), dimensions("lr=1e-3,1e-4"))
     for other in (LR, "lr=1e-3,1e-5"):
         with pytest.raises(InputError, match="lr was searched in"):
-            open_study(StudyConfig(), tmp_path, ["dev/f1"], axes(other))
-    assert len(open_study(StudyConfig(), tmp_path, ["dev/f1"], axes("lr=1e-3,1e-4", "x=1,2")).trials) == 1
+            open_study(StudyConfig(), tmp_path, ["dev/f1"], dimensions(other))
+    assert len(open_study(StudyConfig(), tmp_path, ["dev/f1"], dimensions("lr=1e-3,1e-4", "x=1,2")).trials) == 1
 
 
-def test_sweeps_of_one_name_have_a_study_each_in_a_database_and_hyperband_s_draws_in_a_journal(tmp_path):
+def test_study_names_are_unique_in_database(tmp_path):
+    """Sweeps of the same name have different studies in a database, but the same study name in a journal."""
     for place in ("a/s", "b/s"):
         (tmp_path / place).mkdir(parents=True)
     one, other = (study_name(StudyConfig(storage="sqlite://"), tmp_path / place) for place in ("a/s", "b/s"))
@@ -185,11 +199,13 @@ def test_sweeps_of_one_name_have_a_study_each_in_a_database_and_hyperband_s_draw
     assert study_name(StudyConfig(), tmp_path / "a/s") == study_name(StudyConfig(), tmp_path / "b/s")
 
 
-def test_directions_are_those_of_the_figures():
+def test_direction_of_objectives():
+    """Metrics are maximized; losses and costs are minimized."""
     assert [direction(name) for name in ("dev/auc", "dev/loss", "seconds")] == ["maximize", "minimize", "minimize"]
 
 
-def test_a_judge_prunes_what_is_worse_than_half_but_never_after_the_last_evaluation(tmp_path):
+def test_median_pruner_spares_last_evaluation(tmp_path):
+    """A run below the median is pruned, but not after its last evaluation."""
     settings = StudyConfig(pruner="median", pruner_args={"n_startup_trials": 2})
     study = open_study(settings, tmp_path, ["dev/f1"])
     for value in (0.5, 0.6):
@@ -197,14 +213,15 @@ def test_a_judge_prunes_what_is_worse_than_half_but_never_after_the_last_evaluat
         TrialPruner(settings, tmp_path, trial.number, "dev/f1")(1, {"f1": value}, False)
         study.tell(trial, value)
     number = study.ask().number
-    judge = TrialPruner(settings, tmp_path, number, "dev/f1")
-    assert judge(1, {"f1": 0.1}, True) is None
-    judge = TrialPruner(settings, tmp_path, number, "dev/f1")  # the run went on, and tells the same evaluation again
-    assert judge(1, {"f1": 0.1}, False).startswith("pruned after evaluation 1: dev/f1 0.1")
+    pruner = TrialPruner(settings, tmp_path, number, "dev/f1")
+    assert pruner(1, {"f1": 0.1}, True) is None
+    pruner = TrialPruner(settings, tmp_path, number, "dev/f1")  # the resumed run reports it again
+    assert pruner(1, {"f1": 0.1}, False).startswith("pruned after evaluation 1: dev/f1 0.1")
 
 
 @pytest.mark.slow
-def test_trials_are_runs_whose_numbers_are_their_directories(tmp_path):
+def test_trials_are_run_directories(tmp_path):
+    """Each trial has a run directory with its number; a larger n_trials continues the search."""
     arguments = ("-m", *TINY, LR, "hydra.sweeper.n_trials=2", "sweep.name=s", "trainer.monitor=dev/auc")
     done = command("run", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -221,7 +238,8 @@ def test_trials_are_runs_whose_numbers_are_their_directories(tmp_path):
     assert [one.params for one in trials_of(directory)][:2] == [one.params for one in trials]
 
 
-def test_a_bound_that_no_run_could_have_is_told_before_anything_starts(tmp_path):
+def test_invalid_bound_is_reported_before_start(tmp_path):
+    """A bound that is invalid for a run is reported before the first trial."""
     done = command("run", "-m", *TINY, "lr=interval(-1,1)", "sweep.name=s", cwd=tmp_path)
     assert done.returncode == 2
     assert "lr=-1.0: must be > 0" in done.stderr
@@ -229,7 +247,8 @@ def test_a_bound_that_no_run_could_have_is_told_before_anything_starts(tmp_path)
 
 
 @pytest.mark.slow
-def test_the_objective_of_a_setting_is_its_mean_over_seeds(tmp_path):
+def test_objective_is_mean_over_seeds(tmp_path):
+    """Objectives are averaged over seeds, and a search with changed settings is refused."""
     arguments = ("-m", *TINY, LR, "hydra.sweeper.n_trials=1", "seed=1,2", "sweep.name=s")
     arguments += ("hydra.sweeper.objectives=[dev/auc,seconds]",)
     done = command("run", *arguments, cwd=tmp_path)
@@ -240,20 +259,24 @@ def test_the_objective_of_a_setting_is_its_mean_over_seeds(tmp_path):
     aucs, seconds = [one["best"]["dev/auc"] for one in summaries], [one["seconds"] for one in summaries]
     assert trials_of(directory)[0].values == pytest.approx([sum(aucs) / 2, sum(seconds) / 2])
     objectives = "hydra.sweeper.objectives=[dev/auc,dev/f1]"
-    for changed, told in (
-        ((*arguments, "epochs=2"), "fixed: it began with epochs=1 and without epochs=2"),
-        ((*(one for one in arguments if one != "seed=1,2"), "seed=1,2,3"), "repetitions: it began without seed=3"),
-        ((*arguments[:-1], objectives), "objectives: it began with seconds and without dev/f1"),
-        (("-m", *SMALL, "lr=1e-3", "sweep.name=s"), "sweeper: it began with optuna and without grid"),
+    for changed, message in (
+        ((*arguments, "epochs=2"), "fixed: it was started with epochs=1 and without epochs=2"),
+        (
+            (*(one for one in arguments if one != "seed=1,2"), "seed=1,2,3"),
+            "repetitions: it was started without seed=3",
+        ),
+        ((*arguments[:-1], objectives), "objectives: it was started with seconds and without dev/f1"),
+        (("-m", *SMALL, "lr=1e-3", "sweep.name=s"), "sweeper: it was started with optuna and without grid"),
     ):
         done = command("run", *changed, cwd=tmp_path)
         assert done.returncode == 2, done.stdout
-        assert told in done.stderr
+        assert message in done.stderr
     assert len(trials_of(directory)) == 1
 
 
 @pytest.mark.slow
-def test_a_pruned_search_that_is_killed_twice_finds_what_it_would_have_found(tmp_path):
+def test_killed_search_gives_same_trials(tmp_path):
+    """A pruned search that is killed twice gives the same trials as one that is not."""
     pruner = (
         "hydra.sweeper.pruner=hyperband",
         "hydra.sweeper.pruner_args={min_resource:1,max_resource:6,reduction_factor:3}",
@@ -279,18 +302,19 @@ def test_a_pruned_search_that_is_killed_twice_finds_what_it_would_have_found(tmp
     last = command("run", *arguments, "sweep.name=s", "hydra.sweep.dir=killed/s", cwd=tmp_path)
     assert last.returncode == 0, last.stderr
 
-    one, other = trials_of(tmp_path / "whole/s"), trials_of(directory)
-    assert [(t.params, t.state, t.values) for t in one] == [(t.params, t.state, t.values) for t in other]
-    assert TrialState.PRUNED in {trial.state for trial in one}
-    for trial in other:
+    expected, resumed = trials_of(tmp_path / "whole/s"), trials_of(directory)
+    assert [(t.params, t.state, t.values) for t in expected] == [(t.params, t.state, t.values) for t in resumed]
+    assert TrialState.PRUNED in {trial.state for trial in expected}
+    for trial in resumed:
         status = json.loads((next(directory.glob(f"{trial.number}-*")) / "status.json").read_text())["status"]
         assert status == ("pruned" if trial.state is TrialState.PRUNED else "completed")
     assert len(list(directory.glob("*/status.json"))) == 10
 
 
-def test_asha_costs_about_nine_whole_runs_as_its_file_says():
+def test_asha_cost_matches_its_comment():
+    """The cost in the comment of conf/sweep/asha.yaml agrees with a simulation."""
     file = Path(__file__).parents[1] / "conf/sweep/asha.yaml"
-    assert "about 9 whole runs, 6 to 14" in file.read_text("utf-8")
+    assert "about 9 full runs, 6 to 14" in file.read_text("utf-8")
     sweeper = OmegaConf.load(file).hydra.sweeper
     settings = StudyConfig(pruner=sweeper["pruner"], pruner_args=dict(sweeper["pruner_args"]))
 

@@ -1,13 +1,13 @@
-"""What a search says of itself: a pruner that can prune nothing, ties, and trials that learned nothing."""
+"""The end of a search: idle pruners, ties, and runs that learned nothing."""
 
 import logging
 
 import pytest
 
 from afqmc.run_dir import RunDir
-from afqmc.sweeps.pruner_warnings import why_idle
+from afqmc.sweeps.pruner_warnings import explain_idle_pruner
 from afqmc.sweeps.study import StudyConfig, open_study
-from hydra_plugins.afqmc_sweeps._search_summary import say_best
+from hydra_plugins.afqmc_sweeps._search_summary import log_best_trials
 
 
 @pytest.mark.parametrize(
@@ -28,16 +28,17 @@ from hydra_plugins.afqmc_sweeps._search_summary import say_best
         ("wilcoxon", {}, 20, 8, True),
     ],
 )
-def test_a_pruner_that_can_prune_nothing_is_recognised(pruner, arguments, trials, evaluations, prunes):
-    why = why_idle(StudyConfig(pruner=pruner, pruner_args=arguments), "afqmc/s", trials, evaluations)
+def test_idle_pruner_is_detected(pruner, arguments, trials, evaluations, prunes):
+    """A pruner that cannot prune any trial gives a warning."""
+    why = explain_idle_pruner(StudyConfig(pruner=pruner, pruner_args=arguments), "afqmc/s", trials, evaluations)
     assert (why is None) == prunes
     if why:
-        assert f"pruner={pruner} can prune nothing in {trials} trials with {evaluations} evaluations each" in why
-        assert "what helps: more" in why
+        assert f"pruner={pruner} cannot prune anything in {trials} trials with {evaluations} evaluations each" in why
+        assert "this would help: more" in why
 
 
-def ended(directory, values, accuracy, collapsed):
-    """A search whose trials reached these values, each with one run."""
+def finished_search(directory, values, accuracy, collapsed):
+    """Create a study with these objective values, one run per trial."""
     study, runs = open_study(StudyConfig(), directory, ["dev/f1"]), []
     for number, value in enumerate(values):
         study.tell(study.ask(), value)
@@ -48,32 +49,35 @@ def ended(directory, values, accuracy, collapsed):
     return study, ["dev/f1"], runs
 
 
-def said(caplog, level):
+def messages(caplog, level):
     return [record.getMessage() for record in caplog.records if record.levelno == level]
 
 
 @pytest.fixture(autouse=True)
-def heard(caplog):
+def log_level(caplog):
     caplog.set_level(logging.INFO)
 
 
-def test_a_search_whose_runs_all_collapsed_warns_once_and_names_no_best(tmp_path, caplog):
-    say_best(*ended(tmp_path, [0.0] * 6, 0.69, "0"))
-    (warning,) = said(caplog, logging.WARNING)
+def test_all_runs_collapsed_gives_only_warning(tmp_path, caplog):
+    """If all runs collapsed, a warning is logged and no best trial."""
+    log_best_trials(*finished_search(tmp_path, [0.0] * 6, 0.69, "0"))
+    (warning,) = messages(caplog, logging.WARNING)
     assert warning.startswith("all 6 runs collapsed")
     assert "search higher values of lr" in warning
-    assert said(caplog, logging.INFO) == []
+    assert messages(caplog, logging.INFO) == []
 
 
-def test_a_search_in_which_no_run_beats_the_majority_says_so_after_its_best_trial(tmp_path, caplog):
-    say_best(*ended(tmp_path, [0.1, 0.3], 0.68, None))
-    assert said(caplog, logging.INFO) == ["best: trial 1, dev/f1 0.3000: "]
-    (warning,) = said(caplog, logging.WARNING)
+def test_no_run_beats_majority_gives_warning(tmp_path, caplog):
+    """If no run beats the majority, a warning follows the best trial."""
+    log_best_trials(*finished_search(tmp_path, [0.1, 0.3], 0.68, None))
+    assert messages(caplog, logging.INFO) == ["best: trial 1, dev/f1 0.3000: "]
+    (warning,) = messages(caplog, logging.WARNING)
     assert warning.startswith("none of 2 runs beats the majority")
 
 
-def test_trials_that_tie_are_one_line(tmp_path, caplog):
-    say_best(*ended(tmp_path, [0.1, *[0.5] * 8], 0.75, None))
-    (line,) = said(caplog, logging.INFO)
+def test_tied_trials_share_a_line(tmp_path, caplog):
+    """Tied trials are logged in one line."""
+    log_best_trials(*finished_search(tmp_path, [0.1, *[0.5] * 8], 0.75, None))
+    (line,) = messages(caplog, logging.INFO)
     assert line == "best: trial 1, dev/f1 0.5000:  (the same values: trial 2, 3, 4, 5, 6 and 2 more)"
-    assert said(caplog, logging.WARNING) == []
+    assert messages(caplog, logging.WARNING) == []

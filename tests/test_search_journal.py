@@ -1,4 +1,4 @@
-"""The journal of a search: a process that died with its lock or half a record in it stops no later search."""
+"""The journal of a search: locks and damaged records after a process was killed."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from afqmc.utils.file_lock import lock
 
 ROOT = str(Path(__file__).parents[1])
 
-# Takes the lock of the journal as an appending process does, says so, and waits to be killed.
+# Takes the lock of the journal, prints a line, and waits to be killed.
 HOLDER = """
 import sys
 from pathlib import Path
-from afqmc.sweeps.study import Settings
-storage = Settings().open_storage(Path(sys.argv[1]))
+from afqmc.sweeps.study import StudyConfig
+storage = StudyConfig().open_storage(Path(sys.argv[1]))
 storage._backend._lock.acquire()
 print("held", flush=True)
 sys.stdin.read()
@@ -28,8 +28,8 @@ sys.stdin.read()
 OPENER = """
 import sys
 from pathlib import Path
-from afqmc.sweeps.study import Settings, open_study
-open_study(Settings(), Path(sys.argv[1]), ["dev/f1"]).ask()
+from afqmc.sweeps.study import StudyConfig, open_study
+open_study(StudyConfig(), Path(sys.argv[1]), ["dev/f1"]).ask()
 print("asked")
 """
 
@@ -42,7 +42,8 @@ def python(code, directory, cwd):
 
 
 @pytest.mark.parametrize("kind", ["relative", "absolute", "moved"])
-def test_a_process_killed_with_the_lock_blocks_nobody(tmp_path, kind):
+def test_lock_ends_with_killed_process(tmp_path, kind):
+    """The lock of a killed process does not block others, even if the directory was moved."""
     directory = tmp_path / "outputs/sweeps/s"
     directory.mkdir(parents=True)
     holder = python(HOLDER, directory if kind == "absolute" else "outputs/sweeps/s", tmp_path)
@@ -59,7 +60,8 @@ def test_a_process_killed_with_the_lock_blocks_nobody(tmp_path, kind):
         opener.kill()
 
 
-def test_a_living_process_keeps_others_from_the_journal(tmp_path):
+def test_lock_excludes_other_processes(tmp_path):
+    """While a process holds the lock, others cannot take it."""
     holder = python(HOLDER, tmp_path, tmp_path)
     assert holder.stdout.readline() == "held\n"
     path = tmp_path / ".journal.lock"
@@ -69,8 +71,8 @@ def test_a_living_process_keeps_others_from_the_journal(tmp_path):
     open_study(StudyConfig(), tmp_path, ["dev/f1"]).ask()
 
 
-def filled(directory, trials=2):
-    """A journal of so many finished trials; its path."""
+def write_journal(directory, trials=2):
+    """Create a journal of finished trials and return its path."""
     directory.mkdir(exist_ok=True)
     study = open_study(StudyConfig(), directory, ["dev/f1"])
     for number in range(trials):
@@ -78,8 +80,9 @@ def filled(directory, trials=2):
     return directory / "journal.log"
 
 
-def test_a_journal_cut_at_any_byte_of_its_last_record_is_resumed_without_it(tmp_path):
-    journal = filled(tmp_path)
+def test_incomplete_last_record_is_dropped(tmp_path):
+    """A journal truncated at any byte of its last record is resumed without it."""
+    journal = write_journal(tmp_path)
     content = journal.read_bytes()
     start = content.rindex(b"\n", 0, len(content) - 1) + 1
     for end in range(start, len(content)):
@@ -91,26 +94,29 @@ def test_a_journal_cut_at_any_byte_of_its_last_record_is_resumed_without_it(tmp_
         assert all(json.loads(line) for line in journal.read_bytes().splitlines())
 
 
-@pytest.mark.parametrize("torn", [b'{"op_code":4,"worker_id":"x', b"\0" * 700, b'{"op_code"\0\0\0\n'])
-def test_a_torn_record_is_dropped_while_another_process_has_the_journal_open(tmp_path, torn, caplog):
+@pytest.mark.parametrize("incomplete", [b'{"op_code":4,"worker_id":"x', b"\0" * 700, b'{"op_code"\0\0\0\n'])
+def test_incomplete_record_is_dropped_while_open(tmp_path, incomplete, caplog):
+    """An incomplete record is dropped even if another process has the journal open."""
     study = open_study(StudyConfig(), tmp_path, ["dev/f1"])
     with (tmp_path / "journal.log").open("ab") as file:
-        file.write(torn)
+        file.write(incomplete)
     study.tell(study.ask(), 0.5)
     assert [one.value for one in open_study(StudyConfig(), tmp_path, ["dev/f1"]).trials] == [0.5]
     assert "journal.log:2: the last record is incomplete and was dropped" in caplog.text
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_an_emptied_journal_starts_the_study_again(tmp_path, size):
-    journal = filled(tmp_path)
+def test_empty_journal_starts_new_study(tmp_path, size):
+    """A journal without a complete record starts a new study."""
+    journal = write_journal(tmp_path)
     journal.write_bytes(journal.read_bytes()[:size])
     assert open_study(StudyConfig(), tmp_path, ["dev/f1"]).trials == []
 
 
 @pytest.mark.parametrize("record", [b'{"op_code":4,"wor', b"[]", b"5", b"{}", b'{"op_code":99}', b"", b"\xff\xfe"])
-def test_a_damaged_record_before_the_last_is_refused_by_file_and_line(tmp_path, record):
-    journal = filled(tmp_path)
+def test_damaged_record_is_refused(tmp_path, record):
+    """A damaged record before the last is refused; the error names file and line."""
+    journal = write_journal(tmp_path)
     lines = journal.read_bytes().splitlines()
     lines[3] = record
     journal.write_bytes(b"\n".join(lines) + b"\n")
@@ -119,7 +125,8 @@ def test_a_damaged_record_before_the_last_is_refused_by_file_and_line(tmp_path, 
     assert len(journal.read_bytes().splitlines()) == len(lines)
 
 
-def test_a_journal_that_is_a_fifo_is_refused_at_once(tmp_path):
+def test_fifo_as_journal_is_refused(tmp_path):
+    """A FIFO as the journal is refused without waiting for it."""
     os.mkfifo(tmp_path / "journal.log")
     with pytest.raises(InputError, match="not a regular file"):
         StudyConfig().open_storage(tmp_path)

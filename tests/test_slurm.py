@@ -1,4 +1,4 @@
-"""Sweeps on a real Slurm: requeued and gone on with, cancelled and recorded, waited for again, searched."""
+"""Sweeps on a real Slurm: requeue and resume, cancellation, waiting again, searches."""
 
 import json
 import os
@@ -60,7 +60,7 @@ class Submitted:
             time.sleep(0.2)
 
     def end(self, seconds=400):
-        """Wait for it, not letting requeued jobs wait for the two minutes that Slurm gives them."""
+        """Wait for the sweep, and start requeued jobs at once, which Slurm delays by two minutes."""
         since = time.monotonic()
         while self.process.poll() is None:
             assert time.monotonic() - since < seconds, self.statuses()
@@ -76,7 +76,7 @@ class Submitted:
         return subprocess.run(words, env=self.cluster, capture_output=True, text=True, check=False).stdout
 
     def steps(self, number):
-        """Optimizer steps that a job has told of."""
+        """Return the optimizer steps that a job has logged."""
         return [step for path in self.directory.glob(f"{number}-*/metrics.jsonl") for step in steps_of(path.parent)]
 
     def times_resumed(self, number):
@@ -84,7 +84,7 @@ class Submitted:
         return len(json.loads(path.read_text()).get("resumed", ()))
 
     def ids(self):
-        """Of Slurm, by the jobs' numbers."""
+        """Return Slurm's ids by the numbers of the jobs."""
         try:
             found = json.loads((self.directory / ".slurm/jobs.json").read_text())
         except FileNotFoundError:
@@ -111,12 +111,13 @@ def same_bits(one, other):
 
 @pytest.fixture
 def slow(tmp_path):
-    """Overrides of runs that take some 20 seconds, and of a run like the first of them outside of Slurm."""
+    """Overrides for runs that take about 20 seconds."""
     (tmp_path / "slow.py").write_text(OPTIMIZER)
     return ("optimizer._target_=slow.Slow", "epochs=12", "checkpoint.save_interval_minutes=60")
 
 
-def test_jobs_that_are_told_to_go_are_requeued_and_end_with_the_same_bits(cluster, tmp_path, slow):
+def test_signalled_jobs_requeue_bit_exactly(cluster, tmp_path, slow):
+    """Jobs that Slurm signals are requeued, and end with the same bits as an uninterrupted run."""
     env = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     alone = command("run", *SMALL, *slow, "seed=1", "hydra.run.dir=alone", cwd=tmp_path, env=env)
     assert alone.returncode == 0, alone.stderr
@@ -130,7 +131,8 @@ def test_jobs_that_are_told_to_go_are_requeued_and_end_with_the_same_bits(cluste
     same_bits(tmp_path / "alone", next(sweep.directory.glob("0-*")))
 
 
-def test_srun_starts_one_run_of_its_tasks_and_scancel_saves_it(cluster, tmp_path):
+def test_srun_tasks_form_one_run(cluster, tmp_path):
+    """The tasks of srun form one run, which saves its state after scancel."""
     run = tmp_path / "run"
     words = ("srun", "--kill-on-bad-exit", "--ntasks=2", sys.executable, "-m", "afqmc.run", *SMALL, "epochs=9999")
     process = subprocess.Popen(
@@ -153,7 +155,8 @@ def test_srun_starts_one_run_of_its_tasks_and_scancel_saves_it(cluster, tmp_path
     assert (run / "checkpoints/last").is_dir()
 
 
-def test_a_job_of_several_processes_is_one_run_and_goes_on_by_itself(cluster, tmp_path, slow):
+def test_multi_process_job_resumes_after_requeue(cluster, tmp_path, slow):
+    """A job of several processes is one run, and resumes after a requeue."""
     sweep = Submitted(cluster, tmp_path, *slow, "epochs=3", "seed=1", "hydra.launcher.tasks_per_node=2")
     sweep.until(lambda: len(sweep.steps(0)) > 5)
     sweep.slurm("scancel", "--signal=USR2", sweep.ids()[0])
@@ -165,10 +168,11 @@ def test_a_job_of_several_processes_is_one_run_and_goes_on_by_itself(cluster, tm
     assert "rank 1 of 2" in (log.parent / "logs/rank-1.log").read_text()
 
 
-def test_a_search_ends_all_processes_of_a_trial_that_it_prunes(cluster, tmp_path, slow):
+def test_pruning_ends_all_processes(cluster, tmp_path, slow):
+    """Pruning a trial ends all its processes."""
     arguments = (
         "hydra/sweeper=optuna", "lr=tag(log,interval(1e-9,1e-2))", "hydra.sweeper.sampler=random",
-        "hydra.sweeper.seed=7",  # which draws 3e-4, then 7e-8
+        "hydra.sweeper.seed=7",  # samples 3e-4, then 7e-8
         "hydra.launcher.n_jobs=1", "hydra.launcher.tasks_per_node=2", "hydra.sweeper.n_trials=2",
         "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_args={n_startup_trials:1}", "trainer.monitor=dev/loss",
     )  # fmt: skip
@@ -179,7 +183,8 @@ def test_a_search_ends_all_processes_of_a_trial_that_it_prunes(cluster, tmp_path
     assert "pruned after evaluation 1: dev/loss" in log.read_text()
 
 
-def test_a_job_whose_time_is_up_goes_on_by_itself(cluster, tmp_path, slow):
+def test_time_limit_requeues_job(cluster, tmp_path, slow):
+    """A job that reaches its time limit is requeued and resumed."""
     minute = ("hydra.launcher.time=1", "hydra.launcher.signal_delay_s=20", "+hydra.launcher.exclusive=true")
     sweep = Submitted(cluster, tmp_path, *slow, "epochs=24", "seed=1,2", "hydra.launcher.n_jobs=1", *minute)
     assert sweep.end(800) == 0, sweep.printed
@@ -188,7 +193,8 @@ def test_a_job_whose_time_is_up_goes_on_by_itself(cluster, tmp_path, slow):
         assert sweep.steps(number) == list(range(1, 289))
 
 
-def test_a_job_that_is_preempted_goes_on_by_itself(cluster, tmp_path, slow):
+def test_preempted_job_is_requeued(cluster, tmp_path, slow):
+    """A pre-empted job is requeued and resumed."""
     sweep = Submitted(cluster, tmp_path, *slow, "seed=1,2", "+hydra.launcher.exclusive=true")
     sweep.until(lambda: len(sweep.steps(0)) > 5)
     sweep.slurm("sbatch", "-p", "high", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 3")
@@ -198,17 +204,18 @@ def test_a_job_that_is_preempted_goes_on_by_itself(cluster, tmp_path, slow):
     assert sweep.steps(0) == sweep.steps(1) == list(range(1, 145))
 
 
-def test_a_cancelled_job_is_recorded_and_leaves_the_others_running(cluster, tmp_path, slow):
+def test_cancelled_job_is_recorded(cluster, tmp_path, slow):
+    """A cancelled job is recorded and can be retried; the others continue."""
     sweep = Submitted(cluster, tmp_path, *slow, "seed=1,2,3", "hydra.launcher.n_jobs=1")
     sweep.until(lambda: len(sweep.steps(0)) > 5)
     sweep.slurm("scancel", sweep.ids()[0])
-    sweep.slurm("scancel", sweep.ids()[2])  # which has not begun
+    sweep.slurm("scancel", sweep.ids()[2])  # not started yet
     assert sweep.end() == 1
     assert sweep.statuses() == {0: "cancelled", 1: "completed", 2: "cancelled"}
     assert "1 completed, 2 cancelled" in sweep.printed
     rows = [json.loads(line) for line in (sweep.directory / "results.jsonl").read_text().splitlines()]
     assert [row["status"] for row in rows] == ["cancelled", "completed", "cancelled"]
-    assert "Slurm's job" in rows[0]["error"]
+    assert "Slurm job" in rows[0]["error"]
     sweep.arguments += ("sweep.retry_failed=true",)
     sweep.start()
     assert sweep.end() == 0, sweep.printed
@@ -217,22 +224,24 @@ def test_a_cancelled_job_is_recorded_and_leaves_the_others_running(cluster, tmp_
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_jobs_outlive_who_submitted_them_and_are_not_submitted_twice(cluster, tmp_path, slow, number):
+def test_jobs_outlive_the_submitting_process(cluster, tmp_path, slow, number):
+    """Jobs continue after the submitting process has ended, and are not submitted twice."""
     sweep = Submitted(cluster, tmp_path, *slow, "seed=1,2", "hydra.launcher.n_jobs=1")
     sweep.until(lambda: len(sweep.steps(0)) > 5)
     ids = sweep.ids()
     sweep.process.send_signal(number)
     printed = sweep.process.communicate(timeout=PATIENCE_S)[0]
     assert sweep.process.returncode in (130, -9)
-    assert number == signal.SIGKILL or "stays with Slurm" in printed
+    assert number == signal.SIGKILL or "stay in Slurm" in printed
     sweep.start()
     assert sweep.end() == 0, sweep.printed
-    assert "2 jobs are with Slurm already" in sweep.printed
+    assert "2 jobs are already in Slurm" in sweep.printed
     assert sweep.ids() == ids
     assert [sweep.times_resumed(number) for number in (0, 1)] == [0, 0]
 
 
-def test_a_job_that_is_killed_is_recorded_as_failed(cluster, tmp_path, slow):
+def test_killed_job_is_recorded_as_failed(cluster, tmp_path, slow):
+    """A killed job is recorded as failed."""
     sweep = Submitted(cluster, tmp_path, *slow, "seed=1,2")
     sweep.until(lambda: len(sweep.steps(0)) > 5)
     (path,) = sweep.directory.glob("0-*/status.json")
@@ -242,7 +251,8 @@ def test_a_job_that_is_killed_is_recorded_as_failed(cluster, tmp_path, slow):
     assert "FAILED; see" in sweep.printed
 
 
-def test_a_search_tells_its_journal_from_two_jobs_at_once(cluster, tmp_path, slow):
+def test_concurrent_jobs_share_the_journal(cluster, tmp_path, slow):
+    """Two concurrent jobs report their evaluations to the same journal."""
     arguments = (
         "hydra/sweeper=optuna", "lr=tag(log,interval(1e-5,1e-3))", "hydra.sweeper.n_trials=4",
         "hydra.launcher.n_jobs=2",
@@ -257,7 +267,7 @@ def test_a_search_tells_its_journal_from_two_jobs_at_once(cluster, tmp_path, slo
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     for trial in trials:
         (run,) = sweep.directory.glob(f"{trial.number}-*")
-        assert trial.intermediate_values  # told by the job itself, while it ran
+        assert trial.intermediate_values  # reported by the job while it ran
         if sweep.statuses()[trial.number] == "completed":
             assert trial.value == json.loads((run / "summary.json").read_text())["best"]["dev/auc"]
 
@@ -271,17 +281,19 @@ def test_a_search_tells_its_journal_from_two_jobs_at_once(cluster, tmp_path, slo
         ("hydra.launcher.signal_delay_s=99999", "signal_delay_s=99999: must be > 0 and less than"),
         ("hydra.launcher.tasks_per_node=0", "hydra.launcher.tasks_per_node=0: must be >= 1"),
         ("distributed.strategy=fsdp", "2 of 2 jobs cannot run; none was started"),
-        ("sweep.fail_fast=true", "hydra/launcher=slurm holds no job back"),
+        ("sweep.fail_fast=true", "hydra/launcher=slurm does not support it"),
     ],
 )
-def test_what_slurm_cannot_do_is_told_in_one_message(cluster, tmp_path, override, told):
+def test_invalid_slurm_settings_are_refused(cluster, tmp_path, override, told):
+    """Invalid settings give one message and no traceback."""
     done = command("run", "-m", *SMALL, *ON, "seed=1,2", override, cwd=tmp_path, env=cluster)
     assert done.returncode == 2, done.stdout
     assert told in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_without_a_slurm_that_is_told(tmp_path):
+def test_missing_slurm_is_reported(tmp_path):
+    """Without a working Slurm the error names squeue."""
     done = command("run", "-m", *SMALL, *ON, "seed=1,2", cwd=tmp_path, env={"SLURM_CONF": str(tmp_path / "none")})
     assert done.returncode == 2
     assert "hydra/launcher=slurm: squeue" in done.stderr

@@ -1,4 +1,4 @@
-"""A sweep directory from an untrusted source: resuming it runs nothing of it and writes nothing outside of it."""
+"""An untrusted sweep directory: resuming it runs no code of it, and writes nothing outside of it."""
 
 import os
 import shutil
@@ -44,8 +44,8 @@ def change(file, old, new):
     file.write_text(text.replace(old, new), "utf-8")
 
 
-def test_hydra_settings_of_the_stored_conf_set_no_environment(sweep):
-    """git would run the program, and does so while a run records the state of its checkout."""
+def test_stored_conf_cannot_set_environment(sweep):
+    """Otherwise git would run a program named there when a run records the state of its checkout."""
     program = sweep.parent / "evil.sh"
     program.write_text(f"#!/bin/sh\ntouch {sweep.parent}/home/canary\n")
     program.chmod(0o755)
@@ -58,13 +58,15 @@ def test_hydra_settings_of_the_stored_conf_set_no_environment(sweep):
     assert "rm -r sweep/.conf" in message
 
 
-def test_the_log_of_a_job_goes_where_conf_says(sweep):
+def test_stored_conf_cannot_redirect_log(sweep):
+    """The stored conf/ cannot change the file that a job logs to."""
     logs = sweep / ".conf/1/hydra/job_logging/afqmc.yaml"
     change(logs, "${hydra.runtime.output_dir}/run.log", f"{sweep.parent}/home/precious.txt\n    mode: w")
     assert "hydra.job_logging.handlers.file.filename: the copy has" in refusal(sweep)
 
 
-def test_links_and_pipes_in_a_sweep_are_refused_in_one_message_before_anything_is_written(sweep):
+def test_links_and_pipes_are_refused(sweep):
+    """All links and pipes are listed in one message before anything is written."""
     precious, job = sweep.parent / "home/precious.txt", sweep / "1-seed-2"
     (job / ".hydra").mkdir(parents=True)
     links = [sweep / "results.csv", sweep / "multirun.yaml", job / "run.log", job / ".hydra/config.yaml"]
@@ -84,7 +86,8 @@ def test_links_and_pipes_in_a_sweep_are_refused_in_one_message_before_anything_i
 
 
 @pytest.mark.parametrize("flags", [("-m",), ()])
-def test_a_directory_that_holds_only_links_is_no_place_for_a_new_run_or_sweep(tmp_path, flags):
+def test_directory_of_links_is_refused(tmp_path, flags):
+    """A directory that contains escaping links cannot be used for a new run or sweep."""
     (tmp_path / "home").mkdir()
     (tmp_path / "new").mkdir()
     for name in ("multirun.yaml", ".hydra", "run.log"):

@@ -1,4 +1,4 @@
-"""Sweeps: planned and checked before they start, finished whatever becomes of one job, gone on with after any end."""
+"""Sweeps: plan, checks before the start, failures, resuming and results."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from afqmc.sweeps.plan import Job, Sweep, merge_plan
 from afqmc.sweeps.results_table import Results
 from afqmc.utils.errors import InputError
 from afqmc.utils.file_lock import is_locked, locked
-from hydra_plugins.afqmc_sweeps._subprocesses import answered, context_of
+from hydra_plugins.afqmc_sweeps._subprocesses import call_in_process, process_context
 
 TINY = (*SMALL, "epochs=1", "dataset.max_train_samples=32")
 OPTIMIZER = """
@@ -56,7 +56,8 @@ def fragile(tmp_path):
     return {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}"}
 
 
-def test_every_combination_becomes_a_run_directory_with_its_row(tmp_path):
+def test_grid_runs_every_combination(tmp_path):
+    """Each combination gets a run directory and a row of results; added values run only the new jobs."""
     done = sweep(tmp_path, "lr=1e-3,1e-4", "seed=1,2", "sweep.name=grid")
     assert done.returncode == 0, done.stderr
     directory = tmp_path / "outputs/sweeps/grid"
@@ -80,8 +81,9 @@ def test_every_combination_becomes_a_run_directory_with_its_row(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_job_of_a_sweep_is_the_run_it_would_be_alone(tmp_path):
-    threads = {"OMP_NUM_THREADS": "1"}  # as many for both: sums of floats depend on it
+def test_job_equals_single_run(tmp_path):
+    """A job of a sweep produces the same weights and predictions as the run alone."""
+    threads = {"OMP_NUM_THREADS": "1"}  # the same number for both, as it affects float sums
     assert sweep(tmp_path, "seed=3,4", "hydra.launcher.n_jobs=2", env=threads).returncode == 0
     alone = command("run", *TINY, "seed=4", "hydra.run.dir=alone", cwd=tmp_path, env=threads)
     assert alone.returncode == 0
@@ -91,24 +93,26 @@ def test_a_job_of_a_sweep_is_the_run_it_would_be_alone(tmp_path):
     assert "epoch 1" in (in_sweep / "console.log").read_text()
 
 
-def test_what_cannot_run_is_told_by_its_overrides_before_anything_starts(tmp_path):
+def test_invalid_jobs_are_reported_before_start(tmp_path):
+    """Invalid jobs are listed with their overrides, and no job is started."""
     done = sweep(tmp_path, "lr=1e-3,-1", "seed=1,2", "sweep.name=bad")
     assert done.returncode == 2
     assert "2 of 4 jobs cannot run; none was started" in done.stderr
     assert re.search(r"lr=-1 seed=2.*: lr=-1(\.0)?: must be > 0", done.stderr)
     assert not statuses(tmp_path / "outputs/sweeps/bad")
-    assert not (tmp_path / "outputs/sweeps/bad/sweep.json").exists()  # the same name may be used for the right ones
+    assert not (tmp_path / "outputs/sweeps/bad/sweep.json").exists()  # so that the name can be used again
 
 
 @pytest.mark.parametrize(
     "override",
     [
-        "dataset=sample,jsonl",  # files that are not named
-        pytest.param("model=mini,rbt3", marks=pytest.mark.slow),  # a hub that is not there
-        pytest.param("distributed.strategy=ddp,fsdp", marks=pytest.mark.slow),  # processes that are not there
+        "dataset=sample,jsonl",  # no files given
+        pytest.param("model=mini,rbt3", marks=pytest.mark.slow),  # an unreachable hub
+        pytest.param("distributed.strategy=ddp,fsdp", marks=pytest.mark.slow),  # a single process
     ],
 )
-def test_data_models_and_processes_that_are_not_there_are_told_too(tmp_path, override):
+def test_missing_data_model_or_processes_are_reported(tmp_path, override):
+    """Missing data, models and processes are also reported before the first job starts."""
     done = sweep(tmp_path, override, "sweep.name=worse", env={"HF_HUB_OFFLINE": "1"})
     assert done.returncode == 2, done.stdout
     assert "1 of 2 jobs cannot run; none was started" in done.stderr
@@ -117,7 +121,8 @@ def test_data_models_and_processes_that_are_not_there_are_told_too(tmp_path, ove
     assert not statuses(tmp_path / "outputs/sweeps/worse")
 
 
-def test_a_job_that_fails_or_is_killed_leaves_the_others_running(tmp_path, fragile):
+def test_failed_or_killed_job_leaves_others(tmp_path, fragile):
+    """Other jobs continue after one has failed or was killed, and both are recorded as failed."""
     arguments = ("optimizer._target_=fragile.Fragile", "lr=1e-4,2e-4,3e-4,4e-4", "sweep.name=some")
     done = sweep(tmp_path, *arguments, env=fragile)
     directory = tmp_path / "outputs/sweeps/some"
@@ -133,7 +138,8 @@ def test_a_job_that_fails_or_is_killed_leaves_the_others_running(tmp_path, fragi
 
 
 @pytest.mark.slow
-def test_failed_jobs_run_again_if_that_is_asked(tmp_path, fragile):
+def test_retry_failed_reruns_failed_jobs(tmp_path, fragile):
+    """Failed jobs are rerun only with sweep.retry_failed=true."""
     arguments = ("optimizer._target_=fragile.Fragile", "lr=1e-4,2e-4,3e-4", "sweep.name=some")
     assert sweep(tmp_path, *arguments, env=fragile).returncode == 1
     again = sweep(tmp_path, *arguments, env=fragile)
@@ -146,7 +152,8 @@ def test_failed_jobs_run_again_if_that_is_asked(tmp_path, fragile):
 
 
 @pytest.mark.slow
-def test_after_the_first_failure_nothing_more_starts_if_that_is_asked(tmp_path, fragile):
+def test_fail_fast_starts_no_more_jobs(tmp_path, fragile):
+    """With sweep.fail_fast=true no job is started after a failure."""
     arguments = ("optimizer._target_=fragile.Fragile", "lr=2e-4,1e-4,4e-4", "sweep.name=fast", "sweep.fail_fast=true")
     done = sweep(tmp_path, *arguments, env=fragile)
     assert done.returncode == 1
@@ -186,7 +193,8 @@ class Killed:
         pytest.param(signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
-def test_a_sweep_that_was_killed_goes_on_where_it_was(tmp_path, number):
+def test_killed_sweep_resumes(tmp_path, number):
+    """A sweep that was killed or interrupted resumes its jobs and repeats no completed one."""
     long = Killed(tmp_path)
     process = long.start()
     long.until(
@@ -207,27 +215,32 @@ def test_a_sweep_that_was_killed_goes_on_where_it_was(tmp_path, number):
         assert steps == list(range(1, 37))
 
 
-def test_a_check_that_is_killed_says_so():
-    with pytest.raises(RuntimeError, match="did not end: killed by SIGKILL .as the kernel does when memory runs out"):
-        answered(context_of("spawn"), signal.raise_signal, signal.SIGKILL)
+def test_killed_check_is_reported():
+    """A check process that is killed gives an error that names the signal."""
+    with pytest.raises(
+        RuntimeError, match="did not finish: killed by SIGKILL .as the kernel does when memory runs out"
+    ):
+        call_in_process(process_context("spawn"), signal.raise_signal, signal.SIGKILL)
 
 
-def test_results_that_cannot_be_written_end_no_sweep_and_are_written_when_they_can_be(tmp_path, caplog):
-    (tmp_path / "results.csv").mkdir()  # nobody can write a file there, not even root
-    kept = Results(Sweep(tmp_path), [Job(0, "0-a", ("lr=1",))])
-    with kept.kept_up_to_date():
+def test_unwritable_results_do_not_stop_sweep(tmp_path, caplog):
+    """Results that cannot be written cause a warning, and are written once that is possible."""
+    (tmp_path / "results.csv").mkdir()  # a file cannot replace a directory, even as root
+    table = Results(Sweep(tmp_path), [Job(0, "0-a", ("lr=1",))])
+    with table.auto_refresh():
         (tmp_path / "0-a").mkdir()
         (tmp_path / "0-a/status.json").write_text('{"status": "failed"}')
-    assert kept.unwritten
+    assert table.write_error
     assert "could not be written" in caplog.text
     (tmp_path / "results.csv").rmdir()
-    with kept.kept_up_to_date():
+    with table.auto_refresh():
         pass
-    assert kept.unwritten is None
+    assert table.write_error is None
     assert results(tmp_path)[0]["status"] == "failed"
 
 
-def test_two_processes_are_never_at_the_same_sweep(tmp_path):
+def test_locked_sweep_is_refused(tmp_path):
+    """A sweep that another process has locked is refused."""
     with locked(tmp_path / "outputs/sweeps/mine", "sweep"):
         done = sweep(tmp_path, "seed=1,2", "sweep.name=mine")
     assert done.returncode == 2
@@ -236,7 +249,8 @@ def test_two_processes_are_never_at_the_same_sweep(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_changed_conf_changes_no_job_of_a_sweep_that_has_begun(tmp_path):
+def test_started_sweep_ignores_changed_conf(tmp_path):
+    """A sweep that has started uses its copy of conf/; before that, changes take effect."""
     mine = tmp_path / "mine/experiment/own.yaml"
     mine.parent.mkdir(parents=True)
     text = "# @package _global_\ndefaults:\n  - quickstart\nlr: 7e-4\n"
@@ -244,7 +258,7 @@ def test_a_changed_conf_changes_no_job_of_a_sweep_that_has_begun(tmp_path):
     own = ("--config-dir", str(tmp_path / "mine"), *("experiment=own" if s.startswith("exp") else s for s in TINY))
     arguments = ("-m", *own, "sweep.name=frozen")
     assert command("run", *arguments, "seed=1,2", cwd=tmp_path).returncode == 2
-    mine.write_text(text)  # nothing has begun: what was wrong is mended under the same name
+    mine.write_text(text)  # nothing has started, so the fixed file is used
     assert command("run", *arguments, "seed=1,2", cwd=tmp_path).returncode == 0
     mine.write_text(text.replace("7e-4", "8e-4"))
     done = command("run", *arguments, "seed=1,2,3", cwd=tmp_path)
@@ -255,7 +269,8 @@ def test_a_changed_conf_changes_no_job_of_a_sweep_that_has_begun(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_edited_search_changes_no_sweep_that_has_begun(tmp_path):
+def test_started_sweep_ignores_edited_search(tmp_path):
+    """A sweep that has started keeps its prepared search space; the command line still overrides it."""
     mine = tmp_path / "mine/sweep/own.yaml"
     mine.parent.mkdir(parents=True)
     text = "# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {lr: '1e-3,1e-4'}}}\nsweep: {name: own}\n"
@@ -274,7 +289,8 @@ def test_an_edited_search_changes_no_sweep_that_has_begun(tmp_path):
 
 
 @pytest.mark.slow
-def test_another_sweep_of_the_same_name_is_refused(tmp_path):
+def test_name_of_another_sweep_is_refused(tmp_path):
+    """A sweep with other jobs is refused under the same name, and changes no file."""
     assert sweep(tmp_path, "seed=1,2", "trainer.max_steps=1", "sweep.name=one").returncode == 0
     files = [tmp_path / "outputs/sweeps/one" / name for name in ("sweep.json", "results.csv", "results.jsonl")]
     before = [file.read_bytes() for file in files]
@@ -286,46 +302,51 @@ def test_another_sweep_of_the_same_name_is_refused(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_plan_that_is_extended_keeps_its_numbers():
+def test_extended_plan_keeps_numbers():
+    """New jobs are numbered after the existing ones, whatever the order of their overrides."""
     planned = [Job(0, "0-a", ("lr=1", "x=1")), Job(1, "1-b", ("lr=2", "x=1"))]
-    jobs, asked = merge_plan(planned, [("b", ["lr=2", "x=1"]), ("c", ["lr=3", "x=1"]), ("b", ["lr=2", "x=1"])])
+    jobs, selected = merge_plan(planned, [("b", ["lr=2", "x=1"]), ("c", ["lr=3", "x=1"]), ("b", ["lr=2", "x=1"])])
     assert [job.directory for job in jobs] == ["0-a", "1-b", "2-c"]
-    assert [job.number for job in asked] == [1, 2]
+    assert [job.number for job in selected] == [1, 2]
     assert merge_plan(planned, [("b", ["x=1", "lr=2"])])[1] == [
         Job(1, "1-b", ("x=1", "lr=2"))
-    ]  # typed in another order
+    ]  # overrides in another order
     with pytest.raises(InputError, match="has other jobs, such as 0-a"):
         merge_plan(planned, [("c", ["lr=3"])])
 
 
-def test_a_plan_holds_no_secret_and_is_matched_all_the_same(tmp_path):
+def test_plan_stores_no_secrets(tmp_path):
+    """Secrets are redacted in the plan, and its jobs still match the overrides as typed."""
     tmp_path.mkdir(exist_ok=True)
-    jobs, asked = merge_plan([], [("a", ["+model.args.api_key=abcdefgh", "seed=1"])])
-    assert asked[0].overrides == ("+model.args.api_key=abcdefgh", "seed=1")
-    Sweep(tmp_path).write(asked, {"axes": ["+model.args.api_key=abcdefgh"]})
+    jobs, selected = merge_plan([], [("a", ["+model.args.api_key=abcdefgh", "seed=1"])])
+    assert selected[0].overrides == ("+model.args.api_key=abcdefgh", "seed=1")
+    Sweep(tmp_path).write(selected, {"axes": ["+model.args.api_key=abcdefgh"]})
     assert "abcdefgh" not in (tmp_path / "sweep.json").read_text()
-    jobs, asked = merge_plan(Sweep(tmp_path).read(), [("a", ["+model.args.api_key=abcdefgh", "seed=1"])])
+    jobs, selected = merge_plan(Sweep(tmp_path).read(), [("a", ["+model.args.api_key=abcdefgh", "seed=1"])])
     assert len(jobs) == 1
-    assert "abcdefgh" in asked[0].overrides[0]
-    assert "abcdefgh" not in " ".join(asked[0].redacted_overrides)
+    assert "abcdefgh" in selected[0].overrides[0]
+    assert "abcdefgh" not in " ".join(selected[0].redacted_overrides)
 
 
 @pytest.mark.parametrize("directory", ["../elsewhere", "/elsewhere", "..", "a/b"])
-def test_a_plan_from_a_stranger_leads_nowhere_else(tmp_path, directory):
+def test_untrusted_plan_cannot_leave_directory(tmp_path, directory):
+    """Job directories outside of the sweep make a plan invalid."""
     plan = {"jobs": [{"number": 0, "directory": directory, "overrides": []}]}
     (tmp_path / "sweep.json").write_text(json.dumps(plan))
-    with pytest.raises(InputError, match="not the plan of a sweep"):
+    with pytest.raises(InputError, match="invalid plan of a sweep"):
         Sweep(tmp_path).read()
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "''"])
-def test_the_name_of_a_sweep_is_that_of_a_directory(tmp_path, name):
+def test_sweep_name_must_be_directory_name(tmp_path, name):
+    """A sweep name with slashes, or an empty one, is invalid."""
     done = sweep(tmp_path, "seed=1,2", f"sweep.name={name}")
     assert done.returncode == 2
     assert "must be the name of a directory" in done.stderr
 
 
-def test_a_lock_is_seen_by_others_and_ends_with_its_owner(tmp_path):
+def test_lock_is_visible_until_released(tmp_path):
+    """A lock is visible to others until its owner releases it."""
     run_dir = RunDir(tmp_path / "run")
     assert not is_locked(run_dir.path)
     with run_dir.locked():

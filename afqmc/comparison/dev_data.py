@@ -32,7 +32,7 @@ def data_groups(
 
     def digest(setting: Setting) -> str | None:
         try:
-            return read(setting)[0].asked
+            return read(setting)[0].examples_digest
         except InputError:
             return None
 

@@ -1,4 +1,4 @@
-"""Folds or seeds of one setting taken together, from what each run wrote: nothing is computed with a model again."""
+"""Ensembles of the folds or seeds of one setting, computed from the predictions that the runs stored."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from afqmc.results.settings import Setting, group_by_setting, missing_folds
 from afqmc.utils.errors import InputError
 from afqmc.utils.files import write_json, write_text
 
-SUMMARY = "ensemble.json"  # not summary.json, which would make the directory a run's
-_LONGEST = 80  # letters of a directory's name
+SUMMARY = "ensemble.json"  # with the name summary.json the directory would count as a run
+_MAX_NAME = 80  # characters of a directory's name
 OUT_OF_FOLD, TEST = "out-of-fold", "test"  # files under predictions/
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Runs of one setting.
+    """The combined predictions of the runs of one setting.
 
     Attributes:
-        setting: Their setting, with the runs that are put together.
+        setting: The setting, with its member runs.
         left_out: Runs without final figures.
-        parts: What was put together, by the name of its file.
+        parts: Combined predictions by file name, ``out-of-fold`` or ``test``.
     """
 
     setting: Setting
@@ -43,110 +43,112 @@ class Ensemble:
 
     @classmethod
     def of(cls, runs: Sequence[Run], skip_incomplete: bool = False) -> Ensemble:
-        """Out-of-fold predictions where there are folds, the mean on the test split where there is one.
+        """Combine the out-of-fold predictions, if the runs are folds, and those on the test split, if there is one.
 
         Raises:
-            InputError: where the runs do not fit together, a fold is missing, or there is nothing to put together.
+            InputError: If the runs do not belong together, a fold is missing, or there is nothing to combine.
         """
         setting = require_one_setting(require_complete(runs, skip_incomplete))
-        seeds = [of for of in setting.by_seed() if not (skip_incomplete and missing_folds(of))]
+        seeds = [folds for folds in setting.by_seed() if not (skip_incomplete and missing_folds(folds))]
         parts: dict[str, EnsemblePredictions] = {}
         if setting.has_folds and seeds:
-            parts[OUT_OF_FOLD] = out_of_fold([run for of in seeds for run in of])
+            parts[OUT_OF_FOLD] = out_of_fold([run for folds in seeds for run in folds])
         if any((run.path / "predictions/test.jsonl").exists() for run in setting.runs):
             parts[TEST] = ensemble_test(setting.runs)
         if not parts:
-            raise InputError("there is nothing to put together: no seed has all its folds, and no run has a test split")
+            raise InputError("nothing to combine: no seed has all its folds, and no run has a test split")
         return cls(setting, [run for run in runs if not run.is_complete], parts)
 
-    def check_place(self, directory: Path) -> None:
-        """Check where an ensemble is to be written.
+    def check_directory(self, directory: Path) -> None:
+        """Check that the ensemble can be written to the directory.
 
         Raises:
-            InputError: where the directory is a run's, or a file.
+            InputError: If it is a run directory or a file.
         """
         if is_run(directory):
-            raise InputError(f"{directory}: is a run's directory; an ensemble needs another")
+            raise InputError(f"{directory}: is a run directory; write the ensemble to another one")
         if directory.is_file():
-            raise InputError(f"{directory}: is a file; an ensemble is written into a directory")
+            raise InputError(f"{directory}: is a file; an ensemble is written to a directory")
 
     def write(self, directory: Path) -> dict[str, Any]:
-        """predictions/out-of-fold.jsonl, predictions/test.jsonl, and ensemble.json, which is returned.
+        """Write predictions/out-of-fold.jsonl, predictions/test.jsonl and ensemble.json, and return the latter.
 
         Raises:
-            InputError: where the directory is a run's.
+            InputError: If the directory is a run directory.
         """
-        self.check_place(directory)
-        summary, *of_parts = self.files(directory)
-        for path, part in zip(of_parts, self.parts.values(), strict=True):
-            of = part.rows
-            rows = prediction_rows(of.ids, of.logits, of.gold, of.classes, LOG_PROBABILITIES)
+        self.check_directory(directory)
+        summary_path, *prediction_paths = self.files(directory)
+        for path, part in zip(prediction_paths, self.parts.values(), strict=True):
+            table = part.rows
+            rows = prediction_rows(table.ids, table.logits, table.gold, table.classes, LOG_PROBABILITIES)
             write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
-        told = self.summary(directory)
-        write_json(summary, told)
-        return told
+        summary = self.summary(directory)
+        write_json(summary_path, summary)
+        return summary
 
     def files(self, directory: Path) -> list[Path]:
-        """What is written there: ensemble.json, then a file a part."""
+        """Return the paths that ``write`` writes: ensemble.json, then one prediction file per part."""
         return [directory / SUMMARY, *(directory / "predictions" / f"{name}.jsonl" for name in self.parts)]
 
     def summary(self, directory: Path) -> dict[str, Any]:
-        """Figures, members and the spread between them; the runs' paths as seen from the directory."""
+        """Return figures, members and their spread, with the runs' paths relative to the directory."""
 
-        def seen(run: Run) -> str:
+        def relative_path(run: Run) -> str:
             return os.path.relpath(run.path, directory)
 
         runs = self.setting.runs
         return {
             "labels": next(iter(self.parts.values())).rows.classes,
             "folds": runs[0].folds,
-            "seeds": [of[0].seed for of in self.setting.by_seed()],
-            "members": [{"path": seen(run), "seed": run.seed, "fold": run.fold, **run.figures} for run in runs],
-            "left_out": [{"path": seen(run), "status": run.status, "why": run.why} for run in self.left_out],
-            **{name.replace("-", "_"): self._part(name) for name in self.parts},
+            "seeds": [seed_runs[0].seed for seed_runs in self.setting.by_seed()],
+            "members": [
+                {"path": relative_path(run), "seed": run.seed, "fold": run.fold, **run.figures} for run in runs
+            ],
+            "left_out": [{"path": relative_path(run), "status": run.status, "why": run.why} for run in self.left_out],
+            **{name.replace("-", "_"): self._part_summary(name) for name in self.parts},
         }
 
-    def _part(self, name: str) -> dict[str, Any]:
+    def _part_summary(self, name: str) -> dict[str, Any]:
         part, runs, split = self.parts[name], self.setting.runs, "dev" if name == OUT_OF_FOLD else TEST
         keys = dict.fromkeys(key for run in runs for key in run.figures if key.startswith(f"{split}/"))
-        of_runs = {key.partition("/")[2]: summarize([run.figures.get(key) for run in runs]) for key in keys}
+        run_figures = {key.partition("/")[2]: summarize([run.figures.get(key) for run in runs]) for key in keys}
         return {
             "pairs": len(part.rows.ids),
             "figures": part.figures(),
             **part.detail(),
             "spread": part.spread(),
-            **({"of_runs": of_runs} if name == OUT_OF_FOLD else {}),
+            **({"of_runs": run_figures} if name == OUT_OF_FOLD else {}),
         }
 
 
 def build_ensemble(directory: Path, run_dirs: Sequence[Path], skip_incomplete: bool = False) -> dict[str, Any]:
-    """Put runs together and write predictions/out-of-fold.jsonl, predictions/test.jsonl and ensemble.json.
+    """Combine runs and write predictions/out-of-fold.jsonl, predictions/test.jsonl and ensemble.json.
 
     Args:
-        directory: Where to; must not be a run's.
-        run_dirs: Runs of one setting, which differ in ``dataset.fold`` or ``seed`` alone.
+        directory: Output directory; must not be a run directory.
+        run_dirs: Runs of one setting, which differ only in ``dataset.fold`` or ``seed``.
         skip_incomplete: Leave out runs without final figures, and from the out-of-fold part seeds that lack a fold.
 
     Returns:
-        What ensemble.json holds.
+        The content of ensemble.json.
 
     Raises:
-        InputError: where they are no such runs, a fold is missing, or there is nothing to put together.
+        InputError: If the runs do not belong together, a fold is missing, or there is nothing to combine.
     """
     return Ensemble.of(find([str(path) for path in run_dirs]), skip_incomplete).write(directory)
 
 
 def build_ensembles(directory: Path, run_dirs: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    """``build_ensemble`` for every setting of a sweep that has several complete runs, each in a directory of its own.
+    """Call ``build_ensemble`` for each setting of a sweep with several complete runs, each in its own subdirectory.
 
     Yields:
-        The directory of each, and why there is nothing in it, if so.
+        The subdirectory, and an error message if nothing was written there, else "".
     """
     settings = group_by_setting([run for run in find(map(str, run_dirs)) if run.is_complete]) if run_dirs else []
-    for place, setting in enumerate(settings):
+    for index, setting in enumerate(settings):
         if len(setting.runs) > 1:
-            name = "-".join([str(place), *re.findall(r"[\w.+-]+", setting.name if len(settings) > 1 else "")])
-            target = directory / name[:_LONGEST]
+            name = "-".join([str(index), *re.findall(r"[\w.+-]+", setting.name if len(settings) > 1 else "")])
+            target = directory / name[:_MAX_NAME]
             try:
                 build_ensemble(target, [run.path for run in setting.runs], skip_incomplete=True)
                 yield target, ""
@@ -155,10 +157,10 @@ def build_ensembles(directory: Path, run_dirs: Sequence[Path]) -> Iterator[tuple
 
 
 def resolve_members(paths: Sequence[str]) -> list[Run] | None:
-    """The runs that a person named to be put together; None where it is one run directory, or none at all.
+    """Return the runs of the ensemble that the paths name, or None if they name a single run directory or no run.
 
     Raises:
-        InputError: when something does not exist or holds no run.
+        InputError: If a path does not exist or contains no run.
     """
     if len(paths) == 1 and run_dirs(Path(paths[0])) in ([], [Path(paths[0])]):
         return None

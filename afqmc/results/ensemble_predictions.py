@@ -1,9 +1,10 @@
-"""Rows of several runs as one: every pair by the run that held it out, or by the mean of all."""
+"""Combine the predictions of several runs: out-of-fold, or as the mean over all runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -21,97 +22,97 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class EnsemblePredictions:
-    """Pairs with the mean of what several members said of each.
+    """The mean of several members' predictions of the same pairs.
 
     Attributes:
-        rows: The means.
-        members: What each said of the same pairs: seeds, or single runs.
+        rows: The mean predictions.
+        members: The predictions of each seed or run.
     """
 
     rows: PredictionTable
     members: list[PredictionTable]
 
     def figures(self) -> Figures:
-        """Metrics of the means by name, None where one is undefined; empty where the pairs have no labels."""
+        """Return the metrics of the mean predictions, None for undefined ones; empty for unlabelled pairs."""
         return _figures(self.rows)
 
     def detail(self) -> Figures:
-        """Figures of each class, and the notes on all of them; empty where the pairs have no labels."""
+        """Return per-class figures and notes on the metrics; empty for unlabelled pairs."""
         from afqmc.evaluation.per_class import metric_notes, per_class
 
         rows = self.rows
         if rows.gold is None:
             return {}
-        told = metric_notes(self.figures(), rows.probabilities, rows.gold, rows.classes)
-        return {**per_class(rows.probabilities, rows.gold, rows.classes), "notes": told}
+        notes = metric_notes(self.figures(), rows.probabilities, rows.gold, rows.classes)
+        return {**per_class(rows.probabilities, rows.gold, rows.classes), "notes": notes}
 
     def spread(self) -> Figures:
-        """How far the members are from one another.
+        """Return how much the members differ; empty for a single member.
 
-        ``disagreement`` is the share of pairs that two members, taken at random, label otherwise;
-        ``probability_sd`` the standard deviation (n - 1) of a label's probability over members, its mean over all.
+        ``disagreement`` is the share of pairs that two members label differently, averaged over all pairs of members.
+        ``probability_sd`` is the standard deviation (n - 1) of a label's probability over members, averaged over
+        pairs and labels.
         """
         if len(self.members) < 2:
             return {}
-        said = np.stack([member.predicted for member in self.members])
-        apart = [(one != other).mean() for place, one in enumerate(said) for other in said[place + 1 :]]
+        disagreements = [(a.predicted != b.predicted).mean() for a, b in combinations(self.members, 2)]
         deviation = np.std([member.probabilities for member in self.members], axis=0, ddof=1).mean()
-        every = [_figures(member) for member in self.members]
+        figures = [_figures(member) for member in self.members]
         return {
-            "disagreement": float(np.mean(apart)),
+            "disagreement": float(np.mean(disagreements)),
             "probability_sd": float(deviation),
-            **{name: summarize([one[name] for one in every]) for name in every[0]},
+            **{name: summarize([member[name] for member in figures]) for name in figures[0]},
         }
 
 
 def out_of_fold(runs: Sequence[Run]) -> EnsemblePredictions:
-    """Every pair of the file that was cut, as predicted by the run that held it out; the mean over seeds.
+    """Return each training pair as predicted by the run that held it out, averaged over seeds.
 
     Raises:
-        InputError: where a fold of a seed is missing, or they are folds of different files.
+        InputError: If a seed lacks a fold, or the folds are of different files.
     """
     digests: dict[str, Run] = {}
     seeds = require_one_setting(runs).by_seed()
     for seed in seeds:
-        if absent := missing_folds(seed):
-            raise InputError(f"seed {seed[0].seed}: {absent}")
-    members = [_joined(seed, digests) for seed in seeds]
+        if missing := missing_folds(seed):
+            raise InputError(f"seed {seed[0].seed}: {missing}")
+    members = [_concat_seed(seed, digests) for seed in seeds]
     if len(digests) > 1:
         names = " and ".join(run.name for run in digests.values())
-        raise InputError(f"{names}: folds of different files, or of different states of one")
+        raise InputError(f"{names}: folds of different files, or of different versions of one")
     return EnsemblePredictions(mean_of(members), members)
 
 
-def _joined(seed: Sequence[Run], digests: dict[str, Run]) -> PredictionTable:
-    """All folds of a seed; ``digests`` is told which file they are of."""
+def _concat_seed(seed: Sequence[Run], digests: dict[str, Run]) -> PredictionTable:
+    """Concatenate all folds of a seed, and add the digest of the file that was split to ``digests``."""
     pairs = 0
     for run in seed:
-        cut = read_object(run.path / "summary.json").get("folds")
-        if not isinstance(cut, dict) or not isinstance(cut.get("pairs"), int):
-            raise InputError(f"{run.name}: summary.json does not say what its fold is a part of")
-        digests.setdefault(str(cut.get("sha256")), run)
-        pairs = cut["pairs"]
-    rows = _fitting(concat_folds, seed, [_rows(run, "dev") for run in seed])
+        split = read_object(run.path / "summary.json").get("folds")
+        if not isinstance(split, dict) or not isinstance(split.get("pairs"), int):
+            raise InputError(f"{run.name}: summary.json does not record the folds (folds.pairs is missing)")
+        digests.setdefault(str(split.get("sha256")), run)
+        pairs = split["pairs"]
+    rows = _combine(concat_folds, seed, [_rows(run, "dev") for run in seed])
     if len(rows.ids) != pairs:
         raise InputError(
-            f"seed {seed[0].seed}: its folds predicted {len(rows.ids)} of {pairs} pairs (dataset.max_dev_samples cuts "
-            "folds short)"
+            f"seed {seed[0].seed}: its folds predicted {len(rows.ids)} of {pairs} pairs (dataset.max_dev_samples "
+            "truncates folds)"
         )
     return rows
 
 
 def ensemble_test(runs: Sequence[Run]) -> EnsemblePredictions:
-    """The mean of what all runs said of the test split.
+    """Return the mean of all runs' predictions on the test split.
 
     Raises:
-        InputError: where one has none, or another than the others.
+        InputError: If a run has no test predictions, or has a different test split.
     """
     members = [_rows(run, "test") for run in runs]
-    return EnsemblePredictions(_fitting(mean_of, runs, members), members)
+    return EnsemblePredictions(_combine(mean_of, runs, members), members)
 
 
 def _rows(run: Run, split: str) -> PredictionTable:
-    """A run's, held to its summary where that has figures."""
+    """Read a run's predictions, and check them against its summary if that has figures for the split."""
     metric = f"{split}/accuracy"
     try:
         return Predictions.of(run, metric).rows if metric in run.figures else PredictionTable.of(run, split)
@@ -119,24 +120,24 @@ def _rows(run: Run, split: str) -> PredictionTable:
         raise InputError(f"{run.name}: {error}") from error
 
 
-def _fitting(
-    put_together: Callable[[Sequence[PredictionTable]], PredictionTable],
+def _combine(
+    combine: Callable[[Sequence[PredictionTable]], PredictionTable],
     runs: Sequence[Run],
-    parts: Sequence[PredictionTable],
+    tables: Sequence[PredictionTable],
 ) -> PredictionTable:
     try:
-        return put_together(parts)
+        return combine(tables)
     except InputError as error:
-        raise InputError(f"{runs[0].name} and the others do not fit together: {error}") from error
+        raise InputError(f"{runs[0].name} and the others cannot be combined: {error}") from error
 
 
 def summarize(values: Sequence[float | None]) -> dict[str, float | None]:
-    """Mean, standard deviation (n - 1), least and most of the values that are defined."""
-    there = [value for value in values if value is not None]
-    if not there:
+    """Return mean, standard deviation (n - 1), minimum and maximum of the values that are defined."""
+    defined = [value for value in values if value is not None]
+    if not defined:
         return {"mean": None, "sd": None, "min": None, "max": None}
-    sd = float(np.std(there, ddof=1)) if len(there) > 1 else None
-    return {"mean": float(np.mean(there)), "sd": sd, "min": min(there), "max": max(there)}
+    sd = float(np.std(defined, ddof=1)) if len(defined) > 1 else None
+    return {"mean": float(np.mean(defined)), "sd": sd, "min": min(defined), "max": max(defined)}
 
 
 def _figures(rows: PredictionTable) -> Figures:
@@ -146,30 +147,32 @@ def _figures(rows: PredictionTable) -> Figures:
 
 
 def require_complete(runs: Sequence[Run], skip_incomplete: bool) -> list[Run]:
-    """Those with final figures; two at least.
+    """Return the runs with final figures.
 
     Raises:
-        InputError: naming those without, unless they may be left out.
+        InputError: If a run has none and ``skip_incomplete`` is off, or fewer than two runs are left.
     """
-    found = [run for run in runs if run.is_complete]
-    lacking = [f"{run.name} ({', '.join(filter(None, (run.status, run.why)))})" for run in runs if not run.is_complete]
-    if lacking and not skip_incomplete:
-        raise InputError(f"without final figures: {'; '.join(lacking)}; --skip-incomplete leaves them out")
-    if len(found) < 2:
-        raise InputError(f"an ensemble has two complete runs or more; here is {len(found)} of {len(runs)}")
-    return found
+    complete = [run for run in runs if run.is_complete]
+    incomplete = [
+        f"{run.name} ({', '.join(filter(None, (run.status, run.why)))})" for run in runs if not run.is_complete
+    ]
+    if incomplete and not skip_incomplete:
+        raise InputError(f"without final figures: {'; '.join(incomplete)}; --skip-incomplete leaves them out")
+    if len(complete) < 2:
+        raise InputError(f"an ensemble needs at least 2 complete runs; {len(complete)} of {len(runs)} are complete")
+    return complete
 
 
 def require_one_setting(runs: Sequence[Run]) -> Setting:
-    """The setting that all runs have.
+    """Return the common setting of all runs.
 
     Raises:
-        InputError: where they differ in more than seed and fold, or two of them in nothing.
+        InputError: If the runs differ in more than seed and fold, or two have the same seed and fold.
     """
     if keys := varying_keys(runs):
         raise InputError(
-            f"the runs differ in {', '.join(keys)}: folds and seeds of one setting are put together; name the "
-            "directories of its runs"
+            f"the runs differ in {', '.join(keys)}: an ensemble combines the folds and seeds of one setting; name only "
+            "the directories of its runs"
         )
     (setting,) = group_by_setting(runs)
     if setting.repeats:

@@ -1,4 +1,4 @@
-"""What a run wrote of each pair of a split, read with care; and rows of several runs taken together."""
+"""Read and validate the predictions that a run stored, and combine those of several runs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from afqmc.utils.errors import InputError
 
 @dataclass(frozen=True)
 class PredictionTable:
-    """predictions/<split>.jsonl.
+    """The content of predictions/<split>.jsonl.
 
     Attributes:
-        ids: Of the N pairs, in the split's order.
+        ids: The ids of the N pairs, in the order of the split.
         classes: The C label names in class order.
-        logits: (N, C), float64; the logarithms of the probabilities where the run wrote only these.
-        predicted: The likeliest classes, (N,).
-        gold: True classes, (N,); None where the split has no labels.
-        is_exact: Whether the run wrote its logits: rounded probabilities do not give every metric.
+        logits: (N, C), float64; log-probabilities if the run stored only probabilities.
+        predicted: The most probable classes, (N,).
+        gold: True classes, (N,), or None if the split has no labels.
+        is_exact: Whether the run stored logits; some metrics cannot be recomputed from rounded probabilities.
     """
 
     ids: list[int | str]
@@ -47,66 +47,68 @@ class PredictionTable:
 
     @classmethod
     def of(cls, run: Run, split: str) -> PredictionTable:
-        """A run's.
+        """Read the predictions of a run.
 
         Raises:
-            InputError: when they cannot be read or make no sense, naming the file.
+            InputError: If they cannot be read or are invalid; names the file.
         """
         file = f"predictions/{split}.jsonl"
         try:
             rows = read_rows(run.path / file, file)
             if len(rows) < 2:
-                raise ValueError(msg("holds too few rows to tell anything"))
+                raise ValueError(msg("contains fewer than 2 rows"))
             return cls._parsed(rows, _classes(run.path, run.config.get("dataset.labels"), rows))
         except InputError:
             raise
         except (KeyError, TypeError) as error:
-            raise InputError(msg("{file}: {why}", file=file, why=_needed())) from error
+            raise InputError(msg("{file}: {why}", file=file, why=_required_keys())) from error
         except ValueError as error:
             raise InputError(msg("{file}: {why}", file=file, why=message_of(error))) from error
 
     @classmethod
     def _parsed(cls, rows: list[dict[str, Any]], classes: list[str]) -> PredictionTable:
-        if lacking := sum(row["prediction"] is None for row in rows):
-            raise ValueError(msg("{count} pairs have no prediction: their logits are not finite", count=lacking))
+        if missing := sum(row["prediction"] is None for row in rows):
+            raise ValueError(msg("{count} pairs have no prediction: their logits are not finite", count=missing))
         is_exact = LOGITS in rows[0]
         logits = (_logits if is_exact else _logits_of_probabilities)(rows, classes)
-        number = {label: place for place, label in enumerate(classes)}
-        predicted = np.array([number[row["prediction"]] for row in rows])
+        class_index = {label: index for index, label in enumerate(classes)}
+        predicted = np.array([class_index[row["prediction"]] for row in rows])
         labelled = any("label" in row for row in rows)
-        gold = np.array([number[row["label"]] for row in rows]) if labelled else None
+        gold = np.array([class_index[row["label"]] for row in rows]) if labelled else None
         if not (logits[np.arange(len(rows)), predicted] >= logits.max(axis=1)).all():
-            raise ValueError(msg("holds predictions that are not the likeliest of {labels}", labels=", ".join(classes)))
+            raise ValueError(
+                msg("contains predictions that are not the most probable of {labels}", labels=", ".join(classes))
+            )
         return cls([row["id"] for row in rows], classes, logits, predicted, gold, is_exact)
 
     def answers(self) -> LabelledPredictions:
-        """As metrics take them; the split must be labelled.
+        """Return the predictions of a labelled split in the form that metrics take.
 
         Raises:
-            InputError: where it is not.
+            InputError: If the split has no labels.
         """
         if self.gold is None:
-            raise InputError(_needed())
+            raise InputError(_required_keys())
         return LabelledPredictions(self.gold, self.predicted, self.logits)
 
     def differs_from(self, other: PredictionTable) -> str | None:
-        """Where the other's pairs are not these, in words; None where they are."""
+        """Describe the first difference in ids, classes or labels, or return None if there is none."""
         if len(self.ids) != len(other.ids):
             return msg("{other} pairs against {these}", other=len(other.ids), these=len(self.ids))
         if self.classes != other.classes:
             return _other_labels(other, self)
-        for row, (one, two) in enumerate(zip(self.ids, other.ids, strict=True), 1):
-            if one != two:
-                return msg("id {other!r} against {this!r} in line {line}", other=two, this=one, line=row)
+        for line, (this_id, other_id) in enumerate(zip(self.ids, other.ids, strict=True), 1):
+            if this_id != other_id:
+                return msg("id {other!r} against {this!r} in line {line}", other=other_id, this=this_id, line=line)
         if self.gold is None or other.gold is None:
             return None if self.gold is other.gold else msg("one has labels, the other none")
-        unlike = np.flatnonzero(self.gold != other.gold)
-        if len(unlike):
+        changed = np.flatnonzero(self.gold != other.gold)
+        if len(changed):
             return msg(
                 "label {other!r} against {this!r} in line {line}",
-                other=other._label(unlike[0]),
-                this=self._label(unlike[0]),
-                line=int(unlike[0]) + 1,
+                other=other._label(changed[0]),
+                this=self._label(changed[0]),
+                line=int(changed[0]) + 1,
             )
         return None
 
@@ -117,88 +119,88 @@ class PredictionTable:
 
 def _logits(rows: list[dict[str, Any]], classes: list[str]) -> Array:
     logits = np.array([row[LOGITS] for row in rows], dtype=np.float64)
-    _refuse_shape(logits, classes)
+    _check_shape(logits, classes)
     if not (np.abs(logits) <= np.finfo(np.float32).max).all():
-        raise ValueError(msg("holds logits that are not finite numbers"))
+        raise ValueError(msg("contains logits that are not finite"))
     return logits
 
 
 def _logits_of_probabilities(rows: list[dict[str, Any]], classes: list[str]) -> Array:
-    """Of a run that wrote probabilities only."""
-    given = np.array([row["probability"] for row in rows], dtype=np.float64)
-    probabilities = np.stack([1 - given, given], axis=1) if given.ndim == 1 else given
-    _refuse_shape(probabilities, classes)
+    """Return log-probabilities, for a run that stored only probabilities."""
+    stored = np.array([row["probability"] for row in rows], dtype=np.float64)
+    probabilities = np.stack([1 - stored, stored], axis=1) if stored.ndim == 1 else stored
+    _check_shape(probabilities, classes)
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
-        raise ValueError(msg("holds probabilities that are none"))
+        raise ValueError(msg("contains probabilities outside [0, 1]"))
     return logits_of(probabilities)
 
 
-def _refuse_shape(found: Array, classes: list[str]) -> None:
-    if found.ndim != 2 or found.shape[1] != len(classes) or len(classes) < 2:
+def _check_shape(values: Array, classes: list[str]) -> None:
+    if values.ndim != 2 or values.shape[1] != len(classes) or len(classes) < 2:
         names = ", ".join(classes)
-        raise ValueError(msg("values of {count} classes were expected: {labels}", count=len(classes), labels=names))
+        raise ValueError(msg("expected values of {count} classes: {labels}", count=len(classes), labels=names))
 
 
-def _needed() -> str:
+def _required_keys() -> str:
     return msg("rows need id, probability, prediction and label")
 
 
-def _other_labels(one: PredictionTable, other: PredictionTable) -> str:
-    return msg("labels {one} against {other}", one=", ".join(one.classes), other=", ".join(other.classes))
+def _other_labels(a: PredictionTable, b: PredictionTable) -> str:
+    return msg("labels {one} against {other}", one=", ".join(a.classes), other=", ".join(b.classes))
 
 
 def in_order(ids: Sequence[object]) -> list[int]:
-    """Places of ids by rising id, numbers before texts.
+    """Return the indices that sort the ids, integers before strings.
 
     Raises:
-        InputError: where one is neither.
+        InputError: If an id is neither.
     """
-    if not all(type(one) in (int, str) for one in ids):
-        raise InputError(msg("ids must be whole numbers or strings, to be put in order"))
-    return sorted(range(len(ids)), key=lambda place: (isinstance(ids[place], str), ids[place]))
+    if not all(type(pair_id) in (int, str) for pair_id in ids):
+        raise InputError(msg("cannot sort ids that are neither integers nor strings"))
+    return sorted(range(len(ids)), key=lambda index: (isinstance(ids[index], str), ids[index]))
 
 
-def concat_folds(parts: Sequence[PredictionTable]) -> PredictionTable:
-    """The rows of all parts, which have no pair in common, ordered by id.
+def concat_folds(folds: Sequence[PredictionTable]) -> PredictionTable:
+    """Return the rows of all folds, sorted by id.
 
     Raises:
-        InputError: where they have one, or other labels.
+        InputError: If a pair is in two folds, or the folds have different labels.
     """
-    first = parts[0]
-    ids = [one for part in parts for one in part.ids]
+    first = folds[0]
+    ids = [pair_id for fold in folds for pair_id in fold.ids]
     order = in_order(ids)
-    for before, place in pairwise(order):
-        if ids[before] == ids[place]:
-            raise InputError(msg("the pair with id {one!r} is in two of the folds", one=ids[place]))
-    for part in parts:
-        if part.classes != first.classes:
-            raise InputError(_other_labels(part, first))
-    gold = None if first.gold is None else np.concatenate([part.answers().gold for part in parts])[order]
-    logits = np.concatenate([part.logits for part in parts])[order]
-    predicted = np.concatenate([part.predicted for part in parts])[order]
-    return PredictionTable([ids[place] for place in order], first.classes, logits, predicted, gold)
+    for previous, index in pairwise(order):
+        if ids[previous] == ids[index]:
+            raise InputError(msg("the pair with id {one!r} is in two of the folds", one=ids[index]))
+    for fold in folds:
+        if fold.classes != first.classes:
+            raise InputError(_other_labels(fold, first))
+    gold = None if first.gold is None else np.concatenate([fold.answers().gold for fold in folds])[order]
+    logits = np.concatenate([fold.logits for fold in folds])[order]
+    predicted = np.concatenate([fold.predicted for fold in folds])[order]
+    return PredictionTable([ids[index] for index in order], first.classes, logits, predicted, gold)
 
 
-def mean_of(parts: Sequence[PredictionTable]) -> PredictionTable:
-    """The same pairs with the mean of the parts' probabilities.
+def mean_of(tables: Sequence[PredictionTable]) -> PredictionTable:
+    """Return the same pairs with the mean of the tables' probabilities.
 
     Raises:
-        InputError: where a part has other pairs or labels than the first.
+        InputError: If a table has other pairs or labels than the first.
     """
-    first = parts[0]
-    for part in parts[1:]:
-        if unlike := first.differs_from(part):
-            raise InputError(unlike)
-    logits = mean_as_logits([part.logits for part in parts])
+    first = tables[0]
+    for table in tables[1:]:
+        if difference := first.differs_from(table):
+            raise InputError(difference)
+    logits = mean_as_logits([table.logits for table in tables])
     return replace(first, logits=logits, predicted=logits.argmax(axis=1))
 
 
 def _classes(path: Path, configured: Any, rows: list[dict[str, Any]]) -> list[str]:
-    """Label names in class order: as saved with the weights, else as configured, else sorted as a run would."""
+    """Return the label names in class order: as saved with the weights, else as configured, else sorted."""
     saved = path / "checkpoints" / "best" / "labels.json"
-    found = read_list(saved) if saved.exists() else configured
-    if found is None:
-        found = sorted({row[key] for row in rows for key in ("label", "prediction") if key in row})
-    if not isinstance(found, list) or len(set(map(str, found))) != len(found):
-        raise ValueError(msg("the label names of this run are not known"))
-    return [str(label) for label in found]
+    labels = read_list(saved) if saved.exists() else configured
+    if labels is None:
+        labels = sorted({row[key] for row in rows for key in ("label", "prediction") if key in row})
+    if not isinstance(labels, list) or len(set(map(str, labels))) != len(labels):
+        raise ValueError(msg("the label names of this run are invalid"))
+    return [str(label) for label in labels]

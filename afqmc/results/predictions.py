@@ -1,4 +1,4 @@
-"""What a run said of each example, held to its own summary; and whether two runs were asked the same."""
+"""Predictions of a run on a labelled split, checked against the figures in its summary."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from afqmc.results.runs import Run
 from afqmc.results.translatable import message_of, msg
 from afqmc.utils.errors import InputError
 
-_CLOSE = 1e-4  # the weights of resamples are float32
-_ROUNDED = 2.0**-40  # a probability derived as 1 - p is that inexact, relatively, from 2**-53 / 2**-40 on
+_TOLERANCE = 1e-4  # relative; resample weights are float32
+# 1 - p has an absolute error of about 2**-53; below this probability the relative error exceeds 2**-13
+_ROUNDED = 2.0**-40
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Rows of one labelled split.
+    """Predictions on a labelled split.
 
     Attributes:
         rows: Ids, classes, probabilities.
-        answers: The same as metrics take them.
+        answers: The same in the form that metrics take.
     """
 
     rows: PredictionTable
@@ -34,78 +35,78 @@ class Predictions:
 
     @classmethod
     def of(cls, run: Run, metric: str) -> Predictions:
-        """A run's, of the split that ``metric``, as ``split/name``, is about.
+        """Read a run's predictions on the split of ``metric``, which is given as ``split/name``.
 
         Raises:
-            InputError: when they cannot be read, or do not give the figure that the run recorded.
+            InputError: If they cannot be read, or do not give the recorded value of the metric.
         """
         split, _, name = metric.partition("/")
         file = f"predictions/{split}.jsonl"
         rows = PredictionTable.of(run, split)
         try:
-            found = cls(rows, rows.answers())
+            predictions = cls(rows, rows.answers())
         except InputError as error:
             raise InputError(msg("{file}: {why}", file=file, why=message_of(error))) from error
         recorded = run.figures.get(metric)
-        value = found.measured(name)
+        value = predictions.compute(name)
         if name == "loss" and not rows.is_exact and not _is_close(value, recorded):
-            found = found.with_loss(recorded)
-            value = found.measured(name)
+            predictions = predictions.with_loss(recorded)
+            value = predictions.compute(name)
         if not _is_close(value, recorded):
-            told = msg("undefined") if recorded is None else f"{recorded:.6f}"
+            recorded_text = msg("undefined") if recorded is None else f"{recorded:.6f}"
             raise InputError(
                 msg(
                     "{file} gives {metric} {value:.6f}, summary.json says {recorded}",
                     file=file,
                     metric=metric,
                     value=value,
-                    recorded=told,
+                    recorded=recorded_text,
                 )
             )
-        return found
+        return predictions
 
-    def measured(self, name: str) -> float:
-        """A metric of all rows."""
+    def compute(self, name: str) -> float:
+        """Return a metric over all rows."""
         return float(resampled_metric(name, [self.answers], np.ones((len(self.rows.ids), 1), dtype=np.float32)).item())
 
     def with_loss(self, recorded: float | None) -> Predictions:
-        """The same with the recorded loss, for a run that wrote rounded probabilities instead of logits.
+        """Return predictions adjusted to the recorded loss, for a run that stored rounded probabilities, not logits.
 
-        What the pairs whose label has a probability near 0 add to the loss is not known one by one. Together they add
-        what the others leave of it, if that is as much as such probabilities allow.
+        If the probability of the true label was rounded to about 0, the loss of that pair is unknown. The recorded loss
+        minus that of the other pairs is divided evenly among these pairs, unless it is too small for that.
         """
         gold, logs = self.answers.gold, log_probabilities_of(self.rows.logits)
-        of_label = logs[np.arange(len(gold)), gold]
-        unknown = of_label < np.log(_ROUNDED)
+        gold_logs = logs[np.arange(len(gold)), gold]
+        unknown = gold_logs < np.log(_ROUNDED)
         if recorded is None or not unknown.any():
             return self
-        each = -(recorded * len(gold) + of_label[~unknown].sum()) / unknown.sum()
-        if each > np.log(_ROUNDED):
+        per_pair = -(recorded * len(gold) + gold_logs[~unknown].sum()) / unknown.sum()
+        if per_pair > np.log(_ROUNDED):
             return self
-        logs[unknown, gold[unknown]] = each
+        logs[unknown, gold[unknown]] = per_pair
         rows = replace(self.rows, logits=logs)
         return Predictions(rows, rows.answers())
 
     @classmethod
-    def of_folds(cls, parts: Sequence[Predictions], split: str) -> Predictions:
-        """The folds of a seed as one: on dev each said its own part of the examples, on other splits all of them.
+    def of_folds(cls, folds: Sequence[Predictions], split: str) -> Predictions:
+        """Combine the folds of a seed: concatenate on dev, where each has its own pairs, and average on other splits.
 
         Raises:
-            InputError: where they do not fit together.
+            InputError: If they cannot be combined.
         """
-        together = (concat_folds if split == "dev" else mean_of)([part.rows for part in parts])
-        return cls(together, together.answers())
+        combined = (concat_folds if split == "dev" else mean_of)([fold.rows for fold in folds])
+        return cls(combined, combined.answers())
 
     @property
-    def asked(self) -> str:
-        """The same for runs that were asked the same: ids, classes and true labels."""
-        told: tuple[Any, ...] = (self.rows.ids, self.rows.classes, self.answers.gold.tolist())
-        return sha256(repr(told).encode()).hexdigest()
+    def examples_digest(self) -> str:
+        """SHA-256 of ids, classes and true labels: equal for runs evaluated on the same examples."""
+        examples: tuple[Any, ...] = (self.rows.ids, self.rows.classes, self.answers.gold.tolist())
+        return sha256(repr(examples).encode()).hexdigest()
 
     def differs_from(self, other: Predictions) -> str | None:
-        """Where the other run was asked something else, in words; None where it was asked the same."""
+        """Describe the first difference in ids, classes or labels, or return None if there is none."""
         return self.rows.differs_from(other.rows)
 
 
 def _is_close(value: float, recorded: float | None) -> bool:
-    return recorded is not None and abs(value - recorded) < _CLOSE * max(1, abs(recorded))
+    return recorded is not None and abs(value - recorded) < _TOLERANCE * max(1, abs(recorded))

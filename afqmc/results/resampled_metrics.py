@@ -1,6 +1,7 @@
-"""Metrics of many resamples at once: a resample is how often each example was drawn, a metric a few matrix products.
+"""Metrics of many resamples at once.
 
-scikit-learn has these metrics for one sample at a time; a test holds them to it.
+A resample is given by how often each example was drawn, so that a metric takes a few matrix products. The results equal
+those of scikit-learn, which computes one sample at a time.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from afqmc.evaluation.metrics import log_odds_of, log_probabilities_of, probabil
 
 Array = np.ndarray
 
-OF_COUNTS = ("accuracy", "precision", "recall", "f1", "mcc")
-OF_RANKS = ("auc", "average_precision")
-MEASURES = (*OF_COUNTS, *OF_RANKS, "loss")
+_COUNT_METRICS = ("accuracy", "precision", "recall", "f1", "mcc")
+_RANK_METRICS = ("auc", "average_precision")
+MEASURES = (*_COUNT_METRICS, *_RANK_METRICS, "loss")
 
 
 @dataclass(frozen=True)
 class LabelledPredictions:
-    """What one model said of N examples of C classes.
+    """The predictions of one model on N labelled examples of C classes.
 
     Attributes:
         gold: True classes, (N,).
-        predicted: (N,).
-        logits: (N, C), float64; all of them finite.
+        predicted: Predicted classes, (N,).
+        logits: (N, C), float64; all finite.
     """
 
     gold: Array
@@ -41,109 +42,114 @@ class LabelledPredictions:
 
 
 def resample_counts(rows: Array, examples: int) -> Array:
-    """Resamples (R, n) of row numbers as how often each example was drawn: (examples, R) float32."""
+    """Convert R resamples of row numbers, (R, n), to how often each drew each example: (examples, R), float32."""
     resamples = len(rows)
-    places = rows + examples * np.arange(resamples)[:, None]
-    counts = np.bincount(places.ravel(), minlength=examples * resamples).reshape(resamples, examples)
-    return np.ascontiguousarray(counts.T, dtype=np.float32)  # examples first: sorting and summing them is then quick
+    flat = rows + examples * np.arange(resamples)[:, None]
+    counts = np.bincount(flat.ravel(), minlength=examples * resamples).reshape(resamples, examples)
+    return np.ascontiguousarray(counts.T, dtype=np.float32)  # contiguous along resamples, for fast sorting and sums
 
 
 def resampled_metric(name: str, answers: Sequence[LabelledPredictions], weights: Array) -> Array:
-    """A metric of M models on R resamples: (M, R) float64; NaN where it is undefined.
+    """Return a metric of M models on R resamples: (M, R), float64, NaN where it is undefined.
 
     Args:
-        name: One of ``MEASURES``; with two classes that of class 1, with more the macro mean, as a run's own figures.
-        answers: Of M models on the same N examples.
-        weights: (N, R), how often each resample holds each example.
+        name: One of ``MEASURES``. It refers to class 1 of two classes, and to the macro mean of more, as in a run.
+        answers: The predictions of M models on the same N examples.
+        weights: (N, R), how often each resample drew each example.
     """
-    if name in OF_COUNTS:
-        return _of_counts(name, *_counts(answers, weights))
+    if name in _COUNT_METRICS:
+        return _count_metric(name, *_counts(answers, weights))
     total = weights.sum(axis=0, dtype=np.float64)
     if name == "loss":
-        found = np.stack([_surprise(model) for model in answers]) @ weights
-        return np.asarray(found / total)
-    return np.stack([_of_ranks(name, model, weights) for model in answers])
+        losses = np.stack([_nll(model) for model in answers]) @ weights
+        return np.asarray(losses / total)
+    return np.stack([_rank_metric(name, model, weights) for model in answers])
 
 
 def _counts(answers: Sequence[LabelledPredictions], weights: Array) -> tuple[Array, Array, Array]:
-    """Examples of each class (1, R, C), predicted as such, and rightly so, (M, R, C)."""
+    """Return the examples per class (1, R, C), the predictions per class and the correct ones, both (M, R, C)."""
     classes = np.arange(answers[0].logits.shape[1])
     gold = answers[0].gold[:, None] == classes  # (N, C)
-    said = np.stack([model.predicted for model in answers])[..., None] == classes  # (M, N, C)
+    predicted = np.stack([model.predicted for model in answers])[..., None] == classes  # (M, N, C)
 
     def count(marks: Array) -> Array:
-        models, examples, kinds = marks.shape
+        models, examples, classes = marks.shape
         flat = marks.transpose(0, 2, 1).reshape(-1, examples).astype(np.float32)
-        return np.asarray((flat @ weights).reshape(models, kinds, -1).transpose(0, 2, 1), dtype=np.float64)
+        return np.asarray((flat @ weights).reshape(models, classes, -1).transpose(0, 2, 1), dtype=np.float64)
 
-    return count(gold[None]), count(said), count(said & gold)
+    return count(gold[None]), count(predicted), count(predicted & gold)
 
 
-def _of_counts(name: str, true: Array, said: Array, hit: Array) -> Array:
+def _count_metric(name: str, true: Array, predicted: Array, correct: Array) -> Array:
     total = true.sum(axis=-1)
     if name == "accuracy":
-        return np.asarray(hit.sum(axis=-1) / total)
+        return np.asarray(correct.sum(axis=-1) / total)
     if name == "mcc":
-        right = hit.sum(axis=-1) * total - (said * true).sum(axis=-1)
-        spread = (total**2 - (said**2).sum(axis=-1)) * (total**2 - (true**2).sum(axis=-1))
-        return _ratio(right, np.sqrt(spread))
-    parts = {"precision": (hit, said), "recall": (hit, true), "f1": (2 * hit, said + true)}
-    found = _ratio(*parts[name])
-    return np.asarray(found[..., 1] if found.shape[-1] == 2 else found.mean(axis=-1))
+        covariance = correct.sum(axis=-1) * total - (predicted * true).sum(axis=-1)
+        variances = (total**2 - (predicted**2).sum(axis=-1)) * (total**2 - (true**2).sum(axis=-1))
+        return _ratio(covariance, np.sqrt(variances))
+    ratios = {
+        "precision": (correct, predicted),
+        "recall": (correct, true),
+        "f1": (2 * correct, predicted + true),
+    }
+    per_class = _ratio(*ratios[name])
+    return np.asarray(per_class[..., 1] if per_class.shape[-1] == 2 else per_class.mean(axis=-1))
 
 
-def _ratio(part: Array, whole: Array) -> Array:
-    """0 where there is nothing to divide by, as in a run's own figures."""
-    part, whole = np.broadcast_arrays(part, whole)
-    return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole > 0))
+def _ratio(numerator: Array, denominator: Array) -> Array:
+    """Divide; 0 where the denominator is 0, as in a run's own figures."""
+    numerator, denominator = np.broadcast_arrays(numerator, denominator)
+    return np.asarray(np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0))
 
 
-def _surprise(model: LabelledPredictions) -> Array:
+def _nll(model: LabelledPredictions) -> Array:
+    """Negative log-likelihood per example, (N,)."""
     return np.asarray(-log_probabilities_of(model.logits)[np.arange(len(model.gold)), model.gold])
 
 
-def _of_ranks(name: str, model: LabelledPredictions, weights: Array) -> Array:
-    """One class against the rest, (R,); the macro mean where there are more than two."""
+def _rank_metric(name: str, model: LabelledPredictions, weights: Array) -> Array:
+    """One-vs-rest metric, (R,): of class 1 for two classes, the macro mean for more."""
     odds = log_odds_of(model.logits)
-    kinds = [1] if odds.shape[1] == 2 else range(odds.shape[1])
-    one = {"auc": _auc, "average_precision": _average_precision}[name]
-    found = [one(_Ranked(model.gold == kind, odds[:, kind], weights)) for kind in kinds]
-    return np.asarray(np.mean(found, axis=0))
+    classes = [1] if odds.shape[1] == 2 else range(odds.shape[1])
+    metric = {"auc": _auc, "average_precision": _average_precision}[name]
+    per_class = [metric(_Ranked(model.gold == label, odds[:, label], weights)) for label in classes]
+    return np.asarray(np.mean(per_class, axis=0))
 
 
 class _Ranked:
-    """Examples of a class and the others, each by falling score, with their weights in R resamples."""
+    """The examples of a class and the others, each by descending score, with their weights in R resamples."""
 
     def __init__(self, positive: Array, scores: Array, weights: Array) -> None:
-        falling = np.argsort(-scores, kind="stable")
-        order, others = falling[positive[falling]], falling[~positive[falling]]
-        self.positive, self.negative = -scores[order], -scores[others]  # rising, as searchsorted wants them
+        descending = np.argsort(-scores, kind="stable")
+        order, others = descending[positive[descending]], descending[~positive[descending]]
+        self.positive, self.negative = -scores[order], -scores[others]  # ascending, for searchsorted
         self.weights = weights[order]  # (P, R)
-        self.true, self.false = _summed(self.weights), _summed(weights[others])
+        self.true, self.false = _cumulative(self.weights), _cumulative(weights[others])
         self.area = self.true[-1] * self.false[-1]
 
-    def over_area(self, sums: Array, whole: Array) -> Array:
-        """NaN where one of the classes was not drawn."""
-        return np.asarray(np.divide(sums, whole, out=np.full(len(whole), np.nan), where=self.area > 0))
+    def divide(self, sums: Array, total: Array) -> Array:
+        """Divide; NaN for resamples that drew none of the class, or only the class."""
+        return np.asarray(np.divide(sums, total, out=np.full(len(total), np.nan), where=self.area > 0))
 
 
-def _summed(weights: Array) -> Array:
-    """Of none, the first, the first two rows, and so on: (N, R) to (N + 1, R)."""
-    found = np.zeros((len(weights) + 1, weights.shape[1]), dtype=weights.dtype)
-    np.cumsum(weights, axis=0, out=found[1:])
-    return found
+def _cumulative(weights: Array) -> Array:
+    """Cumulative sums over rows, beginning with 0: (N, R) to (N + 1, R)."""
+    sums = np.zeros((len(weights) + 1, weights.shape[1]), dtype=weights.dtype)
+    np.cumsum(weights, axis=0, out=sums[1:])
+    return sums
 
 
 def _auc(ranked: _Ranked) -> Array:
-    """The share of pairs of both classes that are in the right order; equal scores are half right."""
+    """Share of (positive, negative) pairs that are ordered correctly; equal scores count half."""
     above = ranked.false[np.searchsorted(ranked.negative, ranked.positive, side="left")]
-    level = ranked.false[np.searchsorted(ranked.negative, ranked.positive, side="right")]
-    wrong = np.einsum("pr,pr->r", ranked.weights, above + level) / 2
-    return 1 - ranked.over_area(wrong, ranked.area)
+    tied = ranked.false[np.searchsorted(ranked.negative, ranked.positive, side="right")]
+    wrong = np.einsum("pr,pr->r", ranked.weights, above + tied) / 2
+    return 1 - ranked.divide(wrong, ranked.area)
 
 
 def _average_precision(ranked: _Ranked) -> Array:
-    """The mean of the precision at each example of the class, those of the same score included."""
+    """Mean precision at the score of each positive example, ties included."""
     true = ranked.true[np.searchsorted(ranked.positive, ranked.positive, side="right")]
     false = ranked.false[np.searchsorted(ranked.negative, ranked.positive, side="right")]
-    return ranked.over_area(np.einsum("pr,pr->r", ranked.weights, _ratio(true, true + false)), ranked.true[-1])
+    return ranked.divide(np.einsum("pr,pr->r", ranked.weights, _ratio(true, true + false)), ranked.true[-1])

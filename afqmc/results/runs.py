@@ -1,4 +1,4 @@
-"""Run directories, found and read: what each was, how it ended, and what it reached."""
+"""Find run directories and read them: config, status and final figures."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from afqmc.utils.errors import InputError
 from afqmc.utils.redaction import redacted_tree
 from afqmc.utils.secret_names import hides
 
-_MARKS = ("config.yaml", "summary.json", "status.json", ".hydra")  # any of them makes a directory a run's
-_DEEP = 4  # levels of directories below what a person names: runs/<date>/<time> has two
+_MARKS = ("config.yaml", "summary.json", "status.json", ".hydra")  # any of them marks a run directory
+_MAX_DEPTH = 4  # levels searched below a given directory; runs/<date>/<time> has two
 
 UNREADABLE = "unreadable"
 
@@ -29,20 +29,20 @@ class Run:
     """One run directory.
 
     Attributes:
-        path: Where it lies.
-        name: Short, unique among those read together.
-        sweep: The directory of the sweep it belongs to, as short as unique among those read together.
-        status: As in status.json; ``completed`` where there is a summary, ``unreadable`` where something is broken.
-        why: In a line, where it is not completed.
-        config: Every setting by its dotted key, secrets as ``***``; empty where it cannot be read.
-        figures: Metrics of the best weights as ``split/name``; None where one is undefined.
-        monitor: The metric that chose the best weights.
-        collapsed_onto: The label that (nearly) every pair gets; None for a model that tells pairs apart.
-        best_step: Of the best weights.
-        best_epoch: Of the best weights.
-        seconds: Of the whole run.
-        pairs_per_second: In training.
-        peak_memory_gib: Where the run wrote it down.
+        path: The run directory.
+        name: Short name, unique among the runs read together.
+        sweep: Short name of its sweep's directory, unique among the runs read together.
+        status: As in status.json; ``completed`` if there is a summary, ``unreadable`` if a file is damaged.
+        why: Reason in one line, if it is not completed.
+        config: All settings by dotted key, secrets as ``***``; empty if unreadable.
+        figures: Metrics of the best weights as ``split/name``; None if undefined.
+        monitor: The metric by which the best weights were chosen.
+        collapsed_onto: The label predicted for (nearly) every pair; None for a model that has not collapsed.
+        best_step: Step of the best weights.
+        best_epoch: Epoch of the best weights.
+        seconds: Duration of the whole run.
+        pairs_per_second: Training throughput.
+        peak_memory_gib: Peak memory, if recorded.
     """
 
     path: Path
@@ -62,41 +62,41 @@ class Run:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it has its final figures."""
+        """Whether the run has its final figures."""
         return self.status == Status.completed.value
 
     @property
     def seed(self) -> Any:
-        """None where its config does not say."""
+        """The seed; None if the config is unreadable."""
         return self.config.get("seed")
 
     @property
     def fold(self) -> Any:
-        """The fold that was its dev; None for a run without folds."""
+        """The index of the fold used as dev; None without folds."""
         return self.config.get("dataset.fold")
 
     @property
     def folds(self) -> int | None:
-        """Of how many folds it is one; None for a run without."""
-        found = self.config.get("dataset.folds")
-        return found if type(found) is int and found > 1 else None
+        """The number of folds; None without folds."""
+        count = self.config.get("dataset.folds")
+        return count if type(count) is int and count > 1 else None
 
     def rows(self) -> list[dict[str, Any]]:
-        """metrics.jsonl, for curves; read when asked for.
+        """Read metrics.jsonl, for learning curves.
 
         Raises:
-            InputError: when it cannot be read.
+            InputError: If it cannot be read.
         """
         return read_rows(self.path / "metrics.jsonl")
 
     def environment(self) -> dict[str, str]:
-        """What environment.json says of code, precision, device and PyTorch, as far as it does; read when asked for."""
+        """Read commit, precision, device and PyTorch version from environment.json, as far as it has them."""
         try:
-            found = read_object(self.path / "environment.json")
+            environment = read_object(self.path / "environment.json")
         except InputError:
             return {}
-        parts = {name: found[name] for name in ("git", "hardware", "packages") if isinstance(found.get(name), dict)}
-        git, hardware, packages = (parts.get(name, {}) for name in ("git", "hardware", "packages"))
+        sections = (environment.get(name) for name in ("git", "hardware", "packages"))
+        git, hardware, packages = (section if isinstance(section, dict) else {} for section in sections)
         code = (
             f"{str(git['commit'])[:10]}{' with changes' if git.get('diff_sha256') else ''}" if "commit" in git else None
         )
@@ -109,46 +109,46 @@ class Run:
         return {name: str(value) for name, value in facts.items() if value}
 
 
-def find(named: Iterable[str]) -> list[Run]:
-    """Every run in what a person named: run directories, directories of such, globs of both; each once, in order.
+def find(names: Iterable[str]) -> list[Run]:
+    """Return the runs in the given run directories, directories of runs, or globs; each once, in order.
 
     Raises:
-        InputError: when something does not exist or holds no run.
+        InputError: If a path does not exist or contains no run.
     """
     paths: dict[str, Path] = {}
-    for name in named:
-        places = [Path(name)] if os.path.lexists(name) else [Path(found) for found in sorted(glob.glob(name))]
-        if not places:
+    for name in names:
+        matches = [Path(name)] if os.path.lexists(name) else [Path(match) for match in sorted(glob.glob(name))]
+        if not matches:
             raise InputError(f"{name}: no such directory")
-        for place in places:
-            found = run_dirs(place)
-            if not found and not _is_beside_runs(place):
-                raise InputError(f"{place}: no run in it; a run directory holds a config.yaml")
-            paths |= {os.path.realpath(path): path for path in found}
+        for match in matches:
+            directories = run_dirs(match)
+            if not directories and not _may_lack_runs(match):
+                raise InputError(f"{match}: no run in it; a run directory has a config.yaml")
+            paths |= {os.path.realpath(path): path for path in directories}
     if not paths:
-        raise InputError(f"{', '.join(named)}: no run directory; one holds a config.yaml")
-    short = _names(list(paths.values()))
-    runs = [read(path, name) for path, name in zip(paths.values(), short, strict=True)]
-    sweeps = [_sweep_of(path) for path in paths.values()]
-    of = dict(zip(dict.fromkeys(sweeps), _names(list(dict.fromkeys(sweeps))), strict=True))
-    return [replace(run, sweep=of[sweep]) for run, sweep in zip(runs, sweeps, strict=True)]
+        raise InputError(f"{', '.join(names)}: no run directory; one has a config.yaml")
+    short_names = _short_names(list(paths.values()))
+    runs = [read(path, name) for path, name in zip(paths.values(), short_names, strict=True)]
+    sweeps = [_sweep_dir(path) for path in paths.values()]
+    sweep_names = dict(zip(dict.fromkeys(sweeps), _short_names(list(dict.fromkeys(sweeps))), strict=True))
+    return [replace(run, sweep=sweep_names[sweep]) for run, sweep in zip(runs, sweeps, strict=True)]
 
 
-def _sweep_of(run: Path) -> Path:
-    """The directory that holds a sweep's jobs; of a run outside of any sweep the directory that it lies in."""
+def _sweep_dir(run: Path) -> Path:
+    """Return the directory of the sweep that the run belongs to, or its parent directory if it is not in a sweep."""
     parents = Path(os.path.abspath(run)).parents
-    return next((place for place in parents[:_DEEP] if (place / "multirun.yaml").exists()), parents[0])
+    return next((parent for parent in parents[:_MAX_DEPTH] if (parent / "multirun.yaml").exists()), parents[0])
 
 
 def read(path: Path, name: str) -> Run:
-    """One run directory; whatever is wrong with it becomes its status."""
+    """Read a run directory; errors become its status."""
     config: dict[str, Any] = {}
     try:
         if not (path / "config.yaml").exists() and not (path / "summary.json").exists():
-            return Run(path, name, *_ended(path, msg("has no config.yaml: refused, or never begun")))
-        config = {key: _shown(key, value) for key, value in read_config(path / "config.yaml").items()}
+            return Run(path, name, *_incomplete_status(path, msg("has no config.yaml: invalid, or never started")))
+        config = {key: _redact(key, value) for key, value in read_config(path / "config.yaml").items()}
         if not (path / "summary.json").exists():
-            return Run(path, name, *_ended(path, msg("has no summary.json")), config)
+            return Run(path, name, *_incomplete_status(path, msg("has no summary.json")), config)
         return _completed(path, name, config, read_object(path / "summary.json"))
     except InputError as error:
         return Run(path, name, UNREADABLE, message_of(error), config)
@@ -156,62 +156,62 @@ def read(path: Path, name: str) -> Run:
         return Run(path, name, UNREADABLE, msg("cannot be read: {why}", why=error.strerror), config)
 
 
-def _is_beside_runs(place: Path) -> bool:
-    """A shell's ``sweep/*`` names more than the jobs: multirun.yaml, and the ensembles of them."""
-    return place.is_file() or any(next(place.glob(name), None) for name in ("ensemble.json", "*/ensemble.json"))
+def _may_lack_runs(path: Path) -> bool:
+    """Whether it is a file or an ensemble, which the shell's expansion of ``sweep/*`` includes."""
+    return path.is_file() or any(next(path.glob(name), None) for name in ("ensemble.json", "*/ensemble.json"))
 
 
-def is_run(place: Path) -> bool:
-    """Whether a directory has what makes it a run's."""
-    return any(os.path.lexists(place / mark) for mark in _MARKS)
+def is_run(directory: Path) -> bool:
+    """Whether a directory is a run directory."""
+    return any(os.path.lexists(directory / mark) for mark in _MARKS)
 
 
-def run_dirs(place: Path) -> list[Path]:
-    """The directory itself where it is a run's, else those of the runs below it."""
-    return list(_runs_in(place, _DEEP))
+def run_dirs(directory: Path) -> list[Path]:
+    """Return the directory itself if it is a run directory, else the run directories below it."""
+    return list(_iter_run_dirs(directory, _MAX_DEPTH))
 
 
-def _runs_in(place: Path, depth: int) -> Iterator[Path]:
-    """A run directory itself, or those below it; links below it are not followed, they may lead in circles."""
+def _iter_run_dirs(directory: Path, depth: int) -> Iterator[Path]:
+    """Symbolic links are not followed, because they may form cycles."""
     try:
-        if is_run(place):
-            yield place
-        elif depth and place.is_dir():
-            for entry in sorted(os.scandir(place), key=lambda entry: _natural(entry.name)):
+        if is_run(directory):
+            yield directory
+        elif depth and directory.is_dir():
+            for entry in sorted(os.scandir(directory), key=lambda entry: _natural_key(entry.name)):
                 if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                    yield from _runs_in(place / entry.name, depth - 1)
+                    yield from _iter_run_dirs(directory / entry.name, depth - 1)
     except OSError:
-        yield place  # its reader says why it cannot be read
+        yield directory  # ``read`` reports why it cannot be read
 
 
-def _natural(name: str) -> tuple[int, str]:
-    """Jobs of a sweep by number, 2 before 10; then what has none."""
+def _natural_key(name: str) -> tuple[int, str]:
+    """Sort the jobs of a sweep by number, 2 before 10, then the directories without a number."""
     number = name.partition("-")[0]
     return (int(number), name) if number.isdecimal() and len(number) < 10 else (1 << 40, name)
 
 
-def _names(paths: list[Path]) -> list[str]:
-    whole = [os.path.abspath(path) for path in paths]
-    if len(whole) == 1:
-        return [os.path.basename(whole[0])]
-    common = os.path.commonpath(whole)
-    return [os.path.relpath(path, common) for path in whole]
+def _short_names(paths: list[Path]) -> list[str]:
+    absolute = [os.path.abspath(path) for path in paths]
+    if len(absolute) == 1:
+        return [os.path.basename(absolute[0])]
+    common = os.path.commonpath(absolute)
+    return [os.path.relpath(path, common) for path in absolute]
 
 
-def _ended(path: Path, otherwise: str) -> tuple[str, str]:
-    """Status and reason of a run without a summary."""
+def _incomplete_status(path: Path, default_reason: str) -> tuple[str, str]:
+    """Return status and reason of a run without a summary."""
     if not (path / "status.json").exists():
-        return "incomplete", otherwise
-    found = read_object(path / "status.json")
-    status, step, error = found.get("status"), found.get("step"), found.get("error")
+        return "incomplete", default_reason
+    content = read_object(path / "status.json")
+    status, step, error = (content.get(key) for key in ("status", "step", "error"))
     if not isinstance(status, str) or status == Status.completed.value:
-        return "incomplete", otherwise
-    parts: list[str] = [msg("step {step}", step=step)] if isinstance(step, int) else []
+        return "incomplete", default_reason
+    reasons: list[str] = [msg("step {step}", step=step)] if isinstance(step, int) else []
     if status == Status.running.value:
-        parts.append(msg("or killed: last written {when}", when=_last_written(path)))
+        reasons.append(msg("or killed: last update {when}", when=_last_written(path)))
     if isinstance(error, str) and error.strip():
-        parts.append(error.strip().splitlines()[0])
-    return status, join_messages(parts) if parts else ""
+        reasons.append(error.strip().splitlines()[0])
+    return status, join_messages(reasons) if reasons else ""
 
 
 def _last_written(path: Path) -> str:
@@ -224,25 +224,31 @@ def _completed(path: Path, name: str, config: dict[str, Any], summary: dict[str,
     best, test = summary.get("best"), summary.get("test", {})
     monitor, collapsed = summary.get("monitor"), summary.get("collapsed_onto")
     if not isinstance(best, dict) or not isinstance(test, dict) or not isinstance(monitor, str):
-        raise InputError(msg("summary.json: not a run's summary: best, test or monitor is missing or not of its kind"))
+        raise InputError(msg("summary.json: invalid: best, test or monitor is missing or has the wrong type"))
     return Run(
-        path, name, Status.completed.value, "", config,
-        {str(key): _number(value) for key, value in {**best, **test}.items() if "/" in str(key)},
-        monitor, None if collapsed is None else str(collapsed),
-        best["step"] if isinstance(best.get("step"), int) else None, _number(best.get("epoch")),
-        _number(summary.get("seconds")), _number(summary.get("train_pairs_per_second")),
-        _number(summary.get("peak_memory_gib")),
-    )  # fmt: skip
+        path=path,
+        name=name,
+        status=Status.completed.value,
+        config=config,
+        figures={str(key): _number(value) for key, value in {**best, **test}.items() if "/" in str(key)},
+        monitor=monitor,
+        collapsed_onto=None if collapsed is None else str(collapsed),
+        best_step=best["step"] if isinstance(best.get("step"), int) else None,
+        best_epoch=_number(best.get("epoch")),
+        seconds=_number(summary.get("seconds")),
+        pairs_per_second=_number(summary.get("train_pairs_per_second")),
+        peak_memory_gib=_number(summary.get("peak_memory_gib")),
+    )
 
 
-def _shown(key: str, value: Any) -> Any:
-    """A config holds the secrets that its run was given; tables do not."""
+def _redact(key: str, value: Any) -> Any:
+    """Redact secrets, which the saved config contains."""
     is_plain = value is None or isinstance(value, int | float) or (isinstance(value, str) and "://" not in value)
     return value if is_plain and not hides(key, value) else redacted_tree(value, key)
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, or None: the summary writes None for what is undefined."""
+    """Return a finite number, else None; the summary stores undefined values as null."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     try:
         return float(value) if is_number and math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Sentences that remember how they were made, to be said in another language too."""
+"""Message templates that can be translated after formatting."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from typing import Any
 
 
 class Message(str):
-    """An English sentence: a text as any other, with its template and what was put into that."""
+    """A formatted English message, with its template and the values inserted."""
 
     template: str
     values: dict[str, Any]
 
 
 def msg(template: str, /, **values: Any) -> Message:
-    """``template.format(**values)``, remembered."""
+    """Return ``template.format(**values)`` as a translatable message."""
     text = Message(template.format(**values))
     text.template, text.values = template, values
     return text
 
 
 def message_of(error: BaseException) -> str:
-    """What an error says, remembered where it was made by ``msg``."""
-    told = error.args[0] if error.args else None
-    return told if isinstance(told, Message) else str(error)
+    """Return the message of an error; it is translatable if it was made by ``msg``."""
+    message = error.args[0] if error.args else None
+    return message if isinstance(message, Message) else str(error)
 
 
-def join_messages(parts: Sequence[str]) -> str:
-    """``a, b, c``; each may be a sentence of its own."""
-    return reduce(lambda one, other: msg("{one}, {other}", one=one, other=other), parts)
+def join_messages(messages: Sequence[str]) -> str:
+    """Join messages by commas; each stays translatable."""
+    return reduce(lambda left, right: msg("{one}, {other}", one=left, other=right), messages)
 
 
 def translate(text: str, catalogue: Mapping[str, str]) -> str:
-    """The same in the catalogue's language; names, numbers and whatever else was not made by ``msg`` stay.
+    """Translate a message made by ``msg``; any other text is returned unchanged.
 
     Args:
-        text: What is said.
-        catalogue: By the English template, that of the other language with the same places.
+        text: The message. Values that are messages themselves are translated too.
+        catalogue: Maps English templates to templates of the other language with the same placeholders.
     """
     if not isinstance(text, Message):
         return text

@@ -1,4 +1,4 @@
-"""Files of a run directory that may come from anybody: plain data of a sensible size, or a line on what is wrong."""
+"""Read files of an untrusted run directory: plain data of limited size, with one-line errors."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ from afqmc.utils.safe_files import LARGE, SMALL, NotRegularError, TooLargeError,
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A file with one JSON object.
+    """Read a file that contains a JSON object.
 
     Raises:
-        InputError: when there is none.
+        InputError: If it cannot be read or contains something else.
     """
-    return _object(_json(_text(path, SMALL), path.name), path.name)
+    return _require_object(_parse_json(_read(path, SMALL), path.name), path.name)
 
 
 def read_list(path: Path) -> list[Any]:
-    """A file with one JSON list.
+    """Read a file that contains a JSON list.
 
     Raises:
-        InputError: when there is none.
+        InputError: If it cannot be read or contains something else.
     """
-    content = _json(_text(path, SMALL), path.name)
+    content = _parse_json(_read(path, SMALL), path.name)
     if not isinstance(content, list):
         raise InputError(msg("{file}: not a JSON list", file=path.name))
     return content
 
 
 def read_rows(path: Path, name: str | None = None) -> list[dict[str, Any]]:
-    """A file with a JSON object a line; ``name`` is what a message calls it.
+    """Read a file with one JSON object per line; error messages call it ``name``.
 
     Raises:
-        InputError: naming the line that is none.
+        InputError: If it cannot be read, or a line is not a JSON object; names the line.
     """
     name = name or path.name
-    lines = [line for line in _text(path, LARGE, name).split("\n") if line.strip()]
+    lines = [line for line in _read(path, LARGE, name).split("\n") if line.strip()]
     try:
-        rows = json.loads("[" + ",".join(lines) + "]")  # at once: several times quicker than line by line
+        rows = json.loads("[" + ",".join(lines) + "]")  # all at once, which is several times faster
         if len(rows) == len(lines) and all(type(row) is dict for row in rows):
             return list(rows)
     except (ValueError, RecursionError):
-        pass  # the lines one by one say which it is
-    return [_object(_json(line, where), where) for line, where in _numbered(lines, name)]
+        pass  # parse line by line to find the invalid line
+    return [_require_object(_parse_json(line, where), where) for line, where in _numbered(lines, name)]
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A saved config as dotted keys, with the names of this version.
+    """Read a saved config as dotted keys; keys of earlier versions get their current names.
 
     Raises:
-        InputError: in a line, naming the file, and the key or line.
+        InputError: In one line; names the file, and the key or line.
     """
     try:
         return upgrade(read_literal(path))
@@ -65,15 +65,15 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
-    """A file of lines, such as a log.
+    """Read a text file, such as a log.
 
     Raises:
-        InputError: when it cannot be read.
+        InputError: If it cannot be read.
     """
-    return _text(path, LARGE)
+    return _read(path, LARGE)
 
 
-def _text(path: Path, limit: int, name: str | None = None) -> str:
+def _read(path: Path, limit: int, name: str | None = None) -> str:
     name = name or path.name
     try:
         content = read_bytes(path, limit)
@@ -90,14 +90,14 @@ def _text(path: Path, limit: int, name: str | None = None) -> str:
         raise InputError(msg("{file}: not UTF-8 text", file=name)) from error
 
 
-def _json(text: str, where: str) -> Any:
+def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(msg("{file}: not readable JSON: {why}", file=where, why=first_line(error))) from error
 
 
-def _object(content: Any, where: str) -> dict[str, Any]:
+def _require_object(content: Any, where: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(msg("{file}: not a JSON object", file=where))
     return content

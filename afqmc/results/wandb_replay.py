@@ -1,4 +1,4 @@
-"""A run as W&B would have been told of it, from the files that it left."""
+"""Rebuild from a run directory what the run would have logged to W&B."""
 
 from __future__ import annotations
 
@@ -28,53 +28,53 @@ _DATED_STEP = re.compile(r"^([\d-]{10} [\d:]{8}),(\d{3}) INFO afqmc\.(?:utils\.)
 
 
 def finished_run(run: Run, mode: WandbMode) -> FinishedRun:
-    """All that is known of it.
+    """Collect config, metrics and charts of a run for upload.
 
     Raises:
-        InputError: when its files cannot be read.
+        InputError: If its files cannot be read.
     """
     config = schema.load(run.path)
     tracker = without_secrets(replace(config.tracker, mode=mode))
     if run.status == PRUNED and PRUNED not in tracker.tags:
         tracker.tags = [*tracker.tags, PRUNED]
-    rows = list(_told(run))
-    best, report, lacking = _best(rows, config), None, ""
+    rows = list(_tracked_rows(run))
+    best, report, note = _best_row(rows, config), None, ""
     if run.is_complete:
         best = dict(read_object(run.path / "summary.json")["best"])
         try:
             report = _report(run, best["step"])
         except InputError as error:
-            lacking = f", without charts ({error})"
+            note = f", without charts ({error})"
     code = _EXIT_CODES.get(run.status, FAILED)
     settings = redacted_tree(schema.to_container(config))
-    return FinishedRun(tracker, settings, list(_dated(run, rows)), best, report, code, lacking)
+    return FinishedRun(tracker, settings, list(_with_timestamps(run, rows)), best, report, code, note)
 
 
-def _told(run: Run) -> Iterator[dict[str, Any]]:
-    """Rows of metrics.jsonl that trackers get: a batch with a loss that is not finite is for the directory alone."""
+def _tracked_rows(run: Run) -> Iterator[dict[str, Any]]:
+    """Yield the rows of metrics.jsonl that trackers receive: all but those on a non-finite loss."""
     if RunDir(run.path).metrics.exists():
         yield from (row for row in run.rows() if not any(key.startswith("nonfinite/") for key in row))
 
 
-def _best(rows: Sequence[dict[str, Any]], config: Config) -> dict[str, Any] | None:
-    """The first row that no later one beats, where there is no summary to say which it is."""
+def _best_row(rows: Sequence[dict[str, Any]], config: Config) -> dict[str, Any] | None:
+    """Return the first row with the best value of the monitored metric, for a run without a summary."""
     monitor, sign = config.trainer.monitor, 1 if config.trainer.higher_is_better else -1
-    scored = [row for row in rows if row.get(monitor) is not None]
-    return max(scored, key=lambda row: sign * row[monitor], default=None)
+    evaluated = [row for row in rows if row.get(monitor) is not None]
+    return max(evaluated, key=lambda row: sign * row[monitor], default=None)
 
 
-def _dated(run: Run, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Rows with the time at which run.log has their step, or the step before; as they are where it has none.
+def _with_timestamps(run: Run, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Add to each row the time of its step in run.log, or of the step before; unchanged if the log has no steps.
 
-    The log of a run that was gone on with may have a step twice: the later one made the row.
+    The log of a resumed run may contain a step twice. The later one is that of the row.
     """
     log = run.path / "run.log"
-    found = _DATED_STEP.findall(read_text(log)) if log.exists() else []
-    times = {int(step): _seconds(day, milliseconds) for day, milliseconds, step in found}
-    known = min(times.values(), default=None)
+    steps = _DATED_STEP.findall(read_text(log)) if log.exists() else []
+    times = {int(step): _seconds(day, milliseconds) for day, milliseconds, step in steps}
+    timestamp = min(times.values(), default=None)
     for row in rows:
-        known = times.get(int(row["step"]), known)
-        yield row if known is None else {**row, "_timestamp": known}
+        timestamp = times.get(int(row["step"]), timestamp)
+        yield row if timestamp is None else {**row, "_timestamp": timestamp}
 
 
 def _seconds(day: str, milliseconds: str) -> float:
@@ -82,7 +82,8 @@ def _seconds(day: str, milliseconds: str) -> float:
 
 
 def _report(run: Run, step: int) -> Report:
-    """Charts of the best weights; the sentences of the worst errors are not in the directory."""
-    found, weights = Predictions.of(run, str(run.monitor)), RunDir(run.path).best
-    answers, kept = found.answers, weights if weights.is_dir() else None
-    return Report(step, tuple(found.rows.classes), answers.probabilities, answers.gold, [], [], kept)
+    """Return the charts of the best weights, without the worst errors, whose sentences are not in the directory."""
+    predictions, weights = Predictions.of(run, str(run.monitor)), RunDir(run.path).best
+    answers = predictions.answers
+    classes, saved = tuple(predictions.rows.classes), weights if weights.is_dir() else None
+    return Report(step, classes, answers.probabilities, answers.gold, [], [], saved)

@@ -1,4 +1,4 @@
-"""The ``sweep`` group: what concerns the runs of a sweep together."""
+"""The ``sweep`` config group: settings of a sweep as a whole."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from afqmc.utils.fields import config_field
 
 @dataclass
 class SweepConfig:
-    """The ``sweep`` group; a single run has no use for it."""
+    """The ``sweep`` group; not used by single runs."""
 
     name: Optional[str] = config_field(
-        None, "its directory under outputs/sweeps; the same name goes on with the same sweep"
+        None, "directory under outputs/sweeps; using the same name again resumes the sweep"
     )
-    fail_fast: bool = config_field(False, "start no more jobs after one has failed")
-    retry_failed: bool = config_field(False, "of a sweep that is gone on with, run the failed jobs again too")
+    fail_fast: bool = config_field(False, "start no further jobs after one has failed")
+    retry_failed: bool = config_field(False, "when resuming a sweep, rerun failed and cancelled jobs")
 
 
 def check_sweep(config: SweepConfig) -> None:
-    """Hold the name to one of a directory.
+    """Check that the sweep's name is the name of a directory.
 
     Raises:
-        InputError: naming what is legal.
+        InputError: If it is not.
     """
     name = config.name
     if name is not None and (name in ("", ".", "..") or "/" in name):

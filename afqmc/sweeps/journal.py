@@ -1,4 +1,4 @@
-"""The journal of a search in Optuna's format; a process that dies while it writes stops no later search."""
+"""The journal file of a search in Optuna's format, robust to processes that are killed while writing."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ _REMEDY = "restore the file from a copy, or start a new search with another swee
 
 
 class Journal(JournalFileBackend):
-    """Optuna's backend with a lock that ends with its process; errors name the file and the line.
+    """Optuna's journal backend with a lock that ends with its process, and errors that name file and line.
 
     Args:
-        path: The file; created if missing.
+        path: The journal file; created if missing.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, guard = path, _Lock(path)
-        super().__init__(str(path), guard)
-        guard.acquire()  # to drop what a killed process left
-        guard.release()
+        self.path, file_lock = path, _Lock(path)
+        super().__init__(str(path), file_lock)
+        file_lock.acquire()  # drops an incomplete record of a killed process
+        file_lock.release()
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """Yield the records from a number on.
+        """Yield the records from the given number on.
 
         Raises:
-            InputError: for a damaged record before the last.
+            InputError: If a record before the last is damaged.
         """
         line = log_number_from + 1
         try:
             for record in super().read_logs(log_number_from):
                 if not (isinstance(record, dict) and "op_code" in record and "worker_id" in record):
-                    raise ValueError("not a record of Optuna")
+                    raise ValueError("not an Optuna record")
                 yield record
                 line += 1
         except ValueError as error:
@@ -52,50 +52,50 @@ class Journal(JournalFileBackend):
 
 
 class _Lock(JournalFileOpenLock):
-    """Optuna's own locks are files that outlive a killed process; this one is the operating system's."""
+    """An operating-system lock. Optuna's own locks are files, which remain after their process was killed."""
 
     def __init__(self, journal: Path) -> None:
         super().__init__(str(journal))
         self.journal, self.path = journal, journal.with_name(_LOCK)
-        self._held: int | None = None
+        self._descriptor: int | None = None
 
     def acquire(self) -> bool:
-        """Wait for the lock. Nobody is writing then, so that an incomplete last record is one of a dead process."""
-        number = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        """Wait for the lock. An incomplete last record is dropped, because its writer must be dead."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
-            lock(number, self.path, wait=True)
-            _drop_torn_end(self.journal)
+            lock(descriptor, self.path, wait=True)
+            _drop_incomplete_record(self.journal)
         except BaseException:
-            os.close(number)
+            os.close(descriptor)
             raise
-        self._held = number
+        self._descriptor = descriptor
         return True
 
     def release(self) -> None:
-        """Unlock, by closing the file."""
-        held, self._held = self._held, None
-        if held is not None:
-            os.close(held)
+        """Unlock by closing the file."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
 
-def _drop_torn_end(journal: Path) -> None:
-    """Truncate the file to its last whole record: what follows was cut off by a crash or a full disk."""
+def _drop_incomplete_record(journal: Path) -> None:
+    """Truncate the file after its last complete record; a crash or a full disk may leave an incomplete one."""
     with journal.open("r+b") as file:
         end, tail = file.seek(0, os.SEEK_END), b""
         while b"\n" not in tail[:-1] and len(tail) < end:
             file.seek(max(0, end - len(tail) - _BLOCK))
             tail = file.read(end - file.tell())
-        torn = tail[tail.rfind(b"\n", 0, len(tail) - 1) + 1 :]
-        if torn and not _is_whole(torn):
-            file.truncate(end - len(torn))
+        last = tail[tail.rfind(b"\n", 0, len(tail) - 1) + 1 :]
+        if last and not _is_complete(last):
+            file.truncate(end - len(last))
             os.fsync(file.fileno())
             file.seek(0)
             log.warning("%s:%d: the last record is incomplete and was dropped", journal, sum(1 for _ in file) + 1)
 
 
-def _is_whole(line: bytes) -> bool:
+def _is_complete(line: bytes) -> bool:
     try:
         json.loads(line)
-    except ValueError:  # of JSON, or of its encoding
+    except ValueError:  # invalid JSON or UTF-8
         return False
     return line.endswith(b"\n")

@@ -1,4 +1,4 @@
-"""Whether a pruner can prune anything at all, in a search of so many trials with so many evaluations each."""
+"""Warn about pruners that cannot prune anything, given the numbers of trials and evaluations."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _REMEDIES = {
 }
 
 
-def why_idle(settings: StudyConfig, study_name: str, trials: int, evaluations: int) -> str | None:
-    """Why the pruner can prune nothing, if so: what would help.
+def explain_idle_pruner(settings: StudyConfig, study_name: str, trials: int, evaluations: int) -> str | None:
+    """Return a warning if the pruner cannot prune any trial, else None.
 
-    It is tried in memory, on trials each of which is worse than all before it at every evaluation, one after the other.
+    The pruner is run in memory on sequential trials, each worse than all before it at every evaluation.
 
     Args:
-        settings: Of the search.
-        study_name: Hyperband draws the bracket of a trial by it.
-        trials: How many there will be.
-        evaluations: Of each; the last one is never pruned.
+        settings: The settings of the search.
+        study_name: The name of the study, by which Hyperband assigns trials to brackets.
+        trials: The number of trials.
+        evaluations: The number of evaluations per trial; none is pruned after the last one.
     """
     if settings.pruner == "none" or _prunes(settings, study_name, trials, evaluations):
         return None
-    told = f"can prune nothing in {trials} trials with {evaluations} evaluations each"
+    problem = f"cannot prune anything in {trials} trials with {evaluations} evaluations each"
     keys = "hydra.sweeper.n_trials, epochs or trainer.eval_steps, hydra.sweeper.pruner_args"
-    return f"hydra.sweeper.pruner={settings.pruner} {told}; what helps: {_REMEDIES[settings.pruner]} ({keys})"
+    return f"hydra.sweeper.pruner={settings.pruner} {problem}; this would help: {_REMEDIES[settings.pruner]} ({keys})"
 
 
 def _prunes(settings: StudyConfig, study_name: str, trials: int, evaluations: int) -> bool:
@@ -42,12 +42,10 @@ def _prunes(settings: StudyConfig, study_name: str, trials: int, evaluations: in
     )
     for number in range(trials):
         trial = study.ask()
-        for place in range(1, evaluations + 1):
-            value = -float(
-                number * (evaluations + place)
-            )  # no two differences alike: a tie would weaken Wilcoxon's test
-            trial.report(value, place)
-            if place < evaluations and trial.should_prune():
+        for step in range(1, evaluations + 1):
+            value = -float(number * (evaluations + step))  # all differences are distinct: ties weaken Wilcoxon's test
+            trial.report(value, step)
+            if step < evaluations and trial.should_prune():
                 return True
         study.tell(trial, value)
     return False

@@ -1,4 +1,4 @@
-"""Reports the evaluations of a running trial to its study, and asks the pruner."""
+"""Report the evaluations of a running trial to its study, and ask the pruner."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class TrialPruner:
     """The pruner of one trial.
 
     Args:
-        settings: Of the search.
-        sweep: Its directory.
-        number: Of the trial.
+        settings: The settings of the search.
+        sweep: The sweep's directory.
+        number: The number of the trial.
         metric: The metric that is compared, such as ``dev/f1``.
     """
 
@@ -31,15 +31,15 @@ class TrialPruner:
         )
         trial_id = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
         self.trial = optuna.trial.Trial(study, trial_id)
-        self.reported = set(storage.get_trial(trial_id).intermediate_values)  # before a run was killed and resumed
+        self.reported = set(storage.get_trial(trial_id).intermediate_values)  # by the run before it was resumed
 
     def __call__(self, number: int, metrics: dict[str, float], is_last: bool) -> str | None:
-        """Report an evaluation; return why the run should end, None if it should continue.
+        """Report an evaluation; return why the run should end, or None if it should continue.
 
         Args:
-            number: Of the evaluation, counted from 1.
-            metrics: Of the evaluation.
-            is_last: After the last one nothing is pruned.
+            number: The number of the evaluation, counted from 1.
+            metrics: The metrics of the evaluation, without ``dev/``.
+            is_last: Whether it is the last evaluation, after which nothing is pruned.
         """
         value = metrics[self.metric.partition("/")[2]]
         if number not in self.reported:
@@ -55,9 +55,9 @@ def build_pruner(sweeper: dict[str, Any], sweep: Sweep, directory: str, monitor:
 
     Args:
         sweeper: The ``hydra/sweeper`` group.
-        sweep: Which the run belongs to.
-        directory: Of the run, in the sweep.
-        monitor: The metric to compare, unless the search has its own.
+        sweep: The sweep that the run belongs to.
+        directory: The name of the run's directory in the sweep.
+        monitor: The metric to compare, unless the search sets objectives.
     """
     trials = {job.directory: job.number for job in sweep.read()}
     number = trials.get(directory)

@@ -1,4 +1,4 @@
-"""What is searched: a key and its distribution, perhaps on a condition."""
+"""The space of a search: parameters with their distributions and conditions, and the grid over them."""
 
 from __future__ import annotations
 
@@ -6,152 +6,148 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import product
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
+
+from optuna.samplers import BaseSampler
 
 from afqmc.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import Trial
-from typing import TYPE_CHECKING
-
-from optuna.samplers import BaseSampler
-
-if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, Trial
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One parameter.
+    """One parameter of the search space.
 
     Attributes:
-        key: As in an override.
-        distribution: Optuna's; its choices are texts, as they are typed.
-        condition: Key and value, as texts, of another parameter that has to be so; else this one is left out.
+        key: The key, as in an override.
+        distribution: Optuna's distribution; choices are strings, as typed.
+        condition: Key and value, as strings, that another parameter must have for this one to be used.
     """
 
     key: str
     distribution: BaseDistribution
-    condition: Optional[tuple[str, str]] = None
+    condition: tuple[str, str] | None = None
 
     def override(self, value: Any) -> str:
-        """``key=value``; ``repr`` gives a float's every digit."""
+        """Return ``key=value``; floats keep every digit."""
         return f"{self.key}={value if isinstance(value, str) else repr(value)}"
 
-    def ends(self) -> list[Any]:
-        """The values that show whether all are legal: every choice, or both ends of a range."""
+    def bounds(self) -> list[Any]:
+        """Return the values that must be checked: all choices, or both ends of a range."""
         from optuna.distributions import CategoricalDistribution
 
-        found = self.distribution
-        if isinstance(found, CategoricalDistribution):
-            return list(found.choices)
-        return [found.low, found.high]  # type: ignore[attr-defined]
+        distribution: Any = self.distribution
+        if isinstance(distribution, CategoricalDistribution):
+            return list(distribution.choices)
+        return [distribution.low, distribution.high]
 
-    def values(self) -> list[Any]:
-        """All of them.
+    def grid(self) -> list[Any]:
+        """Return all values.
 
         Raises:
-            InputError: for an interval, which has no end of them.
+            InputError: If the distribution is continuous.
         """
         from optuna.distributions import CategoricalDistribution
 
-        found = self.distribution
-        if isinstance(found, CategoricalDistribution):
-            return list(found.choices)
-        step = getattr(found, "step", None)
+        distribution: Any = self.distribution
+        if isinstance(distribution, CategoricalDistribution):
+            return list(distribution.choices)
+        step = getattr(distribution, "step", None)
         if step is None:
             raise InputError(f"{self.key}: sampler=grid needs values: a choice, or a range with a step")
-        count = round((found.high - found.low) / step) + 1  # type: ignore[attr-defined]
-        return [decimal_step(found.low, step, place) for place in range(count)]  # type: ignore[attr-defined]
+        count = round((distribution.high - distribution.low) / step) + 1
+        return [decimal_step(distribution.low, step, index) for index in range(count)]
 
-    def holds(self, values: Mapping[str, Any]) -> bool:
-        """Whether it has a value beside these of the axes before it."""
+    def is_active(self, values: Mapping[str, Any]) -> bool:
+        """Whether its condition is met by the values of the dimensions before it."""
         return self.condition is None or str(values.get(self.condition[0])) == self.condition[1]
 
 
 def decimal_step(start: float, step: float, times: int) -> float:
-    """``start + times * step`` as a person reckons it: 0.1 and twice 0.1 are 0.3, not 0.30000000000000004."""
-    found = Decimal(repr(start)) + times * Decimal(repr(step))
-    return int(found) if isinstance(start, int) else float(found)
+    """Return ``start + times * step`` in decimal arithmetic: 0.1 and 2 x 0.1 give 0.3, not 0.30000000000000004."""
+    value = Decimal(repr(start)) + times * Decimal(repr(step))
+    return int(value) if isinstance(start, int) else float(value)
 
 
-def suggested(trial: Trial, axes: Sequence[Dimension]) -> list[str]:
-    """The overrides of a trial, in the order of the axes; the same each time that it is asked."""
+def suggest_overrides(trial: Trial, dimensions: Sequence[Dimension]) -> list[str]:
+    """Return the overrides of a trial, in the order of the dimensions; the same at each call."""
     values: dict[str, Any] = {}
     overrides = []
-    for axis in axes:
-        if axis.holds(values):
-            values[axis.key] = _suggested(trial, axis)
-            overrides.append(axis.override(values[axis.key]))
+    for dimension in dimensions:
+        if dimension.is_active(values):
+            values[dimension.key] = _suggest(trial, dimension)
+            overrides.append(dimension.override(values[dimension.key]))
     return overrides
 
 
-def _suggested(trial: Trial, axis: Dimension) -> Any:
+def _suggest(trial: Trial, dimension: Dimension) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    found = axis.distribution
-    if isinstance(found, CategoricalDistribution):
-        return trial.suggest_categorical(axis.key, found.choices)
-    if isinstance(found, IntDistribution):
-        return trial.suggest_int(axis.key, found.low, found.high, step=found.step, log=found.log)
-    assert isinstance(found, FloatDistribution)
-    return trial.suggest_float(axis.key, found.low, found.high, step=found.step, log=found.log)
+    key, dist = dimension.key, dimension.distribution
+    if isinstance(dist, CategoricalDistribution):
+        return trial.suggest_categorical(key, dist.choices)
+    if isinstance(dist, IntDistribution):
+        return trial.suggest_int(key, dist.low, dist.high, step=dist.step, log=dist.log)
+    assert isinstance(dist, FloatDistribution)
+    return trial.suggest_float(key, dist.low, dist.high, step=dist.step, log=dist.log)
 
 
-def grid_points(axes: Sequence[Dimension]) -> list[dict[str, Any]]:
-    """The grid: every combination of values, each once, the last axis fastest.
+def grid_points(dimensions: Sequence[Dimension]) -> list[dict[str, Any]]:
+    """Return every combination of values once; the last dimension varies fastest.
 
     Raises:
-        InputError: for an axis without end of values.
+        InputError: If a dimension is continuous.
     """
-    found: list[dict[str, Any]] = [{}]
-    for axis in axes:
-        every = axis.values()
-        found = [
-            point | ({axis.key: value} if axis.holds(point) else {})
-            for point, value in product(found, every)
-            if axis.holds(point) or value == every[0]
+    points: list[dict[str, Any]] = [{}]
+    for dimension in dimensions:
+        values = dimension.grid()
+        points = [
+            point | ({dimension.key: value} if dimension.is_active(point) else {})
+            for point, value in product(points, values)
+            if dimension.is_active(point) or value == values[0]
         ]
-    return found
+    return points
 
 
-def boundary_trials(axes: Sequence[Dimension]) -> list[list[str]]:
-    """Overrides of few trials, in which every end of every axis occurs; a condition is made true for its axis."""
-    found = []
-    for axis in axes:
-        fixed = {axis.condition[0]: axis.condition[1]} if axis.condition else {}
-        for end in axis.ends():
-            values = {other.key: other.ends()[0] for other in axes if other.condition is None} | fixed | {axis.key: end}
-            by_key = {other.key: other for other in axes}
-            found.append([by_key[key].override(value) for key, value in values.items()])
-    return found
+def boundary_trials(dimensions: Sequence[Dimension]) -> list[list[str]]:
+    """Return the overrides of a few trials that together contain all bounds of all dimensions, with conditions met."""
+    by_key = {dimension.key: dimension for dimension in dimensions}
+    first_bounds = {dimension.key: dimension.bounds()[0] for dimension in dimensions if dimension.condition is None}
+    trials = []
+    for dimension in dimensions:
+        condition = {dimension.condition[0]: dimension.condition[1]} if dimension.condition else {}
+        for bound in dimension.bounds():
+            values = first_bounds | condition | {dimension.key: bound}
+            trials.append([by_key[key].override(value) for key, value in values.items()])
+    return trials
 
 
 class GridSampler(BaseSampler):
-    """A trial's number is its place in the grid.
+    """Samples the grid point whose index is the trial's number.
 
     Args:
-        axes: Of the search; each with finitely many values.
+        dimensions: The dimensions of the search; none may be continuous.
     """
 
-    def __init__(self, axes: Sequence[Dimension]) -> None:
-        self.points = grid_points(axes)
+    def __init__(self, dimensions: Sequence[Dimension]) -> None:
+        self.points = grid_points(dimensions)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing is drawn together."""
+        """Return an empty space: no parameters are sampled jointly."""
         return {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Nothing is drawn together."""
+        """Return no values: no parameters are sampled jointly."""
         return {}
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """What the trial's point has there."""
+        """Return the parameter's value at the trial's grid point."""
         return self.points[trial.number][param_name]

@@ -1,4 +1,4 @@
-"""The study of a search: Optuna's samplers, pruners and storage by their names."""
+"""Settings of a search, and its Optuna study with sampler, pruner and storage."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ OPTUNA_SWEEPER = "hydra_plugins.afqmc_sweeps.optuna_sweeper.OptunaSweeper"  # th
 _MINIMIZED = ("seconds", "train_seconds", "peak_memory_gib", "parameters")
 _MAXIMIZED = ("train_pairs_per_second",)
 _JOURNAL, _NAME = "journal.log", ".study"
-_PER_SEED = 7919  # trials of one search draw from streams this far apart from the next seed's
+_SEED_STRIDE = 7919  # a trial is seeded by seed * stride + number, so that seeds do not share streams
 
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """What a search is, besides its space; the fields are those of ``hydra/sweeper=optuna``."""
+    """The settings of a search except for its space: the fields of ``hydra/sweeper=optuna``."""
 
     n_trials: int = 20
     n_jobs: Optional[int] = None
@@ -50,15 +50,15 @@ class StudyConfig:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        """Hold them to what there is.
+        """Check the settings.
 
         Raises:
-            InputError: naming the key, what was found and what is legal.
+            InputError: If one is invalid; names the key, its value and what is allowed.
         """
-        for key, legal in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
-            if getattr(self, key) not in legal:
+        for key, valid in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+            if getattr(self, key) not in valid:
                 name = str(getattr(self, key))
-                raise InputError(f"hydra.sweeper.{key}={name}: there is no such {key}{did_you_mean(name, legal)}")
+                raise InputError(f"hydra.sweeper.{key}={name}: there is no such {key}{did_you_mean(name, valid)}")
         for key in ("n_trials", "n_jobs"):
             value = getattr(self, key)
             if value is not None and (not isinstance(value, int) or value < 1):
@@ -66,29 +66,29 @@ class StudyConfig:
         for name in self.objectives:
             direction(name)
         if self.pruner != "none" and len(self.objectives) > 1:
-            raise InputError(f"hydra.sweeper.pruner={self.pruner}: Optuna prunes where there is one objective only")
+            raise InputError(f"hydra.sweeper.pruner={self.pruner}: Optuna prunes only with a single objective")
 
     def check_repetitions(self, count: int) -> None:
-        """Hold the pruner to how many runs a setting has.
+        """Check that the pruner suits the number of runs per setting.
 
         Raises:
-            InputError: naming the key, and what would do.
+            InputError: If it does not; says what would.
         """
         if self.prunes_within_runs(count) and not all(name.startswith("dev/") for name in self.objectives):
             raise InputError(
-                f"hydra.sweeper.pruner={self.pruner}: judges what is evaluated on the way, a metric of dev"
+                f"hydra.sweeper.pruner={self.pruner}: needs an objective evaluated during training, a dev metric"
             )
         if self.pruner == "wilcoxon" and count < 2:
-            raise InputError("hydra.sweeper.pruner=wilcoxon: compares seed by seed; name several: seed=1,2,3")
+            raise InputError("hydra.sweeper.pruner=wilcoxon: compares runs by seed; give several seeds: seed=1,2,3")
 
     def prunes_within_runs(self, repetitions: int) -> bool:
-        """Whether evaluations are judged; a setting with several runs is judged after each of them instead."""
+        """Whether runs are pruned during training; a setting with several runs is pruned between them instead."""
         return self.pruner != "none" and repetitions < 2
 
-    def sampler_for(self, number: int, axes: Sequence[Dimension]) -> BaseSampler:
-        """A sampler whose draws depend on the seed, the trial's number and what the study holds, on nothing else.
+    def sampler_for(self, number: int, dimensions: Sequence[Dimension]) -> BaseSampler:
+        """Return a sampler whose draws depend only on the seed, the trial's number and the content of the study.
 
-        So a search that was killed and goes on finds what it would have found.
+        So a search that is killed and resumed gives the same trials as one that was not.
         """
         from optuna import samplers
 
@@ -97,26 +97,26 @@ class StudyConfig:
         if self.sampler == "grid":
             from afqmc.sweeps import search_space as grid
 
-            module, arguments = grid, {**arguments, "axes": axes}
+            module, arguments = grid, {**arguments, "dimensions": dimensions}
         else:
-            module, arguments["seed"] = samplers, self.seed * _PER_SEED + number
-        found: BaseSampler = _made(module, SAMPLERS[self.sampler], arguments, "sampler_args")
-        return found
+            module, arguments["seed"] = samplers, self.seed * _SEED_STRIDE + number
+        sampler: BaseSampler = _instantiate(module, SAMPLERS[self.sampler], arguments, "sampler_args")
+        return sampler
 
     def build_pruner(self) -> BasePruner:
-        """As configured."""
+        """Return the configured pruner."""
         from optuna import exceptions, pruners
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", exceptions.ExperimentalWarning)
-            found: BasePruner = _made(pruners, PRUNERS[self.pruner], self.pruner_args or {}, "pruner_args")
-        return found
+            pruner: BasePruner = _instantiate(pruners, PRUNERS[self.pruner], self.pruner_args or {}, "pruner_args")
+        return pruner
 
     def open_storage(self, sweep: Path) -> BaseStorage:
-        """A journal file in the sweep's directory, or the address of a database.
+        """Open the journal file in the sweep's directory, or the configured database.
 
         Raises:
-            InputError: when it cannot be opened.
+            InputError: If it cannot be opened.
         """
         from optuna.storages import JournalStorage, RDBStorage
 
@@ -124,82 +124,83 @@ class StudyConfig:
 
         if self.storage is None:
             path = sweep / _JOURNAL
-            with as_input_error(f"{path}: not the journal of a search"):
+            with as_input_error(f"{path}: invalid journal of a search"):
                 if path.exists():
                     check_regular(path)
                 return JournalStorage(Journal(path))
         try:
             return RDBStorage(self.storage)
-        except Exception as error:  # SQLAlchemy's, and those of each database's driver
+        except Exception as error:  # from SQLAlchemy or the database driver
             raise InputError(f"hydra.sweeper.storage: cannot be opened: {first_line(error)}") from error
 
 
 def direction(objective: str) -> Literal["maximize", "minimize"]:
-    """``maximize`` or ``minimize``, for a metric of dev or a figure of summary.json.
+    """Return ``maximize`` or ``minimize`` for a dev metric or a figure of summary.json.
 
     Raises:
-        InputError: for anything else.
+        InputError: If the objective is neither.
     """
     from afqmc.evaluation.metric_names import NAMES
 
     if objective in _MINIMIZED or objective == "dev/loss":
         return "minimize"
-    legal = [*(f"dev/{name}" for name in NAMES if name != "majority_accuracy"), *_MAXIMIZED]
-    if objective not in legal:
-        raise InputError(f"hydra.sweeper.objectives: {objective}{did_you_mean(objective, [*legal, *_MINIMIZED])}")
+    valid = [*(f"dev/{name}" for name in NAMES if name != "majority_accuracy"), *_MAXIMIZED]
+    if objective not in valid:
+        raise InputError(f"hydra.sweeper.objectives: {objective}{did_you_mean(objective, [*valid, *_MINIMIZED])}")
     return "maximize"
 
 
-def open_study(settings: StudyConfig, sweep: Path, objectives: Sequence[str], axes: Sequence[Dimension] = ()) -> Study:
-    """The sweep's study, made where there is none.
+def open_study(
+    settings: StudyConfig, sweep: Path, objectives: Sequence[str], dimensions: Sequence[Dimension] = ()
+) -> Study:
+    """Load the sweep's study, or create it.
 
     Raises:
-        InputError: when the storage cannot be opened, or holds one of other objectives or of another space.
+        InputError: If the storage cannot be opened, or its study has other objectives or another space.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    wanted = [direction(name) for name in objectives]
+    directions = [direction(name) for name in objectives]
     study = optuna.create_study(
         storage=settings.open_storage(sweep),
         study_name=study_name(settings, sweep),
-        directions=wanted,
+        directions=directions,
         pruner=settings.build_pruner(),
         load_if_exists=True,
     )
-    found = [one.name.lower() for one in study.directions]
-    if found != wanted:
+    stored = [direction.name.lower() for direction in study.directions]
+    if stored != directions:
         raise InputError(
-            f"{sweep}: its study has other objectives ({', '.join(found)}); another sweep.name starts anew"
+            f"{sweep}: its study has other objectives ({', '.join(stored)}); another sweep.name starts a new search"
         )
-    before = {key: one for trial in study.trials for key, one in trial.distributions.items()}
-    for axis in axes:
+    before = {key: distribution for trial in study.trials for key, distribution in trial.distributions.items()}
+    for dimension in dimensions:
+        key, now = dimension.key, dimension.distribution
         try:
-            optuna.distributions.check_distribution_compatibility(
-                before.get(axis.key, axis.distribution), axis.distribution
-            )
+            optuna.distributions.check_distribution_compatibility(before.get(key, now), now)
         except ValueError as error:
             raise InputError(
-                f"{sweep}: {axis.key} was searched in {before[axis.key]}; another sweep.name starts anew"
+                f"{sweep}: {key} was searched in {before[key]}; another sweep.name starts a new search"
             ) from error
     return study
 
 
 def study_name(settings: StudyConfig, sweep: Path) -> str:
-    """Of the study of a sweep; a database may hold those of many sweeps that are called alike.
+    """Return the name of a sweep's study, which is made unique in a database shared with other sweeps.
 
-    Hyperband draws by the name: in a journal of its own a search is the same wherever it is made.
+    In a journal file the name has no random part, as Hyperband's draws depend on it and must be reproducible.
     """
-    name, mark = f"afqmc/{sweep.absolute().name}", sweep / _NAME
+    name, path = f"afqmc/{sweep.absolute().name}", sweep / _NAME
     if settings.storage is None:
         return name
-    if not mark.exists():
-        write_text(mark, f"{name}/{secrets.token_hex(4)}\n")
-    return read_text(mark, SMALL).strip()
+    if not path.exists():
+        write_text(path, f"{name}/{secrets.token_hex(4)}\n")
+    return read_text(path, SMALL).strip()
 
 
-def _made(module: Any, name: str, arguments: dict[str, Any], key: str) -> Any:
+def _instantiate(module: Any, name: str, arguments: dict[str, Any], key: str) -> Any:
     try:
         return getattr(module, name)(**arguments)
     except (TypeError, ValueError, ImportError) as error:

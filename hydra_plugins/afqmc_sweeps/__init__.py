@@ -1,1 +1,1 @@
-"""How Hydra sweeps here. Sweepers and launchers must lie in this namespace; what they share is below afqmc/sweep."""
+"""Hydra sweepers and launchers. Hydra discovers them only in this namespace; the rest is in afqmc/sweeps."""

@@ -1,4 +1,4 @@
-"""conf/ as it was when a sweep began: every job is composed from that copy, whatever is edited meanwhile."""
+"""A copy of conf/, made when a sweep starts. All its jobs are composed from the copy, so later edits do not matter."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ from afqmc.utils.safe_files import OBJECT, read_bytes, refuse_special
 from afqmc.utils.targets import is_well_known
 
 _COPY = ".conf"
-_IMPORTED = ("_target_", "searchpath")  # keys whose values name code, or a directory of configs
-_TEXT = re.compile(r"\$\{.*:|_target_", re.DOTALL)  # a resolver, which may read the environment; an override
-_OF_CONF = ("launcher", "sweeper", "hydra_logging")  # always those of conf/ as it is now
-_OF_JOB = ("runtime",)  # how the job was composed
+_IMPORTED = ("_target_", "searchpath")  # keys whose values name code or a config directory
+_TEXT = re.compile(r"\$\{.*:|_target_", re.DOTALL)  # a resolver, which may read the environment, or a _target_ override
+_FROM_CONF = ("launcher", "sweeper", "hydra_logging")  # always taken from the current conf/
+_NOT_COMPARED = ("runtime",)  # describes how the job was composed
 
 
 class FrozenLoader(ConfigLoaderImpl):
-    """Composes jobs from the copy, but what is under ``hydra:`` from conf/.
+    """Composes jobs from the copy, except for the ``hydra`` node, which must equal that of conf/.
 
-    Hydra's own settings set the environment, write logs and import handlers; the copy may come from anybody.
+    Hydra's own settings change the environment, write logs and import handlers, and the copy is untrusted.
 
     Attributes:
-        changed: The files of conf/ that were changed since they were copied.
+        changed: The files of the copy that differ from conf/.
     """
 
     def __init__(self, path: ConfigSearchPath, live: ConfigLoader, copy: Path, changed: Sequence[Path]) -> None:
         super().__init__(path)
         self.live, self.copy, self.changed = live, copy, changed
-        self._own = _own_names(live.get_search_path()) if changed else set[str]()
+        self._trusted = _trusted_names(live.get_search_path()) if changed else set[str]()
         self._remedy = (
-            f"what is under hydra: may not change; changed files: {', '.join(map(str, changed))}; "
-            f"restore conf/, or use all of conf/ as it is now: rm -r {copy}"
+            f"settings under hydra: must not change; changed files: {', '.join(map(str, changed))}; "
+            f"restore conf/, or remove the copy to use the current conf/: rm -r {copy}"
         )
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """Compose a job.
+        """Compose the config of a job.
 
         Raises:
-            InputError: for code that is not in conf/, and for a difference in what is under ``hydra:``.
+            InputError: If the copy names code that conf/ does not, or differs from conf/ under ``hydra:``.
         """
         config = super().load_sweep_config(master_config, sweep_overrides)
         if not self.changed:
@@ -62,36 +62,38 @@ class FrozenLoader(ConfigLoaderImpl):
             now = self.live.load_sweep_config(master_config, sweep_overrides)
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(
-                f"{self.copy}: cannot be compared with conf/ ({format_hydra_error(error)}); {self._remedy}"
+                f"{self.copy}: cannot be checked against conf/ ({format_hydra_error(error)}); {self._remedy}"
             ) from error
-        own = self._own | set(_named(_plain(drop_hydra_node(now))))
-        _refuse_names(_named(_plain(drop_hydra_node(config))), own, self.copy, self.copy)
-        self._refuse_differences(_plain(config.hydra), _plain(now.hydra))
+        trusted = self._trusted | set(_code_names(_plain(drop_hydra_node(now))))
+        _check_names(_code_names(_plain(drop_hydra_node(config))), trusted, self.copy, self.copy)
+        self._check_hydra_node(_plain(config.hydra), _plain(now.hydra))
         with read_write(config), open_dict(config):
-            for key in _OF_CONF:
+            for key in _FROM_CONF:
                 config.hydra[key] = now.hydra[key]
-            config.hydra.sweep.dir = str(master_config.hydra.sweep.dir)  # conf/ has an interpolation there
+            config.hydra.sweep.dir = str(master_config.hydra.sweep.dir)  # an interpolation in conf/
         return config
 
-    def _refuse_differences(self, stored: dict[str, Any], now: dict[str, Any]) -> None:
-        for key in sorted({*stored, *now} - {*_OF_CONF, *_OF_JOB}):
+    def _check_hydra_node(self, stored: dict[str, Any], now: dict[str, Any]) -> None:
+        for key in sorted({*stored, *now} - {*_FROM_CONF, *_NOT_COMPARED}):
             for name, before, after in _differences(stored.get(key), now.get(key), f"hydra.{key}"):
                 values = f"the copy has {_shown(before)}, conf/ has {_shown(after)}"
                 raise InputError(f"{self.copy}: {name}: {values}; {self._remedy}")
 
     def prepared(self, master_config: DictConfig, overrides: list[str]) -> dict[str, str]:
-        """Return the axes that a search had in its file when it began.
+        """Return the search space that the copy prepares in ``hydra.sweeper.params``.
 
         Raises:
-            InputError: for one that conf/ does not have and that is not about a key of a run.
+            InputError: If a key names code that conf/ does not, or a setting of Hydra.
         """
         params = dict(super().load_sweep_config(master_config, overrides).hydra.sweeper.params)
         if self.changed:
-            _refuse_names(_named(params), self._own, self.copy, self.copy)
-            for axis in OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()]):
-                parts = re.split(r"[./@]", f"{axis.key_or_group.lstrip('/')}@{axis.package or ''}")
+            _check_names(_code_names(params), self._trusted, self.copy, self.copy)
+            for override in OverridesParser.create().parse_overrides(
+                [f"{key}={value}" for key, value in params.items()]
+            ):
+                parts = re.split(r"[./@]", f"{override.key_or_group.lstrip('/')}@{override.package or ''}")
                 if {"hydra", "_global_"} & set(parts):
-                    raise InputError(f"{self.copy}: hydra.sweeper.params: {axis.input_line}: is not about a run's key")
+                    raise InputError(f"{self.copy}: hydra.sweeper.params: {override.input_line}: is not a key of a run")
         return params
 
 
@@ -112,51 +114,51 @@ def _differences(before: Any, after: Any, name: str) -> Iterator[tuple[str, Any,
 
 
 def frozen_loader(loader: ConfigLoader, sweep: Path, begun: bool) -> FrozenLoader:
-    """A loader of the copy in the sweep's directory, which is made anew until the sweep has begun."""
+    """Return a loader for the copy in the sweep's directory; the copy is made anew unless the sweep has ``begun``."""
     live, copy = loader.get_search_path(), sweep / _COPY
     if not (begun and copy.exists()):
-        aside = sweep / f"{_COPY}.new"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        for number, element in enumerate(live.get_path()):
+        tmp = sweep / f"{_COPY}.new"
+        shutil.rmtree(tmp, ignore_errors=True)
+        tmp.mkdir()
+        for index, element in enumerate(live.get_path()):
             if source := _directory(element):
                 for file in _files(source):
-                    target = aside / str(number) / file.relative_to(source)
+                    target = tmp / str(index) / file.relative_to(source)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(file, target)
         shutil.rmtree(copy, ignore_errors=True)
-        aside.rename(copy)
+        tmp.rename(copy)
     else:
-        _refuse_foreign_code(live, copy)
-    found, changed = ConfigSearchPathImpl(), list[Path]()
-    for number, element in enumerate(live.get_path()):
-        source, kept = _directory(element), copy / str(number)
-        if source and kept.is_dir():
-            now, then = _contents(source), _contents(kept)
-            changed += [kept / name for name in sorted({*now, *then}) if now.get(name) != then.get(name)]
-            element = SearchPathElement(element.provider, f"file://{kept.absolute()}")
-        found.get_path().append(element)
-    return FrozenLoader(found, loader, copy, changed)
+        _check_copy(live, copy)
+    search_path, changed = ConfigSearchPathImpl(), list[Path]()
+    for index, element in enumerate(live.get_path()):
+        source, copied = _directory(element), copy / str(index)
+        if source and copied.is_dir():
+            now, then = _contents(source), _contents(copied)
+            changed += [copied / name for name in sorted({*now, *then}) if now.get(name) != then.get(name)]
+            element = SearchPathElement(element.provider, f"file://{copied.absolute()}")
+        search_path.get_path().append(element)
+    return FrozenLoader(search_path, loader, copy, changed)
 
 
-def _refuse_foreign_code(live: ConfigSearchPath, copy: Path) -> None:
-    """Check the copy as ``resume=`` checks a config: the directory may come from somebody else.
+def _check_copy(live: ConfigSearchPath, copy: Path) -> None:
+    """Check the untrusted copy as ``resume=`` checks a config.
 
     Raises:
-        InputError: for code, or a use of the environment, that neither conf/ nor a well-known library accounts for.
+        InputError: If it names code or environment variables that conf/ does not, except for well-known libraries.
     """
     refuse_special(copy)
-    now, own = {read_bytes(file, OBJECT) for file in _live_files(live)}, _own_names(live)
+    unchanged, trusted = {read_bytes(file, OBJECT) for file in _live_files(live)}, _trusted_names(live)
     for file in _files(copy):
-        if read_bytes(file, OBJECT) not in now:
-            _refuse_names(_named_in(file), own, file, copy)
+        if read_bytes(file, OBJECT) not in unchanged:
+            _check_names(_code_names_in(file), trusted, file, copy)
 
 
-def _refuse_names(names: Iterable[str], own: Collection[str], where: Path, copy: Path) -> None:
+def _check_names(names: Iterable[str], trusted: Collection[str], file: Path, copy: Path) -> None:
     for name in names:
-        if name not in own and not is_well_known(name):
+        if name not in trusted and not is_well_known(name):
             raise InputError(
-                f"{where}: {name} is code from elsewhere, and not in conf/; to go on with conf/ as it is now: "
+                f"{file}: {name} is untrusted code: not in conf/; remove the copy to use the current conf/: "
                 f"rm -r {copy}"
             )
 
@@ -165,38 +167,38 @@ def _live_files(live: ConfigSearchPath) -> list[Path]:
     return [file for element in live.get_path() if (source := _directory(element)) for file in _files(source)]
 
 
-def _own_names(live: ConfigSearchPath) -> set[str]:
-    return {name for file in _live_files(live) for name in _named_in(file, lenient=True)}
+def _trusted_names(live: ConfigSearchPath) -> set[str]:
+    return {name for file in _live_files(live) for name in _code_names_in(file, lenient=True)}
 
 
-def _named_in(file: Path, lenient: bool = False) -> Iterator[str]:
+def _code_names_in(file: Path, lenient: bool = False) -> Iterator[str]:
     try:
         with as_input_error(f"{file}: not readable YAML"):
-            yield from _named(literal_yaml(file))
+            yield from _code_names(literal_yaml(file))
     except InputError:
-        if not lenient:  # a user's own conf/ may have aliases and tags
+        if not lenient:  # conf/ itself may have YAML aliases and tags
             raise
 
 
-def _named(node: Any) -> Iterator[str]:
-    """What a config could have imported, or read from the environment."""
+def _code_names(node: Any) -> Iterator[str]:
+    """Yield the names of code that a config could import, and texts that could read the environment."""
     if isinstance(node, dict):
         for key, value in node.items():
             if value is not None and str(key).rpartition(".")[2] in _IMPORTED:
                 yield from map(str, value if isinstance(value, list) else [value])
-            yield from _named(value)
+            yield from _code_names(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _named(value)
+            yield from _code_names(value)
     elif isinstance(node, str) and _TEXT.search(node):
         yield node
 
 
 def _directory(element: SearchPathElement) -> Path | None:
-    """Where the files of a search path lie; None for what is inside a Python package."""
+    """Return the directory of a search path element, or None for one inside a Python package."""
     scheme, separator, rest = element.path.partition("://")
-    place = Path(rest if separator else element.path)
-    return place if scheme == "file" or not separator else None
+    path = Path(rest if separator else element.path)
+    return path if scheme == "file" or not separator else None
 
 
 def _files(directory: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""One job in a process that is its alone: from the first line to the exit code."""
+"""Run one job in a process that runs nothing else."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _OUTPUT = "console.log"
 
 
 @dataclass(eq=False)
-class Running:
-    """A job in its process."""
+class RunningJob:
+    """A running job and its process."""
 
     number: int
     config: DictConfig
@@ -38,37 +38,37 @@ class Running:
 
 
 def run_in_process(task_function: TaskFunction, config: DictConfig, context: HydraContext, to_file: bool) -> None:
-    """In a process that another one started for it, and which ends with that."""
+    """Run a job in a child process, which exits afterwards and is terminated with its parent."""
     end_with_parent()
-    exit_now(exit_code_of(task_function, config, context, to_file))
+    exit_now(run_in_this_process(task_function, config, context, to_file))
 
 
 def run_in_worker(config: DictConfig, context: HydraContext, directory: str) -> int:
-    """In a process of somebody else's, which has run nothing before; returns the exit code.
+    """Run a job in a fresh worker process of Ray or Slurm; return the exit code.
 
     Args:
-        config: The job's own, with Hydra's node.
-        context: The sweep's.
-        directory: That of the sweep's process.
+        config: The job's config, with the ``hydra`` node.
+        context: Hydra's context of the sweep.
+        directory: The working directory of the sweep's process.
     """
     from afqmc.config.hydra_app import HydraTask
-    from afqmc.run import run  # Hydra was given the one of __main__, which other processes do not have
+    from afqmc.run import run  # the sweep's task function is from __main__, which a worker cannot unpickle
 
     os.chdir(directory)
-    return exit_code_of(HydraTask(run), config, context, to_file=True)
+    return run_in_this_process(HydraTask(run), config, context, to_file=True)
 
 
-def exit_code_of(task_function: TaskFunction, config: DictConfig, context: HydraContext, to_file: bool) -> int:
-    """Run a job; nothing else has been run in this process, or will be.
+def run_in_this_process(task_function: TaskFunction, config: DictConfig, context: HydraContext, to_file: bool) -> int:
+    """Run a job in this process, which must run nothing else; return the exit code.
 
     Args:
-        task_function: Of Hydra's.
-        config: The job's own, with Hydra's node.
-        context: The sweep's.
-        to_file: Whether what it prints goes to console.log in its directory.
+        task_function: Hydra's task function.
+        config: The job's config, with the ``hydra`` node.
+        context: Hydra's context of the sweep.
+        to_file: Whether to redirect output to console.log in the job's directory.
     """
-    tqdm.set_lock(threading.RLock())  # its own is one of several processes, and is told to leak when this one is killed
-    _know_hydra(config)
+    tqdm.set_lock(threading.RLock())  # the default is a multiprocessing lock, reported as leaked if the job is killed
+    _set_up_hydra(config)
     if to_file:
         directory = Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir
         directory.mkdir(parents=True, exist_ok=True)
@@ -78,8 +78,8 @@ def exit_code_of(task_function: TaskFunction, config: DictConfig, context: Hydra
     return run_command(lambda: _run_job(task_function, config, context))
 
 
-def _know_hydra(config: DictConfig) -> None:
-    """What ``hydra.main`` sets up in the process that it is called in."""
+def _set_up_hydra(config: DictConfig) -> None:
+    """Do what ``hydra.main`` does in the process where it is called."""
     version.setbase("1.3")
     setup_globals()
     JobRuntime.instance().set("name", config.hydra.job.name)

@@ -1,4 +1,4 @@
-"""Hydra's grammar of sweeps as a space to search: ``a,b``, ``choice``, ``range``, ``interval`` and ``tag``."""
+"""Convert Hydra's sweep overrides to a search space: ``a,b``, ``choice``, ``range``, ``interval`` and ``tag``."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from afqmc.utils.errors import InputError
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-_IF, _TAGS = "if ", ("log", "int")
+_CONDITION, _TAGS = "if ", ("log", "int")
 
 
-def axis_of(override: Override) -> Dimension:
-    """One parameter: ``lr=tag(log,interval(1e-6,1e-4))``, ``batch_size=tag(int,interval(8,64))``, ``a,b``.
+def parse_dimension(override: Override) -> Dimension:
+    """Parse a sweep override such as ``lr=tag(log,interval(1e-6,1e-4))`` or ``batch_size=tag(int,interval(8,64))``.
 
-    ``optimizer.momentum=tag('if optimizer=sgd',interval(0.8,0.99))`` is left out of trials with another optimizer.
+    ``optimizer.momentum=tag('if optimizer=sgd',interval(0.8,0.99))`` is used only in trials with that optimizer.
 
     Raises:
-        InputError: for a tag or an interval that means nothing.
+        InputError: If a tag or an interval is invalid.
     """
     key, sweep = override.get_key_element(), override.value() if override.is_sweep_override() else None
     assert isinstance(sweep, Sweep)
     tags = {tag: str(tag) for tag in sweep.tags}
-    conditions = [text.removeprefix(_IF).partition("=") for text in tags.values() if text.startswith(_IF)]
-    others = sorted(text for text in tags.values() if not text.startswith(_IF))
-    if wrong := [text for text in others if text not in _TAGS]:
-        raise InputError(f"{override.input_line}: tag {wrong[0]!r}: legal: log, int, 'if key=value'")
+    conditions = [text.removeprefix(_CONDITION).partition("=") for text in tags.values() if text.startswith(_CONDITION)]
+    flags = sorted(text for text in tags.values() if not text.startswith(_CONDITION))
+    if invalid := [text for text in flags if text not in _TAGS]:
+        raise InputError(f"{override.input_line}: tag {invalid[0]!r}: allowed: log, int, 'if key=value'")
     if len(conditions) > 1 or any(not equals for _, equals, _ in conditions):
-        raise InputError(f"{override.input_line}: a condition is one tag, 'if key=value'")
+        raise InputError(f"{override.input_line}: only one condition is allowed, as a tag 'if key=value'")
     condition = (conditions[0][0].strip(), conditions[0][2].strip()) if conditions else None
     try:
-        return Dimension(key, _distribution(override, sweep, others), condition)
-    except ValueError as error:  # Optuna's: an interval that ends before it begins, a logarithm of 0
+        return Dimension(key, _distribution(override, sweep, flags), condition)
+    except ValueError as error:  # from Optuna, for an empty interval or the logarithm of 0
         raise InputError(f"{override.input_line}: {error}") from error
 
 
@@ -49,7 +49,7 @@ def _distribution(override: Override, sweep: Sweep, tags: list[str]) -> BaseDist
             return IntDistribution(int(sweep.start), int(sweep.end), log="log" in tags)
         return FloatDistribution(float(sweep.start), float(sweep.end), log="log" in tags)
     if tags:
-        raise InputError(f"{override.input_line}: tag {tags[0]!r} is for an interval")
+        raise InputError(f"{override.input_line}: tag {tags[0]!r} is only for an interval")
     if isinstance(sweep, RangeSweep) and not sweep.shuffle and sweep.step > 0:
         return _range(sweep)
     assert isinstance(sweep, ChoiceSweep | RangeSweep)
@@ -57,7 +57,7 @@ def _distribution(override: Override, sweep: Sweep, tags: list[str]) -> BaseDist
 
 
 def _range(sweep: RangeSweep) -> BaseDistribution:
-    """Half open, as Python's."""
+    """Return the distribution of a range, which excludes its end."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
     values: list[Any] = list(sweep.range())

@@ -1,4 +1,4 @@
-"""A job of Slurm's, from its first line to its requeue, and what Slurm says of jobs."""
+"""Run a job on a Slurm node, requeue it, and query Slurm for the states of jobs."""
 
 from __future__ import annotations
 
@@ -17,88 +17,86 @@ from afqmc.distributed.rendezvous import get_coordinator
 from afqmc.utils.process import configure_threads
 from hydra_plugins.afqmc_sweeps._job_process import run_in_worker
 
-_PATIENCE_S = 60
+_QUERY_TIMEOUT_S = 60
 
 RUNNING, PENDING, COMPLETED, CANCELLED = "RUNNING", "PENDING", "COMPLETED", "CANCELLED"
-TAKEN_AWAY = ("TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE")  # the job itself did nothing wrong
-ENDED = (COMPLETED, CANCELLED, *TAKEN_AWAY, "FAILED", "OUT_OF_MEMORY", "REVOKED")
+REQUEUED = ("TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE")  # ended by Slurm, not by the job
+ENDED = (COMPLETED, CANCELLED, *REQUEUED, "FAILED", "OUT_OF_MEMORY", "REVOKED")
 
 
 @dataclass
-class OnNode:
-    """What submitit calls on a node, after each requeue again: the run then goes on in its directory.
+class SlurmTask:
+    """The callable that submitit runs on a node. After each requeue it is called again, and resumes the run.
 
     Attributes:
-        config: The job's own, with Hydra's node.
-        context: The sweep's.
+        config: The job's config, with the ``hydra`` node.
+        context: Hydra's context of the sweep.
     """
 
     config: DictConfig
     context: HydraContext
 
     def __call__(self) -> None:
-        """Run it to its end, or until Slurm asks for the node; of several tasks the first leads, and requeues.
+        """Run the job until it ends or is signalled; rank 0 runs the experiment, and requeues the job.
 
-        submitit's own answer to a signal, a requeue from within its handler, would cut a save in two. The run saves and
-        ends first, as it does at any signal; then the handler is called.
+        submitit requeues inside its signal handler, which could interrupt a checkpoint in progress. So the run first
+        handles the signal, saves and exits, and submitit's handler is called afterwards.
         """
         requeue: Any = signal.getsignal(signal.SIGUSR2)
-        if cores := os.environ.get("SLURM_CPUS_PER_TASK"):  # the whole node may be in sight
+        if cores := os.environ.get("SLURM_CPUS_PER_TASK"):  # the job may see all cores of the node
             os.environ.setdefault("OMP_NUM_THREADS", cores)
         configure_threads()
         export_torchrun_env()
-        place = get_coordinator()
-        if not place.rank.is_main:
-            from afqmc.runner.worker import (
-                run_worker,  # imports torch, and Hydra imports this module whatever it is asked
-            )
+        coordinator = get_coordinator()
+        if not coordinator.rank.is_main:
+            from afqmc.runner.worker import run_worker  # imports torch, unlike this module, which Hydra always imports
 
             code = run_command(run_worker)
-            if code == TERMINATED:  # all_reduce_max with the first, whose end a failure here could cut short
+            if code == TERMINATED:  # by agreement of all ranks; failing here could end rank 0 before it requeues
                 return
         else:
             code = run_in_worker(self.config, self.context, os.getcwd())
-            place.dismiss_workers()
+            coordinator.dismiss_workers()
         if code == TERMINATED and own_state() == RUNNING:
             requeue(signal.SIGUSR2, None)
         if code:
-            exit_now(code)  # for Slurm, too, it has failed then
+            exit_now(code)  # so that Slurm records a failure
 
     def checkpoint(self) -> Any:
-        """What is to be called after a requeue."""
+        """Return what submitit calls after a requeue."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def own_state() -> str:
-    """Of the job that this process is.
+    """Return the state of the job that this process belongs to.
 
-    It still is RUNNING when its time will soon be up, or within the grace of a pre-emption: then to go on is its own
-    affair. After ``scancel``, and where Slurm requeues a job itself, it is COMPLETING.
+    It is RUNNING if the signal announced the time limit or a pre-emption. Then the job must requeue itself. It is
+    COMPLETING after ``scancel``, or if Slurm requeues the job.
     """
     from submitit import JobEnvironment
 
     return _squeue("-j", JobEnvironment().job_id, "-o", "%T").strip()  # SLURM_JOB_ID may name the whole array
 
 
-def states() -> dict[str, str]:
-    """Of this person's jobs by their ids, as ``12`` or, of an array, ``12_3``; ended ones for some minutes more.
+def job_states() -> dict[str, str]:
+    """Return the states of the user's jobs by id, such as ``12`` or ``12_3``; ended jobs stay for some minutes.
 
-    By squeue: sacct needs a database, which not every cluster has.
+    This uses squeue, because sacct needs a database, which not every cluster has.
 
     Raises:
-        OSError: when Slurm does not answer.
+        OSError: If squeue fails.
     """
-    found = _squeue("--me", "-r", "-t", "all", "-o", "%i %T")
-    return dict(line.split(maxsplit=1) for line in found.splitlines())
+    output = _squeue("--me", "-r", "-t", "all", "-o", "%i %T")
+    return dict(line.split(maxsplit=1) for line in output.splitlines())
 
 
 def _squeue(*arguments: str) -> str:
     try:
         return subprocess.run(
-            ["squeue", "-h", *arguments], capture_output=True, text=True, check=True, timeout=_PATIENCE_S
+            ["squeue", "-h", *arguments], capture_output=True, text=True, check=True, timeout=_QUERY_TIMEOUT_S
         ).stdout
     except subprocess.SubprocessError as error:
-        told = str(getattr(error, "stderr", None) or error).strip()
-        raise OSError(f"squeue: {told}") from error
+        message = str(getattr(error, "stderr", None) or error).strip()
+        raise OSError(f"squeue: {message}") from error

@@ -1,4 +1,4 @@
-"""A function in a process of its own, which ends with its parent."""
+"""Start processes that end with their parent, and call functions in them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ START_METHODS = ("auto", "forkserver", "spawn")
 _PRELOADED = ["afqmc.runner.experiment", "sklearn.metrics"]  # torch, transformers and accelerate among them
 
 
-def context_of(start_method: str) -> BaseContext:
-    """How processes are started.
+def process_context(start_method: str) -> BaseContext:
+    """Return the multiprocessing context for a start method.
 
-    ``forkserver``: one process imports torch and its kin, touches no device, and is forked for each job, which then
-    starts in a moment with a clean state. ``spawn``: each imports all by itself. ``auto`` is ``spawn`` where there is
-    an NVIDIA driver, since what asks for GPUs at import would leave the forked without them, else ``forkserver``.
+    ``forkserver``: a server process imports torch and other libraries once, uses no device, and is forked for each job,
+    which therefore starts fast and with a clean state. ``spawn``: each process imports everything itself. ``auto``:
+    ``spawn`` if there is an NVIDIA driver, else ``forkserver``. A library that queries GPUs when it is imported in the
+    server would make them unusable in the forked processes.
 
     Raises:
-        InputError: for any other.
+        InputError: For any other method.
     """
     if start_method not in START_METHODS:
-        raise InputError(f"hydra.launcher.start_method={start_method}: legal: {', '.join(START_METHODS)}")
+        raise InputError(f"hydra.launcher.start_method={start_method}: allowed: {', '.join(START_METHODS)}")
     if start_method == "auto":
         start_method = "spawn" if Path("/dev/nvidiactl").exists() else "forkserver"
     if start_method == "forkserver":
@@ -39,35 +40,35 @@ def context_of(start_method: str) -> BaseContext:
     return multiprocessing.get_context("spawn")
 
 
-def answered(context: BaseContext, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a process of its own.
+def call_in_process(context: BaseContext, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a new process, and return its result.
 
     Raises:
-        InputError: as it does there.
-        RuntimeError: when its process ends without an answer.
+        InputError: If the function raises it.
+        RuntimeError: If the process ends without a result.
     """
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(sender, function, arguments), daemon=True)  # type: ignore[attr-defined]
+    process = context.Process(target=_send_result, args=(sender, function, arguments), daemon=True)  # type: ignore[attr-defined]
     process.start()
     sender.close()
     try:
         wait([receiver, process.sentinel])
         if not receiver.poll():
             raise EOFError
-        failed, found = receiver.recv()
-    except EOFError as error:  # the pipe is closed, or somebody else has its other end
+        failed, result = receiver.recv()
+    except EOFError as error:  # the pipe is closed, or a forked process keeps its other end open
         process.join()
-        raise RuntimeError(f"the check before the sweep did not end: {how_it_ended(process.exitcode)}") from error
+        raise RuntimeError(f"the check before the sweep did not finish: {describe_exit(process.exitcode)}") from error
     finally:
         process.terminate()
         process.join()
     if failed:
-        raise found
-    return found
+        raise result
+    return result
 
 
-def how_it_ended(exit_code: int | None) -> str:
-    """An exit code in words; the negative ones are signals."""
+def describe_exit(exit_code: int | None) -> str:
+    """Describe an exit code; negative ones are signals."""
     if exit_code is None or exit_code >= 0:
         return f"exit code {exit_code}"
     name = signal.Signals(-exit_code).name
@@ -75,7 +76,7 @@ def how_it_ended(exit_code: int | None) -> str:
 
 
 def end_with_parent() -> None:
-    """Terminate this process, as SIGTERM does, when the one that started it is gone."""
+    """Send SIGTERM to this process when its parent has ended."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -86,7 +87,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def _answer(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _send_result(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     end_with_parent()
     try:
         sender.send((False, function(*arguments)))

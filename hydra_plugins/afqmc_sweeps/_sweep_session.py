@@ -1,4 +1,4 @@
-"""What every sweeper here does round its jobs: plan and check them, have them launched, say what became of them."""
+"""A call of a sweep, shared by all sweepers: plan and check jobs, launch them, report their status."""
 
 from __future__ import annotations
 
@@ -21,37 +21,40 @@ from afqmc import __version__
 from afqmc.config import Config, check_source, drop_hydra_node, to_config
 from afqmc.config.error_messages import format_hydra_error
 from afqmc.sweeps.plan import Job, Sweep, merge_plan
-from afqmc.sweeps.results_table import UNWELL, Results, have_failed, status_of, status_report, unfinished
+from afqmc.sweeps.results_table import RETRYABLE, Results, have_failed, status_of, status_report, unfinished
 from afqmc.utils.errors import InputError, SweepFailed
 from afqmc.utils.file_lock import is_locked
 from afqmc.utils.redaction import redacted_tree
 from hydra_plugins.afqmc_sweeps._config_snapshot import frozen_loader
-from hydra_plugins.afqmc_sweeps._subprocesses import answered, context_of
+from hydra_plugins.afqmc_sweeps._subprocesses import call_in_process, process_context
 
 log = logging.getLogger(__name__)
 
-_TOGETHER = "ensembles"
-_LISTED = 10
-_PATIENCE_S = 60  # for jobs that outlived the process that started them: they save, and end
+_ENSEMBLES = "ensembles"
+_MAX_LISTED = 10
+_ORPHANS_TIMEOUT_S = 60  # for jobs whose parent process was killed to save and exit
 
 
 class Session:
-    """One call of a sweep; ``opened`` makes it, for as long as this process is alone at the sweep.
+    """One call of a sweep, created by ``open``, which locks the sweep.
 
     Attributes:
-        sweep: Its directory.
-        jobs: All that are planned.
+        sweep: The sweep's directory.
+        jobs: All planned jobs.
     """
 
     def __init__(self, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.sweep = config, Sweep(Path(config.hydra.sweep.dir))
         self.jobs: list[Job] = list(self.sweep.read())
         if not self.jobs:
-            told = redacted_tree(OmegaConf.to_container(config, resolve=False))  # an address may hold a password
-            OmegaConf.save(OmegaConf.create(told), self.sweep.path / "multirun.yaml")
+            redacted = redacted_tree(OmegaConf.to_container(config, resolve=False))  # a URL may contain a password
+            OmegaConf.save(OmegaConf.create(redacted), self.sweep.path / "multirun.yaml")
         self.loader = frozen_loader(context.config_loader, self.sweep.path, begun=bool(self.jobs))
         if self.loader.changed:
-            log.warning("conf/ has been changed since %s began; it goes on with conf/ as it was then", self.sweep.path)
+            log.warning(
+                "conf/ has been changed since %s started; the sweep continues with its copy of the old conf/",
+                self.sweep.path,
+            )
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=HydraContext(config_loader=self.loader, callbacks=context.callbacks),
             task_function=task_function,
@@ -60,99 +63,99 @@ class Session:
         if config.sweep.fail_fast and not getattr(self.launcher, "can_fail_fast", False):
             chosen = config.hydra.runtime.choices["hydra/launcher"]
             raise InputError(
-                f"sweep.fail_fast=true: hydra/launcher={chosen} holds no job back; hydra/launcher=processes does"
+                f"sweep.fail_fast=true: hydra/launcher={chosen} does not support it; hydra/launcher=processes does"
             )
         self.results = Results(self.sweep, self.jobs)
 
     @classmethod
     @contextmanager
-    def opened(cls, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> Iterator[Session]:
-        """Lock the sweep, wait for jobs that outlived who started them, and keep the results up to date.
+    def open(cls, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> Iterator[Session]:
+        """Lock the sweep, wait for orphaned jobs, and keep the results up to date; build ensembles on exit.
 
         Raises:
-            InputError: when another process is at it.
-            JobsFailed: at the end, when a job is neither completed nor pruned.
+            InputError: If another process has locked the sweep.
+            SweepFailed: On exit, if a job is neither completed nor pruned.
         """
         with Sweep(Path(config.hydra.sweep.dir)).locked():
             session = cls(context, task_function, config)
             session._await_orphans()
-            with session.results.kept_up_to_date():
+            with session.results.auto_refresh():
                 try:
                     yield session
                 except KeyboardInterrupt:
                     if session.jobs:
                         log.info(status_report(session.sweep, session.jobs))
                     raise
-            session._put_together()
-            told = status_report(session.sweep, session.jobs)
-            if have_failed(session.sweep, session.jobs) or session.results.unwritten:
-                raise SweepFailed(told)
-            log.info(told)
+            session._build_ensembles()
+            report = status_report(session.sweep, session.jobs)
+            if have_failed(session.sweep, session.jobs) or session.results.write_error:
+                raise SweepFailed(report)
+            log.info(report)
 
-    def axes(self, prepared: Mapping[str, str], arguments: Sequence[str]) -> list[Override]:
-        """The overrides of a search: those that are prepared, each replaced where the command line names its key.
+    def merge_overrides(self, prepared: Mapping[str, str], arguments: Sequence[str]) -> list[Override]:
+        """Return the overrides of a sweep: those of the command line, and the prepared ones of other keys.
 
-        Once the sweep has begun, what is prepared is what conf/ said then.
+        Once the sweep has started, the prepared overrides are those of its copy of conf/.
         """
         parser = OverridesParser.create(config_loader=self.loader)
-        given = parser.parse_overrides(list(arguments))
+        typed = parser.parse_overrides(list(arguments))
         if self.jobs:
-            single = [str(override.input_line) for override in given if not override.is_sweep_override()]
+            single = [str(override.input_line) for override in typed if not override.is_sweep_override()]
             prepared = self.loader.prepared(self.config, single)
-        named = {override.get_key_element() for override in given}
-        before = parser.parse_overrides([f"{key}={value}" for key, value in prepared.items()])
-        return [*(override for override in before if override.get_key_element() not in named), *given]
+        typed_keys = {override.get_key_element() for override in typed}
+        defaults = parser.parse_overrides([f"{key}={value}" for key, value in prepared.items()])
+        return [*(override for override in defaults if override.get_key_element() not in typed_keys), *typed]
 
-    def plan(self, wanted: Sequence[tuple[str, Sequence[str]]], about: dict[str, Any]) -> list[Job]:
-        """Check the jobs of a grid and write its plan; a refused one leaves no trace.
+    def plan(self, requested: Sequence[tuple[str, Sequence[str]]], metadata: dict[str, Any]) -> list[Job]:
+        """Check the jobs of a grid and write its plan; nothing is written if a job is invalid.
 
         Args:
-            wanted: Of each job, what its directory is called after its number, and its overrides.
-            about: Of the sweep.
+            requested: For each job the suffix of its directory's name, after the number, and its overrides.
+            metadata: What to store in the plan besides the jobs.
 
         Returns:
-            What is left to do.
+            The jobs that are still to be run.
 
         Raises:
-            InputError: when the directory holds another sweep, or a job cannot run.
+            InputError: If the directory contains another sweep, or a job cannot run.
         """
-        self.refuse_another({"sweeper": about["sweeper"]})
+        self.check_same_sweep({"sweeper": metadata["sweeper"]})
         try:
-            jobs, asked = merge_plan(self.jobs, wanted)
+            jobs, selected = merge_plan(self.jobs, requested)
         except InputError as error:
             raise InputError(f"{self.sweep.path}: {error}") from error
-        left = self.left(asked)
-        self.check(left)
-        self._write(jobs, about)
-        return left
+        remaining = self.remaining(selected)
+        self.check(remaining)
+        self._write(jobs, metadata)
+        return remaining
 
-    def refuse_another(self, about: Mapping[str, Any]) -> None:
-        """What a sweep is stays the same when it is gone on with, as far as its plan says.
+    def check_same_sweep(self, metadata: Mapping[str, Any]) -> None:
+        """Check that a resumed sweep has the metadata of its plan, except for the axes.
 
         Raises:
-            InputError: naming what would change.
+            InputError: If something would change; names it.
         """
-        before = self.sweep.about() if self.jobs else {}
-        for key, now in redacted_tree({key: value for key, value in about.items() if key != "axes"}).items():
-            if (then := before.get(key, now)) != now:
-                told = f"{key}: it began {_changed(then, now)}"
-                raise InputError(f"{self.sweep.path}: {told}; another sweep.name starts another sweep")
+        planned = self.sweep.metadata() if self.jobs else {}
+        for key, now in redacted_tree({key: value for key, value in metadata.items() if key != "axes"}).items():
+            if (before := planned.get(key, now)) != now:
+                change = f"{key}: it was started {_describe_change(before, now)}"
+                raise InputError(f"{self.sweep.path}: {change}; another sweep.name starts a new sweep")
 
-    def add(self, jobs: Sequence[Job], about: dict[str, Any]) -> None:
-        """Jobs that the plan may hold already."""
+    def add(self, jobs: Sequence[Job], metadata: dict[str, Any]) -> None:
+        """Add jobs to the plan, unless it has them already."""
         planned = {job.directory: job for job in self.jobs}
-        self._write([*planned.values(), *(job for job in jobs if job.directory not in planned)], about)
+        self._write([*planned.values(), *(job for job in jobs if job.directory not in planned)], metadata)
 
-    def _write(self, jobs: Sequence[Job], about: dict[str, Any]) -> None:
+    def _write(self, jobs: Sequence[Job], metadata: dict[str, Any]) -> None:
         self.jobs = list(jobs)
-        self.sweep.write(self.jobs, {"created": time.time(), "version": __version__, **about})
+        self.sweep.write(self.jobs, {"created": time.time(), "version": __version__, **metadata})
         self.results.write(self.jobs)
 
-    def composed(self, job: Job) -> Config:
-        """Its config.
+    def compose(self, job: Job) -> Config:
+        """Return the config of a job.
 
         Raises:
-            InputError: for one that cannot be.
+            InputError: If the config is invalid.
         """
         try:
             node = self.loader.load_sweep_config(self.config, list(job.overrides))
@@ -163,90 +166,90 @@ class Session:
         return config
 
     def check(self, jobs: Sequence[Job]) -> None:
-        """Every config, then the data and models that they name, before the first job starts.
+        """Check all configs, then their data and models, before the first job starts.
 
         Raises:
-            InputError: naming each job that cannot run by its overrides, and why.
+            InputError: If jobs cannot run; gives the overrides of each, and the reason.
         """
         if not jobs:
             return
-        configs, refused = {}, {}
+        configs, errors = {}, {}
         for job in jobs:
             try:
-                configs[job] = self.composed(job)
+                configs[job] = self.compose(job)
             except InputError as error:
-                refused[job] = str(error)
-        _refuse(refused, jobs)
+                errors[job] = str(error)
+        _raise_errors(errors, jobs)
         from afqmc.runner.preflight import preflight
 
         log.info(
             "checking %d %s, with their data and models", len(configs), "config" if len(configs) == 1 else "configs"
         )
         processes = getattr(self.launcher, "processes", 1)
-        found = answered(context_of("auto"), preflight, list(configs.values()), processes)
-        _refuse({job: found[place] for place, job in enumerate(configs) if place in found}, jobs)
+        errors_by_index = call_in_process(process_context("auto"), preflight, list(configs.values()), processes)
+        _raise_errors(
+            {job: errors_by_index[index] for index, job in enumerate(configs) if index in errors_by_index}, jobs
+        )
 
-    def left(self, jobs: Sequence[Job]) -> list[Job]:
-        """What is to be done of them; says what is not done again."""
+    def remaining(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return the jobs that are still to be run, and log how many have ended."""
         retry = self.config.sweep.retry_failed
-        left = unfinished(self.sweep, jobs, retry)
-        if len(left) < len(jobs):
-            unwell = any(self.status(job) in UNWELL for job in jobs)
-            hint = "; sweep.retry_failed=true runs those that failed or were cancelled again"
-            told = hint if unwell and not retry else ""
-            log.info("%d of %d jobs have ended already%s", len(jobs) - len(left), len(jobs), told)
-        return left
+        remaining = unfinished(self.sweep, jobs, retry)
+        if len(remaining) < len(jobs):
+            can_retry = not retry and any(self.status(job) in RETRYABLE for job in jobs)
+            hint = "; sweep.retry_failed=true reruns failed and cancelled jobs" if can_retry else ""
+            log.info("%d of %d jobs have ended already%s", len(jobs) - len(remaining), len(jobs), hint)
+        return remaining
 
     def status(self, job: Job) -> str:
-        """What became of a job."""
+        """Return the status of a job."""
         return status_of(self.sweep.run_dir(job))
 
     def launch(self, jobs: Sequence[Job]) -> None:
-        """Have them run, to their end, however they end."""
+        """Run the jobs until all have ended, in whatever way."""
         if jobs:
             overrides = [[*job.overrides, f"hydra.sweep.subdir={job.directory}"] for job in jobs]
             self.launcher.launch(overrides, initial_job_idx=jobs[0].number)
 
-    def _put_together(self) -> None:
-        """Folds and seeds of each setting: out-of-fold predictions, and the mean of all on the test split."""
+    def _build_ensembles(self) -> None:
+        """Combine folds and seeds of each setting: out-of-fold predictions, and mean predictions on the test split."""
         dirs = [self.sweep.run_dir(job) for job in self.jobs]
         complete = [run_dir.path for run_dir in dirs if run_dir.summary.exists()]
         if len(complete) > 1:
-            from afqmc.results.ensemble import build_ensembles  # numpy and its kin, which planning needs not
+            from afqmc.results.ensemble import build_ensembles  # imports numpy, which planning does not need
 
             try:
-                for target, why in build_ensembles(self.sweep.path / _TOGETHER, complete):
-                    log.info("folds and seeds together: %s%s", target, f": nothing ({why})" if why else "")
-            except OSError as error:  # such as a full disk; afqmc.evaluate does it again
-                log.warning("folds and seeds together: %s", error)
+                for target, why in build_ensembles(self.sweep.path / _ENSEMBLES, complete):
+                    log.info("ensemble: %s%s", target, f": skipped ({why})" if why else "")
+            except OSError as error:  # such as a full disk; afqmc.evaluate can build the ensembles later
+                log.warning("ensembles could not be written: %s", error)
 
     def _await_orphans(self) -> None:
-        """Jobs of a process that was killed get a signal, save and end; those that a cluster has are left to it."""
-        since, kept = time.monotonic(), getattr(self.launcher, "kept", set[str]())
-        orphans = [job for job in self.jobs if job.directory not in kept]
+        """Wait for the jobs of a killed process, which save and exit; jobs managed by a cluster are not awaited."""
+        since, external = time.monotonic(), getattr(self.launcher, "external_jobs", set[str]())
+        orphans = [job for job in self.jobs if job.directory not in external]
         while busy := [job for job in orphans if is_locked(self.sweep.run_dir(job).path)]:
-            if time.monotonic() - since > _PATIENCE_S:
+            if time.monotonic() - since > _ORPHANS_TIMEOUT_S:
                 raise InputError(f"{self.sweep.run_dir(busy[0]).path}: this job is still running")
             time.sleep(0.2)
 
 
-def _changed(then: Any, now: Any) -> str:
-    """What a plan says of itself and is no longer asked, and the other way round."""
-    before, after = (value if isinstance(value, list) else [value] for value in (then, now))
-    gone, new = (
-        [str(one) for one in these if one and one not in others] for these, others in ((before, after), (after, before))
-    )
-    return " and ".join([f"with {', '.join(gone)}"] * bool(gone) + [f"without {', '.join(new)}"] * bool(new))
+def _describe_change(before: Any, now: Any) -> str:
+    """Describe how a value of the plan, or a list of values, differs from the current one."""
+    old, new = (value if isinstance(value, list) else [value] for value in (before, now))
+    removed = [str(value) for value in old if value and value not in new]
+    added = [str(value) for value in new if value and value not in old]
+    return " and ".join([f"with {', '.join(removed)}"] * bool(removed) + [f"without {', '.join(added)}"] * bool(added))
 
 
-def _refuse(refused: dict[Job, str], jobs: Sequence[Job]) -> None:
-    """Name each by what not all jobs have in common."""
-    if not refused:
+def _raise_errors(errors: dict[Job, str], jobs: Sequence[Job]) -> None:
+    """Raise an ``InputError`` that names each invalid job by the overrides that not all jobs have in common."""
+    if not errors:
         return
     common = set.intersection(*(set(job.redacted_overrides) for job in jobs)) if len(jobs) > 1 else set()
     lines = [
-        f"  {' '.join(one for one in job.redacted_overrides if one not in common) or job.directory}: {why}"
-        for job, why in list(refused.items())[:_LISTED]
+        f"  {' '.join(text for text in job.redacted_overrides if text not in common) or job.directory}: {why}"
+        for job, why in list(errors.items())[:_MAX_LISTED]
     ]
-    more = [f"  and {len(refused) - _LISTED} more"] if len(refused) > _LISTED else []
-    raise InputError("\n".join([f"{len(refused)} of {len(jobs)} jobs cannot run; none was started:", *lines, *more]))
+    more = [f"  and {len(errors) - _MAX_LISTED} more"] if len(errors) > _MAX_LISTED else []
+    raise InputError("\n".join([f"{len(errors)} of {len(jobs)} jobs cannot run; none was started:", *lines, *more]))

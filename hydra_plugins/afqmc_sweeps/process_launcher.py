@@ -1,4 +1,4 @@
-"""``hydra/launcher=processes``: each job in a process of its own, some at once, on this machine."""
+"""``hydra/launcher=processes``: run each job in its own process on this machine, optionally several at once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from afqmc.run_dir import Status
 from afqmc.utils.console import format_duration
 from afqmc.utils.errors import InputError
 from afqmc.utils.process import configure_threads, usable_cores
-from hydra_plugins.afqmc_sweeps._job_process import Running, run_in_process
-from hydra_plugins.afqmc_sweeps._subprocesses import context_of, how_it_ended
+from hydra_plugins.afqmc_sweeps._job_process import RunningJob, run_in_process
+from hydra_plugins.afqmc_sweeps._subprocesses import describe_exit, process_context
 
 log = logging.getLogger(__name__)
 
@@ -29,32 +29,32 @@ class ProcessLauncher(Launcher):
     """Starts jobs in order, ``n_jobs`` at a time.
 
     Args:
-        n_jobs: At once; -1 for one a core. The cores are shared out among them. Where there are several, what each
-            prints goes to console.log in its directory.
-        start_method: How processes are started, see ``_processes.context_of``.
+        n_jobs: The number of concurrent jobs, which share the cores; -1 for one per core. If it is greater than 1, each
+            job's output goes to console.log in its directory.
+        start_method: How processes are started, see ``_subprocesses.process_context``.
     """
 
     can_fail_fast = True
 
     def __init__(self, n_jobs: int = 1, start_method: str = "auto") -> None:
         if not isinstance(n_jobs, int) or n_jobs == 0 or n_jobs < -1:
-            raise InputError(f"hydra.launcher.n_jobs={n_jobs}: must be >= 1, or -1 for one a core")
+            raise InputError(f"hydra.launcher.n_jobs={n_jobs}: must be >= 1, or -1 for one per core")
         self.n_jobs = usable_cores() if n_jobs == -1 else n_jobs
-        self.context = context_of(start_method)
-        self.running: set[Running] = set()  # of all threads
-        self.turn, self.stopped = threading.Lock(), False
+        self.context = process_context(start_method)
+        self.running: set[RunningJob] = set()  # from all threads that launch
+        self.lock, self.stopped = threading.Lock(), False
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """What Hydra hands over; threads are told how many they are before anything imports torch."""
+        """Store what Hydra passes, and set the number of threads before torch is imported."""
         configure_threads(self.n_jobs)
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run them all; a job that fails leaves the others running, unless ``sweep.fail_fast``."""
+        """Run all jobs; after a failure the others continue, unless ``sweep.fail_fast`` is set."""
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        waiting = [(initial_job_idx + place, list(overrides)) for place, overrides in enumerate(job_overrides)]
-        running: list[Running] = []
+        waiting = [(initial_job_idx + index, list(overrides)) for index, overrides in enumerate(job_overrides)]
+        running: list[RunningJob] = []
         returns: list[JobReturn] = []
         try:
             while running or (waiting and not self.stopped):
@@ -63,27 +63,27 @@ class ProcessLauncher(Launcher):
                 ended = wait([job.process.sentinel for job in running])
                 for job in [job for job in running if job.process.sentinel in ended]:
                     running.remove(job)
-                    returns.append(self._concluded(job))
+                    returns.append(self._finish(job))
                     self.stopped |= returns[-1].status is JobStatus.FAILED and self.config.sweep.fail_fast
         except KeyboardInterrupt:
             self.stop()
             for job in running:
-                self._concluded(job)
+                self._finish(job)
             raise
         return returns
 
     def stop(self) -> None:
-        """Start nothing more, and have what runs save and end; for launches in other threads too.
+        """Start no more jobs in any thread, and let the running ones save and exit.
 
-        With SIGTERM: a Ctrl-C has reached the jobs already, and a second one would not let them save.
+        They are sent SIGTERM. Ctrl-C has reached them already, and a second one would not let them save.
         """
         self.stopped = True
-        with self.turn:
+        with self.lock:
             for job in self.running:
                 job.process.terminate()
 
-    def _start(self, number: int, overrides: list[str]) -> Running:
-        with self.turn:
+    def _start(self, number: int, overrides: list[str]) -> RunningJob:
+        with self.lock:
             config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
             with open_dict(config):
                 config.hydra.job.id = config.hydra.job.num = number
@@ -94,25 +94,25 @@ class ProcessLauncher(Launcher):
                 name=f"job {number}",
             )
             process.start()
-            job = Running(number, config, process)
+            job = RunningJob(number, config, process)
             self.running.add(job)
         return job
 
-    def _concluded(self, job: Running) -> JobReturn:
-        """What Hydra is told of a job that has ended; one that could not say how is marked as failed."""
+    def _finish(self, job: RunningJob) -> JobReturn:
+        """Return Hydra's result of a job that has ended; write the status of one that was killed."""
         job.process.join()
-        with self.turn:
+        with self.lock:
             self.running.discard(job)
         code, run_dir = job.process.exitcode, job.run_dir
         status = run_dir.read_status()
         if code not in (0, FAILED, REFUSED, INTERRUPTED, TERMINATED):
             try:
-                run_dir.write_status(Status.failed, step=status.get("step", 0), error=how_it_ended(code))
-            except OSError as error:  # a full disk ends no other job
-                log.warning("%s: %s, which could not be written down: %s", run_dir.path, how_it_ended(code), error)
-        ended = run_dir.read_status().get("status", how_it_ended(code))
-        log.info("%s %s after %s", run_dir.path.name, ended, format_duration(time.monotonic() - job.since))
-        found = JobReturn(overrides=[], cfg=job.config, working_dir=os.getcwd())
-        found.status = JobStatus.FAILED if code else JobStatus.COMPLETED
-        found.return_value = RuntimeError(f"{run_dir.path}: {ended}") if code else None
-        return found
+                run_dir.write_status(Status.failed, step=status.get("step", 0), error=describe_exit(code))
+            except OSError as error:  # other jobs continue on a full disk
+                log.warning("%s: %s; its status could not be written: %s", run_dir.path, describe_exit(code), error)
+        outcome = run_dir.read_status().get("status", describe_exit(code))
+        log.info("%s %s after %s", run_dir.path.name, outcome, format_duration(time.monotonic() - job.since))
+        result = JobReturn(overrides=[], cfg=job.config, working_dir=os.getcwd())
+        result.status = JobStatus.FAILED if code else JobStatus.COMPLETED
+        result.return_value = RuntimeError(f"{run_dir.path}: {outcome}") if code else None
+        return result
