@@ -23,8 +23,8 @@ def read_sentences(
     """Return both sentences of each row, or None and the reason.
 
     An untrusted run directory may name any file of this machine. So nothing is downloaded, and a file is shown only if
-    all its ids and labels match the predictions: whoever made the directory then had the data already. Errors of other
-    files are not reported, because a message might quote the file.
+    all its ids and labels match the predictions: the author of the directory then had the data already. Errors of
+    other files are not reported, because a message might quote the file.
     """
     try:
         with as_input_error(run.name):
