@@ -912,8 +912,12 @@ def test_saved_config_is_read_as_dotted_keys(tmp_path):
         "a: {b: {c: 1.0e-05}, d: [1, {e: 2}]}\nf: null\ng: {}\nh: 2026-01-01", "utf-8"
     )
     assert read_literal(tmp_path / "config.yaml") == {
-        "a.b.c": 1e-5, "a.d": [1, {"e": 2}], "f": None, "g": {}, "h": "2026-01-01"
-    }  # fmt: skip
+        "a.b.c": 1e-5,
+        "a.d": [1, {"e": 2}],
+        "f": None,
+        "g": {},
+        "h": "2026-01-01",
+    }
 
 
 def test_command_does_not_import_torch(sweep):
