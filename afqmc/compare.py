@@ -1,4 +1,4 @@
-"""``python -m afqmc.compare PATH ...``: runs and sweeps side by side, and whether the best is better than chance."""
+"""``python -m afqmc.compare PATH ...``: rank runs and sweeps, and test whether the best setting beats the others."""
 
 from __future__ import annotations
 
@@ -18,32 +18,16 @@ if TYPE_CHECKING:
     from afqmc.results.runs import Run
     from afqmc.tracking.config import TrackerConfig
 
-_UPLOADED = ("json", "md")  # with the comparison to W&B, whatever else is asked for
+_ALWAYS_UPLOADED = ("json", "md")  # to W&B, even if no file was requested
 
 
 def main() -> int:
-    """Read every run, rank the settings, say what can be said of them."""
+    """Read all runs, rank the settings, print the comparison and write the requested outputs."""
     reject_several_processes("compare")
-    parser = argparse.ArgumentParser(prog="python -m afqmc.compare", description=__doc__)
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="run directories, directories of such, or globs")
-    parser.add_argument("--metric", metavar="NAME", help="as dev/f1; default: what the runs monitored")
-    parser.add_argument("--top", type=_count, default=20, metavar="N", help="settings to show and compare; default 20")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row a run")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything")
-    parser.add_argument("--md", type=Path, metavar="FILE", help="write what is shown, all settings")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs no network")
-    parser.add_argument(
-        "--no-sentences",
-        action="store_true",
-        help="leave the pairs' sentences out of the page; it holds them where the runs' data lie on this machine",
-    )
-    parser.add_argument("--wandb", action="store_true", help="upload the comparison to W&B, in a run of its own")
-    parser.add_argument("--wandb-project", metavar="[ENTITY/]PROJECT", help="of --wandb; default: that of the runs")
-    parser.add_argument("--wandb-sync", action="store_true", help="send the runs that W&B has not got, in order")
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
 
     configure_threads()
-    from afqmc.comparison import exports as writing
+    from afqmc.comparison import exports
     from afqmc.comparison.builder import build
     from afqmc.comparison.terminal import show
     from afqmc.inference.protected_files import named_files, reject_input_as_output
@@ -51,54 +35,74 @@ def main() -> int:
     from afqmc.run_dir import RunDir
 
     kinds: dict[str, Callable[[Report], str]] = {
-        **writing.KINDS,
+        **exports.KINDS,
         "html": partial(_page, with_sentences=not arguments.no_sentences),
     }
-    files = [(path, f"--{kind}", text) for kind, text in kinds.items() if (path := getattr(arguments, kind))]
+    files = [(path, f"--{kind}", render) for kind, render in kinds.items() if (path := getattr(arguments, kind))]
     for path, flag, _ in files:
-        writing.check(path, flag, arguments.paths)
+        exports.check(path, flag, arguments.paths)
     runs = find(arguments.paths)
-    writing.reject_overlap([(path, flag) for path, flag, _ in files])
+    exports.reject_overlap([(path, flag) for path, flag, _ in files])
     inputs = [file for path in map(Path, arguments.paths) for file in RunDir(path).own_files()]
     inputs += [file for run in runs for file in (*RunDir(run.path).own_files(), *named_files(run.config))]
     for path, flag, _ in files:
         reject_input_as_output(path, flag, inputs)
-    place = _place(runs, arguments)
+    target = _upload_target(runs, arguments)
     report = build(runs, arguments.metric, arguments.top)
     show(report, arguments.top)
-    for path, flag, text in files:
-        writing.write(path, text(report), flag)
-    wanted = [kind for kind in kinds if kind in _UPLOADED or getattr(arguments, kind)]
-    texts = {kind: kinds[kind](report) for kind in wanted} if place else {}
-    return _send(runs if arguments.wandb_sync else (), report, place, texts)
+    for path, flag, render in files:
+        exports.write(path, render(report), flag)
+    uploaded = [kind for kind in kinds if kind in _ALWAYS_UPLOADED or getattr(arguments, kind)]
+    texts = {kind: kinds[kind](report) for kind in uploaded} if target else {}
+    return _send(runs if arguments.wandb_sync else (), report, target, texts)
 
 
-def _place(runs: list[Run], arguments: argparse.Namespace) -> TrackerConfig | None:
-    """Where the comparison is uploaded to; None for nowhere."""
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m afqmc.compare", description=__doc__)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="run directories, directories with runs, or globs")
+    parser.add_argument("--metric", metavar="NAME", help="for example dev/f1; default: the metric that runs monitored")
+    parser.add_argument("--top", type=_count, default=20, metavar="N", help="settings to show and compare; default 20")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row per run")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything")
+    parser.add_argument("--md", type=Path, metavar="FILE", help="write the printed output, with all settings")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs no network")
+    parser.add_argument(
+        "--no-sentences",
+        action="store_true",
+        help="leave the sentence pairs out of the page, which has them if the runs' data are on this machine",
+    )
+    parser.add_argument("--wandb", action="store_true", help="upload the comparison to W&B as a separate run")
+    parser.add_argument("--wandb-project", metavar="[ENTITY/]PROJECT", help="for --wandb; default: the runs' project")
+    parser.add_argument("--wandb-sync", action="store_true", help="send runs that W&B does not have yet, in order")
+    return parser
+
+
+def _upload_target(runs: list[Run], arguments: argparse.Namespace) -> TrackerConfig | None:
+    """Return where to upload the comparison; None without --wandb."""
     if not arguments.wandb:
         if arguments.wandb_project is not None:
-            raise InputError("--wandb-project: says where --wandb uploads the comparison to, and --wandb is missing")
+            raise InputError("--wandb-project: the project for --wandb, but --wandb is missing")
         return None
     from afqmc.comparison.wandb import upload_target
 
     return upload_target(runs, arguments.wandb_project)
 
 
-def _send(runs: Sequence[Run], report: Report, place: TrackerConfig | None, texts: Mapping[str, str]) -> int:
-    """The last thing that is done: no failure of W&B may cost the table."""
-    if not runs and place is None:
+def _send(runs: Sequence[Run], report: Report, target: TrackerConfig | None, texts: Mapping[str, str]) -> int:
+    """Send to W&B and return the exit code. This comes last, so that a failure of W&B cannot lose the results."""
+    if not runs and target is None:
         return DONE
     from afqmc.comparison.wandb import send
 
     code = DONE
-    for told in send(runs, report, place, texts):
-        print(told.line, file=sys.stdout if told.is_well else sys.stderr, flush=True)
-        code = code if told.is_well else FAILED
+    for result in send(runs, report, target, texts):
+        print(result.message, file=sys.stdout if result.succeeded else sys.stderr, flush=True)
+        code = code if result.succeeded else FAILED
     return code
 
 
 def _page(report: Report, with_sentences: bool) -> str:
-    from afqmc.comparison.html.page import as_html  # scikit-learn takes a while
+    from afqmc.comparison.html.page import as_html  # importing scikit-learn is slow
 
     return as_html(report, with_sentences)
 

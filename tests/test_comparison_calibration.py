@@ -1,4 +1,4 @@
-"""Intervals hold the truth as often as they say, and chance is taken for a difference as seldom: by simulation.
+"""Check by simulation that intervals cover the truth and that false findings are as rare as promised.
 
 The simulated models share examples that are hard for all, for a setting, or for one seed; seeds vary beyond that.
 """
@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 from scipy.stats import binom
-from simulated import world
+from simulated import simulate
 
 from afqmc.comparison.bootstrap import ALPHA, PairwiseTests, Resampled, resample
 from afqmc.results.resampled_metrics import resampled_metric
@@ -17,11 +17,11 @@ DESIGNS = {
     "two seeds": {"seeds": 2, "examples": 400},
     "three seeds": {"seeds": 3, "examples": 400},
     "five seeds": {"seeds": 5, "examples": 400},
-    "seeds that differ by their examples only": {"seeds": 5, "examples": 400, "of_seeds": 0.0},
-    "seeds that differ much": {"seeds": 3, "examples": 400, "of_seeds": 0.4, "joint": 0.1},
+    "seeds that differ by their examples only": {"seeds": 5, "examples": 400, "seed_sd": 0.0},
+    "seeds that differ much": {"seeds": 3, "examples": 400, "seed_sd": 0.4, "interaction_sd": 0.1},
     "a large dev set": {"seeds": 3, "examples": 1000},
-    "a small dev set": {"seeds": 5, "examples": 100, "of_seeds": 0.05, "joint": 1.0},
-    "one run each": {"seeds": 1, "examples": 400, "of_seeds": 0.0, "joint": 0.0},
+    "a small dev set": {"seeds": 5, "examples": 100, "seed_sd": 0.05, "interaction_sd": 1.0},
+    "one run each": {"seeds": 1, "examples": 400, "seed_sd": 0.0, "interaction_sd": 0.0},
 }
 RESAMPLES = 300
 pytestmark = pytest.mark.usefixtures("little_garbage")
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("little_garbage")
 
 def families(times, settings=2, name="accuracy", **design):
     for number in range(times):
-        answers, setting = world(np.random.default_rng(number), settings, **design)
+        answers, setting = simulate(np.random.default_rng(number), settings, **design)
         yield resample(name, answers, RESAMPLES, number), setting
 
 
@@ -47,27 +47,27 @@ def is_near(share, expected, times):
 @cache
 def true_difference(name, quality):
     """Of the expected metric, from far more examples and seeds than any test has."""
-    answers, setting = world(np.random.default_rng(99), 2, 40, 40_000, quality)
+    answers, setting = simulate(np.random.default_rng(99), 2, 40, 40_000, quality)
     found = resampled_metric(name, answers, np.ones((40_000, 1), dtype=np.float32))[:, 0].reshape(2, 40).mean(axis=1)
     assert setting[39:41] == [0, 1]
     return found[0] - found[1]
 
 
-def test_intervals_of_settings_that_do_not_differ_hold_nothing_19_times_in_20():
+def test_intervals_cover_zero_under_the_null():
+    """Intervals of equal settings contain zero 19 times in 20."""
     assert is_near(share_covered(150, seeds=3, examples=200), 0.95, 150)
 
 
-def test_among_five_settings_that_do_not_differ_one_is_seldom_called_better():
+def test_five_equal_settings_rarely_differ():
+    """Among five equal settings, the share of sweeps with a significant difference is at most 5%."""
     found = [PairwiseTests(*family).p_adjusted for family in families(60, settings=5, seeds=3, examples=150)]
     assert np.mean([(p <= ALPHA).any() for p in found]) <= binom.ppf(0.999, 60, ALPHA) / 60
 
 
 @pytest.mark.parametrize(("settings", "seeds"), [(12, 2), (20, 3), (5, 2)])
 @pytest.mark.parametrize("of_examples", [0.1, 0.3, 0.7])  # of the figures of a setting; that of a seed is 1
-def test_of_many_settings_with_few_seeds_none_is_called_better_because_its_seeds_agree_by_chance(
-    of_examples, settings, seeds
-):
-    """The smallest of many variances of two or three seeds is next to nothing."""
+def test_seeds_agreeing_by_chance_are_not_significant(of_examples, settings, seeds):
+    """With many settings, the smallest of their variances is close to zero; this does not cause false findings."""
     times, wrong, number = 200, 0, np.repeat(np.arange(settings), seeds)
     for trial in range(times):
         rng = np.random.default_rng(trial)
@@ -80,13 +80,15 @@ def test_of_many_settings_with_few_seeds_none_is_called_better_because_its_seeds
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["accuracy", "f1", "mcc", "auc"])
 @pytest.mark.parametrize("design", DESIGNS)
-def test_intervals_hold_nothing_19_times_in_20_in_every_design(design, name):
+def test_intervals_cover_zero_in_every_design(design, name):
+    """Intervals of equal settings contain zero 19 times in 20, in every design."""
     assert is_near(share_covered(400, name=name, **DESIGNS[design]), 0.95, 400)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["accuracy", "f1", "mcc", "auc", "loss"])
-def test_intervals_hold_a_true_difference_19_times_in_20(name):
+def test_intervals_cover_a_true_difference(name):
+    """Intervals contain the true difference 19 times in 20."""
     quality = (1.3, 1.0)
     design = {"quality": quality, "seeds": 4, "examples": 500}
     truth = true_difference(name, quality)
@@ -94,8 +96,8 @@ def test_intervals_hold_a_true_difference_19_times_in_20(name):
 
 
 @pytest.mark.slow
-def test_the_plain_hierarchical_bootstrap_is_too_narrow_or_too_wide():
-    """Why it is not what settings are compared with."""
+def test_hierarchical_bootstrap_is_miscalibrated():
+    """The plain hierarchical bootstrap is too narrow or too wide, which is why it is not used."""
     shares = {}
     for design in ("seeds that differ much", "seeds that differ by their examples only"):
         covered = []
@@ -115,14 +117,16 @@ def test_the_plain_hierarchical_bootstrap_is_too_narrow_or_too_wide():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [3, 8])
-def test_among_settings_that_do_not_differ_one_is_seldom_called_better(settings):
+def test_equal_settings_rarely_differ(settings):
+    """Among equal settings, the share of sweeps with a significant difference is at most 5%."""
     found = [PairwiseTests(*family).p_adjusted for family in families(600, settings=settings, seeds=3, examples=300)]
     share = np.mean([(p <= ALPHA).any() for p in found])
     assert 0 < share <= binom.ppf(0.999, 600, ALPHA) / 600
 
 
 @pytest.mark.slow
-def test_the_least_difference_that_is_said_to_be_found_is_found_4_times_in_5():
+def test_detectable_difference_has_80_percent_power():
+    """The detectable difference is significant 4 times in 5."""
     quality = (1.35, 1.0)
     truth = true_difference("accuracy", quality)
     design = {"quality": quality, "examples": 600}
@@ -130,7 +134,7 @@ def test_the_least_difference_that_is_said_to_be_found_is_found_4_times_in_5():
     said_seeds = np.median([one.detectable for one in said])
     assert said_seeds > truth  # three seeds are too few
     needed = next(n for n in range(4, 30) if _detectable(n, design) <= truth)
-    found = [PairwiseTests(*family).difference(0, 1).is_found for family in families(400, seeds=needed, **design)]
+    found = [PairwiseTests(*family).difference(0, 1).significant for family in families(400, seeds=needed, **design)]
     assert 0.68 < np.mean(found) < 0.92
 
 
@@ -141,11 +145,12 @@ def _detectable(seeds, design):
 
 
 @pytest.mark.slow
-def test_choosing_the_best_flatters_it_by_at_least_what_is_said():
+def test_selection_bias_is_a_lower_bound():
+    """The estimated selection bias is a lower bound, and not far below the true bias."""
     said, true = [], []
     for found, setting in families(300, settings=6, seeds=3, examples=400):
         family = PairwiseTests(found, setting)
-        said.append(family.optimism(higher_is_better=True))
+        said.append(family.selection_bias(higher_is_better=True))
         true.append(family.means.max())
     expected = true_mean()
     assert 0 < np.mean(said) < np.mean(true) - expected
@@ -154,5 +159,5 @@ def test_choosing_the_best_flatters_it_by_at_least_what_is_said():
 
 def true_mean():
     """Accuracy of these models on endless examples."""
-    answers, _ = world(np.random.default_rng(98), 1, 40, 40_000)
+    answers, _ = simulate(np.random.default_rng(98), 1, 40, 40_000)
     return resampled_metric("accuracy", answers, np.ones((40_000, 1), dtype=np.float32)).mean()

@@ -1,10 +1,10 @@
-"""Metrics of many resamples at once are scikit-learn's, resample by resample."""
+"""Check resampled metrics against scikit-learn, resample by resample."""
 
 import time
 
 import numpy as np
 import pytest
-from simulated import answers_of, world
+from simulated import answers_of, simulate
 from sklearn import metrics as sk
 
 from afqmc.comparison.bootstrap import resample
@@ -21,7 +21,8 @@ def logits_of(gold, classes):
 
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("name", MEASURES)
-def test_a_metric_of_resamples_is_what_a_run_would_have_recorded(name, classes):
+def test_resampled_metrics_match_classification_metrics(name, classes):
+    """A resampled metric equals the metric that a run records for the same rows."""
     gold, rows = RNG.integers(0, classes, 80), RNG.integers(0, 80, (4, 80))
     models = [logits_of(gold, classes) for _ in range(2)]
     found = resampled_metric(name, [answers_of(gold, logits) for logits in models], resample_counts(rows, 80))
@@ -30,13 +31,15 @@ def test_a_metric_of_resamples_is_what_a_run_would_have_recorded(name, classes):
 
 
 @pytest.mark.parametrize("name", ["accuracy", "precision", "recall", "f1", "mcc"])
-def test_a_model_that_says_one_class_only_has_the_figures_that_a_run_writes(name):
+def test_single_predicted_class_matches(name):
+    """A model that predicts a single class has the metrics that a run records."""
     gold, logits = np.array([0, 0, 1]), np.array([[1.0, 0.0]] * 3)
     found = resampled_metric(name, [answers_of(gold, logits)], np.ones((3, 1), dtype=np.float32)).item()
     assert found == pytest.approx(classification_metrics(logits, gold)[name])
 
 
-def test_ranks_without_one_of_the_classes_are_undefined_and_such_resamples_left_out():
+def test_undefined_resamples_are_dropped():
+    """Ranking metrics are undefined without one of the classes; such resamples are dropped."""
     answers = [
         LabelledPredictions(np.array([1, 0, 0]), np.array([1, 0, 0]), np.log([[0.1, 0.9], [0.6, 0.4], [0.7, 0.3]]))
     ]
@@ -48,8 +51,9 @@ def test_ranks_without_one_of_the_classes_are_undefined_and_such_resamples_left_
         assert (found.draws == 1).all()
 
 
-def test_all_runs_are_drawn_on_the_same_resamples():
-    answers, _ = world(np.random.default_rng(0), 1, 2, 60)
+def test_runs_share_the_resamples():
+    """All runs are evaluated on the same resamples."""
+    answers, _ = simulate(np.random.default_rng(0), 1, 2, 60)
     found = resample("auc", [answers[0], answers[1], answers[0]], 50)
     assert (found.draws[:, 0] == found.draws[:, 2]).all()
     assert found.values[0] == pytest.approx(sk.roc_auc_score(answers[0].gold, answers[0].probabilities[:, 1]))
@@ -57,8 +61,9 @@ def test_all_runs_are_drawn_on_the_same_resamples():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["accuracy", "f1", "mcc", "auc"])
-def test_two_thousand_resamples_of_a_dev_set_take_a_couple_of_seconds(name):
-    answers, _ = world(np.random.default_rng(0), 3, 5, 4316)
+def test_resampling_takes_seconds(name):
+    """2,000 resamples of a dev set take less than four seconds of CPU time."""
+    answers, _ = simulate(np.random.default_rng(0), 3, 5, 4316)
     resample(name, answers, 10)
     since = time.process_time()
     resample(name, answers, 2000)

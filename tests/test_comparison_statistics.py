@@ -1,47 +1,51 @@
-"""What is said of two settings: over seeds or of the very runs, corrected for many, and what it would take."""
+"""Tests of the differences between settings: significance, adjustment, required seeds and examples, sentences."""
 
 import numpy as np
 import pytest
-from simulated import world
+from simulated import simulate
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 
-from afqmc.comparison import wording as words
 from afqmc.comparison.bootstrap import ALPHA, Difference, PairwiseTests, Resampled, resample
 from afqmc.comparison.mcnemar import mcnemar
+from afqmc.comparison.wording import difference_sentence, required_effort
 from afqmc.results.resampled_metrics import LabelledPredictions
 
 pytestmark = pytest.mark.usefixtures("little_garbage")
 
 
 def family(settings=2, seeds=3, examples=400, seed=1, name="accuracy", **design):
-    answers, setting = world(np.random.default_rng(seed), settings, seeds, examples, **design)
+    answers, setting = simulate(np.random.default_rng(seed), settings, seeds, examples, **design)
     return PairwiseTests(resample(name, answers, 500), setting)
 
 
-def test_a_large_difference_is_found_and_a_small_one_is_not():
+def test_only_large_difference_is_significant():
+    """A large difference is significant, a small one is not."""
     found = family(quality=(3.0, 1.0)).difference(0, 1)
-    assert found.is_found
+    assert found.significant
     assert found.low > 0
     assert found.seeds_needed is None
     assert found.examples_needed is None
-    assert not family(quality=(1.01, 1.0)).difference(0, 1).is_found
+    assert not family(quality=(1.01, 1.0)).difference(0, 1).significant
 
 
-def test_a_difference_turned_round_is_the_same_difference():
+def test_negated_difference_is_symmetric():
+    """Swapping the settings negates the difference."""
     both = family()
     one, other = both.difference(0, 1), both.difference(1, 0)
     assert (one.value, one.low, one.p) == pytest.approx((-other.value, -other.high, other.p))
-    assert one.turned() == other
+    assert one.negated() == other
 
 
-def test_the_interval_holds_nothing_exactly_where_the_p_value_is_above_one_in_twenty():
+def test_interval_agrees_with_p_value():
+    """The interval contains zero if and only if p > 5%."""
     for seed in range(20):
         found = family(quality=(1.5, 1.0), examples=200, seed=seed).difference(0, 1)
         assert (found.low <= 0 <= found.high) == (found.p > ALPHA)
 
 
-def test_p_values_are_corrected_over_all_pairs_and_not_only_those_with_the_best():
+def test_p_values_are_adjusted_over_all_pairs():
+    """Holm's adjustment covers all pairs, not only those with the best setting."""
     several = family(settings=4, quality=(1.0, 1.4, 1.8, 2.2))
     upper = np.triu_indices(4, 1)
     assert several.comparisons == 6
@@ -49,43 +53,49 @@ def test_p_values_are_corrected_over_all_pairs_and_not_only_those_with_the_best(
     assert (several.p_adjusted[upper] >= several.p[upper]).all()
 
 
-def test_the_same_seeds_say_less_the_more_they_differ():
-    assert family(of_seeds=0.6).difference(0, 1).error > 1.5 * family(of_seeds=0.0).difference(0, 1).error
+def test_varying_seeds_increase_the_error():
+    """The standard error is larger if the seeds vary more."""
+    assert family(seed_sd=0.6).difference(0, 1).error > 1.5 * family(seed_sd=0.0).difference(0, 1).error
 
 
-def test_of_one_run_a_setting_nothing_is_said_about_seeds():
-    single = family(seeds=1, of_seeds=0.0).difference(0, 1)
-    assert not single.is_found
+def test_single_runs_do_not_generalize():
+    """With one run per setting, the result is not about other seeds."""
+    single = family(seeds=1, seed_sd=0.0).difference(0, 1)
+    assert not single.significant
     assert not single.over_seeds
     assert single.seeds == (1, 1)
     assert single.seeds_needed is None
     assert single.examples_needed > 400
 
 
-def test_several_seeds_against_one_run_are_compared_as_the_very_runs():
-    answers, _ = world(np.random.default_rng(1), 2, 3, 400)
+def test_single_run_against_several_seeds():
+    """Several seeds against a single run: the result is about these runs only."""
+    answers, _ = simulate(np.random.default_rng(1), 2, 3, 400)
     found = PairwiseTests(resample("accuracy", answers[:4], 500), [0, 0, 0, 1]).difference(0, 1)
     assert not found.over_seeds
     assert found.seeds == (3, 1)
 
 
-def test_the_paired_bootstrap_profits_from_what_is_hard_for_both():
-    """Were the two runs taken as independent, their errors would add up."""
-    answers, _ = world(np.random.default_rng(1), 2, 1, 2000, of_setting=0.1, joint=0.1)
+def test_pairing_reduces_the_error():
+    """For independent runs the errors would add up; shared difficult examples reduce the error."""
+    answers, _ = simulate(np.random.default_rng(1), 2, 1, 2000, setting_sd=0.1, interaction_sd=0.1)
     accuracy = [np.mean(one.predicted == one.gold) for one in answers]
     apart = np.sqrt(sum(share * (1 - share) / 2000 for share in accuracy))
     assert PairwiseTests(resample("accuracy", answers), [0, 1]).difference(0, 1).error < 0.6 * apart
 
 
-def test_two_runs_that_say_the_same_do_not_differ_at_all():
-    answers, _ = world(np.random.default_rng(1), 1, 1, 100)
+def test_equal_predictions_do_not_differ():
+    """Two runs with equal predictions have no difference and no error."""
+    answers, _ = simulate(np.random.default_rng(1), 1, 1, 100)
     found = PairwiseTests(resample("f1", answers * 2, 200), [0, 1]).difference(0, 1)
     assert (found.value, found.error, found.p) == (0, 0, 1)
-    assert words.sentence("a", "b", found, "dev/f1", 100) == "a and b do not differ at all in dev/f1 (one run each)"
+    assert (
+        difference_sentence("a", "b", found, "dev/f1", 100) == "a and b do not differ at all in dev/f1 (one run each)"
+    )
 
 
-def test_how_floating_point_numbers_add_up_is_no_difference():
-    """Runs that collapsed onto one label: equal figures, whose means over three seeds differ in the last digit."""
+def test_rounding_errors_are_not_a_difference():
+    """Collapsed runs have equal metrics, but the means over three seeds differ in the last digit."""
     gold = (np.random.default_rng(0).random(4316) < 0.31).astype(int)
     said = np.zeros_like(gold)
     answers = [
@@ -97,24 +107,26 @@ def test_how_floating_point_numbers_add_up_is_no_difference():
         one = found.difference(0, second)
         assert (one.value, one.error, one.p_adjusted, one.seeds_needed) == (0, 0, 1, None)
         assert (
-            words.sentence("a", "b", one, "dev/accuracy", 4316)
+            difference_sentence("a", "b", one, "dev/accuracy", 4316)
             == "a and b do not differ at all in dev/accuracy (3 seeds)"
         )
 
 
 @pytest.mark.parametrize(("name", "by"), [("auc", "50.0"), ("f1", "100.0"), ("mcc", "100.0")])
-def test_a_perfect_model_beside_a_collapsed_one_is_not_said_to_be_the_same(name, by):
+def test_constant_difference_has_no_interval(name, by):
+    """A perfect and a collapsed model differ by the same amount on every resample."""
     gold = np.array([0, 1] * 50)
     answers = [
         LabelledPredictions(gold, said, np.stack([1 - said, said], axis=1).astype(float)) for said in (gold, 0 * gold)
     ]
     found = PairwiseTests(resample(name, answers, 500), [0, 1]).difference(1, 0)
-    told = f"a is ahead of b by {by} points on every resample of the pairs (one run each); no interval and no p-value"
-    assert words.sentence("b", "a", found, f"dev/{name}", 100).startswith(told)
-    assert words.required_effort(found, "dev", 100) == "the same on every resample of the pairs"
+    told = f"a is ahead of b by {by} points on every resample of the pairs (one run each), so there is no interval"
+    assert difference_sentence("b", "a", found, f"dev/{name}", 100).startswith(told)
+    assert required_effort(found, "dev", 100) == "the same on every resample of the pairs"
 
 
-def test_one_unstable_setting_does_not_hide_what_stable_ones_differ_in():
+def test_unstable_setting_does_not_hide_others():
+    """A setting with unstable seeds does not hide the difference between stable ones."""
     values = np.array([0.70, 0.71, 0.72, 0.76, 0.77, 0.78, 0.70, 0.71, 0.72, 0.3, 0.5, 0.7])
     draws = values + np.random.default_rng(3).normal(0, 1e-4, (500, 12))
     found = PairwiseTests(Resampled(values, draws, 4000), np.repeat([0, 1, 2, 3], 3))
@@ -122,8 +134,8 @@ def test_one_unstable_setting_does_not_hide_what_stable_ones_differ_in():
     assert found.difference(0, 3).error > 0.11
 
 
-def test_seeds_that_agree_by_chance_do_not_make_a_difference_certain():
-    """Equal figures of both seeds: their spread is none, that of their answers is not."""
+def test_equal_seed_metrics_leave_uncertainty():
+    """The seeds' metrics are equal, but their predictions are not, so the error is not zero."""
     right = np.zeros((4, 40), dtype=int)
     right[0, :20], right[1, 20:], right[2, :15], right[3, 25:] = 1, 1, 1, 1
     gold = np.ones(40, dtype=int)
@@ -134,7 +146,8 @@ def test_seeds_that_agree_by_chance_do_not_make_a_difference_certain():
 
 
 @pytest.mark.parametrize("by", [0.005, 0.01, 0.015])
-def test_as_many_seeds_are_needed_as_for_a_t_test_where_examples_leave_no_doubt(by):
+def test_seeds_needed_match_a_t_test(by):
+    """Without uncertainty from the examples, the seeds needed are those of a t-test."""
     values = np.array([0.70, 0.71, 0.72] * 2) + np.repeat([by / 2, -by / 2], 3)
     draws = values + np.random.default_rng(3).normal(0, 1e-5, (500, 6))
     found = PairwiseTests(Resampled(values, draws, 4000), [0, 0, 0, 1, 1, 1]).difference(0, 1)
@@ -142,15 +155,19 @@ def test_as_many_seeds_are_needed_as_for_a_t_test_where_examples_leave_no_doubt(
     assert found.seeds_needed == pytest.approx(by_statsmodels, abs=1)
 
 
-def test_what_no_seeds_can_tell_apart_needs_more_examples():
-    found = family(seeds=5, examples=60, of_seeds=0.0, of_setting=3.0, joint=0.0, seed=3).difference(0, 1)
-    assert not found.is_found
+def test_examples_needed_if_seeds_cannot_help():
+    """If no number of seeds is enough, more examples are recommended."""
+    found = family(seeds=5, examples=60, seed_sd=0.0, setting_sd=3.0, interaction_sd=0.0, seed=3).difference(0, 1)
+    assert not found.significant
     assert found.seeds_needed is None
     assert found.examples_needed > 60
-    assert "dev pairs and more than 100 seeds each would be needed" in words.sentence("a", "b", found, "dev/f1", 60)
+    assert "dev pairs and more than 100 seeds each would be needed" in difference_sentence(
+        "a", "b", found, "dev/f1", 60
+    )
 
 
-def test_mcnemar_counts_what_one_alone_got_right():
+def test_mcnemar_counts_discordant_examples():
+    """McNemar's test counts the examples that only one run predicts correctly."""
     gold = np.array([1] * 10)
     one, other = np.array([1] * 8 + [0] * 2), np.array([1] + [0] * 8 + [1])
     found = mcnemar(*(LabelledPredictions(gold, said, np.stack([1 - said, said], axis=1)) for said in (one, other)))
@@ -165,7 +182,7 @@ def difference(**changes):
 
 
 @pytest.mark.parametrize(
-    ("metric", "changes", "said"),
+    ("metric", "changes", "expected"),
     [
         ("dev/f1", {}, "B is better than A by 0.9 points (95% CI 0.1 to 1.7, p = 0.03, 5 seeds)"),
         (
@@ -208,5 +225,6 @@ def difference(**changes):
         ),
     ],
 )
-def test_a_difference_is_said_in_a_plain_sentence(metric, changes, said):
-    assert words.sentence("B", "A", difference(**changes), metric, 4316) == said
+def test_difference_sentence(metric, changes, expected):
+    """The sentence names the better setting, the size, the interval, the p-value and the seeds."""
+    assert difference_sentence("B", "A", difference(**changes), metric, 4316) == expected

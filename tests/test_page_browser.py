@@ -1,4 +1,4 @@
-"""The page in a real browser: it draws, sorts, filters and toggles, in four looks, and a stranger's text stays text."""
+"""Tests of the page in a real browser: drawing, sorting, filtering, both languages and themes, untrusted texts."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
-from simulated import answers_of, config_text, world, write_run, write_sweep
+from simulated import answers_of, config_text, simulate, write_run, write_sweep
 from test_page import report_of, write_grid, write_on_sample
 
 from afqmc import compare
@@ -80,7 +80,8 @@ LOOKS = {
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_it_draws_everything_without_complaint_network_or_sideways_scrolling(look, browser, grid):
+def test_page_draws_everything(look, browser, grid):
+    """All plots are drawn without errors, requests or horizontal scrolling."""
     wanted = LOOKS[look]
     browser.look(**wanted)
     browser.open(grid)
@@ -111,7 +112,8 @@ def contrast(one, other):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_texts_are_legible_and_controls_have_names(dark, browser, grid):
+def test_page_is_accessible(dark, browser, grid):
+    """Texts have enough contrast, and controls have names."""
     browser.look(dark=dark)
     browser.open(grid)
     ground = browser.js("getComputedStyle(document.body).backgroundColor")
@@ -121,10 +123,11 @@ def test_texts_are_legible_and_controls_have_names(dark, browser, grid):
     assert browser.js(f"[...document.querySelectorAll('input, select, button')].filter({unnamed}).length") == 0
 
 
-def test_language_and_theme_are_switched_by_hand(opened):
+def test_language_and_theme_switches(opened):
+    """The buttons switch the language and the theme."""
     opened.click("#language")
     assert opened.js("document.querySelector('#curves h2').textContent") == "学习曲线"
-    assert "置信区间" in opened.js("document.querySelector('#said').textContent")
+    assert "置信区间" in opened.js("document.querySelector('#findings').textContent")
     assert not re.search("[a-z]{4,} [a-z]{3,} [a-z]{3,}", opened.js("document.querySelector('#summary').textContent"))
     opened.click("#theme")
     assert opened.js("document.documentElement.dataset.theme") == "dark"
@@ -133,13 +136,15 @@ def test_language_and_theme_are_switched_by_hand(opened):
     assert opened.complaints == []
 
 
-def test_the_choice_on_dev_is_said(opened):
-    assert "the best of 7 evaluations on dev by dev/accuracy, which flatters them" in opened.js(
-        "document.querySelector('#notes').textContent"
+def test_selection_on_dev_is_a_caveat(opened):
+    """The caveats mention that the weights were selected on dev."""
+    assert "the best of 7 evaluations on dev by dev/accuracy, which makes its dev metrics optimistic" in opened.js(
+        "document.querySelector('#caveats').textContent"
     )
 
 
-def test_a_header_sorts_up_and_down(opened):
+def test_header_click_sorts(opened):
+    """A click on a header sorts in the natural order, a second click reverses it."""
     assert column(opened, "ranking-table", 1) == [str(number) for number in range(1, 13)]
     rates = [f"1e-{power:02}" if power > 4 else "0.0001" for power in (5, 4, 3)]
     rates[-1] = "0.001"
@@ -153,7 +158,8 @@ def test_a_header_sorts_up_and_down(opened):
     assert figures == sorted(figures, reverse=True)
 
 
-def test_a_filter_keeps_the_rows_that_hold_every_word(opened):
+def test_filter_requires_every_word(opened):
+    """The filter keeps the rows that contain every word."""
     opened.type("#ranking-filter", "batch_size=8 lr=0.0001")
     assert opened.js("document.querySelector('#ranking-count').textContent") == "1 of 12"
     assert column(opened, "ranking-table", 3) == ["0.0001"]
@@ -166,7 +172,8 @@ def curves(browser):
     return browser.js("document.querySelector('#curve-plot').data.filter((one) => one.mode !== 'markers').length")
 
 
-def test_ticks_chips_and_grey_toggle_curves(opened):
+def test_controls_toggle_curves(opened):
+    """Checkboxes, run buttons and the grey option show and hide curves."""
     opened.js("document.querySelector('#curve-plot').scrollIntoView({behavior: 'instant'})")
     assert curves(opened) == 10
     opened.click("#ranking-table tbody tr:nth-child(6) input")
@@ -187,7 +194,8 @@ def test_ticks_chips_and_grey_toggle_curves(opened):
     assert opened.complaints == []
 
 
-def test_curves_are_the_run_s_own_figures_over_steps_or_epochs(opened):
+def test_curves_show_logged_metrics(opened):
+    """Curves show the logged metrics over steps or epochs."""
     opened.js("document.querySelector('#curve-plot').scrollIntoView({behavior: 'instant'})")
     opened.choose(
         "#curve-metric",
@@ -203,7 +211,8 @@ def test_curves_are_the_run_s_own_figures_over_steps_or_epochs(opened):
     assert opened.js(f"Array.from({first}.x)") == pytest.approx([step / 20 for step in range(70)])
 
 
-def test_dragging_a_box_on_an_axis_keeps_the_runs_that_pass_through_it(opened):
+def test_dragging_on_an_axis_selects_runs(opened):
+    """Dragging a box on an axis selects the runs inside it."""
     opened.js("document.querySelector('#parallel-plot').scrollIntoView({block: 'center', behavior: 'instant'})")
     opened.until("'drawn' in document.querySelector('#parallel-plot').dataset")
     place = """(() => { const plot = document.querySelector('#parallel-plot'), box = plot.getBoundingClientRect();
@@ -218,7 +227,8 @@ def test_dragging_a_box_on_an_axis_keeps_the_runs_that_pass_through_it(opened):
     assert opened.complaints == []
 
 
-def test_a_finger_that_cannot_drag_chooses_runs_by_value(opened):
+def test_lists_select_runs_by_value(opened):
+    """Lists select runs by value, for touch screens and keyboards."""
     opened.js("document.querySelector('#parallel-choice').open = true")
     lists = "[...document.querySelectorAll('#parallel-limits select')]"
     titles = opened.js(f"{lists}.map((one) => one.ariaLabel)")
@@ -241,7 +251,8 @@ def test_a_finger_that_cannot_drag_chooses_runs_by_value(opened):
     assert opened.complaints == []
 
 
-def test_two_configs_are_laid_side_by_side(opened):
+def test_configs_are_compared(opened):
+    """Two configs are shown side by side, with or without equal values."""
     rows = opened.js("document.querySelector('#config-table tbody').innerText")
     assert "lr\t" in rows or "batch_size\t" in rows
     opened.choose("#config-b", "0")
@@ -252,6 +263,7 @@ def test_two_configs_are_laid_side_by_side(opened):
 
 
 def test_machines_and_unfinished_runs_are_listed(opened):
+    """Machines are counted, and unfinished runs are listed in both languages."""
     facts = dict(zip(column(opened, "machines-table", 0), column(opened, "machines-table", 2), strict=True))
     assert facts["Python"] == "24"
     assert facts["threads"] == "12"
@@ -261,7 +273,8 @@ def test_machines_and_unfinished_runs_are_listed(opened):
     assert column(opened, "unfinished-table", 2) == ["没有 config.yaml：输入无效，或从未开始"]
 
 
-def test_the_pairs_on_which_two_runs_disagree_are_searched(browser, tmp_path):
+def test_disagreements_are_searched(browser, tmp_path):
+    """The pairs are sorted by disagreement, searched and filtered."""
     pairs = write_on_sample(tmp_path / "runs")
     browser.look()
     browser.open(page_of(tmp_path / "runs", tmp_path / "r.html"))
@@ -275,11 +288,12 @@ def test_the_pairs_on_which_two_runs_disagree_are_searched(browser, tmp_path):
     rows = list(zip(*(column(browser, "pairs-table", place) for place in (3, 4, 5)), strict=True))
     assert rows
     assert all(label == a != b for label, a, b in rows)
-    assert "holds the sentences" in browser.js("document.querySelector('#pairs-note').textContent")
+    assert "contains sentences" in browser.js("document.querySelector('#pairs-note').textContent")
     assert browser.complaints == []
 
 
-def test_the_page_itself_forbids_the_network(opened):
+def test_page_forbids_network_access(opened):
+    """The content security policy blocks requests."""
     fetched = "fetch('https://example.com/').then(() => 'sent', () => 'refused')"
     assert opened.js(fetched) == "refused"
     assert any("Content Security Policy" in one for one in opened.complaints)
@@ -292,7 +306,7 @@ def write_hostile(place):
     """Runs whose every text tries to become markup."""
     rng = np.random.default_rng(0)
     bad = BREAKOUTS[0]
-    for number, one in enumerate(world(rng, 12, 1, 60)[0]):
+    for number, one in enumerate(simulate(rng, 12, 1, 60)[0]):
         config = CONFIG.replace("batching: bucketed", f"batching: {json.dumps(BREAKOUTS[number % 4])}")
         config = (
             config.replace("lr: 0.0005", f"lr: {number + 1}.0")
@@ -316,7 +330,8 @@ def write_hostile(place):
 
 
 @pytest.mark.parametrize("language", ["en-US", "zh-CN"])
-def test_a_stranger_s_texts_stay_texts(language, browser, tmp_path):
+def test_untrusted_texts_stay_texts(language, browser, tmp_path):
+    """Untrusted texts are never interpreted as markup."""
     (tmp_path / "r.html").write_text(
         as_html(report_of(write_hostile(tmp_path / "runs")), with_sentences=False), encoding="utf-8"
     )
@@ -331,7 +346,7 @@ def test_a_stranger_s_texts_stay_texts(language, browser, tmp_path):
     shown = browser.js("document.body.innerText")
     assert BREAKOUTS[0] in shown
     assert BREAKOUTS[2] in shown
-    for one in ("#importance-plot", "#marginals", "#parallel-plot"):
+    for one in ("#importance-plot", "#setting-plots", "#parallel-plot"):
         assert "<" in browser.js(f"document.querySelector('{one}').textContent")
 
 
@@ -348,7 +363,8 @@ def write_classes(place, classes, settings=3, examples=200):
 
 
 @pytest.mark.parametrize(("classes", "drawn"), [(3, 3), (30, 12)])
-def test_of_several_classes_each_is_looked_at(classes, drawn, browser, tmp_path):
+def test_several_classes_are_shown(classes, drawn, browser, tmp_path):
+    """With several classes, the curves of each class can be selected."""
     place = write_classes(tmp_path / "runs", classes)
     (tmp_path / "r.html").write_text(
         as_html(report_of(place, metric="dev/loss"), with_sentences=False), encoding="utf-8"
@@ -358,17 +374,18 @@ def test_of_several_classes_each_is_looked_at(classes, drawn, browser, tmp_path)
     scroll_through(browser)
     losses = [float(cell.split()[0]) for cell in column(browser, "ranking-table", 2)]
     assert losses == sorted(losses)
-    assert browser.js("document.querySelectorAll('#closer-class option').length") == drawn
+    assert browser.js("document.querySelectorAll('#curve-class option').length") == drawn
     assert browser.js("document.querySelectorAll('#confusions figure:first-child tbody tr').length") == drawn
     first = browser.js("Array.from(document.querySelector('#roc-plot').data[1].y)")
     browser.js("document.querySelector('#roc-plot').scrollIntoView({block: 'center', behavior: 'instant'})")
-    browser.choose("#closer-class", "2")
+    browser.choose("#curve-class", "2")
     browser.until(f"Array.from(document.querySelector('#roc-plot').data[1].y).join() !== '{','.join(map(str, first))}'")
     assert browser.complaints == []
 
 
-def test_one_run_or_none_is_a_page_too(browser, tmp_path):
-    write_run(tmp_path / "one/a", CONFIG, world(np.random.default_rng(0), 1, 1, 50)[0][0])
+def test_page_with_one_or_no_run(browser, tmp_path):
+    """One run, or none, also gives a page."""
+    write_run(tmp_path / "one/a", CONFIG, simulate(np.random.default_rng(0), 1, 1, 50)[0][0])
     (tmp_path / "none/0/.hydra").mkdir(parents=True)
     for name, sections in (("one", 6), ("none", 2)):
         (tmp_path / f"{name}.html").write_text(
@@ -382,7 +399,8 @@ def test_one_run_or_none_is_a_page_too(browser, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_thousand_runs_are_a_page_in_seconds_that_stays_usable(browser, tmp_path, monkeypatch):
+def test_thousand_runs_stay_usable(browser, tmp_path, monkeypatch):
+    """The page of a thousand runs is written in seconds and reacts quickly."""
     write_sweep(tmp_path / "sweep", 200, 5, 200, rows=200)
     since = time.process_time()
     monkeypatch.setattr("sys.argv", ["afqmc.compare", str(tmp_path / "sweep"), "--html", str(tmp_path / "r.html")])

@@ -115,7 +115,7 @@ def test_runs_whose_files_are_lost_are_rebuilt_as_they_were(sweep, lost, call):
         assert "word@" not in json.dumps(told(Offline(after)))
     logged = {key.split(".")[0] for row in Offline(jobs(lost)[0]).history() for key in row}
     assert {"best/dev/confusion_matrix_table", "best/dev/pr_curve_table"} <= logged
-    assert call(lost, "--wandb-sync", WANDB_MODE="offline")[1].count("kept in W&B's offline files already") == 4
+    assert call(lost, "--wandb-sync", WANDB_MODE="offline")[1].count("already in W&B's offline files") == 4
 
 
 def test_rebuilt_rows_have_the_times_of_the_log(sweep, lost, call):

@@ -1,16 +1,24 @@
-"""Whether settings differ by more than chance, when both the dev examples and the seeds are samples.
+"""Test whether settings differ by more than chance, treating both the examples and the seeds as samples.
 
-All runs answered the same examples, so these are resampled once for all of them (the paired bootstrap): it gives how
-the mean of a setting's seeds would vary with other examples, and how much of that the seeds do not share. The second
-level, seeds, has three to five members and is not resampled: a bootstrap of so few is too narrow (it finds (n - 1) / n
-of their variance, and knows no Student's t), and together with resampled examples it counts three times what seeds and
-examples do jointly (Owen 2007, "The pigeonhole bootstrap"). The seeds' variance is taken as it is instead, that joint
-part counted once. Among many settings of two or three seeds some agree by chance, and would be called different from
-others in every second sweep: so no setting's seeds are taken to vary less than is usual among all the settings.
-Intervals and p-values are Student's, with Satterthwaite's degrees of freedom.
-Runs of equal seeds are not taken as pairs.
-tests/test_comparison_calibration.py holds both to what they promise, and shows what the plain hierarchical bootstrap
-does.
+All runs predict the same examples. The paired bootstrap resamples these examples once for all runs. It estimates how
+the mean over a setting's seeds would vary with other examples, and how much of that variation the seeds do not share.
+
+Seeds are not resampled. With three to five seeds a bootstrap is too narrow: it estimates (n - 1) / n of the variance
+and ignores Student's t. Resampling seeds and examples together also counts their interaction three times (Owen 2007,
+"The pigeonhole bootstrap"). Instead, the sample variance over seeds is used, and the interaction is counted once.
+
+Among many settings with two or three seeds, some agree by chance and would look significantly different from the others
+in every second sweep. Therefore the variance of a setting is never taken to be below the variance pooled over all
+settings. Runs with equal seeds are not treated as pairs.
+
+For the difference between the means of settings a and b, with n_a and n_b seeds and N examples:
+
+    V  = V_examples + V_a + V_b                               V_k: variance of the mean over the n_k seeds of setting k
+    df = V**2 / (V_examples**2 / (N - 1) + sum over the settings with their own variance of V_k**2 / (n_k - 1)
+                 + (sum over the settings with the pooled variance of V_k)**2 / df_pooled)          (Satterthwaite)
+
+Intervals and p-values are those of Student's t with df degrees of freedom. tests/test_comparison_calibration.py checks
+their coverage by simulation, and shows where the plain hierarchical bootstrap fails.
 """
 
 from __future__ import annotations
@@ -26,14 +34,14 @@ from afqmc.results.resampled_metrics import Array, LabelledPredictions, resample
 
 ALPHA, POWER = 0.05, 0.8
 RESAMPLES = 2000
-MOST_SEEDS = 100  # more than that is no advice
-_ROUNDING = 1e-8  # in a metric's own unit: less is no difference, but how floating-point numbers add up
-_PLACES = 1 << 19  # examples times resamples worked on at once: about what fits a processor's cache
+MAX_SEEDS = 100  # more seeds are not a useful recommendation
+_ROUNDING = 1e-8  # in the metric's unit: smaller differences are rounding errors
+_BATCH_SIZE = 1 << 19  # examples times resamples per batch: about what fits into the processor's cache
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """A metric of M runs: ``values`` (M,) as they are, ``draws`` (R, M) on resamples of the ``examples``."""
+    """A metric of M runs: ``values`` (M,) on all ``examples``, and ``draws`` (R, M) on R resamples of them."""
 
     values: Array
     draws: Array
@@ -41,7 +49,10 @@ class Resampled:
 
 
 def resample(name: str, answers: Sequence[LabelledPredictions], resamples: int = RESAMPLES, seed: int = 0) -> Resampled:
-    """Bootstrap over examples, the same for every run; resamples on which the metric is undefined are left out."""
+    """Bootstrap a metric over the examples, with the same resamples for every run.
+
+    Resamples on which the metric is undefined are dropped.
+    """
     from scipy.stats import DegenerateDataWarning, bootstrap
 
     examples = len(answers[0].gold)
@@ -50,32 +61,40 @@ def resample(name: str, answers: Sequence[LabelledPredictions], resamples: int =
         return resampled_metric(name, answers, resample_counts(rows, examples))
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)  # about its own interval, where a resample has no metric
-        found = bootstrap(
-            (np.arange(examples),), statistic, vectorized=True, method="percentile", n_resamples=resamples,
-            batch=max(1, _PLACES // examples), rng=np.random.default_rng(seed),
-        )  # fmt: skip
-    draws = found.bootstrap_distribution.T
+        # scipy warns about its own interval, which is not used, when the metric is undefined on a resample
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        result = bootstrap(
+            (np.arange(examples),),
+            statistic,
+            vectorized=True,
+            method="percentile",
+            n_resamples=resamples,
+            batch=max(1, _BATCH_SIZE // examples),
+            rng=np.random.default_rng(seed),
+        )
+    draws = result.bootstrap_distribution.T
     values = resampled_metric(name, answers, np.ones((examples, 1), dtype=np.float32))[:, 0]
     return Resampled(values, draws[np.isfinite(draws).all(axis=1)], examples)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first setting's metric minus the second's, in the metric's own unit.
+    """The metric of setting a minus that of setting b, in the metric's own unit. The names are keys of the JSON output.
 
     Attributes:
-        value: Difference of the means over seeds.
+        value: Difference between the means over seeds.
         error: Its standard error.
-        low: Lower end of its 95% interval, this comparison taken alone.
-        high: Upper end.
-        p: Of this comparison taken alone.
-        p_adjusted: Holm's, over all pairs of the settings compared.
-        seeds: How many each has.
-        over_seeds: Whether it is about settings, other seeds included, or about these very runs only.
-        detectable: The least difference that would be found 4 times in 5 with these seeds and examples.
-        seeds_needed: Of each, to find this difference 4 times in 5; None where it is found, or 100 would not do.
-        examples_needed: Likewise, with these runs or with endless seeds; None where it is found, or these examples do.
+        low: Lower end of its 95% confidence interval, not adjusted for multiple comparisons.
+        high: Upper end of that interval.
+        p: P-value, not adjusted for multiple comparisons.
+        p_adjusted: P-value with Holm's adjustment over all pairs of the settings compared.
+        seeds: Number of seeds of a and of b.
+        over_seeds: Whether the result generalizes to other seeds. If not, it is about these particular runs.
+        detectable: Smallest difference that these seeds and examples detect with a power of 80%.
+        seeds_needed: Seeds per setting that detect this difference with a power of 80%. None if it is significant, or
+            if 100 seeds are not enough.
+        examples_needed: Examples that detect this difference with a power of 80%, for these runs or with unlimited
+            seeds. None if it is significant, or if the present examples are enough.
     """
 
     value: float
@@ -91,159 +110,194 @@ class Difference:
     examples_needed: int | None
 
     @property
-    def is_found(self) -> bool:
-        """Whether chance is no likely reason, after the correction for many comparisons."""
+    def significant(self) -> bool:
+        """Whether the adjusted p-value is at most 5%."""
         return self.p_adjusted <= ALPHA
 
-    def turned(self) -> Difference:
-        """The second's minus the first's."""
+    def negated(self) -> Difference:
+        """Return b minus a."""
         return replace(self, value=-self.value, low=-self.high, high=-self.low, seeds=self.seeds[::-1])
 
 
+def variance_of_difference(examples: Array, seeds_a: Array, seeds_b: Array) -> Array:
+    """Return V = V_examples + V_a + V_b; rounding errors become 0."""
+    total = examples + seeds_a + seeds_b
+    return np.where(total > _ROUNDING**2, total, 0)
+
+
+def degrees_of_freedom(variance: Array, components: Sequence[tuple[Array, Array | float]]) -> Array:
+    """Return Satterthwaite's V**2 / sum(v**2 / df) over the components (v, df); 1 if the variance is 0."""
+    squares = sum(component**2 / np.maximum(df, 1) for component, df in components)
+    return np.asarray(np.divide(variance**2, squares, out=np.ones_like(variance), where=variance > 0))
+
+
 class PairwiseTests:
-    """K settings on the same examples, and the differences of all pairs of them.
+    """K settings evaluated on the same examples, and the differences between all pairs of them.
 
     Attributes:
-        means: Over each setting's seeds, (K,).
-        seeds: How many, (K,).
-        examples: How many.
-        draws: The means on resamples of the examples, (R, K).
-        p: Of each pair taken alone, (K, K).
-        p_adjusted: Holm's over all pairs, so that the best may be chosen by looking, (K, K).
+        means: Metric of each setting, averaged over its seeds, (K,).
+        seeds: Number of seeds of each setting, (K,).
+        examples: Number of examples.
+        draws: The means on R resamples of the examples, (R, K).
+        p: P-value of each pair, (K, K).
+        p_adjusted: P-values with Holm's adjustment over all pairs, so that the best setting may be chosen by looking
+            at the results, (K, K).
     """
 
-    def __init__(self, found: Resampled, setting: Sequence[int]) -> None:
-        """``setting`` is the number, from 0, of each run's setting."""
-        number = np.asarray(setting)
-        self.seeds = np.bincount(number)
-        self.examples = found.examples
-        member = (number[:, None] == np.arange(len(self.seeds))) / self.seeds  # (M, K)
-        self.means, self.draws = found.values @ member, found.draws @ member
+    def __init__(self, resampled: Resampled, setting: Sequence[int]) -> None:
+        """``setting`` is the index of each run's setting, from 0."""
+        index = np.asarray(setting)
+        self.seeds = np.bincount(index)
+        self.examples = resampled.examples
+        averaging = (index[:, None] == np.arange(len(self.seeds))) / self.seeds  # (M, K): runs to means
+        self.means, self.draws = resampled.values @ averaging, resampled.draws @ averaging
         self._covariance = np.atleast_2d(np.cov(self.draws, rowvar=False))  # of the means, over samples of examples
-        freedom = np.maximum(self.seeds - 1, 1)
-        strayed = (found.draws - self.draws[:, number]).var(axis=0, ddof=1)
-        self._joint = strayed @ member / freedom  # the part of its diagonal that seeds do not share
-        between = (found.values - self.means[number]) ** 2 @ member / freedom
-        self._own = np.maximum(between, self._joint)  # variance of the means over draws of seeds, joint part included
-        self._freedom = int((self.seeds - 1).sum())
-        pooled = _usual(between * self.seeds, self.seeds - 1) / self.seeds
-        self._is_pooled = (pooled >= between) & (pooled >= self._joint)
-        self._of_seeds = np.where(self._is_pooled, pooled, self._own)
+        df = np.maximum(self.seeds - 1, 1)
+        # the following are variances of the means, (K,); the interaction is the part of the covariance's diagonal that
+        # the seeds of a setting do not share, and it is also part of the sample variance between seeds
+        self._interaction = (resampled.draws - self.draws[:, index]).var(axis=0, ddof=1) @ averaging / df
+        between_seeds = (resampled.values - self.means[index]) ** 2 @ averaging / df
+        self._own = np.maximum(between_seeds, self._interaction)
+        self._pooled_df = int((self.seeds - 1).sum())
+        pooled = _pooled_variance(between_seeds * self.seeds, self.seeds - 1) / self.seeds
+        self._is_pooled = (pooled >= between_seeds) & (pooled >= self._interaction)
+        self._seed_variance = np.where(self._is_pooled, pooled, self._own)
         self.p, self.p_adjusted = self._p_values()
 
     @property
     def comparisons(self) -> int:
-        """How many pairs there are."""
+        """Number of pairs."""
         return len(self.seeds) * (len(self.seeds) - 1) // 2
 
-    def difference(self, first: int, second: int) -> Difference:
-        """All that is said of one pair of settings, by their numbers."""
+    def difference(self, a: int, b: int) -> Difference:
+        """Return the difference between two settings, given by their indices."""
         from scipy.stats import norm, t
 
-        value = float(self._apart(first, second))
-        over_seeds = bool(self._over_seeds(first, second))
-        variance, freedom = self._uncertainty(first, second)
+        value = float(self._difference(a, b))
+        over_seeds = bool(self._over_seeds(a, b))
+        variance, df = self._uncertainty(a, b)
         error = float(np.sqrt(variance))
-        reach = t.ppf(1 - ALPHA / 2, freedom) * error
-        is_found = self.p_adjusted[first, second] <= ALPHA
+        margin = t.ppf(1 - ALPHA / 2, df) * error
+        significant = self.p_adjusted[a, b] <= ALPHA
         seeds_needed = examples_needed = None
-        if not is_found and over_seeds and value:
-            more = np.arange(int(self.seeds[[first, second]].max()) + 1, MOST_SEEDS + 1)
-            enough = more[self._detectable(first, second, more) <= abs(value)]
-            seeds_needed = int(enough[0]) if len(enough) else None
-        if not is_found and value:
+        if not significant and over_seeds and value:
+            more_seeds = np.arange(int(self.seeds[[a, b]].max()) + 1, MAX_SEEDS + 1)
+            sufficient = more_seeds[self._detectable(a, b, more_seeds) <= abs(value)]
+            seeds_needed = int(sufficient[0]) if len(sufficient) else None
+        if not significant and value:
             quantiles = norm.ppf(1 - self._alpha / 2) + norm.ppf(POWER)
-            variance_of_one = float(self._of_examples(first, second)) * self.examples
-            enough_examples = math.ceil(variance_of_one * (quantiles / value) ** 2)
-            examples_needed = enough_examples if enough_examples > self.examples else None
+            variance_per_example = float(self._examples_variance(a, b)) * self.examples
+            required = math.ceil(variance_per_example * (quantiles / value) ** 2)
+            examples_needed = required if required > self.examples else None
         return Difference(
-            value, error, float(value - reach), float(value + reach),
-            float(self.p[first, second]), float(self.p_adjusted[first, second]),
-            (int(self.seeds[first]), int(self.seeds[second])), over_seeds,
-            float(self._detectable(first, second)), seeds_needed, examples_needed,
-        )  # fmt: skip
+            value=value,
+            error=error,
+            low=float(value - margin),
+            high=float(value + margin),
+            p=float(self.p[a, b]),
+            p_adjusted=float(self.p_adjusted[a, b]),
+            seeds=(int(self.seeds[a]), int(self.seeds[b])),
+            over_seeds=over_seeds,
+            detectable=float(self._detectable(a, b)),
+            seeds_needed=seeds_needed,
+            examples_needed=examples_needed,
+        )
 
-    def optimism(self, higher_is_better: bool) -> float:
-        """By how much choosing the best setting on these examples flatters it, at least; in the metric's own unit.
+    def selection_bias(self, higher_is_better: bool) -> float:
+        """Return by how much choosing the best setting on these examples inflates its metric, in the metric's unit.
 
-        What the best of a resample has there, and not on the whole sample (Efron's optimism); seeds are drawn anew too,
-        as far as they vary beyond the examples.
+        This is Efron's optimism: the advantage that the best setting of a resample has there but not on all examples.
+        Seeds are redrawn too, as far as they vary beyond the examples. The estimate is a lower bound.
         """
         sign = 1 if higher_is_better else -1
-        strays = self.draws - self.draws.mean(axis=0)  # about the means: what few resamples add is no choice
-        strays = strays + np.random.default_rng(0).normal(0, np.sqrt(self._own - self._joint), strays.shape)
-        best = (sign * (self.means + strays)).argmax(axis=1)
-        return float(sign * strays[np.arange(len(best)), best].mean())
+        deviations = self.draws - self.draws.mean(axis=0)  # from the mean of the draws: few resamples shift that mean
+        seed_noise = np.sqrt(self._own - self._interaction)
+        deviations = deviations + np.random.default_rng(0).normal(0, seed_noise, deviations.shape)
+        best = (sign * (self.means + deviations)).argmax(axis=1)
+        return float(sign * deviations[np.arange(len(best)), best].mean())
 
     @property
     def _alpha(self) -> float:
-        """What the smallest p-value of the family has to stay under."""
+        """The level that Holm's adjustment requires of the smallest p-value."""
         return ALPHA / max(self.comparisons, 1)
 
-    def _apart(self, first: int | Array, second: int | Array) -> Array:
-        found = self.means[first] - self.means[second]
-        return np.asarray(np.where(np.abs(found) > _ROUNDING, found, 0.0))
+    def _difference(self, a: int | Array, b: int | Array) -> Array:
+        difference = self.means[a] - self.means[b]
+        return np.asarray(np.where(np.abs(difference) > _ROUNDING, difference, 0.0))
 
-    def _over_seeds(self, first: int | Array, second: int | Array) -> Array:
-        """Of a setting with one run nothing is known about other seeds."""
-        return np.asarray((self.seeds[first] > 1) & (self.seeds[second] > 1))
+    def _over_seeds(self, a: int | Array, b: int | Array) -> Array:
+        """Return whether both settings have several seeds; a single run says nothing about other seeds."""
+        return np.asarray((self.seeds[a] > 1) & (self.seeds[b] > 1))
 
-    def _of_examples(self, first: int | Array, second: int | Array) -> Array:
-        """Variance of differences over samples of examples; of settings with endless seeds, or of the very runs."""
-        covariance, joint = self._covariance, self._joint[first] + self._joint[second]
-        whole = covariance[first, first] + covariance[second, second] - 2 * covariance[first, second]
-        return np.asarray(np.maximum(whole - np.where(self._over_seeds(first, second), joint, 0), 0))
+    def _examples_variance(self, a: int | Array, b: int | Array) -> Array:
+        """Return the variance of the difference over samples of examples.
 
-    def _uncertainty(self, first: int | Array, second: int | Array, seeds: Array | None = None) -> tuple[Array, Array]:
-        """Variance and degrees of freedom of differences, with the seeds there are or so many of each."""
-        of_examples, over_seeds = self._of_examples(first, second), self._over_seeds(first, second)
-        most = np.maximum(np.maximum(self.seeds[first], self.seeds[second]), 2)
-        variance, squares, pooled = of_examples, of_examples**2 / max(self.examples - 1, 1), np.zeros(())
-        for setting in (first, second):
-            now, is_pooled = self.seeds[setting], self._is_pooled[setting]
-            n = now if seeds is None else seeds
-            of_seeds = np.where(over_seeds, self._of_seeds[setting] * now / n, 0)
-            variance, pooled = variance + of_seeds, pooled + np.where(is_pooled, of_seeds, 0)
-            squares = squares + np.where(is_pooled, 0, of_seeds) ** 2 / np.maximum(n - 1, 1)
-        more = 1 if seeds is None else (seeds - 1) / (most - 1)
-        squares = squares + pooled**2 / np.maximum(self._freedom * more, 1)
-        variance = np.where(variance > _ROUNDING**2, variance, 0)
-        return variance, np.divide(variance**2, squares, out=np.ones_like(variance), where=variance > 0)
+        The interaction is left out if the variance over seeds includes it already.
+        """
+        covariance, interaction = self._covariance, self._interaction[a] + self._interaction[b]
+        total = covariance[a, a] + covariance[b, b] - 2 * covariance[a, b]
+        return np.asarray(np.maximum(total - np.where(self._over_seeds(a, b), interaction, 0), 0))
 
-    def _detectable(self, first: int, second: int, seeds: Array | None = None) -> Array:
+    def _uncertainty(self, a: int | Array, b: int | Array, seeds: Array | None = None) -> tuple[Array, Array]:
+        """Return variance and degrees of freedom of the difference, with the present or with other numbers of seeds."""
+        over_seeds = self._over_seeds(a, b)
+        examples_variance = self._examples_variance(a, b)
+        n_a, n_b = self.seeds[a], self.seeds[b]
+        new_a, new_b = (n_a, n_b) if seeds is None else (seeds, seeds)
+        seeds_a = np.where(over_seeds, self._seed_variance[a] * n_a / new_a, 0)
+        seeds_b = np.where(over_seeds, self._seed_variance[b] * n_b / new_b, 0)
+        # more seeds for these two settings are assumed to come with as many more for the pooled variance
+        growth = 1 if seeds is None else (seeds - 1) / (np.maximum(np.maximum(n_a, n_b), 2) - 1)
+        pooled_a, pooled_b = self._is_pooled[a], self._is_pooled[b]
+        variance = variance_of_difference(examples_variance, seeds_a, seeds_b)
+        df = degrees_of_freedom(
+            variance,
+            [
+                (examples_variance, self.examples - 1),
+                (np.where(pooled_a, 0, seeds_a), new_a - 1),
+                (np.where(pooled_b, 0, seeds_b), new_b - 1),
+                (np.where(pooled_a, seeds_a, 0) + np.where(pooled_b, seeds_b, 0), self._pooled_df * growth),
+            ],
+        )
+        return variance, df
+
+    def _detectable(self, a: int, b: int, seeds: Array | None = None) -> Array:
         from scipy.stats import t
 
-        variance, freedom = self._uncertainty(first, second, seeds)
-        return np.asarray((t.ppf(1 - self._alpha / 2, freedom) + t.ppf(POWER, freedom)) * np.sqrt(variance))
+        variance, df = self._uncertainty(a, b, seeds)
+        return np.asarray((t.ppf(1 - self._alpha / 2, df) + t.ppf(POWER, df)) * np.sqrt(variance))
 
     def _p_values(self) -> tuple[Array, Array]:
         from scipy.stats import t
         from statsmodels.stats.multitest import multipletests
 
-        first, second = np.triu_indices(len(self.seeds), 1)
-        variance, freedom = self._uncertainty(first, second)
-        value = np.abs(self._apart(first, second))
-        ratio = np.divide(value, np.sqrt(variance), out=np.zeros_like(value), where=variance > 0)
-        p = np.asarray(2 * t.sf(ratio, freedom))
+        a, b = np.triu_indices(len(self.seeds), 1)
+        variance, df = self._uncertainty(a, b)
+        distance = np.abs(self._difference(a, b))
+        statistic = np.divide(distance, np.sqrt(variance), out=np.zeros_like(distance), where=variance > 0)
+        p = np.asarray(2 * t.sf(statistic, df))
         adjusted = multipletests(p, ALPHA, method="holm")[1] if len(p) > 1 else p
         return _symmetric(p, len(self.seeds)), _symmetric(adjusted, len(self.seeds))
 
 
-def _usual(variances: Array, freedom: Array) -> float:
-    """Of one run among several settings: the mean, or the median where a few unstable settings draw the mean up."""
+def _pooled_variance(variances: Array, df: Array) -> float:
+    """Return the usual variance of a single run among several settings.
+
+    This is the mean over settings, or the median if a few unstable settings raise the mean above it.
+    """
     from scipy.stats import chi2
 
-    known = freedom > 0
-    if not known.any():
+    valid = df > 0
+    if not valid.any():
         return 0.0
-    of_equal = chi2.ppf(0.5, freedom[known]) / freedom[known]  # what the median is of estimates of the same variance
-    mean, median = np.average(variances[known], weights=freedom[known]), np.median(variances[known] / of_equal)
+    median_ratio = chi2.ppf(0.5, df[valid]) / df[valid]  # median of an estimate, relative to the true variance
+    mean, median = np.average(variances[valid], weights=df[valid]), np.median(variances[valid] / median_ratio)
     return float(min(mean, median))
 
 
 def _symmetric(upper: Array, size: int) -> Array:
-    """The values above the diagonal as a matrix, ones on it."""
-    whole = np.eye(size)
-    first, second = np.triu_indices(size, 1)
-    whole[first, second] = whole[second, first] = upper
-    return whole
+    """Return the symmetric matrix with these values above the diagonal and ones on it."""
+    matrix = np.eye(size)
+    rows, columns = np.triu_indices(size, 1)
+    matrix[rows, columns] = matrix[columns, rows] = upper
+    return matrix

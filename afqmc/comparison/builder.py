@@ -1,4 +1,4 @@
-"""builder."""
+"""Build the report: rank the settings, and test the best ones against each other."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from afqmc.comparison import wording as words
 from afqmc.comparison.bootstrap import PairwiseTests, resample
 from afqmc.comparison.caveats import caveats
 from afqmc.comparison.dev_data import data_groups
 from afqmc.comparison.mcnemar import mcnemar
 from afqmc.comparison.report import Comparison, Report
+from afqmc.comparison.wording import difference_sentence, display_name, split_of, with_mcnemar
 from afqmc.evaluation.metric_names import higher_is_better
 from afqmc.results.predictions import Predictions
 from afqmc.results.resampled_metrics import MEASURES, resampled_metric
@@ -24,139 +24,151 @@ from afqmc.utils.errors import InputError, did_you_mean
 
 
 def build(runs: Sequence[Run], metric: str | None, top: int) -> Report:
-    """Rank the runs by ``metric``, or by what they monitored; compare the best ``top`` settings.
+    """Rank the runs' settings by ``metric``, or by the metric they monitored; compare the best ``top`` settings.
 
     Raises:
-        InputError: for a metric that they have not.
+        InputError: if no run has the metric, or if the runs monitored different ones.
     """
-    complete, assumed = fill_defaults([run for run in runs if run.is_complete])
-    unfinished = [run for run in runs if not run.is_complete]
-    metric = _metric(complete, metric)
-    read = lru_cache(maxsize=top)(lambda setting: _predictions(setting, metric))  # those compared are read once
-    ranked = _ranked(group_by_setting(complete), metric)
-    data_of = data_groups(ranked, metric, top, read)
-    settings = sorted(ranked, key=data_of.__getitem__)
-    compared, predictions, refused = _comparable(settings, data_of, metric, top, read)
-    family, comparisons = None, []
+    complete, defaulted_keys = fill_defaults([run for run in runs if run.is_complete])
+    metric = _choose_metric(complete, metric)
+    read = lru_cache(maxsize=top)(lambda setting: _predictions(setting, metric))  # used for grouping and for the tests
+    ranked = _rank(group_by_setting(complete), metric)
+    data_index = data_groups(ranked, metric, top, read)
+    settings = sorted(ranked, key=data_index.__getitem__)
+    compared, predictions, incomparable = _comparable(settings, data_index, metric, top, read)
+    tests, comparisons = None, []
     if len(compared) > 1:
-        number = [place for place, of_runs in enumerate(predictions) for _ in of_runs]
-        answers = [one.answers for of_runs in predictions for one in of_runs]
-        family = PairwiseTests(resample(metric.partition("/")[2], answers), number)
+        answers = [repetition.answers for repetitions in predictions for repetition in repetitions]
+        setting_index = [index for index, repetitions in enumerate(predictions) for _ in repetitions]
+        tests = PairwiseTests(resample(metric.partition("/")[2], answers), setting_index)
         comparisons = [
-            _compare(settings, compared, predictions, family, metric, second) for second in range(1, len(compared))
+            _compare(settings, compared, predictions, tests, metric, other) for other in range(1, len(compared))
         ]
     report = Report(
-        metric, varying_keys(complete), settings, data_of, unfinished, compared,
-        _together(compared, predictions, metric),
-        family, comparisons, refused, assumed, [],
-    )  # fmt: skip
-    return replace(report, notes=list(caveats(report, top)))
+        metric=metric,
+        keys=varying_keys(complete),
+        settings=settings,
+        data_index=data_index,
+        unfinished=[run for run in runs if not run.is_complete],
+        compared=compared,
+        folds_metric=_folds_metric(compared, predictions, metric),
+        tests=tests,
+        comparisons=comparisons,
+        incomparable=incomparable,
+        defaulted_keys=defaulted_keys,
+        caveats=[],
+    )
+    return replace(report, caveats=list(caveats(report, top)))
 
 
-def _metric(runs: Sequence[Run], asked: str | None) -> str:
-    legal = {key for run in runs for key in run.figures if key.partition("/")[2] in MEASURES}
-    if asked is not None:
-        if runs and asked not in legal:
-            raise InputError(f"--metric {asked}: no run has it{did_you_mean(asked, legal)}")
-        return asked
+def _choose_metric(runs: Sequence[Run], requested: str | None) -> str:
+    allowed = {key for run in runs for key in run.figures if key.partition("/")[2] in MEASURES}
+    if requested is not None:
+        if runs and requested not in allowed:
+            raise InputError(f"--metric {requested}: no run has it{did_you_mean(requested, allowed)}")
+        return requested
     monitored = sorted({str(run.monitor) for run in runs})
     if len(monitored) > 1:
         raise InputError(f"the runs monitored different metrics ({', '.join(monitored)}): choose one with --metric")
     return monitored[0] if monitored else "dev/accuracy"
 
 
-def _ranked(settings: Sequence[Setting], metric: str) -> list[Setting]:
+def _rank(settings: Sequence[Setting], metric: str) -> list[Setting]:
     sign = -1 if higher_is_better(metric) else 1
 
-    def place(setting: Setting) -> tuple[bool, float]:
+    def sort_key(setting: Setting) -> tuple[bool, float]:
         mean = setting.mean(metric)
         return mean is None, 0.0 if mean is None else sign * mean
 
-    return sorted(settings, key=place)
+    return sorted(settings, key=sort_key)
 
 
 def _comparable(
-    ranked: Sequence[Setting],
-    data_of: dict[Setting, int],
+    settings: Sequence[Setting],
+    data_index: dict[Setting, int],
     metric: str,
     top: int,
     read: Callable[[Setting], list[Predictions]],
 ) -> tuple[list[Setting], list[list[Predictions]], list[tuple[Setting, str]]]:
-    """Settings all of whose runs answered the same, and their predictions; the others of the top, with the reason."""
-    found: list[tuple[Setting, list[Predictions]]] = []
-    refused: list[tuple[Setting, str]] = []
-    for setting in ranked[:top]:
+    """Return those of the top settings that predict the same examples, their predictions, and the others with why."""
+    comparable: dict[Setting, list[Predictions]] = {}
+    incomparable: list[tuple[Setting, str]] = []
+    for setting in settings[:top]:
         try:
             predictions = read(setting)
         except InputError as error:
-            refused.append((setting, message_of(error)))
+            incomparable.append((setting, message_of(error)))
             continue
-        if found and data_of[setting] != data_of[found[0][0]]:
-            unlike = found[0][1][0].differs_from(predictions[0])
-            refused.append((setting, _other_data(metric, words.display_name(found[0][0], ranked), unlike)))
+        best = next(iter(comparable), setting)
+        if data_index[setting] == data_index[best]:
+            comparable[setting] = predictions
         else:
-            found.append((setting, predictions))
-    return [setting for setting, _ in found], [predictions for _, predictions in found], refused
+            how = comparable[best][0].differs_from(predictions[0])
+            incomparable.append((setting, _other_data(metric, display_name(best, settings), how)))
+    return list(comparable), list(comparable.values()), incomparable
 
 
 def _predictions(setting: Setting, metric: str) -> list[Predictions]:
-    """One a run; where runs are folds, one a seed, its folds together."""
-    found: list[Predictions] = []
-    groups = setting.by_seed() if setting.has_folds else [[run] for run in setting.runs]
-    for runs in groups:
-        found.append(_of_seed(runs, metric) if setting.has_folds else _of_run(runs[0], metric))
-        if unlike := found[0].differs_from(found[-1]):
-            told = _other_data(metric, setting.runs[0].name, unlike)
-            raise InputError(msg("{run}: {why}", run=runs[0].name, why=told))
-    return found
+    """Read the predictions of each run, or of each seed with its folds combined.
+
+    Raises:
+        InputError: if they cannot be read, or belong to different examples.
+    """
+    predictions: list[Predictions] = []
+    for runs in setting.by_seed() if setting.has_folds else [[run] for run in setting.runs]:
+        predictions.append(_seed_predictions(runs, metric) if setting.has_folds else _run_predictions(runs[0], metric))
+        if how := predictions[0].differs_from(predictions[-1]):
+            raise InputError(msg("{run}: {why}", run=runs[0].name, why=_other_data(metric, setting.runs[0].name, how)))
+    return predictions
 
 
-def _other_data(metric: str, name: str, unlike: str | None) -> str:
-    return msg("other {split} data than {name}: {how}", split=words.split_of(metric), name=name, how=unlike)
+def _other_data(metric: str, name: str, how: str | None) -> str:
+    return msg("other {split} data than {name}: {how}", split=split_of(metric), name=name, how=how)
 
 
-def _of_run(run: Run, metric: str) -> Predictions:
+def _run_predictions(run: Run, metric: str) -> Predictions:
     try:
         return Predictions.of(run, metric)
     except InputError as error:
         raise InputError(msg("{run}: {why}", run=run.name, why=message_of(error))) from error
 
 
-def _of_seed(runs: list[Run], metric: str) -> Predictions:
-    """All folds of one seed: with some alone, other settings would be asked about other pairs."""
+def _seed_predictions(runs: list[Run], metric: str) -> Predictions:
+    """Combine the folds of a seed. All are required, so that all settings predict the same pairs."""
     if absent := missing_folds(runs):
         raise InputError(msg("seed {seed}: {why}", seed=runs[0].seed, why=absent))
-    parts = [_of_run(run, metric) for run in runs]
+    folds = [_run_predictions(run, metric) for run in runs]
     try:
-        return Predictions.of_folds(parts, words.split_of(metric))
+        return Predictions.of_folds(folds, split_of(metric))
     except InputError as error:
         raise InputError(msg("seed {seed}: {why}", seed=runs[0].seed, why=message_of(error))) from error
 
 
-def _together(compared: list[Setting], predictions: list[list[Predictions]], metric: str) -> dict[Setting, float]:
-    found = {}
-    for setting, of_seeds in zip(compared, predictions, strict=True):
+def _folds_metric(compared: list[Setting], predictions: list[list[Predictions]], metric: str) -> dict[Setting, float]:
+    metrics = {}
+    for setting, seeds in zip(compared, predictions, strict=True):
         if setting.has_folds:
-            answers = [one.answers for one in of_seeds]
-            whole = np.ones((len(answers[0].gold), 1), dtype=np.float32)
-            found[setting] = float(resampled_metric(metric.partition("/")[2], answers, whole).mean())
-    return found
+            answers = [seed.answers for seed in seeds]
+            once = np.ones((len(answers[0].gold), 1), dtype=np.float32)  # each example once: no resampling
+            metrics[setting] = float(resampled_metric(metric.partition("/")[2], answers, once).mean())
+    return metrics
 
 
 def _compare(
     settings: list[Setting],
     compared: list[Setting],
     predictions: list[list[Predictions]],
-    family: PairwiseTests,
+    tests: PairwiseTests,
     metric: str,
-    second: int,
+    other: int,
 ) -> Comparison:
-    difference = family.difference(0, second)
-    single = difference.seeds == (1, 1)
-    split = mcnemar(predictions[0][0].answers, predictions[second][0].answers) if single else None
-    names = words.display_name(compared[0], settings), words.display_name(compared[second], settings)
-    folded = compared[0].has_folds or compared[second].has_folds
-    sentence = words.sentence(*names, difference, metric, family.examples, folded)
-    if split is not None and difference.error and metric.endswith("/accuracy"):
-        sentence = words.with_mcnemar(sentence, *names, split)
-    return Comparison(compared[0], compared[second], difference, split, sentence)
+    """Compare the best setting with another one, given by its index."""
+    difference = tests.difference(0, other)
+    is_single = difference.seeds == (1, 1)
+    test = mcnemar(predictions[0][0].answers, predictions[other][0].answers) if is_single else None
+    names = display_name(compared[0], settings), display_name(compared[other], settings)
+    has_folds = compared[0].has_folds or compared[other].has_folds
+    sentence = difference_sentence(*names, difference, metric, tests.examples, has_folds)
+    if test is not None and difference.error and metric.endswith("/accuracy"):
+        sentence = with_mcnemar(sentence, *names, test)
+    return Comparison(compared[0], compared[other], difference, test, sentence)

@@ -1,4 +1,4 @@
-"""What a reader must know to read the figures rightly."""
+"""Write the caveats: what readers need to know to interpret the results."""
 
 from __future__ import annotations
 
@@ -6,174 +6,192 @@ from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from afqmc.comparison.wording import display_name, folds_column, size, split_of
+from afqmc.comparison.wording import display_name, folds_column, format_size, split_of
 from afqmc.results.translatable import join_messages, msg
 from afqmc.utils.errors import InputError
 
 if TYPE_CHECKING:
+    from afqmc.comparison.bootstrap import PairwiseTests
     from afqmc.comparison.report import Report
     from afqmc.results.runs import Run
 
-_LISTED = 8
-_NOTHING = 1e-6  # of a metric: not worth a word
+_MAX_LISTED = 8  # names in a sentence
+_NEGLIGIBLE = 1e-6  # selection bias below this is not mentioned
 
 
 def caveats(report: Report, top: int) -> Iterator[str]:
-    """What a reader must know to read the figures rightly."""
-    runs = [(display_name(setting, report.settings), setting.runs) for setting in report.settings]
+    """Yield all caveats; ``top`` is the number of settings that were to be compared."""
     repeats = [run.name for setting in report.settings for run in setting.repeats]
     if repeats:
-        yield msg("not counted again, the same settings, seed and fold as another run: {runs}", runs=_some(repeats))
-    for told, is_so in (
-        (msg("{metric} is undefined", metric=report.metric), lambda run: run.figures.get(report.metric) is None),
-        (msg("one label for (nearly) every pair"), lambda run: run.collapsed_onto is not None),
-    ):
-        counts = [(name, sum(map(is_so, of)), len(of)) for name, of in runs]
-        found = [
-            msg("{name} in {count} of {n} runs", name=name, count=count, n=n) for name, count, n in counts if count
-        ]
-        if found:
-            yield msg("{told}: {where}", told=told, where=_some(found))
-    if report.assumed:
+        runs = _shorten_list(repeats)
+        yield msg("ignored, because another run has the same settings, seed and fold: {runs}", runs=runs)
+    yield from _suspicious_runs(report)
+    if report.defaulted_keys:
         yield msg(
-            "not in every run's config, which may be older than the key, and taken as the default there: {keys}",
-            keys=_some(report.assumed),
+            "these keys are missing from some configs, which may be older; their default is assumed: {keys}",
+            keys=_shorten_list(report.defaulted_keys),
         )
-    if len(set(report.data_of.values())) > 1:
+    if len(set(report.data_index.values())) > 1:
         yield msg(
-            "the settings were scored on different {split} data, which the column data numbers: ranks hold within the "
-            "same data only, and only settings of data 1 are compared",
+            "the settings were evaluated on different {split} data, numbered in the column data: ranks are valid "
+            "within the same data only, and only settings on data 1 are compared",
             split=split_of(report.metric),
         )
     if len(report.settings) > top:
         yield msg(
-            "compared: the best {top} of {settings} settings; --top {settings} compares all",
+            "only the best {top} of {settings} settings are compared; --top {settings} compares all",
             top=top,
             settings=len(report.settings),
         )
-    if report.together:
-        yield _of_folds(split_of(report.metric))
-    yield from _of_the_test(report)
-    yield from _of_the_making(report)
-    yield from _of_choosing(report)
+    if report.folds_metric:
+        yield _combined_folds(split_of(report.metric))
+    if report.tests is not None:
+        yield from _test_caveats(report, report.tests)
+    elif len(report.settings) == 1:
+        yield msg("there is only one setting: nothing to compare it with")
+    yield from _environment_differences(report)
+    yield from _selection_caveats(report)
 
 
-def _some(names: Sequence[str]) -> str:
-    found = join_messages(names[:_LISTED])
-    return msg("{names} and {more} more", names=found, more=len(names) - _LISTED) if len(names) > _LISTED else found
+def _shorten_list(names: Sequence[str]) -> str:
+    listed = join_messages(names[:_MAX_LISTED])
+    more = len(names) - _MAX_LISTED
+    return msg("{names} and {more} more", names=listed, more=more) if more > 0 else listed
 
 
-def _of_the_test(report: Report) -> Iterator[str]:
-    if report.family is None:
-        if len(report.settings) == 1:
-            yield msg("one setting: there is nothing to compare it with")
-        return
-    if report.family.comparisons > 1:
-        alone = any(comparison.mcnemar for comparison in report.comparisons)
-        yield msg(
-            "p-values: Holm's, over the {pairs} pairs of {settings} settings; {intervals}: of each pair alone",
-            pairs=report.family.comparisons,
-            settings=len(report.compared),
-            intervals=msg("intervals and McNemar's p-values") if alone else msg("intervals"),
-        )
-    yield from _of_what_is_enough(report, report.family.examples)
-    seeds = [comparison.difference.seeds for comparison in report.comparisons if comparison.difference.over_seeds]
-    if any(2 in both for both in seeds):
-        yield msg(
-            "of two seeds one hardly knows how much seeds vary: such an interval may miss the truth more often than "
-            "once in 20; a third seed helps much"
-        )
-    if len(seeds) < len(report.comparisons):
-        yield msg("a setting with one seed: what is said is of these very runs; another seed may turn it round")
+def _suspicious_runs(report: Report) -> Iterator[str]:
+    """List the settings with runs whose metric is undefined, or that predict a single label."""
+    for problem, has_problem in (
+        (msg("{metric} is undefined", metric=report.metric), lambda run: run.figures.get(report.metric) is None),
+        (msg("(nearly) every pair is predicted to have the same label"), lambda run: run.collapsed_onto is not None),
+    ):
+        affected = [
+            msg("{name} in {count} of {n} runs", name=display_name(setting, report.settings), count=count, n=n)
+            for setting in report.settings
+            if (n := len(setting.runs)) and (count := sum(map(has_problem, setting.runs)))
+        ]
+        if affected:
+            yield msg("{problem}: {where}", problem=problem, where=_shorten_list(affected))
 
 
-def _of_what_is_enough(report: Report, examples: int) -> Iterator[str]:
-    """What could be found, and what it would take."""
-    differences = [comparison.difference for comparison in report.comparisons]
-    found = [difference.detectable for difference in differences if difference.error]
-    if not found:
-        return
-    least, most = size(report.metric, min(found)), size(report.metric, max(found))
-    from_to = msg("{low} to {high}, by pair,", low=least.removesuffix(" points"), high=most)
-    yield msg(
-        "with these seeds and {examples:,} {split} pairs, a difference of {size} would be found 4 times in 5",
-        examples=examples,
-        split=split_of(report.metric),
-        size=least if least == most else from_to,
-    )
-    if any(one.error and one.value and not one.is_found for one in differences):
-        yield msg(
-            "what would be needed to tell two settings apart is a rough guess: it supposes that they differ as much as "
-            "they seem to here; where they differ less, it is more"
-        )
-
-
-def _of_folds(split: str) -> str:
-    """What is compared of settings with folds."""
-    held_out, mean = msg("every pair as the fold that held it out"), msg("each pair by the mean of the folds")
+def _combined_folds(split: str) -> str:
+    held_out = msg("predicts every pair with the fold that held it out")
+    mean = msg("averages the predictions of the folds for each pair")
     return msg(
-        "where there are folds, those of a seed are taken as one model that answers {together}: the column {column} "
-        "has that, and settings are compared by it; the mean ± sd is over runs. The folds share most of what they were "
-        "trained on: other training pairs may change more than an interval says",
-        together=held_out if split == "dev" else mean,
+        "settings with folds: the folds of a seed are combined into one model that {combination}. Its metric is in the "
+        "column {column}, and settings are compared by it; mean ± sd is over runs. The folds share most of their "
+        "training pairs, so other training pairs may change more than an interval suggests",
+        combination=held_out if split == "dev" else mean,
         column=folds_column(split),
     )
 
 
-def _of_the_making(report: Report) -> Iterator[str]:
-    """What else the runs differ in, and no config says."""
-    made = [run.environment() for setting in report.compared for run in setting.runs]
-    for fact in dict.fromkeys(fact for one in made for fact in one):
-        values = sorted({one[fact] for one in made if fact in one})
+def _test_caveats(report: Report, tests: PairwiseTests) -> Iterator[str]:
+    if tests.comparisons > 1:
+        has_mcnemar = any(comparison.mcnemar for comparison in report.comparisons)
+        yield msg(
+            "p-values are Holm-adjusted over the {pairs} pairs of {settings} settings; {intervals} are not adjusted",
+            pairs=tests.comparisons,
+            settings=len(report.compared),
+            intervals=msg("confidence intervals and McNemar's p-values")
+            if has_mcnemar
+            else msg("confidence intervals"),
+        )
+    yield from _power_caveats(report, tests.examples)
+    seeds = [comparison.difference.seeds for comparison in report.comparisons if comparison.difference.over_seeds]
+    if any(2 in pair for pair in seeds):
+        yield msg(
+            "two seeds hardly show how much seeds vary: an interval that is based on two may miss the true difference "
+            "more often than 1 time in 20; a third seed helps a lot"
+        )
+    if len(seeds) < len(report.comparisons):
+        yield msg(
+            "results that involve a setting with a single seed are about these very runs; other seeds may reverse them"
+        )
+
+
+def _power_caveats(report: Report, examples: int) -> Iterator[str]:
+    differences = [comparison.difference for comparison in report.comparisons]
+    detectable = [difference.detectable for difference in differences if difference.error]
+    if not detectable:
+        return
+    low, high = format_size(report.metric, min(detectable)), format_size(report.metric, max(detectable))
+    size_range = msg("{low} to {high} (depending on the pair of settings)", low=low.removesuffix(" points"), high=high)
+    yield msg(
+        "with these seeds and {examples:,} {split} pairs, a difference of {size} is detected with a power of 80%",
+        examples=examples,
+        split=split_of(report.metric),
+        size=low if low == high else size_range,
+    )
+    if any(difference.error and difference.value and not difference.significant for difference in differences):
+        yield msg(
+            "the seeds or pairs needed are a rough estimate, which assumes that the true difference is as large as the "
+            "observed one; a smaller one needs more"
+        )
+
+
+def _environment_differences(report: Report) -> Iterator[str]:
+    """List differences between the compared runs that their configs do not show."""
+    environments = [run.environment() for setting in report.compared for run in setting.runs]
+    for fact in dict.fromkeys(fact for environment in environments for fact in environment):
+        values = sorted({environment[fact] for environment in environments if fact in environment})
         if len(values) > 1:
-            yield msg("the runs compared differ in their {fact}: {values}", fact=msg(fact), values=", ".join(values))
+            yield msg("the compared runs differ in {fact}: {values}", fact=msg(fact), values=", ".join(values))
 
 
-def _of_choosing(report: Report) -> Iterator[str]:
-    """What it does to a figure that it was chosen on the pairs it is measured on."""
+def _selection_caveats(report: Report) -> Iterator[str]:
+    """Explain how choosing weights and settings on a split biases the metrics on it."""
     if not report.settings:
         return
     split = split_of(report.metric)
     if split != "dev":
         yield msg(
-            "weights were chosen on dev, not on {split}; to choose a row of this table by {split} uses {split} up",
+            "weights were selected on dev, not on {split}; once a row of this table is selected by {split}, {split} is "
+            "no longer unseen data",
             split=split,
         )
         return
-    told = [*_of_the_evaluations(report), *_of_the_settings(report)]
-    if told:
+    biases = [*_weight_selection(report), *_setting_selection(report)]
+    if biases:
         yield msg(
-            "{told}. Expect less on new pairs: to publish a figure, score the chosen run once on pairs it never met",
-            told=reduce(lambda one, other: msg("{one}; {other}", one=one, other=other), told),
+            "{biases}. Expect worse metrics on new pairs: to publish a number, evaluate the selected run once on pairs "
+            "that were used for nothing else",
+            biases=reduce(lambda a, b: msg("{a}; {b}", a=a, b=b), biases),
         )
 
 
-def _of_the_evaluations(report: Report) -> Iterator[str]:
+def _weight_selection(report: Report) -> Iterator[str]:
     runs = [run for setting in report.compared or report.settings[:1] for run in setting.runs]
-    times = sorted({count for run in runs if (count := evaluations(run))})
-    if times == [1]:
+    counts = sorted({count for run in runs if (count := _count_evaluations(run))})
+    if counts == [1]:
         return
-    often = msg("{low} to {high}", low=times[0], high=times[-1]) if len(times) > 1 else f"{times[0]}" if times else None
+    number = msg("several") if not counts else f"{counts[0]}"
+    if len(counts) > 1:
+        number = msg("{low} to {high}", low=counts[0], high=counts[-1])
     yield msg(
-        "each run's weights are the best of {often} evaluations on dev by {monitored}, which flatters them",
-        often=msg("its") if often is None else often,
+        "each run's weights are the best of {number} evaluations on dev by {monitored}, which makes its dev metrics "
+        "optimistic",
+        number=number,
         monitored=", ".join(sorted({str(run.monitor) for run in runs})),
     )
 
 
-def _of_the_settings(report: Report) -> Iterator[str]:
-    count = sum(number == 1 for number in report.data_of.values())
+def _setting_selection(report: Report) -> Iterator[str]:
+    count = sum(index == 1 for index in report.data_index.values())
     if count == 1:
         return
-    again = msg("row 1 is the best of {settings} settings on the same pairs, which flatters it", settings=count)
-    much = report.family.optimism(report.higher_is_better) if report.family is not None else 0
-    if much > _NOTHING:
-        again = msg("{again} by about {size} or more", again=again, size=size(report.metric, much))
-    yield again
+    caveat = msg(
+        "row 1 is the best of {settings} settings on the same dev pairs, which makes it look better than it is",
+        settings=count,
+    )
+    bias = report.tests.selection_bias(report.higher_is_better) if report.tests is not None else 0
+    if bias > _NEGLIGIBLE:
+        caveat = msg("{caveat} by about {size} or more", caveat=caveat, size=format_size(report.metric, bias))
+    yield caveat
 
 
-def evaluations(run: Run) -> int | None:
-    """How often a run was evaluated; None where its metrics.jsonl cannot be read."""
+def _count_evaluations(run: Run) -> int | None:
+    """Count the evaluations of a run; None if its metrics.jsonl cannot be read."""
     try:
         return sum(run.monitor in row for row in run.rows())
     except InputError:

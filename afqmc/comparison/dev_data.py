@@ -1,4 +1,4 @@
-"""Settings by the data that they were scored on: those of different data cannot be ranked together."""
+"""Group settings by the data they were evaluated on. Settings on different data must not be ranked together."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from afqmc.results.predictions import Predictions
 from afqmc.results.settings import Setting, canonical
 from afqmc.utils.errors import InputError
 
-# keys of the data set that do not change which pairs are scored
-_NO_PAIRS = ("max_length", "max_train_samples", "batching", "batch_tokens", "streaming", "shuffle_buffer")
+# dataset keys that do not change which pairs are evaluated
+_IRRELEVANT_KEYS = ("max_length", "max_train_samples", "batching", "batch_tokens", "streaming", "shuffle_buffer")
 
 
 def data_groups(
     ranked: Sequence[Setting], metric: str, top: int, read: Callable[[Setting], list[Predictions]]
 ) -> dict[Setting, int]:
-    """The number of each setting's data, from 1: that of the most settings first, of the best one where that is a tie.
+    """Number the data of each setting, from 1: those of most settings first; on a tie, those of the best setting.
 
-    Ids and labels tell data apart. Reading those of every setting takes long, so they are read of the best ``top``, and
-    of the others only where the data may differ: another data set in the config, another share of the commonest label,
-    or a difference among the best. A setting without readable predictions belongs to settings of the same config.
+    Data are identified by their ids and labels. Reading these for every setting takes long, so they are read for the
+    best ``top`` settings. They are read for the others only if the data may differ: if the configs name different data,
+    if the shares of the most frequent label differ, or if the data of the best settings differ. A setting without
+    readable predictions is grouped with the settings that have the same dataset config.
 
     Args:
         ranked: The settings, best first.
         metric: As ``split/name``.
-        top: How many are compared.
-        read: The predictions of a setting's runs.
+        top: Number of settings to compare.
+        read: Returns the predictions of a setting's runs.
     """
 
     def digest(setting: Setting) -> str | None:
@@ -35,22 +36,25 @@ def data_groups(
         except InputError:
             return None
 
-    likely = {setting: _likely_data(setting, metric) for setting in ranked}
-    known = {setting: digest(setting) for setting in ranked[:top]}
-    if len(set(likely.values())) > 1 or len(set(known.values()) - {None}) > 1:
-        known |= {setting: digest(setting) for setting in ranked[top:]}
-    of_likely: dict[str, str] = {}
-    for setting, found in known.items():
-        if found is not None:
-            of_likely.setdefault(likely[setting], found)
-    data = {one: known.get(one) or of_likely.get(likely[one], likely[one]) for one in ranked}
-    order = [name for name, _ in Counter(data.values()).most_common()]  # equal counts in order of appearance
+    assumed_data = {setting: _assumed_data(setting, metric) for setting in ranked}
+    digests = {setting: digest(setting) for setting in ranked[:top]}
+    if len(set(assumed_data.values())) > 1 or len(set(digests.values()) - {None}) > 1:
+        digests |= {setting: digest(setting) for setting in ranked[top:]}
+    digest_by_assumed: dict[str, str] = {}
+    for setting, value in digests.items():
+        if value is not None:
+            digest_by_assumed.setdefault(assumed_data[setting], value)
+    data = {
+        setting: digests.get(setting) or digest_by_assumed.get(assumed_data[setting], assumed_data[setting])
+        for setting in ranked
+    }
+    order = [name for name, _ in Counter(data.values()).most_common()]  # ties in order of appearance
     return {setting: order.index(name) + 1 for setting, name in data.items()}
 
 
-def _likely_data(setting: Setting, metric: str) -> str:
-    """Equal for settings that were likely scored on the same pairs."""
-    keys = [key for key in setting.values if key.startswith("dataset.") and key.split(".")[1] not in _NO_PAIRS]
+def _assumed_data(setting: Setting, metric: str) -> str:
+    """Return a text that is equal for settings that were probably evaluated on the same pairs."""
+    keys = [key for key in setting.values if key.startswith("dataset.") and key.split(".")[1] not in _IRRELEVANT_KEYS]
     majority = metric.partition("/")[0] + "/majority_accuracy"
     shares = sorted({canonical(run.figures.get(majority)) for run in setting.runs})
     return canonical([shares, *(canonical(setting.values[key]) for key in keys)])

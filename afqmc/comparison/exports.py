@@ -1,4 +1,4 @@
-"""The comparison as files: everything as JSON, a row a run as CSV, what the terminal shows as Markdown."""
+"""Write the comparison to files: JSON (everything), CSV (one row per run), Markdown (the terminal's output)."""
 
 from __future__ import annotations
 
@@ -21,67 +21,70 @@ from afqmc.utils.errors import InputError, printable
 from afqmc.utils.files import write_bytes
 
 _FACTS = ("best_step", "best_epoch", "seconds", "pairs_per_second", "peak_memory_gib", "monitor", "collapsed_onto")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a text that begins with one of these
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets evaluate texts that begin with one of these
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_MARKUP = re.compile(r"[\\|`<>\[\]*~&$]|(?<!\w)_|_(?!\w)")  # Markdown's signs; an underscore inside a word is none
-_LINK = re.compile(r":(?=//)|(?<=\bwww)\.", re.IGNORECASE)  # GitHub makes links of bare addresses
+_MARKUP = re.compile(r"[\\|`<>\[\]*~&$]|(?<!\w)_|_(?!\w)")  # Markdown; an underscore within a word is plain text
+_LINK = re.compile(r":(?=//)|(?<=\bwww)\.", re.IGNORECASE)  # GitHub turns bare addresses into links
 
 
-def check(path: Path, flag: str, paths: Sequence[str]) -> None:
-    """Whether a file may be written there, before the work of comparing.
+def check(path: Path, flag: str, inputs: Sequence[str]) -> None:
+    """Check that a file can be written, before the runs are compared.
+
+    Args:
+        path: The output file.
+        flag: The flag that names it, for messages.
+        inputs: Paths of the runs to compare.
 
     Raises:
-        InputError: naming the flag.
+        InputError: if the path is invalid.
     """
     try:
         if not path.parent.is_dir():
             raise InputError(f"{flag} {path}: there is no directory {path.parent}")
         if path.is_dir():
             raise InputError(f"{flag} {path}: is a directory; a file to write is needed")
-    except OSError as error:  # a name that no file can have
+    except OSError as error:  # an invalid file name
         raise InputError(f"{flag} {path}: cannot be written: {error.strerror or error}") from error
-    for place in paths:
-        RunDir(Path(place)).ensure_inside(path, flag)
+    for directory in inputs:
+        RunDir(Path(directory)).ensure_inside(path, flag)
 
 
 def reject_overlap(files: Sequence[tuple[Path, str]]) -> None:
-    """Refuse two outputs in one file; each comes with its flag.
+    """Check that no two outputs, each given with its flag, are written to the same file.
 
     Raises:
         InputError: naming both flags.
     """
-    taken: dict[Path, str] = {}
+    flags: dict[Path, str] = {}
     for path, flag in files:
         target = path.resolve()
-        if target in taken and (path.is_file() or not path.exists()):  # a pipe or device may take several
-            raise InputError(f"{flag} {path}: the same file as {taken[target]}; name another")
-        taken[target] = flag
+        if target in flags and (path.is_file() or not path.exists()):  # a pipe or a device may take several outputs
+            raise InputError(f"{flag} {path}: the same file as {flags[target]}; name another")
+        flags[target] = flag
 
 
 def write(path: Path, text: str, flag: str) -> None:
-    """A whole file or none.
+    """Write a file atomically.
 
     Raises:
-        InputError: when it cannot be written, naming the flag.
+        InputError: if it cannot be written.
     """
     try:
-        write_bytes(path, text.encode("utf-8", "backslashreplace"))  # half a character: as JSON spells it
+        write_bytes(path, text.encode("utf-8", "backslashreplace"))  # lone surrogates, as JSON escapes them
     except OSError as error:
         raise InputError(f"{flag} {path}: cannot be written: {error.strerror or error}") from error
 
 
 def as_json(report: Report) -> str:
-    """All of it."""
+    """Return the whole report as JSON."""
     return json.dumps(as_dict(report), ensure_ascii=False, indent=2, default=str) + "\n"
 
 
 def as_csv(report: Report) -> str:
-    """A row a run, whatever became of it; settings by their dotted keys."""
-    counted = [(setting.name, run) for setting in report.settings for run in (*setting.runs, *setting.repeats)]
-    every = [*counted, *(("", run) for run in report.unfinished)]
-    figures = sorted({key for _, run in every for key in run.figures})
-    lines = io.StringIO()
-    table = csv.writer(lines, lineterminator="\n")
+    """Return one row per run, unfinished ones included; settings have a column per varying key."""
+    complete = [(setting.name, run) for setting in report.settings for run in (*setting.runs, *setting.repeats)]
+    runs = [*complete, *(("", run) for run in report.unfinished)]
+    metrics = sorted({name for _, run in runs for name in run.figures})
     header: list[object] = [
         "run",
         "status",
@@ -90,27 +93,29 @@ def as_csv(report: Report) -> str:
         *report.keys,
         "seed",
         "fold",
-        *figures,
+        *metrics,
         *_FACTS,
         "sweep",
         "path",
     ]
-    for row in (header, *(_cells(report, name, run, figures) for name, run in every)):
-        table.writerow(map(_harmless, row))
-    return lines.getvalue()
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    for row in (header, *(_csv_row(report, setting, run, metrics) for setting, run in runs)):
+        table.writerow(map(_escape_formula, row))
+    return buffer.getvalue()
 
 
-def _cells(report: Report, name: str, run: Run, figures: Sequence[str]) -> list[object]:
-    settings = ["" if key not in run.config else format_value(run.config[key]) for key in report.keys]
+def _csv_row(report: Report, setting: str, run: Run, metrics: Sequence[str]) -> list[object]:
+    values = ["" if key not in run.config else format_value(run.config[key]) for key in report.keys]
     facts = [getattr(run, fact) for fact in _FACTS]
-    row = [run.name, run.status, run.why, name, *settings, run.seed, run.fold]
-    return [*row, *(run.figures.get(key) for key in figures), *facts, run.sweep, str(run.path)]
+    row = [run.name, run.status, run.why, setting, *values, run.seed, run.fold]
+    return [*row, *(run.figures.get(name) for name in metrics), *facts, run.sweep, str(run.path)]
 
 
-def _harmless(cell: object) -> object:
-    """The cell as a spreadsheet shows it without computing it: a quote before what begins like a formula.
+def _escape_formula(cell: object) -> object:
+    """Put a quote before a text that a spreadsheet would evaluate as a formula. Numbers stay numbers.
 
-    Numbers stay numbers. Full-width signs count as well: spreadsheets in East Asian locales take them for formulas.
+    Full-width signs are escaped too, because spreadsheets in East Asian locales accept them in formulas.
     """
     if cell is None or isinstance(cell, int | float):
         return cell
@@ -121,60 +126,59 @@ def _harmless(cell: object) -> object:
 
 
 def as_markdown(report: Report) -> str:
-    """The table and the sentences."""
+    """Return the ranking with all settings, the findings and the caveats."""
     shown = columns(report)
-    parts = [f"# Runs by {report.metric}"]
+    blocks = [f"# Runs by {report.metric}"]
     if report.settings:
         rows = [[column.cell(setting) for column in shown] for setting in report.settings]
-        parts.append(_table([column.header for column in shown], rows))
+        blocks.append(_table([column.header for column in shown], rows))
     if report.unfinished:
         rows = [[run.name, run.status, run.why] for run in report.unfinished]
-        parts.append("## Without final figures\n\n" + _table(["run", "status", "why"], rows))
-    refused = [f"{display_name(setting, report.settings)}: {why}" for setting, why in report.refused]
+        blocks.append("## Without final metrics\n\n" + _table(["run", "status", "why"], rows))
     sections = {
-        "What can be said": [comparison.sentence for comparison in report.comparisons],
-        "Not compared": refused,
-        "To read this rightly": report.notes,
+        "Findings": [comparison.sentence for comparison in report.comparisons],
+        "Not compared": [f"{display_name(setting, report.settings)}: {why}" for setting, why in report.incomparable],
+        "Caveats": report.caveats,
     }
-    parts += [
-        f"## {title}\n\n" + "\n".join(f"- {_escaped(line)}" for line in lines)
+    blocks += [
+        f"## {title}\n\n" + "\n".join(f"- {_escape_markdown(line)}" for line in lines)
         for title, lines in sections.items()
         if lines
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(blocks) + "\n"
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [headers, ["---"] * len(headers), *rows]
-    return "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(_escape_markdown, line)) + " |" for line in lines)
 
 
-def _escaped(text: str) -> str:
-    """The text without effect as Markdown: no markup, cell border, HTML, formula or link."""
+def _escape_markdown(text: str) -> str:
+    """Escape everything that Markdown interprets: markup, cell borders, HTML, formulas and links."""
     return _LINK.sub(r"\\\g<0>", _MARKUP.sub(r"\\\g<0>", printable(text)))
 
 
-KINDS = {"csv": as_csv, "json": as_json, "md": as_markdown}  # by the flag's name
+KINDS = {"csv": as_csv, "json": as_json, "md": as_markdown}  # by flag
 
 
 def as_dict(report: Report) -> dict[str, Any]:
-    """For JSON: settings by name, one entry a run."""
+    """Return the report as plain data for JSON."""
     return {
         "metric": report.metric,
         "higher_is_better": report.higher_is_better,
-        "examples": None if report.family is None else report.family.examples,
+        "examples": None if report.tests is None else report.tests.examples,
         "settings": [
             {
                 **_setting_as_dict(setting, report.metric),
-                "folds_together": report.together.get(setting),
-                "data_group": report.data_of[setting],
+                "folds_together": report.folds_metric.get(setting),
+                "data_group": report.data_index[setting],
             }
             for setting in report.settings
         ],
         "unfinished": [_run_as_dict(run) for run in report.unfinished],
         "comparisons": [_comparison_as_dict(comparison) for comparison in report.comparisons],
-        "refused": [{"setting": setting.name, "why": reason} for setting, reason in report.refused],
-        "notes": report.notes,
+        "refused": [{"setting": setting.name, "why": reason} for setting, reason in report.incomparable],
+        "notes": report.caveats,
     }
 
 
@@ -211,12 +215,12 @@ def _run_as_dict(run: Run) -> dict[str, Any]:
 
 
 def _comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
-    split = comparison.mcnemar
+    test = comparison.mcnemar
     return {
-        "first": comparison.first.name,
-        "second": comparison.second.name,
+        "first": comparison.best.name,
+        "second": comparison.other.name,
         "sentence": comparison.sentence,
-        "is_found": comparison.difference.is_found,
+        "is_found": comparison.difference.significant,
         **vars(comparison.difference),
-        "mcnemar": None if split is None else vars(split),
+        "mcnemar": None if test is None else vars(test),
     }

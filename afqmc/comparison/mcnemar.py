@@ -9,17 +9,17 @@ from afqmc.results.resampled_metrics import LabelledPredictions
 
 @dataclass(frozen=True)
 class McNemar:
-    """Examples that one of two runs got right and the other wrong, and the exact p-value of so uneven a split."""
+    """Numbers of examples that only one of two runs predicted correctly, and the exact two-sided p-value."""
 
     only_first: int
     only_second: int
     p: float
 
 
-def mcnemar(first: LabelledPredictions, second: LabelledPredictions) -> McNemar:
-    """Of two runs on the same examples."""
-    from statsmodels.stats.contingency_tables import mcnemar as exact
+def mcnemar(a: LabelledPredictions, b: LabelledPredictions) -> McNemar:
+    """Compute the exact test for two runs on the same examples."""
+    from statsmodels.stats.contingency_tables import mcnemar as exact_test
 
-    one, other = first.predicted == first.gold, second.predicted == second.gold
-    table = [[int((a & b).sum()) for b in (other, ~other)] for a in (one, ~one)]
-    return McNemar(table[0][1], table[1][0], float(exact(table, exact=True).pvalue))
+    a_correct, b_correct = a.predicted == a.gold, b.predicted == b.gold
+    table = [[int((row & column).sum()) for column in (b_correct, ~b_correct)] for row in (a_correct, ~a_correct)]
+    return McNemar(table[0][1], table[1][0], float(exact_test(table, exact=True).pvalue))

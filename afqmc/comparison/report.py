@@ -1,4 +1,4 @@
-"""The whole comparison as plain data: what a table, a file or a page shows."""
+"""The comparison as plain data, from which the terminal, the files and the page are made."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from afqmc.results.settings import Setting
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two settings; ``mcnemar`` where each is a single run."""
+    """The best setting against another one; ``mcnemar`` is set if each of them is a single run."""
 
-    first: Setting
-    second: Setting
+    best: Setting
+    other: Setting
     difference: Difference
     mcnemar: McNemar | None
     sentence: str
@@ -24,37 +24,37 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Report:
-    """Runs, ranked and told apart.
+    """Ranked settings and the differences between them.
 
     Attributes:
         metric: As ``split/name``.
-        keys: The settings that differ, by dotted key.
-        settings: By the data they were scored on, and of the same data best first; those without the metric last.
-        data_of: The number of the data that each setting was scored on, from 1.
-        unfinished: Runs without final figures, and why.
-        compared: The settings that ``family`` is about, by its numbers.
-        together: The metric of those with folds, the folds of a seed as one model, mean over seeds.
-        family: Differences of any two of these; None where there are no two.
-        comparisons: The best of them against each other one.
-        refused: Settings that cannot be compared with the best, and why.
-        assumed: Keys that some runs' configs are too old to have; their defaults are taken.
-        notes: What else a reader must know to read the figures rightly.
+        keys: Dotted config keys in which the settings differ.
+        settings: Sorted by ``data_index``, then best first; settings without the metric come last.
+        data_index: Number of the data that each setting was evaluated on, from 1.
+        unfinished: Runs without final metrics.
+        compared: The settings compared, in the order of the indices of ``tests``.
+        folds_metric: Metric of each compared setting with folds: the folds of a seed combined, averaged over seeds.
+        tests: Differences between any two compared settings; None if there are fewer than two.
+        comparisons: The best setting against each other one.
+        incomparable: Settings that cannot be compared with the best one, and why.
+        defaulted_keys: Keys that some runs' configs lack; their default is assumed.
+        caveats: What readers need to know to interpret the results.
     """
 
     metric: str
     keys: list[str]
     settings: list[Setting]
-    data_of: dict[Setting, int]
+    data_index: dict[Setting, int]
     unfinished: list[Run]
     compared: list[Setting]
-    together: dict[Setting, float]
-    family: PairwiseTests | None
+    folds_metric: dict[Setting, float]
+    tests: PairwiseTests | None
     comparisons: list[Comparison]
-    refused: list[tuple[Setting, str]]
-    assumed: list[str]
-    notes: list[str]
+    incomparable: list[tuple[Setting, str]]
+    defaulted_keys: list[str]
+    caveats: list[str]
 
     @property
     def higher_is_better(self) -> bool:
-        """The direction of the metric."""
+        """Whether a larger value of the metric is better."""
         return higher_is_better(self.metric)

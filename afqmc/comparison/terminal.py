@@ -1,4 +1,4 @@
-"""The comparison on a terminal."""
+"""Print the comparison in the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from afqmc.comparison.report import Report
-from afqmc.comparison.wording import display_name, folds_column, headline, parts, required_effort, split_of
+from afqmc.comparison.wording import (
+    display_name,
+    folds_column,
+    format_difference,
+    headline,
+    required_effort,
+    split_of,
+)
 from afqmc.results.settings import Setting, format_value, short_keys
 from afqmc.utils.console import format_duration
 from afqmc.utils.errors import printable
@@ -18,196 +25,196 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_LINES = 2  # of a setting in the table, at most
-_LEAST = 24  # places of a column of settings: no number is longer
-_SENTENCES = 4  # more are a table
-_BESIDE = ("accuracy", "f1", "auc", "mcc")  # shown where there is room
+_MAX_LINES = 2  # per setting in the table
+_MIN_WIDTH = 24  # of the column "setting"; no number is longer
+_MAX_SENTENCES = 4  # more comparisons than that are shown as a table
+_EXTRA_METRICS = ("accuracy", "f1", "auc", "mcc")  # shown if there is room
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the ranked table; where there is no room, ``optional`` ones go first, then those of ``costs``."""
+    """A column of the ranking. If room is scarce, ``optional`` columns are dropped first, then ``is_cost`` ones."""
 
     header: str
     cell: Callable[[Setting], str]
     is_number: bool = True
     optional: bool = False
-    costs: bool = False
+    is_cost: bool = False
 
 
 def columns(report: Report) -> list[Column]:
-    """What is shown of each setting: what differs, the metric over its seeds, what it cost, other metrics."""
+    """Return the columns of the ranking: varying keys, the metric over seeds, costs, other metrics.
+
+    Columns without any value are left out.
+    """
     metric, split = report.metric, split_of(report.metric)
     short = short_keys(report.keys)
 
-    def of_key(key: str) -> Column:
+    def key_column(key: str) -> Column:
         return Column(short[key], lambda setting: format_value(setting.values[key]), is_number=False)
 
-    def of_figure(name: str) -> Column:
+    def metric_column(name: str) -> Column:
         return Column(name.partition("/")[2], lambda setting: _decimal(setting.mean(name), 4), optional=True)
 
-    def of_cost(header: str, attribute: str, text: Callable[[float], str]) -> Column:
+    def cost_column(header: str, attribute: str, text: Callable[[float], str]) -> Column:
         def cell(setting: Setting) -> str:
             mean = setting.mean_of(attribute)
             return "-" if mean is None else text(mean)
 
-        return Column(header, cell, costs=True)
+        return Column(header, cell, is_cost=True)
 
-    beside = [f"{split}/{name}" for name in _BESIDE if f"{split}/{name}" != metric]
-    every = [
-        Column("#", lambda setting: str(report.settings.index(setting) + 1)),
-        *(
-            [Column("data", lambda setting: str(report.data_of[setting]))]
-            if len(set(report.data_of.values())) > 1
-            else []
-        ),
-        *([Column("sweep", lambda setting: setting.sweeps, is_number=False)] if _has_sweeps(report) else []),
-        *(of_key(key) for key in report.keys),
-        *([] if report.keys else [Column("run", lambda setting: setting.name, is_number=False)]),
-        Column(metric, lambda setting: _over_seeds(setting, metric)),
-        Column(
-            folds_column(split),
-            lambda setting: _decimal(report.together.get(setting), 4),
-        ),
-        of_cost("epoch", "best_epoch", lambda value: f"{value:.2f}"),
-        of_cost("time", "seconds", format_duration),
-        of_cost("pairs/s", "pairs_per_second", lambda value: f"{value:.0f}"),
-        of_cost("GiB", "peak_memory_gib", lambda value: f"{value:.1f}"),
-        *(of_figure(name) for name in beside),
+    all_columns = [Column("#", lambda setting: str(report.settings.index(setting) + 1))]
+    if len(set(report.data_index.values())) > 1:
+        all_columns.append(Column("data", lambda setting: str(report.data_index[setting])))
+    if _has_sweeps(report):
+        all_columns.append(Column("sweep", lambda setting: setting.sweeps, is_number=False))
+    if not report.keys:
+        all_columns.append(Column("run", lambda setting: setting.name, is_number=False))
+    extra_metrics = [f"{split}/{name}" for name in _EXTRA_METRICS if f"{split}/{name}" != metric]
+    all_columns += [
+        *map(key_column, report.keys),
+        Column(metric, lambda setting: _mean_and_deviation(setting, metric)),
+        Column(folds_column(split), lambda setting: _decimal(report.folds_metric.get(setting), 4)),
+        cost_column("epoch", "best_epoch", lambda value: f"{value:.2f}"),
+        cost_column("time", "seconds", format_duration),
+        cost_column("pairs/s", "pairs_per_second", lambda value: f"{value:.0f}"),
+        cost_column("GiB", "peak_memory_gib", lambda value: f"{value:.1f}"),
+        *map(metric_column, extra_metrics),
     ]
-    return [column for column in every if any(column.cell(setting) != "-" for setting in report.settings)]
+    return [column for column in all_columns if any(column.cell(setting) != "-" for setting in report.settings)]
 
 
 def show(report: Report, top: int) -> None:
-    """Print it: what has no figures, the ranking, what can be said of it."""
+    """Print unfinished runs, the ranking, the findings and the caveats."""
     from rich.console import Console
 
     console = Console(file=sys.stdout, highlight=False)
     unfinished = [f"{run.name}: {', '.join(filter(None, (run.status, run.why)))}" for run in report.unfinished]
-    _lines(console, f"without final figures: {len(unfinished)}", unfinished)
+    _print_list(console, f"Without final metrics: {len(unfinished)}", unfinished)
     if report.settings:
-        layout = _layout(report, top, console)
-        console.print(_ranked(report, layout, top))
-        _lines(console, "", _left_out(report, top, layout))
-    _say(console, report)
-    _lines(
-        console, "not compared", [f"{display_name(setting, report.settings)}: {why}" for setting, why in report.refused]
-    )
-    _lines(console, "to read this rightly", report.notes)
+        layout = _choose_layout(report, top, console)
+        console.print(_ranking_table(report, layout, top))
+        _print_list(console, "", _omissions(report, top, layout))
+    _print_findings(console, report)
+    incomparable = [f"{display_name(setting, report.settings)}: {why}" for setting, why in report.incomparable]
+    _print_list(console, "Not compared", incomparable)
+    _print_list(console, "Caveats", report.caveats)
 
 
 def _has_sweeps(report: Report) -> bool:
     return len({run.sweep for setting in report.settings for run in setting.runs}) > 1
 
 
-def _left_out(report: Report, top: int, layout: Layout) -> list[str]:
-    """What the table has no room for."""
-    found = []
-    if not layout.is_whole:
-        found.append(f"the settings differ in {len(report.keys)} keys: rows name a run, --csv and --json hold all keys")
+def _omissions(report: Report, top: int, layout: Layout) -> list[str]:
+    """Say what is not in the table."""
+    omissions = []
+    if not layout.shows_settings:
+        omissions.append(
+            f"the settings differ in {len(report.keys)} keys, too many for this width: rows name a run; "
+            "--csv and --json have all keys"
+        )
     if (more := len(report.settings) - top) > 0:
-        found.append(f"ranked below these: {more} more; --top {len(report.settings)} shows them, files hold all")
-    return found
+        omissions.append(f"{more} more ranked lower: --top {len(report.settings)} shows them, files have all settings")
+    return omissions
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns of the ranked table; ``is_whole`` unless rows name a run for want of room for its settings."""
+    """The columns of the ranking; without ``shows_settings`` the rows name a run instead of their settings."""
 
     columns: list[Column]
-    is_whole: bool = True
+    shows_settings: bool = True
 
 
-def _layout(report: Report, top: int, console: Console) -> Layout:
-    """As much as the width has room for, without breaking a number and with two lines per setting at most.
+def _choose_layout(report: Report, top: int, console: Console) -> Layout:
+    """Choose the columns that fit, without wrapping a number and with at most two lines per setting.
 
-    First other metrics go, then the settings share a column, then the costs go, then rows name a run.
+    To save room, other metrics are dropped first; then all settings share a column; then costs are dropped; then rows
+    name a run.
     """
-    every = columns(report)
-    first = [column for column in every if column.header in ("#", "data", "sweep")]
-    count = len(first) + max(len(report.keys), 1)  # without keys there is the run's name
-    spread, after = every[:count], every[count:]
-    needed = [column for column in after if not column.costs and not column.optional]
-    costs = [column for column in after if column.costs]
-    other = [column for column in after if column.optional]
-    layouts = [Layout([*spread, *needed, *costs, *other[:some]]) for some in range(len(other), -1, -1)]
+    all_columns = columns(report)
+    leading = [column for column in all_columns if column.header in ("#", "data", "sweep")]
+    count = len(leading) + max(len(report.keys), 1)  # without varying keys there is the column "run"
+    separate, rest = all_columns[:count], all_columns[count:]
+    required = [column for column in rest if not column.is_cost and not column.optional]
+    costs = [column for column in rest if column.is_cost]
+    optional = [column for column in rest if column.optional]
+    layouts = [Layout([*separate, *required, *costs, *optional[:n]]) for n in range(len(optional), -1, -1)]
     if len(report.keys) > 1:
-        whole = Column("setting", lambda setting: setting.name, is_number=False)
-        layouts += [Layout([*first, whole, *needed, *costs[:some]]) for some in range(len(costs), -1, -1)]
-        if first[-1].header == "sweep":
+        combined = Column("setting", lambda setting: setting.name, is_number=False)
+        layouts += [Layout([*leading, combined, *required, *costs[:n]]) for n in range(len(costs), -1, -1)]
+        if leading[-1].header == "sweep":
             with_sweep = Column("setting", lambda setting: f"{setting.sweeps}: {setting.name}", is_number=False)
-            layouts.append(Layout([*first[:-1], with_sweep, *needed]))
-        named = Column("setting", lambda setting: f"{setting.runs[0].name} ...", is_number=False)
-        last = Layout([*first, named, *needed], is_whole=False)
+            layouts.append(Layout([*leading[:-1], with_sweep, *required]))
+        run_name = Column("setting", lambda setting: f"{setting.runs[0].name} ...", is_number=False)
+        last_resort = Layout([*leading, run_name, *required], shows_settings=False)
     else:
-        layouts += [Layout([*spread, *needed, *costs[:some]]) for some in range(len(costs) - 1, -1, -1)]
-        last = layouts[-1]
-    return next((layout for layout in layouts if _fits(report, layout, top, console.width)), last)
+        layouts += [Layout([*separate, *required, *costs[:n]]) for n in range(len(costs) - 1, -1, -1)]
+        last_resort = layouts[-1]
+    return next((layout for layout in layouts if _fits(report, layout, top, console.width)), last_resort)
 
 
 def _fits(report: Report, layout: Layout, top: int, width: int) -> bool:
-    """Whether all numbers are whole, and every setting takes two lines at most."""
+    """Return whether no number is wrapped, and every setting takes at most two lines."""
     from rich.text import Text
 
-    console, left, texts = _console(width), width - 3 * len(layout.columns), []
+    console, remaining, texts = _measuring_console(width), width - 3 * len(layout.columns), []
     for column in layout.columns:
-        cells = [Text(column.header), *(Text(printable(column.cell(one))) for one in report.settings[:top])]
+        cells = [Text(column.header), *(Text(printable(column.cell(setting))) for setting in report.settings[:top])]
         if column.header == "setting":
             texts = cells
         else:
-            left -= max(cell.cell_len for cell in cells)
+            remaining -= max(cell.cell_len for cell in cells)
     if not texts:
-        return left >= 0
-    return left >= _LEAST and all(len(text.wrap(console, left)) <= _LINES for text in texts)
+        return remaining >= 0
+    return remaining >= _MIN_WIDTH and all(len(text.wrap(console, remaining)) <= _MAX_LINES for text in texts)
 
 
-def _console(width: int) -> Console:
+def _measuring_console(width: int) -> Console:
     from rich.console import Console
 
     return Console(width=width, file=io.StringIO())
 
 
-def _ranked(report: Report, layout: Layout, top: int) -> Table:
+def _ranking_table(report: Report, layout: Layout, top: int) -> Table:
     from rich.text import Text
 
-    complete = sum(len(setting.runs) for setting in report.settings)
-    table = _table(
-        f"{_counted(complete, 'run')} of {_counted(len(report.settings), 'setting')}, best {report.metric} first"
-    )
+    runs = sum(len(setting.runs) for setting in report.settings)
+    table = _table(f"{_count(runs, 'run')} of {_count(len(report.settings), 'setting')}, best {report.metric} first")
     for column in layout.columns:
         table.add_column(
             column.header, justify="right" if column.is_number else "left", no_wrap=column.is_number, overflow="fold"
         )
     shown = report.settings[:top]
-    for place, setting in enumerate(shown):
+    for index, setting in enumerate(shown):
         cells = [Text(_printable_lines(column.cell(setting))) for column in layout.columns]
-        last_of_its_data = place + 1 < len(shown) and report.data_of[shown[place + 1]] != report.data_of[setting]
-        table.add_row(*cells, style="bold" if place == 0 else "", end_section=last_of_its_data)
+        ends_group = index + 1 < len(shown) and report.data_index[shown[index + 1]] != report.data_index[setting]
+        table.add_row(*cells, style="bold" if index == 0 else "", end_section=ends_group)
     return table
 
 
-def _say(console: Console, report: Report) -> None:
-    """A sentence a comparison, or a table where that makes too many."""
+def _print_findings(console: Console, report: Report) -> None:
+    """Print a sentence per comparison, or a table if there are many."""
     from rich.text import Text
 
-    if len(report.comparisons) <= _SENTENCES or report.family is None:
-        return _lines(console, "what can be said", [comparison.sentence for comparison in report.comparisons])
+    if len(report.comparisons) <= _MAX_SENTENCES or report.tests is None:
+        return _print_list(console, "Findings", [comparison.sentence for comparison in report.comparisons])
     best = display_name(report.compared[0], report.settings)
     table = _table(headline(best, [comparison.difference for comparison in report.comparisons]))
-    for header in ("than", "by", "95% CI", "p", "to tell them apart"):
+    for header in ("than", "by", "95% CI", "p", "needed to detect it"):
         table.add_column(header, overflow="fold", no_wrap=header in ("by", "95% CI", "p"))
     for comparison in report.comparisons:
-        difference, examples = comparison.difference, report.family.examples
-        needed = "" if difference.is_found else required_effort(difference, split_of(report.metric), examples)
-        size, interval, p = parts(difference, report.metric)
+        difference, examples = comparison.difference, report.tests.examples
+        needed = "" if difference.significant else required_effort(difference, split_of(report.metric), examples)
+        size, interval, p = format_difference(difference, report.metric)
         cells = (
-            display_name(comparison.second, report.settings),
+            display_name(comparison.other, report.settings),
             size,
             interval,
             p.removeprefix("p = ").removeprefix("p "),
             needed,
         )
-        table.add_row(*(Text(printable(cell)) for cell in cells), style="bold" if difference.is_found else "")
+        table.add_row(*(Text(printable(cell)) for cell in cells), style="bold" if difference.significant else "")
     return console.print(table)
 
 
@@ -218,7 +225,7 @@ def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
 
 
-def _lines(console: Console, title: str, lines: Sequence[str]) -> None:
+def _print_list(console: Console, title: str, lines: Sequence[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -232,15 +239,15 @@ def _lines(console: Console, title: str, lines: Sequence[str]) -> None:
     console.print(grid, "")
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def _over_seeds(setting: Setting, metric: str) -> str:
+def _mean_and_deviation(setting: Setting, metric: str) -> str:
     mean, deviation, n = setting.mean(metric), setting.deviation(metric), len(setting.figures(metric))
     if mean is None:
         return "undefined"

@@ -1,120 +1,136 @@
-"""What the figures mean, in sentences."""
+"""Describe differences between settings in sentences, which the page can translate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from afqmc.comparison.bootstrap import MOST_SEEDS, Difference
+from afqmc.comparison.bootstrap import MAX_SEEDS, Difference
 from afqmc.comparison.mcnemar import McNemar
 from afqmc.results.translatable import msg
 
 if TYPE_CHECKING:
     from afqmc.results.settings import Setting
 
-_LONG = 40  # signs of a setting's name, beyond which a sentence calls it by its row
-_DIGITS = 7  # of a difference, at most
+_MAX_NAME = 40  # characters; settings with longer names are referred to by their rank
+_MAX_DIGITS = 7  # decimals of a difference
 
 
 def display_name(setting: Setting, ranked: Sequence[Setting]) -> str:
-    """What a sentence calls a setting: its name, or its row in the ranking where that is long."""
-    return setting.name if len(setting.name) <= _LONG else f"#{ranked.index(setting) + 1}"
+    """Return the name of a setting, or ``#3`` (its rank) if the name is long."""
+    return setting.name if len(setting.name) <= _MAX_NAME else f"#{ranked.index(setting) + 1}"
 
 
 def split_of(metric: str) -> str:
-    """``dev`` of ``dev/accuracy``."""
+    """Return ``dev`` for ``dev/accuracy``."""
     return metric.partition("/")[0]
 
 
 def folds_column(split: str) -> str:
-    """Where a table has the figure of a seed's folds as one model."""
+    """Return the header of the column with the metric of a seed's combined folds."""
     return "oof" if split == "dev" else "folds"
 
 
-def sentence(first: str, second: str, found: Difference, metric: str, examples: int, folded: bool = False) -> str:
-    """One difference: which is better, by how much, or what it would take to know; ``folded``: a seed has folds."""
-    if found.error == 0 and found.value == 0:
+def difference_sentence(
+    a: str, b: str, difference: Difference, metric: str, examples: int, has_folds: bool = False
+) -> str:
+    """Return which of two settings is better and by how much, or what is needed to detect the difference.
+
+    Args:
+        a: Name of the first setting.
+        b: Name of the second one.
+        difference: The metric of a minus that of b.
+        metric: As ``split/name``.
+        examples: Number of examples.
+        has_folds: Whether the folds of each seed were combined.
+    """
+    if difference.error == 0 and difference.value == 0:
+        seeds = _format_seeds(difference, has_folds)
+        return msg("{a} and {b} do not differ at all in {metric} ({seeds})", a=a, b=b, metric=metric, seeds=seeds)
+    if difference.value * _sign(metric) < 0:
+        a, b, difference = b, a, difference.negated()
+    size, interval, p = format_difference(difference, metric)
+    seeds = _format_seeds(difference, has_folds)
+    if difference.error == 0:
         return msg(
-            "{first} and {second} do not differ at all in {metric} ({seeds})",
-            first=first,
-            second=second,
-            metric=metric,
-            seeds=_seeds(found, folded),
+            "{a} is ahead of {b} by {size} on every resample of the pairs ({seeds}), "
+            "so there is no interval and no p-value",
+            a=a,
+            b=b,
+            size=size,
+            seeds=seeds,
         )
-    if found.value * _sign(metric) < 0:
-        first, second, found = second, first, found.turned()
-    size, interval, p = parts(found, metric)
-    known = msg("95% CI {interval}, {p}, {seeds}", interval=interval, p=p, seeds=_seeds(found, folded))
-    values = {"first": first, "second": second, "size": size, "known": known}
-    if found.error == 0:
-        return msg(
-            "{first} is ahead of {second} by {size} on every resample of the pairs ({seeds}); "
-            "no interval and no p-value follow from that",
-            **{**values, "seeds": _seeds(found, folded)},
-        )
-    if found.is_found and found.over_seeds:
-        return msg("{first} is better than {second} by {size} ({known})", **values)
-    if found.is_found:
-        return msg("{first} did better than {second} by {size} in these very runs ({known})", **values)
-    needed = required_effort(found, split_of(metric), examples)
-    if found.value:
+    details = msg("95% CI {interval}, {p}, {seeds}", interval=interval, p=p, seeds=seeds)
+    values = {"a": a, "b": b, "size": size, "details": details}
+    if difference.significant and difference.over_seeds:
+        return msg("{a} is better than {b} by {size} ({details})", **values)
+    if difference.significant:
+        return msg("{a} did better than {b} by {size} in these very runs ({details})", **values)
+    needed = required_effort(difference, split_of(metric), examples)
+    if difference.value:
         needed = msg("{needed} would be needed", needed=needed)
-    return msg("{first} and {second} cannot be told apart: {size} ({known}); {needed}", **values, needed=needed)
+    return msg("{a} and {b} cannot be told apart: {size} ({details}); {needed}", **values, needed=needed)
 
 
 def headline(best: str, differences: Sequence[Difference]) -> str:
-    """Of the best against many others, in short."""
-    found = sum(difference.is_found for difference in differences)
-    values = {"best": best, "found": found, "others": len(differences)}
+    """Return how many of the other settings the best one beats."""
+    count = sum(difference.significant for difference in differences)
+    values = {"best": best, "count": count, "others": len(differences)}
     if all(difference.over_seeds for difference in differences):
-        return msg("{best} is better than {found} of {others} others", **values)
-    return msg("{best} did better than {found} of {others} others in these very runs", **values)
+        return msg("{best} is better than {count} of {others} others", **values)
+    return msg("{best} did better than {count} of {others} others in these very runs", **values)
 
 
-def parts(found: Difference, metric: str) -> tuple[str, str, str]:
-    """By how much the first is better, ``0.9 points``; the 95% interval of that, ``0.1 to 1.7``; ``p = 0.03``."""
+def format_difference(difference: Difference, metric: str) -> tuple[str, str, str]:
+    """Return size, 95% interval and adjusted p-value, as ``0.9 points``, ``0.1 to 1.7`` and ``p = 0.03``.
+
+    The size is positive if the first setting is better, also for a loss.
+    """
     sign = _sign(metric)
-    low, high = sorted((sign * found.low, sign * found.high))
-    scale, digits, unit = _scale(metric, (low, high))
+    low, high = sorted((sign * difference.low, sign * difference.high))
+    scale, digits, unit = _number_format(metric, (low, high))
     interval = msg("{low} to {high}", low=f"{low * scale:z.{digits}f}", high=f"{high * scale:z.{digits}f}")
-    return _with_unit(f"{sign * found.value * scale:z.{digits}f}", unit), interval, p_value(found.p_adjusted)
+    size = _with_unit(f"{sign * difference.value * scale:z.{digits}f}", unit)
+    return size, interval, format_p(difference.p_adjusted)
 
 
-def required_effort(found: Difference, split: str, examples: int) -> str:
-    """What it would take to find a difference that was not found."""
-    if not found.value:
-        return msg("no difference to find")
-    if not found.error:
+def required_effort(difference: Difference, split: str, examples: int) -> str:
+    """Return how many seeds or examples would make a difference significant that is not."""
+    if not difference.value:
+        return msg("there is no difference to detect")
+    if not difference.error:
         return msg("the same on every resample of the pairs")
-    if found.seeds_needed is not None:
-        return msg("{seeds} seeds each", seeds=found.seeds_needed)
-    if found.examples_needed is None:
-        return msg("more than {seeds} seeds each", seeds=MOST_SEEDS)
-    more = msg("about {examples:,} {split} pairs", examples=_round(found.examples_needed), split=split)
-    return msg("{more} and more than {seeds} seeds each", more=more, seeds=MOST_SEEDS) if found.over_seeds else more
+    if difference.seeds_needed is not None:
+        return msg("{seeds} seeds each", seeds=difference.seeds_needed)
+    if difference.examples_needed is None:
+        return msg("more than {seeds} seeds each", seeds=MAX_SEEDS)
+    pairs = msg("about {examples:,} {split} pairs", examples=_round(difference.examples_needed), split=split)
+    if not difference.over_seeds:
+        return pairs
+    return msg("{pairs} and more than {seeds} seeds each", pairs=pairs, seeds=MAX_SEEDS)
 
 
-def with_mcnemar(sentence: str, first: str, second: str, found: McNemar) -> str:
-    """The sentence, and what two runs got right alone."""
+def with_mcnemar(sentence: str, a: str, b: str, test: McNemar) -> str:
+    """Append the result of McNemar's test to a sentence."""
     return msg(
-        "{sentence}; McNemar: {only_first} pairs right only with {first}, {only_second} only with {second}, {p}",
+        "{sentence}; McNemar: {only_a} pairs correct only with {a}, {only_b} only with {b}, {p}",
         sentence=sentence,
-        only_first=found.only_first,
-        first=first,
-        only_second=found.only_second,
-        second=second,
-        p=p_value(found.p),
+        only_a=test.only_first,
+        a=a,
+        only_b=test.only_second,
+        b=b,
+        p=format_p(test.p),
     )
 
 
-def p_value(p: float) -> str:
-    """``p = 0.031``, ``p < 0.001``."""
+def format_p(p: float) -> str:
+    """Return ``p = 0.031`` or ``p < 0.001``."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.995 else "p = 1"
 
 
-def size(metric: str, value: float) -> str:
-    """A difference, in points where the metric is a share."""
-    scale, digits, unit = _scale(metric, (value,))
+def format_size(metric: str, value: float) -> str:
+    """Return a difference of a metric with its unit: percentage points, or none for a loss."""
+    scale, digits, unit = _number_format(metric, (value,))
     return _with_unit(f"{value * scale:z.{digits}f}", unit)
 
 
@@ -122,27 +138,30 @@ def _with_unit(number: str, unit: str) -> str:
     return msg("{number} points", number=number) if unit else number
 
 
-def _scale(metric: str, ends: Sequence[float]) -> tuple[int, int, str]:
-    """Factor, digits and unit; one digit more where an end would round to nothing, as many as needed where both do."""
+def _number_format(metric: str, values: Sequence[float]) -> tuple[int, int, str]:
+    """Return factor, decimals and unit.
+
+    There is one more decimal if any value would round to zero, and as many as needed if all would.
+    """
     scale, digits, unit = (1, 4, "") if metric.endswith("loss") else (100, 1, " points")
-    if unit and any(0 < abs(end) < 0.0005 for end in ends):
+    if unit and any(0 < abs(value) < 0.0005 for value in values):
         digits = 2
-    largest = scale * max(map(abs, ends))
-    while largest and digits < _DIGITS and largest < 0.5 * 10**-digits:
+    largest = scale * max(map(abs, values))
+    while largest and digits < _MAX_DIGITS and largest < 0.5 * 10**-digits:
         digits += 1
     return scale, digits, unit
 
 
-def _seeds(found: Difference, folded: bool) -> str:
-    one, other = found.seeds
-    if folded:
-        told = msg("{one} and {other} seeds", one=one, other=other)
-        if one == other:
-            told = msg("{seeds} seeds each", seeds=one) if one > 1 else msg("1 seed each")
-        return msg("{seeds}, the folds of a seed together", seeds=told)
-    if not found.over_seeds:
-        return msg("one run each") if one == other else msg("{one} and {other} runs", one=one, other=other)
-    return msg("{seeds} seeds", seeds=one) if one == other else msg("{one} and {other} seeds", one=one, other=other)
+def _format_seeds(difference: Difference, has_folds: bool) -> str:
+    n_a, n_b = difference.seeds
+    if has_folds:
+        seeds = msg("{n_a} and {n_b} seeds", n_a=n_a, n_b=n_b)
+        if n_a == n_b:
+            seeds = msg("{seeds} seeds each", seeds=n_a) if n_a > 1 else msg("1 seed each")
+        return msg("{seeds}, folds of a seed combined", seeds=seeds)
+    if not difference.over_seeds:
+        return msg("one run each") if n_a == n_b else msg("{n_a} and {n_b} runs", n_a=n_a, n_b=n_b)
+    return msg("{seeds} seeds", seeds=n_a) if n_a == n_b else msg("{n_a} and {n_b} seeds", n_a=n_a, n_b=n_b)
 
 
 def _sign(metric: str) -> int:

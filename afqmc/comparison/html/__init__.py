@@ -1,1 +1,1 @@
-"""The comparison as one HTML page that needs no network: what it shows as plain data, and the files that show it."""
+"""The comparison as a single HTML page that works offline: plain data from Python, drawn by the assets."""

@@ -1,4 +1,4 @@
-"""Data put into the page, so that nothing in it can be taken for markup: texts may be a stranger's."""
+"""Embed data in the page. The texts may come from untrusted runs, so nothing in them may act as markup."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ import numpy as np
 
 from afqmc.utils.errors import printable
 
-_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
 def as_json(value: Any) -> str:
-    """JSON without a sign that HTML gives a meaning to, and without one that steers a reader's eye.
+    """Return JSON without characters that HTML interprets, and without control or bidirectional characters.
 
     Args:
-        value: Plain data of finite numbers; arrays as ``packed`` gives them.
+        value: Plain data with finite numbers. Encode arrays with ``base64_array``.
     """
-    return json.dumps(_shown(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
+    text = json.dumps(_printable(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.translate(_ESCAPES)
 
 
-def packed(values: Any, kind: str = "f4") -> str:
-    """Numbers as base64 of their little-endian bytes: exact, and shorter than their digits.
+def base64_array(values: Any, dtype: str = "f4") -> str:
+    """Return the little-endian bytes of an array in base64: exact, and shorter than decimal numbers.
 
     Args:
-        values: One dimension or more, row by row.
-        kind: numpy's name of the type: ``f4``, ``i4``, ``u1``.
+        values: An array of any shape; it is flattened row by row.
+        dtype: numpy's name of the type: ``f4``, ``i4``, ``u1``.
     """
-    return base64.b64encode(np.ascontiguousarray(values, dtype=f"<{kind}").tobytes()).decode("ascii")
+    return base64.b64encode(np.ascontiguousarray(values, dtype=f"<{dtype}").tobytes()).decode("ascii")
 
 
-def _shown(value: Any) -> Any:
+def _printable(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
-        return {printable(str(key)): _shown(member) for key, member in value.items()}
-    return [_shown(member) for member in value] if isinstance(value, list | tuple) else value
+        return {printable(str(key)): _printable(item) for key, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""Learning curves of every run, thinned where there are more points than a page can hold."""
+"""Learning curves of all runs, downsampled if there are more points than the page can hold."""
 
 from __future__ import annotations
 
@@ -8,76 +8,91 @@ from typing import Any
 
 import numpy as np
 
-from afqmc.comparison.html.json_embedding import packed
+from afqmc.comparison.html.json_embedding import base64_array
 from afqmc.results.resampled_metrics import Array
 from afqmc.results.runs import Run
 from afqmc.utils.errors import InputError
 
-MOST_POINTS = 1_200_000  # in the whole page: about 10 MB
-_STEPS = (2000, 1000, 500, 200, 100, 50, 20, 10)  # points a curve; the most that keeps the page below it
-_METRICS = 20  # a run writes about a dozen
-_MOST_EPOCHS, _LARGEST = 1e9, 1e30  # beyond these it is no figure of a training
+MAX_POINTS = 1_200_000  # in the whole page: about 10 MB
+_CURVE_LIMITS = (2000, 1000, 500, 200, 100, 50, 20, 10)  # points per curve; the first one that fits is used
+_MAX_METRICS = 20  # a run writes about a dozen
+_MAX_EPOCHS, _MAX_VALUE = 1e9, 1e30  # larger numbers are invalid
 
 Curve = tuple[Array, Array]  # steps and values, (N,) each
 
 
 def curves(runs: Sequence[Run]) -> dict[str, Any]:
-    """What the page draws.
+    """Return the learning curves for the page.
 
     Returns:
-        ``names`` of the metrics, the commonest first; ``steps``, packed; of each run, in ``runs``, its epochs a step
-        and by the metric's place the steps' place and the values; ``points`` there are, and the ``most`` kept a curve.
+        A dict with ``names`` of the metrics, most frequent first; ``steps``, the distinct arrays of steps, encoded;
+        ``runs``, with ``epochs_per_step`` and ``curves`` by index of the metric, each as the index of its steps and the
+        encoded values; ``points``, their number before downsampling; ``max_points`` per curve, or None if no curve
+        was downsampled; and ``omitted``, the number of metrics left out.
     """
-    found = [_of(run) for run in runs]
-    common = Counter(name for of_run, _ in found for name in of_run)
-    names = [name for name, _ in common.most_common(_METRICS)]
-    lengths = [len(of_run[name][0]) for of_run, _ in found for name in names if name in of_run]
-    most = next((most for most in _STEPS if sum(min(n, most) for n in lengths) <= MOST_POINTS), _STEPS[-1])
-    steps: dict[str, int] = {}  # most runs share theirs
+    runs_curves = [_read_curves(run) for run in runs]
+    frequencies = Counter(name for by_metric, _ in runs_curves for name in by_metric)
+    names = [name for name, _ in frequencies.most_common(_MAX_METRICS)]
+    lengths = [len(by_metric[name][0]) for by_metric, _ in runs_curves for name in names if name in by_metric]
+    limit = next(
+        (limit for limit in _CURVE_LIMITS if sum(min(length, limit) for length in lengths) <= MAX_POINTS),
+        _CURVE_LIMITS[-1],
+    )
+    step_index: dict[str, int] = {}  # most runs have the same steps
 
-    def written(curve: Curve) -> list[Any]:
-        kept = thinned(curve[1], most)
-        return [steps.setdefault(packed(curve[0][kept], "i4"), len(steps)), packed(curve[1][kept])]
+    def encode(curve: Curve) -> list[Any]:
+        steps, values = curve
+        rows = downsample(values, limit)
+        return [step_index.setdefault(base64_array(steps[rows], "i4"), len(step_index)), base64_array(values[rows])]
 
-    rows = [
-        {"epoch": pace, "of": {place: written(of_run[name]) for place, name in enumerate(names) if name in of_run}}
-        for of_run, pace in found
+    encoded = [
+        {
+            "epochs_per_step": epochs_per_step,
+            "curves": {index: encode(by_metric[name]) for index, name in enumerate(names) if name in by_metric},
+        }
+        for by_metric, epochs_per_step in runs_curves
     ]
-    shown = {
+    return {
+        "names": names,
+        "steps": list(step_index),
+        "runs": encoded,
         "points": sum(lengths),
-        "most": most if any(n > most for n in lengths) else None,
-        "left_out": len(common) - len(names),
+        "max_points": limit if any(length > limit for length in lengths) else None,
+        "omitted": len(frequencies) - len(names),
     }
-    return {"names": names, "steps": list(steps), "runs": rows, **shown}
 
 
-def thinned(values: Array, most: int) -> Array:
-    """Places to keep, (at most ``most``,): the first, the last, and of each stretch between its lowest and highest."""
-    if len(values) <= most:
+def downsample(values: Array, limit: int) -> Array:
+    """Return the indices to keep, at most ``limit``: first, last, and minimum and maximum of equal stretches."""
+    if len(values) <= limit:
         return np.arange(len(values))
-    inner, stretches = values[1:-1], most // 2 - 1
+    inner, stretches = values[1:-1], limit // 2 - 1
     length = -(-len(inner) // stretches)
     rows = np.pad(inner, (0, stretches * length - len(inner)), mode="edge").reshape(stretches, length)
     starts = 1 + length * np.arange(stretches)
-    ends = np.concatenate([starts + rows.argmin(axis=1), starts + rows.argmax(axis=1)])
-    return np.unique([0, *np.minimum(ends, len(inner)), len(values) - 1])
+    extremes = np.concatenate([starts + rows.argmin(axis=1), starts + rows.argmax(axis=1)])
+    return np.unique([0, *np.minimum(extremes, len(inner)), len(values) - 1])
 
 
-def _of(run: Run) -> tuple[dict[str, Curve], float | None]:
-    """By metric, and the epochs that a step is; nothing where metrics.jsonl cannot be read."""
+def _read_curves(run: Run) -> tuple[dict[str, Curve], float | None]:
+    """Return the curves by metric, and the epochs per step; nothing if metrics.jsonl cannot be read."""
     try:
         rows = run.rows()
     except InputError:
         return {}, None
     points: dict[str, list[tuple[int, float]]] = {}
-    pace = None
+    epochs_per_step = None
     for row in rows:
         step, epoch = row.get("step"), row.get("epoch")
         if type(step) is not int or not 0 <= step < 1 << 31:
             continue
-        if step and isinstance(epoch, int | float) and 0 < epoch < _MOST_EPOCHS:
-            pace = epoch / step
+        if step and isinstance(epoch, int | float) and 0 < epoch < _MAX_EPOCHS:
+            epochs_per_step = epoch / step
         for name, value in row.items():
-            if "/" in name and type(value) in (int, float) and abs(value) < _LARGEST:
+            if "/" in name and type(value) in (int, float) and abs(value) < _MAX_VALUE:
                 points.setdefault(name, []).append((step, value))
-    return {name: (np.array([p[0] for p in of]), np.array([p[1] for p in of])) for name, of in points.items()}, pace
+    by_metric = {
+        name: (np.array([step for step, _ in curve]), np.array([value for _, value in curve]))
+        for name, curve in points.items()
+    }
+    return by_metric, epochs_per_step

@@ -1,4 +1,4 @@
-"""The page: what it shows, and how it is put together."""
+"""Build the page from the report and the assets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 import afqmc
-from afqmc.comparison.html.best_runs import closer
+from afqmc.comparison.html.best_runs import best_runs
 from afqmc.comparison.html.hyperparameters import axes, importance
 from afqmc.comparison.html.json_embedding import as_json
 from afqmc.comparison.html.learning_curves import curves
@@ -22,7 +22,7 @@ from afqmc.comparison.wording import display_name, folds_column, headline, split
 from afqmc.results.runs import Run
 from afqmc.results.translatable import msg, translate
 
-_SCRIPTS = (
+_SCRIPTS = (  # in the order of their dependencies
     "base",
     "tables",
     "plots",
@@ -31,19 +31,19 @@ _SCRIPTS = (
     "axes",
     "parallel",
     "sweep",
-    "closer",
+    "best_runs",
     "pairs",
-    "making",
+    "provenance",
     "start",
-)  # in order
+)
 
 
 def as_html(report: Report, with_sentences: bool = True) -> str:
-    """One page with all it needs in it.
+    """Return a self-contained HTML page.
 
     Args:
-        report: What it is of.
-        with_sentences: Put in the sentences of the pairs, where the data lie on this machine.
+        report: The comparison.
+        with_sentences: Include the sentences of the pairs, if the data are on this machine.
     """
     from plotly.offline import get_plotlyjs
 
@@ -56,18 +56,18 @@ def as_html(report: Report, with_sentences: bool = True) -> str:
         "data": as_json({**_content(report, with_sentences, chinese), "chinese": chinese}),
         **scripts,
     }
-    texts = re.split(r"\{\{(\w+)\}\}", asset("page.html"))  # every other one is a part's name
-    return "".join(parts[text] if place % 2 else text for place, text in enumerate(texts))
+    texts = re.split(r"\{\{(\w+)\}\}", asset("page.html"))  # text and names of parts alternate
+    return "".join(parts[text] if index % 2 else text for index, text in enumerate(texts))
 
 
 def asset(name: str) -> str:
-    """The text of a file of the page."""
+    """Return the text of an asset."""
     return resources.files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def _policy(scripts: list[str]) -> str:
-    """Only these scripts run, and nothing is fetched from or sent to anywhere."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(sha256(one.encode()).digest()).decode()}'" for one in scripts)
+    """Return a content security policy that allows these scripts only, and no network access."""
+    hashes = " ".join(f"'sha256-{base64.b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts)
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
@@ -75,61 +75,61 @@ def _policy(scripts: list[str]) -> str:
 
 
 def _content(report: Report, with_sentences: bool, chinese: dict[str, str]) -> dict[str, Any]:
-    """Everything shown, as plain data; runs by their number from here on."""
+    """Return everything that the page shows as plain data. Runs are referred to by their index in ``runs``."""
+
+    def bilingual(text: str) -> list[str]:
+        return [text, translate(text, chinese)]
+
     runs = [run for setting in report.settings for run in setting.runs]
-    found = axes(report, runs)
-    shares, why = importance(report, runs, found)
+    plot_axes = axes(report, runs)
+    shares, note = importance(report, runs, plot_axes)
     differences = [comparison.difference for comparison in report.comparisons]
-    looked_at = closer(report, with_sentences)
-    if looked_at and (reason := looked_at["pairs"]["why"]):
-        looked_at["pairs"]["why"] = _both(reason, chinese)
+    best = best_runs(report, with_sentences)
+    if best and (why := best["pairs"]["why"]):
+        best["pairs"]["why"] = bilingual(why)
     return {
         "version": afqmc.__version__,
-        "made": time.strftime("%Y-%m-%d %H:%M"),
+        "created": time.strftime("%Y-%m-%d %H:%M"),
         "metric": report.metric,
         "split": split_of(report.metric),
         "higher_is_better": report.higher_is_better,
-        "said": [_both(comparison.sentence, chinese) for comparison in report.comparisons],
-        "headline": _both(headline(display_name(report.compared[0], report.settings), differences), chinese)
+        "findings": [bilingual(comparison.sentence) for comparison in report.comparisons],
+        "significant": [difference.significant for difference in differences],
+        "headline": bilingual(headline(display_name(report.compared[0], report.settings), differences))
         if differences
         else None,
-        "found": [comparison.difference.is_found for comparison in report.comparisons],
-        "notes": [_both(note, chinese) for note in report.notes],
-        "refused": [
-            _both(msg("{setting}: {why}", setting=display_name(setting, report.settings), why=reason), chinese)
-            for setting, reason in report.refused
+        "caveats": [bilingual(caveat) for caveat in report.caveats],
+        "incomparable": [
+            bilingual(msg("{setting}: {why}", setting=display_name(setting, report.settings), why=why))
+            for setting, why in report.incomparable
         ],
-        "unfinished": [[run.name, run.status, _both(run.why, chinese)] for run in report.unfinished],
+        "unfinished": [[run.name, run.status, bilingual(run.why)] for run in report.unfinished],
         "ranking": _ranking(report),
         "runs": [
-            _run(run, number, report.metric) for number, setting in enumerate(report.settings) for run in setting.runs
+            _run(run, index, report.metric) for index, setting in enumerate(report.settings) for run in setting.runs
         ],
         "curves": curves(runs),
-        "axes": [axis.as_dict() for axis in found],
-        "importance": {"shares": shares, "why": _both(why, chinese)},
-        "closer": looked_at,
+        "axes": [axis.as_dict() for axis in plot_axes],
+        "importance": {"shares": shares, "note": bilingual(note)},
+        "best_runs": best,
         "configs": configs(runs),
         "machines": machines(runs),
     }
 
 
-def _both(text: str, chinese: dict[str, str]) -> list[str]:
-    return [text, translate(text, chinese)]
-
-
 def _ranking(report: Report) -> dict[str, Any]:
-    # a phone has room for little more than the place and the metric
+    # rank and metric come first, because a phone has room for little more
     shown = sorted(columns(report), key=lambda column: (column.header != "#", column.header != report.metric))
     return {
-        "headers": [[column.header, column.is_number, _falls(column, report)] for column in shown],
+        "headers": [[column.header, column.is_number, _sorts_descending(column, report)] for column in shown],
         "keys": len(report.keys),
         "names": [setting.name for setting in report.settings],
         "rows": [[column.cell(setting) for column in shown] for setting in report.settings],
     }
 
 
-def _falls(column: Column, report: Report) -> bool:
-    """Whether a reader wants the highest first."""
+def _sorts_descending(column: Column, report: Report) -> bool:
+    """Return whether the first click on the header sorts the highest value first."""
     if column.header in (report.metric, folds_column(split_of(report.metric))):
         return report.higher_is_better
     return column.optional or column.header == "pairs/s"

@@ -1,4 +1,4 @@
-"""The sentences of the pairs that runs were scored on, where the data they name lie on this machine."""
+"""Read the sentences of the pairs that runs were evaluated on, if the data they name are on this machine."""
 
 from __future__ import annotations
 
@@ -14,36 +14,38 @@ from afqmc.results.runs import Run
 from afqmc.results.translatable import Message, msg
 from afqmc.utils.errors import InputError, as_input_error
 
-_LONG = 300  # characters of a sentence; the table holds thousands
+_MAX_LENGTH = 300  # characters per sentence; the table has thousands of sentences
 
 
-def sentences(
+def read_sentences(
     run: Run, split: str, predictions: Predictions, rows: Sequence[int] | Array
 ) -> tuple[list[list[str]] | None, Message | None]:
-    """Both sentences of each row, or None and why there are none.
+    """Return both sentences of each row, or None and the reason.
 
-    A run directory may name any file of this machine. Nothing is fetched, and a file is shown only if its ids and
-    labels are those of the predictions, all of them: whoever made the directory knew the data already. What is wrong
-    with another file is not told, a message might quote it.
+    An untrusted run directory may name any file of this machine. So nothing is downloaded, and a file is shown only if
+    all its ids and labels match the predictions: the author of the directory then had the data already. Errors of
+    other files are not reported, because a message might quote the file.
     """
     try:
         with as_input_error(run.name):
             dataset = config.load(run.path).dataset
-            together = split == "dev" and dataset.folds is not None  # each fold held out its part of train's file
-            of_file = "train" if together else split
-            file = resolve_files(dataset, fetch=False)[of_file]
+            is_out_of_fold = split == "dev" and dataset.folds is not None  # dev is then a part of the train file
+            file_split = "train" if is_out_of_fold else split
+            file = resolve_files(dataset, fetch=False)[file_split]
             index = label_to_index(tuple(predictions.rows.classes))
-            rows_of_file = list(islice(read_split(dataset, of_file, file, index), len(predictions.rows.ids) + 1))
-            pairs = to_columns(file.name, rows_of_file, index)
+            # one pair more than expected is enough to see that the file is a different one
+            file_rows = list(islice(read_split(dataset, file_split, file, index), len(predictions.rows.ids) + 1))
+            pairs = to_columns(file.name, file_rows, index)
     except InputError:
         return None, msg("the {split} pairs that {run} names cannot be read on this machine", split=split, run=run.name)
-    place = in_order(pairs.ids) if together else range(len(pairs.ids))
-    ids, labels = [pairs.ids[row] for row in place], [(pairs.labels or ())[row] for row in place]
+    order = in_order(pairs.ids) if is_out_of_fold else range(len(pairs.ids))
+    ids, labels = [pairs.ids[row] for row in order], [(pairs.labels or ())[row] for row in order]
     if ids != predictions.rows.ids or labels != predictions.answers.gold.tolist():
-        return None, msg("the {split} pairs that {run} names are not those it was scored on", split=split, run=run.name)
-    both = ((pairs.sentence1[place[row]], pairs.sentence2[place[row]]) for row in rows)
-    return [[_cut(one), _cut(other)] for one, other in both], None
+        return None, msg(
+            "the {split} pairs that {run} names are not those it was evaluated on", split=split, run=run.name
+        )
+    return [[_shorten(pairs.sentence1[order[row]]), _shorten(pairs.sentence2[order[row]])] for row in rows], None
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONG else text[: _LONG - 1] + "…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 1] + "…"

@@ -1,7 +1,8 @@
-"""How the runs were made: the settings in which any two differ, and machines and versions."""
+"""How the runs were made: config values that differ, machines and versions."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,8 @@ from afqmc.results.settings import MISSING, canonical, format_value
 from afqmc.results.untrusted_files import read_object
 from afqmc.utils.errors import InputError
 
-_LONG = 300  # characters of a value
-_PLACES = {  # of environment.json, by what people call them
+_MAX_LENGTH = 300  # characters of a value
+_FACTS = {  # shown name: path in environment.json
     "code": ("git", "commit"),
     "uncommitted changes": ("git", "diff_sha256"),
     "Python": ("python",),
@@ -22,54 +23,60 @@ _PLACES = {  # of environment.json, by what people call them
     "threads": ("hardware", "threads"),
     "precision": ("hardware", "mixed_precision"),
 }
-_SHORT = {"code": 10, "uncommitted changes": 10}  # of hashes
+_HASH_LENGTHS = {"code": 10, "uncommitted changes": 10}
 
 
 def configs(runs: Sequence[Run]) -> dict[str, Any]:
-    """Every setting once where all runs share it, else its values and which of them each run has; None for no value."""
+    """Return the runs' config values.
+
+    Returns:
+        A dict with ``shared``, the values that are equal in all runs, and ``varying``: for other keys, their ``values``
+        and the index of each run's value. A missing value is None.
+    """
     keys = dict.fromkeys(key for run in runs for key in run.config)
     shared, varying = {}, {}
     for key in keys:
-        places: dict[str, int] = {}
+        indices: dict[str, int] = {}
         values: list[str | None] = []
-        of = []
+        index_by_run = []
         for run in runs:
             value = run.config.get(key, MISSING)
-            place = places.setdefault(canonical(value), len(places))
-            if place == len(values):
-                values.append(None if value is MISSING else format_value(value)[:_LONG])
-            of.append(place)
+            index = indices.setdefault(canonical(value), len(indices))
+            if index == len(values):
+                values.append(None if value is MISSING else format_value(value)[:_MAX_LENGTH])
+            index_by_run.append(index)
         if len(values) > 1:
-            varying[key] = {"values": values, "of": of}
+            varying[key] = {"values": values, "index_by_run": index_by_run}
         else:
             shared[key] = values[0]
     return {"shared": shared, "varying": varying}
 
 
 def machines(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Facts of environment.json, each with its values, the commonest first, and how many runs have them."""
-    found: dict[str, dict[str, int]] = {}
+    """Return the facts in environment.json: each with its values and the number of runs, most frequent first."""
+    counts: dict[str, Counter[str]] = {}
     for run in runs:
         for fact, value in _facts(run).items():
-            counts = found.setdefault(fact, {})
-            counts[value] = counts.get(value, 0) + 1
-    return [
-        {"fact": fact, "values": sorted(counts.items(), key=lambda item: -item[1])} for fact, counts in found.items()
-    ]
+            counts.setdefault(fact, Counter())[value] += 1
+    return [{"fact": fact, "values": values.most_common()} for fact, values in counts.items()]
 
 
 def _facts(run: Run) -> dict[str, str]:
     try:
-        whole = read_object(run.path / "environment.json")
+        environment = read_object(run.path / "environment.json")
     except InputError:
         return {}
-    packages = whole.get("packages")
-    facts = {fact: _at(whole, place) for fact, place in _PLACES.items()}
+    packages = environment.get("packages")
+    facts = {fact: _value_at(environment, path) for fact, path in _FACTS.items()}
     facts |= packages if isinstance(packages, dict) else {}
-    return {str(fact)[:_LONG]: str(value)[: _SHORT.get(fact, _LONG)] for fact, value in facts.items() if value}
+    return {
+        str(fact)[:_MAX_LENGTH]: str(value)[: _HASH_LENGTHS.get(fact, _MAX_LENGTH)]
+        for fact, value in facts.items()
+        if value
+    }
 
 
-def _at(tree: Any, place: Sequence[str]) -> Any:
-    for name in place:
+def _value_at(tree: Any, path: Sequence[str]) -> Any:
+    for name in path:
         tree = tree.get(name) if isinstance(tree, dict) else None
     return tree

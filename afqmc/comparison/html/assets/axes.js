@@ -1,40 +1,40 @@
-// The axes of a sweep: a setting's values, numbers or categories, in the order of importance.
-const KEPT_AXES = 12; // more are not legible; the most important first
-const PLACES = 40; // values of an axis with a tick of their own
+// Axes of the plots of a sweep: the values of a setting, numbers or categories, ordered by importance.
+const MAX_AXES = 12; // the most important ones; more are not legible
+const MAX_TICKS = 40; // categories with a tick each
 
-// A number as a person would type it.
-function typed(value) {
+// Format a number as it is typed in a config.
+function formatNumber(value) {
   const size = Math.abs(value);
   return size && (size < 1e-3 || size >= 1e6)
     ? Number(value.toPrecision(3)).toExponential()
     : String(Number(value.toPrecision(4)));
 }
 
-const known = page.runs.map((run, number) => number).filter((number) => page.runs[number].value !== null);
-const figures = known.map((number) => page.runs[number].value);
+const scoredRuns = page.runs.map((run, index) => index).filter((index) => page.runs[index].value !== null);
+const scores = scoredRuns.map((index) => page.runs[index].value);
 const shares = page.importance.shares;
 const axisOrder = page.axes
-  .map((_, place) => place)
-  .sort((one, other) => (shares ? shares[other] - shares[one] : 0))
-  .slice(0, KEPT_AXES);
+  .map((_, index) => index)
+  .sort((a, b) => (shares ? shares[b] - shares[a] : 0))
+  .slice(0, MAX_AXES);
 
 const axisTitleText = ({ name, keys }) =>
   keys.length > 1 ? `${name} ${t("(and {more} more)", { more: keys.length - 1 })}` : name;
-const axisTitle = (one) => plain(axisTitleText(one), 40);
+const axisTitle = (dimension) => plotText(axisTitleText(dimension), 40);
 
 function categories(values) {
-  const names = [...new Set(values)].sort((one, other) => compared(rank(one), rank(other), 1));
-  return { names, place: new Map(names.map((name, at) => [name, at])) };
+  const names = [...new Set(values)].sort((a, b) => compareKeys(sortKey(a), sortKey(b), 1));
+  return { names, index: new Map(names.map((name, index) => [name, index])) };
 }
 
-// Values with a tick of their own, and its text; none where the plot chooses better.
-function ticks(one, values) {
-  if (!one.is_number) {
+// Ticks for each value; null if Plotly's automatic ticks are better.
+function ticks(dimension, values) {
+  if (!dimension.is_number) {
     const names = categories(values).names;
-    return names.length > PLACES
+    return names.length > MAX_TICKS
       ? null
-      : { tickvals: names.map((_, at) => at), ticktext: names.map((name) => plain(name, 18)) };
+      : { tickvals: names.map((_, index) => index), ticktext: names.map((name) => plotText(name, 18)) };
   }
   const distinct = [...new Set(values)].sort((a, b) => a - b);
-  return distinct.length > 8 ? null : { tickvals: distinct, ticktext: distinct.map(typed) };
+  return distinct.length > 8 ? null : { tickvals: distinct, ticktext: distinct.map(formatNumber) };
 }

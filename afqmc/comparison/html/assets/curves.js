@@ -1,145 +1,143 @@
-// Learning curves: runs of the settings ticked in colour, all others in one grey trace if wanted.
-const GREY_POINTS = 60000; // what a browser draws at once without delay
-const curveSteps = page.curves.steps.map((text) => unpacked(text, Int32Array));
+// Learning curves: runs of the selected settings in colour, all others in one grey trace if requested.
+const GREY_POINTS = 60000; // as many as a browser draws without delay
+const curveSteps = page.curves.steps.map((steps) => decodeArray(steps, Int32Array));
 const hiddenRuns = new Set();
 
-function curve(number, place) {
-  const { of, epoch } = page.curves.runs[number];
-  if (!of[place]) return null;
-  const steps = curveSteps[of[place][0]];
-  const pace = byId("curve-over").value === "epoch" ? epoch : 1;
+function curve(run, metric) {
+  const { curves, epochs_per_step } = page.curves.runs[run];
+  if (!curves[metric]) return null;
+  const [stepsIndex, values] = curves[metric];
+  const steps = curveSteps[stepsIndex];
+  const scale = byId("curve-over").value === "epoch" ? epochs_per_step : 1;
   return {
-    x: pace === null ? steps : Array.from(steps, (step) => step * pace),
-    y: unpacked(of[place][1], Float32Array),
-    pace,
+    x: scale === null ? steps : Array.from(steps, (step) => step * scale),
+    y: decodeArray(values, Float32Array),
+    scale,
   };
 }
 
-const drawnRuns = () => [...drawnSettings].sort((one, other) => one - other).flatMap((row) => runsOf[row]);
+const sortedSelection = () => [...selectedSettings].sort((a, b) => a - b);
 
-function coloured(number, order, place) {
-  const found = curve(number, place);
-  if (!found) return [];
-  const name = plain(runName(number), 80);
-  const line = { color: colour(order), dash: dash(order), width: 1.7 };
+function colouredCurve(run, style, metric) {
+  const points = curve(run, metric);
+  if (!points) return [];
+  const name = plotText(runName(run), 80);
+  const line = { color: colour(style), dash: dash(style), width: 1.7 };
   const hover = `%{y:.4f}, ${byId("curve-over").value} %{x:.4~g}<extra></extra>`;
-  const few = found.y.length < 30;
   const traces = [
     {
-      x: found.x,
-      y: found.y,
-      mode: few ? "lines+markers" : "lines",
+      x: points.x,
+      y: points.y,
+      mode: points.y.length < 30 ? "lines+markers" : "lines",
       marker: { size: 4 },
       line,
       text: name,
       hovertemplate: `%{text}<br>${hover}`,
     },
   ];
-  const { best } = page.runs[number];
-  if (best !== null && page.curves.names[place].startsWith("dev/")) {
-    const at = found.x.findIndex((x) => x >= best * (found.pace ?? 1));
-    if (at >= 0)
+  const { best } = page.runs[run];
+  if (best !== null && page.curves.names[metric].startsWith("dev/")) {
+    const index = points.x.findIndex((x) => x >= best * (points.scale ?? 1));
+    if (index >= 0)
       traces.push({
-        x: [found.x[at]],
-        y: [found.y[at]],
+        x: [points.x[index]],
+        y: [points.y[index]],
         mode: "markers",
         marker: { size: 10, symbol: "star", color: line.color },
         text: name,
-        hovertemplate: `%{text}<br>${plain(t("best on dev"))}: ${hover}`,
+        hovertemplate: `%{text}<br>${plotText(t("best on dev"))}: ${hover}`,
       });
   }
   return traces;
 }
 
-// One trace, broken between runs; fewer points of each where together they would be too many.
-function grey(place, but) {
-  const others = page.runs.map((_, number) => number).filter((number) => !but.has(number));
-  const found = others.map((number) => curve(number, place)).filter(Boolean);
-  const most = Math.max(4, Math.floor(GREY_POINTS / Math.max(1, found.length)));
+// All runs but the excluded ones in one trace with gaps between runs, downsampled if there are many points.
+function greyCurves(metric, excluded) {
+  const others = page.runs.map((_, run) => run).filter((run) => !excluded.has(run));
+  const curves = others.map((run) => curve(run, metric)).filter(Boolean);
+  const limit = Math.max(4, Math.floor(GREY_POINTS / Math.max(1, curves.length)));
   const [x, y] = [[], []];
-  for (const one of found) {
-    const stride = Math.ceil(one.y.length / most);
-    for (let at = 0; at < one.y.length; at += stride) (x.push(one.x[at]), y.push(one.y[at]));
-    if ((one.y.length - 1) % stride) (x.push(one.x[one.y.length - 1]), y.push(one.y[one.y.length - 1]));
+  for (const points of curves) {
+    const last = points.y.length - 1;
+    const stride = Math.ceil(points.y.length / limit);
+    for (let i = 0; i <= last; i += stride) (x.push(points.x[i]), y.push(points.y[i]));
+    if (last % stride) (x.push(points.x[last]), y.push(points.y[last]));
     (x.push(null), y.push(null));
   }
   return { x, y, mode: "lines", line: { color: css("grey"), width: 0.8 }, opacity: 0.45, hoverinfo: "skip" };
 }
 
 function drawCurves() {
-  const place = Number(byId("curve-metric").value);
+  const metric = Number(byId("curve-metric").value);
   const over = byId("curve-over").value;
-  const orders = new Map([...drawnSettings].sort((one, other) => one - other).map((row, order) => [row, order]));
-  const drawn = drawnRuns();
+  const styles = new Map(sortedSelection().map((row, style) => [row, style]));
+  const selectedRuns = sortedSelection().flatMap((row) => runsBySetting[row]);
   byId("curve-runs").replaceChildren(
-    ...drawn.map((number) =>
-      chip(runName(number), orders.get(page.runs[number].setting), !hiddenRuns.has(number), () => {
-        hiddenRuns.has(number) ? hiddenRuns.delete(number) : hiddenRuns.add(number);
+    ...selectedRuns.map((run) =>
+      toggleButton(runName(run), styles.get(page.runs[run].setting), !hiddenRuns.has(run), () => {
+        hiddenRuns.has(run) ? hiddenRuns.delete(run) : hiddenRuns.add(run);
         drawCurves();
-        byId("curve-runs").children[drawn.indexOf(number)].focus();
+        byId("curve-runs").children[selectedRuns.indexOf(run)].focus();
       }),
     ),
   );
   plot(byId("curve-plot"), () => {
-    const visible = drawn.filter((number) => !hiddenRuns.has(number));
-    const back = byId("curve-others").checked ? [grey(place, new Set(drawn))] : [];
-    const traces = visible.flatMap((number) => coloured(number, orders.get(page.runs[number].setting), place));
+    const visible = selectedRuns.filter((run) => !hiddenRuns.has(run));
+    const background = byId("curve-others").checked ? [greyCurves(metric, new Set(selectedRuns))] : [];
+    const traces = visible.flatMap((run) => colouredCurve(run, styles.get(page.runs[run].setting), metric));
     return {
-      traces: [...back, ...traces],
+      traces: [...background, ...traces],
       layout: layout({
         xaxis: axis(over === "epoch" ? t("epochs") : t("steps")),
-        yaxis: axis(plain(page.curves.names[place] ?? "")),
+        yaxis: axis(plotText(page.curves.names[metric] ?? "")),
       }),
     };
   });
-  noteCurves(place, drawn.length);
+  describeCurves(metric, selectedRuns.length);
 }
 
-function chip(name, order, pressed, onclick) {
+function toggleButton(name, style, pressed, onclick) {
   const swatch = element("span", {
     class: "swatch",
     style: {
-      borderTopColor: colour(order),
-      borderTopStyle: { solid: "solid", dash: "dashed", dot: "dotted", dashdot: "dashed" }[dash(order)],
+      borderTopColor: colour(style),
+      borderTopStyle: { solid: "solid", dash: "dashed", dot: "dotted", dashdot: "dashed" }[dash(style)],
     },
   });
   return element("button", { type: "button", "aria-pressed": String(pressed), onclick }, swatch, name);
 }
 
-function noteCurves(place, drawn) {
-  const with_ = page.curves.runs.filter(({ of }) => of[place]).length;
-  const told = [
-    t("In colour: {drawn} of {all} runs; any other is drawn by a tick in the ranking.", {
-      drawn,
-      all: page.runs.length,
-    }),
+function describeCurves(metric, drawn) {
+  const available = page.curves.runs.filter(({ curves }) => curves[metric]).length;
+  const sentences = [
+    t("In colour: {drawn} of {all} runs. Select more settings in the ranking.", { drawn, all: page.runs.length }),
+    t("Runs of a setting share a colour. The star marks the best evaluation on dev, whose weights were kept."),
   ];
-  told.push(t("Runs of a setting share a colour. A star: the weights kept, the best on dev."));
-  if (with_ < page.runs.length)
-    told.push(t("{missing} runs have no such figure.", { missing: page.runs.length - with_ }));
-  if (page.curves.most)
-    told.push(
+  if (available < page.runs.length)
+    sentences.push(t("{missing} runs do not have this metric.", { missing: page.runs.length - available }));
+  if (page.curves.max_points)
+    sentences.push(
       t(
-        "Of {points} points the page holds at most {most} a curve: first, last, and highs and lows between.",
+        "Downsampled from {points} points to at most {max_points} per curve: first, last, and minima and maxima.",
         page.curves,
       ),
     );
-  if (byId("curve-others").checked) told.push(t("Grey curves are drawn with fewer points where there are many."));
-  if (page.curves.left_out) told.push(t("{left_out} rarer metrics are left out.", page.curves));
-  byId("curve-note").textContent = told.join(state.chinese ? "" : " ");
+  if (byId("curve-others").checked) sentences.push(t("Grey curves may be downsampled further."));
+  if (page.curves.omitted) sentences.push(t("{omitted} less frequent metrics are left out.", page.curves));
+  byId("curve-note").textContent = sentences.join(state.chinese ? "" : " ");
 }
 
-options(byId("curve-metric"), page.curves.names, Math.max(0, page.curves.names.indexOf(page.metric)));
+setOptions(byId("curve-metric"), page.curves.names, Math.max(0, page.curves.names.indexOf(page.metric)));
 for (const id of ["curve-metric", "curve-over", "curve-others"]) byId(id).addEventListener("change", drawCurves);
-byId("curve-best").addEventListener("click", () => choose(runsOf.slice(0, FIRST).keys()));
-byId("curve-none").addEventListener("click", () => choose([]));
+byId("curve-best").addEventListener("click", () => select(runsBySetting.slice(0, SELECTED_AT_START).keys()));
+byId("curve-none").addEventListener("click", () => select([]));
 
-function choose(rows) {
-  drawnSettings.clear();
+function select(rows) {
+  selectedSettings.clear();
   hiddenRuns.clear();
-  for (const row of rows) drawnSettings.add(row);
-  afterTick.forEach((call) => call());
+  for (const row of rows) selectedSettings.add(row);
+  onSelect.forEach((call) => call());
 }
 
-shown(drawCurves);
-afterTick.push(drawCurves);
+onDraw(drawCurves);
+onSelect.push(drawCurves);

@@ -1,105 +1,94 @@
-// The pairs of which two runs think most differently.
-const MOST_LINES = 200; // of the table at once; the search looks at all
-const disputed = page.closer && page.closer.runs.length > 1 ? page.closer.pairs : null;
+// The pairs on which two runs disagree most.
+const MAX_ROWS = 200; // displayed at once; the search covers all
+const disagreements = bestRuns && bestRuns.runs.length > 1 ? bestRuns.pairs : null;
 
 function pairsTable() {
-  const given = unpacked(disputed.given, Float32Array);
-  const said = unpacked(disputed.said, Int32Array);
-  const rows = disputed.ids.length;
-  const name = (number) => page.closer.classes[number];
-  const texts = disputed.sentences
+  const probabilities = decodeArray(disagreements.probabilities, Float32Array); // (runs, pairs), of the true label
+  const predicted = decodeArray(disagreements.predicted, Int32Array); // (runs, pairs)
+  const count = disagreements.ids.length;
+  const className = (label) => bestRuns.classes[label];
+  const textColumns = disagreements.sentences
     ? [
-        { title: () => t("first sentence"), wrap: true },
-        { title: () => t("second sentence"), wrap: true },
+        { title: () => t("sentence 1"), wrap: true },
+        { title: () => t("sentence 2"), wrap: true },
       ]
     : [];
   const columns = [
     { title: () => "id" },
-    ...texts,
+    ...textColumns,
     { title: () => t("label") },
     { title: () => "A" },
     { title: () => "B" },
     { title: () => t("A: p(label)"), number: true },
     { title: () => t("B: p(label)"), number: true },
-    { title: () => t("apart"), number: true, down: true },
+    { title: () => t("difference"), number: true, descending: true },
   ];
-  const table = new SortedTable(byId("pairs-table"), columns, MOST_LINES);
+  const table = new SortableTable(byId("pairs-table"), columns, MAX_ROWS);
 
-  function row(at, a, b) {
-    const [one, other] = [said[a * rows + at], said[b * rows + at]];
-    const [p, q] = [given[a * rows + at], given[b * rows + at]];
-    const gold = disputed.gold[at];
+  function row(pair, a, b) {
+    const [labelA, labelB] = [predicted[a * count + pair], predicted[b * count + pair]];
+    const [pA, pB] = [probabilities[a * count + pair], probabilities[b * count + pair]];
+    const gold = disagreements.gold[pair];
+    const difference = Math.abs(pA - pB);
     const cells = [
-      disputed.ids[at],
-      ...(disputed.sentences?.[at] ?? []),
-      name(gold),
-      name(one),
-      name(other),
-      p.toFixed(3),
-      q.toFixed(3),
-      Math.abs(p - q).toFixed(3),
+      disagreements.ids[pair],
+      ...(disagreements.sentences?.[pair] ?? []),
+      className(gold),
+      className(labelA),
+      className(labelB),
+      pA.toFixed(3),
+      pB.toFixed(3),
+      difference.toFixed(3),
     ];
-    const first = texts.length + 2; // the place of A's prediction
-    const marks = { [first]: one === gold ? "" : "wrong", [first + 1]: other === gold ? "" : "wrong" };
+    const columnA = textColumns.length + 2; // index of A's prediction
+    const marks = { [columnA]: labelA === gold ? "" : "wrong", [columnA + 1]: labelB === gold ? "" : "wrong" };
     return {
       cells,
       marks,
-      searched: cells.join(" ").toLowerCase(),
-      a: one === gold,
-      b: other === gold,
-      apart: Math.abs(p - q),
+      searchText: cells.join(" ").toLowerCase(),
+      isCorrectA: labelA === gold,
+      isCorrectB: labelB === gold,
+      difference,
     };
   }
 
   const kinds = {
     all: () => true,
-    a: (row) => row.a && !row.b,
-    b: (row) => row.b && !row.a,
-    wrong: (row) => !row.a && !row.b,
+    a: (row) => row.isCorrectA && !row.isCorrectB,
+    b: (row) => row.isCorrectB && !row.isCorrectA,
+    wrong: (row) => !row.isCorrectA && !row.isCorrectB,
   };
 
   return () => {
     const [a, b] = [Number(byId("pairs-a").value), Number(byId("pairs-b").value)];
-    const found = disputed.ids.map((_, at) => row(at, a, b)).filter(kinds[byId("pairs-kind").value]);
-    table.rows = found.sort((one, other) => other.apart - one.apart);
+    const rows = disagreements.ids.map((_, pair) => row(pair, a, b)).filter(kinds[byId("pairs-kind").value]);
+    table.rows = rows.sort((a, b) => b.difference - a.difference);
     table.filter(byId("pairs-filter").value);
-    const count = { found: table.shownRows, shown: Math.min(table.shownRows, MOST_LINES) };
-    byId("pairs-count").textContent = t("{found} found, {shown} shown", count);
+    const counts = { found: table.matchingRows, shown: Math.min(table.matchingRows, MAX_ROWS) };
+    byId("pairs-count").textContent = t("{found} found, {shown} shown", counts);
   };
 }
 
-if (disputed) {
+if (disagreements) {
   const draw = pairsTable();
   for (const id of ["pairs-a", "pairs-b", "pairs-kind"]) byId(id).addEventListener("change", draw);
   byId("pairs-filter").addEventListener("input", draw);
-  options(
-    byId("pairs-a"),
-    page.closer.runs.map((_, run) => closerName(run)),
-    0,
-  );
-  options(
-    byId("pairs-b"),
-    page.closer.runs.map((_, run) => closerName(run)),
-    1,
-  );
-  shown(() => {
-    const told = [t("Underlined: wrong.")];
-    if (disputed.ids.length < page.closer.examples)
-      told.push(
-        t("Held here: the {kept} of {all} pairs on which these runs differ most.", {
-          kept: disputed.ids.length,
-          all: page.closer.examples,
-        }),
-      );
-    if (disputed.sentences) told.push(t("This page holds the sentences of your data: think before you hand it on."));
-    else
-      told.push(
-        disputed.why ? `${t("Without sentences:")} ${either(disputed.why)}` : t("Without sentences, as was asked."),
-      );
-    byId("pairs-note").textContent = told.join(" ");
+  const names = bestRuns.runs.map((_, run) => bestRunName(run));
+  setOptions(byId("pairs-a"), names, 0);
+  setOptions(byId("pairs-b"), names, 1);
+  onDraw(() => {
+    const [shown, all] = [disagreements.ids.length, bestRuns.examples];
+    const sentences = [t("Underlined: wrong.")];
+    if (shown < all)
+      sentences.push(t("Only the {shown} of {all} pairs on which these runs disagree most.", { shown, all }));
+    if (disagreements.sentences)
+      sentences.push(t("This page contains sentences from your data: think before you share it."));
+    else if (disagreements.why) sentences.push(`${t("Without sentences:")} ${inLanguage(disagreements.why)}`);
+    else sentences.push(t("Without sentences, as requested."));
+    byId("pairs-note").textContent = sentences.join(" ");
     draw();
   });
 } else {
   byId("pairs-box").hidden = true;
-  byId("pairs").append(element("p", { class: "quiet", "data-t": true }, "It takes two settings that can be compared."));
+  byId("pairs").append(element("p", { class: "quiet", "data-t": true }, "This requires two comparable settings."));
 }

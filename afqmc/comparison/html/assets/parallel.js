@@ -1,117 +1,125 @@
-// Parallel coordinates: a run as a line over the settings; a box dragged on an axis keeps the runs in it.
+// Parallel coordinates: each run is a line across the settings. Dragging a box on an axis keeps the runs inside it.
 const categoriesOf = new Map(
-  page.axes.filter((one) => !one.is_number).map((one) => [one, categories(known.map((number) => one.values[number]))]),
+  page.axes
+    .filter((axis) => !axis.is_number)
+    .map((axis) => [axis, categories(scoredRuns.map((run) => axis.values[run]))]),
 );
-const theMetric = { name: page.metric, keys: [], is_number: true, is_log: false, values: page.runs.map((run) => run.value) };
-const dimensions = [...axisOrder.map((place) => page.axes[place]), theMetric]; // the settings and, last, the metric
-let kept = null; // places in known of the runs that were chosen by dragging; null for all
-const limits = new Map(); // by dimension: what was chosen by value, [from, to] or one category
-const LISTED = 40; // values to choose from
+const metricAxis = { name: page.metric, keys: [], is_number: true, is_log: false, values: page.runs.map((run) => run.value) };
+const dimensions = [...axisOrder.map((index) => page.axes[index]), metricAxis];
+let draggedRuns = null; // indices in scoredRuns of the runs selected by dragging; null for all
+const limits = new Map(); // dimension: values selected in the lists, [from, to] or one category
+const MAX_CHOICES = 40; // values per list
 
-function isKept(run) {
-  const inside = ([one, wanted]) => {
-    const value = one.values[known[run]];
-    return one.is_number ? wanted[0] <= value && value <= wanted[1] : value === wanted;
+function isSelected(index) {
+  const isInside = ([dimension, limit]) => {
+    const value = dimension.values[scoredRuns[index]];
+    return dimension.is_number ? limit[0] <= value && value <= limit[1] : value === limit;
   };
-  return (!kept || kept.has(run)) && [...limits].every(inside);
+  return (!draggedRuns || draggedRuns.has(index)) && [...limits].every(isInside);
 }
 
-// Distinct values, rising; evenly many runs apart where there are too many to list.
-function choices(one) {
-  if (!one.is_number) return categoriesOf.get(one).names;
-  const values = known.map((number) => one.values[number]);
+// Distinct values in ascending order; evenly spaced ones if there are too many to list.
+function choices(dimension) {
+  if (!dimension.is_number) return categoriesOf.get(dimension).names;
+  const values = scoredRuns.map((run) => dimension.values[run]);
   const distinct = [...new Set(values)].sort((a, b) => a - b);
-  if (distinct.length <= LISTED) return distinct;
+  if (distinct.length <= MAX_CHOICES) return distinct;
   const last = distinct.length - 1;
-  return [...Array(LISTED)].map((_, at) => distinct[Math.round((at * last) / (LISTED - 1))]);
+  return [...Array(MAX_CHOICES)].map((_, index) => distinct[Math.round((index * last) / (MAX_CHOICES - 1))]);
 }
 
-// Lists to choose from: of numbers from and to, else one value.
-function limit(one) {
-  const [found, chosen] = [choices(one), limits.get(one)];
-  const list = (title, texts, at, change) => {
-    const select = element("select", { "aria-label": title, onchange: () => change(Number(select.value)) });
-    options(select, texts, at);
+// Lists to select values from: two for the range of a number, one for a category.
+function limitLists(dimension) {
+  const [values, limit] = [choices(dimension), limits.get(dimension)];
+  const list = (title, texts, selected, onChange) => {
+    const select = element("select", { "aria-label": title, onchange: () => onChange(Number(select.value)) });
+    setOptions(select, texts, selected);
     return select;
   };
-  const set = (wanted) => {
-    if (wanted === null) limits.delete(one);
-    else limits.set(one, wanted);
-    keep(kept);
+  const setLimit = (limit) => {
+    if (limit === null) limits.delete(dimension);
+    else limits.set(dimension, limit);
+    selectRuns(draggedRuns);
   };
-  const name = axisTitleText(one);
-  if (!one.is_number) {
-    const at = chosen === undefined ? 0 : 1 + found.indexOf(chosen);
-    const change = (place) => set(place ? found[place - 1] : null);
-    return [list(name, [t("any"), ...found.map((text) => short(text, 40))], at, change)];
+  const name = axisTitleText(dimension);
+  if (!dimension.is_number) {
+    const selected = limit === undefined ? 0 : 1 + values.indexOf(limit);
+    const onChange = (index) => setLimit(index ? values[index - 1] : null);
+    return [list(name, [t("any"), ...values.map((text) => shorten(text, 40))], selected, onChange)];
   }
-  const [low, high] = (chosen ?? [found[0], found.at(-1)]).map((value) => found.indexOf(value));
-  const between = () => limits.get(one) ?? [found[0], found.at(-1)];
+  const [low, high] = (limit ?? [values[0], values.at(-1)]).map((value) => values.indexOf(value));
+  const range = () => limits.get(dimension) ?? [values[0], values.at(-1)];
+  const texts = values.map(formatNumber);
   return [
-    list(t("{name}, from", { name }), found.map(typed), low, (place) => set([found[place], between()[1]])),
+    list(t("{name}, from", { name }), texts, low, (index) => setLimit([values[index], range()[1]])),
     "–",
-    list(t("{name}, to", { name }), found.map(typed), high, (place) => set([between()[0], found[place]])),
+    list(t("{name}, to", { name }), texts, high, (index) => setLimit([range()[0], values[index]])),
   ];
 }
 
 function drawLimits() {
   byId("parallel-limits").replaceChildren(
-    ...dimensions.map((one) => element("div", { class: "limit" }, element("span", {}, axisTitleText(one)), ...limit(one))),
+    ...dimensions.map((dimension) =>
+      element("div", { class: "limit" }, element("span", {}, axisTitleText(dimension)), ...limitLists(dimension)),
+    ),
   );
 }
 
 byId("parallel-choice").open = matchMedia("(pointer: coarse)").matches;
 
-// An axis of the parallel coordinates, from 0 at its foot to 1.
-function upright(one, label) {
-  const values = known.map((number) => one.values[number]);
-  const scale = one.is_number ? (one.is_log ? Math.log10 : Number) : (at) => at;
-  const at = one.is_number ? values : values.map((value) => categoriesOf.get(one).place.get(value));
-  const placed = at.map(scale);
-  const [low, high] = [Math.min(...placed), Math.max(...placed)];
-  const place = (value) => (high > low ? (scale(value) - low) / (high - low) : 0.5);
-  const ends = [Math.min(...at), Math.max(...at)].map((value) => [place(value), typed(value)]);
-  const own = ticks(one, values);
-  const crowded = !own && !one.is_number;
+// A vertical axis with positions from 0 at the bottom to 1 at the top.
+function verticalAxis(dimension, label) {
+  const values = scoredRuns.map((run) => dimension.values[run]);
+  const scale = dimension.is_log ? Math.log10 : Number;
+  const numbers = dimension.is_number ? values : values.map((value) => categoriesOf.get(dimension).index.get(value));
+  const scaled = numbers.map(scale);
+  const [low, high] = [Math.min(...scaled), Math.max(...scaled)];
+  const position = (number) => (high > low ? (scale(number) - low) / (high - low) : 0.5);
+  const ends = [Math.min(...numbers), Math.max(...numbers)].map((number) => [position(number), formatNumber(number)]);
+  const valueTicks = ticks(dimension, values);
+  const withoutTicks = dimension.is_number ? ends : []; // too many values for a tick each
   return {
     label,
-    at: at.map(place),
-    texts: values.map((value) => plain(value, 24)),
-    ticks: own ? own.tickvals.map((value, n) => [place(value), own.ticktext[n]]) : crowded ? [] : ends,
+    positions: numbers.map(position),
+    texts: values.map((value) => plotText(value, 24)),
+    ticks: valueTicks
+      ? valueTicks.tickvals.map((number, index) => [position(number), valueTicks.ticktext[index]])
+      : withoutTicks,
   };
 }
 
 const SHADES = 8;
-const MANY = 200; // runs, beyond which lines are thin
-const mix = (one, other, share) =>
-  `rgb(${one.map((value, at) => Math.round(value + share * (other[at] - value))).join(",")})`;
+const MANY_RUNS = 200; // lines are thin if there are more
+const mix = (from, to, share) =>
+  `rgb(${from.map((value, channel) => Math.round(value + share * (to[channel] - value))).join(",")})`;
 const shade = (level) =>
   state.dark
     ? mix([74, 92, 134], [255, 226, 80], level / (SHADES - 1))
     : mix([168, 196, 224], [66, 10, 104], level / (SHADES - 1));
 
-const uprights = () =>
-  dimensions.map((one) => upright(one, one === theMetric ? plain(page.metric) : axisTitle(one)));
-
-// One trace a shade, broken between runs; the best are drawn last.
-function polylines(all) {
-  const goodness = all.at(-1).at.map((place) => (page.higher_is_better ? place : 1 - place));
-  const groups = [...Array(SHADES + 1)].map(() => []); // the first: what is not kept
-  known.forEach((_, run) =>
-    groups[!isKept(run) ? 0 : 1 + Math.round(goodness[run] * (SHADES - 1))].push(run),
+const verticalAxes = () =>
+  dimensions.map((dimension) =>
+    verticalAxis(dimension, dimension === metricAxis ? plotText(page.metric) : axisTitle(dimension)),
   );
-  const many = known.length > MANY;
-  const texts = (run) => all.map((one) => `${plain(runName(known[run]), 80)}<br>${one.label}: ${one.texts[run]}`);
+
+// One trace per shade, with gaps between runs. The best runs are drawn last.
+function runLines(axes) {
+  const quality = axes.at(-1).positions.map((position) => (page.higher_is_better ? position : 1 - position));
+  const groups = [...Array(SHADES + 1)].map(() => []); // the first one has the runs that are not selected
+  scoredRuns.forEach((_, run) => groups[isSelected(run) ? 1 + Math.round(quality[run] * (SHADES - 1)) : 0].push(run));
+  const isCrowded = scoredRuns.length > MANY_RUNS;
+  const texts = (run) =>
+    axes.map(({ label, texts }) => `${plotText(runName(scoredRuns[run]), 80)}<br>${label}: ${texts[run]}`);
   return groups
     .map((runs, level) => ({
-      x: runs.flatMap(() => [...all.keys(), null]),
-      y: runs.flatMap((run) => [...all.map((one) => one.at[run]), null]),
-      customdata: runs.flatMap((run) => [...all.map(() => run), null]),
+      x: runs.flatMap(() => [...axes.keys(), null]),
+      y: runs.flatMap((run) => [...axes.map(({ positions }) => positions[run]), null]),
+      customdata: runs.flatMap((run) => [...axes.map(() => run), null]),
       text: runs.flatMap((run) => [...texts(run), ""]),
       mode: "lines+markers",
-      marker: { size: many ? 3 : 5 },
+      marker: { size: isCrowded ? 3 : 5 },
       hovertemplate: "%{text}<extra></extra>",
-      line: { color: level ? shade(level - 1) : css("grey"), width: many ? 0.5 : 1.3 },
+      line: { color: level ? shade(level - 1) : css("grey"), width: isCrowded ? 0.5 : 1.3 },
       opacity: level ? 0.85 : 0.25,
       selected: { marker: { opacity: 1 } },
       unselected: { marker: { opacity: 1 } },
@@ -120,44 +128,44 @@ function polylines(all) {
 }
 
 // Names above the axes, values beside them.
-function labels(all) {
-  const note = (x, y, text, more) => ({ x, y, text, showarrow: false, font: { size: 11 }, ...more });
+function labels(axes) {
+  const annotation = (x, y, text, more) => ({ x, y, text, showarrow: false, font: { size: 11 }, ...more });
   const beside = { xanchor: "right", xshift: -5, bgcolor: css("ground"), opacity: 0.85 };
-  return all.flatMap((one, x) => [
-    note(x, 1.12, `<b>${one.label}</b>`, { yanchor: "middle" }),
-    ...one.ticks.map(([y, text]) => note(x, y, text, beside)),
+  return axes.flatMap(({ label, ticks }, x) => [
+    annotation(x, 1.12, `<b>${label}</b>`, { yanchor: "middle" }),
+    ...ticks.map(([y, text]) => annotation(x, y, text, beside)),
   ]);
 }
 
 function parallel() {
-  const all = uprights();
-  byId("parallel-plot").style.minWidth = `${100 * all.length}px`;
+  const axes = verticalAxes();
+  byId("parallel-plot").style.minWidth = `${100 * axes.length}px`;
   const line = { type: "line", y0: 0, y1: 1, line: { color: css("quiet"), width: 1 }, layer: "below" };
   const hidden = { visible: false, fixedrange: true };
   return {
-    traces: polylines(all),
+    traces: runLines(axes),
     layout: layout({
-      annotations: labels(all),
-      shapes: all.map((_, x) => ({ x0: x, x1: x, ...line })),
+      annotations: labels(axes),
+      shapes: axes.map((_, x) => ({ x0: x, x1: x, ...line })),
       selections: [],
       margin: { l: 10, r: 10, t: 6, b: 14 },
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "select",
-      xaxis: { ...hidden, range: [-0.6, all.length - 0.6] },
+      xaxis: { ...hidden, range: [-0.6, axes.length - 0.6] },
       yaxis: { ...hidden, range: [-0.05, 1.2] },
     }),
     onselected: (event) => {
-      const touched = (event?.points ?? []).map((point) => point.customdata);
-      const runs = new Set(touched.filter(isKept));
-      if (runs.size) keep(runs);
+      const insideBox = (event?.points ?? []).map((point) => point.customdata);
+      const runs = new Set(insideBox.filter(isSelected));
+      if (runs.size) selectRuns(runs);
     },
   };
 }
 
-function keep(runs) {
-  kept = runs;
+function selectRuns(runs) {
+  draggedRuns = runs;
   byId("parallel-count").textContent = t("{shown} of {all}", {
-    shown: known.filter((_, run) => isKept(run)).length,
-    all: known.length,
+    shown: scoredRuns.filter((_, run) => isSelected(run)).length,
+    all: scoredRuns.length,
   });
   plot(byId("parallel-plot"), parallel);
 }
@@ -165,5 +173,5 @@ function keep(runs) {
 byId("parallel-all").addEventListener("click", () => {
   limits.clear();
   drawLimits();
-  keep(null);
+  selectRuns(null);
 });

@@ -1,18 +1,18 @@
-// Plotly, in the page's colours; a plot is drawn when it comes near the window.
+// Plotly plots in the colours of the page. A plot is drawn when it is scrolled near the visible area.
 const COLOURS = {
-  // told apart by colour-blind readers too; after Okabe and Ito
+  // based on Okabe and Ito, distinguishable with colour blindness too
   light: ["#0072b2", "#d55e00", "#009e73", "#b4518f", "#8a6d00", "#3a3fb5", "#7f4f24", "#5c6770"],
   dark: ["#56b4e9", "#ff8c42", "#2fc79a", "#e59ac8", "#f0e442", "#9d9dff", "#d4a276", "#b7c0c9"],
 };
 const DASHES = ["solid", "dash", "dot", "dashdot"];
 
-const colour = (place) => COLOURS[state.dark ? "dark" : "light"][place % 8];
-const dash = (place) => DASHES[Math.floor(place / 8) % DASHES.length];
+const colour = (index) => COLOURS[state.dark ? "dark" : "light"][index % 8];
+const dash = (index) => DASHES[Math.floor(index / 8) % DASHES.length];
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-// Plotly reads some tags and entities in texts; a stranger's text has none.
-const plain = (text, most = 48) =>
-  short(String(text), most).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+// Escape text for Plotly, which interprets some tags and entities. The texts may come from untrusted runs.
+const plotText = (text, limit = 48) =>
+  shorten(String(text), limit).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
 function axis(title, more = {}) {
   return {
@@ -39,7 +39,7 @@ function layout(more = {}) {
   };
 }
 
-const waiting = new Map(); // element to what draws it
+const waiting = new Map(); // element: function that returns its plot
 const near = new IntersectionObserver(
   (entries) => {
     for (const { target, isIntersecting } of entries) if (isIntersecting) drawNow(target);
@@ -48,18 +48,18 @@ const near = new IntersectionObserver(
 );
 
 function drawNow(target) {
-  const make = waiting.get(target);
-  if (!make) return;
+  const build = waiting.get(target);
+  if (!build) return;
   waiting.delete(target);
-  const { traces, layout: how, onselected } = make();
-  Plotly.react(target, traces, how, { responsive: true, displaylogo: false, displayModeBar: false });
+  const { traces, layout, onselected } = build();
+  Plotly.react(target, traces, layout, { responsive: true, displaylogo: false, displayModeBar: false });
   if (onselected && !("drawn" in target.dataset)) target.on("plotly_selected", onselected);
   target.dataset.drawn = "";
 }
 
-// Draw or redraw; what() gives {traces, layout}, and onselected where dragging means something.
-function plot(target, what) {
-  waiting.set(target, what);
+// Draw or redraw a plot; build() returns {traces, layout}, and onselected if the user can select points.
+function plot(target, build) {
+  waiting.set(target, build);
   const { top, bottom } = target.getBoundingClientRect();
   if (top < innerHeight + 300 && bottom > -300) drawNow(target);
   else near.observe(target);

@@ -1,80 +1,88 @@
-// The summary, and the table of settings; ticks choose whose curves are drawn.
-const FIRST = 5; // settings drawn at first
-const SENTENCES = 8; // shown at first
-const drawnSettings = new Set(page.ranking.rows.slice(0, FIRST).keys());
-const afterTick = []; // called when a tick changes
+// The findings, and the ranking of the settings with checkboxes that select learning curves.
+const SELECTED_AT_START = 5; // settings
+const COLLAPSED_FINDINGS = 8; // sentences
+const selectedSettings = new Set(page.ranking.rows.slice(0, SELECTED_AT_START).keys());
+const onSelect = []; // called when a checkbox changes
 
-const runsOf = page.ranking.rows.map(() => []); // their numbers, by setting
-page.runs.forEach((run, number) => runsOf[run.setting].push(number));
+const runsBySetting = page.ranking.rows.map(() => []); // indices of runs
+page.runs.forEach((run, index) => runsBySetting[run.setting].push(index));
 
-let allSaid = false;
-const items = (list, texts) => list.replaceChildren(...texts.map((text) => element("li", {}, text)));
+let showsAllFindings = false;
+const setItems = (list, texts) => list.replaceChildren(...texts.map((text) => element("li", {}, text)));
 
-shown(() => {
+onDraw(() => {
   const count = { runs: page.runs.length, settings: page.ranking.rows.length, metric: page.metric };
-  const one = count.settings === 1;
+  const isSingle = count.settings === 1;
   byId("title").textContent =
-    one && count.runs === 1
+    isSingle && count.runs === 1
       ? t("1 run by {metric}", count)
-      : one
+      : isSingle
         ? t("{runs} runs of one setting by {metric}", count)
         : t("{runs} runs of {settings} settings by {metric}", count);
   document.title = byId("title").textContent;
   byId("about").textContent = t(
-    "made {made} by afqmc {version}; nothing on this page comes from or goes to a network",
+    "created {created} by afqmc {version}; this page works offline and sends no data",
     page,
   );
-  const said = page.said.map((pair, place) =>
-    element("li", { class: page.found[place] ? "found" : null }, either(pair)),
+  const findings = page.findings.map((sentence, index) =>
+    element("li", { class: page.significant[index] ? "significant" : null }, inLanguage(sentence)),
   );
-  byId("said").replaceChildren(...(allSaid ? said : said.slice(0, SENTENCES)));
-  byId("headline").hidden = said.length <= SENTENCES;
-  byId("headline").textContent = page.headline ? either(page.headline) : "";
-  byId("more-said").hidden = said.length <= SENTENCES;
-  byId("more-said").textContent = allSaid ? t("fewer") : t("all {count} sentences", { count: said.length });
-  if (!said.length) items(byId("said"), [t("There are no two settings to tell apart.")]);
-  items(byId("notes"), page.notes.map(either));
-  items(byId("refused"), page.refused.map(either));
-  byId("refused-box").hidden = !page.refused.length;
+  const isLong = findings.length > COLLAPSED_FINDINGS;
+  byId("findings").replaceChildren(...(showsAllFindings ? findings : findings.slice(0, COLLAPSED_FINDINGS)));
+  byId("headline").hidden = !isLong;
+  byId("headline").textContent = page.headline ? inLanguage(page.headline) : "";
+  byId("more-findings").hidden = !isLong;
+  byId("more-findings").textContent = showsAllFindings
+    ? t("show fewer")
+    : t("show all {count}", { count: findings.length });
+  if (!findings.length) setItems(byId("findings"), [t("There are fewer than two comparable settings.")]);
+  setItems(byId("caveats"), page.caveats.map(inLanguage));
+  setItems(byId("incomparable"), page.incomparable.map(inLanguage));
+  byId("incomparable-box").hidden = !page.incomparable.length;
 });
 
-byId("more-said").addEventListener("click", () => {
-  allSaid = !allSaid;
+byId("more-findings").addEventListener("click", () => {
+  showsAllFindings = !showsAllFindings;
   drawAll();
 });
 
-function tick(row) {
+function checkbox(row) {
   const change = (event) => {
-    if (event.target.checked) drawnSettings.add(row);
-    else drawnSettings.delete(row);
-    afterTick.forEach((call) => call());
+    if (event.target.checked) selectedSettings.add(row);
+    else selectedSettings.delete(row);
+    onSelect.forEach((call) => call());
   };
   const box = element("input", {
     type: "checkbox",
     onchange: change,
     "aria-label": t("curves of {name}", { name: settingName(row) }),
   });
-  box.checked = drawnSettings.has(row);
+  box.checked = selectedSettings.has(row);
   return box;
 }
 
 const rankingColumns = [
   { title: () => t("curves"), fixed: true },
-  ...page.ranking.headers.map(([header, number, down]) => ({ title: () => own(header), number, wrap: !number, down })),
+  ...page.ranking.headers.map(([header, number, descending]) => ({
+    title: () => translateIfKnown(header),
+    number,
+    wrap: !number,
+    descending,
+  })),
 ];
 
-const ranking = new SortedTable(byId("ranking-table"), rankingColumns);
+const ranking = new SortableTable(byId("ranking-table"), rankingColumns);
 ranking.rows = page.ranking.rows.map((cells, row) => ({
   cells: ["", ...cells],
-  nodes: { 0: () => tick(row) },
-  searched: [page.ranking.names[row], ...cells, ...runsOf[row].map((number) => page.runs[number].name)]
+  nodes: { 0: () => checkbox(row) },
+  searchText: [page.ranking.names[row], ...cells, ...runsBySetting[row].map((index) => page.runs[index].name)]
     .join(" ")
     .toLowerCase(),
   className: row === 0 ? "best" : null,
 }));
 
 function countRanking() {
-  byId("ranking-count").textContent = t("{shown} of {all}", { shown: ranking.shownRows, all: ranking.rows.length });
+  byId("ranking-count").textContent = t("{shown} of {all}", { shown: ranking.matchingRows, all: ranking.rows.length });
 }
 
 byId("ranking-filter").addEventListener("input", (event) => {
@@ -82,11 +90,11 @@ byId("ranking-filter").addEventListener("input", (event) => {
   countRanking();
 });
 
-shown(() => {
+onDraw(() => {
   ranking.draw();
   countRanking();
 });
-afterTick.push(() => {
+onSelect.push(() => {
   for (const box of byId("ranking-table").querySelectorAll("input")) box.checked = false;
   ranking.draw();
 });

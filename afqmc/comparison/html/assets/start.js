@@ -1,4 +1,4 @@
-// The switches, the contents, and the first drawing.
+// Language and theme switches, the table of contents, and the first drawing.
 byId("language").addEventListener("click", () => {
   state.chinese = !state.chinese;
   drawAll();
@@ -12,9 +12,9 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", ({ matches
   drawAll();
 });
 
-for (const id of ["ranking", "curves", "sweep", "closer", "pairs"]) byId(id).hidden = !page.runs.length;
+for (const id of ["ranking", "curves", "sweep", "best-runs", "pairs"]) byId(id).hidden = !page.runs.length;
 
-shown(() => {
+onDraw(() => {
   for (const box of document.querySelectorAll("section > .scroll, section > div > .scroll")) {
     box.setAttribute("role", "region");
     box.setAttribute("aria-label", box.closest("section").querySelector("h2").textContent);

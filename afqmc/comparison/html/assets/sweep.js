@@ -1,15 +1,16 @@
-// Which settings matter, and each by itself.
-const [FEW, RUNS_A_MEAN] = [12, 3]; // values whose means are joined by a line, however few runs each has; runs a value of more
+// The importance of the settings, and the metric against each setting.
+// The means of values are joined by a line if there are few values, or several runs per value.
+const [FEW_VALUES, RUNS_PER_MEAN] = [12, 3];
 
-function importances() {
-  const rising = [...axisOrder].reverse();
-  const names = rising.map((place) => axisTitle(page.axes[place]));
+function importancePlot() {
+  const ascending = [...axisOrder].reverse();
+  const names = ascending.map((index) => axisTitle(page.axes[index]));
   const bars = {
     type: "bar",
     orientation: "h",
-    x: rising.map((place) => shares[place]),
-    y: names.map((_, at) => at),
-    text: rising.map((place) => shares[place].toFixed(3)),
+    x: ascending.map((index) => shares[index]),
+    y: names.map((_, row) => row),
+    text: ascending.map((index) => shares[index].toFixed(3)),
     textposition: "outside",
     cliponaxis: false,
     marker: { color: colour(0) },
@@ -19,28 +20,28 @@ function importances() {
     traces: [bars],
     layout: layout({
       xaxis: axis(t("share"), { rangemode: "tozero" }),
-      yaxis: axis("", { tickvals: names.map((_, at) => at), ticktext: names }),
+      yaxis: axis("", { tickvals: names.map((_, row) => row), ticktext: names }),
       margin: { l: 20, r: 50, t: 6, b: 40 },
       dragmode: false,
     }),
   };
 }
 
-function marginal(one) {
-  const values = known.map((number) => one.values[number]);
-  const groups = one.is_number ? null : categories(values);
-  const x = groups ? values.map((value) => groups.place.get(value)) : values;
-  const sums = new Map();
-  x.forEach((value, at) => sums.set(value, [...(sums.get(value) ?? []), figures[at]]));
-  const means = [...sums]
-    .sort((a, b) => a[0] - b[0])
-    .map(([value, of]) => [value, of.reduce((a, b) => a + b, 0) / of.length]);
+function settingPlot(dimension) {
+  const values = scoredRuns.map((run) => dimension.values[run]);
+  const groups = dimension.is_number ? null : categories(values);
+  const x = groups ? values.map((value) => groups.index.get(value)) : values;
+  const scoresByValue = new Map();
+  x.forEach((value, index) => scoresByValue.set(value, [...(scoresByValue.get(value) ?? []), scores[index]]));
+  const means = [...scoresByValue]
+    .sort(([a], [b]) => a - b)
+    .map(([value, group]) => [value, group.reduce((a, b) => a + b, 0) / group.length]);
   const dots = {
     x,
-    y: figures,
+    y: scores,
     mode: "markers",
     marker: { size: 6, opacity: 0.55, color: colour(0) },
-    text: known.map((number) => plain(runName(number), 80)),
+    text: scoredRuns.map((run) => plotText(runName(run), 80)),
     hovertemplate: "%{text}<br>%{y:.4f}<extra></extra>",
   };
   const line = {
@@ -49,35 +50,39 @@ function marginal(one) {
     mode: "lines+markers",
     line: { color: colour(1), width: 2 },
     marker: { size: 8, symbol: "diamond" },
-    hovertemplate: `${plain(t("mean"))} %{y:.4f}<extra></extra>`,
+    hovertemplate: `${plotText(t("mean"))} %{y:.4f}<extra></extra>`,
   };
-  const own = ticks(one, values) ?? {};
-  const log = one.is_log ? { type: "log", ...(own.tickvals ? {} : { dtick: 1, exponentformat: "e" }) } : {};
-  const repeated = means.length <= FEW || RUNS_A_MEAN * means.length <= known.length;
+  const valueTicks = ticks(dimension, values) ?? {};
+  const logTicks = valueTicks.tickvals ? {} : { dtick: 1, exponentformat: "e" };
+  const log = dimension.is_log ? { type: "log", ...logTicks } : {};
+  const hasMeans = means.length <= FEW_VALUES || RUNS_PER_MEAN * means.length <= scoredRuns.length;
   return {
-    traces: repeated ? [dots, line] : [dots],
-    layout: layout({ xaxis: axis(axisTitle(one), { ...own, ...log }), yaxis: axis(plain(page.metric)) }),
+    traces: hasMeans ? [dots, line] : [dots],
+    layout: layout({
+      xaxis: axis(axisTitle(dimension), { ...valueTicks, ...log }),
+      yaxis: axis(plotText(page.metric)),
+    }),
   };
 }
 
-const marginalPlots = axisOrder.map(() => element("div", { class: "plot" }));
-byId("marginals").append(...marginalPlots);
+const settingPlots = axisOrder.map(() => element("div", { class: "plot" }));
+byId("setting-plots").append(...settingPlots);
 
-shown(() => {
-  const nothing = !page.axes.length || !known.length;
-  byId("sweep-box").hidden = nothing;
-  byId("sweep-note").textContent = nothing ? t("The runs differ in no setting but the seed and the fold.") : "";
-  if (nothing) return;
-  if (page.axes.length > KEPT_AXES)
-    byId("sweep-note").textContent = t("Drawn: {kept} of {all} settings that differ.", {
-      kept: KEPT_AXES,
+onDraw(() => {
+  const isEmpty = !page.axes.length || !scoredRuns.length;
+  byId("sweep-box").hidden = isEmpty;
+  byId("sweep-note").textContent = isEmpty ? t("The runs differ only in the seed and the fold.") : "";
+  if (isEmpty) return;
+  if (page.axes.length > MAX_AXES)
+    byId("sweep-note").textContent = t("Only {shown} of the {all} varying settings are drawn.", {
+      shown: MAX_AXES,
       all: page.axes.length,
     });
   drawLimits();
-  keep(kept);
-  byId("importance-note").textContent = either(page.importance.why);
+  selectRuns(draggedRuns);
+  byId("importance-note").textContent = inLanguage(page.importance.note);
   byId("importance-plot").hidden = !shares;
   byId("importance-plot").style.height = `${70 + 28 * axisOrder.length}px`;
-  if (shares) plot(byId("importance-plot"), importances);
-  axisOrder.forEach((place, at) => plot(marginalPlots[at], () => marginal(page.axes[place])));
+  if (shares) plot(byId("importance-plot"), importancePlot);
+  axisOrder.forEach((index, i) => plot(settingPlots[i], () => settingPlot(page.axes[index])));
 });

@@ -1,34 +1,28 @@
-// A table that sorts by a click on a header, and shows the rows that hold every word of a filter.
+// A table that is sorted by clicking on a header, and that shows the rows that contain every word of a filter.
 
-// Numbers first and by size, clock times too; then texts; then what is not there.
-function rank(cell) {
+// Sort numbers and durations by size, then texts, then missing values.
+function sortKey(cell) {
   if (cell === "-" || cell === "") return [2, ""];
   if (/^\d+(:\d\d)+$/.test(cell)) return [0, cell.split(":").reduce((sum, part) => 60 * sum + Number(part), 0)];
   const number = /^[-+]?(\d|\.\d)/.test(cell) ? parseFloat(cell) : NaN;
   return Number.isNaN(number) ? [1, cell] : [0, number];
 }
 
-function compared(one, other, sign) {
-  const [[kind, value], [otherKind, otherValue]] = [one, other];
-  if (kind !== otherKind) return kind - otherKind;
-  return sign * (kind === 0 ? value - otherValue : value.localeCompare(otherValue));
+function compareKeys([kindA, a], [kindB, b], sign) {
+  if (kindA !== kindB) return kindA - kindB;
+  return sign * (kindA === 0 ? a - b : a.localeCompare(b));
 }
 
-// columns: {title(), number, wrap, fixed: not sorted, down: highest first, text(cell): as it is shown};
-// rows: {cells: [text], nodes: {place: () => node}, marks: {place: class}, searched: text, className}
-const SHORT = 24; // characters of a cell that is not broken
+// columns: {title(), number, wrap, fixed: cannot be sorted, descending: highest first, text(cell): displayed text}
+// rows: {cells: [text], nodes: {index: () => node}, marks: {index: class}, searchText, className}
+const MAX_UNWRAPPED = 24; // characters of a cell that is never wrapped
 
-class SortedTable {
-  constructor(box, columns, most = Infinity) {
-    Object.assign(this, { box, columns, most, rows: [], words: [], sorted: null, sign: 1 });
+class SortableTable {
+  constructor(box, columns, maxRows = Infinity) {
+    Object.assign(this, { columns, maxRows, rows: [], words: [], sortedColumn: null, sign: 1 });
     this.body = element("tbody");
     this.head = element("tr");
     box.replaceChildren(element("table", {}, element("thead", {}, this.head), this.body));
-  }
-
-  set(rows) {
-    this.rows = rows;
-    this.draw();
   }
 
   filter(text) {
@@ -36,60 +30,56 @@ class SortedTable {
     this.draw();
   }
 
-  sort(place) {
-    // first click: as one reads the column, small texts up and large figures down
-    const first = this.columns[place].down ? -1 : 1;
-    this.sign = this.sorted === place ? -this.sign : first;
-    this.sorted = place;
+  // The first click sorts in the natural order of the column, a second click reverses it.
+  sort(index) {
+    const natural = this.columns[index].descending ? -1 : 1;
+    this.sign = this.sortedColumn === index ? -this.sign : natural;
+    this.sortedColumn = index;
     this.draw();
+    this.head.children[index].querySelector("button").focus();
   }
 
-  found() {
-    const holds = (row) => this.words.every((word) => row.searched.includes(word));
-    const rows = this.words.length ? this.rows.filter(holds) : [...this.rows];
-    if (this.sorted === null) return rows;
-    const keyed = rows.map((row) => [rank(row.cells[this.sorted]), row]);
-    return keyed.sort(([one], [other]) => compared(one, other, this.sign)).map(([, row]) => row);
+  visibleRows() {
+    const matches = (row) => this.words.every((word) => row.searchText.includes(word));
+    const rows = this.words.length ? this.rows.filter(matches) : [...this.rows];
+    if (this.sortedColumn === null) return rows;
+    const keyed = rows.map((row) => [sortKey(row.cells[this.sortedColumn]), row]);
+    return keyed.sort(([a], [b]) => compareKeys(a, b, this.sign)).map(([, row]) => row);
   }
 
   draw() {
-    this.head.replaceChildren(...this.columns.map((column, place) => this.header(column, place)));
-    const rows = this.found();
-    this.body.replaceChildren(...rows.slice(0, this.most).map((row) => this.line(row)));
-    this.shownRows = rows.length;
+    this.head.replaceChildren(...this.columns.map((column, index) => this.header(column, index)));
+    const rows = this.visibleRows();
+    this.body.replaceChildren(...rows.slice(0, this.maxRows).map((row) => this.line(row)));
+    this.matchingRows = rows.length;
   }
 
-  header(column, place) {
-    const order = this.sorted === place ? (this.sign > 0 ? "ascending" : "descending") : "none";
+  header(column, index) {
+    const order = this.sortedColumn === index ? (this.sign > 0 ? "ascending" : "descending") : "none";
     const title = column.title();
-    const inside = column.fixed
+    const content = column.fixed
       ? title
-      : element("button", { type: "button", onclick: () => this.resort(place) }, title);
+      : element("button", { type: "button", onclick: () => this.sort(index) }, title);
     return element(
       "th",
       { scope: "col", class: column.number ? "number" : null, "aria-sort": column.fixed ? null : order },
-      inside,
+      content,
     );
   }
 
-  resort(place) {
-    this.sort(place);
-    this.head.children[place].querySelector("button").focus();
-  }
-
   line(row) {
-    const cells = this.columns.map((column, place) => {
-      const kind = [
+    const cells = this.columns.map((column, index) => {
+      const classes = [
         column.number && "number",
-        column.wrap && row.cells[place].length > SHORT && "wrap",
-        row.marks?.[place],
+        column.wrap && row.cells[index].length > MAX_UNWRAPPED && "wrap",
+        row.marks?.[index],
       ]
         .filter(Boolean)
         .join(" ");
       return element(
         "td",
-        { class: kind || null },
-        row.nodes?.[place] ? row.nodes[place]() : column.text ? column.text(row.cells[place]) : row.cells[place],
+        { class: classes || null },
+        row.nodes?.[index] ? row.nodes[index]() : column.text ? column.text(row.cells[index]) : row.cells[index],
       );
     });
     return element("tr", { class: row.className }, ...cells);
