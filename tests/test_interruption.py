@@ -215,8 +215,8 @@ def test_what_is_put_off_is_raised_where_it_is_admitted():
 def test_a_second_ctrl_c_leaves_at_once_whatever_is_put_off(tmp_path):
     source = (
         "import os, signal, time\n"
-        "from afqmc.utils.signals import terminable, undisturbed\n"
-        "with terminable(), undisturbed():\n"
+        "from afqmc.utils.signals import defer_signals, handle_termination\n"
+        "with handle_termination(), defer_signals():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    print('one', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"

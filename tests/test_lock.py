@@ -76,7 +76,7 @@ def test_without_flock_the_lock_still_excludes_others_and_dies_with_its_process(
     assert said == "held\n", first.stderr.read()
     second, said = holding(tmp_path, environment)
     assert said == ""
-    assert f"another process is at this run (process {first.pid} on" in second.communicate(timeout=PATIENCE_S)[1]
+    assert f"another process is using this run (process {first.pid} on" in second.communicate(timeout=PATIENCE_S)[1]
     first.kill()
     first.communicate(timeout=PATIENCE_S)
     third, said = holding(tmp_path, environment)
@@ -95,7 +95,7 @@ def test_a_sweep_on_a_file_system_without_any_locks_gets_one_message(tmp_path, p
 
 def test_a_directory_that_cannot_be_written_to_gets_one_message(tmp_path):
     (tmp_path / "file").write_text("")
-    told = r"file/sweep/\.lock: cannot be created .*can write to"
+    told = r"file/sweep/\.lock: cannot be created .*writable directory"
     with pytest.raises(InputError, match=told), locked(tmp_path / "file/sweep", "sweep"):
         pass
 

@@ -73,7 +73,7 @@ def test_an_optimizer_of_the_group_builds_and_steps(model, name):
             {**ADAMW, "weight_decy": 1},
             r"optimizer.weight_decy: AdamW has no such argument; did you mean 'weight_decay'",
         ),
-        ({**ADAMW, "qqq": 1}, "optimizer.qqq: AdamW has no such argument; legal: amsgrad, betas, "),
+        ({**ADAMW, "qqq": 1}, "optimizer.qqq: AdamW has no such argument; allowed: amsgrad, betas, "),
         ({**ADAMW, "lr": 1e-5}, "optimizer.lr=1e-05: the learning rate is a key of its own: lr=1e-05"),
         ({**ADAMW, "eps": -1}, r"optimizer\.eps=-1: torch.optim.AdamW refuses this: Invalid epsilon"),
         ({}, r"optimizer._target_: is not set"),

@@ -21,7 +21,7 @@ def test_a_dotted_path_gives_what_it_names(plug):
         (".AdamW", "must be a dotted path"),
         ("no_such_package.AdamW", "cannot import 'no_such_package' .*is it installed here"),
         ("torch.optim.AdmW", "torch.optim has no 'AdmW'; did you mean 'AdamW'"),
-        ("math.qqqq", r"math has no 'qqqq'; legal: acos, .* and \d+ more"),
+        ("math.qqqq", r"math has no 'qqqq'; allowed: acos, .* and \d+ more"),
     ],
 )
 def test_a_target_that_is_not_there_is_refused_with_its_key(target, message):
@@ -53,7 +53,7 @@ def build(params, lr, *, decay=0.0, momentum):
     ("arguments", "message"),
     [
         (["momentum", "deca"], r"^opt\.deca: build has no such argument; did you mean 'decay'\?$"),
-        (["momentum", "qq"], r"^opt\.qq: build has no such argument; legal: decay, momentum$"),
+        (["momentum", "qq"], r"^opt\.qq: build has no such argument; allowed: decay, momentum$"),
         (["momentum", "lr"], r"^opt\.lr: is passed by afqmc itself"),
         (["decay"], r"^opt: build needs the argument 'momentum': add opt\.momentum=\.\.\.$"),
     ],

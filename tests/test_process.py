@@ -40,7 +40,11 @@ def test_without_control_groups_there_is_no_quota(tmp_path):
 
 
 def printed(code, **environment):
-    command = [sys.executable, "-c", f"import os\nfrom afqmc.utils.process import settle, usable_cores\n{code}"]
+    command = [
+        sys.executable,
+        "-c",
+        f"import os\nfrom afqmc.utils.process import configure_threads, usable_cores\n{code}",
+    ]
     clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(path for path in sys.path if path), **environment}
     return subprocess.run(
         command, env=clean, capture_output=True, text=True, check=True, timeout=PATIENCE_S
@@ -48,12 +52,14 @@ def printed(code, **environment):
 
 
 def test_torch_takes_the_threads_that_are_left_for_a_job():
-    code = "settle(jobs_at_once={})\nimport torch\nprint(torch.get_num_threads(), os.environ['GOMP_SPINCOUNT'])"
+    code = (
+        "configure_threads(jobs_at_once={})\nimport torch\nprint(torch.get_num_threads(), os.environ['GOMP_SPINCOUNT'])"
+    )
     assert printed(code.format(1)) == [str(usable_cores()), "2000"]
     assert printed(code.format(1000)) == ["1", "2000"]
 
 
 def test_what_a_person_has_set_stays():
-    code = "settle()\nimport torch\nprint(torch.get_num_threads(), os.environ.get('GOMP_SPINCOUNT'))"
+    code = "configure_threads()\nimport torch\nprint(torch.get_num_threads(), os.environ.get('GOMP_SPINCOUNT'))"
     assert printed(code, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="active") == ["1", "None"]
     assert printed(code, GOMP_SPINCOUNT="7")[1] == "7"

@@ -287,7 +287,7 @@ def test_what_cannot_be_gone_on_with_is_refused(tmp_path, arguments, told):
 
 
 def test_a_second_process_is_refused_while_one_is_at_the_run(run):
-    with run.locked(), pytest.raises(InputError, match=f"another process is at this run .process {os.getpid()} on"):
+    with run.locked(), pytest.raises(InputError, match=f"another process is using this run .process {os.getpid()} on"):
         run_experiment(Resume(run.path, ["epochs=3"]).config(), run, resume=True)
 
 

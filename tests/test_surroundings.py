@@ -357,6 +357,7 @@ def test_git_settings_of_the_environment_run_no_program(tmp_path, monkeypatch):
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/canary\n")
     program.chmod(0o755)
     before = git_state()
+    assert (before is not None) == (Path(__file__).parents[1] / ".git").exists()
     for name, value in {"COUNT": "1", "KEY_0": "core.fsmonitor", "VALUE_0": str(program)}.items():
         monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
     monkeypatch.setenv("GIT_DIR", str(tmp_path))

@@ -154,7 +154,7 @@ def test_a_run_that_cannot_be_read_or_is_still_at_work_keeps_no_other_back(lost,
         code, out, err = call(lost, "--wandb-sync", WANDB_MODE="offline")
     assert code == 1
     assert f"W&B: {one.name}: not sent: " in err
-    assert f"W&B: {other.name}: not sent: {other}: another process is at this run" in err
+    assert f"W&B: {other.name}: not sent: {other}: another process is using this run" in err
     assert out.count("rebuilt from its own files") == 2
 
 
