@@ -73,7 +73,9 @@ def test_the_defaults_of_accelerate_launch_say_nothing():
 )
 @pytest.mark.parametrize("value", ["maybe", "", "2"])
 def test_an_invalid_truth_value_of_accelerate_is_refused_with_the_legal_ones(name, value):
-    with pytest.raises(InputError, match=f"ACCELERATE_{name}={value}: legal: 1, true, yes, .*unset ACCELERATE_{name}"):
+    with pytest.raises(
+        InputError, match=f"ACCELERATE_{name}={value}: allowed: 1, true, yes, .*unset ACCELERATE_{name}"
+    ):
         check_flags({f"ACCELERATE_{name}": value})
     check_flags({f"ACCELERATE_{name}": "True", f"ACCELERATE_{name}_X": "n"})
 
@@ -95,10 +97,10 @@ def test_predict_refuses_only_variables_of_accelerate_that_matter_to_it(tmp_path
     for name in ("USE_CPU", "USE_MEGATRON_LM"):  # the second is read when Accelerate is imported
         done = command(*ask, cwd=tmp_path, env={f"ACCELERATE_{name}": "maybe"})
         assert done.returncode == 2
-        assert done.stderr.startswith(f"ACCELERATE_{name}=maybe: legal: 1, true, yes")
+        assert done.stderr.startswith(f"ACCELERATE_{name}=maybe: allowed: 1, true, yes")
 
 
 def test_processes_of_mpirun_are_refused_instead_of_each_making_a_run_of_its_own():
-    with pytest.raises(InputError, match="OMPI_COMM_WORLD_SIZE=2: mpirun's processes do not meet here"):
+    with pytest.raises(InputError, match="OMPI_COMM_WORLD_SIZE=2: mpirun is not supported; use torchrun or srun"):
         current_rank({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"})
     assert current_rank({"PMI_SIZE": "1"}).is_single

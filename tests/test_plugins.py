@@ -88,7 +88,7 @@ def test_a_target_with_two_leading_dots_is_refused_with_its_key():
 
 
 def test_a_target_that_cannot_be_called_is_refused_as_such():
-    with pytest.raises(InputError, match=r"math\.pi.*call"):
+    with pytest.raises(InputError, match=r"math\.pi.*class or function"):
         import_target("math.pi", "model._target_")
 
 

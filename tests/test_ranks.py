@@ -52,8 +52,8 @@ def test_any_part_of_any_launcher_is_one_process_a_rank_or_a_refusal_that_names_
     if isinstance(rank, InputError):
         assert str(rank).partition("=")[0] in {*TORCHRUN, *SLURM, *MPI}
         return
-    assert 0 <= rank.number < rank.size
-    assert 0 <= rank.local < rank.local_size <= rank.size
+    assert 0 <= rank.rank < rank.world_size
+    assert 0 <= rank.local_rank < rank.local_world_size <= rank.world_size
     if rank.is_single:
         assert not {*TORCHRUN[:4], *MPI} & environment.keys()
         # a launcher inside a task of Slurm comes first
@@ -111,7 +111,7 @@ def test_a_command_of_one_process_is_refused_and_rank_0_alone_says_so(name, monk
     told = f"afqmc.{name}: runs as one process, and the launcher started 2; start it without a launcher\n"
     assert capsys.readouterr() == ("", told)
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr("afqmc.cli._RANK_0_SPEAKS_S", 0)
+    monkeypatch.setattr("afqmc.cli._RANK_0_REPORT_S", 0)
     with pytest.raises(SystemExit) as quiet:
         run_command(main)
     assert quiet.value.code == 2

@@ -71,7 +71,7 @@ def hold_complete(run_dir):
         ("afqmc.run --help | head -1; exit ${PIPESTATUS[0]}", 0, ""),
         ("afqmc.run --help >&-", 0, ""),
         ("afqmc.run --help <&- >&- 2>&-", 0, ""),
-        ("afqmc.run --help > /dev/full", 1, "standard output: No space left on device; what was printed from there"),
+        ("afqmc.run --help > /dev/full", 1, "standard output: No space left on device; the output from there"),
         ("afqmc.run --help > /dev/full 2>&1", 1, ""),
         ("afqmc.run lr=-1 2>&-", 2, ""),
         ("afqmc.run lr=-1 2> /dev/full", 2, ""),

@@ -239,7 +239,7 @@ def test_independent_refusals_are_all_reported(inside):
 
 def test_a_sweep_of_several_processes_refuses_what_such_a_run_does(inside):
     config = compose([*MINI, "tracker=none", "batch_size=1"])
-    told = [text for _, text in refusals(config_checks(config, Rank(size=2)))]
+    told = [text for _, text in refusals(config_checks(config, Rank(world_size=2)))]
     assert preflight([config], processes=2) == {0: told[0]}
     assert "cannot be divided over 2 processes" in told[0]
 

@@ -27,7 +27,7 @@ def preflight(configs: Sequence[Config], processes: int = 1) -> dict[int, str]:
         configs: Of the runs.
         processes: That each is to have.
     """
-    checked, found = _Checked(Rank(size=processes)), dict[int, str]()
+    checked, found = _Checked(Rank(world_size=processes)), dict[int, str]()
     for place, config in enumerate(configs):
         try:
             checked.check(config)

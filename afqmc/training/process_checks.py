@@ -17,7 +17,7 @@ def describe_batch_division(batch_size: int, config: TrainerConfig, rank: Rank) 
     Raises:
         InputError: where a process would have no pair, with the nearest sizes that are possible.
     """
-    parts, size = config.gradient_accumulation_steps, rank.size
+    parts, size = config.gradient_accumulation_steps, rank.world_size
     if batch_size < parts * size:
         fewer = batch_size // size
         less = f" or trainer.gradient_accumulation_steps={fewer}" if fewer else f" or at most {batch_size} processes"
