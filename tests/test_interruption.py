@@ -99,7 +99,7 @@ def test_a_signal_ends_a_run_tidily(started, number, code, said):
     assert errors.strip() == said
     assert out.splitlines()[-2:] == [
         f"run directory: {run.path}",
-        f"to go on: python -m afqmc.run resume={run.path}",
+        f"to resume: python -m afqmc.run resume={run.path}",
     ]
     assert f"{said} at step " in (run.path / "run.log").read_text(encoding="utf-8")
     assert run.status == "interrupted"

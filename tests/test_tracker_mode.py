@@ -149,7 +149,7 @@ def test_the_server_of_the_settings_file_is_the_one_that_needs_a_key(home):
         (
             "tracker.mode=auto",
             {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://127.0.0.1:9"},
-            "offline (the server could not be reached, or refused it)",
+            "offline (the server is unreachable, or refused the run)",
         ),
     ],
 )

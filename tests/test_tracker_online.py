@@ -74,7 +74,7 @@ def test_a_server_that_falls_silent_before_it_has_begun_is_not_waited_for(tmp_pa
     server.silent.set()
     shown = run(tmp_path, env=server.environment())
     assert "closing W&B, at most 10 s" in shown
-    assert "W&B: not begun after 10 s, left behind" in shown
+    assert "W&B: not started after 10 s, abandoned" in shown
 
 
 @pytest.mark.parametrize(("code", "said"), [(200, None), (404, None), (503, "answers 503")])

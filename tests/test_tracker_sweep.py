@@ -173,7 +173,7 @@ def test_without_a_key_nothing_is_sent_and_the_table_is_there(sweep, call):
     code, out, err = call(sweep, "--wandb-sync", WANDB_MODE="online")
     assert code == 1
     assert "dev/accuracy" in out
-    assert err.startswith("W&B: nobody is logged in to https://api.")
+    assert err.startswith("W&B: not logged in to https://api.")
 
 
 @pytest.fixture

@@ -163,8 +163,8 @@ TRACKED = [  # overrides with W&B, offline
     (f"tracker.tags=[{'x' * 70}]", "tracker.tags=['xxxx"),
     (f"tracker.tags=[fine,{'x' * 65}]", "Tags must be between 1 and 64 characters"),
     ("tracker.tags=['']", "is empty. Tags must be between 1 and 64 characters"),
-    ("tracker.project=a/b", "tracker.project=a/b: W&B refuses this: Invalid project name 'a/b'"),
-    ("tracker.project='50%'", "tracker.project=50%: W&B refuses this"),
+    ("tracker.project=a/b", "tracker.project=a/b: invalid for W&B: Invalid project name 'a/b'"),
+    ("tracker.project='50%'", "tracker.project=50%: invalid for W&B"),
     (f"tracker.project={'x' * 129}", "exceeded 128 characters"),
 ]
 CASES = [
