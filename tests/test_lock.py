@@ -1,4 +1,4 @@
-"""Locks where the file system makes them hard: without flock, without any locks, read-only, full."""
+"""Locks on difficult file systems: without flock, without any locks, read-only, full."""
 
 import os
 import shutil
@@ -70,7 +70,8 @@ def holding(directory, environment):
 
 
 @pytest.mark.parametrize("error", ["ENOSYS", "EOPNOTSUPP", "ENOLCK"])
-def test_without_flock_the_lock_still_excludes_others_and_dies_with_its_process(tmp_path, preload, error):
+def test_without_flock(tmp_path, preload, error):
+    """Without flock the lock excludes other processes, and is released when its process is killed."""
     environment = preload(error)
     first, said = holding(tmp_path, environment)
     assert said == "held\n", first.stderr.read()
@@ -84,7 +85,8 @@ def test_without_flock_the_lock_still_excludes_others_and_dies_with_its_process(
     third.communicate("", timeout=PATIENCE_S)
 
 
-def test_a_sweep_on_a_file_system_without_any_locks_gets_one_message(tmp_path, preload):
+def test_without_any_locks(tmp_path, preload):
+    """A sweep on a file system without locks is refused with one message."""
     environment = preload("ENOSYS", "-DNO_LOCKS")
     done = command("run", "-m", *SMALL, "seed=1,2", "sweep.name=s", cwd=tmp_path, env=environment)
     assert done.returncode == 2, done.stderr
@@ -93,7 +95,8 @@ def test_a_sweep_on_a_file_system_without_any_locks_gets_one_message(tmp_path, p
     assert "hydra.sweep.dir" in line
 
 
-def test_a_directory_that_cannot_be_written_to_gets_one_message(tmp_path):
+def test_unwritable_directory(tmp_path):
+    """An unwritable directory is refused with one message."""
     (tmp_path / "file").write_text("")
     told = r"file/sweep/\.lock: cannot be created .*writable directory"
     with pytest.raises(InputError, match=told), locked(tmp_path / "file/sweep", "sweep"):
@@ -101,7 +104,8 @@ def test_a_directory_that_cannot_be_written_to_gets_one_message(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_a_full_or_read_only_file_system_gets_one_message(tmp_path):
+def test_full_or_read_only(tmp_path):
+    """A full or read-only file system is refused with one message."""
     if subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(tmp_path)], capture_output=True
     ).returncode:

@@ -60,7 +60,7 @@ def build(params, lr, *, decay=0.0, momentum):
 )
 def test_a_wrong_or_missing_argument_is_refused_with_the_nearest(arguments, message):
     with pytest.raises(InputError, match=message):
-        check_arguments(build, arguments, "opt", given=("params", "lr"))
+        check_arguments(build, arguments, "opt", provided=("params", "lr"))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_wrong_or_missing_argument_is_refused_with_the_nearest(arguments, mess
     ],
 )
 def test_arguments_that_the_signature_takes_pass(function, arguments):
-    check_arguments(function, arguments, "opt", given=("params", "lr"))
+    check_arguments(function, arguments, "opt", provided=("params", "lr"))
 
 
 @pytest.mark.parametrize("source", ["def (:", "1 / 0"])
@@ -94,4 +94,4 @@ def test_a_target_that_cannot_be_called_is_refused_as_such():
 
 def test_an_argument_that_the_project_passes_itself_is_refused_also_beside_others():
     with pytest.raises(InputError, match=r"args\.num_labels"):
-        check_arguments(lambda num_labels, **others: None, ["num_labels"], "args", given=("num_labels",))
+        check_arguments(lambda num_labels, **others: None, ["num_labels"], "args", provided=("num_labels",))

@@ -1,4 +1,4 @@
-"""What a process is told: threads by affinity and quota, and nothing that a person has set is changed."""
+"""Threads by CPU affinity and quota; settings of the user take precedence."""
 
 import math
 import subprocess
@@ -31,11 +31,13 @@ def groups(tmp_path, own, files):
         ("0::/gone\n", {"cpu.max": "broken"}, math.inf),
     ],
 )
-def test_the_quota_is_the_least_of_the_groups_above_a_process(own, files, quota, tmp_path):
+def test_cpu_quota(own, files, quota, tmp_path):
+    """The quota is the lowest of all control groups above the process."""
     assert cpu_quota(*groups(tmp_path, own, files)) == quota
 
 
-def test_without_control_groups_there_is_no_quota(tmp_path):
+def test_no_control_groups(tmp_path):
+    """Without control groups there is no quota."""
     assert cpu_quota(tmp_path, tmp_path / "none") == math.inf
 
 
@@ -51,7 +53,8 @@ def printed(code, **environment):
     ).stdout.split()
 
 
-def test_torch_takes_the_threads_that_are_left_for_a_job():
+def test_threads_per_job():
+    """torch uses the cores divided by the number of parallel jobs."""
     code = (
         "configure_threads(jobs_at_once={})\nimport torch\nprint(torch.get_num_threads(), os.environ['GOMP_SPINCOUNT'])"
     )
@@ -59,7 +62,8 @@ def test_torch_takes_the_threads_that_are_left_for_a_job():
     assert printed(code.format(1000)) == ["1", "2000"]
 
 
-def test_what_a_person_has_set_stays():
+def test_user_settings():
+    """Environment variables of the user are unchanged."""
     code = "configure_threads()\nimport torch\nprint(torch.get_num_threads(), os.environ.get('GOMP_SPINCOUNT'))"
     assert printed(code, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="active") == ["1", "None"]
     assert printed(code, GOMP_SPINCOUNT="7")[1] == "7"

@@ -1,4 +1,4 @@
-"""The file for ``wandb sweep``: what W&B's own agent makes of it trains, in the run that the agent names."""
+"""Runs that are started by a W&B sweep agent, with the agent of the library itself."""
 
 import os
 import re
@@ -23,7 +23,8 @@ def sweep():
     return yaml.safe_load(FILE.read_text(encoding="utf-8"))
 
 
-def test_what_is_searched_are_keys_of_ours_and_their_values_are_legal():
+def test_sweep_file_is_valid():
+    """The parameters of the sweep file are valid overrides."""
     for key, space in sweep()["parameters"].items():
         for value in space.get("values", [space.get("min"), space.get("max")]):
             compose([f"{key}={value}"])
@@ -60,7 +61,8 @@ def done(agent, kind, run):
     return agent._run_processes[run].wait(timeout=PATIENCE_S)
 
 
-def test_an_agent_trains_with_what_was_chosen_in_the_run_that_it_named(agent, tmp_path):
+def test_agent_run(agent, tmp_path):
+    """A run started by an agent uses its parameters and its run id."""
     assert done(agent, "run", "abcd1234") == 0
     run_dir = RunDir(tmp_path / "outputs/sweeps/sweep1/abcd1234")
     config = schema.load(run_dir.path)
@@ -74,7 +76,8 @@ def test_an_agent_trains_with_what_was_chosen_in_the_run_that_it_named(agent, tm
 
 
 @pytest.mark.slow
-def test_a_run_that_is_handed_out_again_goes_on_in_its_own_directory(agent, tmp_path):
+def test_agent_resumes_run(agent, tmp_path):
+    """A run that the agent starts again is resumed in its own directory."""
     assert done(agent, "run", "abcd1234") == 0
     run_dir = RunDir(tmp_path / "outputs/sweeps/sweep1/abcd1234")
     (run_dir.path / "summary.json").unlink()

@@ -23,9 +23,13 @@ _KEYS = tuple(
     name.removeprefix("WANDB_").lower() for name in _VARIABLES
 )  # the names of these variables in W&B's settings files
 _MODES: dict[str, Literal["online", "offline", "disabled"]] = {
-    "online": "online", "run": "online", "shared": "online",
-    "offline": "offline", "dryrun": "offline", "disabled": "disabled",
-}  # fmt: skip
+    "online": "online",
+    "run": "online",
+    "shared": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
 _FALSE = ("", "0", "FALSE", "NO", "OFF")
 
 

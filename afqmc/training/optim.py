@@ -45,7 +45,7 @@ def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer
     if "lr" in arguments:
         raise InputError(f"optimizer.lr={arguments['lr']}: the learning rate is a key of its own: lr={arguments['lr']}")
     function = import_target(target, "optimizer._target_")
-    check_arguments(function, arguments, "optimizer", given=("params", "lr"))
+    check_arguments(function, arguments, "optimizer", provided=("params", "lr"))
     with_decay = "weight_decay" in signature_parameters(function)
 
     def build(these: Arguments) -> Any:
@@ -100,7 +100,7 @@ def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, l
     for key, value in wanted.items():
         if not set(_WARMUP) & set(parameters):
             raise InputError(f"scheduler.{key}={value}: {target} has no warm-up of this kind; see its own arguments")
-    check_arguments(function, arguments, "scheduler", given=("step" if pure else "optimizer", *given))
+    check_arguments(function, arguments, "scheduler", provided=("step" if pure else "optimizer", *given))
 
     def build(these: Arguments) -> Any:
         if pure:

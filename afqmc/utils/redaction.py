@@ -147,8 +147,8 @@ def _url(match: re.Match[str]) -> _Span:
         user = _USER.match(text, begin)
         return user.span() if user else None
     quote = _QUOTED_URL.search(text, max(0, begin - 200), match.start())
-    whole = (_QUOTED[quote[1]] if quote else _UNSPACED).match(text, begin, begin + _MAX_URL)
-    return begin, text.rfind("@", begin, whole.end() if whole else begin)
+    pattern = _QUOTED[quote[1]] if quote else _UNSPACED
+    return begin, text.rfind("@", begin, _end(pattern, text, begin, begin + _MAX_URL))
 
 
 def _header(match: re.Match[str]) -> _Span:
@@ -209,8 +209,7 @@ def _credentials(match: re.Match[str]) -> _Span:
 def _no_scheme(match: re.Match[str]) -> _Span:
     """Return user and password of ``user:password@host``."""
     begin = match.start()
-    whole = _UNQUOTED.match(match.string, begin, begin + _MAX_URL)
-    return begin, match.string.rfind("@", begin, whole.end() if whole else begin)
+    return begin, match.string.rfind("@", begin, _end(_UNQUOTED, match.string, begin, begin + _MAX_URL))
 
 
 def _token(match: re.Match[str]) -> _Span:
@@ -236,8 +235,8 @@ def _if_secret(name: str, text: str, span: tuple[int, int]) -> _Span:
     return span if is_secret_value(name, text[slice(*span)]) else None
 
 
-def _end(pattern: re.Pattern[str], text: str, begin: int) -> int:
-    match = pattern.match(text, begin)
+def _end(pattern: re.Pattern[str], text: str, begin: int, limit: int = sys.maxsize) -> int:
+    match = pattern.match(text, begin, limit)
     return match.end() if match else begin
 
 

@@ -24,9 +24,12 @@ LARGE = 1 << 28  # a file of rows, a tokenizer
 _CHUNK = 1 << 20
 _MAX_LISTED = 10  # entries in one message
 _KINDS = {
-    stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
-}  # fmt: skip
+}
 
 
 class NotRegularError(InputError):

@@ -66,7 +66,7 @@ def signature_parameters(function: Callable[..., Any]) -> Mapping[str, inspect.P
 
 
 def check_arguments(
-    function: Callable[..., Any], arguments: Iterable[str], key: str, given: Collection[str] = ()
+    function: Callable[..., Any], arguments: Iterable[str], key: str, provided: Collection[str] = ()
 ) -> None:
     """Check keyword arguments against the signature of a callable.
 
@@ -74,7 +74,7 @@ def check_arguments(
         function: The callable.
         arguments: Names of the arguments from the config.
         key: Of the config group, for messages.
-        given: Names of the arguments that afqmc passes itself.
+        provided: Names of the arguments that afqmc passes itself.
 
     Raises:
         InputError: naming the first unknown or missing argument, with the most similar valid one.
@@ -84,19 +84,19 @@ def check_arguments(
         return
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    names = [p.name for p in named if p.name not in given]
+    names = [p.name for p in named if p.name not in provided]
     name = getattr(function, "__name__", str(function))
     for argument in arguments:
-        if argument in given:
+        if argument in provided:
             raise InputError(f"{key}.{argument}: is passed by afqmc itself; leave it out")
         if argument not in names and not takes_any:
             raise InputError(f"{key}.{argument}: {name} has no such argument{did_you_mean(argument, names)}")
-    for argument in given:
+    for argument in provided:
         if not takes_any and argument not in [p.name for p in named]:
             raise InputError(f"{key}: {name} must take an argument {argument!r}, which afqmc passes")
     for parameter in named:
         required = parameter.default is parameter.empty
-        if required and parameter.name not in {*arguments, *given}:
+        if required and parameter.name not in {*arguments, *provided}:
             raise InputError(f"{key}: {name} needs the argument {parameter.name!r}: add {key}.{parameter.name}=...")
 
 
@@ -134,7 +134,7 @@ def instantiate(config: Mapping[str, Any], key: str, example: str, offered: Mapp
     target, arguments = split_target(config, key, example)
     function = import_target(target, f"{key}._target_")
     provided = {name: value for name, value in (offered or {}).items() if name in signature_parameters(function)}
-    check_arguments(function, arguments, key, given=tuple(provided))
+    check_arguments(function, arguments, key, provided=tuple(provided))
     try:
         return function(**provided, **arguments)
     except REJECTIONS as error:
