@@ -14,12 +14,12 @@ from afqmc.utils.console import Console, TrainingBar, print_grid, print_table
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """A small run on a terminal, rows of figures due at its end only: its screen and its directory."""
-    place = tmp_path_factory.mktemp("terminal")
-    options = ("trainer.logging_steps=1000", "epochs=10", f"hydra.run.dir={place / 'run'}")
-    code, screen = on_terminal("run", *SMALL, *options, cwd=place)
+    """Output and directory of a small run on a terminal that logs a row at its end only."""
+    directory = tmp_path_factory.mktemp("terminal")
+    options = ("trainer.logging_steps=1000", "epochs=10", f"hydra.run.dir={directory / 'run'}")
+    code, screen = on_terminal("run", *SMALL, *options, cwd=directory)
     assert code == 0, screen
-    return screen, place / "run"
+    return screen, directory / "run"
 
 
 def test_bar_metrics(drawn):
@@ -76,11 +76,14 @@ def test_collapse_warnings(tmp_path, caplog):
     """A collapsed model is warned about when it happens and at the end."""
     with caplog.at_level(logging.WARNING):
         run = train(tmp_path / "run", "objective.class_weights=[1,1000]", "lr=5e-3", "epochs=3")
-    told = [record.getMessage() for record in caplog.records if "collapsed" in record.getMessage()]
+    warnings = [record.getMessage() for record in caplog.records if "collapsed" in record.getMessage()]
     label = summary(run)["collapsed_onto"]
     assert label == "1"
-    assert [text.partition(":")[0] for text in told] == ["the model has collapsed", "the best weights are collapsed"]
-    assert all(f"{label!r} for (nearly) every dev pair" in text for text in told)
+    assert [text.partition(":")[0] for text in warnings] == [
+        "the model has collapsed",
+        "the best weights are collapsed",
+    ]
+    assert all(f"{label!r} for (nearly) every dev pair" in text for text in warnings)
 
 
 @pytest.mark.slow
@@ -96,8 +99,8 @@ def test_warning_prefix(capsys):
     """A warning begins with "warning:"."""
     console = Console()
     for level in (logging.INFO, logging.WARNING):
-        console.handle(logging.LogRecord("name", level, "file", 1, "said", None, None))
-    assert capsys.readouterr().out == "said\nwarning: said\n"
+        console.handle(logging.LogRecord("name", level, "file", 1, "text", None, None))
+    assert capsys.readouterr().out == "text\nwarning: text\n"
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -131,9 +134,9 @@ def test_majority_warning(tmp_path, caplog):
     """Weights that do not beat the majority class cause a warning with advice."""
     with caplog.at_level(logging.WARNING):
         run = train(tmp_path / "run", "epochs=1")
-    found = summary(run)
-    assert found["beats_majority"] == (found["best"]["dev/accuracy"] > found["best"]["dev/majority_accuracy"])
-    assert not found["beats_majority"]
+    figures = summary(run)
+    assert figures["beats_majority"] == (figures["best"]["dev/accuracy"] > figures["best"]["dev/majority_accuracy"])
+    assert not figures["beats_majority"]
     last = caplog.records[-1].getMessage()
     assert re.match("the best weights (do not beat the majority|are collapsed): ", last)
     assert "trainer.monitor=dev/auc or dev/f1" in last
@@ -141,12 +144,12 @@ def test_majority_warning(tmp_path, caplog):
 
 def test_majority_warning_without_collapse(tmp_path, caplog):
     """The same without a collapse."""
-    found = summary(train(tmp_path / "run", "epochs=1", "trainer.max_steps=1"))
+    figures = summary(train(tmp_path / "run", "epochs=1", "trainer.max_steps=1"))
     caplog.clear()
     for beats in (True, False):
-        print_summary({**found, "collapsed_onto": None, "beats_majority": beats})
-    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert [text.partition(":")[0] for text in told] == ["the best weights do not beat the majority"]
+        print_summary({**figures, "collapsed_onto": None, "beats_majority": beats})
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [text.partition(":")[0] for text in warnings] == ["the best weights do not beat the majority"]
 
 
 def test_control_characters(capsys):

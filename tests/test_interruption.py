@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Started:
-    """A run in a process of its own."""
+    """A run in a subprocess."""
 
     def __init__(self, tmp_path, *overrides, env=None):
         self.path = tmp_path / "run"
@@ -45,7 +45,7 @@ class Started:
         return self.wait_for((self.path / "metrics.jsonl").exists, "training")
 
     def ends(self, code, within=PATIENCE_S):
-        """Its standard output and error, and the seconds it took."""
+        """Check exit code and time, and return standard output and error."""
         since = time.monotonic()
         out, errors = self.process.communicate(timeout=PATIENCE_S)
         assert self.process.returncode == code, errors
@@ -79,42 +79,44 @@ def started(tmp_path):
 
 @pytest.fixture
 def server():
-    found = WandbServer()
-    yield found
-    found.close()
+    fake = WandbServer()
+    yield fake
+    fake.close()
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"),
+    ("signum", "code", "outcome"),
     [
         (signal.SIGINT, 130, "interrupted"),
         (signal.SIGTERM, 143, "terminated"),
         (signal.SIGUSR1, 143, "terminated"),
     ],
 )
-def test_signal_during_training(started, number, code, said):
+def test_signal_during_training(started, signum, code, outcome):
     """A signal during training saves the run and prints how to resume it."""
     run = started("epochs=10000").training()
-    run.process.send_signal(number)
+    run.process.send_signal(signum)
     out, errors = run.ends(code)
-    assert errors.strip() == said
+    assert errors.strip() == outcome
     assert out.splitlines()[-2:] == [
         f"run directory: {run.path}",
         f"to resume: python -m afqmc.run resume={run.path}",
     ]
-    assert f"{said} at step " in (run.path / "run.log").read_text(encoding="utf-8")
+    assert f"{outcome} at step " in (run.path / "run.log").read_text(encoding="utf-8")
     assert run.status == "interrupted"
     assert not run.has_summary
 
 
 @pytest.fixture
 def interrupts_itself(tmp_path):
-    """Ctrl-C in the moment at which such a module is imported."""
+    """Make the import of a module interrupt the process."""
 
     def shadow(module):
-        place = tmp_path / "first" / module
-        place.mkdir(parents=True)
-        (place / "__init__.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\n", "utf-8")
+        directory = tmp_path / "first" / module
+        directory.mkdir(parents=True)
+        (directory / "__init__.py").write_text(
+            "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\n", "utf-8"
+        )
 
     return shadow
 
@@ -232,8 +234,8 @@ def test_second_ctrl_c_while_deferred(tmp_path):
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    print('not reached', flush=True)\n"
     )
-    found = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True)
-    assert (found.returncode, found.stdout) == (130, "one\n")
+    done = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "one\n")
 
 
 def test_other_threads():

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def accelerate_launch(directory, *options):
-    """Without anybody's accelerate config."""
+    """Run ``accelerate launch`` without the user's accelerate config."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HOME": str(directory / "home")}
     command = (*options, "-m", "afqmc.run", *SMALL, f"hydra.run.dir={directory / 'run'}")
     return subprocess.run(
@@ -32,8 +32,8 @@ def test_accelerate_launch(tmp_path):
     """``accelerate launch`` starts one run with two processes, also without a GPU."""
     done = accelerate_launch(tmp_path, "--multi_gpu", "--num_processes", "2")
     assert done.returncode == 0, done.stderr
-    said = done.stdout + done.stderr
-    assert said.count("processes: 2, ddp; a batch of 8 pairs is 2 processes x 4 pairs") == 1
+    output = done.stdout + done.stderr
+    assert output.count("processes: 2, ddp; a batch of 8 pairs is 2 processes x 4 pairs") == 1
     assert RunDir(tmp_path / "run").read_status()["status"] == "completed"
     assert "rank 1 of 2" in (tmp_path / "run/logs/rank-1.log").read_text("utf-8")
 
@@ -49,7 +49,7 @@ def test_accelerate_launch_cpu(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "message"),
     [
         ({"USE_FSDP": "true"}, "--use_fsdp: say distributed.strategy=fsdp"),
         ({"USE_DEEPSPEED": "true"}, "--use_deepspeed: not here"),
@@ -59,11 +59,11 @@ def test_accelerate_launch_cpu(tmp_path):
         ({"USE_CPU": "True"}, "--cpu: say trainer.device=cpu"),
     ],
 )
-def test_accelerate_options_are_refused(environment, told):
+def test_accelerate_options_are_refused(environment, message):
     """Options of ``accelerate launch`` that our config has are refused, naming the key."""
     with pytest.raises(InputError) as refused:
         check_launcher("cuda", "bf16", {f"ACCELERATE_{name}": value for name, value in environment.items()})
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_accelerate_defaults():

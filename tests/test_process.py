@@ -11,7 +11,7 @@ from afqmc.utils.process import cpu_quota, usable_cores
 
 
 def groups(tmp_path, own, files):
-    """A file of the process's own groups, and a tree of control groups."""
+    """Write a tree of control groups, and the file that lists those of the process."""
     for name, text in files.items():
         (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cgroup" / name).write_text(text)

@@ -29,7 +29,7 @@ WHOLE = dict(zip(TORCHRUN, ("1", "2", "1", "2", "localhost", "29500"), strict=Tr
 
 
 def read(environment):
-    """The rank, or the refusal."""
+    """Return the rank or the error."""
     try:
         export_torchrun_env(environment)
         rank = current_rank(environment)
@@ -64,7 +64,7 @@ def test_any_variables(environment):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"WORLD_SIZE": ""}, "RANK=1: but WORLD_SIZE is not set; torchrun sets all of them; for a run of one process"),
         ({"WORLD_SIZE": "1"}, "RANK=1: but WORLD_SIZE is 1"),
@@ -78,12 +78,12 @@ def test_any_variables(environment):
         ({"MASTER_ADDR": "", "LOCAL_RANK": ""}, "WORLD_SIZE=2: LOCAL_RANK, MASTER_ADDR not set"),
     ],
 )
-def test_contradictions(changes, told):
+def test_contradictions(changes, message):
     """The error names the contradicting variables."""
     assert current_rank(WHOLE) == Rank(1, 2, 1, 2)
     with pytest.raises(InputError) as refused:
         current_rank({**WHOLE, **changes})
-    assert str(refused.value).startswith(told)
+    assert str(refused.value).startswith(message)
 
 
 def test_incomplete_srun():
@@ -113,8 +113,8 @@ def test_single_process_commands(name, monkeypatch, capsys):
         monkeypatch.setenv(variable, value)
     monkeypatch.setattr("sys.argv", [name])
     assert run_command(main) == 2
-    told = f"afqmc.{name}: runs as one process, and the launcher started 2; start it without a launcher\n"
-    assert capsys.readouterr() == ("", told)
+    message = f"afqmc.{name}: runs as one process, and the launcher started 2; start it without a launcher\n"
+    assert capsys.readouterr() == ("", message)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr("afqmc.cli._RANK_0_REPORT_S", 0)
     with pytest.raises(SystemExit) as quiet:

@@ -111,14 +111,14 @@ KEYS = ["Authorization", "X-Api-Key", "cookie", "api_key", "password", "hf.token
 
 
 def each_character(test):
-    """Run a property with every printable character on either side of a secret."""
+    """Add an example with each printable character around a secret."""
     for sign in PRINTABLE:
         test = example(f"{sign}{CORE}{sign}{CORE}")(test)
     return test
 
 
 def in_texts(value):
-    """A value as logs, tracebacks and files quote it."""
+    """Return texts that quote a value as logs, tracebacks and files do."""
     return [
         *(write(value) for write in (str, repr, json.dumps)),
         json.dumps(json.dumps({"value": value})),
@@ -183,7 +183,7 @@ SECRET_TEXTS = [
 
 
 def everywhere(value):
-    """What is shown of a text, in each way in which texts reach a file."""
+    """Return a text as redacted in each way in which texts are written."""
     tree = {"a": value, "b": [value, [value]]}
     shown = [redacted_argument(f"tracker.tags=['{value}']"), redacted_argument(value), line_of(value), redacted(value)]
     return [*shown, json.dumps(redacted_tree(tree)), redacted(json.dumps(tree))]
@@ -221,8 +221,8 @@ def test_ordinary_values(argument):
 
 def test_token_counts():
     """Numbers named tokens are unchanged; texts with such a name are redacted."""
-    found = {"tokens": {"train": 512, "dev": [1, 2.5]}, "auth": False, "access_tokens": ["abc"], "batch_tokens": "x"}
-    assert redacted_tree(found) == {**found, "access_tokens": ["***"]}
+    tree = {"tokens": {"train": 512, "dev": [1, 2.5]}, "auth": False, "access_tokens": ["abc"], "batch_tokens": "x"}
+    assert redacted_tree(tree) == {**tree, "access_tokens": ["***"]}
 
 
 def test_working_directory(monkeypatch):
@@ -234,9 +234,9 @@ def test_working_directory(monkeypatch):
 
 def test_redacted_tree():
     """Secrets in nested containers are redacted; the rest is equal."""
-    found = {"args": {"token": "x", "auth": {"user": "me"}, "key": None, "password": 123, "n": [1, f"a {GIVEN}"]}}
+    tree = {"args": {"token": "x", "auth": {"user": "me"}, "key": None, "password": 123, "n": [1, f"a {GIVEN}"]}}
     clean = {"args": {"token": "***", "auth": "***", "key": None, "password": "***", "n": [1, "a ***"]}}
-    assert redacted_tree(found) == clean
+    assert redacted_tree(tree) == clean
 
 
 def test_redacted_traceback():
@@ -278,15 +278,15 @@ SECRETS = {
     "an override": "override-5c1d77aa",
     "a member of one": "member-19b2e04f",
     "an address": "user-83aa0c55",
-    "a query": "query-b4d2",  # as short as it may be where its place tells it
+    "a query": "query-b4d2",  # short, but recognized by its position
     "the key of W&B": "wandb" + "7" * 35,
     "the token of the hub": "hf_Zx81kLm2Qw",
 }
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    """A real run that is given secrets in every way, with an offline W&B run; its directory, and what it printed."""
+def secret_run(tmp_path_factory):
+    """Directory and output of a run that gets secrets in every way, with an offline W&B run."""
     home = tmp_path_factory.mktemp("home")
     (home / "my_module.py").write_text(MODEL, "utf-8")
     override, member, user, query, wandb, hub = SECRETS.values()
@@ -303,20 +303,20 @@ def told(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_run_files_contain_no_secret(name, told):
+def test_run_files_contain_no_secret(name, secret_run):
     """A run writes secrets to no file but config.yaml, and does not print them."""
-    run, printed = told
+    run, printed = secret_run
     secret = SECRETS[name]
     assert secret not in printed
     written = [path for path in run.rglob("*") if path.is_file() and ".hydra" not in path.parts]
     assert {path.name for path in written} >= {"environment.json", "status.json", "run.log", "summary.json"}
     holding = [path.name for path in written if secret.encode() in path.read_bytes()]
-    assert holding in ([], ["config.yaml"])  # which a run is continued and evaluated from
+    assert holding in ([], ["config.yaml"])  # needed to resume and evaluate the run
 
 
-def test_run_files_mark_redactions(told):
+def test_run_files_mark_redactions(secret_run):
     """Files of a run show where secrets were redacted."""
-    run, printed = told
+    run, printed = secret_run
     command_line = json.loads((run / "environment.json").read_text("utf-8"))["command"]
     assert "+model.args.api_key=***" in command_line
     assert "password: ***" in command_line
@@ -327,17 +327,17 @@ def test_run_files_mark_redactions(told):
     assert "asking with *** and ***" in printed
 
 
-def test_tracker_config(told):
+def test_tracker_config(secret_run):
     """The tracker gets the config without secrets."""
-    offline = Offline(told[0])
+    offline = Offline(secret_run[0])
     assert offline.config["model"]["args"] == {"api_key": "***", "login": {"user": "me", "password": "***"}}
     assert offline.config["dataset"]["url"] == "https://***@host.example/a.zip?token=***"
     assert offline.run.notes == "made with ***"
 
 
-def test_config_keeps_secrets(told):
+def test_config_keeps_secrets(secret_run):
     """config.yaml keeps the secrets, which are needed to resume."""
-    assert schema.load(told[0]).model.args["api_key"] == SECRETS["an override"]
+    assert schema.load(secret_run[0]).model.args["api_key"] == SECRETS["an override"]
 
 
 def test_failed_run(plug, tmp_path, monkeypatch, capsys):
@@ -376,9 +376,9 @@ class Failing(torch.optim.AdamW):
 def test_sweep(plug, tmp_path, monkeypatch, capsys):
     """A sweep prints and writes no secrets of its jobs."""
     monkeypatch.chdir(tmp_path)
-    told = ["-m", *SMALL, "hydra.sweep.dir=sweep", f"optimizer._target_={plug(OPTIMIZER)}.Failing"]
+    arguments = ["-m", *SMALL, "hydra.sweep.dir=sweep", f"optimizer._target_={plug(OPTIMIZER)}.Failing"]
     secrets = ["+hydra.job.env_set={DB_PASS:alphadb,PRIVATE_TOKEN:alphat}", "tracker.tags=['PRIVATE-TOKEN: alphah']"]
-    monkeypatch.setattr(sys, "argv", ["afqmc.run", *told, *secrets, "+optimizer.api_key=alpha"])
+    monkeypatch.setattr(sys, "argv", ["afqmc.run", *arguments, *secrets, "+optimizer.api_key=alpha"])
     assert run_command(entry.main) == 1
     printed = capsys.readouterr()
     assert "1 failed: sweep" in printed.err
@@ -387,7 +387,7 @@ def test_sweep(plug, tmp_path, monkeypatch, capsys):
         text = (tmp_path / "sweep" / name).read_text("utf-8")
         assert "alpha" not in text
         assert "***" in text
-    monkeypatch.setattr(sys, "argv", ["afqmc.run", *told, "+optimizer.api_key=beta,gamma"])
+    monkeypatch.setattr(sys, "argv", ["afqmc.run", *arguments, "+optimizer.api_key=beta,gamma"])
     assert run_command(entry.main) == 2
     printed = capsys.readouterr()
     assert "differ in a secret" in printed.err

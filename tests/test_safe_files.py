@@ -16,7 +16,7 @@ from afqmc.utils.safe_files import check_regular, open_regular, read_bytes
 
 ROOT = Path(__file__).parents[1]
 READERS = {"open", "read_text", "read_bytes"}
-ELSEWHERE = {  # modules that open other files, and which
+OPENING = {  # modules that open other files, and which
     "afqmc/comparison/html/page.py": "parts of the page, from this package",
     "afqmc/config/yaml_checks.py": "the user's own conf/",
     "afqmc/runner/worker.py": "appends to the log of a rank",
@@ -32,7 +32,7 @@ ELSEWHERE = {  # modules that open other files, and which
 
 
 def opens(path):
-    """The lines on which a module opens a file by itself."""
+    """Yield the lines on which a module opens a file itself."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
             called = node.func
@@ -40,7 +40,8 @@ def opens(path):
                 yield node.lineno
             elif isinstance(called, ast.Attribute) and called.attr in READERS:
                 owner = called.value.id if isinstance(called.value, ast.Name) else ""
-                if owner not in ("os", "stack") and not owner[:1].isupper():  # descriptors, and classes of ours
+                is_file = owner not in ("os", "stack") and not owner[:1].isupper()  # not a descriptor or class
+                if is_file:
                     yield node.lineno
 
 
@@ -48,8 +49,8 @@ def test_one_module_opens_run_files():
     """Only the listed modules open files themselves."""
     modules = [*(ROOT / "afqmc").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")]
     names = {str(path.relative_to(ROOT)): path for path in modules}
-    found = {name for name, path in names.items() if not name.startswith("afqmc/data/") and list(opens(path))}
-    assert found == set(ELSEWHERE)  # afqmc/data reads the files that the user names
+    opening = {name for name, path in names.items() if not name.startswith("afqmc/data/") and list(opens(path))}
+    assert opening == set(OPENING)  # afqmc/data reads the files that the user names
 
 
 @pytest.fixture

@@ -58,9 +58,9 @@ def test_offline_rows(tracked):
 
 def test_offline_summary(tracked):
     """The summary of the W&B run contains the best evaluation."""
-    found, best = Offline(tracked.path).summary(), summary(tracked)["best"]
-    assert found["best/step"] == best["step"]
-    assert found["best/dev/accuracy"] == best["dev/accuracy"]
+    logged, best = Offline(tracked.path).summary(), summary(tracked)["best"]
+    assert logged["best/step"] == best["step"]
+    assert logged["best/dev/accuracy"] == best["dev/accuracy"]
 
 
 def test_offline_charts(tracked):

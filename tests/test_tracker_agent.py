@@ -32,11 +32,11 @@ def test_sweep_file_is_valid():
 
 @pytest.fixture
 def agent(tmp_path, monkeypatch):
-    """W&B's own, with the file's command and what all runs share; it has no server to ask."""
+    """The agent of the library, with the command of the sweep file, and without a server."""
     from wandb.wandb_agent import Agent
 
     for name in ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_DIR", "WANDB_PROJECT", "WANDB_API_KEY"):
-        monkeypatch.setenv(name, "")  # the agent sets some of them: put back afterwards
+        monkeypatch.setenv(name, "")  # the agent sets some of them; monkeypatch restores them
         monkeypatch.delenv(name)
     environment = {
         "WANDB_SWEEP_ID": "sweep1", "WANDB_MODE": "offline", "NETRC": str(tmp_path / "netrc"),
@@ -52,8 +52,8 @@ def agent(tmp_path, monkeypatch):
     return agent
 
 
-def done(agent, kind, run):
-    """Let the agent do as its server would ask it to; the exit code of what it started."""
+def execute(agent, kind, run):
+    """Let the agent execute a command, as sent by its server; return the exit code of the run."""
     response = agent._process_command(
         {"type": kind, "run_id": run, "program": sweep()["program"], "args": CHOSEN, "id": "1"}
     )
@@ -63,7 +63,7 @@ def done(agent, kind, run):
 
 def test_agent_run(agent, tmp_path):
     """A run started by an agent uses its parameters and its run id."""
-    assert done(agent, "run", "abcd1234") == 0
+    assert execute(agent, "run", "abcd1234") == 0
     run_dir = RunDir(tmp_path / "outputs/sweeps/sweep1/abcd1234")
     config = schema.load(run_dir.path)
     assert (config.lr, config.batch_size, config.seed) == (2e-05, 16, 3)
@@ -78,10 +78,10 @@ def test_agent_run(agent, tmp_path):
 @pytest.mark.slow
 def test_agent_resumes_run(agent, tmp_path):
     """A run that the agent starts again is resumed in its own directory."""
-    assert done(agent, "run", "abcd1234") == 0
+    assert execute(agent, "run", "abcd1234") == 0
     run_dir = RunDir(tmp_path / "outputs/sweeps/sweep1/abcd1234")
     (run_dir.path / "summary.json").unlink()
     run_dir.write_status(Status.running, step=2)
-    assert done(agent, "resume", "abcd1234") == 0
+    assert execute(agent, "resume", "abcd1234") == 0
     assert run_dir.read_summary()["steps"] == 2
     assert [path.name for path in run_dir.path.parent.iterdir()] == ["abcd1234"]

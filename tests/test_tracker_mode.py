@@ -21,7 +21,7 @@ ONLINE = TrackerConfig(mode=WandbMode.online)
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch, tmp_path):
-    """An empty directory to work in, an empty home, and nobody logged in."""
+    """Empty working and home directories without a login."""
     for name in ("API_KEY", "MODE", "BASE_URL", "DIR", "DISABLED", "IDENTITY_TOKEN_FILE"):
         monkeypatch.delenv(f"WANDB_{name}", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -59,9 +59,9 @@ def test_auto_follows_key(monkeypatch, home):
 def test_wandb_command_line_settings(key, home):
     """``wandb offline``, ``wandb online`` and ``wandb disabled`` are respected."""
     wandb("offline")
-    found = resolve_mode(TrackerConfig())
-    assert (found.mode, found.by_default) == ("offline", False)
-    assert "wandb/settings (mode=offline)" in found.reason
+    resolved = resolve_mode(TrackerConfig())
+    assert (resolved.mode, resolved.by_default) == ("offline", False)
+    assert "wandb/settings (mode=offline)" in resolved.reason
     assert can_send() is False
     wandb("online")
     assert resolve_mode(TrackerConfig()).mode == "online"
@@ -120,10 +120,10 @@ def test_unknown_mode_is_not_online(value, key, monkeypatch, home, caplog):
 def test_invalid_key_is_not_shown(monkeypatch):
     """The message about an invalid API key does not contain it."""
     monkeypatch.setenv("WANDB_API_KEY", "my-secret ")
-    found = resolve_mode(TrackerConfig())
-    assert found.mode == "disabled"
-    assert "WANDB_API_KEY" in found.reason
-    assert "my-secret" not in found.reason
+    resolved = resolve_mode(TrackerConfig())
+    assert resolved.mode == "disabled"
+    assert "WANDB_API_KEY" in resolved.reason
+    assert "my-secret" not in resolved.reason
 
 
 def test_explicit_mode_wins(key, monkeypatch):
@@ -147,7 +147,7 @@ def test_key_of_configured_server(home):
 
 
 @pytest.mark.parametrize(
-    ("setting", "variables", "told"),
+    ("setting", "variables", "reason"),
     [
         ("tracker.mode=offline", {}, "offline (tracker.mode=offline); to send this run later: wandb sync"),
         ("tracker.mode=auto", {"WANDB_MODE": "offline"}, "offline (WANDB_MODE=offline)"),
@@ -159,7 +159,7 @@ def test_key_of_configured_server(home):
         ),
     ],
 )
-def test_offline_reason(home, monkeypatch, caplog, request, setting, variables, told):
+def test_offline_reason(home, monkeypatch, caplog, request, setting, variables, reason):
     """The log says why a run is offline."""
     request.addfinalizer(teardown)  # the library keeps the address of its server
     for name, value in variables.items():
@@ -167,4 +167,4 @@ def test_offline_reason(home, monkeypatch, caplog, request, setting, variables, 
     with caplog.at_level(logging.INFO):
         tracker = WandbTracker(TrackerConfig(mode=WandbMode(setting.partition("=")[2])), {}, home)
         tracker.finish(0)
-    assert f"W&B: {told}" in caplog.text
+    assert f"W&B: {reason}" in caplog.text

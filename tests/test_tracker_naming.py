@@ -59,9 +59,9 @@ def test_agent_run_is_a_job(monkeypatch):
 
 def test_id_is_stable(tmp_path):
     """The id of a run directory does not change."""
-    found = run_id(tmp_path)
-    assert re.fullmatch("[0-9a-f]{8}", found)
-    assert run_id(tmp_path) == found
+    identity = run_id(tmp_path)
+    assert re.fullmatch("[0-9a-f]{8}", identity)
+    assert run_id(tmp_path) == identity
 
 
 def test_invalid_id_is_replaced(tmp_path):
@@ -75,7 +75,7 @@ def test_agent_id_is_saved(tmp_path, monkeypatch):
     """The id of an agent replaces the directory's, and stays after the agent has ended."""
     before = run_id(tmp_path)
     monkeypatch.setenv("WANDB_RUN_ID", "of-agent")
-    assert run_id(tmp_path) == before  # a person's own variable names no run of a directory that has one
+    assert run_id(tmp_path) == before  # WANDB_RUN_ID alone does not replace a saved id
     monkeypatch.setenv("WANDB_SWEEP_ID", "of-sweep")
     assert run_id(tmp_path) == "of-agent"
     monkeypatch.delenv("WANDB_SWEEP_ID")

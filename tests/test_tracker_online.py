@@ -16,13 +16,13 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def server():
-    found = WandbServer()
-    yield found
-    found.close()
+    fake = WandbServer()
+    yield fake
+    fake.close()
 
 
 def run(tmp_path, *overrides, env=None):
-    """A run in a directory of its own: what the terminal showed."""
+    """Train on a terminal, and return its output."""
     home = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "TERM": "xterm", **(env or {})}
     options = (*SMALL, "tracker=wandb", f"hydra.run.dir={tmp_path / 'run'}", *overrides)
     code, shown = on_terminal("run", *options, cwd=tmp_path, env=home)
@@ -57,9 +57,9 @@ def test_online_output(tmp_path, server):
     """An online run prints one line about W&B, its URL."""
     shown = run(tmp_path, "tracker.group=mine", env=server.environment())
     lines = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line) for line in shown.splitlines()]  # where bars move the cursor
-    found = (tmp_path / "run/wandb/id").read_text(encoding="utf-8").strip()
+    identity = (tmp_path / "run/wandb/id").read_text(encoding="utf-8").strip()
     assert [line[line.index("W&B") :] for line in lines if "W&B" in line] == [
-        f"W&B: {server.url}/me/afqmc/runs/{found}"
+        f"W&B: {server.url}/me/afqmc/runs/{identity}"
     ]
     assert server.variables("upsertBucket")[0]["groupName"] == "mine"
 
@@ -82,12 +82,12 @@ def test_silent_server(tmp_path, server):
     assert "W&B: not started after 10 s, abandoned" in shown
 
 
-@pytest.mark.parametrize(("code", "said"), [(200, None), (404, None), (503, "answers 503")])
-def test_probe(code, said, server):
+@pytest.mark.parametrize(("code", "error"), [(200, None), (404, None), (503, "answers 503")])
+def test_probe(code, error, server):
     """Any answer but a 5xx error means that the server is reachable."""
     server.code = code
-    if said is None:
+    if error is None:
         probe(server.url)
     else:
-        with pytest.raises(ConnectionError, match=said):
+        with pytest.raises(ConnectionError, match=error):
             probe(server.url)

@@ -28,19 +28,19 @@ JOBS = (
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    place = tmp_path_factory.mktemp("sweeps") / "nightly"
-    short = [*(word for word in SMALL if word != "tracker=none"), f"hydra.sweep.dir={place}"]
-    shown = command("run", "-m", *short, *JOBS, cwd=place.parent, env=OFFLINE)
+    directory = tmp_path_factory.mktemp("sweeps") / "nightly"
+    short = [*(word for word in SMALL if word != "tracker=none"), f"hydra.sweep.dir={directory}"]
+    shown = command("run", "-m", *short, *JOBS, cwd=directory.parent, env=OFFLINE)
     assert shown.returncode == 1, shown.stderr
-    return place
+    return directory
 
 
 def jobs(sweep):
     return sorted(sweep.glob("?-*"))
 
 
-def told(run):
-    """What W&B was told of a run, less what it adds itself."""
+def content(run):
+    """Return what was logged to a run, without what W&B adds itself."""
     return {
         "config": {key: value for key, value in run.config.items() if key != "_wandb"},
         "who": (run.run.run_id, run.run.run_group, run.run.job_type, run.run.display_name, run.run.project),
@@ -59,14 +59,12 @@ def bare(rows):
 def test_jobs_are_runs(sweep):
     """The jobs of a sweep are runs of one group, named by their overrides."""
     runs = [Offline(job) for job in jobs(sweep)]
-    assert len({found.run.run_id for found in runs}) == 4
-    assert {(found.run.run_group, found.run.job_type, found.run.project) for found in runs} == {
-        ("nightly", "train", "p")
-    }
-    assert [list(found.run.tags) for found in runs] == [["mine", "sweep"]] * 4
-    for found, (lr, seed) in zip(runs, ((0.001, 1), (0.001, 2), (10, 1), (10, 2)), strict=True):
-        assert re.match(rf"experiment=quickstart .*\blr={lr} seed={seed} optimizer=sgd\b", found.run.display_name)
-        assert (found.config["lr"], found.config["seed"]) == (lr, seed)
+    assert len({run.run.run_id for run in runs}) == 4
+    assert {(run.run.run_group, run.run.job_type, run.run.project) for run in runs} == {("nightly", "train", "p")}
+    assert [list(run.run.tags) for run in runs] == [["mine", "sweep"]] * 4
+    for run, (lr, seed) in zip(runs, ((0.001, 1), (0.001, 2), (10, 1), (10, 2)), strict=True):
+        assert re.match(rf"experiment=quickstart .*\blr={lr} seed={seed} optimizer=sgd\b", run.run.display_name)
+        assert (run.config["lr"], run.config["seed"]) == (lr, seed)
 
 
 def test_job_status_and_summary(sweep):
@@ -81,7 +79,7 @@ def test_job_status_and_summary(sweep):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """``afqmc.compare``, with an environment; its exit code and what was printed."""
+    """Run ``afqmc.compare`` with environment variables; return exit code, standard output and error."""
 
     def call(*arguments, **environment):
         monkeypatch.setattr(sys, "argv", ["afqmc.compare", *map(str, arguments)])
@@ -98,24 +96,24 @@ def call(monkeypatch, capsys):
 
 @pytest.fixture
 def lost(sweep, tmp_path):
-    """The same sweep without W&B's files; their ids are left."""
-    place = tmp_path / "nightly"
-    shutil.copytree(sweep, place, symlinks=True)
-    for path in place.glob("?-*/wandb/*"):
+    """A copy of the sweep without W&B's files, except for the ids."""
+    directory = tmp_path / "nightly"
+    shutil.copytree(sweep, directory, symlinks=True)
+    for path in directory.glob("?-*/wandb/*"):
         if path.name != "id":
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    return place
+    return directory
 
 
 def test_replay_lost_runs(sweep, lost, call):
     """Runs whose W&B files are lost are replayed with the same content, once."""
     code, out, err = call(lost, "--wandb-sync", WANDB_MODE="offline")
     assert (code, err) == (0, "")
-    said = [line for line in out.splitlines() if line.startswith("W&B: ")]
-    assert said == [f"W&B: {job.name}: rebuilt from its own files, offline" for job in jobs(lost)]
+    lines = [line for line in out.splitlines() if line.startswith("W&B: ")]
+    assert lines == [f"W&B: {job.name}: rebuilt from its own files, offline" for job in jobs(lost)]
     for before, after in zip(jobs(sweep), jobs(lost), strict=True):
-        assert told(Offline(after)) == told(Offline(before))
-        assert "word@" not in json.dumps(told(Offline(after)))
+        assert content(Offline(after)) == content(Offline(before))
+        assert "word@" not in json.dumps(content(Offline(after)))
     logged = {key.split(".")[0] for row in Offline(jobs(lost)[0]).history() for key in row}
     assert {"best/dev/confusion_matrix_table", "best/dev/pr_curve_table"} <= logged
     assert call(lost, "--wandb-sync", WANDB_MODE="offline")[1].count("kept in W&B's offline files already") == 4
@@ -155,23 +153,23 @@ def test_replay_without_predictions(lost, call):
 
 def test_unsendable_runs_are_skipped(lost, call):
     """An unreadable run and a running one are reported; the others are sent."""
-    one, other, *_ = jobs(lost)
-    (one / "config.yaml").write_text("lr: [", encoding="utf-8")
-    with RunDir(other).locked():
+    broken, running, *_ = jobs(lost)
+    (broken / "config.yaml").write_text("lr: [", encoding="utf-8")
+    with RunDir(running).locked():
         code, out, err = call(lost, "--wandb-sync", WANDB_MODE="offline")
     assert code == 1
-    assert f"W&B: {one.name}: not sent: " in err
-    assert f"W&B: {other.name}: not sent: {other}: another process is using this run" in err
+    assert f"W&B: {broken.name}: not sent: " in err
+    assert f"W&B: {running.name}: not sent: {running}: another process is using this run" in err
     assert out.count("rebuilt from its own files") == 2
 
 
 def test_links_are_refused(lost, call, tmp_path):
     """Nothing is written or sent through a symbolic link."""
-    one, *_ = jobs(lost)
-    shutil.rmtree(one / "wandb")
+    job, *_ = jobs(lost)
+    shutil.rmtree(job / "wandb")
     (tmp_path / "elsewhere").mkdir()
-    (one / "wandb").symlink_to(tmp_path / "elsewhere")
-    code, _, err = call(one, "--wandb-sync", WANDB_MODE="offline")
+    (job / "wandb").symlink_to(tmp_path / "elsewhere")
+    code, _, err = call(job, "--wandb-sync", WANDB_MODE="offline")
     assert code == 1
     assert "a link that leads out of" in err
     assert not list((tmp_path / "elsewhere").iterdir())
@@ -187,12 +185,12 @@ def test_send_without_key(sweep, call):
 
 @pytest.fixture
 def server():
-    """W&B's, for this test alone: the library asks for its address once a process."""
-    found = WandbServer()
+    """A fake W&B server. The library reads its address once per process, so it is reset before and after."""
+    fake = WandbServer()
     wandb.teardown()
-    yield found
+    yield fake
     wandb.teardown()
-    found.close()
+    fake.close()
 
 
 def identity(job):
@@ -296,8 +294,8 @@ def test_comparison_run(compared, call, tmp_path):
     figure = settings["columns"].index("dev/accuracy")
     assert settings["data"][0][figure] == run.summary()["best/dev/accuracy"]
     shown = " ".join(out.split())
-    assert all(" ".join(said.split()) in shown for _, said in media["sentences"]["data"])
-    (artifact,) = (found for found in run.artifacts() if found.type == "comparison")
+    assert all(" ".join(sentence.split()) in shown for _, sentence in media["sentences"]["data"])
+    (artifact,) = (artifact for artifact in run.artifacts() if artifact.type == "comparison")
     assert {entry.path for entry in artifact.manifest.contents} == {
         "comparison.csv", "comparison.json", "comparison.md"
     }  # fmt: skip

@@ -45,9 +45,7 @@ def probe(url: str) -> None:
             raise ConnectionError(f"{url} answers {error.code}") from error
     except OSError as error:
         reason = getattr(error, "reason", error)
-        if not isinstance(
-            reason, ssl.SSLError
-        ):  # a TLS error means that the server is there; W&B may have its certificate
+        if not isinstance(reason, ssl.SSLError):  # a TLS error is an answer too; W&B may know the certificate
             raise ConnectionError(f"{url} does not answer ({reason})") from error
 
 
