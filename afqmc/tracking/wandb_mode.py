@@ -14,14 +14,9 @@ from afqmc.tracking.config import TrackerConfig, WandbMode
 if TYPE_CHECKING:
     from wandb import Settings
 
-_CLOUD = (
-    "api.forge.coreweave.com",
-    "api.wandb.ai",
-)  # W&B's cloud server: current and former name, with the same API key
+_CLOUD = ("api.forge.coreweave.com", "api.wandb.ai")  # current and former name of W&B's server; the keys are the same
 _VARIABLES = ("WANDB_MODE", "WANDB_BASE_URL", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
-_KEYS = tuple(
-    name.removeprefix("WANDB_").lower() for name in _VARIABLES
-)  # the names of these variables in W&B's settings files
+_KEYS = tuple(name.removeprefix("WANDB_").lower() for name in _VARIABLES)  # their names in W&B's settings files
 _MODES: dict[str, Literal["online", "offline", "disabled"]] = {
     "online": "online",
     "run": "online",

@@ -31,9 +31,9 @@ class WandbTracker:
         if self.is_online:
             log.info("W&B: %s", self._run.url)
         else:
-            mode, reason = resolve_mode(config).mode, redacted(resolve_mode(config).reason)
-            if mode == "online":
-                reason = "the server is unreachable, or refused the run"
+            resolved = resolve_mode(config)
+            is_configured = resolved.mode == "offline"
+            reason = redacted(resolved.reason) if is_configured else "the server is unreachable, or refused the run"
             log.info("W&B: offline (%s); to send this run later: wandb sync %s", reason, Path(self._run.dir).parent)
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")

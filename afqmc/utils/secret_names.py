@@ -19,7 +19,7 @@ _SECRET_COMPOUND = re.compile(  # words without a separator: dbpassword, secretk
     r"|session|shared|signing|ssh|storage|subscription|wandb)(?:keys?|tokens)"
     r"|(?:admin|db|ftp|ldap|mail|my|mysql|pg|postgres|redis|root|smtp|ssh|sudo|user)(?:pass|pw|pwd)"
 )
-_TOKEN_COUNTS = {  # names of numbers or of a tokenizer's tokens: with one of these words, "tokens" is no secret
+_TOKEN_COUNTS = {  # with one of these words, "tokens" is a count or belongs to a tokenizer
     "added", "batch", "completion", "count", "dev", "extra", "input", "max", "mean", "min", "n", "new", "num", "number",
     "output", "padding", "per", "prompt", "seen", "special", "test", "total", "train",
 }  # fmt: skip
