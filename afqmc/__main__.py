@@ -1,4 +1,4 @@
-"""``afqmc NAME ...`` and ``python -m afqmc``: list the commands, or run one of them."""
+"""Run ``afqmc NAME ...`` and ``python -m afqmc NAME ...``; list the commands without a name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name not in COMMANDS:
         listed = "\n".join(f"  afqmc {command:<10} {purpose}" for command, purpose in COMMANDS.items())
-        print(f"afqmc: fine-tuning experiments on sentence pairs\n\n{listed}\n\nafqmc NAME --help tells more.")
+        print(f"afqmc: fine-tuning experiments on sentence pairs\n\n{listed}\n\nafqmc NAME --help explains each one.")
         exit_now(DONE if name in ("-h", "--help") else REFUSED)
     sys.argv[:2] = [f"afqmc {name}"]
     exit_now(run_command(import_module(f"afqmc.{name}").main))

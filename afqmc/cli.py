@@ -1,4 +1,4 @@
-"""What the commands share: exit codes, and one message instead of a traceback."""
+"""Entry point of all commands: exit codes, and one message instead of a traceback."""
 
 from __future__ import annotations
 
@@ -21,26 +21,25 @@ from afqmc.utils.redaction import redacted
 from afqmc.utils.signals import Terminated, handle_termination
 from afqmc.utils.stdio import make_stdio_failsafe, stdout_write_error
 
-_HYDRAS, _ASKED = "HYDRA_FULL_ERROR", "AFQMC_FULL_ERROR"  # the second is for the processes of a sweep's jobs
-
-_RANK_0_SPEAKS_S = 10  # seconds in which rank 0 starts and prints its message
+_HYDRA_VARIABLE = "HYDRA_FULL_ERROR"  # set by the user
+_OWN_VARIABLE = "AFQMC_FULL_ERROR"  # what the user chose, while hydra_raises sets Hydra's; inherited by sweep jobs
+_RANK_0_REPORT_S = 10  # in which rank 0 starts and prints its message
 
 DONE, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 def run_command(command: Callable[[], int]) -> int:
-    """Call it; turn what it raises into a message and one of the documented codes.
+    """Run a command, print its error as one message without secrets, and return the exit code.
 
-    0 done, 1 failed, 2 refused input, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM, SIGUSR1, SIGUSR2). What is
-    printed and cannot be written stops no command; one that was done all the same ends with 1, unless its reader
-    went away.
-    With ``HYDRA_FULL_ERROR=1`` the message is the whole traceback. No message shows a secret.
+    Codes: 0 done, 1 failed, 2 invalid input, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM, SIGUSR1, SIGUSR2).
+    With ``HYDRA_FULL_ERROR=1`` the message is the full traceback. If standard output cannot be written, the command
+    continues, and an otherwise successful one returns 1 at its end, unless the reader exited early (``| head``).
     """
     reexec_in_utf8_mode()
     make_stdio_failsafe()
-    code = _code_of(command)
-    if told := stdout_write_error():
-        print(f"standard output: {told}; what was printed from there on is lost", file=sys.stderr)
+    code = _run(command)
+    if error := stdout_write_error():
+        print(f"standard output: {error}; the output from there on is lost", file=sys.stderr)
         return code or FAILED
     return code
 
@@ -59,7 +58,7 @@ def outcome_of(error: BaseException) -> tuple[Status, int]:
     return next((status, code) for kind, status, code in _OUTCOMES if isinstance(error, kind))
 
 
-def _code_of(command: Callable[[], int]) -> int:
+def _run(command: Callable[[], int]) -> int:
     try:
         with handle_termination():
             check_flags()
@@ -73,21 +72,22 @@ def _code_of(command: Callable[[], int]) -> int:
 
 
 def reject_several_processes(command: str) -> None:
-    """Refuse a launcher that starts several processes of a command which runs as one; rank 0 alone says so.
+    """Check that no launcher started several processes of a command that runs as a single process.
 
     Raises:
-        InputError: in rank 0.
+        InputError: on rank 0. Other ranks exit without a message.
     """
     export_torchrun_env()
     rank = current_rank()
     if rank.is_main and not rank.is_single:
         raise InputError(
-            f"afqmc.{command}: runs as one process, and the launcher started {rank.size}; start it without a launcher"
+            f"afqmc.{command}: runs as one process, and the launcher started {rank.world_size}; "
+            "start it without a launcher"
         )
     if not rank.is_main:
-        # torchrun ends the other processes as soon as one has ended: rank 0 must be the first
+        # torchrun terminates all ranks once one has exited: let rank 0 exit first, so that it can print its message
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(REFUSED))
-        time.sleep(_RANK_0_SPEAKS_S)
+        time.sleep(_RANK_0_REPORT_S)
         sys.exit(REFUSED)
 
 
@@ -100,7 +100,7 @@ def _message(error: Exception) -> str:
 
 
 def exit_now(code: int) -> NoReturn:
-    """End the process; at once where a library would wait at exit, for a tracker left behind or for other processes."""
+    """Exit the process; without cleanup if it would wait for an abandoned tracker thread or for other ranks."""
     if is_still_working() or is_distributed():
         logging.shutdown()
         sys.stdout.flush()
@@ -110,18 +110,18 @@ def exit_now(code: int) -> NoReturn:
 
 
 def wants_traceback() -> bool:
-    """Whether the person asked for tracebacks."""
-    return os.environ.get(_ASKED, os.environ.get(_HYDRAS)) == "1"
+    """Return whether the user asked for tracebacks."""
+    return os.environ.get(_OWN_VARIABLE, os.environ.get(_HYDRA_VARIABLE)) == "1"
 
 
 @contextmanager
 def hydra_raises() -> Iterator[None]:
     """Let Hydra raise errors instead of printing them; ``wants_traceback`` still returns what the user asked for."""
-    before = {name: os.environ.get(name) for name in (_ASKED, _HYDRAS)}
-    os.environ[_ASKED], os.environ[_HYDRAS] = str(int(wants_traceback())), "1"
+    previous = {name: os.environ.get(name) for name in (_OWN_VARIABLE, _HYDRA_VARIABLE)}
+    os.environ[_OWN_VARIABLE], os.environ[_HYDRA_VARIABLE] = str(int(wants_traceback())), "1"
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in previous.items():
             os.environ.pop(name, None)
             os.environ.update({} if value is None else {name: value})

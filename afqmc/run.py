@@ -82,7 +82,7 @@ def run(node: DictConfig, saved: Config | None = None) -> dict[str, Any]:
     from afqmc.tracking.run_names import with_sweep_metadata
     from afqmc.utils.process import configure_threads
 
-    configure_threads(launcher_n_jobs() * current_rank().local_size)
+    configure_threads(launcher_n_jobs() * current_rank().local_world_size)
     config, hydra = to_config(node), HydraConfig.get()
     run_dir, sweep = RunDir(Path(hydra.runtime.output_dir)), Sweep(Path(hydra.sweep.dir))
     is_multirun = hydra.mode is RunMode.MULTIRUN

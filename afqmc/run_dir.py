@@ -1,4 +1,4 @@
-"""The run directory: what lies where in it, and when it counts as complete."""
+"""The run directory: the paths and files in it, and the status of its run."""
 
 from __future__ import annotations
 
@@ -27,155 +27,159 @@ _OWN_FILES = (
 
 
 class Status(Enum):
-    """What became of a run; ``summary.json`` is there if and only if it is completed."""
+    """The status of a run; ``summary.json`` exists if and only if it is ``completed``."""
 
     running = "running"
     completed = "completed"
     interrupted = "interrupted"
     failed = "failed"
-    cancelled = "cancelled"  # by a person, in the queue of a cluster; it can be gone on with
-    pruned = "pruned"  # a search saw that it would not be among the best
-    refused = "refused"  # its input was wrong, before the first step; the directory may be used again
+    cancelled = "cancelled"  # by the user, in the queue of a cluster; it can be resumed
+    pruned = "pruned"  # stopped early by a search, as unlikely to be among the best
+    refused = "refused"  # invalid input, found before the first step; the directory may be used again
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """Paths and plain files of one run."""
+    """The directory of one run: paths, and its JSON and JSON-lines files."""
 
     path: Path
 
     @property
     def config(self) -> Path:
-        """The resolved config."""
+        """The file of the resolved config."""
         return self.path / "config.yaml"
 
     @property
     def best(self) -> Path:
-        """The best weights."""
+        """The directory of the best weights."""
         return self.path / "checkpoints" / "best"
 
     @property
     def summary(self) -> Path:
-        """The final figures."""
+        """The file of the final metrics."""
         return self.path / "summary.json"
 
     @property
     def checkpoints(self) -> Path:
-        """All weights and states."""
+        """The directory of all weights and training states."""
         return self.path / "checkpoints"
 
     @property
     def metrics(self) -> Path:
-        """A row an event."""
+        """The file of logged metrics, one JSON object per line."""
         return self.path / "metrics.jsonl"
 
     def locked(self) -> AbstractContextManager[None]:
-        """Alone in here: the lock ends with its process.
+        """Return a context manager that holds the exclusive lock of this directory.
 
         Raises:
-            InputError: on entering, when another process is at this run.
+            InputError: on entering, when another process holds it.
         """
         return locked(self.path, "run")
 
     def read_status(self) -> dict[str, Any]:
-        """What status.json says; empty where there is none."""
+        """Return the content of status.json; empty if there is none."""
         return read_json(self.path / "status.json")
 
     def holds_run(self) -> bool:
-        """Whether a run lives here already; one that was refused does not."""
+        """Return whether there is a run in this directory. A run that was refused does not count."""
         return self.config.exists() and self.read_status().get("status") != Status.refused.value
 
     def ensure_empty(self) -> None:
-        """Never two runs in one directory.
+        """Check that there is no run in this directory yet.
 
         Raises:
             InputError: when there is one.
         """
         if self.holds_run():
             raise InputError(
-                f"{self.path}: already holds a run; resume=DIR goes on with it, another hydra.run.dir starts one"
+                f"{self.path}: already holds a run; resume=DIR resumes it, another hydra.run.dir starts a new one"
             )
 
     def own_files(self) -> list[Path]:
-        """Files and directories that a run or a sweep writes here, whether they are there or not."""
-        names = _OWN_FILES + (("predictions",) if self.config.exists() else ())  # a sweep's are those of an ensemble
+        """Return the files and directories that a run or a sweep writes here, existing or not."""
+        names = _OWN_FILES + (
+            ("predictions",) if self.config.exists() else ()
+        )  # those of a sweep belong to an ensemble
         return [self.path / name for name in names]
 
     def ensure_inside(self, path: Path, key: str) -> None:
-        """What is named as inside the run must be inside: a link in the run of a stranger may lead to a person's files.
+        """Check that a path inside the run directory does not lead out of it: an untrusted run may contain links.
 
         Raises:
-            InputError: naming ``key`` and where the path leads.
+            InputError: naming ``key`` and the target of the link.
         """
-        named = Path(os.path.abspath(path))
-        if named.is_relative_to(os.path.abspath(self.path)) and not named.resolve().is_relative_to(self.path.resolve()):
-            raise InputError(f"{key} {path}: a link leads out of {self.path}, to {named.resolve()}; name that instead")
+        absolute = Path(os.path.abspath(path))
+        target = absolute.resolve()
+        if absolute.is_relative_to(os.path.abspath(self.path)) and not target.is_relative_to(self.path.resolve()):
+            raise InputError(f"{key} {path}: a link leads out of {self.path}, to {target}; use that path instead")
 
     def weights_path(self, step: int) -> Path:
-        """Weights kept of the evaluation after ``step``."""
+        """Return the directory of the weights that were evaluated after ``step``."""
         return self.path / "checkpoints" / f"step-{step}"
 
     def saved_weights(self, past: int = 0) -> list[Path]:
-        """The kept ``step-N`` directories of steps past the given one, oldest first."""
-        found = {int(item.name.removeprefix("step-")): item for item in self.checkpoints.glob("step-*")}
-        return [found[step] for step in sorted(found) if step > past]
+        """Return the ``step-N`` directories of steps after ``past``, oldest first."""
+        by_step = {int(path.name.removeprefix("step-")): path for path in self.checkpoints.glob("step-*")}
+        return [by_step[step] for step in sorted(by_step) if step > past]
 
     def write_status(self, status: Status, **more: Any) -> None:
-        """Replace status.json; what was raised is told without the secrets in it."""
-        told = {"status": status.value, "pid": os.getpid(), "time": time.time(), **redacted_tree(more)}
-        write_json(self.path / "status.json", told)
+        """Replace status.json. Secrets in ``more``, such as in an error message, are redacted."""
+        content = {"status": status.value, "pid": os.getpid(), "time": time.time(), **redacted_tree(more)}
+        write_json(self.path / "status.json", content)
 
     def reject_escaping_links(self, everywhere: bool = True) -> None:
-        """Check an existing directory before anything is written in it: it may come from an untrusted source.
+        """Check a directory, which may be untrusted, before anything is written in it.
 
         Args:
-            everywhere: Check every file in it, and not only those that a run writes.
+            everywhere: Check every file in it, not only those that a run writes.
 
         Raises:
-            InputError: naming links that lead out of it, and what is neither a file nor a directory.
+            InputError: naming links that lead out of it, and entries that are neither file nor directory.
         """
-        parts = None if everywhere else [*self.own_files(), self.path / "console.log", self.path / "predictions"]
-        safe_files.refuse_special(self.path, parts)
+        paths = None if everywhere else [*self.own_files(), self.path / "console.log", self.path / "predictions"]
+        safe_files.refuse_special(self.path, paths)
 
     def read_summary(self) -> dict[str, Any]:
-        """The final figures of a run that is complete.
+        """Return the summary of a completed run.
 
         Raises:
-            InputError: when they cannot be read.
+            InputError: when it cannot be read.
         """
         try:
             return dict(safe_files.read_json(self.summary))
         except (OSError, ValueError, TypeError, RecursionError) as error:
-            told = f"{self.summary}: not readable ({error}); remove it, and resume={self.path} writes it again"
-            raise InputError(told) from error
+            raise InputError(
+                f"{self.summary}: not readable ({error}); remove it, and resume={self.path} writes it again"
+            ) from error
 
     def write_environment(self, hardware: dict[str, Any], resumed: bool = False) -> list[str]:
-        """Where and by what this run was made; no environment variable and no secret is ever written.
+        """Write environment.json, or append to it when resuming. It contains no environment variables and no secrets.
 
         Returns:
-            For a run that goes on, what is not as it was at its start: it may then not go on bit for bit.
+            When resuming, the changes since the start because of which the run may not continue bit for bit.
         """
-        now = collect_environment(hardware)
+        current = collect_environment(hardware)
         path = self.path / "environment.json"
-        before = read_json(path) if resumed else {}
-        if not before:
-            write_json(path, now)
+        original = read_json(path) if resumed else {}
+        if not original:
+            write_json(path, current)
             return []
-        before["resumed"] = [*before.get("resumed", []), {"time": time.time(), **now}]
-        write_json(path, before)
-        return list(changed_fields(before, now))
+        original["resumed"] = [*original.get("resumed", []), {"time": time.time(), **current}]
+        write_json(path, original)
+        return list(changed_fields(original, current))
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """The last file of a run: from now on it counts as complete."""
+        """Write summary.json, the last file of a run: it marks the run as complete."""
         write_json(self.summary, summary)
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        """One more line of metrics.jsonl."""
+        """Append a line to metrics.jsonl."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
     def metrics_size(self) -> int:
-        """Bytes of metrics.jsonl, on the disk for certain."""
+        """Flush metrics.jsonl to disk, and return its size in bytes."""
         if not self.metrics.exists():
             return 0
         with self.metrics.open("ab") as file:
@@ -183,21 +187,21 @@ class RunDir:
             return file.tell()
 
     def truncate_metrics(self, size: int) -> None:
-        """Drop the rows past a checkpoint: their steps are taken again.
+        """Cut metrics.jsonl to its size at a checkpoint, since later steps are repeated when resuming.
 
         Raises:
-            InputError: when rows from before it are missing.
+            InputError: when the file is shorter than that.
         """
         if size == 0:
             self.metrics.unlink(missing_ok=True)
             return
-        there = self.metrics.stat().st_size if self.metrics.exists() else 0
-        if there < size:
-            raise InputError(f"{self.metrics}: has lost rows ({there} bytes; the checkpoint was made at {size})")
+        current = self.metrics.stat().st_size if self.metrics.exists() else 0
+        if current < size:
+            raise InputError(f"{self.metrics}: has lost rows ({current} bytes; {size} at the time of the checkpoint)")
         os.truncate(self.metrics, size)
 
     def write_predictions(self, split: str, rows: Iterable[dict[str, Any]]) -> None:
-        """predictions/<split>.jsonl, whole."""
+        """Write predictions/SPLIT.jsonl atomically."""
         write_text(
             self.path / "predictions" / f"{split}.jsonl",
             "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows),
@@ -206,7 +210,7 @@ class RunDir:
 
 @dataclass(frozen=True)
 class NullRunDir(RunDir):
-    """The run directory for ranks other than 0: rank 0 alone reads and writes it, and it may be on another host."""
+    """A run directory for ranks other than 0, which write nothing. The directory may even be on another host."""
 
     def write_environment(self, hardware: dict[str, Any], resumed: bool = False) -> list[str]:
         """Do nothing."""

@@ -1,4 +1,4 @@
-"""What a person sees: figures on the bar all along, and what the run's own log keeps of it."""
+"""Console output: the progress bar, the tables, and what a run's log keeps of them."""
 
 import logging
 import re
@@ -14,22 +14,24 @@ from afqmc.utils.console import Console, TrainingBar, print_grid, print_table
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """A small run on a terminal, rows of figures due at its end only: its screen and its directory."""
-    place = tmp_path_factory.mktemp("terminal")
-    options = ("trainer.logging_steps=1000", "epochs=10", f"hydra.run.dir={place / 'run'}")
-    code, screen = on_terminal("run", *SMALL, *options, cwd=place)
+    """Output and directory of a small run on a terminal that logs a row at its end only."""
+    directory = tmp_path_factory.mktemp("terminal")
+    options = ("trainer.logging_steps=1000", "epochs=10", f"hydra.run.dir={directory / 'run'}")
+    code, screen = on_terminal("run", *SMALL, *options, cwd=directory)
     assert code == 0, screen
-    return screen, place / "run"
+    return screen, directory / "run"
 
 
-def test_the_bar_shows_loss_lr_and_speed_long_before_a_row_of_them_is_due(drawn):
+def test_bar_metrics(drawn):
+    """The bar shows loss, learning rate and speed before a row is logged."""
     screen, _ = drawn
     early = [figures for step, figures in re.findall(r"(\d+)/120 \[[^\]]*?, (loss [^\]]*)\]", screen) if step != "120"]
     assert len(set(early)) > 2
     assert all(re.fullmatch(r"loss \d\.\d{4}, lr \d\.\d\de-\d\d, \d+ pairs/s", figures) for figures in early)
 
 
-def test_figures_that_are_unknown_for_a_while_stay_as_they_were(capsys, monkeypatch):
+def test_bar_keeps_last_metrics(capsys, monkeypatch):
+    """The bar keeps the last known loss and learning rate."""
     monkeypatch.setattr("afqmc.utils.console.is_terminal", lambda: True)
     bar = TrainingBar(3)
     bar.bar.mininterval = 0
@@ -41,7 +43,8 @@ def test_figures_that_are_unknown_for_a_while_stay_as_they_were(capsys, monkeypa
     assert shown[-1] == ("3", "loss 0.5000, lr 1.00e-03, 30 pairs/s")
 
 
-def test_the_log_of_a_run_on_a_terminal_keeps_what_the_screen_draws(drawn):
+def test_log_on_a_terminal(drawn):
+    """run.log contains the progress and tables that a terminal shows."""
     screen, run = drawn
     log = (run / "run.log").read_text(encoding="utf-8")
     assert "step 120/120  epoch 10.00  loss " in log
@@ -55,7 +58,8 @@ def logged(run):
     return (run / "run.log").read_text(encoding="utf-8")
 
 
-def test_a_failed_run_says_in_its_log_why_and_on_the_screen_where_it_lies(tmp_path):
+def test_failed_run(tmp_path):
+    """The error of a failed run is in its log, and on stderr once."""
     bad = ("lr=10", "optimizer=sgd", "optimizer.momentum=0.99", f"hydra.run.dir={tmp_path / 'run'}")
     ended = command("run", *SMALL, *bad, cwd=tmp_path)
     assert ended.returncode == 1
@@ -68,33 +72,40 @@ def test_a_failed_run_says_in_its_log_why_and_on_the_screen_where_it_lies(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_collapse_is_told_when_it_happens_and_beside_the_table(tmp_path, caplog):
+def test_collapse_warnings(tmp_path, caplog):
+    """A collapsed model is warned about when it happens and at the end."""
     with caplog.at_level(logging.WARNING):
         run = train(tmp_path / "run", "objective.class_weights=[1,1000]", "lr=5e-3", "epochs=3")
-    told = [record.getMessage() for record in caplog.records if "collapsed" in record.getMessage()]
+    warnings = [record.getMessage() for record in caplog.records if "collapsed" in record.getMessage()]
     label = summary(run)["collapsed_onto"]
     assert label == "1"
-    assert [text.partition(":")[0] for text in told] == ["the model has collapsed", "the best weights are collapsed"]
-    assert all(f"{label!r} for (nearly) every dev pair" in text for text in told)
+    assert [text.partition(":")[0] for text in warnings] == [
+        "the model has collapsed",
+        "the best weights are collapsed",
+    ]
+    assert all(f"{label!r} for (nearly) every dev pair" in text for text in warnings)
 
 
 @pytest.mark.slow
-def test_a_model_that_tells_pairs_apart_has_not_collapsed(tmp_path, caplog):
+def test_no_collapse(tmp_path, caplog):
+    """A model that fits its data is not reported as collapsed."""
     with caplog.at_level(logging.WARNING):
         run = train(tmp_path / "run", "debug=overfit", "dataset.max_train_samples=16", "epochs=60", "lr=2e-3")
     assert summary(run)["collapsed_onto"] is None
     assert "the best weights" not in caplog.text
 
 
-def test_a_warning_says_that_it_is_one(capsys):
+def test_warning_prefix(capsys):
+    """A warning begins with "warning:"."""
     console = Console()
     for level in (logging.INFO, logging.WARNING):
-        console.handle(logging.LogRecord("name", level, "file", 1, "said", None, None))
-    assert capsys.readouterr().out == "said\nwarning: said\n"
+        console.handle(logging.LogRecord("name", level, "file", 1, "text", None, None))
+    assert capsys.readouterr().out == "text\nwarning: text\n"
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_message_never_follows_a_bar_on_its_line(unbuffered, tmp_path):
+def test_messages_between_bars(unbuffered, tmp_path):
+    """A message begins on a new line, not behind a bar."""
     options = ("trainer.logging_steps=1000", f"hydra.run.dir={tmp_path / 'run'}")
     code, screen = on_terminal("run", *SMALL, *options, cwd=tmp_path, env={"PYTHONUNBUFFERED": unbuffered})
     assert code == 0, screen
@@ -105,7 +116,8 @@ def test_a_message_never_follows_a_bar_on_its_line(unbuffered, tmp_path):
     assert all(line.startswith("epoch ") for line in evaluated), evaluated
 
 
-def test_the_final_table_is_whole_on_a_narrow_terminal(drawn, capsys, monkeypatch):
+def test_summary_on_narrow_terminal(drawn, capsys, monkeypatch):
+    """The final table fits into narrow terminals without losing values."""
     for columns in (120, 40, 26):
         monkeypatch.setenv("COLUMNS", str(columns))
         print_summary(summary(RunDir(drawn[1])))
@@ -118,27 +130,30 @@ def test_the_final_table_is_whole_on_a_narrow_terminal(drawn, capsys, monkeypatc
         assert any(re.fullmatch(r"\d+ pairs/s", value) for _, value in rows)
 
 
-def test_weights_that_do_not_beat_the_majority_are_warned_about_with_a_next_step(tmp_path, caplog):
+def test_majority_warning(tmp_path, caplog):
+    """Weights that do not beat the majority class cause a warning with advice."""
     with caplog.at_level(logging.WARNING):
         run = train(tmp_path / "run", "epochs=1")
-    found = summary(run)
-    assert found["beats_majority"] == (found["best"]["dev/accuracy"] > found["best"]["dev/majority_accuracy"])
-    assert not found["beats_majority"]
+    figures = summary(run)
+    assert figures["beats_majority"] == (figures["best"]["dev/accuracy"] > figures["best"]["dev/majority_accuracy"])
+    assert not figures["beats_majority"]
     last = caplog.records[-1].getMessage()
     assert re.match("the best weights (do not beat the majority|are collapsed): ", last)
     assert "trainer.monitor=dev/auc or dev/f1" in last
 
 
-def test_weights_above_collapse_and_below_the_majority_are_warned_about(tmp_path, caplog):
-    found = summary(train(tmp_path / "run", "epochs=1", "trainer.max_steps=1"))
+def test_majority_warning_without_collapse(tmp_path, caplog):
+    """The same without a collapse."""
+    figures = summary(train(tmp_path / "run", "epochs=1", "trainer.max_steps=1"))
     caplog.clear()
     for beats in (True, False):
-        print_summary({**found, "collapsed_onto": None, "beats_majority": beats})
-    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert [text.partition(":")[0] for text in told] == ["the best weights do not beat the majority"]
+        print_summary({**figures, "collapsed_onto": None, "beats_majority": beats})
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [text.partition(":")[0] for text in warnings] == ["the best weights do not beat the majority"]
 
 
-def test_text_of_an_untrusted_file_cannot_steer_the_terminal(capsys):
+def test_control_characters(capsys):
+    """Control characters of untrusted files are escaped."""
     label = "a\x1b[31m\x9b2J\u202eb"
     print_table(f"title {label}", [(label, label)])
     print_grid(f"title {label}", [label, "n"], [[label, "1"]])

@@ -135,7 +135,7 @@ def test_label_names(read, value, name):
         (
             "x.jsonl",
             '{"p": "a", "q": "b"}',
-            r"x.jsonl:1: no 'sentence1'; legal: p, q \(dataset.sentence1_",
+            r"x.jsonl:1: no 'sentence1'; allowed: p, q \(dataset.sentence1_",
         ),
         ("x.jsonl", line(label="1") + "\n" + line(), r"x.jsonl:3: no 'label' \(dataset.label_field names it\)"),
         ("x.jsonl", line("", label="1"), "x.jsonl:1: 'sentence1' is empty"),

@@ -249,14 +249,14 @@ def test_errors_are_reported_once(tmp_path, overrides, message):
 def test_batch_division():
     """The division of a batch is described; one that is impossible names sizes that are possible."""
     config = TrainerConfig(gradient_accumulation_steps=2)
-    assert describe_batch_division(32, config, Rank(size=4)) == (
+    assert describe_batch_division(32, config, Rank(world_size=4)) == (
         "a batch of 32 pairs is 4 processes x 2 microbatches x 4 pairs"
     )
-    assert describe_batch_division(10, TrainerConfig(), Rank(size=3)).endswith("3 processes x 3 or 4 pairs")
+    assert describe_batch_division(10, TrainerConfig(), Rank(world_size=3)).endswith("3 processes x 3 or 4 pairs")
     with pytest.raises(InputError, match="possible: batch_size=8 or trainer.gradient_accumulation_steps=1"):
-        describe_batch_division(7, config, Rank(size=4))
+        describe_batch_division(7, config, Rank(world_size=4))
     with pytest.raises(InputError, match="possible: batch_size=8 or at most 3 processes"):
-        describe_batch_division(3, config, Rank(size=4))
+        describe_batch_division(3, config, Rank(world_size=4))
 
 
 ENDING = """
@@ -302,7 +302,7 @@ def test_freeing_ddp_model_does_not_deadlock(tmp_path):
 def test_options_that_exclude_each_other(distributed, compile, size, message):
     performance = PerformanceConfig(torch_compile=compile)
     with pytest.raises(InputError, match=message):
-        check_processes(TrainerConfig(), DistributedConfig(**distributed), performance, Rank(size=size), "cpu")
+        check_processes(TrainerConfig(), DistributedConfig(**distributed), performance, Rank(world_size=size), "cpu")
 
 
 @pytest.mark.parametrize("kind", ["bert", "electra", "ernie", "megatron-bert", "roberta", "modernbert"])
@@ -370,7 +370,7 @@ def test_srun_tasks_are_ranks():
         "SLURM_STEP_ID": "0",
     }  # fmt: skip
     export_torchrun_env(environment)
-    assert current_rank(environment) == Rank(number=3, size=5, local=1, local_size=2)
+    assert current_rank(environment) == Rank(rank=3, world_size=5, local_rank=1, local_world_size=2)
     assert environment["MASTER_ADDR"] == "gpu03"
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, at any moment: the run says how it ended, the process leaves with its code and no traceback."""
+"""Ctrl-C and SIGTERM at any moment: the status is saved, and the exit code is right, without a traceback."""
 
 import json
 import os
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Started:
-    """A run in a process of its own."""
+    """A run in a subprocess."""
 
     def __init__(self, tmp_path, *overrides, env=None):
         self.path = tmp_path / "run"
@@ -45,7 +45,7 @@ class Started:
         return self.wait_for((self.path / "metrics.jsonl").exists, "training")
 
     def ends(self, code, within=PATIENCE_S):
-        """Its standard output and error, and the seconds it took."""
+        """Check exit code and time, and return standard output and error."""
         since = time.monotonic()
         out, errors = self.process.communicate(timeout=PATIENCE_S)
         assert self.process.returncode == code, errors
@@ -79,53 +79,58 @@ def started(tmp_path):
 
 @pytest.fixture
 def server():
-    found = WandbServer()
-    yield found
-    found.close()
+    fake = WandbServer()
+    yield fake
+    fake.close()
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"),
+    ("signum", "code", "outcome"),
     [
         (signal.SIGINT, 130, "interrupted"),
         (signal.SIGTERM, 143, "terminated"),
         (signal.SIGUSR1, 143, "terminated"),
     ],
 )
-def test_a_signal_ends_a_run_tidily(started, number, code, said):
+def test_signal_during_training(started, signum, code, outcome):
+    """A signal during training saves the run and prints how to resume it."""
     run = started("epochs=10000").training()
-    run.process.send_signal(number)
+    run.process.send_signal(signum)
     out, errors = run.ends(code)
-    assert errors.strip() == said
+    assert errors.strip() == outcome
     assert out.splitlines()[-2:] == [
         f"run directory: {run.path}",
-        f"to go on: python -m afqmc.run resume={run.path}",
+        f"to resume: python -m afqmc.run resume={run.path}",
     ]
-    assert f"{said} at step " in (run.path / "run.log").read_text(encoding="utf-8")
+    assert f"{outcome} at step " in (run.path / "run.log").read_text(encoding="utf-8")
     assert run.status == "interrupted"
     assert not run.has_summary
 
 
 @pytest.fixture
 def interrupts_itself(tmp_path):
-    """Ctrl-C in the moment at which such a module is imported."""
+    """Make the import of a module interrupt the process."""
 
     def shadow(module):
-        place = tmp_path / "first" / module
-        place.mkdir(parents=True)
-        (place / "__init__.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\n", "utf-8")
+        directory = tmp_path / "first" / module
+        directory.mkdir(parents=True)
+        (directory / "__init__.py").write_text(
+            "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\n", "utf-8"
+        )
 
     return shadow
 
 
-def test_ctrl_c_while_hydra_is_imported_ends_tidily(started, interrupts_itself):
+def test_ctrl_c_during_hydra_import(started, interrupts_itself):
+    """Ctrl-C during the import of hydra prints no traceback."""
     interrupts_itself("hydra")
     run = started()
     assert run.ends(130)[1].strip() == "interrupted"
     assert not run.path.exists()
 
 
-def test_ctrl_c_while_torch_is_imported_leaves_a_directory_that_says_so(started, interrupts_itself):
+def test_ctrl_c_during_torch_import(started, interrupts_itself):
+    """Ctrl-C during the import of torch leaves a run directory with the right status."""
     interrupts_itself("torch")
     run = started()
     run.ends(130)
@@ -134,7 +139,8 @@ def test_ctrl_c_while_torch_is_imported_leaves_a_directory_that_says_so(started,
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_wandb_closes_a_finished_run_loses_nothing(started, server):
+def test_ctrl_c_while_wandb_finishes(started, server):
+    """Ctrl-C while W&B finishes leaves a completed run."""
     run = started("tracker=wandb", "trainer.max_steps=400", "trainer.eval_steps=400", env=server.environment())
     run.training().wait_for(lambda: server.variables("upsertBucket"), "W&B")
     server.silent.set()
@@ -146,7 +152,8 @@ def test_ctrl_c_while_wandb_closes_a_finished_run_loses_nothing(started, server)
 
 
 @pytest.mark.slow
-def test_ctrl_c_does_not_wait_long_for_a_silent_wandb_and_a_second_one_not_at_all(started, server):
+def test_second_ctrl_c_with_silent_wandb(started, server):
+    """A second Ctrl-C does not wait for W&B."""
     server.silent.set()
     run = started("tracker=wandb", "epochs=10000", env=server.environment()).training()
     run.process.send_signal(signal.SIGINT)
@@ -156,7 +163,8 @@ def test_ctrl_c_does_not_wait_long_for_a_silent_wandb_and_a_second_one_not_at_al
 
 
 @pytest.mark.slow
-def test_ctrl_c_waits_a_few_seconds_for_wandb_and_says_so(started, server):
+def test_ctrl_c_waits_for_wandb(started, server):
+    """After Ctrl-C the run waits a few seconds for W&B, and says so."""
     run = started("tracker=wandb", "epochs=10000", env=server.environment()).training()
     run.wait_for(lambda: server.variables("upsertBucket"), "W&B")
     server.silent.set()
@@ -166,7 +174,8 @@ def test_ctrl_c_waits_a_few_seconds_for_wandb_and_says_so(started, server):
     assert run.status == "interrupted"
 
 
-def test_sigterm_does_again_what_it_did_before():
+def test_handlers_are_restored():
+    """The previous signal handlers are restored."""
     before = signal.getsignal(signal.SIGTERM)
 
     def ended():
@@ -179,7 +188,8 @@ def test_sigterm_does_again_what_it_did_before():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_signal_is_put_off_while_undisturbed():
+def test_defer_signals():
+    """A signal is raised at the end of defer_signals."""
     done = []
 
     def work():
@@ -195,7 +205,8 @@ def test_a_signal_is_put_off_while_undisturbed():
     assert done == ["written"]
 
 
-def test_what_is_put_off_is_raised_where_it_is_admitted():
+def test_allow_signals():
+    """A deferred signal is raised when allow_signals begins."""
     done = []
 
     def work():
@@ -212,21 +223,23 @@ def test_what_is_put_off_is_raised_where_it_is_admitted():
     assert done == ["step", "within"]
 
 
-def test_a_second_ctrl_c_leaves_at_once_whatever_is_put_off(tmp_path):
+def test_second_ctrl_c_while_deferred(tmp_path):
+    """A second Ctrl-C exits immediately, even while signals are deferred."""
     source = (
         "import os, signal, time\n"
-        "from afqmc.utils.signals import handle_termination, defer_signals\n"
+        "from afqmc.utils.signals import defer_signals, handle_termination\n"
         "with handle_termination(), defer_signals():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    print('one', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    print('not reached', flush=True)\n"
     )
-    found = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True)
-    assert (found.returncode, found.stdout) == (130, "one\n")
+    done = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "one\n")
 
 
-def test_a_thread_of_a_launcher_leaves_signals_alone():
+def test_other_threads():
+    """Outside the main thread no handler is set."""
     inside = []
 
     def work():

@@ -1,4 +1,4 @@
-"""Launchers other than torchrun: ``accelerate launch`` for real, and what it may not be told; srun is in test_slurm."""
+"""``accelerate launch``: real runs, and its options that are refused. For srun see test_slurm."""
 
 import json
 import os
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def accelerate_launch(directory, *options):
-    """Without anybody's accelerate config."""
+    """Run ``accelerate launch`` without the user's accelerate config."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HOME": str(directory / "home")}
     command = (*options, "-m", "afqmc.run", *SMALL, f"hydra.run.dir={directory / 'run'}")
     return subprocess.run(
@@ -28,17 +28,19 @@ def accelerate_launch(directory, *options):
 
 
 @pytest.mark.slow
-def test_accelerate_launch_starts_one_run_of_two_processes_without_a_gpu_too(tmp_path):
+def test_accelerate_launch(tmp_path):
+    """``accelerate launch`` starts one run with two processes, also without a GPU."""
     done = accelerate_launch(tmp_path, "--multi_gpu", "--num_processes", "2")
     assert done.returncode == 0, done.stderr
-    said = done.stdout + done.stderr
-    assert said.count("processes: 2, ddp; a batch of 8 pairs is 2 processes x 4 pairs") == 1
+    output = done.stdout + done.stderr
+    assert output.count("processes: 2, ddp; a batch of 8 pairs is 2 processes x 4 pairs") == 1
     assert RunDir(tmp_path / "run").read_status()["status"] == "completed"
     assert "rank 1 of 2" in (tmp_path / "run/logs/rank-1.log").read_text("utf-8")
 
 
 @pytest.mark.slow
-def test_accelerate_launch_on_a_cpu_by_name_is_one_process_and_says_so(tmp_path):
+def test_accelerate_launch_cpu(tmp_path):
+    """``accelerate launch --cpu`` starts one process, and the log says so."""
     done = accelerate_launch(tmp_path, "--cpu", "--num_processes", "2")
     assert done.returncode == 0, done.stderr
     assert "one process: accelerate launch --cpu starts no more" in done.stdout + done.stderr
@@ -47,7 +49,7 @@ def test_accelerate_launch_on_a_cpu_by_name_is_one_process_and_says_so(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("environment", "told"),
+    ("environment", "message"),
     [
         ({"USE_FSDP": "true"}, "--use_fsdp: use distributed.strategy=fsdp"),
         ({"USE_DEEPSPEED": "true"}, "--use_deepspeed: not supported"),
@@ -57,13 +59,15 @@ def test_accelerate_launch_on_a_cpu_by_name_is_one_process_and_says_so(tmp_path)
         ({"USE_CPU": "True"}, "--cpu: use trainer.device=cpu"),
     ],
 )
-def test_what_accelerate_launch_is_told_of_a_run_is_refused_with_the_key_for_it(environment, told):
+def test_accelerate_options_are_refused(environment, message):
+    """Options of ``accelerate launch`` that our config has are refused, naming the key."""
     with pytest.raises(InputError) as refused:
         check_launcher("cuda", "bf16", {f"ACCELERATE_{name}": value for name, value in environment.items()})
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
-def test_the_defaults_of_accelerate_launch_say_nothing():
+def test_accelerate_defaults():
+    """The default options of ``accelerate launch`` are accepted."""
     defaults = {"MIXED_PRECISION": "no", "DYNAMO_BACKEND": "NO", "USE_CPU": "False", "GRADIENT_ACCUMULATION_STEPS": "1"}
     check_launcher("cuda", "bf16", {f"ACCELERATE_{name}": value for name, value in defaults.items()})
 
@@ -72,13 +76,17 @@ def test_the_defaults_of_accelerate_launch_say_nothing():
     "name", ["USE_CPU", "USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM", "ENABLE_RICH", "DEBUG_MODE"]
 )
 @pytest.mark.parametrize("value", ["maybe", "", "2"])
-def test_an_invalid_truth_value_of_accelerate_is_refused_with_the_legal_ones(name, value):
-    with pytest.raises(InputError, match=f"ACCELERATE_{name}={value}: legal: 1, true, yes, .*unset ACCELERATE_{name}"):
+def test_invalid_boolean(name, value):
+    """An invalid boolean variable is refused with the allowed values."""
+    with pytest.raises(
+        InputError, match=f"ACCELERATE_{name}={value}: allowed: 1, true, yes, .*unset ACCELERATE_{name}"
+    ):
         check_flags({f"ACCELERATE_{name}": value})
     check_flags({f"ACCELERATE_{name}": "True", f"ACCELERATE_{name}_X": "n"})
 
 
-def test_a_precision_that_does_not_exist_is_refused_with_the_legal_ones_where_it_matters():
+def test_invalid_precision():
+    """An invalid precision is refused with the allowed ones by commands that train."""
     environment = {"ACCELERATE_MIXED_PRECISION": "bogus"}
     with pytest.raises(InputError, match=r"ACCELERATE_MIXED_PRECISION=bogus: allowed: no, bf16, fp16; .*unset"):
         check_launcher("cpu", "no", environment)
@@ -87,7 +95,8 @@ def test_a_precision_that_does_not_exist_is_refused_with_the_legal_ones_where_it
         check_launcher("cpu", None, {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "many"})
 
 
-def test_predict_refuses_only_variables_of_accelerate_that_matter_to_it(tmp_path):
+def test_predict_checks_relevant_variables(tmp_path):
+    """predict refuses only the invalid variables that affect it."""
     run = train(tmp_path / "run", "trainer.max_steps=1").path
     ask = ("predict", str(run), "--pair", "a", "b")
     done = command(*ask, cwd=tmp_path, env={"ACCELERATE_MIXED_PRECISION": "bogus"})
@@ -95,10 +104,11 @@ def test_predict_refuses_only_variables_of_accelerate_that_matter_to_it(tmp_path
     for name in ("USE_CPU", "USE_MEGATRON_LM"):  # the second is read when Accelerate is imported
         done = command(*ask, cwd=tmp_path, env={f"ACCELERATE_{name}": "maybe"})
         assert done.returncode == 2
-        assert done.stderr.startswith(f"ACCELERATE_{name}=maybe: legal: 1, true, yes")
+        assert done.stderr.startswith(f"ACCELERATE_{name}=maybe: allowed: 1, true, yes")
 
 
-def test_processes_of_mpirun_are_refused_instead_of_each_making_a_run_of_its_own():
-    with pytest.raises(InputError, match="OMPI_COMM_WORLD_SIZE=2: mpirun's processes do not meet here"):
+def test_mpirun():
+    """Processes of mpirun are refused."""
+    with pytest.raises(InputError, match="OMPI_COMM_WORLD_SIZE=2: mpirun is not supported; use torchrun or srun"):
         current_rank({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"})
     assert current_rank({"PMI_SIZE": "1"}).is_single

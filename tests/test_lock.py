@@ -1,4 +1,4 @@
-"""Locks where the file system makes them hard: without flock, without any locks, read-only, full."""
+"""Locks on difficult file systems: without flock, without any locks, read-only, full."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from helpers import PATIENCE_S, SMALL, command
 from afqmc.utils.errors import InputError
 from afqmc.utils.file_lock import is_locked, locked
 
-# What a file system without locks answers, for every process that the library is loaded into.
+# Preloaded into a process, makes locks fail as on a file system without them.
 SHIM = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -45,7 +45,7 @@ with locked(Path(sys.argv[1]), "run"):
 
 @pytest.fixture(scope="module")
 def preload(tmp_path_factory):
-    """Build the shim; returns the environment of a process under it."""
+    """Return a function that builds the shim, and returns the environment that preloads it."""
     if shutil.which("gcc") is None:
         pytest.skip("needs gcc, to build a library that answers as a file system without flock does")
 
@@ -60,7 +60,7 @@ def preload(tmp_path_factory):
 
 
 def holding(directory, environment):
-    """A process that holds the lock of a directory."""
+    """Start a process that holds the lock of a directory; return it and its first line of output."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, directory],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **environment},
@@ -70,21 +70,23 @@ def holding(directory, environment):
 
 
 @pytest.mark.parametrize("error", ["ENOSYS", "EOPNOTSUPP", "ENOLCK"])
-def test_without_flock_the_lock_still_excludes_others_and_dies_with_its_process(tmp_path, preload, error):
+def test_without_flock(tmp_path, preload, error):
+    """Without flock the lock excludes other processes, and is released when its process is killed."""
     environment = preload(error)
-    first, said = holding(tmp_path, environment)
-    assert said == "held\n", first.stderr.read()
-    second, said = holding(tmp_path, environment)
-    assert said == ""
-    assert f"another process is at this run (process {first.pid} on" in second.communicate(timeout=PATIENCE_S)[1]
+    first, output = holding(tmp_path, environment)
+    assert output == "held\n", first.stderr.read()
+    second, output = holding(tmp_path, environment)
+    assert output == ""
+    assert f"another process is using this run (process {first.pid} on" in second.communicate(timeout=PATIENCE_S)[1]
     first.kill()
     first.communicate(timeout=PATIENCE_S)
-    third, said = holding(tmp_path, environment)
-    assert said == "held\n"
+    third, output = holding(tmp_path, environment)
+    assert output == "held\n"
     third.communicate("", timeout=PATIENCE_S)
 
 
-def test_a_sweep_on_a_file_system_without_any_locks_gets_one_message(tmp_path, preload):
+def test_without_any_locks(tmp_path, preload):
+    """A sweep on a file system without locks is refused with one message."""
     environment = preload("ENOSYS", "-DNO_LOCKS")
     done = command("run", "-m", *SMALL, "seed=1,2", "sweep.name=s", cwd=tmp_path, env=environment)
     assert done.returncode == 2, done.stderr
@@ -93,15 +95,17 @@ def test_a_sweep_on_a_file_system_without_any_locks_gets_one_message(tmp_path, p
     assert "hydra.sweep.dir" in line
 
 
-def test_a_directory_that_cannot_be_written_to_gets_one_message(tmp_path):
+def test_unwritable_directory(tmp_path):
+    """An unwritable directory is refused with one message."""
     (tmp_path / "file").write_text("")
-    told = r"file/sweep/\.lock: cannot be created .*can write to"
-    with pytest.raises(InputError, match=told), locked(tmp_path / "file/sweep", "sweep"):
+    message = r"file/sweep/\.lock: cannot be created .*writable directory"
+    with pytest.raises(InputError, match=message), locked(tmp_path / "file/sweep", "sweep"):
         pass
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_a_full_or_read_only_file_system_gets_one_message(tmp_path):
+def test_full_or_read_only(tmp_path):
+    """A full or read-only file system is refused with one message."""
     if subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(tmp_path)], capture_output=True
     ).returncode:
@@ -112,8 +116,8 @@ def test_a_full_or_read_only_file_system_gets_one_message(tmp_path):
             pass
         (tmp_path / "other").mkdir()
         (tmp_path / "filler").write_bytes(b"x" * os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_bsize)
-        told = r"other/\.lock: .*No space left on device"
-        with pytest.raises(InputError, match=told), locked(tmp_path / "other", "run"):
+        message = r"other/\.lock: .*No space left on device"
+        with pytest.raises(InputError, match=message), locked(tmp_path / "other", "run"):
             pass
         subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
         with pytest.raises(InputError, match=r"new.*: cannot be created .Read-only"), locked(tmp_path / "new", "sweep"):

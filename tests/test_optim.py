@@ -78,7 +78,7 @@ def test_optimizers_of_the_group(model, name):
             {**ADAMW, "weight_decy": 1},
             r"optimizer.weight_decy: AdamW has no such argument; did you mean 'weight_decay'",
         ),
-        ({**ADAMW, "qqq": 1}, "optimizer.qqq: AdamW has no such argument; legal: amsgrad, betas, "),
+        ({**ADAMW, "qqq": 1}, "optimizer.qqq: AdamW has no such argument; allowed: amsgrad, betas, "),
         ({**ADAMW, "lr": 1e-5}, "optimizer.lr=1e-05: the learning rate is a top-level key: lr=1e-05"),
         ({**ADAMW, "eps": -1}, r"optimizer\.eps=-1: torch.optim.AdamW rejects it: Invalid epsilon"),
         ({}, r"optimizer._target_: is not set"),

@@ -21,7 +21,7 @@ def test_import_target(plug):
         (".AdamW", "must be a dotted path"),
         ("no_such_package.AdamW", "cannot import 'no_such_package' .*is it installed here"),
         ("torch.optim.AdmW", "torch.optim has no 'AdmW'; did you mean 'AdamW'"),
-        ("math.qqqq", r"math has no 'qqqq'; legal: acos, .* and \d+ more"),
+        ("math.qqqq", r"math has no 'qqqq'; allowed: acos, .* and \d+ more"),
     ],
 )
 def test_missing_target_is_refused(target, message):
@@ -54,7 +54,7 @@ def build(params, lr, *, decay=0.0, momentum):
     ("arguments", "message"),
     [
         (["momentum", "deca"], r"^opt\.deca: build has no such argument; did you mean 'decay'\?$"),
-        (["momentum", "qq"], r"^opt\.qq: build has no such argument; legal: decay, momentum$"),
+        (["momentum", "qq"], r"^opt\.qq: build has no such argument; allowed: decay, momentum$"),
         (["momentum", "lr"], r"^opt\.lr: is passed by afqmc itself"),
         (["decay"], r"^opt: build needs the argument 'momentum': add opt\.momentum=\.\.\.$"),
     ],
@@ -62,7 +62,7 @@ def build(params, lr, *, decay=0.0, momentum):
 def test_wrong_arguments_are_refused(arguments, message):
     """A wrong argument is refused with the nearest name; a missing one is named."""
     with pytest.raises(InputError, match=message):
-        check_arguments(build, arguments, "opt", given=("params", "lr"))
+        check_arguments(build, arguments, "opt", provided=("params", "lr"))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_wrong_arguments_are_refused(arguments, message):
     ],
 )
 def test_valid_arguments_are_accepted(function, arguments):
-    check_arguments(function, arguments, "opt", given=("params", "lr"))
+    check_arguments(function, arguments, "opt", provided=("params", "lr"))
 
 
 @pytest.mark.parametrize("source", ["def (:", "1 / 0"])
@@ -90,11 +90,11 @@ def test_relative_target_is_refused():
 
 
 def test_target_must_be_callable():
-    with pytest.raises(InputError, match=r"math\.pi.*call"):
+    with pytest.raises(InputError, match=r"math\.pi.*class or function"):
         import_target("math.pi", "model._target_")
 
 
 def test_reserved_argument_is_refused():
     """An argument that afqmc passes itself is refused, even if the signature takes any argument."""
     with pytest.raises(InputError, match=r"args\.num_labels"):
-        check_arguments(lambda num_labels, **others: None, ["num_labels"], "args", given=("num_labels",))
+        check_arguments(lambda num_labels, **others: None, ["num_labels"], "args", provided=("num_labels",))

@@ -1,4 +1,4 @@
-"""What a process is told: threads by affinity and quota, and nothing that a person has set is changed."""
+"""Threads by CPU affinity and quota; settings of the user take precedence."""
 
 import math
 import subprocess
@@ -11,7 +11,7 @@ from afqmc.utils.process import cpu_quota, usable_cores
 
 
 def groups(tmp_path, own, files):
-    """A file of the process's own groups, and a tree of control groups."""
+    """Write a tree of control groups, and the file that lists those of the process."""
     for name, text in files.items():
         (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cgroup" / name).write_text(text)
@@ -31,29 +31,39 @@ def groups(tmp_path, own, files):
         ("0::/gone\n", {"cpu.max": "broken"}, math.inf),
     ],
 )
-def test_the_quota_is_the_least_of_the_groups_above_a_process(own, files, quota, tmp_path):
+def test_cpu_quota(own, files, quota, tmp_path):
+    """The quota is the lowest of all control groups above the process."""
     assert cpu_quota(*groups(tmp_path, own, files)) == quota
 
 
-def test_without_control_groups_there_is_no_quota(tmp_path):
+def test_no_control_groups(tmp_path):
+    """Without control groups there is no quota."""
     assert cpu_quota(tmp_path, tmp_path / "none") == math.inf
 
 
 def printed(code, **environment):
-    command = [sys.executable, "-c", f"import os\nfrom afqmc.utils.process import configure_threads, usable_cores\n{code}"]
+    command = [
+        sys.executable,
+        "-c",
+        f"import os\nfrom afqmc.utils.process import configure_threads, usable_cores\n{code}",
+    ]
     clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(path for path in sys.path if path), **environment}
     return subprocess.run(
         command, env=clean, capture_output=True, text=True, check=True, timeout=PATIENCE_S
     ).stdout.split()
 
 
-def test_torch_takes_the_threads_that_are_left_for_a_job():
-    code = "configure_threads(jobs_at_once={})\nimport torch\nprint(torch.get_num_threads(), os.environ['GOMP_SPINCOUNT'])"
+def test_threads_per_job():
+    """torch uses the cores divided by the number of parallel jobs."""
+    code = (
+        "configure_threads(jobs_at_once={})\nimport torch\nprint(torch.get_num_threads(), os.environ['GOMP_SPINCOUNT'])"
+    )
     assert printed(code.format(1)) == [str(usable_cores()), "2000"]
     assert printed(code.format(1000)) == ["1", "2000"]
 
 
-def test_what_a_person_has_set_stays():
+def test_user_settings():
+    """Environment variables of the user are unchanged."""
     code = "configure_threads()\nimport torch\nprint(torch.get_num_threads(), os.environ.get('GOMP_SPINCOUNT'))"
     assert printed(code, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="active") == ["1", "None"]
     assert printed(code, GOMP_SPINCOUNT="7")[1] == "7"

@@ -1,4 +1,4 @@
-"""The variables of launchers, whole or in part: one process, a rank among others, or a refusal that names one."""
+"""Rank and world size from the variables of launchers, complete or not."""
 
 import importlib
 import os
@@ -29,7 +29,7 @@ WHOLE = dict(zip(TORCHRUN, ("1", "2", "1", "2", "localhost", "29500"), strict=Tr
 
 
 def read(environment):
-    """The rank, or the refusal."""
+    """Return the rank or the error."""
     try:
         export_torchrun_env(environment)
         rank = current_rank(environment)
@@ -46,14 +46,15 @@ def read(environment):
         st.sampled_from(("", " ", "0", "1", "2", "3", "-1", "a", "1.5", "²", "9" * 30, "2(x2)", "localhost", "29500")),
     )
 )
-def test_any_part_of_any_launcher_is_one_process_a_rank_or_a_refusal_that_names_a_variable(environment):
+def test_any_variables(environment):
+    """Any subset of variables gives a single process, a valid rank, or an error that names a variable."""
     before = dict(environment)
     rank = read(environment)
     if isinstance(rank, InputError):
         assert str(rank).partition("=")[0] in {*TORCHRUN, *SLURM, *MPI}
         return
-    assert 0 <= rank.number < rank.size
-    assert 0 <= rank.local < rank.local_size <= rank.size
+    assert 0 <= rank.rank < rank.world_size
+    assert 0 <= rank.local_rank < rank.local_world_size <= rank.world_size
     if rank.is_single:
         assert not {*TORCHRUN[:4], *MPI} & environment.keys()
         # a launcher inside a task of Slurm comes first
@@ -63,7 +64,7 @@ def test_any_part_of_any_launcher_is_one_process_a_rank_or_a_refusal_that_names_
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"WORLD_SIZE": ""}, "RANK=1: but WORLD_SIZE is not set; torchrun sets all of them; for a run of one process"),
         ({"WORLD_SIZE": "1"}, "RANK=1: but WORLD_SIZE is 1"),
@@ -77,14 +78,16 @@ def test_any_part_of_any_launcher_is_one_process_a_rank_or_a_refusal_that_names_
         ({"MASTER_ADDR": "", "LOCAL_RANK": ""}, "WORLD_SIZE=2: LOCAL_RANK, MASTER_ADDR not set"),
     ],
 )
-def test_a_contradiction_names_the_variables(changes, told):
+def test_contradictions(changes, message):
+    """The error names the contradicting variables."""
     assert current_rank(WHOLE) == Rank(1, 2, 1, 2)
     with pytest.raises(InputError) as refused:
         current_rank({**WHOLE, **changes})
-    assert str(refused.value).startswith(told)
+    assert str(refused.value).startswith(message)
 
 
-def test_half_a_srun_is_refused():
+def test_incomplete_srun():
+    """Incomplete variables of srun are refused."""
     with pytest.raises(InputError, match="SLURM_STEP_NUM_TASKS=2: SLURM_LOCALID, .* not set; srun sets all of them"):
         export_torchrun_env({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0"})
 
@@ -93,7 +96,8 @@ def test_half_a_srun_is_refused():
     "stray",
     [{"LOCAL_RANK": "0"}, {"WORLD_SIZE": "1"}, {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}, {"PMI_SIZE": "1"}],
 )
-def test_stray_variables_of_one_process_start_no_process_group(stray, monkeypatch):
+def test_stray_variables(stray, monkeypatch):
+    """Left-over variables of a single process start no process group."""
     for name, value in stray.items():
         monkeypatch.setenv(name, value)
     config = small("trainer.device=cpu").trainer
@@ -102,23 +106,25 @@ def test_stray_variables_of_one_process_start_no_process_group(stray, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["evaluate", "predict", "compare", "doctor"])
-def test_a_command_of_one_process_is_refused_and_rank_0_alone_says_so(name, monkeypatch, capsys):
+def test_single_process_commands(name, monkeypatch, capsys):
+    """Commands for a single process refuse a launcher; only rank 0 prints the message."""
     main = importlib.import_module(f"afqmc.{name}").main
     for variable, value in {**WHOLE, "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setattr("sys.argv", [name])
     assert run_command(main) == 2
-    told = f"afqmc.{name}: runs as one process, and the launcher started 2; start it without a launcher\n"
-    assert capsys.readouterr() == ("", told)
+    message = f"afqmc.{name}: runs as one process, and the launcher started 2; start it without a launcher\n"
+    assert capsys.readouterr() == ("", message)
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr("afqmc.cli._RANK_0_SPEAKS_S", 0)
+    monkeypatch.setattr("afqmc.cli._RANK_0_REPORT_S", 0)
     with pytest.raises(SystemExit) as quiet:
         run_command(main)
     assert quiet.value.code == 2
     assert capsys.readouterr() == ("", "")
 
 
-def test_torchrun_prints_the_refusal_once(tmp_path):
+def test_torchrun_refusal(tmp_path):
+    """Under torchrun the refusal is printed once."""
     command = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "afqmc.predict", "RUN", "FILE"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(

@@ -1,4 +1,4 @@
-"""Secrets: told by their name or place, and nowhere in what a run writes or prints, but for its config."""
+"""Secrets are recognized by name, position or format, and appear nowhere but in config.yaml."""
 
 import json
 import logging
@@ -35,7 +35,8 @@ def given_secrets(monkeypatch):
      "token_value", "sas", "otp", "api_key_2", "q[token]", "Ocp-Apim-Subscription-Key", "X-Goog-Api-Key",
      "PRIVATE-TOKEN", "--api-key", "awssecretaccesskey", "smtp.pw", "accessTokens"],
 )  # fmt: skip
-def test_a_secret_is_told_by_its_name(name):
+def test_secret_names(name):
+    """These are names of secrets."""
     assert is_secret(name)
 
 
@@ -46,7 +47,8 @@ def test_a_secret_is_told_by_its_name(name):
      "max_tokens_per_batch", "passes", "n_tokens", "compass", "past_key_values", "token_type_ids", "special_tokens",
      "keys_per_row", "passthrough", "jwt_algorithm", "assassin", "hotkey"],
 )  # fmt: skip
-def test_what_only_resembles_one_is_left_alone(name):
+def test_ordinary_names(name):
+    """These names only resemble names of secrets."""
     assert not is_secret(name)
 
 
@@ -68,7 +70,8 @@ def test_what_only_resembles_one_is_left_alone(name):
         ("lr=1e-5 of 借=呗, mail a@b.example", "lr=1e-5 of 借=呗, mail a@b.example"),
     ],
 )
-def test_a_text_is_shown_without_secrets(text, clean):
+def test_redacted_text(text, clean):
+    """Secrets in a text are redacted, and redacting twice changes nothing."""
     assert redacted(text) == clean
     assert redacted(clean) == clean
 
@@ -83,7 +86,8 @@ def test_a_text_is_shown_without_secrets(text, clean):
         ("-m", "-m"),
     ],
 )
-def test_an_override_is_shown_without_its_secret(argument, clean):
+def test_redacted_override(argument, clean):
+    """The secret value of an override is redacted."""
     assert redacted_argument(argument) == clean
 
 
@@ -93,7 +97,8 @@ def test_an_override_is_shown_without_its_secret(argument, clean):
      "https://host/a@v1.zip", "Basic text, Bearer: none", "unknown key: lr", "cookies are off: see {a: 1, b: [2]}",
      "the token indices are longer than 512", "https://host:8080/a?b=c"],
 )  # fmt: skip
-def test_ordinary_text_stays_readable(text):
+def test_ordinary_text(text):
+    """Text without secrets is unchanged."""
     assert redacted(text) == redacted_argument(text) == redacted_tree([text])[0] == text
 
 
@@ -106,14 +111,14 @@ KEYS = ["Authorization", "X-Api-Key", "cookie", "api_key", "password", "hf.token
 
 
 def each_character(test):
-    """Run a property with every printable character on either side of a secret."""
+    """Add an example with each printable character around a secret."""
     for sign in PRINTABLE:
         test = example(f"{sign}{CORE}{sign}{CORE}")(test)
     return test
 
 
 def in_texts(value):
-    """A value as logs, tracebacks and files quote it."""
+    """Return texts that quote a value as logs, tracebacks and files do."""
     return [
         *(write(value) for write in (str, repr, json.dumps)),
         json.dumps(json.dumps({"value": value})),
@@ -135,7 +140,8 @@ def line_of(value):
 @example(f"':{CORE}")
 @each_character
 @given(st.builds(f"{{}}{CORE}{{}}".format, *[st.text(PRINTABLE, max_size=6)] * 2))
-def test_no_character_of_a_secret_ends_what_is_hidden(secret):
+def test_any_character_in_secret(secret):
+    """A secret with any printable character is redacted completely."""
     for value in [form.format(secret) for form in ADDRESSES + HEADERS]:
         shown = [redacted_argument(f"hydra.sweeper.storage={value}"), redacted_argument(value), line_of(value)]
         shown += [*map(redacted, in_texts(value)), json.dumps(redacted_tree({"a": value, "b": [[value]], value: 1}))]
@@ -150,7 +156,8 @@ def test_no_character_of_a_secret_ends_what_is_hidden(secret):
 
 @settings(max_examples=150, deadline=None)
 @given(st.builds(f"{{}}{CORE}{{}}".format, *[st.text(PRINTABLE + "  ", max_size=6)] * 2))
-def test_a_quoted_secret_may_hold_spaces(secret):
+def test_spaces_in_quoted_secret(secret):
+    """A quoted secret with spaces is redacted completely."""
     for value in [form.format(secret) for form in ADDRESSES + HEADERS]:
         shown = [redacted_argument(f"hydra.sweeper.storage={value}"), *map(redacted, in_texts(value)[1:])]
         shown += [str(redacted_tree({"a": value, "b": [value]}))]
@@ -176,14 +183,15 @@ SECRET_TEXTS = [
 
 
 def everywhere(value):
-    """What is shown of a text, in each way in which texts reach a file."""
+    """Return a text as redacted in each way in which texts are written."""
     tree = {"a": value, "b": [value, [value]]}
     shown = [redacted_argument(f"tracker.tags=['{value}']"), redacted_argument(value), line_of(value), redacted(value)]
     return [*shown, json.dumps(redacted_tree(tree)), redacted(json.dumps(tree))]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_rule_of_names_holds_for_keys_headers_options_and_queries(name):
+def test_names_in_all_notations(name):
+    """The same names are secret as keys, headers, options and query parameters."""
     for text in TEXTS:
         value = text.format(name=name, secret=CORE)
         assert [shown for shown in everywhere(value) if CORE in shown] == [], value
@@ -193,7 +201,8 @@ def test_one_rule_of_names_holds_for_keys_headers_options_and_queries(name):
 
 
 @pytest.mark.parametrize("text", SECRET_TEXTS)
-def test_credentials_are_hidden_by_their_place_or_form(text):
+def test_credentials(text):
+    """Credentials are recognized by their position or format."""
     assert [shown for shown in everywhere(text.format(CORE)) if CORE in shown] == []
 
 
@@ -205,28 +214,33 @@ def test_credentials_are_hidden_by_their_place_or_form(text):
      "trainer.token: unknown key; legal: a, b", "tokens: 512 of 600", "12:30@noon", "-u a.py", "sort -u names.txt",
      "model.args.tokens: not a number", "token: not known here"],
 )  # fmt: skip
-def test_numbers_booleans_and_ordinary_words_stay_visible(argument):
+def test_ordinary_values(argument):
+    """Numbers, booleans and ordinary words are unchanged."""
     assert redacted(argument) == redacted_argument(argument) == redacted_tree([argument])[0] == argument
 
 
-def test_counts_of_tokens_stay_visible_and_their_texts_do_not():
-    found = {"tokens": {"train": 512, "dev": [1, 2.5]}, "auth": False, "access_tokens": ["abc"], "batch_tokens": "x"}
-    assert redacted_tree(found) == {**found, "access_tokens": ["***"]}
+def test_token_counts():
+    """Numbers named tokens are unchanged; texts with such a name are redacted."""
+    tree = {"tokens": {"train": 512, "dev": [1, 2.5]}, "auth": False, "access_tokens": ["abc"], "batch_tokens": "x"}
+    assert redacted_tree(tree) == {**tree, "access_tokens": ["***"]}
 
 
-def test_the_directory_a_shell_is_in_is_no_password(monkeypatch):
+def test_working_directory(monkeypatch):
+    """PWD and OLDPWD are not passwords."""
     monkeypatch.setenv("PWD", "/elsewhere")
     monkeypatch.setenv("OLDPWD", "/elsewhere/again")
     assert redacted("/elsewhere/again/run: no such directory") == "/elsewhere/again/run: no such directory"
 
 
-def test_containers_are_shown_without_secrets_and_otherwise_equal():
-    found = {"args": {"token": "x", "auth": {"user": "me"}, "key": None, "password": 123, "n": [1, f"a {GIVEN}"]}}
+def test_redacted_tree():
+    """Secrets in nested containers are redacted; the rest is equal."""
+    tree = {"args": {"token": "x", "auth": {"user": "me"}, "key": None, "password": 123, "n": [1, f"a {GIVEN}"]}}
     clean = {"args": {"token": "***", "auth": "***", "key": None, "password": "***", "n": [1, "a ***"]}}
-    assert redacted_tree(found) == clean
+    assert redacted_tree(tree) == clean
 
 
-def test_the_traceback_of_a_log_line_is_clean_too():
+def test_redacted_traceback():
+    """Secrets in the traceback of a log record are redacted."""
     try:
         raise ValueError(f"not with {GIVEN}")
     except ValueError:
@@ -236,7 +250,8 @@ def test_the_traceback_of_a_log_line_is_clean_too():
     assert line.endswith("ValueError: not with ***")
 
 
-def test_a_long_text_is_searched_in_an_instant():
+def test_long_text():
+    """Redacting takes linear time."""
     text = "借" * 200_000 + "://" + "a" * 200_000 + " " + "x.y=1 " * 20_000
     assert redacted(text) == text
     assert redacted("://" * 50_000) == "://" * 50_000
@@ -263,15 +278,15 @@ SECRETS = {
     "an override": "override-5c1d77aa",
     "a member of one": "member-19b2e04f",
     "an address": "user-83aa0c55",
-    "a query": "query-b4d2",  # as short as it may be where its place tells it
+    "a query": "query-b4d2",  # short, but recognized by its position
     "the key of W&B": "wandb" + "7" * 35,
     "the token of the hub": "hf_Zx81kLm2Qw",
 }
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    """A real run that is given secrets in every way, with an offline W&B run; its directory, and what it printed."""
+def secret_run(tmp_path_factory):
+    """Directory and output of a run that gets secrets in every way, with an offline W&B run."""
     home = tmp_path_factory.mktemp("home")
     (home / "my_module.py").write_text(MODEL, "utf-8")
     override, member, user, query, wandb, hub = SECRETS.values()
@@ -288,18 +303,20 @@ def told(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_no_secret_is_in_what_a_run_writes_or_prints(name, told):
-    run, printed = told
+def test_run_files_contain_no_secret(name, secret_run):
+    """A run writes secrets to no file but config.yaml, and does not print them."""
+    run, printed = secret_run
     secret = SECRETS[name]
     assert secret not in printed
     written = [path for path in run.rglob("*") if path.is_file() and ".hydra" not in path.parts]
     assert {path.name for path in written} >= {"environment.json", "status.json", "run.log", "summary.json"}
     holding = [path.name for path in written if secret.encode() in path.read_bytes()]
-    assert holding in ([], ["config.yaml"])  # which a run is continued and evaluated from
+    assert holding in ([], ["config.yaml"])  # needed to resume and evaluate the run
 
 
-def test_what_was_hidden_is_still_seen_to_have_been_there(told):
-    run, printed = told
+def test_run_files_mark_redactions(secret_run):
+    """Files of a run show where secrets were redacted."""
+    run, printed = secret_run
     command_line = json.loads((run / "environment.json").read_text("utf-8"))["command"]
     assert "+model.args.api_key=***" in command_line
     assert "password: ***" in command_line
@@ -310,18 +327,21 @@ def test_what_was_hidden_is_still_seen_to_have_been_there(told):
     assert "asking with *** and ***" in printed
 
 
-def test_the_tracker_is_given_the_config_without_secrets(told):
-    offline = Offline(told[0])
+def test_tracker_config(secret_run):
+    """The tracker gets the config without secrets."""
+    offline = Offline(secret_run[0])
     assert offline.config["model"]["args"] == {"api_key": "***", "login": {"user": "me", "password": "***"}}
     assert offline.config["dataset"]["url"] == "https://***@host.example/a.zip?token=***"
     assert offline.run.notes == "made with ***"
 
 
-def test_the_config_of_the_run_keeps_what_continuing_needs(told):
-    assert schema.load(told[0]).model.args["api_key"] == SECRETS["an override"]
+def test_config_keeps_secrets(secret_run):
+    """config.yaml keeps the secrets, which are needed to resume."""
+    assert schema.load(secret_run[0]).model.args["api_key"] == SECRETS["an override"]
 
 
-def test_a_failed_run_tells_why_without_secrets(plug, tmp_path, monkeypatch, capsys):
+def test_failed_run(plug, tmp_path, monkeypatch, capsys):
+    """The error of a failed run is printed and saved without secrets."""
     source = MODEL.replace("return", f"assert not self.training, 'no answer to {GIVEN}'\n        return")
     monkeypatch.setenv("WANDB_API_KEY", GIVEN)
     monkeypatch.setenv("HF_TOKEN", GIVEN)
@@ -353,11 +373,12 @@ class Failing(torch.optim.AdamW):
 """
 
 
-def test_what_is_said_and_written_of_the_jobs_of_a_sweep_is_clean(plug, tmp_path, monkeypatch, capsys):
+def test_sweep(plug, tmp_path, monkeypatch, capsys):
+    """A sweep prints and writes no secrets of its jobs."""
     monkeypatch.chdir(tmp_path)
-    told = ["-m", *SMALL, "hydra.sweep.dir=sweep", f"optimizer._target_={plug(OPTIMIZER)}.Failing"]
+    arguments = ["-m", *SMALL, "hydra.sweep.dir=sweep", f"optimizer._target_={plug(OPTIMIZER)}.Failing"]
     secrets = ["+hydra.job.env_set={DB_PASS:alphadb,PRIVATE_TOKEN:alphat}", "tracker.tags=['PRIVATE-TOKEN: alphah']"]
-    monkeypatch.setattr(sys, "argv", ["afqmc.run", *told, *secrets, "+optimizer.api_key=alpha"])
+    monkeypatch.setattr(sys, "argv", ["afqmc.run", *arguments, *secrets, "+optimizer.api_key=alpha"])
     assert run_command(entry.main) == 1
     printed = capsys.readouterr()
     assert "1 failed: sweep" in printed.err
@@ -366,14 +387,16 @@ def test_what_is_said_and_written_of_the_jobs_of_a_sweep_is_clean(plug, tmp_path
         text = (tmp_path / "sweep" / name).read_text("utf-8")
         assert "alpha" not in text
         assert "***" in text
-    monkeypatch.setattr(sys, "argv", ["afqmc.run", *told, "+optimizer.api_key=beta,gamma"])
+    monkeypatch.setattr(sys, "argv", ["afqmc.run", *arguments, "+optimizer.api_key=beta,gamma"])
     assert run_command(entry.main) == 2
     printed = capsys.readouterr()
     assert "differ in a secret" in printed.err
     assert "beta" not in printed.out + printed.err
 
 
-def test_a_message_cannot_steer_the_terminal(capsys):
+def test_message_control_characters(capsys):
+    """Control characters in an error message are escaped."""
+
     def fails():
         raise OSError("a\x1b[2J\x9b1m\u202eb\nc\t借")
 
@@ -381,7 +404,9 @@ def test_a_message_cannot_steer_the_terminal(capsys):
     assert "a\\x1b[2J\\x9b1m\\u202eb\nc\t借" in capsys.readouterr().err
 
 
-def test_a_traceback_on_the_screen_is_clean(monkeypatch, capsys):
+def test_printed_traceback(monkeypatch, capsys):
+    """Secrets in a printed traceback are redacted."""
+
     def fails():
         raise OSError(f"https://me:{GIVEN}@host.example does not answer")
 

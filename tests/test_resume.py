@@ -302,7 +302,7 @@ def test_invalid_resume_is_refused(tmp_path, arguments, message):
 
 
 def test_run_in_use_is_refused(run):
-    with run.locked(), pytest.raises(InputError, match=f"another process is at this run .process {os.getpid()} on"):
+    with run.locked(), pytest.raises(InputError, match=f"another process is using this run .process {os.getpid()} on"):
         run_experiment(Resume(run.path, ["epochs=3"]).config(), run, resume=True)
 
 

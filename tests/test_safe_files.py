@@ -1,4 +1,4 @@
-"""Files of a run directory are opened in one place: never a FIFO or a device, never more than their kind may hold."""
+"""Files of a run directory are opened in one module, which refuses FIFOs, devices and oversized files."""
 
 import ast
 import os
@@ -16,7 +16,7 @@ from afqmc.utils.safe_files import check_regular, open_regular, read_bytes
 
 ROOT = Path(__file__).parents[1]
 READERS = {"open", "read_text", "read_bytes"}
-ELSEWHERE = {  # modules that open other files, and which
+OPENING = {  # modules that open other files, and which
     "afqmc/comparison/html/page.py": "parts of the page, from this package",
     "afqmc/config/yaml_checks.py": "the user's own conf/",
     "afqmc/runner/worker.py": "appends to the log of a rank",
@@ -32,7 +32,7 @@ ELSEWHERE = {  # modules that open other files, and which
 
 
 def opens(path):
-    """The lines on which a module opens a file by itself."""
+    """Yield the lines on which a module opens a file itself."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
             called = node.func
@@ -40,15 +40,17 @@ def opens(path):
                 yield node.lineno
             elif isinstance(called, ast.Attribute) and called.attr in READERS:
                 owner = called.value.id if isinstance(called.value, ast.Name) else ""
-                if owner not in ("os", "stack") and not owner[:1].isupper():  # descriptors, and classes of ours
+                is_file = owner not in ("os", "stack") and not owner[:1].isupper()  # not a descriptor or class
+                if is_file:
                     yield node.lineno
 
 
-def test_only_one_module_opens_files_of_a_run_directory():
+def test_one_module_opens_run_files():
+    """Only the listed modules open files themselves."""
     modules = [*(ROOT / "afqmc").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")]
     names = {str(path.relative_to(ROOT)): path for path in modules}
-    found = {name for name, path in names.items() if not name.startswith("afqmc/data/") and list(opens(path))}
-    assert found == set(ELSEWHERE)  # afqmc/data reads the files that the user names
+    opening = {name for name, path in names.items() if not name.startswith("afqmc/data/") and list(opens(path))}
+    assert opening == set(OPENING)  # afqmc/data reads the files that the user names
 
 
 @pytest.fixture
@@ -62,7 +64,8 @@ def odd(tmp_path):
 
 @pytest.mark.parametrize("name", ["fifo", "device", "directory"])
 @pytest.mark.parametrize("read", [open_regular, check_regular, lambda path: read_bytes(path, 10)])
-def test_what_is_no_regular_file_is_refused_at_once(odd, name, read):
+def test_not_regular(odd, name, read):
+    """A FIFO, device or directory is refused without blocking."""
     with pytest.raises(InputError, match="not a regular file"):
         read(odd / name)
 
@@ -77,7 +80,8 @@ PARTS = ["config.yaml", "summary.json", "checkpoints/best/model.safetensors", "c
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_commands_end_at_once_where_a_part_of_a_run_is_a_fifo(trained, part, tmp_path):
+def test_commands_refuse_fifo(trained, part, tmp_path):
+    """No command blocks on a FIFO in a run directory."""
     shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "run" / part).unlink()
     os.mkfifo(tmp_path / "run" / part)

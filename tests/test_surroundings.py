@@ -71,7 +71,7 @@ def check_complete(run_dir):
         ("afqmc.run --help | head -1; exit ${PIPESTATUS[0]}", 0, ""),
         ("afqmc.run --help >&-", 0, ""),
         ("afqmc.run --help <&- >&- 2>&-", 0, ""),
-        ("afqmc.run --help > /dev/full", 1, "standard output: No space left on device; what was printed from there"),
+        ("afqmc.run --help > /dev/full", 1, "standard output: No space left on device; the output from there"),
         ("afqmc.run --help > /dev/full 2>&1", 1, ""),
         ("afqmc.run lr=-1 2>&-", 2, ""),
         ("afqmc.run lr=-1 2> /dev/full", 2, ""),
@@ -364,6 +364,7 @@ def test_git_environment_runs_no_program(tmp_path, monkeypatch):
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/canary\n")
     program.chmod(0o755)
     before = git_state()
+    assert (before is not None) == (Path(__file__).parents[1] / ".git").exists()
     for name, value in {"COUNT": "1", "KEY_0": "core.fsmonitor", "VALUE_0": str(program)}.items():
         monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
     monkeypatch.setenv("GIT_DIR", str(tmp_path))

@@ -244,7 +244,7 @@ def test_locked_sweep_is_refused(tmp_path):
     with locked(tmp_path / "outputs/sweeps/mine", "sweep"):
         done = sweep(tmp_path, "seed=1,2", "sweep.name=mine")
     assert done.returncode == 2
-    assert "another process is at this sweep" in done.stderr
+    assert "another process is using this sweep" in done.stderr
     assert not is_locked(tmp_path / "outputs/sweeps/mine")
 
 

@@ -1,4 +1,4 @@
-"""W&B gets everything, in its own files inside the run directory; nothing it does stops a run."""
+"""The W&B tracker writes everything into its offline files, and its failures never stop a run."""
 
 import json
 import logging
@@ -33,7 +33,8 @@ def tracked(tmp_path_factory):
     return train(tmp_path_factory.mktemp("runs") / "tracked", *WANDB)
 
 
-def test_the_offline_file_holds_the_resolved_config(tracked):
+def test_offline_config(tracked):
+    """The offline file contains the resolved config."""
     offline = Offline(tracked.path)
     config = {key: value for key, value in offline.config.items() if key != "_wandb"}
     composed = json.loads(json.dumps(to_container(small(*WANDB))))
@@ -41,53 +42,63 @@ def test_the_offline_file_holds_the_resolved_config(tracked):
     assert config == composed
 
 
-def test_the_offline_file_says_whose_run_it_is(tracked):
+def test_offline_run_metadata(tracked):
+    """The offline file contains project, group, job type, name and tags."""
     run = Offline(tracked.path).run
     assert (run.project, run.run_group, run.job_type, run.display_name) == ("afqmc", "g", "train", "n")
     assert list(run.tags) == ["a", "b"]
 
 
-def test_every_row_of_metrics_is_in_the_offline_file_against_our_own_step(tracked):
+def test_offline_rows(tracked):
+    """Every row of metrics.jsonl is in the offline file, with our own step."""
     ours = [json.loads(line) for line in (tracked.path / "metrics.jsonl").read_text("utf-8").splitlines()]
     theirs = [{key: value for key, value in row.items() if key[0] != "_"} for row in Offline(tracked.path).history()]
-    assert theirs[: len(ours)] == [{k: v for k, v in row.items() if v is not None and k != "time"} for row in ours]
+    logged = [{key: value for key, value in row.items() if key != "time" and value is not None} for row in ours]
+    assert theirs[: len(ours)] == logged
 
 
-def test_the_best_evaluation_is_its_summary(tracked):
-    found, best = Offline(tracked.path).summary(), summary(tracked)["best"]
-    assert found["best/step"] == best["step"]
-    assert found["best/dev/accuracy"] == best["dev/accuracy"]
+def test_offline_summary(tracked):
+    """The summary of the W&B run contains the best evaluation."""
+    logged, best = Offline(tracked.path).summary(), summary(tracked)["best"]
+    assert logged["best/step"] == best["step"]
+    assert logged["best/dev/accuracy"] == best["dev/accuracy"]
 
 
-def test_charts_of_the_best_weights_are_logged(tracked):
+def test_offline_charts(tracked):
+    """Charts of the best weights are logged."""
     logged = {key.split(".")[0] for row in Offline(tracked.path).history() for key in row}
     assert {"best/dev/worst_errors", "best/dev/confusion_matrix_table", "best/dev/pr_curve_table"} <= logged
 
 
-def test_system_metrics_are_recorded(tracked):
+def test_system_metrics(tracked):
+    """W&B records its system metrics."""
     assert any(record.HasField("stats") or record.HasField("environment") for record in Offline(tracked.path).records)
 
 
-def test_a_finished_run_exits_with_0_and_a_crashed_one_with_1(tracked, tmp_path):
+def test_exit_codes(tracked, tmp_path):
+    """The W&B run of a completed run has exit code 0, that of a failed one 1."""
     assert Offline(tracked.path).exit_code() == 0
     with pytest.raises(RuntimeError, match="loss is"):
         train(tmp_path / "run", *WANDB, "lr=10", "optimizer=sgd", "optimizer.momentum=0.99")
     assert Offline(tmp_path / "run").exit_code() == 1
 
 
-def test_the_weights_are_an_artifact_when_asked(tmp_path):
+def test_log_model(tmp_path):
+    """With tracker.log_model the best weights are uploaded as an artifact."""
     train(tmp_path / "run", *WANDB, "tracker.log_model=true", "trainer.max_steps=2")
     kinds = [r.request.log_artifact.artifact.type for r in Offline(tmp_path / "run").records if r.HasField("request")]
     kinds += [r.artifact.type for r in Offline(tmp_path / "run").records if r.HasField("artifact")]
     assert "model" in kinds
 
 
-def test_without_a_tracker_only_local_files_are_written(tmp_path):
+def test_no_tracker(tmp_path):
+    """Without a tracker there is no wandb directory."""
     run = train(tmp_path / "run", "trainer.max_steps=2")
     assert not (run.path / "wandb").exists()
 
 
-def test_a_tracker_that_cannot_begin_is_a_warning_and_no_more(tmp_path, caplog):
+def test_start_failure_is_a_warning(tmp_path, caplog):
+    """A run completes although its tracker cannot start."""
     # a file where W&B wants its directory
     run_dir = RunDir(tmp_path / "run")
     run_dir.path.mkdir()
@@ -102,7 +113,8 @@ class Failing(NullTracker):
         raise OSError("no space left")
 
 
-def test_a_tracker_that_fails_midway_warns_once(caplog):
+def test_failure_warns_once(caplog):
+    """A tracker that fails on every row causes one warning."""
     tracker = BackgroundTracker(Failing)
     with caplog.at_level(logging.WARNING):
         for step in range(5):
@@ -111,7 +123,8 @@ def test_a_tracker_that_fails_midway_warns_once(caplog):
     assert sum("no space left" in record.message for record in caplog.records) == 1
 
 
-def test_a_tracker_that_hangs_slows_nothing_and_is_left_behind(caplog):
+def test_hanging_tracker_is_abandoned(caplog):
+    """finish() returns in time although a call of the tracker hangs."""
     release = threading.Event()
 
     class Hanging(NullTracker):
@@ -123,10 +136,11 @@ def test_a_tracker_that_hangs_slows_nothing_and_is_left_behind(caplog):
         tracker.log({"step": 1})
         tracker.finish(0)  # returns although the call never does
     release.set()
-    assert "left behind" in caplog.text
+    assert "abandoned" in caplog.text
 
 
-def test_disabled_is_nobody(tmp_path):
+def test_disabled_is_null_tracker(tmp_path):
+    """tracker.mode=disabled builds the null tracker."""
     assert isinstance(build_tracker(TrackerConfig(mode=WandbMode.disabled), {}, tmp_path), NullTracker)
 
 
@@ -135,22 +149,26 @@ def report():
     return Report(7, ("0", "1"), probabilities, np.array([1, 1, 0, 1]), list("abcd"), list("efgh"))
 
 
-def test_the_worst_errors_come_first():
+def test_worst_errors_order():
+    """The worst errors are sorted by the probability of their label."""
     assert [row[0] for row in worst(report())] == ["a", "d", "c"]
     assert worst(report())[0] == ["a", "e", "1", "0", pytest.approx(0.1)]
 
 
-def test_the_curve_begins_at_recall_0_and_ends_at_1():
+def test_pr_curve_ends():
+    """The precision-recall curve runs from recall 0 to 1."""
     points = pr_points(report())
     assert points[0][0] == 0
     assert points[-1][0] == 1
 
 
-def test_rows_and_steps_agree(tracked):
+def test_one_row_per_step(tracked):
+    """There is one training row per step."""
     assert len(rows(tracked, "train/loss")) == summary(tracked)["steps"]
 
 
-def test_a_tag_that_a_run_has_earned_is_beside_its_own(tmp_path):
+def test_added_tag(tmp_path):
+    """A tag added at the end of a run keeps the configured ones."""
     tracker = build_tracker(small(*WANDB).tracker, {}, tmp_path)
     tracker.tag("pruned")
     tracker.finish(0)

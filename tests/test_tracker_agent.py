@@ -1,4 +1,4 @@
-"""The file for ``wandb sweep``: what W&B's own agent makes of it trains, in the run that the agent names."""
+"""Runs that are started by a W&B sweep agent, with the agent of the library itself."""
 
 import os
 import re
@@ -23,7 +23,8 @@ def sweep():
     return yaml.safe_load(FILE.read_text(encoding="utf-8"))
 
 
-def test_what_is_searched_are_keys_of_ours_and_their_values_are_legal():
+def test_sweep_file_is_valid():
+    """The parameters of the sweep file are valid overrides."""
     for key, space in sweep()["parameters"].items():
         for value in space.get("values", [space.get("min"), space.get("max")]):
             compose([f"{key}={value}"])
@@ -31,11 +32,11 @@ def test_what_is_searched_are_keys_of_ours_and_their_values_are_legal():
 
 @pytest.fixture
 def agent(tmp_path, monkeypatch):
-    """W&B's own, with the file's command and what all runs share; it has no server to ask."""
+    """The agent of the library, with the command of the sweep file, and without a server."""
     from wandb.wandb_agent import Agent
 
     for name in ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_DIR", "WANDB_PROJECT", "WANDB_API_KEY"):
-        monkeypatch.setenv(name, "")  # the agent sets some of them: put back afterwards
+        monkeypatch.setenv(name, "")  # the agent sets some of them; monkeypatch restores them
         monkeypatch.delenv(name)
     environment = {
         "WANDB_SWEEP_ID": "sweep1", "WANDB_MODE": "offline", "NETRC": str(tmp_path / "netrc"),
@@ -51,8 +52,8 @@ def agent(tmp_path, monkeypatch):
     return agent
 
 
-def done(agent, kind, run):
-    """Let the agent do as its server would ask it to; the exit code of what it started."""
+def execute(agent, kind, run):
+    """Let the agent execute a command, as sent by its server; return the exit code of the run."""
     response = agent._process_command(
         {"type": kind, "run_id": run, "program": sweep()["program"], "args": CHOSEN, "id": "1"}
     )
@@ -60,8 +61,9 @@ def done(agent, kind, run):
     return agent._run_processes[run].wait(timeout=PATIENCE_S)
 
 
-def test_an_agent_trains_with_what_was_chosen_in_the_run_that_it_named(agent, tmp_path):
-    assert done(agent, "run", "abcd1234") == 0
+def test_agent_run(agent, tmp_path):
+    """A run started by an agent uses its parameters and its run id."""
+    assert execute(agent, "run", "abcd1234") == 0
     run_dir = RunDir(tmp_path / "outputs/sweeps/sweep1/abcd1234")
     config = schema.load(run_dir.path)
     assert (config.lr, config.batch_size, config.seed) == (2e-05, 16, 3)
@@ -74,11 +76,12 @@ def test_an_agent_trains_with_what_was_chosen_in_the_run_that_it_named(agent, tm
 
 
 @pytest.mark.slow
-def test_a_run_that_is_handed_out_again_goes_on_in_its_own_directory(agent, tmp_path):
-    assert done(agent, "run", "abcd1234") == 0
+def test_agent_resumes_run(agent, tmp_path):
+    """A run that the agent starts again is resumed in its own directory."""
+    assert execute(agent, "run", "abcd1234") == 0
     run_dir = RunDir(tmp_path / "outputs/sweeps/sweep1/abcd1234")
     (run_dir.path / "summary.json").unlink()
     run_dir.write_status(Status.running, step=2)
-    assert done(agent, "resume", "abcd1234") == 0
+    assert execute(agent, "resume", "abcd1234") == 0
     assert run_dir.read_summary()["steps"] == 2
     assert [path.name for path in run_dir.path.parent.iterdir()] == ["abcd1234"]

@@ -1,4 +1,4 @@
-"""Whether a run goes online is decided by W&B's own settings, unless the config says it."""
+"""Whether a run is online, by tracker.mode and W&B's own settings."""
 
 import logging
 import subprocess
@@ -21,7 +21,7 @@ ONLINE = TrackerConfig(mode=WandbMode.online)
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch, tmp_path):
-    """An empty directory to work in, an empty home, and nobody logged in."""
+    """Empty working and home directories without a login."""
     for name in ("API_KEY", "MODE", "BASE_URL", "DIR", "DISABLED", "IDENTITY_TOKEN_FILE"):
         monkeypatch.delenv(f"WANDB_{name}", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -40,8 +40,8 @@ def wandb(*arguments):
     subprocess.run([sys.executable, "-m", "wandb", *arguments], check=True, capture_output=True, timeout=PATIENCE_S)
 
 
-def test_auto_is_offline_without_a_key_and_online_with_one(monkeypatch, home):
-    """The key of the configured server counts, from the environment or the netrc file."""
+def test_auto_follows_key(monkeypatch, home):
+    """With mode=auto a run is online if there is a key for the configured server, in the environment or netrc."""
     assert resolve_mode(TrackerConfig()).mode == "offline"
     for host in ("api.wandb.ai", "api.forge.coreweave.com"):  # as an older login wrote it, and a newer one
         (home / "netrc").write_text(f"machine {host} login user password {KEY}")
@@ -56,11 +56,12 @@ def test_auto_is_offline_without_a_key_and_online_with_one(monkeypatch, home):
     assert resolve_mode(ONLINE).mode == "online"
 
 
-def test_what_the_command_line_of_wandb_was_told_counts(key, home):
+def test_wandb_command_line_settings(key, home):
+    """``wandb offline``, ``wandb online`` and ``wandb disabled`` are respected."""
     wandb("offline")
-    found = resolve_mode(TrackerConfig())
-    assert (found.mode, found.by_default) == ("offline", False)
-    assert "wandb/settings (mode=offline)" in found.reason
+    resolved = resolve_mode(TrackerConfig())
+    assert (resolved.mode, resolved.by_default) == ("offline", False)
+    assert "wandb/settings (mode=offline)" in resolved.reason
     assert can_send() is False
     wandb("online")
     assert resolve_mode(TrackerConfig()).mode == "online"
@@ -70,15 +71,16 @@ def test_what_the_command_line_of_wandb_was_told_counts(key, home):
         can_send()
 
 
-def test_what_it_was_told_for_another_directory_counts_too(key, home, monkeypatch):
-    """``wandb offline`` writes to WANDB_DIR, where it is set."""
+def test_wandb_dir_settings(key, home, monkeypatch):
+    """The settings file in WANDB_DIR is read, to which ``wandb offline`` writes."""
     (home / "elsewhere").mkdir()
     monkeypatch.setenv("WANDB_DIR", str(home / "elsewhere"))
     wandb("offline")
     assert resolve_mode(TrackerConfig()).reason == f"{home}/elsewhere/wandb/settings (mode=offline)"
 
 
-def test_the_file_of_the_user_counts_and_that_of_the_directory_wins(key, home):
+def test_settings_file_precedence(key, home):
+    """The settings file of the current directory takes precedence over the user's."""
     (home / "home").mkdir()
     (home / "home/settings").write_text("[default]\nmode = dryrun\nsome_old_key = 1\n")
     assert resolve_mode(TrackerConfig()).mode == "offline"
@@ -100,28 +102,32 @@ def test_the_file_of_the_user_counts_and_that_of_the_directory_wins(key, home):
         ("WANDB_DISABLED", "false", "online"),
     ],
 )
-def test_each_spelling_of_the_environment_counts(name, value, mode, key, monkeypatch):
+def test_mode_variables(name, value, mode, key, monkeypatch):
+    """All spellings of WANDB_MODE and WANDB_DISABLED are understood."""
     monkeypatch.setenv(name, value)
     assert resolve_mode(TrackerConfig()).mode == mode
 
 
 @pytest.mark.parametrize("value", ["OFFLINE", "offline ", "dry-run", "none", ""])
-def test_a_mode_that_wandb_does_not_know_never_means_online(value, key, monkeypatch, home, caplog):
+def test_unknown_mode_is_not_online(value, key, monkeypatch, home, caplog):
+    """With an invalid WANDB_MODE tracking is off, and a warning says so."""
     monkeypatch.setenv("WANDB_MODE", value)
     with caplog.at_level(logging.WARNING):
         assert isinstance(build_tracker(TrackerConfig(), {}, home), NullTracker)
     assert "W&B's own settings are invalid: WANDB_MODE: Input should be 'online', 'offline'" in caplog.text
 
 
-def test_an_invalid_key_is_not_shown(monkeypatch):
+def test_invalid_key_is_not_shown(monkeypatch):
+    """The message about an invalid API key does not contain it."""
     monkeypatch.setenv("WANDB_API_KEY", "my-secret ")
-    found = resolve_mode(TrackerConfig())
-    assert found.mode == "disabled"
-    assert "WANDB_API_KEY" in found.reason
-    assert "my-secret" not in found.reason
+    resolved = resolve_mode(TrackerConfig())
+    assert resolved.mode == "disabled"
+    assert "WANDB_API_KEY" in resolved.reason
+    assert "my-secret" not in resolved.reason
 
 
-def test_an_explicit_mode_wins_and_the_contradiction_is_said(key, monkeypatch):
+def test_explicit_mode_wins(key, monkeypatch):
+    """An explicit tracker.mode wins over WANDB_MODE, with a warning if they differ."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert resolve_mode(ONLINE).mode == "online"
     assert resolve_mode(ONLINE).warning == "tracker.mode=online wins over WANDB_MODE=offline"
@@ -130,8 +136,8 @@ def test_an_explicit_mode_wins_and_the_contradiction_is_said(key, monkeypatch):
     assert resolve_mode(ONLINE).warning is None
 
 
-def test_the_server_of_the_settings_file_is_the_one_that_needs_a_key(home):
-    """``wandb login --host`` writes the address to the file of the user."""
+def test_key_of_configured_server(home):
+    """The key must belong to the server of the settings file, where ``wandb login --host`` writes it."""
     (home / "home").mkdir()
     (home / "home/settings").write_text("[default]\nbase_url = https://mine.example\n")
     (home / "netrc").write_text(f"machine api.wandb.ai login user password {KEY}")
@@ -141,7 +147,7 @@ def test_the_server_of_the_settings_file_is_the_one_that_needs_a_key(home):
 
 
 @pytest.mark.parametrize(
-    ("setting", "variables", "told"),
+    ("setting", "variables", "reason"),
     [
         ("tracker.mode=offline", {}, "offline (tracker.mode=offline); to send this run later: wandb sync"),
         ("tracker.mode=auto", {"WANDB_MODE": "offline"}, "offline (WANDB_MODE=offline)"),
@@ -149,15 +155,16 @@ def test_the_server_of_the_settings_file_is_the_one_that_needs_a_key(home):
         (
             "tracker.mode=auto",
             {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": "http://127.0.0.1:9"},
-            "offline (the server could not be reached, or refused it)",
+            "offline (the server is unreachable, or refused the run)",
         ),
     ],
 )
-def test_an_offline_run_says_why_it_is_offline(home, monkeypatch, caplog, request, setting, variables, told):
+def test_offline_reason(home, monkeypatch, caplog, request, setting, variables, reason):
+    """The log says why a run is offline."""
     request.addfinalizer(teardown)  # the library keeps the address of its server
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with caplog.at_level(logging.INFO):
         tracker = WandbTracker(TrackerConfig(mode=WandbMode(setting.partition("=")[2])), {}, home)
         tracker.finish(0)
-    assert f"W&B: {told}" in caplog.text
+    assert f"W&B: {reason}" in caplog.text

@@ -1,4 +1,4 @@
-"""What W&B calls a run: the jobs of a sweep by what they were told, the runs of an agent as the agent says."""
+"""Names and ids of W&B runs: of single runs, jobs of a sweep, and runs of an agent."""
 
 import re
 
@@ -26,12 +26,14 @@ def no_agent(monkeypatch):
         (["tracker.mode=offline"], None),
     ],
 )
-def test_a_job_is_named_by_what_it_was_told(overrides, name):
+def test_name_from_overrides(overrides, name):
+    """The name of a job lists its overrides, without secrets, in at most 128 characters."""
     assert name_from_overrides(overrides) == name
     assert name is None or len(name) <= 128
 
 
-def test_what_is_configured_stays_beside_what_a_sweep_adds():
+def test_sweep_metadata():
+    """A sweep sets group, name and tag, but keeps what is configured."""
     assert with_sweep_metadata(TrackerConfig(), "nightly", ["lr=1"]) == TrackerConfig(
         group="nightly", name="lr=1", tags=["sweep"]
     )
@@ -40,11 +42,13 @@ def test_what_is_configured_stays_beside_what_a_sweep_adds():
     assert with_sweep_metadata(TrackerConfig(tags=["sweep"]), "nightly", []).tags == ["sweep"]
 
 
-def test_a_run_of_its_own_is_left_as_it_is():
+def test_single_run_is_unchanged():
+    """Outside a sweep the config is unchanged."""
     assert with_sweep_metadata(TrackerConfig(), None, ["lr=1"]) == TrackerConfig()
 
 
-def test_an_agent_s_run_is_one_job(monkeypatch):
+def test_agent_run_is_a_job(monkeypatch):
+    """A run of an agent is named like a job, and a sweep under an agent is refused."""
     monkeypatch.setenv("WANDB_SWEEP_ID", "s")
     monkeypatch.setenv("WANDB_RUN_ID", "r")
     assert with_sweep_metadata(TrackerConfig(), None, ["lr=1"]) == TrackerConfig(name="lr=1", tags=["sweep"])
@@ -53,22 +57,25 @@ def test_an_agent_s_run_is_one_job(monkeypatch):
     assert with_sweep_metadata(TrackerConfig(service=Service.none), "nightly", ["lr=1"]).group == "nightly"
 
 
-def test_an_id_stays_the_directory_s(tmp_path):
-    found = run_id(tmp_path)
-    assert re.fullmatch("[0-9a-f]{8}", found)
-    assert run_id(tmp_path) == found
+def test_id_is_stable(tmp_path):
+    """The id of a run directory does not change."""
+    identity = run_id(tmp_path)
+    assert re.fullmatch("[0-9a-f]{8}", identity)
+    assert run_id(tmp_path) == identity
 
 
-def test_what_is_no_id_is_not_taken_for_one(tmp_path):
+def test_invalid_id_is_replaced(tmp_path):
+    """An invalid id in the file is replaced."""
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb/id").write_text("../../elsewhere", encoding="utf-8")
     assert re.fullmatch("[0-9a-f]{8}", run_id(tmp_path))
 
 
-def test_the_id_that_an_agent_gave_is_kept_after_it(tmp_path, monkeypatch):
+def test_agent_id_is_saved(tmp_path, monkeypatch):
+    """The id of an agent replaces the directory's, and stays after the agent has ended."""
     before = run_id(tmp_path)
     monkeypatch.setenv("WANDB_RUN_ID", "of-agent")
-    assert run_id(tmp_path) == before  # a person's own variable names no run of a directory that has one
+    assert run_id(tmp_path) == before  # WANDB_RUN_ID alone does not replace a saved id
     monkeypatch.setenv("WANDB_SWEEP_ID", "of-sweep")
     assert run_id(tmp_path) == "of-agent"
     monkeypatch.delenv("WANDB_SWEEP_ID")

@@ -1,4 +1,4 @@
-"""A sweep in W&B: its jobs as they ran, rebuilt where W&B's files are lost, sent in order, and compared."""
+"""Sweeps in W&B: runs of the jobs, sending them later, replaying lost ones, and comparisons."""
 
 import json
 import re
@@ -28,19 +28,19 @@ JOBS = (
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    place = tmp_path_factory.mktemp("sweeps") / "nightly"
-    short = [*(word for word in SMALL if word != "tracker=none"), f"hydra.sweep.dir={place}"]
-    shown = command("run", "-m", *short, *JOBS, cwd=place.parent, env=OFFLINE)
+    directory = tmp_path_factory.mktemp("sweeps") / "nightly"
+    short = [*(word for word in SMALL if word != "tracker=none"), f"hydra.sweep.dir={directory}"]
+    shown = command("run", "-m", *short, *JOBS, cwd=directory.parent, env=OFFLINE)
     assert shown.returncode == 1, shown.stderr
-    return place
+    return directory
 
 
 def jobs(sweep):
     return sorted(sweep.glob("?-*"))
 
 
-def told(run):
-    """What W&B was told of a run, less what it adds itself."""
+def content(run):
+    """Return what was logged to a run, without what W&B adds itself."""
     return {
         "config": {key: value for key, value in run.config.items() if key != "_wandb"},
         "who": (run.run.run_id, run.run.run_group, run.run.job_type, run.run.display_name, run.run.project),
@@ -56,19 +56,19 @@ def bare(rows):
     return [{key: value for key, value in row.items() if key[0] != "_"} for row in rows]
 
 
-def test_the_jobs_of_a_sweep_are_runs_of_one_group_named_by_their_overrides(sweep):
+def test_jobs_are_runs(sweep):
+    """The jobs of a sweep are runs of one group, named by their overrides."""
     runs = [Offline(job) for job in jobs(sweep)]
-    assert len({found.run.run_id for found in runs}) == 4
-    assert {(found.run.run_group, found.run.job_type, found.run.project) for found in runs} == {
-        ("nightly", "train", "p")
-    }
-    assert [list(found.run.tags) for found in runs] == [["mine", "sweep"]] * 4
-    for found, (lr, seed) in zip(runs, ((0.001, 1), (0.001, 2), (10, 1), (10, 2)), strict=True):
-        assert re.match(rf"experiment=quickstart .*\blr={lr} seed={seed} optimizer=sgd\b", found.run.display_name)
-        assert (found.config["lr"], found.config["seed"]) == (lr, seed)
+    assert len({run.run.run_id for run in runs}) == 4
+    assert {(run.run.run_group, run.run.job_type, run.run.project) for run in runs} == {("nightly", "train", "p")}
+    assert [list(run.run.tags) for run in runs] == [["mine", "sweep"]] * 4
+    for run, (lr, seed) in zip(runs, ((0.001, 1), (0.001, 2), (10, 1), (10, 2)), strict=True):
+        assert re.match(rf"experiment=quickstart .*\blr={lr} seed={seed} optimizer=sgd\b", run.run.display_name)
+        assert (run.config["lr"], run.config["seed"]) == (lr, seed)
 
 
-def test_failed_jobs_have_failed_and_figures_are_the_summary_s(sweep):
+def test_job_status_and_summary(sweep):
+    """Failed jobs have exit code 1; completed ones have the metrics of summary.json."""
     for job in jobs(sweep):
         run, summary = Offline(job), read_json(job / "summary.json")
         assert run.exit_code() == (0 if summary else 1)
@@ -79,7 +79,7 @@ def test_failed_jobs_have_failed_and_figures_are_the_summary_s(sweep):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """``afqmc.compare``, with an environment; its exit code and what was printed."""
+    """Run ``afqmc.compare`` with environment variables; return exit code, standard output and error."""
 
     def call(*arguments, **environment):
         monkeypatch.setattr(sys, "argv", ["afqmc.compare", *map(str, arguments)])
@@ -96,29 +96,31 @@ def call(monkeypatch, capsys):
 
 @pytest.fixture
 def lost(sweep, tmp_path):
-    """The same sweep without W&B's files; their ids are left."""
-    place = tmp_path / "nightly"
-    shutil.copytree(sweep, place, symlinks=True)
-    for path in place.glob("?-*/wandb/*"):
+    """A copy of the sweep without W&B's files, except for the ids."""
+    directory = tmp_path / "nightly"
+    shutil.copytree(sweep, directory, symlinks=True)
+    for path in directory.glob("?-*/wandb/*"):
         if path.name != "id":
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    return place
+    return directory
 
 
-def test_runs_whose_files_are_lost_are_rebuilt_as_they_were(sweep, lost, call):
+def test_replay_lost_runs(sweep, lost, call):
+    """Runs whose W&B files are lost are replayed with the same content, once."""
     code, out, err = call(lost, "--wandb-sync", WANDB_MODE="offline")
     assert (code, err) == (0, "")
-    said = [line for line in out.splitlines() if line.startswith("W&B: ")]
-    assert said == [f"W&B: {job.name}: rebuilt from its own files, offline" for job in jobs(lost)]
+    lines = [line for line in out.splitlines() if line.startswith("W&B: ")]
+    assert lines == [f"W&B: {job.name}: rebuilt from its own files, offline" for job in jobs(lost)]
     for before, after in zip(jobs(sweep), jobs(lost), strict=True):
-        assert told(Offline(after)) == told(Offline(before))
-        assert "word@" not in json.dumps(told(Offline(after)))
+        assert content(Offline(after)) == content(Offline(before))
+        assert "word@" not in json.dumps(content(Offline(after)))
     logged = {key.split(".")[0] for row in Offline(jobs(lost)[0]).history() for key in row}
     assert {"best/dev/confusion_matrix_table", "best/dev/pr_curve_table"} <= logged
     assert call(lost, "--wandb-sync", WANDB_MODE="offline")[1].count("already in W&B's offline files") == 4
 
 
-def test_rebuilt_rows_have_the_times_of_the_log(sweep, lost, call):
+def test_replay_timestamps(sweep, lost, call):
+    """Replayed rows have their original times."""
     call(lost, "--wandb-sync", WANDB_MODE="offline")
     for before, after in zip(jobs(sweep), jobs(lost), strict=True):
         rows = [row["_timestamp"] for row in Offline(after).history()]
@@ -127,7 +129,8 @@ def test_rebuilt_rows_have_the_times_of_the_log(sweep, lost, call):
         assert abs(rows[0] - first) < 30  # W&B itself dates a row when it gets it, and begins late
 
 
-def test_a_pruned_run_is_rebuilt_with_its_tag_and_has_not_failed(lost, call):
+def test_replay_pruned_run(lost, call):
+    """A pruned run is replayed with its tag, and with exit code 0."""
     run_dir = RunDir(jobs(lost)[0])
     run_dir.summary.unlink()
     (run_dir.path / "status.json").write_text('{"status": "pruned", "step": 12}', encoding="utf-8")
@@ -138,7 +141,8 @@ def test_a_pruned_run_is_rebuilt_with_its_tag_and_has_not_failed(lost, call):
     assert run.summary()["best/dev/accuracy"] == best["dev/accuracy"]
 
 
-def test_a_run_without_its_predictions_is_rebuilt_without_charts(lost, call):
+def test_replay_without_predictions(lost, call):
+    """A run without its predictions is replayed without charts."""
     job = jobs(lost)[0]
     shutil.rmtree(job / "predictions")
     code, out, _ = call(job, "--wandb-sync", WANDB_MODE="offline")
@@ -147,43 +151,46 @@ def test_a_run_without_its_predictions_is_rebuilt_without_charts(lost, call):
     assert not any("confusion_matrix" in key for row in Offline(job).history() for key in row)
 
 
-def test_a_run_that_cannot_be_read_or_is_still_at_work_keeps_no_other_back(lost, call):
-    one, other, *_ = jobs(lost)
-    (one / "config.yaml").write_text("lr: [", encoding="utf-8")
-    with RunDir(other).locked():
+def test_unsendable_runs_are_skipped(lost, call):
+    """An unreadable run and a running one are reported; the others are sent."""
+    broken, running, *_ = jobs(lost)
+    (broken / "config.yaml").write_text("lr: [", encoding="utf-8")
+    with RunDir(running).locked():
         code, out, err = call(lost, "--wandb-sync", WANDB_MODE="offline")
     assert code == 1
-    assert f"W&B: {one.name}: not sent: " in err
-    assert f"W&B: {other.name}: not sent: {other}: another process is at this run" in err
+    assert f"W&B: {broken.name}: not sent: " in err
+    assert f"W&B: {running.name}: not sent: {running}: another process is using this run" in err
     assert out.count("rebuilt from its own files") == 2
 
 
-def test_nothing_is_written_through_a_link_or_sent_through_one(lost, call, tmp_path):
-    one, *_ = jobs(lost)
-    shutil.rmtree(one / "wandb")
+def test_links_are_refused(lost, call, tmp_path):
+    """Nothing is written or sent through a symbolic link."""
+    job, *_ = jobs(lost)
+    shutil.rmtree(job / "wandb")
     (tmp_path / "elsewhere").mkdir()
-    (one / "wandb").symlink_to(tmp_path / "elsewhere")
-    code, _, err = call(one, "--wandb-sync", WANDB_MODE="offline")
+    (job / "wandb").symlink_to(tmp_path / "elsewhere")
+    code, _, err = call(job, "--wandb-sync", WANDB_MODE="offline")
     assert code == 1
     assert "a link that leads out of" in err
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_without_a_key_nothing_is_sent_and_the_table_is_there(sweep, call):
+def test_send_without_key(sweep, call):
+    """Without an API key nothing is sent, and the comparison is still printed."""
     code, out, err = call(sweep, "--wandb-sync", WANDB_MODE="online")
     assert code == 1
     assert "dev/accuracy" in out
-    assert err.startswith("W&B: nobody is logged in to https://api.")
+    assert err.startswith("W&B: not logged in to https://api.")
 
 
 @pytest.fixture
 def server():
-    """W&B's, for this test alone: the library asks for its address once a process."""
-    found = WandbServer()
+    """A fake W&B server. The library reads its address once per process, so it is reset before and after."""
+    fake = WandbServer()
     wandb.teardown()
-    yield found
+    yield fake
     wandb.teardown()
-    found.close()
+    fake.close()
 
 
 def identity(job):
@@ -191,7 +198,8 @@ def identity(job):
 
 
 @pytest.mark.slow
-def test_offline_runs_are_sent_in_order_and_only_once(sweep, lost, call, server, tmp_path):
+def test_send_offline_runs(sweep, lost, call, server, tmp_path):
+    """Offline runs are sent in order, and only once."""
     kept = tmp_path / "kept"
     shutil.copytree(sweep, kept, symlinks=True)
     for runs in (kept, lost):
@@ -207,7 +215,8 @@ def test_offline_runs_are_sent_in_order_and_only_once(sweep, lost, call, server,
 
 
 @pytest.mark.slow
-def test_what_the_files_of_a_killed_run_lack_is_sent_from_its_own(sweep, call, server, tmp_path):
+def test_send_truncated_file(sweep, call, server, tmp_path):
+    """The rows missing in the W&B file of a killed run are replayed from metrics.jsonl."""
     job = tmp_path / "job"
     shutil.copytree(jobs(sweep)[0], job, symlinks=True)
     (path,) = job.glob("wandb/offline-run-*/run-*.wandb")
@@ -223,7 +232,8 @@ def test_what_the_files_of_a_killed_run_lack_is_sent_from_its_own(sweep, call, s
 
 
 @pytest.mark.slow
-def test_a_run_that_was_gone_on_with_offline_is_sent_as_one(server, tmp_path):
+def test_send_resumed_run(server, tmp_path):
+    """A run that was resumed offline is sent as a single run."""
     options = ("tracker=wandb", "tracker.mode=offline")
     run_dir = train(tmp_path / "run", *options, "epochs=1")
     first = len(Offline(run_dir.path).history())
@@ -237,7 +247,8 @@ def test_a_run_that_was_gone_on_with_offline_is_sent_as_one(server, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_was_refused_leaves_nothing_that_would_pass_for_sent(lost, call, server):
+def test_refused_run_is_not_marked_sent(lost, call, server):
+    """A run that the server refused is not marked as sent."""
     job = jobs(lost)[0]
     server.refusing = True
     code, _, err = call(job, "--wandb-sync", **server.environment())
@@ -251,7 +262,8 @@ def test_what_was_refused_leaves_nothing_that_would_pass_for_sent(lost, call, se
 
 
 @pytest.mark.slow
-def test_rows_that_the_server_has_are_not_sent_again(lost, call, server):
+def test_no_rows_are_sent_twice(lost, call, server):
+    """Rows that the server has are not sent again."""
     job = jobs(lost)[0]
     server.rows[identity(job)] = 20
     assert call(job, "--wandb-sync", **server.environment())[0] == 0
@@ -266,7 +278,8 @@ def compared(tmp_path, monkeypatch):
     return write_sweep(tmp_path / "sweep", 2, 2, 100)
 
 
-def test_a_comparison_is_a_run_with_the_table_the_sentences_and_the_files(compared, call, tmp_path):
+def test_comparison_run(compared, call, tmp_path):
+    """A comparison is a W&B run with the table, the findings and the files."""
     code, out, err = call(compared, "--wandb", "--csv", tmp_path / "runs.csv", WANDB_MODE="offline")
     assert (code, err) == (0, "")
     assert f"W&B: the comparison: offline; to send it later: wandb sync {tmp_path / 'wandb'}" in out
@@ -281,20 +294,22 @@ def test_a_comparison_is_a_run_with_the_table_the_sentences_and_the_files(compar
     figure = settings["columns"].index("dev/accuracy")
     assert settings["data"][0][figure] == run.summary()["best/dev/accuracy"]
     shown = " ".join(out.split())
-    assert all(" ".join(said.split()) in shown for _, said in media["sentences"]["data"])
-    (artifact,) = (found for found in run.artifacts() if found.type == "comparison")
+    assert all(" ".join(sentence.split()) in shown for _, sentence in media["sentences"]["data"])
+    (artifact,) = (artifact for artifact in run.artifacts() if artifact.type == "comparison")
     assert {entry.path for entry in artifact.manifest.contents} == {
         "comparison.csv", "comparison.json", "comparison.md"
     }  # fmt: skip
 
 
-def test_a_comparison_lies_beside_its_runs_and_in_their_group(sweep, call, tmp_path):
+def test_comparison_group(sweep, call, tmp_path):
+    """A comparison is in the project and group of its runs."""
     assert call(sweep, "--wandb", WANDB_MODE="offline", WANDB_DIR=str(tmp_path))[0] == 0
     run = Offline(tmp_path).run
     assert (run.project, run.run_group, run.display_name) == ("p", "nightly", "comparison of nightly")
 
 
-def test_runs_of_several_projects_are_compared_where_a_person_says(compared, call, tmp_path):
+def test_comparison_of_several_projects(compared, call, tmp_path):
+    """For runs of several projects, --wandb-project is required."""
     path = next(compared.iterdir()) / "config.yaml"
     path.write_text(path.read_text("utf-8").replace("project: afqmc", "project: other"), encoding="utf-8")
     code, out, err = call(compared, "--wandb", WANDB_MODE="offline")
@@ -304,12 +319,14 @@ def test_runs_of_several_projects_are_compared_where_a_person_says(compared, cal
     assert (Offline(tmp_path).run.entity, Offline(tmp_path).run.project) == ("team", "mine")
 
 
-def test_a_project_without_anything_to_put_there_is_refused(compared, call):
+def test_project_needs_wandb(compared, call):
+    """--wandb-project without --wandb is refused."""
     code, _, err = call(compared, "--wandb-project", "mine")
     assert (code, "--wandb is missing" in err) == (2, True)
 
 
-def test_a_failure_of_wandb_costs_neither_the_table_nor_the_files(compared, call, tmp_path):
+def test_comparison_survives_wandb_failure(compared, call, tmp_path):
+    """If W&B fails, the table is printed and the files are written."""
     (tmp_path / "wandb").write_text("in the way")
     code, out, err = call(compared, "--wandb", "--csv", tmp_path / "runs.csv", WANDB_MODE="offline")
     assert code == 1
@@ -318,14 +335,16 @@ def test_a_failure_of_wandb_costs_neither_the_table_nor_the_files(compared, call
     assert (tmp_path / "runs.csv").exists()
 
 
-def test_a_server_that_is_away_leaves_the_comparison_offline_and_the_code_says_so(compared, call):
+def test_comparison_with_unreachable_server(compared, call):
+    """With an unreachable server the comparison is kept offline, and the exit code is 1."""
     away = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40, "WANDB_MODE": "online"}
     code, _, err = call(compared, "--wandb", **away)
     assert code == 1
     assert "the comparison was not sent: offline; to send it later: wandb sync " in err
 
 
-def test_a_comparison_that_was_sent_leaves_no_files_here(server, compared, call, tmp_path, monkeypatch):
+def test_sent_comparison_leaves_no_files(server, compared, call, tmp_path, monkeypatch):
+    """A comparison that was sent leaves no files in the current directory."""
     monkeypatch.delenv("WANDB_DIR")
     monkeypatch.chdir(tmp_path)
     code, out, err = call(compared, "--wandb", **server.environment())
@@ -334,7 +353,8 @@ def test_a_comparison_that_was_sent_leaves_no_files_here(server, compared, call,
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "server") == ["sweep"]
 
 
-def test_a_comparison_that_was_not_sent_keeps_its_files_here(compared, call, tmp_path, monkeypatch):
+def test_offline_comparison_keeps_files(compared, call, tmp_path, monkeypatch):
+    """An offline comparison leaves its files in the current directory."""
     monkeypatch.delenv("WANDB_DIR")
     monkeypatch.chdir(tmp_path)
     code, out, _ = call(compared, "--wandb", WANDB_MODE="offline")

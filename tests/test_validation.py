@@ -167,8 +167,8 @@ TRACKED = [  # overrides with W&B, offline
     (f"tracker.tags=[{'x' * 70}]", "tracker.tags=['xxxx"),
     (f"tracker.tags=[fine,{'x' * 65}]", "Tags must be between 1 and 64 characters"),
     ("tracker.tags=['']", "is empty. Tags must be between 1 and 64 characters"),
-    ("tracker.project=a/b", "tracker.project=a/b: W&B refuses this: Invalid project name 'a/b'"),
-    ("tracker.project='50%'", "tracker.project=50%: W&B refuses this"),
+    ("tracker.project=a/b", "tracker.project=a/b: invalid for W&B: Invalid project name 'a/b'"),
+    ("tracker.project='50%'", "tracker.project=50%: invalid for W&B"),
     (f"tracker.project={'x' * 129}", "exceeded 128 characters"),
 ]
 CASES = [
@@ -242,7 +242,7 @@ def test_independent_refusals_are_all_reported(inside):
 
 def test_a_sweep_of_several_processes_refuses_what_such_a_run_does(inside):
     config = compose([*MINI, "tracker=none", "batch_size=1"])
-    told = [text for _, text in refusals(config_checks(config, Rank(size=2)))]
+    told = [text for _, text in refusals(config_checks(config, Rank(world_size=2)))]
     assert preflight([config], processes=2) == {0: told[0]}
     assert "cannot be divided over 2 processes" in told[0]
 

@@ -1,4 +1,4 @@
-"""What the processes of a run work out together; one that is alone gets back what it gave."""
+"""Collective operations over the ranks of a run. With a single process, each returns its argument."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from torch import distributed as dist
 
 
 def all_reduce_max(accelerator: Accelerator, *values: int) -> list[int]:
-    """The largest that any process gave, of each value.
+    """Return the element-wise maximum over all ranks.
 
-    It is computed on the host, so that no process waits for its device: CPU tensors go over gloo.
+    The tensors are on the CPU and are sent over gloo, so that no rank has to wait for its GPU.
     """
     if accelerator.num_processes == 1:
         return list(values)
-    found = torch.tensor(values)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return [int(value) for value in found]
+    maxima = torch.tensor(values)
+    dist.all_reduce(maxima, dist.ReduceOp.MAX)
+    return [int(value) for value in maxima]
 
 
 def broadcast_object(accelerator: Accelerator, value: Any) -> Any:
-    """What the main process gave: any small plain value."""
+    """Return the value of rank 0; it is pickled, so it should be small and plain."""
     return value if accelerator.num_processes == 1 else broadcast_object_list([value])[0]
 
 
 def all_gather_objects(accelerator: Accelerator, value: Any) -> list[Any]:
-    """What each process gave, in the order of their ranks."""
+    """Return the values of all ranks, in the order of the ranks."""
     return [value] if accelerator.num_processes == 1 else list(gather_object([value]))
 
 
 def broadcast_state(accelerator: Accelerator, state: Any) -> Any:
-    """A nested state of the main process; its tensors, on the CPU, are sent one by one and never pickled."""
+    """Return the nested state of rank 0, on the CPU. Tensors are broadcast one by one and are not pickled."""
     if accelerator.num_processes == 1:
         return state
     tensors: list[Tensor] = []
-    outline = broadcast_object(accelerator, _split_tensors(state, tensors) if accelerator.is_main_process else None)
-    return _fill_tensors(outline, iter(tensors) if accelerator.is_main_process else None)
+    skeleton = broadcast_object(accelerator, _split_tensors(state, tensors) if accelerator.is_main_process else None)
+    return _fill_tensors(skeleton, iter(tensors) if accelerator.is_main_process else None)
 
 
 def _split_tensors(node: Any, tensors: list[Tensor]) -> Any:
-    """The state with a stand-in for each tensor, which is put into the list."""
+    """Return the state with a meta tensor in place of each tensor, and append the tensors to the list."""
     if isinstance(node, Tensor):
         tensors.append(node.contiguous())
         return torch.empty_like(node, device="meta")
@@ -55,10 +55,11 @@ def _split_tensors(node: Any, tensors: list[Tensor]) -> Any:
 
 
 def _fill_tensors(node: Any, tensors: Any) -> Any:
+    """Broadcast each tensor of the state; on ranks other than 0, ``tensors`` is None."""
     if isinstance(node, Tensor):
-        found = torch.empty_like(node, device="cpu") if tensors is None else next(tensors)
-        dist.broadcast(found, 0)
-        return found
+        tensor = torch.empty_like(node, device="cpu") if tensors is None else next(tensors)
+        dist.broadcast(tensor, 0)
+        return tensor
     if isinstance(node, dict):
         return {key: _fill_tensors(value, tensors) for key, value in node.items()}
     if type(node) in (list, tuple):

@@ -137,7 +137,7 @@ def check_model_config(config: ModelConfig) -> None:
         if config.name_or_path is None and not config.from_scratch:
             raise InputError("model.name_or_path: is not set; set a hub id or a directory, or model.from_scratch=true")
         return
-    check_arguments(import_target(config._target_, "model._target_"), config.args, "model.args", given=_INJECTED)
+    check_arguments(import_target(config._target_, "model._target_"), config.args, "model.args", provided=_INJECTED)
 
 
 def build_custom_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -> nn.Module:

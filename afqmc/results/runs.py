@@ -16,7 +16,7 @@ from afqmc.results.untrusted_files import read_config, read_object, read_rows
 from afqmc.run_dir import Status
 from afqmc.utils.errors import InputError
 from afqmc.utils.redaction import redacted_tree
-from afqmc.utils.secret_names import hides
+from afqmc.utils.secret_names import is_secret_value
 
 _MARKS = ("config.yaml", "summary.json", "status.json", ".hydra")  # any of them marks a run directory
 _MAX_DEPTH = 4  # levels searched below a given directory; runs/<date>/<time> has two
@@ -244,7 +244,7 @@ def _completed(path: Path, name: str, config: dict[str, Any], summary: dict[str,
 def _redact(key: str, value: Any) -> Any:
     """Redact secrets, which the saved config contains."""
     is_plain = value is None or isinstance(value, int | float) or (isinstance(value, str) and "://" not in value)
-    return value if is_plain and not hides(key, value) else redacted_tree(value, key)
+    return value if is_plain and not is_secret_value(key, value) else redacted_tree(value, key)
 
 
 def _number(value: Any) -> float | None:

@@ -126,7 +126,7 @@ class RunLifecycle:
         with self._stack:
             if error is None:
                 if self.finished is None:
-                    self._coordinator.end(None)
+                    self._coordinator.report_exit(None)
                     print_summary(self.summary)
                     log.info("run directory: %s", self.run_dir.path)
                     self.tracker.finish(exit_code=0)
@@ -152,7 +152,7 @@ class RunLifecycle:
         cause = error
         try:
             with defer_signals():
-                self._coordinator.end(error)
+                self._coordinator.report_exit(error)
                 cause = self._coordinator.root_cause(error)
                 self._write_end(cause)
                 if cause is not error and not isinstance(cause, KeyboardInterrupt):
@@ -227,10 +227,10 @@ class WorkerLifecycle:
         try:
             if error is None or isinstance(error, TrialPruned):
                 log.info("%s", error or "done")
-                self._coordinator.end(None)
+                self._coordinator.report_exit(None)
                 return True
             with defer_signals():
-                self._coordinator.end(error)
+                self._coordinator.report_exit(error)
                 cause = self._coordinator.root_cause(error)
                 if not isinstance(cause, KeyboardInterrupt):
                     clear_deferred()

@@ -30,7 +30,7 @@ def preflight(configs: Sequence[Config], processes: int = 1) -> dict[int, str]:
         configs: Of the runs.
         processes: Number of processes per run.
     """
-    validator, errors = _CachedValidator(Rank(size=processes)), dict[int, str]()
+    validator, errors = _CachedValidator(Rank(world_size=processes)), dict[int, str]()
     for index, config in enumerate(configs):
         try:
             validator.validate(config)

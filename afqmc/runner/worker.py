@@ -34,13 +34,13 @@ def run_worker() -> int:
     if "run_dir" not in job:
         return DONE
     run_dir, rank = NullRunDir(Path(job["run_dir"])), coordinator.rank
-    redirect_output(run_dir.path / "logs" / f"rank-{rank.number}.log")
-    configure_threads(rank.local_size)
+    redirect_output(run_dir.path / "logs" / f"rank-{rank.rank}.log")
+    configure_threads(rank.local_world_size)
     with WorkerLifecycle(job["resumed"]) as lifecycle:
         # importing torch takes seconds, so it is done where signals are handled
         from afqmc.runner.experiment import run_experiment
 
-        log.info("rank %d of %d, process %d", rank.number, rank.size, os.getpid())
+        log.info("rank %d of %d, process %d", rank.rank, rank.world_size, os.getpid())
         run_experiment(config.parse(job["config"]), run_dir, lifecycle=nullcontext(lifecycle))
     return DONE
 

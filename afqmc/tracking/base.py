@@ -1,20 +1,27 @@
-"""What a tracker is told, and the one that tells nobody."""
+"""The tracker interface, and the tracker that does nothing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:  # every command imports this page, before Ctrl-C ends tidily
+if TYPE_CHECKING:  # every command imports this module before Ctrl-C is handled, so it must import fast
     import numpy as np
 
 
 @dataclass(frozen=True)
 class Report:
-    """What is worth a chart of the best weights, of ``step``, on dev.
+    """Predictions of the best weights on dev, for charts.
 
-    Probabilities (N, C), labels (N,), sentences; these are empty where they are not known any more.
+    Attributes:
+        step: The training step of the weights.
+        labels: The names of the C classes.
+        probabilities: Shape (N, C).
+        gold: The class index of each pair, shape (N,).
+        sentence1: The first sentences; empty if they are not available.
+        sentence2: The second sentences; empty as well then.
+        weights: The directory of the weights, to upload.
     """
 
     step: int
@@ -23,42 +30,42 @@ class Report:
     gold: np.ndarray
     sentence1: list[str]
     sentence2: list[str]
-    weights: Optional[Path] = None
+    weights: Path | None = None
 
 
 class Tracker(Protocol):
-    """A run begins, rows are logged, a report follows, the run ends; in this order, from one thread."""
+    """Receives the metrics of one run. All calls come from one thread; ``finish`` is the last one."""
 
     def log(self, row: dict[str, Any]) -> None:
-        """One row of metrics.jsonl."""
+        """Log one row of metrics.jsonl."""
 
-    def summary(self, best: dict[str, Any]) -> None:
-        """The figures of the best evaluation so far."""
+    def log_summary(self, best: dict[str, Any]) -> None:
+        """Log the metrics of the best evaluation so far."""
 
     def report(self, report: Report) -> None:
-        """Charts and tables of the best weights."""
+        """Log charts and tables of the best weights."""
 
     def tag(self, tag: str) -> None:
-        """A label that the run has earned, before it is finished."""
+        """Add a tag to the run."""
 
     def finish(self, exit_code: int) -> None:
-        """The run is over; 0 when it went well."""
+        """End the run; an exit code other than 0 marks it as failed."""
 
 
 class NullTracker:
-    """Tells nobody."""
+    """A tracker that does nothing."""
 
     def log(self, row: dict[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
-    def summary(self, best: dict[str, Any]) -> None:
-        """Nothing."""
+    def log_summary(self, best: dict[str, Any]) -> None:
+        """Do nothing."""
 
     def report(self, report: Report) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def tag(self, tag: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def finish(self, exit_code: int) -> None:
-        """Nothing."""
+        """Do nothing."""

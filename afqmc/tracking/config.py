@@ -1,4 +1,4 @@
-"""The ``tracker`` group, and where its figures go."""
+"""The ``tracker`` config group."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from afqmc.utils.fields import config_field
 
 
 class Service(Enum):
-    """Trackers there are."""
+    """The available trackers."""
 
     wandb = "wandb"
     none = "none"
 
 
 class WandbMode(Enum):
-    """Where W&B's figures go."""
+    """Whether a W&B run is sent to the server, kept in local files, or not made."""
 
-    auto = "auto"  # as W&B's own settings say; without any, online when logged in, else offline
+    auto = "auto"  # by W&B's own settings; without any, online if logged in, else offline
     online = "online"
     offline = "offline"
     disabled = "disabled"
@@ -33,9 +33,9 @@ class TrackerConfig:
     mode: WandbMode = config_field(WandbMode.auto, "auto, online, offline or disabled")
     project: str = config_field("afqmc", "W&B project")
     entity: Optional[str] = config_field(None, "W&B user or team")
-    group: Optional[str] = config_field(None, "runs shown together; null takes the directory of a sweep")
-    job_type: Optional[str] = config_field("train", "kind of run")
-    tags: list[str] = config_field([], "labels")
-    name: Optional[str] = config_field(None, "the run's name; null takes its directory's")
-    notes: Optional[str] = config_field(None, "a remark")
+    group: Optional[str] = config_field(None, "group of runs; null: the name of the sweep, if any")
+    job_type: Optional[str] = config_field("train", "type of the run, to filter by")
+    tags: list[str] = config_field([], "tags of the run")
+    name: Optional[str] = config_field(None, "name of the run; null: the name of its directory")
+    notes: Optional[str] = config_field(None, "notes on the run")
     log_model: bool = config_field(False, "upload the best weights as an artifact")

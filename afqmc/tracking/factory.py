@@ -1,4 +1,4 @@
-"""From the ``tracker`` group to a tracker."""
+"""Build the tracker from the ``tracker`` config group."""
 
 from __future__ import annotations
 
@@ -17,37 +17,40 @@ from afqmc.utils.redaction import redacted, redacted_tree
 
 log = logging.getLogger(__name__)
 
-_IN_WORDS = ("name", "notes", "group", "tags", "job_type")  # of the config: what people write, and others read
+_FREE_TEXT = ("name", "notes", "group", "tags", "job_type")  # fields of TrackerConfig
 
 
 def build_tracker(config: TrackerConfig, settings: dict[str, Any], run_dir: Path) -> Tracker:
-    """The configured tracker. ``settings`` is the resolved config of the run, as plain containers.
+    """Build the configured tracker. Secrets in its config and in the settings are redacted.
 
-    Neither the config nor what a person calls the run reaches the tracker with a secret in it.
+    Args:
+        config: The ``tracker`` group.
+        settings: The resolved config of the run, as plain containers.
+        run_dir: The run directory; W&B's files go to its ``wandb`` directory.
     """
     if is_off(config):
         return NullTracker()
     try:
         preload()
-        found = resolve_mode(config)
-    except Exception as error:  # an installation may be broken in any way
-        log.warning("W&B: cannot be imported (%s); the run goes on without it", error)
+        resolved = resolve_mode(config)
+    except Exception as error:  # a broken installation may raise anything
+        log.warning("W&B: cannot be imported (%s); the run continues without it", error)
         return NullTracker()
-    if found.warning:
-        log.warning("W&B: %s", redacted(found.warning))
-    if found.mode == "disabled":
-        log.info("W&B: off: %s", redacted(found.reason))
+    if resolved.warning:
+        log.warning("W&B: %s", redacted(resolved.warning))
+    if resolved.mode == "disabled":
+        log.info("W&B: off: %s", redacted(resolved.reason))
         return NullTracker()
     config, settings = without_secrets(config), redacted_tree(settings)
-    rescue = f"wandb sync {run_dir / 'wandb'}/*run-* sends what is missing"
-    return BackgroundTracker(lambda: WandbTracker(config, settings, run_dir), rescue)
+    recovery_hint = f"wandb sync {run_dir / 'wandb'}/*run-* sends the rest"
+    return BackgroundTracker(lambda: WandbTracker(config, settings, run_dir), recovery_hint)
 
 
 def is_off(config: TrackerConfig) -> bool:
-    """Whether the config itself says that nothing is tracked."""
+    """Return whether the config turns tracking off."""
     return config.service is Service.none or config.mode is WandbMode.disabled
 
 
 def without_secrets(config: TrackerConfig) -> TrackerConfig:
-    """What a person calls the run, as others may read it."""
-    return replace(config, **redacted_tree({name: getattr(config, name) for name in _IN_WORDS}))
+    """Return the config with secrets redacted in its free texts, such as notes and tags."""
+    return replace(config, **redacted_tree({name: getattr(config, name) for name in _FREE_TEXT}))

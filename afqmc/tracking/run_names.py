@@ -1,4 +1,4 @@
-"""What W&B calls a run: its id, which stays, and the group, name and tags of a sweep's jobs."""
+"""Id of a W&B run, and group, name and tags of the jobs of a sweep."""
 
 from __future__ import annotations
 
@@ -8,40 +8,39 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Optional
 
 from afqmc.tracking.config import Service, TrackerConfig
 from afqmc.utils.errors import InputError
 from afqmc.utils.redaction import redacted_argument
 from afqmc.utils.safe_files import SMALL, read_text
 
-PRUNED = "pruned"  # tag, and status, of a run that a search gave up
-SWEEP = "sweep"  # tag of a sweep's jobs
+PRUNED = "pruned"  # tag and status of a run that a search stopped early
+SWEEP = "sweep"  # tag of the jobs of a sweep
 
 _ID = "wandb/id"
-_LEGAL_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
-_LONGEST = 128  # signs of a name, as W&B's page shows it
-_NOT_SETTINGS = ("resume", "sweep", "tracker")  # overrides that say nothing of what is trained
+_VALID_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
+_MAX_NAME = 128  # characters that W&B shows
+_NOT_SETTINGS = ("resume", "sweep", "tracker")  # overrides that do not change what is trained
 
 
-def with_sweep_metadata(config: TrackerConfig, sweep: Optional[str], overrides: Sequence[str]) -> TrackerConfig:
-    """For a job of a sweep: in its group, named by what the job was told, with its tag; what is configured stays.
+def with_sweep_metadata(config: TrackerConfig, sweep: str | None, overrides: Sequence[str]) -> TrackerConfig:
+    """Set group, name and tag of a sweep's job, except where the user configured them.
 
-    A run that an agent of W&B starts is one too, in W&B's own sweep instead of a group.
+    A run started by a W&B agent counts as a job too; W&B's own sweep takes the place of the group.
 
     Args:
-        config: As composed.
-        sweep: The name of the sweep's directory; None outside of one.
-        overrides: Of this job, as ``key=value``.
+        config: The composed ``tracker`` group.
+        sweep: The name of the sweep's directory; None for a single run.
+        overrides: The job's overrides, as ``key=value``.
 
     Raises:
-        InputError: for a sweep under an agent, which has named one run: all jobs would become that one.
+        InputError: for a sweep under a W&B agent, which gives a single run id: all jobs would become the same run.
     """
-    by_agent = agent_run_id() is not None
-    if sweep is None and not by_agent:
+    has_agent = agent_run_id() is not None
+    if sweep is None and not has_agent:
         return config
-    if sweep is not None and by_agent and config.service is Service.wandb:
-        raise InputError("--multirun: an agent of W&B runs one job at a time (WANDB_SWEEP_ID is set); leave -m out")
+    if sweep is not None and has_agent and config.service is Service.wandb:
+        raise InputError("--multirun: a W&B agent runs one job at a time (WANDB_SWEEP_ID is set); leave -m out")
     return replace(
         config,
         group=sweep if config.group is None else config.group,
@@ -50,31 +49,31 @@ def with_sweep_metadata(config: TrackerConfig, sweep: Optional[str], overrides: 
     )
 
 
-def name_from_overrides(overrides: Sequence[str]) -> Optional[str]:
-    """Overrides as a name, ``lr=1e-05 seed=2``: no secrets, the keys at the top first; None where there are none."""
-    told = [redacted_argument(override.lstrip("+")) for override in overrides]
-    kept = [item for item in told if re.split(r"[.=]", item, maxsplit=1)[0] not in _NOT_SETTINGS]
-    name = " ".join(sorted(kept, key=lambda item: "." in item.partition("=")[0]))
-    return (name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}...") or None
+def name_from_overrides(overrides: Sequence[str]) -> str | None:
+    """Return overrides as a name such as ``lr=1e-05 seed=2``, with top-level keys first; None if there are none."""
+    redacted = [redacted_argument(override.lstrip("+")) for override in overrides]
+    settings = [item for item in redacted if re.split(r"[.=]", item, maxsplit=1)[0] not in _NOT_SETTINGS]
+    name = " ".join(sorted(settings, key=lambda item: "." in item.partition("=")[0]))
+    return (name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 3]}...") or None
 
 
 def run_id(run_dir: Path) -> str:
-    """The id of this directory's W&B run, the same each time that the run is gone on with.
+    """Return the id of this directory's W&B run, which stays the same when the run is resumed.
 
-    The agent of a W&B sweep has named the run before it begins, and W&B knows it by that name alone.
+    The id that a W&B agent has set takes precedence, since W&B's sweep knows the run by that id.
     """
     path = run_dir / _ID
     try:
-        found = read_text(path, SMALL).strip()
+        saved = read_text(path, SMALL).strip()
     except (OSError, ValueError):
-        found = ""
-    wanted = agent_run_id() or (found if _LEGAL_ID.fullmatch(found) else secrets.token_hex(4))
-    if wanted != found:
+        saved = ""
+    identity = agent_run_id() or (saved if _VALID_ID.fullmatch(saved) else secrets.token_hex(4))
+    if identity != saved:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{wanted}\n", encoding="utf-8")
-    return wanted
+        path.write_text(f"{identity}\n", encoding="utf-8")
+    return identity
 
 
-def agent_run_id() -> Optional[str]:
-    """The id that the agent of a W&B sweep gave the run, if one started it."""
+def agent_run_id() -> str | None:
+    """Return the run id set by a W&B sweep agent; None if no agent started this run."""
     return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None

@@ -1,4 +1,4 @@
-"""What W&B accepts of the ``tracker`` group, asked of W&B's own settings before a run begins."""
+"""Check the ``tracker`` config group with W&B's own settings class before a run starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from afqmc.tracking.run_names import agent_run_id
 from afqmc.tracking.wandb_mode import resolve_mode
 from afqmc.utils.errors import InputError, elide, first_line
 
-_SETTINGS = {  # what W&B calls our keys
+_SETTINGS = {  # our key -> the field of wandb.Settings
     "project": "project",
     "entity": "entity",
     "group": "run_group",
@@ -22,36 +22,36 @@ _SETTINGS = {  # what W&B calls our keys
 
 
 def check_tracker(config: TrackerConfig) -> None:
-    """Refuse values that W&B would refuse when the run begins; no network is used.
+    """Check the values that W&B would check when the run starts, without network access.
 
     Raises:
-        InputError: naming the key and W&B's own reason.
+        InputError: naming the key, with W&B's own reason.
     """
     if is_off(config):
         return
     try:
         if resolve_mode(config).mode == "disabled":
             return
-    except Exception:  # of a broken installation, about which the run itself warns
+    except Exception:  # a broken installation; the run itself warns about it
         return
     sent = without_secrets(config)
     for key, setting in _SETTINGS.items():
-        _ask(f"tracker.{key}", setting, getattr(sent, key))
+        _check_setting(f"tracker.{key}", setting, getattr(sent, key))
     if identity := agent_run_id():
-        _ask("WANDB_RUN_ID", "run_id", identity)
+        _check_setting("WANDB_RUN_ID", "run_id", identity)
 
 
-def _ask(key: str, setting: str, value: Any) -> None:
+def _check_setting(key: str, setting: str, value: Any) -> None:
     import wandb
 
     try:
         wandb.Settings(**{setting: value})
-    except Exception as error:  # pydantic's and W&B's own
-        raise InputError(f"{key}={elide(str(value))}: W&B refuses this: {_reason(error)}") from error
+    except Exception as error:  # pydantic's, or W&B's own
+        raise InputError(f"{key}={elide(str(value))}: invalid for W&B: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
-    """What W&B says, without the frame that pydantic puts round it."""
-    told = getattr(error, "errors", None)
-    said = str(told()[0]["msg"]) if callable(told) else first_line(error)
-    return elide(said.removeprefix("Value error, "))
+    """Return W&B's message without the text that pydantic adds."""
+    errors = getattr(error, "errors", None)
+    message = str(errors()[0]["msg"]) if callable(errors) else first_line(error)
+    return elide(message.removeprefix("Value error, "))

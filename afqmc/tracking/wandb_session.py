@@ -1,4 +1,4 @@
-"""A W&B session: online, or offline where it cannot be online; never a question, never a line of W&B's own."""
+"""Start W&B runs: online, or offline if the server is unreachable; without prompts and output of the library."""
 
 from __future__ import annotations
 
@@ -19,73 +19,73 @@ from afqmc.utils.redaction import redacted_argument
 
 log = logging.getLogger(__name__)
 
-_PROBE_S = 5
-_INIT_S = 30
+_PROBE_TIMEOUT_S = 5
+_INIT_TIMEOUT_S = 30
 
 
 def preload() -> None:
-    """Import what a W&B run will use, in the thread that trains.
+    """Import wandb in the main thread, before a run starts.
 
-    Importing wandb (pydantic) and beginning to train (torch) both parse source, and Python 3.11 fails at that in one of
-    two threads that do it at once: ``SystemError: AST constructor recursion depth mismatch``.
+    Importing wandb (pydantic) and starting to train (torch) both parse source code. When two threads do so at the same
+    time, Python 3.11 can fail with ``SystemError: AST constructor recursion depth mismatch``.
     """
     import wandb.apis.public  # noqa: F401
 
 
 def probe(url: str) -> None:
-    """Hear whether anybody answers there: W&B itself would try for minutes.
+    """Check that the server is reachable; wandb's own retries take minutes.
 
     Raises:
-        ConnectionError: when nobody does, or a gateway in its stead.
+        ConnectionError: when there is no answer, or only the error (5xx) of a gateway.
     """
     try:
-        urlopen(Request(url, method="HEAD"), timeout=_PROBE_S).close()  # noqa: S310 - the person's own server
+        urlopen(Request(url, method="HEAD"), timeout=_PROBE_TIMEOUT_S).close()  # noqa: S310 - the user's own server
     except HTTPError as error:
         if error.code >= 500:
             raise ConnectionError(f"{url} answers {error.code}") from error
     except OSError as error:
         reason = getattr(error, "reason", error)
-        if not isinstance(reason, ssl.SSLError):  # a certificate that W&B may know is an answer too
+        if not isinstance(reason, ssl.SSLError):  # a TLS error is an answer too; W&B may know the certificate
             raise ConnectionError(f"{url} does not answer ({reason})") from error
 
 
 def server_url() -> str:
-    """The address of the configured W&B server; makes the whole library silent.
+    """Return the URL of the configured W&B server, and silence the whole library.
 
-    What only a run is told leaves the login and artifacts free to write and ask.
+    Settings of a single run would not silence login and artifacts.
     """
     import wandb
 
-    logging.raiseExceptions = False  # W&B's own log: where its disk is full, each line would print a traceback
+    logging.raiseExceptions = False  # with a full disk, each line of W&B's own log would print a traceback
     return str(wandb.setup(wandb.Settings(silent=True)).settings.base_url)
 
 
-def init_run(config: TrackerConfig, settings: dict[str, Any], directory: Path, run: str) -> tuple[Any, bool]:
-    """Begin a W&B run, or go on with it.
+def init_run(config: TrackerConfig, settings: dict[str, Any], directory: Path, run_id: str) -> tuple[Any, bool]:
+    """Start or resume a W&B run.
 
     Args:
-        config: Names as in ``wandb.init``; ``name`` must be set.
-        settings: The run's config, as plain containers.
-        directory: Where W&B makes its ``wandb`` directory.
-        run: The run's id.
+        config: The ``tracker`` group; ``name`` must be set.
+        settings: The config of the run, as plain containers.
+        directory: Where W&B creates its ``wandb`` directory.
+        run_id: The id of the run.
 
     Returns:
-        The run, and whether it is online.
+        The ``wandb`` run, and whether it is online.
     """
     url = server_url()
     if resolve_mode(config).mode == "online":
         try:
-            if logged_in():  # without one W&B refuses at once
+            if logged_in():  # without a key W&B itself fails at once
                 probe(url)
-            return _init(config, settings, directory, run, "online"), True
-        except Exception as error:  # W&B has many
+            return _init(config, settings, directory, run_id, "online"), True
+        except Exception as error:  # W&B raises many classes
             log.warning("W&B: cannot go online: %s", first_line(error))
             _release()
-    return _init(config, settings, directory, run, "offline"), False
+    return _init(config, settings, directory, run_id, "offline"), False
 
 
 def _release() -> None:
-    """W&B's service keeps the id of a run that it could not begin, and would refuse it to the same run offline."""
+    """Restart W&B's service. It keeps the id of a run that failed to start, and would refuse the same id offline."""
     import wandb
 
     wandb.teardown()
@@ -93,7 +93,7 @@ def _release() -> None:
 
 
 def _init(
-    config: TrackerConfig, settings: dict[str, Any], directory: Path, run: str, mode: Literal["online", "offline"]
+    config: TrackerConfig, settings: dict[str, Any], directory: Path, run_id: str, mode: Literal["online", "offline"]
 ) -> Any:
     import wandb
 
@@ -105,45 +105,45 @@ def _init(
             job_type=config.job_type,
             tags=config.tags or None,
             name=config.name,
-            id=run,
+            id=run_id,
             resume="allow",
             notes=config.notes,
             config=settings,
             dir=str(directory),
             mode=mode,
             reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off", init_timeout=_INIT_S),
+            settings=wandb.Settings(silent=True, console="off", init_timeout=_INIT_TIMEOUT_S),
         )
 
 
 @contextmanager
 def _no_secrets_in_argv() -> Iterator[None]:
-    """W&B records the command line, as it finds it in ``sys.argv``; nobody else here looks there any more."""
-    found = sys.argv
-    sys.argv = [*found[:1], *map(redacted_argument, found[1:])]
+    """Redact ``sys.argv``, which W&B records; it has been parsed before."""
+    original = sys.argv
+    sys.argv = [*original[:1], *map(redacted_argument, original[1:])]
     try:
         yield
     finally:
-        sys.argv = found
+        sys.argv = original
 
 
 class NotSentError(RuntimeError):
-    """W&B did not get what it was to get; the message says why, in a line."""
+    """Something could not be sent to W&B. The message gives the reason in one line."""
 
 
 def can_send() -> bool:
-    """Whether the server can be sent something; False where W&B's own settings ask for files alone.
+    """Return whether data can be sent to the server; False if W&B's own settings say offline.
 
     Raises:
-        NotSentError: when W&B is disabled, nobody is logged in, or no server answers.
+        NotSentError: when W&B is disabled, there is no API key, or the server does not answer.
     """
     refuse_disabled()
-    found = resolve_mode(TrackerConfig())
-    if found.mode == "offline" and not found.by_default:
+    resolved = resolve_mode(TrackerConfig())
+    if resolved.mode == "offline" and not resolved.by_default:
         return False
     url = server_url()
     if not logged_in():
-        raise NotSentError(f"nobody is logged in to {url}: wandb login, or WANDB_API_KEY in the environment")
+        raise NotSentError(f"not logged in to {url}; log in by `wandb login` or WANDB_API_KEY")
     try:
         probe(url)
     except ConnectionError as error:
@@ -152,11 +152,11 @@ def can_send() -> bool:
 
 
 def refuse_disabled() -> None:
-    """Stop where W&B's own settings say that there is to be no W&B.
+    """Check that W&B's own settings do not disable it.
 
     Raises:
-        NotSentError: naming the variable or file.
+        NotSentError: naming the variable or file that does.
     """
-    found = resolve_mode(TrackerConfig())
-    if found.mode == "disabled":
-        raise NotSentError(f"{found.reason}: nothing is sent")
+    resolved = resolve_mode(TrackerConfig())
+    if resolved.mode == "disabled":
+        raise NotSentError(f"{resolved.reason}: nothing is sent")

@@ -1,4 +1,4 @@
-"""Weights & Biases: rows, figures, charts and tables of one run."""
+"""The Weights & Biases tracker: metrics, summary, charts and tables of one run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class WandbTracker:
-    """One W&B run, its files inside the run directory."""
+    """Logs to one W&B run, whose files are inside the run directory."""
 
     def __init__(self, config: TrackerConfig, settings: dict[str, Any], run_dir: Path) -> None:
         import wandb
@@ -31,38 +31,37 @@ class WandbTracker:
         if self.is_online:
             log.info("W&B: %s", self._run.url)
         else:
-            found = resolve_mode(config)
-            why = (
-                redacted(found.reason) if found.mode == "offline" else "the server could not be reached, or refused it"
-            )
-            log.info("W&B: offline (%s); to send this run later: wandb sync %s", why, Path(self._run.dir).parent)
+            resolved = resolve_mode(config)
+            is_configured = resolved.mode == "offline"
+            reason = redacted(resolved.reason) if is_configured else "the server is unreachable, or refused the run"
+            log.info("W&B: offline (%s); to send this run later: wandb sync %s", reason, Path(self._run.dir).parent)
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 
     @property
     def known_rows(self) -> int:
-        """Rows that the server has of this run already; 0 offline."""
+        """The number of rows of this run that the server has already; 0 offline."""
         return int(self._run.starting_step)
 
     def log(self, row: dict[str, Any]) -> None:
-        """A row against our own ``step``."""
+        """Log a row, with our own ``step`` as the x axis."""
         self._run.log({key: value for key, value in row.items() if value is not None})
 
-    def summary(self, best: dict[str, Any]) -> None:
-        """Under ``best/``, so that the last value of a metric stays beside it."""
+    def log_summary(self, best: dict[str, Any]) -> None:
+        """Write the best metrics under ``best/``, beside W&B's own summary of last values."""
         self._run.summary.update({f"best/{key}": value for key, value in best.items()})
 
     def report(self, report: Report) -> None:
-        """Confusion matrix, precision-recall curve (two classes), worst errors; the best weights if asked."""
+        """Log confusion matrix, worst errors and precision-recall curve (two classes); upload the weights if asked."""
         wandb = self._wandb
         predicted = report.probabilities.argmax(axis=1)
-        whose = f"on dev, best weights (step {report.step})"
+        suffix = f"on dev, best weights (step {report.step})"
         charts: dict[str, Any] = {
             "best/dev/confusion_matrix": wandb.plot.confusion_matrix(
                 y_true=report.gold.tolist(),
                 preds=predicted.tolist(),
                 class_names=list(report.labels),
-                title=f"Confusion matrix {whose}",
+                title=f"Confusion matrix {suffix}",
             ),
         }
         if report.sentence1:
@@ -71,7 +70,7 @@ class WandbTracker:
         if len(report.labels) == 2 and len(np.unique(report.gold)) == 2:
             table = wandb.Table(columns=["recall", "precision"], data=pr_points(report))
             charts["best/dev/pr_curve"] = wandb.plot.line(
-                table, "recall", "precision", title=f"Precision and recall {whose}"
+                table, "recall", "precision", title=f"Precision and recall {suffix}"
             )
         self._run.log(charts)
         if self._config.log_model and report.weights is not None:
@@ -80,18 +79,18 @@ class WandbTracker:
             self._run.log_artifact(artifact)
 
     def tag(self, tag: str) -> None:
-        """One more, beside the configured ones."""
+        """Add a tag to the configured ones."""
         if tag not in self._run.tags:
             self._run.tags = (*self._run.tags, tag)
 
     def finish(self, exit_code: int) -> None:
-        """Shown as crashed unless ``exit_code`` is 0."""
+        """Finish the run; W&B shows it as crashed unless ``exit_code`` is 0."""
         self._run.finish(exit_code=exit_code)
 
 
 def worst(report: Report, count: int = 100) -> list[list[Any]]:
-    """The wrongly predicted pairs that gave their own label the least probability, worst first."""
-    of_label = report.probabilities[np.arange(len(report.gold)), report.gold]
+    """Return the ``count`` wrongly predicted pairs with the lowest probability of their label, worst first."""
+    label_probability = report.probabilities[np.arange(len(report.gold)), report.gold]
     predicted = report.probabilities.argmax(axis=1)
     wrong = np.flatnonzero(predicted != report.gold)
     return [
@@ -100,14 +99,14 @@ def worst(report: Report, count: int = 100) -> list[list[Any]]:
             report.sentence2[row],
             report.labels[report.gold[row]],
             report.labels[predicted[row]],
-            float(of_label[row]),
+            float(label_probability[row]),
         ]
-        for row in wrong[np.argsort(of_label[wrong], kind="stable")][:count].tolist()
+        for row in wrong[np.argsort(label_probability[wrong], kind="stable")][:count].tolist()
     ]
 
 
 def pr_points(report: Report, count: int = 200) -> list[list[float]]:
-    """About ``count`` points of the precision-recall curve of class 1, by growing recall."""
+    """Return up to ``count`` points (recall, precision) of class 1's precision-recall curve, by increasing recall."""
     from sklearn.metrics import precision_recall_curve
 
     precision, recall, _ = precision_recall_curve(report.gold, report.probabilities[:, 1])

@@ -1,4 +1,4 @@
-"""What is no training, as a W&B run of its own: tables, figures and files."""
+"""Upload tables, metrics and files as a separate W&B run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from afqmc.utils.errors import first_line
 
 @dataclass(frozen=True)
 class Table:
-    """Columns, and rows of texts, numbers and None; a column holds one kind."""
+    """Columns and rows of texts, numbers and None; the values of a column have the same type."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -28,15 +28,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Upload:
-    """One W&B run.
+    """The content of one W&B run.
 
     Attributes:
-        config: Its project, group, name and kind.
-        settings: Its config, as plain containers.
-        tables: By key.
-        summary: Figures by key.
-        artifact: The name of the artifact that holds ``files``.
-        files: Texts by file name.
+        config: Project, group, name and job type of the run.
+        settings: The config of the run, as plain containers.
+        tables: Tables by key.
+        summary: Metrics by key.
+        artifact: The name of the artifact with the ``files``.
+        files: Text files by name.
     """
 
     config: TrackerConfig
@@ -48,19 +48,23 @@ class Upload:
 
 
 def upload(content: Upload) -> str:
-    """Send it, or keep it in W&B's offline files, in ``WANDB_DIR`` or here; what was sent leaves no files.
+    """Send the content to W&B, or write W&B's offline files to ``WANDB_DIR`` or the current directory.
+
+    No files are left after sending.
 
     Returns:
-        Its address; offline, the command that sends it later.
+        The URL of the run, or offline the command that sends it later.
 
     Raises:
-        NotSentError: when it was to go online and did not, or W&B failed at it.
+        NotSentError: when it should be online and the server is unreachable, or W&B fails.
     """
     refuse_disabled()
-    named = os.environ.get("WANDB_DIR")
+    wandb_dir = os.environ.get("WANDB_DIR")
     with TemporaryDirectory(prefix="afqmc-wandb-", ignore_cleanup_errors=True) as scratch:
         try:
-            run, is_online = init_run(content.config, content.settings, Path(named or scratch), secrets.token_hex(4))
+            run, is_online = init_run(
+                content.config, content.settings, Path(wandb_dir or scratch), secrets.token_hex(4)
+            )
             code = 1
             try:
                 _log(run, content)
@@ -70,17 +74,17 @@ def upload(content: Upload) -> str:
             if is_online:
                 return str(run.url)
             files = Path(run.dir).parent
-            kept = files if named else _moved(files, Path("wandb"))
-        except Exception as error:  # the library may raise anything
+            kept = files if wandb_dir else _move(files, Path("wandb"))
+        except Exception as error:  # wandb may raise anything
             raise NotSentError(first_line(error)) from error
-    told = f"offline; to send it later: wandb sync {quoted(str(kept))}"
+    message = f"offline; to send it later: wandb sync {quoted(str(kept))}"
     if resolve_mode(content.config).mode == "online":
-        raise NotSentError(told)
-    return told
+        raise NotSentError(message)
+    return message
 
 
-def _moved(files: Path, target: Path) -> Path:
-    """Offline files of a run, out of the temporary directory."""
+def _move(files: Path, target: Path) -> Path:
+    """Move the offline files of a run out of the temporary directory."""
     target.mkdir(exist_ok=True)
     return Path(shutil.move(files, target / files.name))
 

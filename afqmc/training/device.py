@@ -144,7 +144,7 @@ def hardware_info(choice: DeviceConfig) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
-        "processes": current_rank().size,
+        "processes": current_rank().world_size,
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "mixed_precision": choice.precision,
         "mixed_precision_reason": choice.reason,

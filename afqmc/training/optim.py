@@ -41,7 +41,7 @@ def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer
         raise InputError(f"optimizer.lr={arguments['lr']}: the learning rate is a top-level key: lr={arguments['lr']}")
     parameter_groups = build_parameter_groups(arguments.pop("param_groups", None))
     function = import_target(target, "optimizer._target_")
-    check_arguments(function, arguments, "optimizer", given=("params", "lr"))
+    check_arguments(function, arguments, "optimizer", provided=("params", "lr"))
     with_decay = "weight_decay" in signature_parameters(function)
 
     def build(arguments: Arguments) -> Any:
@@ -99,7 +99,7 @@ def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, l
         if name in parameters and (name in _WARMUP or name not in arguments)
     }
     is_factor = "optimizer" not in parameters
-    check_arguments(function, arguments, "scheduler", given=("step" if is_factor else "optimizer", *provided))
+    check_arguments(function, arguments, "scheduler", provided=("step" if is_factor else "optimizer", *provided))
 
     def build(arguments: Arguments) -> Any:
         if is_factor:

@@ -31,7 +31,7 @@ def describe_batch_division(batch_size: int, config: TrainerConfig, rank: Rank) 
     Raises:
         InputError: when a process would have no pair; names the nearest sizes that are possible.
     """
-    microbatches, processes = config.gradient_accumulation_steps, rank.size
+    microbatches, processes = config.gradient_accumulation_steps, rank.world_size
     shares = microbatches * processes
     if batch_size < shares:
         fewer = batch_size // processes

@@ -1,4 +1,4 @@
-"""What a person sees: bars on a terminal, plain lines elsewhere, and the table at the end."""
+"""Console output: progress bars on a terminal, plain lines elsewhere, and tables."""
 
 from __future__ import annotations
 
@@ -16,41 +16,43 @@ from afqmc.utils.errors import printable, visible
 
 log = logging.getLogger(__name__)
 
-
-LOG_FILE_ONLY = {"unseen": True}  # logging's ``extra`` for what a run's log keeps and the screen shows otherwise
+LOG_FILE_ONLY = {"log_file_only": True}  # ``extra`` of log records that the console shows in another form
 
 
 class Console(logging.StreamHandler[Any]):
-    """Log lines on standard output that do not tear the bars; a warning says that it is one."""
+    """Log handler for standard output that keeps progress bars intact and marks warnings as such."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write above the bars."""
-        if hasattr(record, "unseen"):
+        """Write the record above the bars."""
+        if hasattr(record, "log_file_only"):
             return
-        mark = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         try:
-            with tqdm.external_write_mode(file=sys.stdout):  # the bars are drawn again when this line is out
-                sys.stdout.write(f"{mark}{self.format(record)}\n")
+            with tqdm.external_write_mode(file=sys.stdout):  # removes the bars, and redraws them afterwards
+                sys.stdout.write(f"{prefix}{self.format(record)}\n")
                 sys.stdout.flush()
         except Exception:
             self.handleError(record)
 
 
 def is_terminal() -> bool:
-    """Whether bars can be drawn."""
+    """Return whether bars can be drawn."""
     return sys.stderr.isatty()
 
 
 def bar(**settings: Any) -> tqdm[Any]:
-    """A bar of tqdm's by a clock that nobody sets back; by the time of day, its own, it would stand still as long."""
-    found = tqdm(**settings)
-    found._time = time.monotonic  # type: ignore[attr-defined]
-    found.start_t = found.last_print_t = time.monotonic()
-    return found
+    """Return a tqdm bar on a monotonic clock. With its own wall clock it would freeze when the time is set back."""
+    progress = tqdm(**settings)
+    progress._time = time.monotonic  # type: ignore[attr-defined]
+    progress.start_t = progress.last_print_t = time.monotonic()
+    return progress
 
 
 class TrainingBar:
-    """Steps done, with loss, learning rate, pairs a second and the time left: a bar, or a line a row."""
+    """Training progress with loss, learning rate, pairs per second and time left.
+
+    A bar on a terminal; elsewhere one log line per logged step.
+    """
 
     def __init__(self, total: int, done: int = 0) -> None:
         self.total, self.done = total, done
@@ -61,12 +63,12 @@ class TrainingBar:
         self.loss, self.lr = math.nan, math.nan
 
     def step(self, step: int, epoch: float, loss: float | None, lr: float | None, speed: float, due: bool) -> None:
-        """One more step, with its figures; loss and learning rate may be unknown, unless a row is ``due``."""
+        """Advance to ``step``; a loss or learning rate of None keeps the last known one. ``due`` logs a line."""
         self.loss, self.lr = (self.loss if loss is None else loss), (self.lr if lr is None else lr)
         if not self.bar.disable:
-            known = f"loss {self.loss:.4f}, lr {self.lr:.2e}, " if math.isfinite(self.loss) else ""
-            self.bar.set_postfix_str(f"{known}{speed:.0f} pairs/s", refresh=False)
-            self.bar.update(step - self.bar.n)  # draws ten times a second at most
+            figures = f"loss {self.loss:.4f}, lr {self.lr:.2e}, " if math.isfinite(self.loss) else ""
+            self.bar.set_postfix_str(f"{figures}{speed:.0f} pairs/s", refresh=False)
+            self.bar.update(step - self.bar.n)  # tqdm draws at most ten times per second
         if due:
             left = (time.perf_counter() - self.since) / max(step - self.done, 1) * (self.total - step)
             log.info(
@@ -76,12 +78,12 @@ class TrainingBar:
             )  # fmt: skip
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Close the bar."""
         self.bar.close()
 
 
 class CountBar:
-    """Pairs done of an evaluation; nothing where there is no terminal."""
+    """Progress of an evaluation in pairs; shown only on a terminal."""
 
     def __init__(self, total: int, description: str) -> None:
         self.bar = bar(
@@ -100,14 +102,14 @@ class CountBar:
         self.bar.close()
 
     def add(self, count: int) -> None:
-        """So many more."""
+        """Advance the bar by ``count`` pairs."""
         self.bar.update(count)
 
 
 def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
-    """Two columns, a name and its value, under a title; nothing is wrapped. Plain in the log of a run too.
+    """Print names and values as a table under a title, and log it as plain text.
 
-    A terminal that is too narrow for the borders gets lines without them.
+    Cells are never wrapped: on a terminal that is too narrow for the borders, plain lines are printed instead.
     """
     from rich.table import Table
     from rich.text import Text
@@ -127,13 +129,13 @@ def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
 
 
 def print_grid(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table with a header line: the first column names, the others numbers, which are never cut."""
+    """Print a table with a header line. The first column holds names; the others hold numbers and are never cut."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table()
-    for place, header in enumerate(headers):
-        is_name = place == 0
+    for index, header in enumerate(headers):
+        is_name = index == 0
         table.add_column(
             Text(visible(header)), justify="left" if is_name else "right", no_wrap=not is_name, overflow="fold",
             min_width=None if is_name else cell_width(header),
@@ -155,19 +157,19 @@ def _print_titled(title: str, table: Any) -> None:
 
 
 def width() -> int:
-    """Columns of the terminal; 80 where there is none."""
+    """Return the width of the terminal in columns; 80 without one."""
     from rich.console import Console as Rich
 
     return Rich(file=sys.stdout).width
 
 
 def cell_width(text: str) -> int:
-    """Columns that a text takes; a Chinese character takes two."""
+    """Return the width of a text in terminal columns; a Chinese character is two wide."""
     from rich.cells import cell_len
 
     return cell_len(text)
 
 
 def format_duration(seconds: float) -> str:
-    """``75.2`` as ``1:15``."""
+    """Return ``75.2`` seconds as ``1:15``."""
     return str(tqdm.format_interval(seconds))

@@ -1,4 +1,4 @@
-"""Where and by what a run was made: command, versions, machine."""
+"""Record the environment of a run: command, git commit, package versions and hardware."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _PACKAGES = (
     "numpy",
     "wandb",
 )
-_ARITHMETIC = {  # what bits depend on
+_NUMERICAL = {  # a difference in any of these can change results in the last bits
     "hardware": ("device", "gpu", "cpu", "threads", "processes", "mixed_precision"),
     "packages": ("torch", "transformers", "accelerate", "numpy"),
 }
 
 
 def collect_environment(hardware: dict[str, Any]) -> dict[str, Any]:
-    """For environment.json; no environment variable and no secret is in it."""
+    """Return the content of environment.json; it contains no environment variables and no secrets."""
     return {
         "command": shlex.join([Path(sys.executable).name, *map(redacted_argument, sys.orig_argv[1:])]),
         "directory": redacted(os.getcwd()),
@@ -46,26 +46,24 @@ def collect_environment(hardware: dict[str, Any]) -> dict[str, Any]:
 
 
 def changed_fields(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """What of ``_ARITHMETIC`` is not the same."""
-    for group, keys in _ARITHMETIC.items():
+    """Yield ``key before -> now`` for each changed field on which results depend bit for bit."""
+    for group, keys in _NUMERICAL.items():
         for key in keys:
-            one, other = before.get(group, {}).get(key), now[group].get(key)
-            if one != other:
-                yield f"{key} {one} -> {other}"
+            old, new = before.get(group, {}).get(key), now[group].get(key)
+            if old != new:
+                yield f"{key} {old} -> {new}"
 
 
 def git_state() -> dict[str, str] | None:
-    """Commit and a hash of the uncommitted changes of the checkout this package runs from, None outside one."""
-    here = Path(__file__).parents[1]
-
+    """Return the commit of this package's checkout and a hash of the uncommitted changes; None outside a checkout."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
-    def git(*arguments: str) -> bytes:  # without what would make git run other programs
-        command = ["git", "-C", str(here), "-c", "core.fsmonitor=false", *arguments]
+    def git(*arguments: str) -> bytes:  # with the settings off that let a repository run other programs
+        command = ["git", "-C", str(Path(__file__).parent), "-c", "core.fsmonitor=false", *arguments]
         return subprocess.run(command, capture_output=True, check=True, timeout=10, env=environment).stdout
 
     try:
-        if not git("ls-files", "--", str(here / "environment.py")).strip():
+        if not git("ls-files", "--", __file__).strip():
             return None
         changes = git("diff", "--no-ext-diff", "--no-textconv", "HEAD")
         return {

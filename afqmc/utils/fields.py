@@ -1,4 +1,4 @@
-"""Typed settings with a range: the dataclass field says what is legal, one function holds every config to it."""
+"""Config fields with help text and bounds, and the function that checks them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
 def config_field(default: Any, help: str, **bounds: float) -> Any:
-    """A dataclass field with its meaning, and its bounds as ``gt``, ``ge``, ``lt`` or ``le``.
+    """Return a dataclass field with a help text, and bounds as ``gt``, ``ge``, ``lt`` or ``le``.
 
-    ``None`` is always inside the bounds: whether a field may be None is said by its type.
+    Bounds do not apply to ``None``: the type says whether a field may be None.
     """
     assert bounds.keys() <= _SIGNS.keys(), bounds
     metadata = {"help": help, "bounds": bounds}
@@ -25,36 +25,39 @@ def config_field(default: Any, help: str, **bounds: float) -> Any:
 
 
 def format_bounds(bounds: dict[str, float]) -> str:
-    """``{"gt": 0, "le": 10}`` as ``> 0 and <= 10``."""
+    """Return ``{"gt": 0, "le": 10}`` as ``> 0 and <= 10``."""
     return " and ".join(f"{_SIGNS[name]} {limit}" for name, limit in bounds.items())
 
 
-def _inside(value: float, bounds: dict[str, float]) -> bool:
+def _is_inside(value: float, bounds: dict[str, float]) -> bool:
     tests = {
         "gt": lambda limit: value > limit,
         "ge": lambda limit: value >= limit,
         "lt": lambda limit: value < limit,
         "le": lambda limit: value <= limit,
     }
-    finite = isinstance(value, int) or math.isfinite(value)  # an int may be too large for a float
+    finite = isinstance(value, int) or math.isfinite(
+        value
+    )  # math.isfinite fails for an int that is too large for a float
     return finite and all(tests[name](limit) for name, limit in bounds.items())
 
 
 def check_ranges(config: Any, prefix: str = "") -> None:
-    """Hold every field of a (nested) config dataclass to its bounds, and mappings and lists to being such.
+    """Check every field of a nested config dataclass against its bounds, and that mappings and lists are such.
 
     Raises:
-        InputError: naming the flag, what was found, and the legal range.
+        InputError: naming the key, the value and the allowed range.
     """
     for item in fields(config):
         value, key = getattr(config, item.name), prefix + item.name
         if is_dataclass(value):
             check_ranges(value, key + ".")
-        whole = None if item.default_factory is MISSING else item.default_factory()
-        if isinstance(whole, dict | list) and not isinstance(value, type(whole) | None):  # a literal ${x} comes so far
-            raise InputError(f"{key}={value}: must be a {'mapping' if isinstance(whole, dict) else 'list'}")
+        default = None if item.default_factory is MISSING else item.default_factory()
+        # OmegaConf accepts the text of an interpolation, such as ${x}, for a mapping or list
+        if isinstance(default, dict | list) and not isinstance(value, type(default) | None):
+            raise InputError(f"{key}={value}: must be a {'mapping' if isinstance(default, dict) else 'list'}")
         bounds = item.metadata.get("bounds", {})
-        if isinstance(value, int) and value > sys.maxsize:  # no count, no index and no array goes so far
+        if isinstance(value, int) and value > sys.maxsize:  # too large for any count or index
             bounds = {**bounds, "le": bounds.get("le", sys.maxsize)}
-        if bounds and value is not None and not _inside(value, bounds):
+        if bounds and value is not None and not _is_inside(value, bounds):
             raise InputError(f"{key}={elide(str(value))}: must be {format_bounds(bounds)} ({item.metadata['help']})")

@@ -1,4 +1,4 @@
-"""A lock on a directory that ends with its process, however that ends."""
+"""Locks on directories. The operating system releases them when the process ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -18,96 +18,98 @@ _REMEDY = "choose another file system (hydra.run.dir, hydra.sweep.dir), or mount
 
 
 class NoLocksError(InputError):
-    """The file system has no locks of any kind."""
+    """The file system supports no kind of file lock."""
 
 
 @contextmanager
 def locked(directory: Path, what: str) -> Iterator[None]:
-    """Alone in a directory, which is made where there is none; the lock is the operating system's.
+    """Hold the exclusive lock of a directory, which is created if it is missing.
 
     Args:
-        directory: Whose ``.lock`` is locked.
-        what: As in "another process is at this run".
+        directory: The directory; its file ``.lock`` is locked.
+        what: The noun for messages: "run" or "sweep".
 
     Raises:
-        InputError: when another process has it, or no lock can be made there.
+        InputError: when another process holds the lock, or the file system does not support locks.
     """
     path = directory / ".lock"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be created ({error.strerror}); a {what} needs a directory that it can write to"
+            f"{path}: cannot be created ({error.strerror}); a {what} needs a writable directory"
         ) from error
-    with os.fdopen(number, "r+", encoding="utf-8") as file:
+    with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
         try:
-            lock(number, path)
+            lock(descriptor, path)
         except BlockingIOError as error:
             owner = file.read().strip()
-            raise InputError(f"{directory}: another process is at this {what} ({owner or 'unknown'})") from error
-        _sign(number, path)
+            raise InputError(f"{directory}: another process is using this {what} ({owner or 'unknown'})") from error
+        _write_owner(descriptor, path)
         yield
 
 
 def is_locked(directory: Path) -> bool:
-    """Whether a process holds the lock of a directory; never where the file system has no locks."""
+    """Return whether a process holds the lock of a directory; False if the file system does not support locks."""
     path = directory / ".lock"
     try:
-        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # also on a read-only file system
+        descriptor = os.open(
+            path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        )  # a shared lock works on a read-only file system too
     except FileNotFoundError:
         return False
     try:
-        lock(number, path, shared=True)
+        lock(descriptor, path, shared=True)
     except BlockingIOError:
         return True
     except NoLocksError:
         return False
     finally:
-        os.close(number)
+        os.close(descriptor)
     return False
 
 
-def lock(number: int, path: Path, shared: bool = False, wait: bool = False) -> None:
-    """Lock an open file until it is closed: by flock, or by a lock of its open file description where flock is missing.
+def lock(descriptor: int, path: Path, shared: bool = False, wait: bool = False) -> None:
+    """Lock an open file until it is closed, with flock, or with an open file description lock if flock is unsupported.
 
-    Unlike a POSIX lock of the process, neither is lost when the process opens and closes the file a second time.
+    Unlike a POSIX lock, neither kind is lost when the process opens and closes the same file again.
 
     Args:
-        number: The file descriptor; open for writing unless the lock is shared.
-        path: For messages.
-        shared: Exclude exclusive locks only.
-        wait: Until the lock is free.
+        descriptor: The file descriptor, open for writing unless ``shared``.
+        path: The path, for messages.
+        shared: Take a shared lock, which excludes exclusive locks only.
+        wait: Wait until the lock is free instead of raising BlockingIOError.
 
     Raises:
         BlockingIOError: when the file is locked already.
         NoLocksError: when the file system supports neither kind.
     """
     try:
-        fcntl.flock(number, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         raise
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise InputError(f"{path}: cannot be locked ({error.strerror}); {_REMEDY}") from error
-        _lock_description(number, path, fcntl.F_RDLCK if shared else fcntl.F_WRLCK, wait)
+        _lock_description(descriptor, path, fcntl.F_RDLCK if shared else fcntl.F_WRLCK, wait)
 
 
-def _lock_description(number: int, path: Path, kind: int, wait: bool) -> None:
-    whole = struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)  # struct flock: all bytes; no process id for this kind
+def _lock_description(descriptor: int, path: Path, kind: int, wait: bool) -> None:
+    request = struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)  # struct flock: the whole file; pid must be 0
     try:
-        fcntl.fcntl(number, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, whole)
-    except (AttributeError, OSError) as error:  # only Linux has the constants
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, request)
+    except (AttributeError, OSError) as error:  # AttributeError: only Linux has the constants
         if isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.EACCES):
             raise BlockingIOError(error.errno, "locked by another process") from error
-        why = f" ({error.strerror})" if isinstance(error, OSError) else ""
-        raise NoLocksError(f"{path}: this file system does not support file locks{why}; {_REMEDY}") from error
+        reason = f" ({error.strerror})" if isinstance(error, OSError) else ""
+        raise NoLocksError(f"{path}: this file system does not support file locks{reason}; {_REMEDY}") from error
 
 
-def _sign(number: int, path: Path) -> None:
-    """Write who holds the lock, for the message to the others."""
+def _write_owner(descriptor: int, path: Path) -> None:
+    """Write the owner into the lock file, for the message of other processes."""
     try:
-        os.ftruncate(number, 0)
-        os.pwrite(number, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); free some space there") from error

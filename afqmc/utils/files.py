@@ -1,4 +1,4 @@
-"""files."""
+"""Atomic writes, JSON files and user paths."""
 
 from __future__ import annotations
 
@@ -13,65 +13,68 @@ from afqmc.utils import safe_files
 
 
 def write_text(path: Path, text: str) -> None:
-    r"""A whole text; a byte of a file name that is no UTF-8 is written as ``\udcff``, which is how JSON spells it."""
+    r"""Write a text atomically. Undecodable bytes of file names are written as ``\udcff``, which is valid in JSON."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write aside, then rename: a file under its final name is whole. A pipe or device is not replaced by a file.
+    """Write a file atomically: to a temporary file, which is then renamed. Pipes and devices are written directly.
 
     Raises:
-        OSError: naming the path; what was written aside is removed.
+        OSError: naming the path; the temporary file is removed.
     """
     try:
         if path.exists() and not path.is_file():
             path.write_bytes(content)
         else:
-            _replace(Path(os.path.realpath(path)), content)  # a link stays one
+            _replace(Path(os.path.realpath(path)), content)  # keeps a symbolic link, and replaces its target
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.new")
-    aside.unlink(missing_ok=True)  # a link of that name would be written through
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)  # it might be a link to another file
     try:
-        with aside.open("wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
+        temporary.replace(path)
     except BaseException:
         with suppress(OSError):
-            aside.unlink()
+            temporary.unlink()
         raise
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none that can be read."""
+    """Return the JSON object in a file; empty if the file is missing or invalid."""
     try:
-        found = safe_files.read_json(path)
+        content = safe_files.read_json(path)
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Readable JSON; numbers must be finite."""
+    """Write an object as indented JSON. All numbers must be finite."""
     write_text(path, json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 def nan_to_none(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with None for every number that JSON cannot say."""
+    """Return the row with None in place of NaN and infinity, which JSON does not have."""
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
 def expand_user(path: str) -> Path:
-    """``~`` filled in; the home of somebody unknown here (``~nobody``) stays as typed, to be told as not there."""
+    """Expand ``~`` and ``~user``. An unknown user stays as typed, so that the path is then reported as missing."""
     return Path(os.path.expanduser(path))
 
 
 def is_utf8(path: str) -> bool:
-    """Whether YAML and the libraries that save tokenizers take it: Python stands surrogates for any other bytes."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in path)
+    """Return whether a path is valid UTF-8, as YAML and the tokenizers library require.
+
+    Python represents other bytes in file names by surrogates.
+    """
+    return not any("\ud800" <= char <= "\udfff" for char in path)

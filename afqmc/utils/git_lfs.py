@@ -1,4 +1,4 @@
-"""Git LFS pointers: the small text files that stand in for large ones until ``git lfs pull`` fetches them."""
+"""Recognize Git LFS pointers, the small text files that ``git lfs pull`` replaces by the large ones."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import codecs
 
 
 def is_lfs_pointer(first_bytes: bytes) -> bool:
-    """Whether a file that begins with these bytes is a Git LFS pointer."""
+    """Return whether a file that begins with these bytes is a Git LFS pointer."""
     return first_bytes.removeprefix(codecs.BOM_UTF8).startswith(b"version https://git-lfs.github.com/spec/")

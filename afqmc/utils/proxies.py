@@ -1,4 +1,4 @@
-"""The proxy that the environment names for an address, to mention when a connection fails."""
+"""Name the proxy in messages about failed connections."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from afqmc.utils.redaction import redacted
 
 
 def through_proxy(url: str) -> str:
-    """Name the proxy that requests to this address use, as `` (through the proxy ...)``; empty where there is none."""
+    """Return `` (through the proxy ...)`` if the environment sets a proxy for this URL, else an empty text."""
     try:
-        parts = urllib.parse.urlsplit(url)
-        if urllib.request.proxy_bypass(parts.hostname or ""):
+        address = urllib.parse.urlsplit(url)
+        if urllib.request.proxy_bypass(address.hostname or ""):
             return ""
-    except ValueError:  # no valid address
+    except ValueError:  # an invalid URL
         return ""
     proxies = urllib.request.getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    proxy = proxies.get(address.scheme) or proxies.get("all")
     return f" (through the proxy {redacted(proxy)})" if proxy else ""

@@ -1,6 +1,6 @@
-"""Signals that end a run: raised at once, put off to the end of what must not be cut in two, or never waited for.
+"""Termination signals: raise immediately, or defer until the end of a critical section.
 
-SIGTERM, SIGUSR1 and SIGUSR2 are what schedulers send, SIGINT (Ctrl-C) is a person. A second Ctrl-C leaves at once.
+Schedulers send SIGTERM, SIGUSR1 or SIGUSR2; Ctrl-C sends SIGINT. A second Ctrl-C exits immediately.
 """
 
 from __future__ import annotations
@@ -14,101 +14,102 @@ from types import FrameType
 
 
 class Terminated(KeyboardInterrupt):
-    """The machine is wanted back. To all that tidies up it is another Ctrl-C."""
+    """Raised on SIGTERM, SIGUSR1 and SIGUSR2. A KeyboardInterrupt, so that existing cleanup code handles it."""
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-_AT_ONCE = 130
+_EXIT_CODE = 130  # of the second Ctrl-C
 
 
-class _Pending:
-    """What came while it was put off, and how often a person asked."""
+class _State:
+    """Process-wide state of the handler: whether signals are deferred, the deferred one, the number of Ctrl-Cs."""
 
-    deferred = False
-    came: int | None = None
+    is_deferring = False
+    deferred: int | None = None
     interrupts = 0
 
 
-def _handle(number: int, _: FrameType | None) -> None:
-    if number == signal.SIGINT:
-        _Pending.interrupts += 1
-        if _Pending.interrupts > 1:
-            os._exit(_AT_ONCE)
-    if _Pending.deferred:
-        _Pending.came = number
+def _handle(signum: int, _: FrameType | None) -> None:
+    if signum == signal.SIGINT:
+        _State.interrupts += 1
+        if _State.interrupts > 1:
+            os._exit(_EXIT_CODE)
+    if _State.is_deferring:
+        _State.deferred = signum
     else:
-        _raise(number)
+        _raise(signum)
 
 
-def _raise(number: int) -> None:
-    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+def _raise(signum: int) -> None:
+    raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
 
 
 @contextmanager
 def handle_termination() -> Iterator[None]:
-    """In here these signals raise ``KeyboardInterrupt`` or ``Terminated``; afterwards they do what they did before.
+    """Raise ``KeyboardInterrupt`` or ``Terminated`` on these signals; restore the previous handlers on exit.
 
-    Only the main thread may say so; in a launcher's thread nothing changes.
+    Does nothing outside the main thread, where Python does not allow signal handlers to be set.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _Pending.deferred, _Pending.came, _Pending.interrupts = False, None, 0
-    before = {number: signal.signal(number, _handle) for number in _SIGNALS}
+    _State.is_deferring, _State.deferred, _State.interrupts = False, None, 0
+    previous = {signum: signal.signal(signum, _handle) for signum in _SIGNALS}
     try:
         yield
     finally:
-        for number, handled in before.items():
-            signal.signal(number, signal.SIG_DFL if handled is None else handled)  # None: not Python's
+        for signum, handler in previous.items():  # None: a handler that was not set from Python
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """Within ``handle_termination``: defer signals to its end, or to ``allow_signals`` or ``raise_deferred``."""
-    outer = _set(True)
+    """Defer signals until the outermost ``defer_signals`` ends, ``allow_signals`` begins, or ``raise_deferred``."""
+    outer = _set_deferring(True)
     try:
         yield
     finally:
-        _set(outer)
+        _set_deferring(outer)
     if not outer:
         raise_deferred()
 
 
 @contextmanager
 def allow_signals() -> Iterator[None]:
-    """Within ``defer_signals``: something long that may be cut short at any moment."""
-    outer = _set(False)
+    """Raise signals immediately within ``defer_signals``, for long work that may be interrupted at any point."""
+    outer = _set_deferring(False)
     try:
         raise_deferred()
         yield
     finally:
-        _set(outer)
+        _set_deferring(outer)
 
 
 def raise_deferred() -> None:
-    """Raise what was put off, if anything was: here it may."""
-    number, _Pending.came = _Pending.came, None
-    if number is not None and threading.current_thread() is threading.main_thread():
-        _raise(number)
+    """Raise the deferred signal, if there is one."""
+    signum, _State.deferred = _State.deferred, None
+    if signum is not None and threading.current_thread() is threading.main_thread():
+        _raise(signum)
 
 
 def pending() -> int:
-    """The signal that is put off, 0 if none is; it stays so."""
-    return _Pending.came or 0
+    """Return the number of the deferred signal, or 0 if there is none. The signal stays deferred."""
+    return _State.deferred or 0
 
 
-def defer(number: int) -> None:
-    """As if this signal had come: one of several processes got it, and all end together."""
-    _Pending.came = number
+def defer(signum: int) -> None:
+    """Record a signal that another rank received as if this process had received and deferred it."""
+    _State.deferred = signum
 
 
 def clear_deferred() -> None:
-    """What is put off is no matter any more: a launcher ends all processes when one of them has ended."""
-    _Pending.came = None
+    """Discard the deferred signal. The launcher terminates all ranks once one has exited."""
+    _State.deferred = None
 
 
-def _set(deferred: bool) -> bool:
+def _set_deferring(is_deferring: bool) -> bool:
+    """Set the state and return the previous one; outside the main thread, do nothing."""
     if threading.current_thread() is not threading.main_thread():
-        return deferred
-    before, _Pending.deferred = _Pending.deferred, deferred
-    return before
+        return is_deferring
+    previous, _State.is_deferring = _State.is_deferring, is_deferring
+    return previous

@@ -1,4 +1,4 @@
-"""Standard output and error that outlast whoever reads them, and take any character."""
+"""Standard output and error that never raise: neither when writing fails, nor for unencodable characters."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import sys
 from typing import Any, TextIO
 
 
-class _Lasting(io.FileIO):
-    """The raw end of a stream: from the first write that fails on, everything goes nowhere; the error is kept."""
+class _FailsafeFile(io.FileIO):
+    """A file descriptor that is redirected to /dev/null when a write fails; the error is stored."""
 
-    lost: OSError | None = None
+    write_error: OSError | None = None
 
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
-            self.lost = error
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())  # for what libraries in C write, too
-            os.close(nowhere)
+            self.write_error = error
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, self.fileno())  # the descriptor itself, for output of C libraries
+            os.close(devnull)
             return len(data)
 
 
 class _Unbuffered(io.BufferedWriter):
-    """Passes every write on at once, as ``python -u`` wants it."""
+    """Flushes after every write, as ``python -u`` requires."""
 
     def write(self, data: Any, /) -> int:
         count = super().write(data)
@@ -35,46 +35,46 @@ class _Unbuffered(io.BufferedWriter):
 
 
 def make_stdio_failsafe() -> None:
-    r"""Give this process a standard output and error that never raise: a training is worth more than its lines.
+    r"""Replace standard output and error by streams that never raise, so that output problems cannot stop a run.
 
-    A reader that goes away (``| head -1``), a full disk (``> /dev/full``) or a stream that was closed beforehand
-    (``>&-``) silences the stream and nothing else; what its encoding does not have is written as ``\u6570``. Streams
-    that somebody has put there already, such as a notebook's, are left alone.
+    When the reader exits (``| head -1``), the disk is full (``> /dev/full``) or the stream was closed at the start
+    (``>&-``), further output is discarded. Characters that the encoding lacks are written as ``\u6570``. Streams that
+    have been replaced already, such as those of a notebook, are left unchanged.
     """
     _fill_closed()
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _opened(1, sys.stdout)
+        sys.stdout = _open_failsafe(1, sys.stdout)
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _opened(2, sys.stderr)
+        sys.stderr = _open_failsafe(2, sys.stderr)
 
 
 def stdout_write_error() -> str:
-    """Why standard output could not be written to its end; nothing where it was, or its reader wanted no more."""
-    if sys.stdout is None:  # closed beforehand, by a caller who did not make it lasting
+    """Return why writing to standard output failed; an empty text if it did not, or if only its reader exited early."""
+    if sys.stdout is None:  # closed at the start, and make_stdio_failsafe was not called
         return ""
     sys.stdout.flush()
-    error = getattr(getattr(getattr(sys.stdout, "buffer", None), "raw", None), "lost", None)
+    error = getattr(getattr(getattr(sys.stdout, "buffer", None), "raw", None), "write_error", None)
     return "" if error is None or error.errno == errno.EPIPE else str(error.strerror)
 
 
 def _fill_closed() -> None:
-    """Nowhere in place of a closed 0, 1 or 2: the next file to be opened would become standard output."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(number, True)
-    os.close(number)
+    """Open /dev/null for closed descriptors 0 to 2; otherwise the next file opened would become standard output."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
-def _opened(number: int, like: TextIO | None) -> TextIO:
-    """A lasting stream in the manner of one that Python opened; that is None where it was closed."""
-    unbuffered = getattr(like, "write_through", False)
-    buffer = (_Unbuffered if unbuffered else io.BufferedWriter)(_Lasting(number, "w", closefd=False))
-    if not isinstance(like, io.TextIOWrapper):
+def _open_failsafe(descriptor: int, original: TextIO | None) -> TextIO:
+    """Return a failsafe stream with the encoding and buffering of the original, which is None if it was closed."""
+    unbuffered = getattr(original, "write_through", False)
+    buffer = (_Unbuffered if unbuffered else io.BufferedWriter)(_FailsafeFile(descriptor, "w", closefd=False))
+    if not isinstance(original, io.TextIOWrapper):
         return io.TextIOWrapper(buffer, "utf-8", "backslashreplace")
-    like.flush()
+    original.flush()
     return io.TextIOWrapper(
         buffer,
-        like.encoding,
+        original.encoding,
         "backslashreplace",
-        line_buffering=like.line_buffering,
-        write_through=like.write_through,
+        line_buffering=original.line_buffering,
+        write_through=original.write_through,
     )

@@ -1,4 +1,4 @@
-"""What people plug in from YAML by ``_target_``: found by its dotted name, its arguments held to its signature."""
+"""Import the ``_target_`` of a config group by its dotted path, and check its arguments against the signature."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from afqmc.utils.errors import InputError, did_you_mean
 
-KNOWN = {  # what a config from an untrusted source may name, by group; never a model class
+KNOWN = {  # prefixes of targets that an untrusted config may name, by group; a custom model class is never trusted
     "model": (),
     "objective": ("afqmc.training.objectives.",),
     "callbacks": ("afqmc.training.callbacks.",),
@@ -21,12 +21,15 @@ _ALL = tuple(prefix for prefixes in KNOWN.values() for prefix in prefixes)
 
 
 def is_well_known(target: str) -> bool:
-    """Return whether a name may be imported without trust; ``import_target`` checks the object of that name."""
+    """Return whether a target of this name may be imported from an untrusted config.
+
+    The name alone is not enough: ``import_target`` also checks where the object is defined.
+    """
     return target.startswith(_ALL)
 
 
 def import_target(target: str, key: str) -> Callable[..., Any]:
-    """The callable at a dotted path such as ``torch.optim.AdamW``.
+    """Import the callable at a dotted path such as ``torch.optim.AdamW``.
 
     Raises:
         InputError: naming ``key``, when the module cannot be imported or has no such callable.
@@ -39,23 +42,23 @@ def import_target(target: str, key: str) -> Callable[..., Any]:
     except ImportError as error:
         missing = error.name or module_name
         raise InputError(f"{key}={target}: cannot import {missing!r} ({error}); is it installed here?") from error
-    except Exception as error:  # whatever a person's own module does when it is imported
+    except Exception as error:  # a user's module may raise anything
         raise InputError(f"{key}={target}: {module_name} fails to import: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
         public = [attribute for attribute in dir(module) if not attribute.startswith("_")]
         raise InputError(f"{key}={target}: {module_name} has no {name!r}{did_you_mean(name, public)}")
-    found = getattr(module, name)
-    if not callable(found):
-        raise InputError(f"{key}={target}: is {type(found).__name__}; something to call is needed")
-    module_name = str(getattr(found, "__module__", None))
-    if is_well_known(target) and not f"{module_name}.".startswith(_DEFINED_IN):
-        own = f"{module_name}.{getattr(found, '__qualname__', name)}"
-        raise InputError(f"{key}={target}: is not defined in that library (it is {own}); name it by its own path")
-    return found  # type: ignore[no-any-return]
+    function = getattr(module, name)
+    if not callable(function):
+        raise InputError(f"{key}={target}: is of type {type(function).__name__}; must be a class or function")
+    module_name = str(getattr(function, "__module__", None))
+    if is_well_known(target) and not f"{module_name}.".startswith(_DEFINED_IN):  # re-exported, such as torch.optim.sys
+        path = f"{module_name}.{getattr(function, '__qualname__', name)}"
+        raise InputError(f"{key}={target}: is not defined in that library (it is {path}); use that path")
+    return function  # type: ignore[no-any-return]
 
 
 def signature_parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a callable by name; none for the C callables that have no signature."""
+    """Return the parameters of a callable by name; empty for C callables without a signature."""
     try:
         return inspect.signature(function).parameters
     except ValueError:
@@ -63,37 +66,44 @@ def signature_parameters(function: Callable[..., Any]) -> Mapping[str, inspect.P
 
 
 def check_arguments(
-    function: Callable[..., Any], arguments: Iterable[str], key: str, given: Collection[str] = ()
+    function: Callable[..., Any], arguments: Iterable[str], key: str, provided: Collection[str] = ()
 ) -> None:
-    """Hold keyword names to a signature; ``given`` are those this project passes itself.
+    """Check keyword arguments against the signature of a callable.
+
+    Args:
+        function: The callable.
+        arguments: Names of the arguments from the config.
+        key: Of the config group, for messages.
+        provided: Names of the arguments that afqmc passes itself.
 
     Raises:
-        InputError: naming the first unknown or missing argument, with the nearest legal one.
+        InputError: naming the first unknown or missing argument, with the most similar valid one.
     """
     parameters = signature_parameters(function).values()
-    if not parameters:  # nothing to hold them to: the call itself will judge
+    if not parameters:  # no signature to check against; the call itself may still fail
         return
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    names = [p.name for p in named if p.name not in given]
+    names = [p.name for p in named if p.name not in provided]
     name = getattr(function, "__name__", str(function))
     for argument in arguments:
-        if argument in given:
+        if argument in provided:
             raise InputError(f"{key}.{argument}: is passed by afqmc itself; leave it out")
         if argument not in names and not takes_any:
             raise InputError(f"{key}.{argument}: {name} has no such argument{did_you_mean(argument, names)}")
-    for argument in given:
+    for argument in provided:
         if not takes_any and argument not in [p.name for p in named]:
-            raise InputError(f"{key}: {name} must take an argument {argument!r}, which it is called with")
+            raise InputError(f"{key}: {name} must take an argument {argument!r}, which afqmc passes")
     for parameter in named:
         required = parameter.default is parameter.empty
-        if required and parameter.name not in {*arguments, *given}:
+        if required and parameter.name not in {*arguments, *provided}:
             raise InputError(f"{key}: {name} needs the argument {parameter.name!r}: add {key}.{parameter.name}=...")
 
 
 Arguments = dict[str, Any]
 
-REJECTIONS = (TypeError, ValueError, RuntimeError, AssertionError, LookupError, ArithmeticError)  # of a wrong argument
+# what constructors raise for an invalid argument
+REJECTIONS = (TypeError, ValueError, RuntimeError, AssertionError, LookupError, ArithmeticError)
 
 
 def split_target(config: Mapping[str, Any], key: str, example: str) -> tuple[str, Arguments]:
@@ -105,7 +115,7 @@ def split_target(config: Mapping[str, Any], key: str, example: str) -> tuple[str
     arguments = dict(config)
     target = arguments.pop("_target_", None)
     if not isinstance(target, str):
-        raise InputError(f"{key}._target_: is not set; it names a class or function, such as {example}")
+        raise InputError(f"{key}._target_: is not set; must name a class or function, such as {example}")
     return target, arguments
 
 
@@ -115,32 +125,32 @@ def instantiate(config: Mapping[str, Any], key: str, example: str, offered: Mapp
     Args:
         config: ``_target_`` and its keyword arguments.
         key: Of the group, for messages.
-        example: A target that would do.
-        offered: Arguments that afqmc passes itself, those of them that the signature has.
+        example: A valid target, for the message if there is none.
+        offered: Arguments that afqmc passes if the signature has them.
 
     Raises:
-        InputError: naming the argument that the target does not have or rejects.
+        InputError: naming the argument that the target lacks or rejects.
     """
     target, arguments = split_target(config, key, example)
     function = import_target(target, f"{key}._target_")
     provided = {name: value for name, value in (offered or {}).items() if name in signature_parameters(function)}
-    check_arguments(function, arguments, key, given=tuple(provided))
+    check_arguments(function, arguments, key, provided=tuple(provided))
     try:
         return function(**provided, **arguments)
     except REJECTIONS as error:
-        raise rejected(key, target, arguments, error, lambda rest: function(**provided, **rest)) from error
+        raise rejected(key, target, arguments, error, lambda kwargs: function(**provided, **kwargs)) from error
 
 
 def rejected(
     key: str, target: str, arguments: Arguments, error: Exception, build: Callable[[Arguments], Any]
 ) -> InputError:
-    """Return an error that names the argument without which ``build`` succeeds; all of them if there is none."""
+    """Return an error that names the argument without which ``build`` succeeds, or all arguments if there is none."""
     for name, value in arguments.items():
         try:
             build({other: value for other, value in arguments.items() if other != name})
         except REJECTIONS:
             continue
-        if str(error).startswith(f"{name}="):  # our own targets say what is allowed
+        if str(error).startswith(f"{name}="):  # a message of our own, which begins with the argument's name
             return InputError(f"{key}.{error}")
         return InputError(f"{key}.{name}={value}: {target} rejects it: {error}")
     return InputError(f"{key}={arguments}: {target} rejects it: {error}")

@@ -53,7 +53,7 @@ class BestWeights(Callback):
             self.best = BestEvaluation(event.step, event.epoch, event.evaluation, size)
             self._save(self.run_dir.best)
             metrics = nan_to_none(prefixed("dev", event.evaluation.metrics))
-            self.setup.tracker.summary({"step": event.step, "epoch": event.epoch, **metrics})
+            self.setup.tracker.log_summary({"step": event.step, "epoch": event.epoch, **metrics})
         limit = self.setup.config.checkpoint.keep_weights
         if limit != 0:
             self._save(self.run_dir.weights_path(event.step))

@@ -1,4 +1,4 @@
-"""Knobs: a field says its range, and a value outside is refused by its flag."""
+"""Config fields and their bounds."""
 
 import math
 import re
@@ -25,41 +25,49 @@ class Outer:
 
 
 @pytest.mark.parametrize(("size", "rate"), [(1, 0), (10, 0.999), (4, None)])
-def test_values_on_a_closed_bound_and_none_are_legal(size, rate):
+def test_closed_bounds_and_none(size, rate):
+    """Values on a closed bound and None are valid."""
     check_ranges(Outer(size=size, inner=Inner(rate)))
 
 
 @pytest.mark.parametrize("size", [0, -1, 11])
-def test_a_value_outside_is_refused_with_flag_value_range_and_meaning(size):
+def test_out_of_bounds(size):
+    """The error names key, value, range and meaning."""
     with pytest.raises(InputError, match=re.escape(f"size={size}: must be > 0 and <= 10 (pairs)")):
         check_ranges(Outer(size=size))
 
 
 @pytest.mark.parametrize("rate", [1, -0.1, math.nan, math.inf, -math.inf])
-def test_a_nested_field_is_named_by_its_path(rate):
+def test_nested_field(rate):
+    """A nested field is named by its full key."""
     with pytest.raises(InputError, match=re.escape(f"inner.rate={rate}: must be >= 0 and < 1 (share of pairs)")):
         check_ranges(Outer(inner=Inner(rate)))
 
 
-def test_every_default_of_the_schema_is_inside_its_own_range():
+def test_schema_defaults():
+    """All defaults of the schema are within their bounds."""
     check_ranges(Config())
 
 
-def test_two_configs_do_not_share_a_default():
+def test_mutable_defaults():
+    """Two configs do not share a mutable default."""
     Outer().names.append("b")
     assert Outer().names == ["a"]
 
 
-def test_a_bound_of_another_name_is_a_programming_error():
+def test_unknown_bound():
+    """An unknown bound is a programming error."""
     with pytest.raises(AssertionError, match="above"):
         config_field(1, "pairs", above=0)
 
 
-def test_a_large_limit_is_written_out_exactly():
+def test_format_large_bound():
+    """A large bound is formatted exactly."""
     assert format_bounds({"ge": 0, "lt": 2**32}) == ">= 0 and < 4294967296"
 
 
-def test_a_whole_number_too_large_for_a_float_is_refused():
+def test_int_larger_than_float():
+    """An int that is too large for a float is refused."""
     with pytest.raises(InputError, match="size="):
         check_ranges(Outer(size=10**400))
 
@@ -69,7 +77,8 @@ class Unbounded:
     count: int = config_field(1, "pairs", ge=1)
 
 
-def test_a_whole_number_that_nothing_can_count_to_is_refused():
+def test_int_larger_than_maxsize():
+    """An int above sys.maxsize is refused."""
     check_ranges(Unbounded(sys.maxsize))
     with pytest.raises(InputError, match=r"count=10+: must be >= 1 and <= \d{19} \(pairs\)"):
         check_ranges(Unbounded(10**30))
