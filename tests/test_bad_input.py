@@ -81,7 +81,7 @@ def refused(tmp_path, monkeypatch, capsys):
         ("lr=[1", "lr=[1: cannot be read"),
         (
             f"hydra.run.dir={'x' * 300}",
-            "cannot be made (File name too long); a directory that can be written is needed",
+            "cannot be created (File name too long); a writable directory is needed",
         ),
     ],
 )

@@ -125,7 +125,7 @@ def test_a_complete_run_can_be_made_longer_and_says_so(run, caplog):
         ("seed=7", "seed=7"),
         ("optimizer.weight_decay=0.5", "optimizer.weight_decay=0.5"),
         ("trainer.mixed_precision=bf16", "trainer.mixed_precision=bf16"),
-        ("model=mini", "model=mini: resume= goes on with the run's own model"),
+        ("model=mini", "model=mini: resume= keeps the model of the run"),
         ("lr=1e-3,1e-4", "not with resume="),
         ("+lr=1", "not with resume="),
         ("learning_rate=1", "learning_rate"),
@@ -250,7 +250,7 @@ def test_on_the_command_line_a_run_goes_on_in_its_own_directory(schedule, half, 
     env = {"PYTHONPATH": os.pathsep.join((os.path.dirname(schedule.__file__), ROOT))}
     refused = command("run", f"resume={place}", cwd=tmp_path, env=env)
     assert refused.returncode == 2, refused.stderr
-    assert "code from elsewhere; trust=true runs it" in refused.stderr
+    assert "untrusted code; trust=true runs it" in refused.stderr
     found = command("run", f"resume={place}", "trust=true", cwd=tmp_path, env=env)
     assert found.returncode == 0, found.stderr
     assert "resumed at step 17 of 24" in found.stdout
@@ -270,10 +270,10 @@ def test_auto_starts_and_goes_on_and_leaves_what_is_complete(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("resume=auto",), "needs a directory that is the same each time: hydra.run.dir=DIR"),
+        (("resume=auto",), "needs a fixed directory: hydra.run.dir=DIR"),
         (("-m", "resume=auto"), "sweep.name=NAME"),
         (("resume=nowhere",), "nowhere: not a run directory"),
-        (("-m", "resume=somewhere"), "goes on with one run"),
+        (("-m", "resume=somewhere"), "resumes one run"),
         (("resume=somewhere", "hydra.run.dir=x"), "hydra.run.dir=x: not with resume=RUN_DIR"),
         (("resume=somewhere", "--cfg", "job"), "--cfg: not with resume="),
     ],
