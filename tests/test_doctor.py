@@ -45,8 +45,8 @@ def test_the_quickstart_would_go_through(ask):
     for fact in (
         f"train: {PAIRS['train']} pairs",
         "scores 69.00%",
-        "cannot be told apart",
-        "tokens a pair",
+        "not distinguishable",
+        "tokens per pair",
         "GiB free",
     ):
         assert fact in told
@@ -182,7 +182,7 @@ def test_whole_weights_pass(weights, change, ask, tmp_path):
     change(tmp_path / "mine")
     code, findings = ask("dataset=sample", "model.name_or_path=mine", "tracker=none")
     assert code == 0
-    assert ("model", "ok", "its weights are there, of this architecture") in findings
+    assert ("model", "ok", "weights found; they fit the architecture") in findings
 
 
 def test_what_data_and_config_disagree_on_is_found(ask):
@@ -252,11 +252,11 @@ def test_a_streamed_file_is_never_held(ask, monkeypatch, tmp_path):
     assert isinstance(seen[0], PairStream)
     assert code == 1
     told = {text: verdict for _, verdict, text in findings}
-    assert told["train is streamed: repeats and shared pairs are not looked for in it"] == "ok"
+    assert told["train is streamed: not checked for repeated or shared pairs"] == "ok"
     assert [text for text, verdict in told.items() if verdict == "fail"] == [
         "train.jsonl:61: no 'sentence2' (dataset.sentence2_field names it)"
     ]
-    assert any(text.startswith("train: tokens a pair") for text in told)
+    assert any(text.startswith("train: tokens per pair") for text in told)
 
 
 def test_the_json_report_has_its_figures_as_numbers(monkeypatch, capsys, tmp_path):

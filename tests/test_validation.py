@@ -185,7 +185,7 @@ def agree(overrides, told, directory):
     assert not (directory / "run/metrics.jsonl").exists()
     failed = [finding.text for finding in Checks(config).findings() if finding.verdict is Verdict.fail]
     # the doctor names all rows with the same fault, the run the first
-    assert sum(text == message or text.startswith(f"{message} (so ") for text in failed) == 1
+    assert sum(text == message or text.startswith(f"{message} (also ") for text in failed) == 1
     assert preflight([config]) == {0: message}
 
 
