@@ -229,7 +229,7 @@ def test_without_a_sound_checkpoint_nothing_is_thrown_away(half, names):
     config, _, run_dir = half  # whose best weights are of step 12: all have them in common
     for name in names:
         flip(run_dir.path / "checkpoints" / name)
-    with pytest.raises(InputError, match="no sound checkpoint"):
+    with pytest.raises(InputError, match="no intact checkpoint"):
         run_experiment(config, run_dir, resume=True)
     assert run_dir.best.exists()
     assert len(metrics(run_dir)) == 18
