@@ -1,4 +1,4 @@
-"""``python -m afqmc.doctor [the overrides of a run]``: would it go through, and what do the data hold?"""
+"""``python -m afqmc.doctor [overrides of a run]``: check data, config, hub and device without training."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from afqmc.config import compose
 from afqmc.utils.errors import InputError
 from afqmc.utils.redaction import redacted, redacted_tree
 
-if TYPE_CHECKING:  # it imports torch, which wrong overrides need not wait for
+if TYPE_CHECKING:  # imports torch, which is slow
     from afqmc.diagnostics.findings import Finding
 
 _MARKS = {"ok": ("green", "ok  "), "warn": ("yellow", "warn"), "fail": ("red", "FAIL")}
 
 
 def main() -> int:
-    """Print the report; exit code 0 when the run would go through, 1 when not, 2 for overrides that are wrong."""
+    """Print the report. The exit code is 0 if the run would start, 1 if not, and 2 for invalid overrides."""
     reject_several_processes("doctor")
     parser = argparse.ArgumentParser(prog="python -m afqmc.doctor", description=__doc__)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as given to afqmc.run")
-    parser.add_argument("--config-dir", "-cd", type=Path, metavar="DIR", help="as given to afqmc.run")
-    parser.add_argument("--config-name", "-cn", default="config", metavar="NAME", help="as given to afqmc.run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for afqmc.run")
+    parser.add_argument("--config-dir", "-cd", type=Path, metavar="DIR", help="as for afqmc.run")
+    parser.add_argument("--config-name", "-cn", default="config", metavar="NAME", help="as for afqmc.run")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     arguments = parser.parse_intermixed_args()
     try:
@@ -41,7 +41,7 @@ def main() -> int:
 
     findings: list[Finding] = []
 
-    def collected() -> Iterable[Finding]:
+    def collect() -> Iterable[Finding]:
         for finding in Checks(config).findings():
             findings.append(finding)
             yield finding
@@ -49,12 +49,12 @@ def main() -> int:
     if arguments.json:
         rows = [
             {"section": f.section, "verdict": f.verdict.value, "text": f.text} | ({"facts": f.facts} if f.facts else {})
-            for f in collected()
+            for f in collect()
         ]
         passed = all(row["verdict"] != "fail" for row in rows)
         print_json(passed, rows)
         return DONE if passed else FAILED
-    show(collected())
+    show(collect())
     failures = sum(finding.verdict is Verdict.fail for finding in findings)
     warnings = sum(finding.verdict is Verdict.warn for finding in findings)
     verdict = "would stop" if failures else "would go through"
@@ -63,12 +63,12 @@ def main() -> int:
 
 
 def print_json(passed: bool, findings: list[dict[str, Any]]) -> None:
-    """The whole report, as one object."""
+    """Print the report as one JSON object."""
     print(json.dumps({"passed": passed, "findings": redacted_tree(findings)}, ensure_ascii=False, indent=2))
 
 
 def show(findings: Iterable[Finding]) -> None:
-    """A line a finding, as it is found."""
+    """Print each finding on a line as soon as it is known."""
     from rich.console import Console
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""Bad input: one clear message, exit code 2, no traceback."""
+"""Invalid input: one message, exit code 2, no traceback."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def write(path, rows):
 
 @pytest.fixture
 def refused(tmp_path, monkeypatch, capsys):
-    """Run the entry with a dataset of one's own and return what a person reads."""
+    """Return a function that runs with invalid overrides and returns the message."""
     write(tmp_path / "train.jsonl", ROWS)
     write(tmp_path / "dev.jsonl", ROWS[:20])
 
@@ -39,7 +39,7 @@ def refused(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("lrr=1", "lrr: no such key; did you mean 'lr'?"),
         ("+foo=1", "foo: no such key"),
@@ -81,16 +81,17 @@ def refused(tmp_path, monkeypatch, capsys):
         ("lr=[1", "lr=[1: cannot be read"),
         (
             f"hydra.run.dir={'x' * 300}",
-            "cannot be made (File name too long); a directory that can be written is needed",
+            "cannot be created (File name too long); a writable directory is needed",
         ),
     ],
 )
-def test_it_is_told_by_its_name(override, told, refused):
-    assert told in refused(override)
+def test_invalid_override(override, message, refused):
+    """The message names the override and what is allowed."""
+    assert message in refused(override)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "bad.jsonl: holds no pairs"),
         (b'{"sentence1": "a", "sentence2": "b", "label": "0"}\n{"sentence1": \n', "bad.jsonl:2: broken JSON"),
@@ -106,68 +107,79 @@ def test_it_is_told_by_its_name(override, told, refused):
         (b'[{"sentence1": "a"}]\n', "bad.jsonl:1: is list; each line must be a JSON object"),
     ],
 )
-def test_a_bad_file_is_told_with_its_line(content, told, refused, tmp_path):
+def test_invalid_file(content, message, refused, tmp_path):
+    """The message names the file and the line."""
     (tmp_path / "bad.jsonl").write_bytes(content)
-    assert told in refused("dataset.dev_file=bad.jsonl")
+    assert message in refused("dataset.dev_file=bad.jsonl")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_an_unreadable_file_is_told(refused, tmp_path):
+def test_file_without_permission(refused, tmp_path):
+    """A file that may not be read is rejected."""
     (tmp_path / "dev.jsonl").chmod(0)
     assert "cannot be read" in refused()
 
 
-def test_a_wrong_value_leaves_no_directory_behind(refused, tmp_path):
+def test_invalid_value_creates_no_directory(refused, tmp_path):
+    """No output directory is created for an invalid value."""
     refused("lr=-1")
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_hub_that_cannot_be_reached_names_the_ways_round_it(tmp_path):
-    away = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub")}
-    told = command("run", "dataset=sample", "tracker=none", cwd=tmp_path, env=away)
-    assert told.returncode == 2
+def test_unreachable_hub_names_alternatives(tmp_path):
+    """If the hub is unreachable, the message names a mirror, a local directory and the quickstart."""
+    unreachable = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub")}
+    result = command("run", "dataset=sample", "tracker=none", cwd=tmp_path, env=unreachable)
+    assert result.returncode == 2
     for way in ("http://127.0.0.1:9 (no answer: ", "HF_ENDPOINT=", "model.name_or_path=DIR", "experiment=quickstart"):
-        assert way in told.stderr
-    assert "Traceback" not in told.stderr
+        assert way in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-def test_a_download_that_cannot_be_had_names_the_ways_round_it(tmp_path):
-    away = {"AFQMC_CACHE": str(tmp_path / "cache")}
-    told = command("run", "model=mini", "tracker=none", "dataset.url=http://127.0.0.1:9/a.zip", cwd=tmp_path, env=away)
-    assert told.returncode == 2
+def test_failed_download_names_alternatives(tmp_path):
+    """If the data set cannot be downloaded, the message names a path, another URL and the quickstart."""
+    cache = {"AFQMC_CACHE": str(tmp_path / "cache")}
+    url = "dataset.url=http://127.0.0.1:9/a.zip"
+    result = command("run", "model=mini", "tracker=none", url, cwd=tmp_path, env=cache)
+    assert result.returncode == 2
     for way in ("dataset.path=DIR_OR_ZIP", "dataset.url=", "experiment=quickstart"):
-        assert way in told.stderr
+        assert way in result.stderr
 
 
-def test_full_errors_are_shown_when_asked(tmp_path):
-    told = command("run", "lr=-1", cwd=tmp_path, env={"HYDRA_FULL_ERROR": "1"})
-    assert told.returncode != 0
-    assert "Traceback" in told.stderr
+def test_traceback_on_request(tmp_path):
+    """HYDRA_FULL_ERROR=1 shows the traceback."""
+    result = command("run", "lr=-1", cwd=tmp_path, env={"HYDRA_FULL_ERROR": "1"})
+    assert result.returncode != 0
+    assert "Traceback" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["evaluate", "predict"])
-def test_a_directory_that_is_no_run_is_told(name, tmp_path):
+def test_directory_without_run(name, tmp_path):
+    """evaluate and predict reject a directory that is not a run."""
     more = ("x.jsonl", "-o", "out.jsonl") if name == "predict" else ()
-    told = command(name, str(tmp_path), *more, cwd=tmp_path)
-    assert (told.returncode, told.stderr.strip()) == (2, f"{tmp_path}: not a run directory (it has no config.yaml)")
+    result = command(name, str(tmp_path), *more, cwd=tmp_path)
+    assert (result.returncode, result.stderr.strip()) == (2, f"{tmp_path}: not a run directory (it has no config.yaml)")
 
 
-def test_what_data_and_config_disagree_on_is_told_before_a_model_is_built(refused, monkeypatch):
+def test_data_mismatch_before_model_is_built(refused, monkeypatch):
+    """A config that does not fit the data is rejected before the model is built."""
     monkeypatch.setattr("afqmc.runner.setup.build_tokenizer", None)
     assert "a list of 2 positive" in refused("objective.class_weights=[1,2,3]")
     assert "this run has 7 steps" in refused("scheduler.warmup_steps=7", "trainer.max_steps=7")
 
 
-def test_a_model_directory_that_is_not_there_is_told_before_data_are_read(refused, monkeypatch):
+def test_missing_model_before_data_is_read(refused, monkeypatch):
+    """A model directory that does not exist is rejected before the data is read."""
     monkeypatch.setattr("afqmc.runner.setup.load_dataset", None)
     assert "no such directory" in refused("model.name_or_path=./nowhere")
 
 
-def test_a_refused_run_leaves_its_directory_free_for_the_corrected_command(refused, tmp_path, monkeypatch):
-    where = ("hydra.run.dir=here", "trainer.max_steps=1", "dataset.max_dev_samples=8")
-    refused(*where, "dataset.sentence1_field=question")
+def test_directory_of_refused_run_is_reusable(refused, tmp_path, monkeypatch):
+    """The corrected command may use the directory of a refused run; a complete run is not overwritten."""
+    options = ("hydra.run.dir=here", "trainer.max_steps=1", "dataset.max_dev_samples=8")
+    refused(*options, "dataset.sentence1_field=question")
     assert json.loads((tmp_path / "here/status.json").read_text())["status"] == "refused"
     sys.argv = [argument for argument in sys.argv if "question" not in argument]
     assert run_command(entry.main) == 0
     assert (tmp_path / "here/summary.json").exists()
-    assert "here: already holds a run" in refused(*where)
+    assert "here: already holds a run" in refused(*options)

@@ -1,4 +1,4 @@
-"""What is kept of a training: any state comes back as it was, and a directory is whole or is not there."""
+"""Checkpoints: a state is restored exactly, and a directory is replaced completely or not at all."""
 
 import random
 
@@ -12,7 +12,8 @@ from afqmc.training.rng import random_state, set_random_state
 from afqmc.utils.errors import InputError
 
 
-def test_a_nested_state_comes_back_as_it_was(tmp_path):
+def test_nested_state_round_trip(tmp_path):
+    """Any nested state is read back equal."""
     state = {
         "plain": [1, 2.5, float("inf"), None, True, "字"],
         "tuple": (1, (2, [3])),
@@ -23,33 +24,37 @@ def test_a_nested_state_comes_back_as_it_was(tmp_path):
         "exact": 0.1 + 0.2,
     }
     write_state(tmp_path, state)
-    found = read_state(tmp_path)
-    assert repr(found) == repr(state)
-    assert torch.equal(found["bf16"], state["bf16"])
+    restored = read_state(tmp_path)
+    assert repr(restored) == repr(state)
+    assert torch.equal(restored["bf16"], state["bf16"])
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, np.float32(1)])
-def test_what_cannot_be_saved_is_named_by_its_place(tmp_path, value):
+def test_unsupported_value_is_named(tmp_path, value):
+    """A value that cannot be saved is named by its path in the state."""
     with pytest.raises(TypeError, match="/optimizer/state/0: cannot save a "):
         write_state(tmp_path, {"optimizer": {"state": [value]}})
 
 
-def test_a_copy_does_not_follow_the_original():
+def test_clone_is_independent():
+    """Changes to a tensor do not reach its clone."""
     tensor = torch.zeros(2)
-    frozen = clone_to_cpu({"a": [tensor], "b": (tensor[:1],)})
+    clone = clone_to_cpu({"a": [tensor], "b": (tensor[:1],)})
     tensor += 1
-    assert frozen["a"][0].sum() == frozen["b"][0].sum() == 0
+    assert clone["a"][0].sum() == clone["b"][0].sum() == 0
 
 
-def test_random_generators_go_on_where_they_were(tmp_path):
+def test_random_state_round_trip(tmp_path):
+    """The random generators continue from a state that was saved."""
     write_state(tmp_path, random_state())
-    first = random.random(), np.random.rand(), torch.rand(1).item()
+    expected = random.random(), np.random.rand(), torch.rand(1).item()
     set_random_state(read_state(tmp_path))
-    assert (random.random(), np.random.rand(), torch.rand(1).item()) == first
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b'{"a": {"$tensor": "b"}}', b"[" * 100_000])
-def test_a_state_that_is_none_is_refused(tmp_path, content):
+def test_invalid_state_is_rejected(tmp_path, content):
+    """A damaged or invalid state is rejected with one message."""
     write_state(tmp_path, {"a": torch.zeros(1)})
     (tmp_path / "state.json").write_bytes(content)
     with pytest.raises(InputError, match="no readable state"):
@@ -57,10 +62,11 @@ def test_a_state_that_is_none_is_refused(tmp_path, content):
 
 
 def one_file(text):
-    return lambda aside: (aside / "file").write_text(text)
+    return lambda directory: (directory / "file").write_text(text)
 
 
-def test_a_directory_is_replaced_whole_and_the_one_before_it_kept(tmp_path):
+def test_replace_keeps_previous(tmp_path):
+    """A directory is replaced completely, and its predecessor is kept."""
     last, previous = tmp_path / "last", tmp_path / "previous"
     for text in ("1", "2", "3"):
         replace_directory(last, one_file(text), previous)
@@ -70,9 +76,11 @@ def test_a_directory_is_replaced_whole_and_the_one_before_it_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last", "previous"]
 
 
-def test_what_cannot_be_written_leaves_the_one_before_it(tmp_path):
-    def fails(aside):
-        (aside / "file").write_text("half")
+def test_failed_write_keeps_current(tmp_path):
+    """If writing fails, the current directory stays, and no temporary files remain."""
+
+    def fails(directory):
+        (directory / "file").write_text("half")
         raise OSError(28, "No space left on device")
 
     replace_directory(tmp_path / "last", one_file("1"))
@@ -82,9 +90,10 @@ def test_what_cannot_be_written_leaves_the_one_before_it(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
-def test_damage_is_named_also_in_a_directory_within(tmp_path):
+def test_damage_is_named(tmp_path):
+    """A damaged or missing file is named, in a subdirectory too."""
     replace_directory(tmp_path / "best", one_file("weights"))
-    replace_directory(tmp_path / "last", lambda aside: hardlink_tree(tmp_path / "best", aside / "best"))
+    replace_directory(tmp_path / "last", lambda path: hardlink_tree(tmp_path / "best", path / "best"))
     verify_checksums(tmp_path / "last")
     (tmp_path / "last/best/file").unlink()
     (tmp_path / "last/best/file").write_text("weighty")
@@ -95,7 +104,8 @@ def test_damage_is_named_also_in_a_directory_within(tmp_path):
         verify_checksums(tmp_path / "last")
 
 
-def test_the_best_weights_are_put_back_as_they_were_when_the_state_was_saved(tmp_path):
+def test_load_restores_best_weights(tmp_path):
+    """Loading a checkpoint restores the best weights that were saved with it, as hard links."""
     best = tmp_path / "best"
     store = CheckpointStore(tmp_path, best)
     replace_directory(best, one_file("of step 1"))
@@ -104,8 +114,9 @@ def test_the_best_weights_are_put_back_as_they_were_when_the_state_was_saved(tmp
     replace_directory(best, one_file("of step 2"))
     assert store.load(print) == {"step": 1}
     assert (best / "file").read_text() == "of step 1"
-    assert (best / "file").stat().st_ino == (tmp_path / "last/best/file").stat().st_ino  # it takes no room
+    assert (best / "file").stat().st_ino == (tmp_path / "last/best/file").stat().st_ino  # no additional disk space
 
 
-def test_without_a_checkpoint_there_is_nothing_to_load(tmp_path):
+def test_load_without_checkpoint(tmp_path):
+    """Without a checkpoint there is no state to load."""
     assert CheckpointStore(tmp_path / "checkpoints", tmp_path / "best").load(print) is None

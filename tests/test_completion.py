@@ -8,58 +8,80 @@ from pathlib import Path
 import pytest
 from helpers import command
 
-BIN = str(Path(sys.executable).parent)
+from afqmc.config.help import COMMANDS
 
 
-def complete(line, cwd, wordbreaks="\"'><=;|&(: "):
-    """What bash offers for a line, the cursor at its end."""
-    script = f"""
-        eval "$(python -m afqmc.run -sc install=bash)"
-        COMP_WORDBREAKS="$BREAKS"
-        COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; COMP_WORDS=($COMP_LINE); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
-        $(complete -p python | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
-        printf '%s\\n' "${{COMPREPLY[@]}}"
-    """
-    ours = {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(Path(__file__).parents[1]), "BREAKS": wordbreaks}
-    environment = {**os.environ, **ours}
-    done = subprocess.run(["bash", "-c", script], cwd=cwd, env=environment, capture_output=True, text=True, check=True)
-    assert not done.stderr
-    return done.stdout.split()
+@pytest.fixture
+def complete(tmp_path):
+    """Return a function that returns what bash offers for a line with the cursor at its end."""
+    executable = tmp_path / "bin/afqmc"
+    executable.parent.mkdir()
+    executable.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m afqmc "$@"\n')
+    executable.chmod(0o755)
+
+    def call(line, wordbreaks="\"'><=;|&(: "):
+        script = f"""
+            eval "$(afqmc run -sc install=bash)"
+            COMP_WORDBREAKS="$BREAKS"
+            COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}
+            COMP_WORDS=($COMP_LINE); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+            $(complete -p afqmc | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
+            printf '%s\\n' "${{COMPREPLY[@]}}"
+        """
+        environment = os.environ | {
+            "PATH": f"{executable.parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "BREAKS": wordbreaks,
+        }
+        result = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        )
+        assert not result.stderr
+        return result.stdout.split()
+
+    return call
 
 
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("python -m afqmc.run model=", {"mini", "bert-base-chinese"}),
-        ("python -m afqmc.run lr=1e-5 model=mi", {"mini"}),
-        ("python -m afqmc.run -m trainer.mixed", {"trainer.mixed_precision="}),
-        ("python -m afqmc.doctor experiment=", {"quickstart", "tutorial"}),
-        ("python -m afqmc.run opt", {"optimizer=", "optimizer."}),
+        ("afqmc run model=", {"mini", "bert-base-chinese"}),
+        ("afqmc run lr=1e-5 model=mi", {"mini"}),
+        ("afqmc run -m trainer.mixed", {"trainer.mixed_precision="}),
+        ("afqmc doctor experiment=", {"quickstart", "tutorial"}),
+        ("afqmc run opt", {"optimizer=", "optimizer."}),
     ],
 )
-def test_bash_offers_groups_options_and_keys(line, offered, tmp_path):
-    assert offered <= set(complete(line, tmp_path))
+def test_bash_offers_groups_options_and_keys(line, offered, complete):
+    """Bash offers the groups, their options and the keys."""
+    assert offered <= set(complete(line))
 
 
-def test_a_shell_that_does_not_break_words_at_equals_gets_whole_words(tmp_path):
-    assert "model=mini" in complete("python -m afqmc.run model=", tmp_path, wordbreaks=" ")
+def test_bash_offers_commands(complete):
+    """The first word is completed to a command."""
+    assert set(complete("afqmc ")) == set(COMMANDS)
+    assert complete("afqmc ev") == ["evaluate"]
 
 
-def test_other_python_commands_are_left_to_bash(tmp_path):
-    assert complete("python -m http.server", tmp_path) == []
+def test_words_are_complete_without_break_at_equals(complete):
+    """A shell that does not break words at = gets key=value."""
+    assert "model=mini" in complete("afqmc run model=", wordbreaks=" ")
 
 
-def test_a_query_typed_by_hand_offers_everything(tmp_path):
+def test_query_by_hand_offers_everything(tmp_path):
+    """A query without a line offers all keys and groups."""
     shown = command("run", "-sc", "query=bash", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert {"lr=", "model="} <= set(shown.stdout.split())
 
 
-def test_what_was_installed_can_be_taken_away(tmp_path):
+def test_completion_can_be_uninstalled(tmp_path):
+    """The uninstall script removes the completion."""
     shown = command("run", "-sc", "uninstall=bash", cwd=tmp_path)
-    assert "complete -r python" in shown.stdout
+    assert "complete -r afqmc" in shown.stdout
 
 
-def test_another_shell_is_refused(tmp_path):
-    told = command("run", "-sc", "install=fish", cwd=tmp_path)
-    assert (told.returncode, told.stderr.split(": ")[:2]) == (2, ["--shell-completion install=fish", "legal"])
+def test_other_shells_are_rejected(tmp_path):
+    """A shell without completion is rejected with the ones that have it."""
+    shown = command("run", "-sc", "install=fish", cwd=tmp_path)
+    assert (shown.returncode, shown.stderr.split(": ")[:2]) == (2, ["--shell-completion install=fish", "allowed"])

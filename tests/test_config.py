@@ -1,4 +1,4 @@
-"""Config: every YAML composes, ranges hold, what is saved is loaded back equal."""
+"""Config: every YAML composes, ranges are checked, and a saved config loads back equal."""
 
 import math
 import subprocess
@@ -18,68 +18,81 @@ from afqmc.config import Config, compose, conf_dir, slug
 from afqmc.utils.errors import InputError
 
 CONF = Path(conf_dir())
-GROUPS = ("dataset", "model", "optimizer", "scheduler", "trainer", "tracker", "sweep", "experiment", "debug")
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
 
-def test_no_yaml_is_left_out():
-    ours = [path for path in CONF.rglob("*.yaml") if "hydra" not in path.parts]
-    assert len(OPTIONS) == len(ours) - 2 == 39  # less config.yaml and wandb-sweep.yaml
+def test_every_yaml_is_listed():
+    """The tests below cover every YAML file in conf/."""
+    files = [path for path in CONF.rglob("*.yaml") if "hydra" not in path.parts]
+    assert len(OPTIONS) == len(files) - 2 == 45  # without config.yaml and wandb-sweep.yaml
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes(option):
+    """Every option of every group composes to a valid config."""
     assert isinstance(compose([option]), Config)
 
 
 @pytest.mark.parametrize(
     ("option", "sweeper"),
-    [("default", "Grid"), ("lr_seed", "Grid"), ("paper_grid", "Grid"), ("tpe", "Search"), ("asha", "Search")],
+    [
+        ("default", "GridSweeper"),
+        ("lr_seed", "GridSweeper"),
+        ("paper_grid", "GridSweeper"),
+        ("tpe", "OptunaSweeper"),
+        ("asha", "OptunaSweeper"),
+    ],
 )
-def test_a_prepared_search_has_the_sweeper_that_it_is_written_for(option, sweeper):
+def test_sweep_option_selects_its_sweeper(option, sweeper):
+    """Each option of the sweep group selects the sweeper that it is written for; all but the default have params."""
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         node = hydra_compose("config", [f"sweep={option}"], return_hydra_config=True).hydra.sweeper
-    made = instantiate(node)
-    assert type(made).__name__ == sweeper
-    assert bool(made.params) == (option != "default")
+    instance = instantiate(node)
+    assert type(instance).__name__ == sweeper
+    assert bool(instance.params) == (option != "default")
 
 
-def union(found, said):
-    """``found``, with what is said in its place."""
-    if not isinstance(said, dict):
-        return said
-    return found | {key: union(found.get(key, {}), value) for key, value in said.items()}
+def merged(composed, content):
+    """Return ``composed`` with the values of ``content``."""
+    if not isinstance(content, dict):
+        return content
+    return composed | {key: merged(composed.get(key, {}), value) for key, value in content.items()}
 
 
-@pytest.mark.parametrize("option", [one for one in OPTIONS if one.startswith(("sweep=", "experiment=", "debug="))])
-def test_what_a_file_about_the_whole_run_says_is_what_the_run_has(option):
+@pytest.mark.parametrize("option", [item for item in OPTIONS if item.startswith(("sweep=", "experiment=", "debug="))])
+def test_global_files_take_effect(option):
+    """Every value of a file about the whole run is in the composed config: nothing composed later overrides it."""
     schema.register()
-    said = OmegaConf.to_container(OmegaConf.load(CONF / f"{option.replace('=', '/')}.yaml"))
-    said.pop("defaults", None)
+    content = OmegaConf.to_container(OmegaConf.load(CONF / f"{option.replace('=', '/')}.yaml"))
+    content.pop("defaults", None)
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         node = hydra_compose("config", [option], return_hydra_config=True)
-    found = OmegaConf.to_container(node, enum_to_str=True)
-    if "hydra" in said:
-        said["hydra"].pop("mode", None)  # compose() has none of its own
-    assert union(found, said) == found
+    composed = OmegaConf.to_container(node, enum_to_str=True)
+    if "hydra" in content:
+        content["hydra"].pop("mode", None)  # compose() ignores it
+    assert merged(composed, content) == composed
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
-def test_every_file_opens_with_what_it_is_for_and_the_command(path):
+def test_every_file_states_purpose_and_command(path):
+    """Every YAML file opens with a comment about its purpose; ours name the command too."""
     lines = path.read_text(encoding="utf-8").splitlines()
     head = [line for line in lines if line.startswith("#")]
     assert lines[0].startswith("#")
     if "hydra" not in path.parts:
-        assert any("python -m afqmc." in line for line in head), path
+        assert any("-m afqmc." in line for line in head), path
 
 
-def test_a_directory_is_not_named_after_a_secret():
+def test_slug_redacts_secrets():
+    """The name of a run directory contains no secret value."""
     assert slug(["lr=1e-5", "+model.args.api_key=abc", "dataset.url=https://me:pw@host/a?token=xyz"]) == (
         "lr-1e-5_api_key_url-https-host-a-token"
     )
 
 
-def test_the_default_is_the_tutorials_recipe():
+def test_default_is_the_tutorials_recipe():
+    """Without overrides, a run uses the hyperparameters of the AFQMC tutorial."""
     config = compose([])
     assert (config.lr, config.batch_size, config.epochs) == (1e-5, 4, 3)
     assert config.model.name_or_path == "google-bert/bert-base-chinese"
@@ -89,20 +102,22 @@ def test_the_default_is_the_tutorials_recipe():
     assert config.scheduler["warmup_steps"] == 0 == config.scheduler["warmup_ratio"]
 
 
-def test_an_experiment_sets_the_keys_at_the_top_and_an_override_wins():
+def test_experiment_sets_keys_and_override_wins():
+    """An experiment sets top-level keys, and an override takes precedence over it."""
     assert compose(["experiment=quickstart"]).lr == 5e-4
     assert compose(["experiment=quickstart", "lr=1e-3"]).lr == 1e-3
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_a_saved_config_is_loaded_back_equal(option, tmp_path):
+def test_saved_config_loads_equal(option, tmp_path):
+    """A saved config loads back equal, for every option."""
     config = compose([option])
     schema.save(config, tmp_path / "config.yaml")
     assert schema.load(tmp_path) == config
 
 
 def bounded(node=None, prefix=""):
-    """Every numeric field with its bounds."""
+    """Yield the key and the bounds of every numeric field."""
     node = node or Config()
     for item in fields(node):
         value = getattr(node, item.name)
@@ -113,22 +128,24 @@ def bounded(node=None, prefix=""):
 
 
 @pytest.mark.parametrize(("key", "bounds"), list(bounded()))
-def test_each_bound_is_held_and_named(key, bounds):
+def test_every_bound_is_checked(key, bounds):
+    """A value outside of a bound is rejected with the key and the bound."""
     outside = [value - 1 if name in ("ge", "gt") else value + 1 for name, value in bounds.items()]
     for value in outside:
-        number = value if isinstance(value, float) and not value.is_integer() else int(value)
-        with pytest.raises(InputError, match=f"{key}=.*must be") as refused:
-            compose([f"{key}={number}"])
-        assert "must be" in str(refused.value)
+        invalid = value if isinstance(value, float) and not value.is_integer() else int(value)
+        with pytest.raises(InputError, match=f"{key}=.*must be"):
+            compose([f"{key}={invalid}"])
 
 
-def test_infinite_and_nan_are_no_learning_rates():
+def test_infinite_learning_rate_is_invalid():
+    """An infinite or NaN learning rate is rejected."""
     for value in (math.inf, math.nan):
         with pytest.raises(InputError, match="lr="):
             compose([f"lr={value}"])
 
 
-def test_two_numbers_are_the_knobs_whose_type_is_whole():
+def test_fraction_is_invalid_for_whole_number():
+    """A fraction is rejected for a key that takes a whole number."""
     with pytest.raises(InputError, match="batch_size=1.5"):
         compose(["batch_size=1.5"])
 
@@ -149,11 +166,13 @@ def test_two_numbers_are_the_knobs_whose_type_is_whole():
         ),
     ],
 )
-def test_a_directory_name_holds_the_overrides_and_no_separator(overrides, name):
+def test_slug(overrides, name):
+    """The name of a run directory lists the overrides, top-level keys first, within 60 characters of a file name."""
     assert slug(overrides) == name
 
 
-def test_help_and_the_config_are_shown_without_importing_torch(tmp_path):
+def test_help_does_not_import_torch(tmp_path):
+    """--help and --cfg job are quick, since they import neither torch nor transformers."""
     for arguments in (["--help"], ["--cfg", "job"]):
         code = f"import sys; sys.argv = ['afqmc.run', *{arguments}]; from afqmc.run import main; main()"
         code += "; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
@@ -162,13 +181,15 @@ def test_help_and_the_config_are_shown_without_importing_torch(tmp_path):
         assert "quickstart" in shown.stdout or "lr: 1.0e-05" in shown.stdout
 
 
-def test_the_completion_that_the_help_names_can_be_installed(tmp_path):
+def test_completion_can_be_installed(tmp_path):
+    """The completion command that the help names prints a script."""
     shown = command("run", "-sc", "install=bash", cwd=tmp_path)
     assert shown.returncode == 0
     assert "complete" in shown.stdout
 
 
-def test_a_config_from_an_unreadable_directory_is_refused(tmp_path):
+def test_load_rejects_missing_and_broken_config(tmp_path):
+    """A directory without a config, or with broken YAML, is rejected."""
     with pytest.raises(InputError, match="not a run directory"):
         schema.load(tmp_path)
     (tmp_path / "config.yaml").write_text("lr: [", encoding="utf-8")
@@ -176,5 +197,6 @@ def test_a_config_from_an_unreadable_directory_is_refused(tmp_path):
         schema.load(tmp_path)
 
 
-def test_the_small_config_of_these_tests_has_dropout():
+def test_small_config_has_dropout():
+    """The small config of the tests uses dropout, so that tests of resuming cover its random numbers."""
     assert small().model.architecture["hidden_dropout_prob"] == 0.1

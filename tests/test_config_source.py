@@ -1,4 +1,4 @@
-"""Source: files of the user are not looked for in a download or in the sample."""
+"""Dataset source: the user's own files are not looked up in the download or in the sample."""
 
 import sys
 
@@ -16,11 +16,11 @@ from afqmc.utils.errors import InputError
         (
             ["dataset.train_file=a.csv", "dataset.dev_file=b.csv"],
             "dataset.train_file=a.csv: the data set is a download, which has train.json, dev.json, test.json; for "
-            "files of your own: dataset=jsonl dataset.train_file=a.csv dataset.dev_file=b.csv",
+            "your own files: dataset=jsonl dataset.train_file=a.csv dataset.dev_file=b.csv",
         ),
         (
             ["dataset.test_file=/data/test.json"],
-            "for files of your own: dataset=jsonl dataset.test_file=/data/test.json",
+            "for your own files: dataset=jsonl dataset.test_file=/data/test.json",
         ),
         (["dataset.dev_file=./dev.json"], "dataset.dev_file=./dev.json: the data set is a download"),
         (["dataset.columns=[sentence1,sentence2,label]"], "dataset.columns=.*: the data set is a download"),
@@ -32,22 +32,22 @@ from afqmc.utils.errors import InputError
             "dataset.label_field=same: dataset=sample is the embedded data",
         ),
         (["experiment=tutorial", "dataset.train_file=a.csv"], "dataset=jsonl dataset.train_file=a.csv"),
-        (["dataset.url=http://h/my.zip", "dataset.train_file=~/a.csv"], "the data set is a download; for files"),
+        (["dataset.url=http://h/my.zip", "dataset.train_file=~/a.csv"], "the data set is a download; for your own"),
     ],
 )
-def test_files_of_ones_own_need_a_data_set_of_ones_own(overrides, message):
+def test_own_files_need_own_dataset(overrides, message):
+    """Naming one's own files or columns with dataset=afqmc or dataset=sample is rejected with the right overrides."""
     with pytest.raises(InputError, match=message):
         compose(overrides)
 
 
 @pytest.mark.parametrize("name", ["train.json", "dev.json"])
 @pytest.mark.parametrize("overrides", [[], ["experiment=quickstart"]])
-def test_a_local_file_with_the_name_of_one_in_the_download_is_not_mistaken_for_it(
-    overrides, name, tmp_path, monkeypatch
-):
+def test_local_file_named_like_downloaded(overrides, name, tmp_path, monkeypatch):
+    """A local file that the user names is not mistaken for a file of the same name in the download."""
     (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
-    compose(overrides)  # nobody named the file
+    compose(overrides)  # the file exists, but is not named
     with pytest.raises(InputError, match=f"dataset=jsonl dataset.train_file={name}"):
         compose([*overrides, f"dataset.train_file={name}"])
 
@@ -62,16 +62,18 @@ def test_a_local_file_with_the_name_of_one_in_the_download_is_not_mistaken_for_i
         ["dataset=jsonl", "dataset.train_file=/a.csv", "dataset.columns=[sentence1,sentence2,label]"],
         ["experiment=quickstart", "dataset.test_file=null", "dataset.dev_file=test.json"],
     ],
-)  # fmt: skip
-def test_what_can_apply_is_accepted(overrides):
+)
+def test_valid_sources_are_accepted(overrides):
+    """Files and columns are accepted if the data set can have them."""
     compose(overrides)
 
 
 @pytest.mark.parametrize("more", [[], ["-m", "lr=1e-5,2e-5"]])
-def test_a_run_and_a_sweep_refuse_it_before_anything_is_fetched(more, tmp_path, monkeypatch, capsys):
+def test_run_and_sweep_reject_before_download(more, tmp_path, monkeypatch, capsys):
+    """A run and a sweep reject such files before anything is downloaded."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["afqmc.run", *more, "dataset.train_file=a.csv", "dataset.dev_file=b.csv"])
     assert run_command(entry.main) == 2
-    told = capsys.readouterr().err
-    assert "for files of your own: dataset=jsonl dataset.train_file=a.csv dataset.dev_file=b.csv" in told
+    message = capsys.readouterr().err
+    assert "for your own files: dataset=jsonl dataset.train_file=a.csv dataset.dev_file=b.csv" in message
     assert not list(tmp_path.glob("outputs/*/*/*/status.json"))

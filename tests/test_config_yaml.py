@@ -1,4 +1,4 @@
-"""YAML files of the user: what is wrong in one is told with its file, line, key and fix, before Hydra reads it."""
+"""YAML files of the user: errors are reported with file, line, key and fix, before Hydra reads the file."""
 
 import sys
 
@@ -14,15 +14,15 @@ HEAD = "# @package _global_\n"
 
 @pytest.fixture
 def experiment(tmp_path):
-    """Compose an experiment of the given content from a directory of the user."""
+    """Return a function that composes an experiment of the given content from a config directory of the user."""
 
-    def made(content, group="experiment"):
+    def compose_file(content, group="experiment"):
         (tmp_path / group).mkdir(exist_ok=True)
         path = tmp_path / group / "mine.yaml"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return compose([f"{group}=mine"], tmp_path)
 
-    return made
+    return compose_file
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def experiment(tmp_path):
         (f"{HEAD}dataset:\n  drop_labels: [off]\n", 'dataset.drop_labels: YAML reads off .* as false; write "off"'),
         (f"{HEAD}dataset:\n  label_field: on\n", 'dataset.label_field: YAML reads on .* as true; write "on"'),
         (f"{HEAD}trainer:\n  mixed_precision: no\n", 'trainer.mixed_precision: YAML reads no .* write "no"'),
-        (f"{HEAD}seed: 010\n", "mine.yaml:2: seed: YAML reads 010 without quotes as 8; write the number"),
+        (f"{HEAD}seed: 010\n", "mine.yaml:2: seed: YAML reads 010 without quotes as 8; write it as a decimal"),
         (f"{HEAD}trainer:\n  max_steps: 1e3\n", "mine.yaml:3: trainer.max_steps: 1e3: must be a whole number"),
         (f"{HEAD}lr: fast\n", "mine.yaml:2: lr: fast: must be a number"),
         (f"{HEAD}lr:\n", "mine.yaml:2: lr: empty: must be a number"),
@@ -59,7 +59,7 @@ def experiment(tmp_path):
         (f"{HEAD}model: mini\n", "mine.yaml:2: model: mini: write `- override /model: mini` in defaults"),
         (f"{HEAD}dataset:\n\tmax_length: 9\n", "mine.yaml:3: a tab; YAML is indented with spaces"),
         (f"{HEAD}lr: [1\n", "mine.yaml:3: not valid YAML"),
-        (f"{HEAD}lr: 1\nlr: 2\n", "mine.yaml:3: lr: is in line 2, too"),
+        (f"{HEAD}lr: 1\nlr: 2\n", "mine.yaml:3: lr: duplicate; it is in line 2 too"),
         (f"{HEAD}? [a]\n: 1\n", "mine.yaml:2: a key must be a name"),
         (f"{HEAD}- a\n", "mine.yaml:2: must be a mapping"),
         (f"\ufeff{HEAD}lr: 1\n", "mine.yaml:1: begins with a byte order mark"),
@@ -80,7 +80,8 @@ def experiment(tmp_path):
         (f"{HEAD}hydra:\n  run:\n    dirr: x\n", "experiment/mine.yaml: .*key hydra.run.dirr"),
     ],
 )
-def test_what_is_wrong_in_an_experiment_file_is_told_with_its_place_and_fix(experiment, content, message):
+def test_invalid_experiment_file(experiment, content, message):
+    """Each error in an experiment file is reported with its line and how to fix it."""
     with pytest.raises(InputError, match=message):
         experiment(content)
 
@@ -91,14 +92,16 @@ def test_what_is_wrong_in_an_experiment_file_is_told_with_its_place_and_fix(expe
         f"{HEAD}defaults:\n  - override /model: mini\n  - _self_\nlr: 1e-3\ndataset:\n  labels: ['no', 'yes']\n",
         f"{HEAD}lr: 1e-3\ndataset:\n  labels: [false, true]\ntrainer:\n  patience: null\n  mixed_precision: 'no'\n",
         f"{HEAD}lr: ${{oc.decode:'1e-3'}}\noptimizer:\n  eps: 1e-7\ndataset:\n  labels: [0, 1]\n  drop_labels: [-]\n",
-        "#@package _global_\nlr: 1.0e-3\ntrainer:\n  padding_free: on\n",
+        "#@package _global_\nlr: 1.0e-3\nperformance:\n  padding_free: on\n",
     ],
 )
-def test_a_sound_experiment_file_is_accepted(experiment, content):
+def test_valid_experiment_file(experiment, content):
+    """Valid experiment files are accepted."""
     assert experiment(content).lr == 1e-3
 
 
-def test_a_file_of_a_group_needs_no_header(experiment):
+def test_group_file_needs_no_header(experiment):
+    """A file of a group needs no package header, and its keys are checked in the group."""
     assert experiment("source: files\ntrain_file: a\nlabels: ['no', 'yes']\n", "dataset").dataset.labels == [
         "no",
         "yes",
@@ -107,14 +110,16 @@ def test_a_file_of_a_group_needs_no_header(experiment):
         experiment("trainfile: a\n", "dataset")
 
 
-def test_a_file_that_another_names_is_checked_too(experiment, tmp_path):
+def test_files_in_defaults_are_checked(experiment, tmp_path):
+    """Files that the defaults of another file name are checked too."""
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "own.yaml").write_text("source: files\nlabels: [no, yes]\n")
     with pytest.raises(InputError, match=r"dataset/own.yaml:2: dataset.labels: YAML reads no"):
         experiment(f"{HEAD}defaults:\n  - override /dataset: own\n")
 
 
-def test_a_run_tells_it_as_well(experiment, tmp_path, monkeypatch, capsys):
+def test_run_reports_invalid_file(experiment, tmp_path, monkeypatch, capsys):
+    """The run command reports an invalid file with exit code 2."""
     with pytest.raises(InputError):
         experiment("lr: 1e-3\n")
     monkeypatch.chdir(tmp_path)

@@ -111,8 +111,8 @@ def test_folds_are_reproducible(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("dataset.folds=5",), "dataset.fold: is not set; with dataset.folds=5 it says which fold is dev"),
-        (("dataset.fold=0",), "dataset.fold=0: one of how many? dataset.folds says it"),
+        (("dataset.folds=5",), "dataset.fold: is not set; with dataset.folds=5 it selects the fold that is dev"),
+        (("dataset.fold=0",), "dataset.fold=0: also set dataset.folds"),
         (("dataset.folds=5", "dataset.fold=5"), "dataset.fold=5: must be >= 0 and < dataset.folds=5"),
         (("dataset.folds=1", "dataset.fold=0"), "dataset.folds=1: must be >= 2"),
         (("dataset.folds=5", "dataset.fold=0", "dataset.streaming=true"), "dataset.folds=5: not with dataset.stream"),

@@ -217,7 +217,7 @@ def test_doctor_reports_skipped_rows(dataset, tmp_path):
     config = compose(
         ["dataset=jsonl", "model=mini", *files, "dataset.drop_labels=[-]", "dataset.on_bad_row=skip", "tracker=none"]
     )
-    found = [(finding.verdict.value, finding.text) for finding in Checks(config).read()]
+    found = [(finding.verdict.value, finding.text) for finding in Checks(config).check_data()]
     assert ("ok", "train: 2 of 7 rows dropped by dataset.drop_labels ('-' 2)") in found
     assert any(verdict == "warn" and "1 of 7 rows are invalid and skipped" in text for verdict, text in found)
     assert "fail" not in dict(found)

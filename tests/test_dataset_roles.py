@@ -24,7 +24,7 @@ from afqmc.utils.errors import InputError
         (["columns=[sentence1,sentence2,labels]"], "has no 'label', which dataset.label_field names; did you mean"),
         (["columns=[a,b,label]"], "has no 'sentence1', which dataset.sentence1_field names"),
         (["columns=[sentence1,sentence2,label]", "id_field=key"], "has no 'key', which dataset.id_field names"),
-        (["labels=[no,yes,-]", "drop_labels=[-]"], "dataset.drop_labels: '-' is one of dataset.labels, too"),
+        (["labels=[no,yes,-]", "drop_labels=[-]"], "dataset.drop_labels: '-' is in dataset.labels too"),
     ],
 )
 def test_column_used_twice(overrides, message):

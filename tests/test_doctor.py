@@ -1,4 +1,4 @@
-"""The doctor: would the run go through, and what do the data hold."""
+"""The doctor: problems of data, config, model and machine are found before a run."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from afqmc.models.wordpiece import train_wordpiece
 
 @pytest.fixture
 def ask(monkeypatch, capsys, tmp_path):
-    """The exit code, and the findings as (section, verdict, text)."""
+    """Return a function that runs the doctor and returns its exit code and findings as (section, verdict, text)."""
 
     def call(*overrides):
         monkeypatch.chdir(tmp_path)
@@ -34,45 +34,48 @@ def ask(monkeypatch, capsys, tmp_path):
     return call
 
 
-def test_the_quickstart_would_go_through(ask):
+def test_quickstart_passes(ask):
+    """The quickstart passes all checks, and the report has the main figures."""
     code, findings = ask("experiment=quickstart", "tracker=none")
     assert code == 0
     assert {section for section, _, _ in findings} == {
         "config", "data", "model", "tokens", "device", "tracker", "disk"
     }  # fmt: skip
     assert not [text for _, verdict, text in findings if verdict == "fail"]
-    told = "\n".join(text for _, _, text in findings)
+    report = "\n".join(text for _, _, text in findings)
     for fact in (
         f"train: {PAIRS['train']} pairs",
         "scores 69.00%",
-        "cannot be told apart",
-        "tokens a pair",
+        "not distinguishable",
+        "tokens per pair",
         "GiB free",
     ):
-        assert fact in told
+        assert fact in report
 
 
-def test_odd_rows_repeats_contradictions_and_leaks_are_found(ask, tmp_path):
+def test_data_problems_are_found(ask, tmp_path):
+    """Invalid rows, duplicates, contradictions and leaks are reported with their lines."""
     rows = [json.loads(line) for line in sample_files()["train.json"].splitlines()[:30]]
     swapped = {**rows[0], "sentence1": rows[0]["sentence2"], "sentence2": rows[0]["sentence1"]}
-    torn = {**rows[1], "label": "1" if rows[1]["label"] == "0" else "0"}
+    contradicting = {**rows[1], "label": "1" if rows[1]["label"] == "0" else "0"}
     bad = {**rows[2], "sentence1": ""}
-    train = [*rows, rows[3], swapped, torn, bad]
+    train = [*rows, rows[3], swapped, contradicting, bad]
     for name, content in (("train.jsonl", train), ("dev.jsonl", [*rows[4:10], rows[11]])):
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
         (tmp_path / name).write_text(text, encoding="utf-8")
     own = ("dataset=jsonl", "dataset.train_file=train.jsonl", "dataset.dev_file=dev.jsonl", "model=mini")
     code, findings = ask(*own, "tracker=none")
     assert code == 1
-    found = {text: verdict for _, verdict, text in findings}
-    assert found["train.jsonl:34: 'sentence1' is empty"] == "fail"
-    assert found["train: 2 repeated pairs (lines 31, 33 of train.jsonl)"] == "warn"
-    assert found["train: 1 pairs repeated with the sentences swapped (line 32 of train.jsonl)"] == "warn"
-    assert found["train: 1 pairs with contradictory labels (lines 2, 33 of train.jsonl)"] == "warn"
-    assert found["train and dev share 7 pairs"] == "warn"
+    verdicts = {text: verdict for _, verdict, text in findings}
+    assert verdicts["train.jsonl:34: 'sentence1' is empty"] == "fail"
+    assert verdicts["train: 2 repeated pairs (lines 31, 33 of train.jsonl)"] == "warn"
+    assert verdicts["train: 1 pairs repeated with the sentences swapped (line 32 of train.jsonl)"] == "warn"
+    assert verdicts["train: 1 pairs with contradictory labels (lines 2, 33 of train.jsonl)"] == "warn"
+    assert verdicts["train and dev share 7 pairs"] == "warn"
 
 
-def test_every_complaint_is_made_not_only_the_first(ask, tmp_path):
+def test_all_failures_are_reported(ask, tmp_path):
+    """Failures in several sections are all reported, not only the first."""
     (tmp_path / "empty").mkdir()
     code, findings = ask(
         "dataset.path=nowhere",
@@ -85,34 +88,39 @@ def test_every_complaint_is_made_not_only_the_first(ask, tmp_path):
     assert {section for section, verdict, _ in findings if verdict == "fail"} == {"config", "data", "model", "device"}
 
 
-def test_pairs_that_are_cut_are_counted(ask):
+def test_truncated_pairs_are_counted(ask):
+    """A max_length that truncates many pairs is a warning."""
     _, findings = ask("experiment=quickstart", "dataset.max_length=16", "tracker=none")
-    told = [(verdict, text) for section, verdict, text in findings if section == "tokens"]
-    assert told[0][0] == "warn"
-    assert "cut at dataset.max_length=16" in told[0][1]
+    verdict, text = next((verdict, text) for section, verdict, text in findings if section == "tokens")
+    assert verdict == "warn"
+    assert "cut at dataset.max_length=16" in text
 
 
-def test_a_run_too_large_for_memory_is_found(ask):
+def test_too_large_model_fails(ask):
+    """A model that does not fit into memory is a failure."""
     huge = ("hidden_size=16384", "num_hidden_layers=96", "intermediate_size=65536", "num_attention_heads=128")
     code, findings = ask("dataset=sample", "model=mini", *(f"model.architecture.{s}" for s in huge), "tracker=none")
     assert code == 1
     assert any("GiB needed for weights" in text for _, verdict, text in findings if verdict == "fail")
 
 
-def test_wrong_overrides_are_refused_as_by_the_run(monkeypatch, capsys):
+def test_invalid_override_is_rejected(monkeypatch, capsys):
+    """An invalid override is rejected as by the run, with exit code 2."""
     monkeypatch.setattr(sys, "argv", ["afqmc.doctor", "lrr=1"])
     assert run_command(doctor.main) == 2
     assert "did you mean 'lr'?" in capsys.readouterr().err
 
 
-def test_the_report_for_people_ends_with_a_verdict(monkeypatch, capsys, tmp_path):
+def test_report_ends_with_verdict(monkeypatch, capsys, tmp_path):
+    """The last line of the report is the verdict."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["afqmc.doctor", *SMALL])
     assert run_command(doctor.main) == 0
     assert capsys.readouterr().out.strip().endswith("this run would go through: 0 failed, 0 warnings")
 
 
-def test_options_of_a_directory_of_ones_own_are_found_as_by_the_run(ask, tmp_path):
+def test_config_dir_is_used(ask, tmp_path):
+    """Options in --config-dir are found, as by the run."""
     (tmp_path / "my conf" / "model").mkdir(parents=True)
     (tmp_path / "my conf" / "model" / "tiny.yaml").write_text("defaults: [mini]\nvocab_size: 200\n")
     code, findings = ask("experiment=quickstart", "--config-dir", "my conf", "model=tiny", "tracker=none")
@@ -120,7 +128,8 @@ def test_options_of_a_directory_of_ones_own_are_found_as_by_the_run(ask, tmp_pat
     assert any(re.search(r"vocabulary of (1..|200)$", text) for _, _, text in findings)
 
 
-def test_a_config_directory_that_is_not_there_is_refused(monkeypatch, capsys):
+def test_missing_config_dir_is_rejected(monkeypatch, capsys):
+    """A --config-dir that does not exist is rejected."""
     monkeypatch.setattr(sys, "argv", ["afqmc.doctor", "--config-dir", "nowhere"])
     assert run_command(doctor.main) == 2
     assert capsys.readouterr().err.strip() == "--config-dir nowhere: no such directory"
@@ -128,7 +137,7 @@ def test_a_config_directory_that_is_not_there_is_refused(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A directory of a small BERT's weights, config and tokenizer."""
+    """Return a directory with the weights, config and tokenizer of a small BERT."""
     directory = tmp_path_factory.mktemp("weights") / "bert"
     tokenizer = train_wordpiece(["花呗怎么还款", "借呗额度"] * 3, 100)
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -137,12 +146,12 @@ def weights(tmp_path_factory):
     return directory
 
 
-def cut_short(directory):
+def truncate(directory):
     file = directory / "model.safetensors"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def claim(**changes):
+def edit_config(**changes):
     def change(directory):
         file = directory / "config.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | changes))
@@ -150,43 +159,49 @@ def claim(**changes):
     return change
 
 
-def as_bin(directory):
+def convert_to_bin(directory):
     torch.save(load_file(directory / "model.safetensors"), directory / "pytorch_model.bin")
     (directory / "model.safetensors").unlink()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
-        (cut_short, "no usable weights in this directory"),
-        (claim(hidden_size=16), "tensors have another shape, such as"),
-        (claim(num_hidden_layers=3), "16 tensors are missing, such as encoder.layer.2"),
-        (lambda directory: (as_bin(directory), claim(num_hidden_layers=3)(directory)), "16 tensors are missing"),
+        (truncate, "no usable weights in this directory"),
+        (edit_config(hidden_size=16), "tensors have another shape, such as"),
+        (edit_config(num_hidden_layers=3), "16 tensors are missing, such as encoder.layer.2"),
+        (
+            lambda directory: (convert_to_bin(directory), edit_config(num_hidden_layers=3)(directory)),
+            "16 tensors are missing",
+        ),
     ],
 )
-def test_weights_that_the_run_would_refuse_are_found(weights, damage, told, ask, tmp_path):
+def test_unusable_weights_fail(weights, damage, message, ask, tmp_path):
+    """Weights that the run rejects are a failure of the model, with the same message."""
     shutil.copytree(weights, tmp_path / "mine")
     damage(tmp_path / "mine")
     code, findings = ask("dataset=sample", "model.name_or_path=mine", "tracker=none")
     assert code == 1
-    assert [section for section, verdict, text in findings if verdict == "fail" and told in text] == ["model"]
-    told_to_run = command("run", "dataset=sample", "model.name_or_path=mine", "tracker=none", cwd=tmp_path)
-    assert told_to_run.returncode == 2
-    assert told in told_to_run.stderr
+    assert [section for section, verdict, text in findings if verdict == "fail" and message in text] == ["model"]
+    run = command("run", "dataset=sample", "model.name_or_path=mine", "tracker=none", cwd=tmp_path)
+    assert run.returncode == 2
+    assert message in run.stderr
 
 
-@pytest.mark.parametrize("change", [lambda directory: None, as_bin])
-def test_whole_weights_pass(weights, change, ask, tmp_path):
+@pytest.mark.parametrize("change", [lambda directory: None, convert_to_bin])
+def test_usable_weights_pass(weights, change, ask, tmp_path):
+    """Complete weights pass, as safetensors and as pytorch_model.bin."""
     shutil.copytree(weights, tmp_path / "mine")
     change(tmp_path / "mine")
     code, findings = ask("dataset=sample", "model.name_or_path=mine", "tracker=none")
     assert code == 0
-    assert ("model", "ok", "its weights are there, of this architecture") in findings
+    assert ("model", "ok", "weights found; they fit the architecture") in findings
 
 
-def test_what_data_and_config_disagree_on_is_found(ask):
-    for override, told in (
+def test_config_that_does_not_fit_data_fails(ask):
+    """A schedule or class weights that do not fit the data are failures."""
+    for override, message in (
         ("scheduler.warmup_steps=9999", "scheduler.warmup_steps=9999: this run has "),
         ("objective.class_weights=[1,2,3]", "a list of 2 positive, finite numbers"),
     ):
@@ -194,10 +209,11 @@ def test_what_data_and_config_disagree_on_is_found(ask):
             "experiment=quickstart", "tracker=none", "dataset.labels=null", "scheduler.warmup_ratio=0", override
         )
         assert code == 1
-        assert any(told in text for _, verdict, text in findings if verdict == "fail")
+        assert any(message in text for _, verdict, text in findings if verdict == "fail")
 
 
-def test_online_without_a_login_is_a_warning(ask, monkeypatch, tmp_path):
+def test_online_without_login_warns(ask, monkeypatch, tmp_path):
+    """W&B in online mode without a login is a warning."""
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     _, findings = ask("experiment=quickstart", "tracker.mode=online")
@@ -221,29 +237,31 @@ class Bag(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("width", "told"),
+    ("width", "message"),
     [
         (8, "M parameters, logits of 2 classes"),
         (9, "returned (2, 3) for 2 pairs; must be logits (B, C), here (2, 2)"),
         (0, "raised KeyError: 'no width'"),
     ],
 )
-def test_a_model_of_ones_own_is_built_and_called(width, told, ask, plug):
+def test_custom_model_is_called(width, message, ask, plug):
+    """A custom model is built and called; an invalid result or an exception is a failure."""
     target = f"{plug(MODEL)}.Bag"
     own = (f"model._target_={target}", f"+model.args.width={width}")
     code, findings = ask(
         "experiment=quickstart", "tracker=none", "model.architecture={}", "model.mimetic_init=false", *own
     )
     assert code == int(width != 8)
-    assert any(target in text and told in text for section, _, text in findings if section == "model")
+    assert any(target in text and message in text for section, _, text in findings if section == "model")
     if width == 8:
         assert any("GiB needed for weights and optimizer" in text for _, _, text in findings)
 
 
-def test_a_streamed_file_is_never_held(ask, monkeypatch, tmp_path):
+def test_streamed_file_is_not_loaded(ask, monkeypatch, tmp_path):
+    """A streamed file is checked in chunks, without the checks that need all pairs in memory."""
     rows = [json.loads(line) for line in sample_files()["train.json"].splitlines()[:60]]
-    for name, part in (("train.jsonl", [*rows, {"sentence1": "a"}]), ("dev.jsonl", rows[:20])):
-        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in part))
+    for name, content in (("train.jsonl", [*rows, {"sentence1": "a"}]), ("dev.jsonl", rows[:20])):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in content))
     seen = []
     monkeypatch.setattr("afqmc.diagnostics.model._CHUNK", 25)
     monkeypatch.setattr("afqmc.diagnostics.data.analyze", lambda data: seen.append(data.train) or analyze(data))
@@ -251,15 +269,16 @@ def test_a_streamed_file_is_never_held(ask, monkeypatch, tmp_path):
     code, findings = ask(*own, "dataset.streaming=true", "tracker=none")
     assert isinstance(seen[0], PairStream)
     assert code == 1
-    told = {text: verdict for _, verdict, text in findings}
-    assert told["train is streamed: repeats and shared pairs are not looked for in it"] == "ok"
-    assert [text for text, verdict in told.items() if verdict == "fail"] == [
+    verdicts = {text: verdict for _, verdict, text in findings}
+    assert verdicts["train is streamed: not checked for repeated or shared pairs"] == "ok"
+    assert [text for text, verdict in verdicts.items() if verdict == "fail"] == [
         "train.jsonl:61: no 'sentence2' (dataset.sentence2_field names it)"
     ]
-    assert any(text.startswith("train: tokens a pair") for text in told)
+    assert any(text.startswith("train: tokens per pair") for text in verdicts)
 
 
-def test_the_json_report_has_its_figures_as_numbers(monkeypatch, capsys, tmp_path):
+def test_json_report_has_numbers(monkeypatch, capsys, tmp_path):
+    """The figures in the JSON report are numbers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["afqmc.doctor", "--json", "experiment=quickstart", "tracker=none"])
     assert run_command(doctor.main) == 0
@@ -274,9 +293,10 @@ def test_the_json_report_has_its_figures_as_numbers(monkeypatch, capsys, tmp_pat
         assert isinstance(merged[key], int | float), key
 
 
-def test_wrong_overrides_are_told_in_json_too(monkeypatch, capsys):
+def test_invalid_override_in_json(monkeypatch, capsys):
+    """With --json an invalid override is reported as JSON."""
     monkeypatch.setattr(sys, "argv", ["afqmc.doctor", "--json", "lr=-1"])
     assert run_command(doctor.main) == 2
-    told = json.loads(capsys.readouterr().out)
-    assert told["passed"] is False
-    assert (told["findings"][0]["verdict"], told["findings"][0]["text"][:9]) == ("fail", "lr=-1.0: ")
+    report = json.loads(capsys.readouterr().out)
+    assert report["passed"] is False
+    assert (report["findings"][0]["verdict"], report["findings"][0]["text"][:9]) == ("fail", "lr=-1.0: ")

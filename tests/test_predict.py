@@ -191,11 +191,11 @@ def test_pair_option(run, call):
         ),
         (["RUN", "pairs.csv", "pairs.csv", "-o", "x.zip", "--clue"], "needs exactly one FILE"),
         (["RUN", "pairs.csv", "-o", "none/x.csv"], "there is no directory none"),
-        (["RUN", "pairs.csv", "-o", "x.csv", "lr=1"], "lr=1: not a key about how a file is read; legal: dataset."),
+        (["RUN", "pairs.csv", "-o", "x.csv", "lr=1"], "lr=1: not a key about how a file is read; allowed: dataset."),
         (["RUN", "pairs.csv", "-o", "x.csv", "dataset.id_feild=x"], "did you mean 'dataset.id_field'?"),
         (["RUN", "pairs.csv", "-o", "x.csv", "dataset.format=doc"], "dataset.format=doc: must be one of auto, jsonl"),
         (["RUN", "pairs.csv", "-o", "x.csv", "dataset.columns=3"], "dataset.columns"),
-        (["RUN", "pairs.csv", "-o", "x.csv", "+dataset.format=csv"], "one value is given as dataset.format=value"),
+        (["RUN", "pairs.csv", "-o", "x.csv", "+dataset.format=csv"], "write dataset.format=value, with one value"),
         (["pairs.csv", "pairs.csv", "-o", "x.csv"], "pairs.csv: not a run directory (it has no config.yaml)"),
     ],
 )

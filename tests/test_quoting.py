@@ -1,4 +1,4 @@
-"""Quoting: what people type reaches the config as it was typed; what Hydra reads by itself is left alone."""
+"""Quoting: values reach the config as typed, and what Hydra can read without quotes is unchanged."""
 
 import sys
 
@@ -29,7 +29,8 @@ from afqmc.utils.errors import InputError
         ("model.args={a: 甲, b: [乙, {c: 丙:丁}]}", {"a": "甲", "b": ["乙", {"c": "丙:丁"}]}),
     ],
 )
-def test_a_value_is_read_as_it_was_typed(typed, value):
+def test_value_is_read_as_typed(typed, value):
+    """Hydra reads a quoted value as the user typed it."""
     assert OverridesParser.create().parse_override(quote_override(typed)).value() == value
 
 
@@ -41,7 +42,8 @@ def test_a_value_is_read_as_it_was_typed(typed, value):
         ("dataset.labels=[不,是],[no,yes]", ["['不','是']", "[no,yes]"]),
     ],
 )
-def test_a_sweep_stays_a_sweep(typed, values):
+def test_sweep_stays_a_sweep(typed, values):
+    """Quoting keeps the values of a sweep separate."""
     override = OverridesParser.create().parse_override(quote_override(typed))
     assert override.is_sweep_override()
     assert list(override.sweep_string_iterator()) == values
@@ -55,18 +57,21 @@ def test_a_sweep_stays_a_sweep(typed, values):
         "~optimizer.eps", "--config-dir=数据", "model", "a=b\\,c", "lr=[1",
     ],
 )  # fmt: skip
-def test_what_needs_no_quotes_is_left_alone(typed):
+def test_readable_override_is_unchanged(typed):
+    """An override that Hydra can read, a flag or broken syntax is returned unchanged."""
     assert quote_override(typed) == typed
 
 
-def test_chinese_values_and_a_home_directory_compose():
+def test_chinese_values_compose():
+    """Chinese paths, labels and columns, and ~, compose without quotes."""
     config = compose(["dataset.path=~/数据", "dataset.labels=[不同,相同]", "dataset.sentence1_field=句子一"])
     assert (config.dataset.path, config.dataset.labels) == ("~/数据", ["不同", "相同"])
     assert config.dataset.sentence1_field == "句子一"
 
 
 @pytest.mark.parametrize("more", [[], ["-m", "hydra/launcher=basic", "hydra/sweeper=basic"]])
-def test_the_run_takes_them_too(more, monkeypatch, tmp_path):
+def test_run_quotes_overrides(more, monkeypatch, tmp_path):
+    """The run command quotes the overrides of a run and of a sweep."""
     seen = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(entry, "run", lambda node, saved: seen.append(to_config(node).tracker.name))
@@ -77,31 +82,32 @@ def test_the_run_takes_them_too(more, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("flag", ["--config-dir {}", "--config-dir={}", "-cd {}"])
-def test_the_path_of_a_flag_is_no_override(flag, monkeypatch, tmp_path):
-    place = tmp_path / "a,b=[1] 'c' 数据"
-    (place / "experiment").mkdir(parents=True)
-    (place / "experiment/mine.yaml").write_text("# @package _global_\nlr: 0.25\n", encoding="utf-8")
+def test_path_of_flag_is_not_quoted(flag, monkeypatch, tmp_path):
+    """The path of a flag is not an override, whatever characters it has."""
+    directory = tmp_path / "a,b=[1] 'c' 数据"
+    (directory / "experiment").mkdir(parents=True)
+    (directory / "experiment/mine.yaml").write_text("# @package _global_\nlr: 0.25\n", encoding="utf-8")
     seen = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(entry, "run", lambda node, saved: seen.append(to_config(node).lr))
-    given = [part.format(place) for part in flag.split(" ")]
-    monkeypatch.setattr(sys, "argv", ["afqmc.run", *given, "experiment=mine", "tracker=none"])
+    arguments = [word.format(directory) for word in flag.split(" ")]
+    monkeypatch.setattr(sys, "argv", ["afqmc.run", *arguments, "experiment=mine", "tracker=none"])
     assert entry.main() == 0
     assert seen == [0.25]
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
-        ("model=0", "model=0: must be a name; legal: bert-base-chinese, "),
-        ("dataset=[1,2]", "dataset=[1,2]: must be a name; legal: afqmc, jsonl, sample"),
+        ("model=0", "model=0: must be a name; allowed: bert-base-chinese, "),
+        ("dataset=[1,2]", "dataset=[1,2]: must be a name; allowed: afqmc, jsonl, sample"),
         (f"hydra/launcher={'9' * 400}", f"hydra/launcher={'9' * 135} ... {'9' * 150}: must be a name"),
-        ("dataset= null", "dataset= null: a run needs one; legal: afqmc, jsonl, sample"),
-        ("=1", "=1: has no key; it is key=value"),
-        ("lr", "lr: has no value; it is key=value"),
+        ("dataset= null", "dataset= null: a run needs one; allowed: afqmc, jsonl, sample"),
+        ("=1", "=1: has no key; write key=value"),
+        ("lr", "lr: has no value; write key=value"),
         ("~lr", "~lr: lr is part of every run; lr=... sets it"),
         ("~tracker", "~tracker: tracker is part of every run; tracker=... sets it"),
-        ("+lr=1", "+lr=...: lr is there already; lr=... sets it"),
+        ("+lr=1", "+lr=...: lr already exists; lr=... sets it"),
         ("lr.more=1", "lr.more=1: lr holds no keys; lr=... sets it"),
         ("dataset.labels.0=a", "dataset.labels.0=a: dataset.labels holds no keys; dataset.labels=... sets it"),
         ("dataset.labels[0]=a", "dataset.labels[0]=a: cannot be read: unexpected '[0]=a' (quote spaces, "),
@@ -111,7 +117,8 @@ def test_the_path_of_a_flag_is_no_override(flag, monkeypatch, tmp_path):
         (f"seed={'9' * 5000}", f"seed={'9' * 145} ... {'9' * 150}: cannot be read: Exceeds the limit (4300 digits)"),
     ],
 )
-def test_what_hydra_would_stop_at_without_a_name_is_told_by_its_own(override, told):
-    with pytest.raises(InputError) as refused:
+def test_invalid_override_is_named(override, message):
+    """The message for an invalid override begins with the override, also where Hydra's own would not name it."""
+    with pytest.raises(InputError) as error:
         compose([override])
-    assert str(refused.value).startswith(told)
+    assert str(error.value).startswith(message)

@@ -130,7 +130,7 @@ def test_complete_run_can_be_extended(run, caplog):
         ("seed=7", "seed=7"),
         ("optimizer.weight_decay=0.5", "optimizer.weight_decay=0.5"),
         ("trainer.mixed_precision=bf16", "trainer.mixed_precision=bf16"),
-        ("model=mini", "model=mini: resume= goes on with the run's own model"),
+        ("model=mini", "model=mini: resume= keeps the model of the run"),
         ("lr=1e-3,1e-4", "not with resume="),
         ("+lr=1", "not with resume="),
         ("learning_rate=1", "learning_rate"),
@@ -241,7 +241,7 @@ def test_damaged_checkpoints_delete_nothing(half, names):
     config, _, run_dir = half  # the best weights, of step 12, are part of all checkpoints
     for name in names:
         flip(run_dir.path / "checkpoints" / name)
-    with pytest.raises(InputError, match="no sound checkpoint"):
+    with pytest.raises(InputError, match="no intact checkpoint"):
         run_experiment(config, run_dir, resume=True)
     assert run_dir.best.exists()
     assert len(metrics(run_dir)) == 18
@@ -264,7 +264,7 @@ def test_resume_on_command_line(schedule, half, tmp_path):
     env = {"PYTHONPATH": os.pathsep.join((os.path.dirname(schedule.__file__), ROOT))}
     refused = command("run", f"resume={path}", cwd=tmp_path, env=env)
     assert refused.returncode == 2, refused.stderr
-    assert "code from elsewhere; trust=true runs it" in refused.stderr
+    assert "untrusted code; trust=true runs it" in refused.stderr
     resumed = command("run", f"resume={path}", "trust=true", cwd=tmp_path, env=env)
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed at step 17 of 24" in resumed.stdout
@@ -285,10 +285,10 @@ def test_auto_on_command_line(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("resume=auto",), "needs a directory that is the same each time: hydra.run.dir=DIR"),
+        (("resume=auto",), "needs a fixed directory: hydra.run.dir=DIR"),
         (("-m", "resume=auto"), "sweep.name=NAME"),
         (("resume=nowhere",), "nowhere: not a run directory"),
-        (("-m", "resume=somewhere"), "goes on with one run"),
+        (("-m", "resume=somewhere"), "resumes one run"),
         (("resume=somewhere", "hydra.run.dir=x"), "hydra.run.dir=x: not with resume=RUN_DIR"),
         (("resume=somewhere", "--cfg", "job"), "--cfg: not with resume="),
     ],

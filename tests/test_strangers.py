@@ -123,7 +123,7 @@ def test_trust_is_for_the_model_named_by_target_and_for_nothing_else(copied, cal
     hostile.plant("pickles", copied, tmp_path / "canary")
     hostile.plant("a tokenizer that asks", copied, tmp_path / "canary")
     code, _, error = call("evaluate", copied, "--trust")
-    assert (code, "is no tokenizer" in error) == (2, True)
+    assert (code, "not a tokenizer" in error) == (2, True)
     assert not (tmp_path / "canary").exists()
 
 

@@ -271,7 +271,7 @@ def test_settings_must_be_utf8(key, no_utf8, tmp_path):
     refused = shell(shlex.join(["afqmc.run", *SMALL, f"{key}={no_utf8}/run"]), tmp_path)
     assert refused.returncode == 2
     assert refused.stderr.startswith(f"{key}=".encode())
-    assert b"holds bytes that are no UTF-8" in refused.stderr
+    assert b"not valid UTF-8" in refused.stderr
     assert not list(no_utf8.iterdir())
 
 
@@ -280,7 +280,7 @@ def test_working_directory_must_be_utf8(where, no_utf8, tmp_path):
     run = "run" if where == "run" else f"{tmp_path}/run"
     refused = shell(shlex.join(["afqmc.run", *SMALL, f"hydra.run.dir={run}"]), no_utf8)
     assert refused.returncode == 2
-    assert b"is no UTF-8" in refused.stderr
+    assert b"is not valid UTF-8" in refused.stderr
     assert not list(no_utf8.iterdir())
 
 

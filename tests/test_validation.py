@@ -1,4 +1,4 @@
-"""Whatever a run refuses is refused with the same words by the doctor and by the check before a sweep."""
+"""Whatever a run rejects, the doctor and the check before a sweep reject with the same message."""
 
 import json
 import sys
@@ -49,45 +49,45 @@ def write(path, rows):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A directory of small data sets, models and a module of models of one's own."""
-    place = tmp_path_factory.mktemp("place")
-    write(place / "train.jsonl", ROWS)
-    write(place / "dev.jsonl", ROWS[:20])
-    write(place / "zeros.jsonl", [row for row in ROWS if row["label"] == "0"])
-    write(place / "ones.jsonl", [row for row in ROWS if row["label"] == "1"])
-    write(place / "last.jsonl", sorted(ROWS, key=lambda row: row["label"]))
-    three = [{**row, "label": "maybe"} if number % 5 == 0 else row for number, row in enumerate(ROWS)]
-    write(place / "three.jsonl", three)
-    write(place / "bad.jsonl", [*ROWS[:3], {"sentence1": "a", "label": "0"}])
+def workspace(tmp_path_factory):
+    """Return a directory with small data sets, pretrained models, and a module of custom models."""
+    workspace = tmp_path_factory.mktemp("workspace")
+    write(workspace / "train.jsonl", ROWS)
+    write(workspace / "dev.jsonl", ROWS[:20])
+    write(workspace / "zeros.jsonl", [row for row in ROWS if row["label"] == "0"])
+    write(workspace / "ones.jsonl", [row for row in ROWS if row["label"] == "1"])
+    write(workspace / "last.jsonl", sorted(ROWS, key=lambda row: row["label"]))
+    three = [{**row, "label": "maybe"} if index % 5 == 0 else row for index, row in enumerate(ROWS)]
+    write(workspace / "three.jsonl", three)
+    write(workspace / "bad.jsonl", [*ROWS[:3], {"sentence1": "a", "label": "0"}])
     tokenizer = train_wordpiece([row["sentence1"] for row in ROWS], 300)
     shape = {"vocab_size": len(tokenizer), **SHAPE}
     for name, kind, config in (("bert", BertModel, BertConfig), ("deberta", DebertaV2Model, DebertaV2Config)):
-        kind(config(**shape)).save_pretrained(place / name)
-        tokenizer.save_pretrained(place / name)
+        kind(config(**shape)).save_pretrained(workspace / name)
+        tokenizer.save_pretrained(workspace / name)
     for name, change in (("deeper", {"num_hidden_layers": 3}), ("narrow", {"hidden_size": 16})):
-        BertModel(BertConfig(**shape)).save_pretrained(place / name)
-        tokenizer.save_pretrained(place / name)
-        config = json.loads((place / name / "config.json").read_text())
-        (place / name / "config.json").write_text(json.dumps(config | change))
-    (place / "empty").mkdir()
-    (place / "own_models_of_this_test.py").write_text(MODELS)
-    return place
+        BertModel(BertConfig(**shape)).save_pretrained(workspace / name)
+        tokenizer.save_pretrained(workspace / name)
+        config = json.loads((workspace / name / "config.json").read_text())
+        (workspace / name / "config.json").write_text(json.dumps(config | change))
+    (workspace / "empty").mkdir()
+    (workspace / "custom_models_of_this_test.py").write_text(MODELS)
+    return workspace
 
 
 @pytest.fixture
-def inside(place, monkeypatch):
-    """The current directory is that one, its module can be imported, no launcher and no W&B are asked for."""
-    monkeypatch.chdir(place)
-    monkeypatch.syspath_prepend(place)
-    yield place
-    sys.modules.pop("own_models_of_this_test", None)
+def inside(workspace, monkeypatch):
+    """Make the workspace the current directory, with an importable module."""
+    monkeypatch.chdir(workspace)
+    monkeypatch.syspath_prepend(workspace)
+    yield workspace
+    sys.modules.pop("custom_models_of_this_test", None)
 
 
 DATA = ("dataset=jsonl", "dataset.train_file=train.jsonl", "dataset.dev_file=dev.jsonl", "dataset.max_length=64")
 MINI = (*DATA, "model=mini", "model.architecture.hidden_size=24", "model.architecture.intermediate_size=32")
-OWN = (*DATA, "model.name_or_path=bert", "model.mimetic_init=false")
-TAG = "tracker=wandb", "tracker.mode=offline"
+CUSTOM = (*DATA, "model.name_or_path=bert", "model.mimetic_init=false")
+WANDB = "tracker=wandb", "tracker.mode=offline"
 
 REFUSED = [  # overrides of MINI, and part of the message
     ("trainer.device=cuda", "trainer.device=cuda: not on this machine"),
@@ -138,7 +138,7 @@ REFUSED = [  # overrides of MINI, and part of the message
         "among its first 1 (dataset.max_dev_samples)",
     ),
 ]
-OWN_REFUSED = [  # overrides of OWN: models that are loaded, or one's own
+CUSTOM_REFUSED = [  # overrides of CUSTOM: pretrained and custom models
     (
         "performance.padding_free=true model.name_or_path=deberta",
         "performance.padding_free=true: not supported for deberta-v2",
@@ -155,13 +155,13 @@ OWN_REFUSED = [  # overrides of OWN: models that are loaded, or one's own
     ("model.name_or_path=narrow", "tensors have another shape"),
     ("+model.args.width=3", "model.args: only with model._target_"),
     ("model.name_or_path=null", "model.name_or_path: is not set"),
-    ("model._target_=own_models_of_this_test.Bga", "did you mean 'Bag'?"),
-    ("model._target_=own_models_of_this_test.Bag +model.args.width=3", "model.args.width: Bag has no such argument"),
-    ("model._target_=own_models_of_this_test.Three", "returned (2, 3) for 2 pairs"),
-    ("model._target_=own_models_of_this_test.Broken", "raised KeyError: 'no width'"),
-    ("model._target_=own_models_of_this_test.Frozen", "a model without trainable parameters"),
-    ("model._target_=own_models_of_this_test.Bag performance.padding_free=true", "not with a custom model"),
-    ("model._target_=own_models_of_this_test.Bag trainer.gradient_checkpointing=true", "does not support it"),
+    ("model._target_=custom_models_of_this_test.Bga", "did you mean 'Bag'?"),
+    ("model._target_=custom_models_of_this_test.Bag +model.args.width=3", "model.args.width: Bag has no such argument"),
+    ("model._target_=custom_models_of_this_test.Three", "returned (2, 3) for 2 pairs"),
+    ("model._target_=custom_models_of_this_test.Broken", "raised KeyError: 'no width'"),
+    ("model._target_=custom_models_of_this_test.Frozen", "a model without trainable parameters"),
+    ("model._target_=custom_models_of_this_test.Bag performance.padding_free=true", "not with a custom model"),
+    ("model._target_=custom_models_of_this_test.Bag trainer.gradient_checkpointing=true", "does not support it"),
 ]
 TRACKED = [  # overrides with W&B, offline
     (f"tracker.tags=[{'x' * 70}]", "tracker.tags=['xxxx"),
@@ -172,94 +172,102 @@ TRACKED = [  # overrides with W&B, offline
     (f"tracker.project={'x' * 129}", "exceeded 128 characters"),
 ]
 CASES = [
-    *(((*MINI, "tracker=none", *overrides.split()), told) for overrides, told in REFUSED),
-    *(((*OWN, "tracker=none", *overrides.split()), told) for overrides, told in OWN_REFUSED),
-    *(((*MINI, *TAG, override), told) for override, told in TRACKED),
+    *(((*MINI, "tracker=none", *overrides.split()), message) for overrides, message in REFUSED),
+    *(((*CUSTOM, "tracker=none", *overrides.split()), message) for overrides, message in CUSTOM_REFUSED),
+    *(((*MINI, *WANDB, override), message) for override, message in TRACKED),
 ]
 
 
-def agree(overrides, told, directory):
-    """Feed a config to a run, the doctor and the check before a sweep; returns the message that is in all of them."""
+def check_same_message(overrides, expected, directory):
+    """Check that a run, the doctor and the check before a sweep reject a config with the same message."""
     config = compose(list(overrides))
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(InputError) as error:
         run_experiment(config, RunDir(directory / "run"))
-    message = str(refused.value)
-    assert told in message
+    message = str(error.value)
+    assert expected in message
     assert json.loads((directory / "run/status.json").read_text())["status"] == "refused"
     assert not (directory / "run/metrics.jsonl").exists()
     failed = [finding.text for finding in Checks(config).findings() if finding.verdict is Verdict.fail]
-    # the doctor names all rows with the same fault, the run the first
-    assert sum(text == message or text.startswith(f"{message} (so ") for text in failed) == 1
+    # the doctor names all rows with the same error, the run only the first
+    assert sum(text == message or text.startswith(f"{message} (also ") for text in failed) == 1
     assert preflight([config]) == {0: message}
 
 
-@pytest.mark.parametrize(("overrides", "told"), CASES, ids=[" ".join(overrides[5:]) for overrides, _ in CASES])
-def test_a_run_the_doctor_and_the_check_before_a_sweep_agree(overrides, told, inside, tmp_path):
-    agree(overrides, told, tmp_path)
+@pytest.mark.parametrize(("overrides", "message"), CASES, ids=[" ".join(overrides[5:]) for overrides, _ in CASES])
+def test_run_doctor_and_preflight_agree(overrides, message, inside, tmp_path):
+    """A run, the doctor and the check before a sweep reject a config with the same message."""
+    check_same_message(overrides, message, tmp_path)
 
 
-UNCOMPOSED = [  # refused before there is a config
+INVALID = [  # rejected by the checks of the schema
     ("lrr=1", "lrr: no such key; did you mean 'lr'?"),
     ("lr=-1", "lr=-1.0: must be > 0 and <= 10"),
     ("batch_size=0", "batch_size=0: must be >= 1"),
     ("trainer.monitor=dev/f2", "did you mean 'dev/f1'?"),
     ("trainer.mode=min", "trainer.mode=min: would keep the worst epoch, since a higher dev/accuracy is better"),
-    ("trainer.mode=max trainer.monitor=dev/loss", "since a lower dev/loss is better; legal: auto, min"),
+    ("trainer.mode=max trainer.monitor=dev/loss", "since a lower dev/loss is better; allowed: auto, min"),
     ("trainer.gradient_accumulation_steps=9", "must be <= batch_size=4"),
     ("dataset.batching=tokens dataset.streaming=true", "not with dataset.streaming=true"),
     ("dataset.batching=tokens dataset.batch_tokens=8", "must be >= dataset.max_length=64"),
-    ("dataset.fold=1", "dataset.fold=1: one of how many?"),
+    ("dataset.fold=1", "dataset.fold=1: also set dataset.folds"),
     ("dataset.folds=2 dataset.fold=2", "must be >= 0 and < dataset.folds=2"),
-    ("dataset.folds=2 dataset.fold=0 dataset.streaming=true", "a cut needs all pairs in memory"),
+    ("dataset.folds=2 dataset.fold=0 dataset.streaming=true", "folds need all pairs in memory"),
     ("model.pooling=men", "must be one of cls, mean, max, first_last_mean, pooler"),
     ("experiment=quickstrt", "did you mean 'quickstart'?"),
 ]
 
 
-@pytest.mark.parametrize(("overrides", "told"), UNCOMPOSED)
-def test_a_config_that_cannot_be_composed_is_refused_by_all_commands(overrides, told, inside, monkeypatch, capsys):
-    given, messages = [*MINI, "tracker=none", *overrides.split()], []
+@pytest.mark.parametrize(("overrides", "message"), INVALID)
+def test_invalid_config_is_rejected_by_all_commands(overrides, message, inside, monkeypatch, capsys):
+    """A run, the doctor and a sweep reject a config that does not fit the schema with the same message."""
+    arguments, messages = [*MINI, "tracker=none", *overrides.split()], []
     for main, more in ((entry.main, []), (doctor.main, []), (entry.main, ["-m"])):
-        monkeypatch.setattr(sys, "argv", ["afqmc", *more, *given])
+        monkeypatch.setattr(sys, "argv", ["afqmc", *more, *arguments])
         assert run_command(main) == 2
         messages.append(capsys.readouterr().err.strip())
-    assert told in messages[0]
+    assert message in messages[0]
     assert messages[1] == messages[0]
     assert messages[2].endswith(messages[0])  # after the job's overrides
 
 
-def test_what_a_launcher_was_told_beside_the_config_is_refused_alike(inside, monkeypatch, tmp_path):
+def test_launcher_settings_are_checked(inside, monkeypatch, tmp_path):
+    """Settings of accelerate that the trainer does not support are rejected by all three."""
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    agree((*MINI, "tracker=none"), "use_deepspeed: not supported", tmp_path)
+    check_same_message((*MINI, "tracker=none"), "use_deepspeed: not supported", tmp_path)
 
 
-def test_independent_refusals_are_all_reported(inside):
-    config = compose([*MINI, *TAG, "tracker.tags=['']", "distributed.fsdp_sharding=shard_grad_op", "+model.args.a=1"])
-    told = "\n".join(text for _, text in refusals(config_checks(config, Rank())))
+def test_independent_errors_are_all_reported(inside):
+    """Errors that do not depend on each other are all reported."""
+    config = compose([*MINI, *WANDB, "tracker.tags=['']", "distributed.fsdp_sharding=shard_grad_op", "+model.args.a=1"])
+    report = "\n".join(text for _, text in refusals(config_checks(config, Rank())))
     for part in ("tracker.tags=", "distributed.fsdp_sharding: only with", "model.args: only"):
-        assert part in told
+        assert part in report
 
 
-def test_a_sweep_of_several_processes_refuses_what_such_a_run_does(inside):
+def test_sweep_with_several_processes_per_run(inside):
+    """The check before a sweep takes the number of processes per run into account."""
     config = compose([*MINI, "tracker=none", "batch_size=1"])
-    told = [text for _, text in refusals(config_checks(config, Rank(world_size=2)))]
-    assert preflight([config], processes=2) == {0: told[0]}
-    assert "cannot be divided over 2 processes" in told[0]
+    message = next(text for _, text in refusals(config_checks(config, Rank(world_size=2))))
+    assert preflight([config], processes=2) == {0: message}
+    assert "cannot be divided over 2 processes" in message
 
 
-def test_a_sweep_checks_each_trainer_with_the_one_model_it_built(inside):
-    own = [*OWN, "tracker=none", "model.name_or_path=deberta"]
-    configs = [compose([*own, override]) for override in ("seed=1", "performance.padding_free=true", "seed=2")]
+def test_sweep_reuses_model_for_checks(inside):
+    """The check before a sweep checks each trainer config against the same model."""
+    overrides = [*CUSTOM, "tracker=none", "model.name_or_path=deberta"]
+    configs = [compose([*overrides, override]) for override in ("seed=1", "performance.padding_free=true", "seed=2")]
     assert preflight(configs).keys() == {1}
 
 
-def test_metrics_that_are_defined_may_choose_the_weights(inside, tmp_path):
+def test_defined_metrics_are_accepted(inside, tmp_path):
+    """A metric that dev defines is accepted as trainer.monitor, even if dev has one class."""
     for override in ("dataset.dev_file=zeros.jsonl", "dataset.dev_file=ones.jsonl trainer.monitor=dev/f1"):
         config = compose([*MINI, "tracker=none", *override.split()])
         assert preflight([config]) == {}
 
 
-def test_the_older_config_with_a_contradicting_mode_is_loaded_with_a_warning(tmp_path, caplog):
+def test_contradicting_mode_of_older_run(tmp_path, caplog):
+    """The config of an older run whose mode contradicts its metric is loaded with a warning."""
     text = as_text(compose([*SMALL]))
     (tmp_path / "config.yaml").write_text(text.replace("  mode: auto\n  patience", "  mode: min\n  patience"))
     assert "mode: min" in (tmp_path / "config.yaml").read_text()

@@ -1,9 +1,8 @@
-"""A checkpoint from anybody, looked at before a library reads it: what could run code is refused.
+"""Checks an untrusted checkpoint before a library reads it, and rejects whatever could run code.
 
-``transformers`` keeps away from code that lies in a directory when it is told to, with exceptions that are held here:
-an attention may be named that it then fetches from the hub and imports, and a tokenizer class may be any of its own
-classes, such as one that asks on the terminal whether to run the code after all. Pickles are no matter: nothing opens
-them.
+With ``trust_remote_code=False`` ``transformers`` does not run code in the directory, with two exceptions that are
+checked here: it fetches and imports an attention implementation that config.json names, and it accepts any of its
+classes as tokenizer class, including one that asks on the terminal whether to run the code. Pickles are never opened.
 """
 
 from __future__ import annotations
@@ -24,29 +23,29 @@ from afqmc.models.files import reject_lfs_pointer
 from afqmc.utils.errors import InputError, as_input_error
 from afqmc.utils.safe_files import LARGE, check_regular, open_regular, read_json
 
-_HEADER = 100_000_000  # bytes, as safetensors itself has it
-_WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth")  # of any size; nothing but model.safetensors is opened
-_DEEPEST = 32
-_ATTENTIONS = (None, "eager", "sdpa")  # what the library has in itself
+_MAX_HEADER = 100_000_000  # bytes, the limit of safetensors
+_WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth")  # of any size; only model.safetensors is opened
+_MAX_DEPTH = 32
+_ATTENTIONS = (None, "eager", "sdpa")  # part of transformers
 
 
 def check_untrusted(source: Path, own_code: bool) -> None:
-    """Hold a checkpoint directory to what ``afqmc.checkpoint.save_weights`` may have left there.
+    """Check that a checkpoint directory holds only what ``afqmc.checkpoint.weights.save_weights`` writes.
 
     Args:
-        source: The directory; its weights and labels are there.
-        own_code: Whether the model is a plug-in, of whose architecture nothing is known here.
+        source: A directory with weights and labels.
+        own_code: Whether the model is a custom one, whose architecture is unknown here.
 
     Raises:
         InputError: naming the file.
     """
-    for path in source.rglob("*"):  # a library picks those that it opens by their names
+    for path in source.rglob("*"):  # libraries choose the files that they open by name
         if not path.is_dir():
             check_regular(path, None if path.suffix in _WEIGHT_FILES else LARGE)
             reject_lfs_pointer(path)
     check_labels(source / "labels.json")
     weights = source / "model.safetensors"
-    with as_input_error(f"{weights}: not readable as safetensors; nothing else is read"):
+    with as_input_error(f"{weights}: not readable as safetensors; other formats are not read"):
         shapes = tensor_shapes(weights)
         with safe_open(weights, "pt") as opened:
             opened.keys()
@@ -57,32 +56,34 @@ def check_untrusted(source: Path, own_code: bool) -> None:
         _check_counts(source, shapes)
         with as_input_error(f"{source / 'config.json'}: not usable"):
             architecture = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=True)
-            if not is_text_encoder(type(architecture)()):  # the kind, not this one: any config takes any key
-                raise InputError(f"{source / 'config.json'}: a {architecture.model_type} is no text encoder")
+            if not is_text_encoder(
+                type(architecture)()
+            ):  # of the type with its defaults: this config could have any key
+                raise InputError(f"{source / 'config.json'}: a {architecture.model_type} is not a text encoder")
 
 
 def tensor_shapes(weights: Path) -> dict[str, tuple[int, ...]]:
-    """Read the names and shapes of a safetensors file, from its header alone.
+    """Return the shape of each tensor by name, from the header of a safetensors file.
 
     Raises:
-        ValueError: when there is no header, or the file does not end where it says.
+        ValueError: if there is no header, or the file does not end where it says.
     """
     with open_regular(weights) as file:
-        whole, length = os.fstat(file.fileno()).st_size, int.from_bytes(file.read(8), "little")
-        if length > min(_HEADER, whole):
-            raise ValueError(f"a header of {length} bytes in a file of {whole}")
+        size, length = os.fstat(file.fileno()).st_size, int.from_bytes(file.read(8), "little")
+        if length > min(_MAX_HEADER, size):
+            raise ValueError(f"a header of {length} bytes in a file of {size}")
         header = json.loads(file.read(length))
     header.pop("__metadata__", None)
-    if 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0) != whole:
+    if 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0) != size:
         raise ValueError("the file does not end where its header says")
     return {str(name): tuple(entry["shape"]) for name, entry in header.items()}
 
 
 def _check_counts(source: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Compare config.json with the weights and labels, since a library builds as many layers and classes as it says.
+    """Check the counts in config.json against weights and labels: a library would allocate whatever it asks for.
 
     Raises:
-        InputError: naming a count that the weights cannot hold.
+        InputError: naming a count that does not fit.
     """
     path, labels = source / "config.json", len(_read(source / "labels.json"))
     for key, value in _entries(_read(path), path):
@@ -94,35 +95,35 @@ def _check_counts(source: Path, shapes: dict[str, tuple[int, ...]]) -> None:
 
 
 def check_labels(path: Path) -> None:
-    """Two names or more, in class order, each once.
+    """Check that a file is a list of at least two different label names.
 
     Raises:
-        InputError: for anything else.
+        InputError: if it is not.
     """
     names = _read(path)
-    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not texts or len(set(names)) != len(names) or len(names) < 2:
-        raise InputError(f"{path}: must be a list of two names or more, each once")
+    are_texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not are_texts or len(set(names)) != len(names) or len(names) < 2:
+        raise InputError(f"{path}: must be a list of at least two different names")
 
 
 def _check_settings(path: Path) -> None:
-    """Those of config.json and tokenizer_config.json by which more than data is loaded."""
+    """Check the keys of config.json and tokenizer_config.json that make a library load more than data."""
     settings = _read(path)
     if not isinstance(settings, dict):
         raise InputError(f"{path}: must be a JSON object")
     for key, value in _entries(settings, path):
         if "_implementation" in key and value not in _ATTENTIONS:
-            raise InputError(f"{path}: {key}={value}: would be fetched and run as code; legal: eager, sdpa")
+            raise InputError(f"{path}: {key}={value}: would be downloaded and run as code; allowed: eager, sdpa")
     if "configuration_files" in settings:
-        raise InputError(f"{path}: configuration_files: other configs are not read in its place")
-    for name in _spellings(settings.get("tokenizer_class"), path):
-        found = getattr(transformers, name, None)  # where it has none, the library takes its general tokenizer
-        if found is not None and not (isinstance(found, type) and issubclass(found, PreTrainedTokenizerBase)):
-            raise InputError(f"{path}: tokenizer_class={settings['tokenizer_class']}: is no tokenizer")
+        raise InputError(f"{path}: configuration_files: not allowed, since it replaces this file")
+    for name in _tokenizer_class_names(settings.get("tokenizer_class"), path):
+        target = getattr(transformers, name, None)  # for an unknown name, the library uses a generic tokenizer
+        if target is not None and not (isinstance(target, type) and issubclass(target, PreTrainedTokenizerBase)):
+            raise InputError(f"{path}: tokenizer_class={settings['tokenizer_class']}: not a tokenizer")
 
 
-def _spellings(name: Any, path: Path) -> Iterator[str]:
-    """All names under which the library looks for a tokenizer class: it adds and takes away ``Fast``."""
+def _tokenizer_class_names(name: Any, path: Path) -> Iterator[str]:
+    """Yield all names under which the library looks for a tokenizer class: it adds and removes ``Fast``."""
     if name is None:
         return
     if not isinstance(name, str):
@@ -140,9 +141,9 @@ def _read(path: Path) -> Any:
 
 
 def _entries(node: Any, path: Path, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Every key with its value, at any depth; those of a list have no name."""
-    if depth > _DEEPEST:
-        raise InputError(f"{path}: nested deeper than {_DEEPEST} levels")
+    """Yield every (key, value) at any depth; the key of a list item is empty."""
+    if depth > _MAX_DEPTH:
+        raise InputError(f"{path}: nested deeper than {_MAX_DEPTH} levels")
     items = node.items() if isinstance(node, dict) else (("", value) for value in node)
     for key, value in items:
         yield key, value

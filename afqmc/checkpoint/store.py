@@ -1,7 +1,7 @@
-"""Directories that are replaced whole or not at all, known by their checksums, written in the background.
+"""Atomic, checksummed checkpoint directories, written by a background thread.
 
-``checkpoints/last`` is what a run goes on from. A new one is written beside it, flushed to the disk, checksummed and
-renamed; the one before it stays as ``checkpoints/previous``, to go on from where ``last`` turns out to be damaged.
+A run resumes from ``checkpoints/last``. A new checkpoint is written to a temporary directory, flushed to disk,
+checksummed and renamed. Its predecessor is kept as ``checkpoints/previous``, in case ``last`` turns out to be damaged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from afqmc.checkpoint.serialization import clone_to_cpu, read_state, write_state
 from afqmc.utils.errors import InputError, first_line
@@ -24,41 +24,41 @@ _BEST = "best"
 
 
 class DamagedError(InputError):
-    """A checkpoint that is not what was written."""
+    """A checkpoint that differs from what was written."""
 
 
-def replace_directory(target: Path, write: Callable[[Path], None], previous: Optional[Path] = None) -> None:
-    """Make ``target`` anew: ``write`` fills a directory beside it, which then takes its name.
+def replace_directory(target: Path, write: Callable[[Path], None], previous: Path | None = None) -> None:
+    """Replace a directory atomically: ``write`` fills a temporary directory, which is then renamed to ``target``.
 
-    With ``previous`` the one before is kept under that name, and at every moment there is a whole one where
-    ``CheckpointStore.load`` looks; without, ``target`` is missing between two renamings.
+    With ``previous`` the old directory is kept under that name, and there is always a complete one where
+    ``CheckpointStore.load`` looks. Without it, ``target`` is missing for the moment between two renames.
     """
-    aside, old = _aside(target), previous or target.with_name(f".{target.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    tmp, old = _temp_path(target), previous or target.with_name(f".{target.name}.old")
+    shutil.rmtree(tmp, ignore_errors=True)
+    tmp.mkdir(parents=True)
     try:
-        write(aside)
-        write_checksums(aside)
+        write(tmp)
+        write_checksums(tmp)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)  # a full disk needs the room
+        shutil.rmtree(tmp, ignore_errors=True)  # free the space on a full disk
         raise
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
-    aside.rename(target)
+    tmp.rename(target)
     _flush(target.parent)
     if previous is None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _aside(target: Path) -> Path:
+def _temp_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.new")
 
 
 def write_checksums(directory: Path) -> None:
-    """Flush all files of a directory to the disk and write their checksums down, last of all.
+    """Flush all files of a directory to disk, then write their checksums.
 
-    A directory within it that is sealed already is known by its own checksums.
+    Files of a subdirectory that has its own checksums are not included.
     """
     sums = {}
     for path in sorted(path for path in directory.rglob("*") if path.is_file() and path != directory / _SUMS):
@@ -66,28 +66,28 @@ def write_checksums(directory: Path) -> None:
             continue
         _flush(path)
         sums[path.relative_to(directory).as_posix()] = sha256(path)
-    aside = directory / f".{_SUMS}"
-    aside.write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
-    _flush(aside)
-    aside.rename(directory / _SUMS)
+    tmp = directory / f".{_SUMS}"
+    tmp.write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
+    _flush(tmp)
+    tmp.rename(directory / _SUMS)
     for folder in [path for path in directory.rglob("*") if path.is_dir()]:
         _flush(folder)
     _flush(directory)
 
 
 def verify_checksums(directory: Path) -> None:
-    """Hold a directory to its checksums.
+    """Check a directory against its checksums.
 
     Raises:
-        DamagedError: naming the file that is missing or is not what was written.
+        DamagedError: naming the file that is missing or damaged.
     """
     try:
         sums = read_json(directory / _SUMS)
         for name, expected in sums.items():
             if ".." in Path(name).parts or not (directory / name).resolve().is_relative_to(directory.resolve()):
-                raise DamagedError(f"{directory / _SUMS}: names {name}, which is not within")
+                raise DamagedError(f"{directory / _SUMS}: names {name}, which is outside of the directory")
             if sha256(directory / name) != expected:
-                raise DamagedError(f"{directory / name}: damaged (its checksum is not the one written down)")
+                raise DamagedError(f"{directory / name}: damaged (wrong checksum)")
             if Path(name).name == _SUMS:
                 verify_checksums((directory / name).parent)
     except FileNotFoundError as error:
@@ -99,38 +99,37 @@ def verify_checksums(directory: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """To the disk; a directory's names too."""
-    number = os.open(path, os.O_RDONLY)
+    """Flush a file to disk, or the entries of a directory."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(number)
+        os.fsync(descriptor)
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
 def hardlink_tree(source: Path, target: Path) -> None:
-    """The same files under another directory: hard links, which cost no room, or copies where there are none.
+    """Copy a directory with hard links, or with copies if the file system has no links.
 
-    Whoever replaces such a file must put a new one in its place, and never write into it.
+    The files of both directories are the same: replace them, but never write into them.
     """
 
-    def one(source: str, target: str) -> None:
+    def link_or_copy(source: str, target: str) -> None:
         try:
             os.link(source, target)
         except OSError:
             shutil.copy2(source, target)
 
-    shutil.copytree(source, target, copy_function=one)
+    shutil.copytree(source, target, copy_function=link_or_copy)
 
 
 class CheckpointStore:
-    """The checkpoints of a run to go on from, and its best weights with them.
+    """The checkpoints that a run resumes from, each with the best weights so far.
 
-    Saving copies the state and returns; a thread writes it. One is written at a time, and must be waited for before the
-    next.
+    ``save`` copies the state and returns; a thread writes it. Call ``wait`` before the next ``save``.
 
     Args:
-        directory: ``checkpoints`` of a run.
-        best: The best weights; they become part of each checkpoint.
+        directory: The directory ``checkpoints`` of a run.
+        best: The directory of the best weights.
     """
 
     def __init__(self, directory: Path, best: Path) -> None:
@@ -140,17 +139,17 @@ class CheckpointStore:
         self._failure: Exception | None = None
 
     def save(self, state: Any) -> None:
-        """Begin to write a state down, with the best weights as they are now.
+        """Start to write a state, with the current best weights.
 
         Raises:
-            OSError: when there is no room even for links to the best weights.
+            OSError: if the best weights cannot be linked, for example on a full disk.
         """
-        assert self._thread is None, "wait for the one before"
-        frozen = clone_to_cpu(state)
+        assert self._thread is None, "call wait() first"
+        snapshot = clone_to_cpu(state)
 
         def work() -> None:
             try:
-                replace_directory(self.last, lambda aside: self._write(aside, frozen), self.previous)
+                replace_directory(self.last, lambda tmp: self._write(tmp, snapshot), self.previous)
             except Exception as error:
                 self._failure = error
 
@@ -160,21 +159,21 @@ class CheckpointStore:
         self._thread = threading.Thread(target=work, name="checkpoint")
         self._thread.start()
 
-    def _write(self, aside: Path, state: Any) -> None:
-        write_state(aside, state)
+    def _write(self, tmp: Path, state: Any) -> None:
+        write_state(tmp, state)
         with suppress(FileNotFoundError):
-            self._linked.rename(aside / _BEST)
+            self._linked.rename(tmp / _BEST)
 
     @property
     def is_writing(self) -> bool:
-        """Whether a thread is at it."""
+        """Whether a checkpoint is being written."""
         return self._thread is not None and self._thread.is_alive()
 
     def wait(self) -> None:
-        """Until what was begun is written.
+        """Wait until the last ``save`` is written.
 
         Raises:
-            OSError: or whatever kept it from being written; the checkpoint before it is still there.
+            OSError: or any other error of writing. The previous checkpoint is intact.
         """
         if self._thread is not None:
             self._thread.join()
@@ -184,51 +183,55 @@ class CheckpointStore:
             raise failure
 
     def drop_previous(self) -> None:
-        """One is enough once a run is complete."""
+        """Delete the previous checkpoint, which a complete run no longer needs."""
         shutil.rmtree(self.previous, ignore_errors=True)
 
-    def load(self, complain: Callable[[str], None]) -> Any | None:
-        """The newest sound state, None where none was ever whole; the best weights are put back as they were then.
+    def load(self, on_damage: Callable[[str], None]) -> Any | None:
+        """Return the newest intact state, and restore the best weights that were saved with it.
 
         Args:
-            complain: Told of each that is damaged.
+            on_damage: Called with a message for each damaged checkpoint.
+
+        Returns:
+            The state, or None if no checkpoint was ever completed.
 
         Raises:
-            DamagedError: when there are such, and not one is sound.
+            DamagedError: if there are checkpoints, and all are damaged.
         """
-        for found in (_aside(self.last), self.last, self.previous):
-            if not found.exists():
+        for path in (_temp_path(self.last), self.last, self.previous):
+            if not path.exists():
                 continue
             try:
-                verify_checksums(found)
-                state = read_state(found)
+                verify_checksums(path)
+                state = read_state(path)
             except InputError as error:
-                complain(str(error))
+                on_damage(str(error))
                 continue
-            self._put_back(found)
+            self._restore(path)
             return state
         if self.last.exists() or self.previous.exists():
-            raise DamagedError(f"{self.last.parent}: no sound checkpoint; to begin anew, remove this directory")
+            raise DamagedError(f"{self.last.parent}: no intact checkpoint; to start again, remove this directory")
         return None
 
-    def _put_back(self, found: Path) -> None:
-        if found == _aside(self.last):  # whole, and only the renaming was missing
+    def _restore(self, path: Path) -> None:
+        """Make ``path`` the last checkpoint, and its copy of the best weights the best weights of the run."""
+        if path == _temp_path(self.last):  # complete, but the run ended before it was renamed
             shutil.rmtree(self.previous, ignore_errors=True)
             if self.last.exists():
                 self.last.rename(self.previous)
-            found.rename(self.last)
-            found = self.last
-        aside = _aside(self.best)
-        shutil.rmtree(aside, ignore_errors=True)
-        if (found / _BEST).exists():
-            hardlink_tree(found / _BEST, aside)
+            path.rename(self.last)
+            path = self.last
+        tmp = _temp_path(self.best)
+        shutil.rmtree(tmp, ignore_errors=True)
+        if (path / _BEST).exists():
+            hardlink_tree(path / _BEST, tmp)
         shutil.rmtree(self.best, ignore_errors=True)
-        if aside.exists():
-            aside.rename(self.best)
+        if tmp.exists():
+            tmp.rename(self.best)
 
     def clear(self) -> None:
-        """Nothing is left: the run begins anew."""
-        for path in (self.last, self.previous, self.best, _aside(self.last), self._linked):
+        """Delete all checkpoints and the best weights."""
+        for path in (self.last, self.previous, self.best, _temp_path(self.last), self._linked):
             shutil.rmtree(path, ignore_errors=True)
 
 

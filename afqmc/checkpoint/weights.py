@@ -1,11 +1,10 @@
-"""Weights on disk: safetensors with the model's config and tokenizer, replaced whole or not at all."""
+"""Saves and loads weights as safetensors, with the config and the tokenizer of the model."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,12 +22,12 @@ from afqmc.utils.safe_files import check_regular, read_json
 
 _WEIGHTS = "model.safetensors"
 _LABELS = "labels.json"
-_TIED = "tied.json"  # the other names of tensors that have several
+_TIED = "tied.json"  # further names of tensors that are saved once
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a checkpoint holds."""
+    """The content of a checkpoint."""
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
@@ -40,45 +39,51 @@ def save_weights(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     labels: tuple[str, ...],
-    state: Optional[dict[str, Tensor]] = None,
+    state: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write a directory that ``transformers`` loads, beside ``target``, then put it there.
+    """Replace ``target`` atomically by a directory that ``transformers`` loads.
 
-    With the standard head (``pooling=pooler``) ``AutoModelForSequenceClassification`` reads all of it; otherwise
-    ``AutoModel`` reads the encoder and ``afqmc.checkpoint.weights.load_weights`` the whole. ``state`` stands in for the
-    model's own where that is in shards.
+    With the standard head (``pooling=pooler``) ``AutoModelForSequenceClassification`` loads all of it. Otherwise
+    ``AutoModel`` loads the encoder, and ``load_weights`` the encoder and the head.
+
+    Args:
+        target: The directory.
+        model: The model, whose weights may be sharded if ``state`` is given.
+        tokenizer: The tokenizer of the model.
+        labels: Label names in class order.
+        state: Full weights, used instead of the model's.
     """
 
-    def write(aside: Path) -> None:
-        tensors, same = without_duplicates(state or model.state_dict())
-        save_file(tensors, aside / _WEIGHTS, metadata={"format": "pt"})
-        if same:  # not as metadata of the file, which safetensors writes in another order each time
-            (aside / _TIED).write_text(json.dumps(same, indent=2), encoding="utf-8")
-        tokenizer.save_pretrained(aside)
-        (aside / _LABELS).write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
+    def write(directory: Path) -> None:
+        tensors, tied = without_duplicates(state or model.state_dict())
+        save_file(tensors, directory / _WEIGHTS, metadata={"format": "pt"})
+        if tied:  # in a file of its own: safetensors writes its metadata in a different order each time
+            (directory / _TIED).write_text(json.dumps(tied, indent=2), encoding="utf-8")
+        tokenizer.save_pretrained(directory)
+        (directory / _LABELS).write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
         if isinstance(model, CrossEncoder):
             config = model.encoder.config
             config.id2label = dict(enumerate(labels))
-            config.label2id = {name: number for number, name in enumerate(labels)}
+            config.label2id = {label: index for index, label in enumerate(labels)}
             name = type(model.encoder).__name__
             config.architectures = [
                 name.replace("Model", "ForSequenceClassification") if matches_hf_classifier(model) else name
             ]
-            config.save_pretrained(aside)
+            config.save_pretrained(directory)
 
     replace_directory(target, write)
 
 
 def restore(model: nn.Module, source: Path) -> None:
-    """Put a checkpoint's weights into a model of the same architecture."""
+    """Load the weights of a checkpoint into a model of the same architecture."""
     model.load_state_dict(read_tensors(source))
 
 
 def read_tensors(source: Path) -> dict[str, Tensor]:
-    """A checkpoint's weights, on the CPU, tied ones under each of their names.
+    """Return the weights of a checkpoint on the CPU, with tied tensors under each of their names.
 
     Raises:
-        InputError: where a file is not regular, or ``tied.json`` names a tensor that is not there.
+        InputError: if a file is not regular, or ``tied.json`` names a tensor that is missing.
     """
     check_regular(source / _WEIGHTS)
     tensors, tied = load_file(source / _WEIGHTS), source / _TIED
@@ -87,17 +92,17 @@ def read_tensors(source: Path) -> dict[str, Tensor]:
 
 
 def load_weights(source: Path, config: ModelConfig, trust: bool = False) -> Loaded:
-    """The model of a checkpoint directory, on the CPU, in evaluation mode.
+    """Return the model of a checkpoint directory, on the CPU and in evaluation mode.
 
-    Nothing is unpickled, and no code is run that the directory names, unless ``trust`` is set.
+    The directory may be untrusted: nothing is unpickled, and no code that it names is run unless ``trust`` is set.
 
     Args:
-        source: As ``save_weights`` left it.
+        source: A directory that ``save_weights`` wrote.
         config: The ``model`` group of the run.
-        trust: Allow ``model._target_`` to be imported and called.
+        trust: Whether ``model._target_`` may be imported and called.
 
     Raises:
-        InputError: when the directory is not such a checkpoint, or asks for code and is not trusted.
+        InputError: if the directory is not a valid checkpoint, or names code without ``trust``.
     """
     if not (source / _WEIGHTS).exists() or not (source / _LABELS).exists():
         raise InputError(
@@ -109,12 +114,12 @@ def load_weights(source: Path, config: ModelConfig, trust: bool = False) -> Load
     model: nn.Module
     if config._target_ is not None:
         if not trust:
-            raise InputError(f"{source}: its model is code of its own ({config._target_}); --trust runs it")
+            raise InputError(f"{source}: model._target_={config._target_} is untrusted code; --trust runs it")
         model = build_custom_model(config, tokenizer, labels)
     else:
         architecture = AutoConfig.from_pretrained(source, trust_remote_code=False)
         options = encoder_options(architecture, Pooling(config.pooling))
-        with torch.device("meta"):  # without memory, to compare it with the weights first
+        with torch.device("meta"):  # allocates nothing, to compare the shapes first
             encoder = encoder_class(architecture)(architecture, **options)
             _check_shapes(source, CrossEncoder(encoder, len(labels), config.pooling, config.head_dropout))
         encoder = encoder_class(architecture)(architecture, **options)
@@ -127,14 +132,14 @@ def load_weights(source: Path, config: ModelConfig, trust: bool = False) -> Load
 
 
 def _check_shapes(source: Path, model: nn.Module) -> None:
-    """Compare a model without memory with the header of the weights.
+    """Check the shapes of a model on the meta device against the header of the weights.
 
     Raises:
-        InputError: naming the first tensor that is missing, too many, or of another shape.
+        InputError: naming the first tensor that is missing, unexpected, or of another shape.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = tensor_shapes(source / _WEIGHTS)
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
-            told = f"{name} is {found.get(name, 'missing')}, config.json wants {wanted.get(name, 'none')}"
-            raise InputError(f"{source}: its weights do not fit its config: {told}")
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    saved = tensor_shapes(source / _WEIGHTS)
+    for name in sorted(expected.keys() | saved.keys()):
+        if expected.get(name) != saved.get(name):
+            reason = f"{name} is {saved.get(name, 'missing')}, config.json needs {expected.get(name, 'none')}"
+            raise InputError(f"{source}: its weights do not fit its config: {reason}")

@@ -1,4 +1,4 @@
-"""Checks that the files a config names can be where its data set is, before anything is fetched."""
+"""Checks that the files and columns of a config belong to its data set, before anything is fetched."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ _COLUMNS = ("columns", "sentence1_field", "sentence2_field", "label_field")
 
 
 def default_dataset_url() -> str:
-    """Where the packaged config downloads AFQMC from."""
+    """Return the URL that the packaged config downloads AFQMC from."""
     return str(_packaged("afqmc").url)
 
 
 def check_source(dataset: DatasetConfig, overrides: Iterable[str]) -> None:
-    """Check that no file of the user is looked for in a download or in the embedded sample.
+    """Check that a config with a download or with the sample names no files or columns of the user's own data.
 
     Args:
         dataset: As composed.
-        overrides: Of the command line. A file of the user may have the name of one in the download.
+        overrides: ``key=value`` arguments of the command line. They tell a local file that the user named from a file
+            of the same name in the download.
 
     Raises:
-        InputError: naming the key, and how to use files of one's own.
+        InputError: naming the key, and the overrides for the user's own files.
     """
     if dataset.source is Source.files or (dataset.source is Source.download and dataset.path is not None):
         return
@@ -39,35 +40,32 @@ def check_source(dataset: DatasetConfig, overrides: Iterable[str]) -> None:
     if dataset.path is not None:
         raise InputError(
             f"dataset.path={dataset.path}: not with dataset=sample, which is embedded; "
-            "dataset=afqmc dataset.path=... for AFQMC's files, dataset=jsonl dataset.path=... for files of your own"
+            "dataset=afqmc dataset.path=... for AFQMC's files, dataset=jsonl dataset.path=... for your own files"
         )
     is_official = is_sample or dataset.url == default_dataset_url()
-    usual = _packaged("sample" if is_sample else "afqmc")
-    held = [str(usual[key]) for key in _FILES]
-    given = {override.lstrip("+").partition("=")[0] for override in overrides}
+    packaged = _packaged("sample" if is_sample else "afqmc")
+    available = [str(packaged[key]) for key in _FILES]
+    overridden = {override.lstrip("+").partition("=")[0] for override in overrides}
+    source = "dataset=sample is the embedded data" if is_sample else "the data set is a download"
     for key in _FILES:
         name = getattr(dataset, key)
         if name is None:
             continue
-        is_users = f"dataset.{key}" in given and os.path.isfile(expand_user(name))
-        if is_users or expand_user(name).is_absolute() or (is_official and name not in held):
-            has = f", which has {', '.join(held)}" if is_official else ""
-            raise InputError(f"dataset.{key}={name}: {_told(is_sample)}{has}; {_hint(dataset, held, given)}")
+        is_users = f"dataset.{key}" in overridden and os.path.isfile(expand_user(name))
+        if is_users or expand_user(name).is_absolute() or (is_official and name not in available):
+            has = f", which has {', '.join(available)}" if is_official else ""
+            raise InputError(f"dataset.{key}={name}: {source}{has}; {_hint(dataset, available, overridden)}")
     for key in _COLUMNS:
         value = getattr(dataset, key)
-        if is_official and value != usual.get(key, getattr(DatasetConfig, key)):
-            raise InputError(f"dataset.{key}={value}: {_told(is_sample)}; {_hint(dataset, held, given)}")
+        if is_official and value != packaged.get(key, getattr(DatasetConfig, key)):
+            raise InputError(f"dataset.{key}={value}: {source}; {_hint(dataset, available, overridden)}")
 
 
-def _told(is_sample: bool) -> str:
-    return "dataset=sample is the embedded data" if is_sample else "the data set is a download"
-
-
-def _hint(dataset: DatasetConfig, held: list[str], given: set[str]) -> str:
-    """The overrides for files of one's own."""
-    named = [key for key in _FILES if f"dataset.{key}" in given or getattr(dataset, key) not in (None, *held)]
-    files = [f"dataset.{key}={getattr(dataset, key)}" for key in named]
-    return f"for files of your own: dataset=jsonl {' '.join(files) or 'dataset.train_file=... dataset.dev_file=...'}"
+def _hint(dataset: DatasetConfig, available: list[str], overridden: set[str]) -> str:
+    """Return the overrides that would read the user's own files."""
+    keys = [key for key in _FILES if f"dataset.{key}" in overridden or getattr(dataset, key) not in (None, *available)]
+    files = [f"dataset.{key}={getattr(dataset, key)}" for key in keys]
+    return f"for your own files: dataset=jsonl {' '.join(files) or 'dataset.train_file=... dataset.dev_file=...'}"
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The config groups and their options, as the YAML files that they are; and the help, which names them all."""
+"""The config groups and their options (the YAML files), the text of ``--help``, and shell completion."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from afqmc.utils.errors import InputError
 
-COMMANDS = {  # in the order in which a user meets them
+COMMANDS = {  # in the order of the help
     "run": "train, keep the best on dev, evaluate it, predict the test split",
     "evaluate": "load the best weights of a run, score a labelled file",
     "predict": "probabilities and decisions for the pairs of a file",
@@ -26,7 +26,7 @@ Fine-tune an encoder on sentence pairs. One run, one directory under outputs/run
   python -m afqmc.run lr=1e-5                        AFQMC and bert-base-chinese, the tutorial's recipe
   python -m afqmc.run dataset.path=DIR model=macbert-base batch_size=32 lr=2e-5
   python -m afqmc.run dataset=jsonl dataset.train_file=train.csv dataset.dev_file=dev.csv
-  python -m afqmc.run -m lr=1e-5,2e-5 seed=1,2,3     six runs; sweep=NAME: a search that is prepared in a file
+  python -m afqmc.run -m lr=1e-5,2e-5 seed=1,2,3     six runs; sweep=NAME runs a prepared search
   python -m afqmc.doctor [the same key=value ...]    would this run go through?
 
 Keys to sweep: lr, batch_size, epochs, seed. Groups, as group=option, their keys as group.key=value:
@@ -39,50 +39,46 @@ Hydra's own flags: --hydra-help.\
 
 
 def conf_dir() -> str:
-    """The directory of the YAML files: inside the installed package, beside it in a checkout."""
+    """Return the directory of the YAML files: in the installed package, or next to it in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "conf"
     return str(inside if inside.is_dir() else package.parent / "conf")
 
 
 def options(group: str, directories: Iterable[Path] = ()) -> list[str]:
-    """What may stand after ``group=``, in our own directory and in a person's."""
-    found = {path.stem for place in (Path(conf_dir()), *directories) for path in (place / group).glob("*.yaml")}
-    return sorted(found)
+    """Return the options of a group: the YAML files in our directory and in the user's ``directories``."""
+    return sorted({path.stem for root in (Path(conf_dir()), *directories) for path in (root / group).glob("*.yaml")})
 
 
 def groups(directories: Iterable[Path] = ()) -> list[str]:
-    """Every group of ours or of a person's directories; Hydra's own are left out."""
-    found = {path.parent.name for place in (Path(conf_dir()), *directories) for path in place.glob("*/*.yaml")}
-    return sorted(found - {"hydra"})
+    """Return the groups in our directory and in the user's ``directories``, without Hydra's own."""
+    names = {path.parent.name for root in (Path(conf_dir()), *directories) for path in root.glob("*/*.yaml")}
+    return sorted(names - {"hydra"})
 
 
 def config_dirs(arguments: list[str]) -> list[Path]:
-    """What ``--config-dir`` names on a command line."""
-    named = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config-dir=")]
-    named += [after for flag, after in itertools.pairwise(arguments) if flag in ("--config-dir", "-cd")]
-    return [Path(name) for name in named]
+    """Return the values of ``--config-dir`` on a command line."""
+    names = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config-dir=")]
+    names += [value for flag, value in itertools.pairwise(arguments) if flag in ("--config-dir", "-cd")]
+    return [Path(name) for name in names]
 
 
 def is_help_asked(arguments: list[str]) -> bool:
-    """Whether a command line asks for the help."""
+    """Return whether a command line asks for help."""
     return bool({"--help", "-h"} & set(arguments))
 
 
 def help_text(arguments: list[str]) -> str:
-    """What ``--help`` prints, the options of ``--config-dir`` among the others.
+    """Return the text of ``--help``, with the options in ``--config-dir``.
 
-    Hydra would print a template of the same kind, and read every YAML file twice to do so.
+    Hydra's own help would read every YAML file twice.
     """
     directories = config_dirs(arguments)
     names = groups(directories)
     width = max(map(len, names))
-    lines = (
-        textwrap.fill(", ".join(options(name, directories)), 100, initial_indent=f"{name:{width}}  ",
-                      subsequent_indent=" " * (width + 2), break_on_hyphens=False)
-        for name in names
-    )  # fmt: skip
-    return _HELP.format(groups="\n".join(lines))
+    lines = textwrap.TextWrapper(100, subsequent_indent=" " * (width + 2), break_on_hyphens=False)
+    table = (lines.fill(f"{name:{width}}  {', '.join(options(name, directories))}") for name in names)
+    return _HELP.format(groups="\n".join(table))
 
 
 _SCRIPT = r"""_afqmc_completion()
@@ -104,12 +100,12 @@ _UNDO = "complete -r afqmc; unset -f _afqmc_completion"
 
 
 def shell_completion(arguments: list[str]) -> str | None:
-    """Return the script of ``-sc install=bash`` or ``uninstall=bash``; None for everything else.
+    """Return the script for ``-sc install=bash`` or ``uninstall=bash``, or None.
 
-    ``query=bash``, which the script calls, is answered by Hydra; its line is brought into the form that Hydra reads.
+    The script calls ``query=bash``, which Hydra answers; this rewrites the line to the form that Hydra expects.
 
     Raises:
-        InputError: for another shell.
+        InputError: for any other shell.
     """
     if not {"-sc", "--shell-completion"} & set(arguments):
         return None
@@ -118,5 +114,5 @@ def shell_completion(arguments: list[str]) -> str | None:
         return None
     scripts = {"install=bash": _SCRIPT.replace("COMMANDS", " ".join(COMMANDS)), "uninstall=bash": _UNDO}
     if arguments[-1] not in scripts:
-        raise InputError(f"--shell-completion {arguments[-1]}: legal: {', '.join(scripts)}, query=bash")
+        raise InputError(f"--shell-completion {arguments[-1]}: allowed: {', '.join(scripts)}, query=bash")
     return scripts[arguments[-1]]

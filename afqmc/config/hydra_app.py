@@ -22,7 +22,7 @@ Run = Callable[[DictConfig], dict[str, Any]]
 
 
 class HydraTask:
-    """Hydra's task function: runs a job in this process, or, in a multirun, in a process of the job's own.
+    """Hydra's task function.
 
     Args:
         run: Runs one composed config.
@@ -33,7 +33,7 @@ class HydraTask:
         self.raised: list[BaseException] = []
 
     def __call__(self, node: DictConfig) -> dict[str, Any] | None:
-        """Run the job. The error of a single run is kept, since Hydra would print about it."""
+        """Run a job. In a single run store its error in ``raised``, since Hydra would print and exit."""
         try:
             return self.run(node)
         except BaseException as error:
@@ -44,11 +44,11 @@ class HydraTask:
 
 
 def run_hydra(run: Run) -> None:
-    """Compose the config that the command line asks for, and run it, or the jobs of a multirun.
+    """Compose the config of the command line, and run it, or the jobs of a multirun.
 
     Raises:
-        InputError: when a config cannot be composed.
-        BaseException: what ``run`` raised.
+        InputError: if a config cannot be composed.
+        BaseException: any error of ``run``.
     """
     task = HydraTask(run)
     try:
@@ -63,7 +63,7 @@ def run_hydra(run: Run) -> None:
 
 
 def launcher_n_jobs() -> int:
-    """Return how many jobs of this multirun run at once: the launcher's ``n_jobs``."""
+    """Return the number of parallel jobs in this multirun: the launcher's ``n_jobs``."""
     requested = (HydraConfig.get().launcher or {}).get("n_jobs") or 1
     return usable_cores() if requested < 0 else int(requested)
 

@@ -1,4 +1,4 @@
-"""Overrides, each read by itself before Hydra reads them all: it would stop at some of them without a name."""
+"""Quotes the overrides of a command line for Hydra's grammar, and checks each before Hydra reads them all."""
 
 from __future__ import annotations
 
@@ -16,123 +16,132 @@ from afqmc.config.schema import Config
 from afqmc.utils.errors import InputError, elide, first_line
 from afqmc.utils.files import is_utf8
 
-_LONGEST = 250  # bytes of an option: with its suffix no file has a name of more than 255
+_MAX_NAME_BYTES = 250  # of an option; file names are limited to 255 bytes, with the suffix
 
 
 def validate_overrides(overrides: Iterable[str]) -> None:
-    """Hold each override to UTF-8 and the grammar, its key to what holds keys, ``group=option`` to a name; skip flags.
+    """Check the encoding and grammar of each override, its key, and the name in ``group=option``; skip flags.
+
+    For some of these Hydra raises errors that do not name the override.
 
     Raises:
-        InputError: naming the first that is wrong.
+        InputError: naming the first override that is invalid.
     """
-    parser, names, known = OverridesParser.create(), {*groups(), "hydra"}, schema_fields(Config)
-    for override in overrides:
-        if override.startswith("-") or not ("=" in override or override.startswith("~")):
+    parser, group_names, known = OverridesParser.create(), {*groups(), "hydra"}, schema_fields(Config)
+    for text in overrides:
+        if text.startswith("-") or not ("=" in text or text.startswith("~")):
             continue
-        if not is_utf8(override):
-            raise InputError(f"{elide(override)}: holds bytes that are no UTF-8; a path needs another name, or a link")
-        found = _read(parser, override)
-        group = found.key_or_group
+        if not is_utf8(text):
+            raise InputError(f"{elide(text)}: not valid UTF-8; rename the path, or use a link to it")
+        override = _parse(parser, text)
+        group = override.key_or_group
         if not group:
-            raise InputError(f"{elide(override)}: has no key; it is key=value")
-        _hold_to_a_key(elide(override), found, known)
-        if (group in names or "/" in group) and not found.is_sweep_override() and not found.is_delete():
-            _hold_to_a_name(elide(override), group, found.value())
+            raise InputError(f"{elide(text)}: has no key; write key=value")
+        _check_key(elide(text), override, known)
+        if (group in group_names or "/" in group) and not override.is_sweep_override() and not override.is_delete():
+            _check_choice(elide(text), group, override.value())
 
 
-def _read(parser: OverridesParser, override: str) -> Override:
+def _parse(parser: OverridesParser, text: str) -> Override:
     try:
-        return parser.parse_overrides([override])[0]
+        return parser.parse_overrides([text])[0]
     except HydraException as error:
         raise InputError(format_hydra_error(error)) from error
     except (ValueError, TypeError, ArithmeticError, RecursionError) as error:  # a number of 5000 digits, 500 brackets
-        raise InputError(f"{elide(override)}: cannot be read: {first_line(error)}") from error
+        raise InputError(f"{elide(text)}: cannot be read: {first_line(error)}") from error
 
 
-def _hold_to_a_key(override: str, found: Override, known: dict[str, Any]) -> None:
-    """A key of the schema is set as a whole, and stays there; only mappings have keys of their own."""
-    key = found.key_or_group
-    if found.is_delete() and (key in known or key in Config.__dataclass_fields__):
-        raise InputError(f"{override}: {key} is part of every run; {key}=... sets it")
-    above = next((name for name in known if key.startswith(f"{name}.")), None)
-    if above is not None and not _is_mapping(known[above][1]):
-        raise InputError(f"{override}: {above} holds no keys; {above}=... sets it")
+def _check_key(text: str, override: Override, known: dict[str, Any]) -> None:
+    """Reject the deletion of a key of the schema, and keys inside a value that is not a mapping."""
+    key = override.key_or_group
+    if override.is_delete() and (key in known or key in Config.__dataclass_fields__):
+        raise InputError(f"{text}: {key} is part of every run; {key}=... sets it")
+    parent = next((name for name in known if key.startswith(f"{name}.")), None)
+    if parent is not None and not _is_mapping(known[parent][1]):
+        raise InputError(f"{text}: {parent} holds no keys; {parent}=... sets it")
 
 
 def _is_mapping(kind: Any) -> bool:
     return dict in (get_origin(kind), *map(get_origin, get_args(kind)))
 
 
-def _hold_to_a_name(override: str, group: str, value: Any) -> None:
-    """Hydra takes the key of a group for a choice among its files; but a mapping goes into the group."""
-    named = value if isinstance(value, list) else [value]
-    if isinstance(value, dict) or all(isinstance(name, str) and len(name.encode()) <= _LONGEST for name in named):
+def _check_choice(text: str, group: str, value: Any) -> None:
+    """Check that the value of a group can be the name of a file, or is a mapping, which Hydra merges into the group."""
+    names = value if isinstance(value, list) else [value]
+    if isinstance(value, dict) or all(isinstance(n, str) and len(n.encode()) <= _MAX_NAME_BYTES for n in names):
         return
     if value is None:
-        wanted = "a run needs one" if group in Config.__dataclass_fields__ else "leave it out for none"
+        reason = "a run needs one" if group in Config.__dataclass_fields__ else "leave it out for none"
     else:
-        wanted = "must be a name"
-    legal = ", ".join(options(group))
-    raise InputError(f"{override}: {wanted}" + (f"; legal: {legal}" if legal else ""))
+        reason = "must be a name"
+    allowed = ", ".join(options(group))
+    raise InputError(f"{text}: {reason}" + (f"; allowed: {allowed}" if allowed else ""))
 
 
 _PLAIN = re.compile(r"(?:[\w/\-+.$%*@?|:\s]|\\.|\$\{.*?\})*", re.ASCII)  # what Hydra reads without quotes
 _NAME = re.compile(r"\s*[A-Za-z_]\w*\s*", re.ASCII)
 _ESCAPED = re.compile(r"\\([\\()\[\]{}:=, \t])")
-_TAKE_A_PATH = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun")
+_PATH_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun")
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
 
 
 def quote_overrides(arguments: Iterable[str]) -> list[str]:
-    """Quote each override of a command line, and check that Hydra can read it; paths that flags take stay as they are.
+    """Quote and check each override of a command line. Flags and their paths are left unchanged.
 
     Raises:
-        InputError: naming the first that is not.
+        InputError: naming the first override that is invalid.
     """
-    given = list(arguments)
-    paths = {place + 1 for place, argument in enumerate(given) if argument in _TAKE_A_PATH}
-    found = [argument if place in paths else quote_override(argument) for place, argument in enumerate(given)]
-    validate_overrides(argument for place, argument in enumerate(found) if place not in paths)
-    return found
+    arguments = list(arguments)
+    paths = {index + 1 for index, argument in enumerate(arguments) if argument in _PATH_FLAGS}
+    quoted = [argument if index in paths else quote_override(argument) for index, argument in enumerate(arguments)]
+    validate_overrides(argument for index, argument in enumerate(quoted) if index not in paths)
+    return quoted
 
 
 def quote_override(override: str) -> str:
-    """``key=value`` with quotes round each element that Hydra could not read without; anything else as it is.
+    """Quote each element of ``key=value`` that Hydra could not read without quotes; return anything else unchanged.
 
-    Lists, mappings, sweeps (``a,b``) and functions (``choice(a,b)``) keep their marks; interpolations still resolve.
+    Lists, mappings, sweeps (``a,b``) and functions (``choice(a,b)``) keep their meaning; interpolations still resolve.
     """
     key, equals, value = override.partition("=")
     if key.endswith("dataset.checksums") and value.replace(" ", "") == "{}":
-        return f"{key}=null"  # Hydra merges a mapping into the one there is: {} would change nothing
+        return f"{key}=null"  # Hydra merges mappings, so {} would change nothing
     if not equals or override.startswith("-"):
         return override
-    found = _Quoting(value).done()
-    if found != value and found.startswith("choice("):  # Hydra forgets the quotes inside it; a,b means the same
-        found = found.removeprefix("choice(").removesuffix(")")
-    return key + equals + found
+    quoted = _Quoter(value).quote()
+    if quoted != value and quoted.startswith("choice("):  # Hydra drops the quotes inside choice(); a,b means the same
+        quoted = quoted.removeprefix("choice(").removesuffix(")")
+    return key + equals + quoted
 
 
-class _Quoting:
-    """One pass over a value: ``out`` is finished, ``element`` is being read, ``open`` are the brackets round it."""
+class _Quoter:
+    """Quotes a value in one pass.
+
+    Attributes:
+        out: Finished pieces.
+        element: The element that is being read.
+        open: The brackets around it, outermost first.
+        in_key: Whether it is the key of a mapping.
+    """
 
     def __init__(self, value: str) -> None:
         self.value = value
         self.out: list[str] = []
         self.element = ""
         self.open: list[str] = []
-        self.in_key = False  # of a mapping
+        self.in_key = False
 
-    def done(self) -> str:
-        """The value, quoted."""
+    def quote(self) -> str:
+        """Return the quoted value."""
         position = 0
         while position < len(self.value):
-            position += self._take(self.value[position:])
+            position += self._consume(self.value[position:])
         self._finish("")
         return "".join(self.out)
 
-    def _take(self, rest: str) -> int:
-        """Read one mark, quotation, interpolation or character; how long it is."""
-        length = _whole(rest, at_start=not self.element.strip())
+    def _consume(self, rest: str) -> int:
+        """Read one mark, quotation, interpolation or character, and return its length."""
+        length = _token_length(rest, at_start=not self.element.strip())
         if length > 1:
             self.element += rest[:length]
         elif self._is_mark(rest[0]):
@@ -165,10 +174,10 @@ class _Quoting:
         self.in_key = inside == "{" and mark in ("{", ",")
 
 
-def _whole(rest: str, at_start: bool) -> int:
-    """The length of what is one piece here: a quotation, an interpolation, an escaped character; 1 for any other."""
-    if at_start and (found := re.match(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", rest)):
-        return found.end()
+def _token_length(rest: str, at_start: bool) -> int:
+    """Return the length of the quotation, interpolation or escape that ``rest`` begins with; 1 for anything else."""
+    if at_start and (match := re.match(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", rest)):
+        return match.end()
     if rest.startswith("${"):
         depth = 0
         for position, character in enumerate(rest):
@@ -179,10 +188,10 @@ def _whole(rest: str, at_start: bool) -> int:
 
 
 def literal(element: str) -> str:
-    """One element in quotes where Hydra could not read it without."""
+    """Quote one element if Hydra could not read it without quotes."""
     text = element.strip()
     if text[:1] in ("'", '"') or _PLAIN.fullmatch(text):
         return element
-    plain = _ESCAPED.sub(r"\1", text)
-    plain = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), plain)
-    return f"'{plain}'"
+    unescaped = _ESCAPED.sub(r"\1", text)
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), unescaped)
+    return f"'{escaped}'"

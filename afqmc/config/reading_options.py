@@ -1,4 +1,4 @@
-"""Overrides of a saved config that say how another file of pairs is read: its format, columns and the like."""
+"""Overrides of a saved config for reading another data file: format, columns, encoding and so on."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ _OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.]*=")
 
 
 def split_overrides(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Paths and ``key=value`` overrides; the name of an existing file is a path, whatever it looks like."""
-    found: tuple[list[str], list[str]] = ([], [])
+    """Split arguments into paths and ``key=value`` overrides. The name of an existing file is always a path."""
+    split: tuple[list[str], list[str]] = ([], [])
     for argument in arguments:
-        found[bool(_OVERRIDE.match(argument)) and not os.path.lexists(argument)].append(argument)
-    return found
+        split[bool(_OVERRIDE.match(argument)) and not os.path.lexists(argument)].append(argument)
+    return split
 
 
 def with_reading_options(saved: Config, overrides: list[str], labelled: bool = True) -> Config:
-    """The saved config, with other values for keys about how a file is read.
+    """Return the saved config with overrides of the keys in ``KEYS``.
 
     Args:
-        saved: Of a run.
-        overrides: As ``key=value``.
-        labelled: Whether labels are read.
+        saved: The config of a run.
+        overrides: ``key=value`` arguments.
+        labelled: Whether labels are read from the data.
 
     Raises:
-        InputError: naming the key, its value and what is legal.
+        InputError: naming the key, its value and what is allowed.
     """
     node = OmegaConf.structured(saved)
     try:
         for override in OverridesParser.create().parse_overrides(quote_overrides(overrides)):
-            key, given = override.key_or_group, str(override.input_line)
+            key, text = override.key_or_group, str(override.input_line)
             if key not in KEYS:
-                told = did_you_mean(key, KEYS) if key.startswith("dataset.") else f"; legal: {', '.join(KEYS)}"
-                raise InputError(f"{given}: not a key about how a file is read{told}")
+                hint = did_you_mean(key, KEYS) if key.startswith("dataset.") else f"; allowed: {', '.join(KEYS)}"
+                raise InputError(f"{text}: not a key about how a file is read{hint}")
             if override.is_add() or override.is_delete() or override.is_force_add() or override.is_sweep_override():
-                raise InputError(f"{given}: one value is given as {key}=value")
+                raise InputError(f"{text}: write {key}=value, with one value")
             try:
                 OmegaConf.update(node, key, override.value(), merge=True, force_add=False)
             except OmegaConfBaseException as error:
-                raise InputError(f"{given}{format_hydra_error(error).removeprefix(key)}") from error
+                raise InputError(f"{text}{format_hydra_error(error).removeprefix(key)}") from error
         return to_config(node, labelled)
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(format_hydra_error(error)) from error

@@ -1,4 +1,4 @@
-"""Config keys that had another name: messages name the new key, and saved configs of older runs are upgraded."""
+"""Renamed config keys: messages name the new key, and saved configs of older versions are upgraded."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ RENAMED = {
     "trainer.log_steps": "trainer.logging_steps",
     "trainer.auto_batch": "trainer.auto_microbatch",
 }
-_REMOVED = {"trainer.cuda_graphs": "performance.torch_compile=reduce-overhead"}  # and what replaces it
-_VALUES: dict[str, dict[Any, Any]] = {  # new values by new key and old value
+_REMOVED = {
+    "trainer.cuda_graphs": "performance.torch_compile=reduce-overhead"
+}  # old key: the override that replaces it
+_VALUES: dict[str, dict[Any, Any]] = {  # new key: {old value: new value}
     "distributed.fsdp_sharding": {"full": "full_shard", "gradients": "shard_grad_op"},
     "performance.torch_compile": {True: "default", False: None},
 }
@@ -30,7 +32,7 @@ _OBJECTIVE = "afqmc.training.objectives.cross_entropy.CrossEntropy"
 
 
 def new_name(key: str) -> str | None:
-    """Return the key, or the override, that has replaced an old key; None for keys that were never there."""
+    """Return the key or override that replaced an old key, or None if there is none."""
     return RENAMED.get(key) or _REMOVED.get(key)
 
 
@@ -38,21 +40,21 @@ def upgrade(config: dict[str, Any]) -> dict[str, Any]:
     """Return a saved config with the keys of this version.
 
     Args:
-        config: By dotted key, at least down to the second level: ``{"trainer.monitor": "dev/f1", ...}``.
+        config: Values by dotted key, down to the second level at least: ``{"trainer.monitor": "dev/f1", ...}``.
     """
     upgraded = {key: value for key, value in config.items() if key not in RENAMED and key not in _REMOVED}
     for old, new in RENAMED.items():
         if old in config:
             value = config[old]
-            is_known = isinstance(value, str | bool) and value in _VALUES.get(new, {})
-            upgraded[new] = _VALUES[new][value] if is_known else value
-    if config and not any(key.startswith("objective.") for key in config):  # of a version without objectives
+            has_new_value = isinstance(value, str | bool) and value in _VALUES.get(new, {})
+            upgraded[new] = _VALUES[new][value] if has_new_value else value
+    if config and not any(key.startswith("objective.") for key in config):  # saved before there were objectives
         upgraded["objective._target_"] = _OBJECTIVE
     return upgraded
 
 
 def upgrade_nested(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a saved config, as nested mappings, with the keys of this version."""
+    """Return a saved config in nested mappings with the keys of this version."""
     flat: dict[str, Any] = {}
     for group, entries in config.items():
         flat |= {f"{group}.{key}": value for key, value in entries.items()} if isinstance(entries, dict) else {}

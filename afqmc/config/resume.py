@@ -1,18 +1,18 @@
-"""Going on with a run: from its own config, in which only what cannot change its result may be changed."""
+"""Resuming a run: its saved config is used, and only keys that cannot change the result may be overridden."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from afqmc.config import compose, load, to_config, with_absolute_paths
+from afqmc.config.compose import compose, load, to_config, with_absolute_paths
 from afqmc.config.error_messages import format_hydra_error
 from afqmc.config.help import options
 from afqmc.config.overrides import literal, quote_overrides
@@ -24,68 +24,64 @@ from afqmc.utils.targets import KNOWN
 
 AUTO = "auto"
 _KEY = "resume="
-_FREE = (  # what cannot change a result, or only one that there would not be
+CHANGEABLE = (  # cannot change the result of a run that completes without them
     "tracker", "sweep", "dataset.path", "dataset.cache_dir",
     "checkpoint", "distributed", "trainer.auto_microbatch", "trainer.gradient_checkpointing", "trainer.eval_batch_size",
     "trainer.on_nonfinite", "trainer.max_nonfinite", "trainer.rollback_lr_factor",
 )  # fmt: skip
-_ANOTHER = "cannot be changed: that would be another run; to start one, leave resume= out and name a new directory"
-_MAY_GROW = ("epochs", "trainer.max_steps")
-_SHOWING = ("--cfg", "-c", "--info", "-i")
+_FIXED = "cannot be changed on resume; for another run leave resume= out and name a new directory"
+EXTENDABLE = ("epochs", "trainer.max_steps")
+_PRINT_FLAGS = ("--cfg", "-c", "--info", "-i")
 
 
 @dataclass(frozen=True)
 class Resume:
-    """``resume=RUN_DIR`` of a command line, and its other overrides."""
+    """The run directory of ``resume=RUN_DIR`` and the other overrides of the command line."""
 
     directory: Path
     overrides: list[str]
 
     def config(self) -> Config:
-        """The run's own config with these overrides.
+        """Return the run's saved config with the overrides.
 
         Raises:
-            InputError: naming the first override that would make it another run.
+            InputError: naming the first override that is not allowed on resume.
         """
         saved = load(self.directory)
-        trusted, rest = _without_trust(self.overrides)
-        if not trusted:
-            _refuse_foreign_code(saved, self.directory)
-        return merge_for_resume(saved, _changed(saved, rest))
+        if "trust=true" not in self.overrides:
+            _reject_untrusted_targets(saved, self.directory)
+        rest = [override for override in self.overrides if not override.startswith("trust=")]
+        return merge_for_resume(saved, _apply_overrides(saved, rest))
 
 
-def parse_resume(arguments: list[str]) -> tuple[Optional[Resume], list[str]]:
-    """What ``resume=RUN_DIR`` asks for, if it is there, and the arguments that Hydra gets.
+def parse_resume(arguments: list[str]) -> tuple[Resume | None, list[str]]:
+    """Return the ``Resume`` of ``resume=RUN_DIR``, or None, and the arguments for Hydra.
 
     Raises:
-        InputError: when there is no run, or it is not one run that is asked for.
+        InputError: if the directory has no run, or another argument contradicts resuming one run.
     """
-    found = [argument.removeprefix(_KEY) for argument in arguments if argument.startswith(_KEY)]
-    if not found or found[-1] in (AUTO, "null", ""):
+    values = [argument.removeprefix(_KEY) for argument in arguments if argument.startswith(_KEY)]
+    if not values or values[-1] in (AUTO, "null", ""):
         return None, arguments
-    directory = expand_user(found[-1].strip("'\""))
+    directory = expand_user(values[-1].strip("'\""))
     rest = [argument for argument in arguments if not argument.startswith(_KEY)]
     if {"-m", "--multirun"} & set(rest):
-        raise InputError(f"resume={directory}: goes on with one run; for a sweep: -m resume=auto hydra.sweep.dir=DIR")
-    if showing := [argument for argument in rest if argument in _SHOWING]:
-        raise InputError(f"{showing[0]}: not with resume=; the run's config is {RunDir(directory).config}")
-    if elsewhere := [argument for argument in rest if argument.startswith("hydra.run.dir=")]:
-        raise InputError(f"{elsewhere[0]}: not with resume=RUN_DIR, which goes on where the run is")
+        raise InputError(f"resume={directory}: resumes one run; for a sweep: -m resume=auto hydra.sweep.dir=DIR")
+    if flags := [argument for argument in rest if argument in _PRINT_FLAGS]:
+        raise InputError(f"{flags[0]}: not with resume=; the run's config is {RunDir(directory).config}")
+    if outputs := [argument for argument in rest if argument.startswith("hydra.run.dir=")]:
+        raise InputError(f"{outputs[0]}: not with resume=RUN_DIR, which writes to the directory of the run")
     load(directory)
-    RunDir(directory).reject_escaping_links()  # before the first line of the log is written
-    place = literal(str(directory.absolute()))
+    RunDir(directory).reject_escaping_links()  # before anything is logged there
+    path = literal(str(directory.absolute()))
     for_hydra = [argument for argument in rest if argument.startswith(("-", "hydra."))]
-    ours = [argument for argument in rest if argument not in for_hydra]
-    given = [*for_hydra, f"hydra.run.dir={place}", f"resume={place}", "hydra.output_subdir=null"]
-    return Resume(directory, ours), given
+    overrides = [argument for argument in rest if argument not in for_hydra]
+    for_hydra += [f"hydra.run.dir={path}", f"resume={path}", "hydra.output_subdir=null"]
+    return Resume(directory, overrides), for_hydra
 
 
-def _without_trust(overrides: list[str]) -> tuple[bool, list[str]]:
-    return "trust=true" in overrides, [override for override in overrides if not override.startswith("trust=")]
-
-
-def _refuse_foreign_code(config: Config, directory: Path) -> None:
-    """The directory may be a stranger's: what it names is imported from well-known libraries alone."""
+def _reject_untrusted_targets(config: Config, directory: Path) -> None:
+    """Reject targets outside of well-known libraries: the directory may be untrusted, and targets are imported."""
     targets = {
         "model": config.model._target_,
         "optimizer": config.optimizer.get("_target_"),
@@ -95,22 +91,21 @@ def _refuse_foreign_code(config: Config, directory: Path) -> None:
     targets |= {f"callbacks.{name}": entry.get("_target_") for name, entry in config.callbacks.items() if entry}
     for group, target in targets.items():
         if target is not None and not str(target).startswith(KNOWN[group.partition(".")[0]] or "\0"):
-            raise InputError(f"{directory}: {group}._target_={target} is code from elsewhere; trust=true runs it")
+            raise InputError(f"{directory}: {group}._target_={target} is untrusted code; trust=true runs it")
 
 
-def _changed(saved: Config, overrides: list[str]) -> Config:
-    """The saved config with overrides of keys, and of the ``tracker`` group."""
+def _apply_overrides(saved: Config, overrides: list[str]) -> Config:
+    """Return the saved config with overrides of keys; the only group that can be overridden is ``tracker``."""
     try:
-        parsed = OverridesParser.create().parse_overrides(quote_overrides(overrides))
         node = OmegaConf.structured(saved)
-        for override in parsed:
-            key, told = override.key_or_group, str(override.input_line)
+        for override in OverridesParser.create().parse_overrides(quote_overrides(overrides)):
+            key, text = override.key_or_group, str(override.input_line)
             if override.is_add() or override.is_delete() or override.is_force_add() or override.is_sweep_override():
-                raise InputError(f"{told}: not with resume=; a key that may change is given as key=value")
+                raise InputError(f"{text}: not with resume=; write key=value")
             if key == "tracker":
-                node.tracker = compose([str(told)]).tracker
+                node.tracker = compose([text]).tracker
             elif options(key):
-                raise InputError(f"{told}: resume= goes on with the run's own {key}; it cannot be changed")
+                raise InputError(f"{text}: resume= keeps the {key} of the run; it cannot be changed")
             else:
                 OmegaConf.update(node, key, override.value(), merge=True, force_add=False)
         return to_config(node)
@@ -118,40 +113,41 @@ def _changed(saved: Config, overrides: list[str]) -> Config:
         raise InputError(format_hydra_error(error)) from error
 
 
-def merge_for_resume(saved: Config, wanted: Config) -> Config:
-    """The saved config with what may change as it is wanted.
+def merge_for_resume(saved: Config, requested: Config) -> Config:
+    """Return the requested config with absolute paths, after checking that a run of the saved one may resume with it.
 
     Raises:
-        InputError: naming a key that would make it another run.
+        InputError: naming a key that may not change.
     """
-    wanted = replace(with_absolute_paths(wanted), resume=None)
-    for key, before, now in _differences(saved, wanted):
-        if any(key == free or key.startswith(f"{free}.") for free in _FREE):
+    requested = replace(with_absolute_paths(requested), resume=None)
+    for key, old, new in _differences(saved, requested):
+        if any(key == free or key.startswith(f"{free}.") for free in CHANGEABLE):
             continue
-        grown = key in _MAY_GROW and isinstance(before, int) and isinstance(now, int) and now > before
-        if not grown:
-            may = "may only be raised" if key in _MAY_GROW else _ANOTHER
-            raise InputError(f"{key}={_plain(now)}: the run has {key}={_plain(before)}, which {may}")
-    return wanted
+        is_raised = key in EXTENDABLE and isinstance(old, int) and isinstance(new, int) and new > old
+        if not is_raised:
+            rule = "may only be raised" if key in EXTENDABLE else _FIXED
+            raise InputError(f"{key}={_plain(new)}: the run has {key}={_plain(old)}, which {rule}")
+    return requested
 
 
-def extends(saved: Config, wanted: Config) -> bool:
-    """Whether there is more to do than the run was meant to."""
-    return any(key in _MAY_GROW for key, _, _ in _differences(saved, wanted))
+def extends(saved: Config, requested: Config) -> bool:
+    """Return whether the requested config trains for longer than the saved one."""
+    return any(key in EXTENDABLE for key, _, _ in _differences(saved, requested))
 
 
 def _plain(value: Any) -> Any:
     return getattr(value, "value", value)
 
 
-def _differences(one: Any, other: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    for item in fields(one):
-        before, now, key = getattr(one, item.name), getattr(other, item.name), prefix + item.name
-        if is_dataclass(before):
-            yield from _differences(before, now, f"{key}.")
-        elif isinstance(before, dict) and isinstance(now, dict):
-            for name in sorted({*before, *now}):
-                if before.get(name) != now.get(name):
-                    yield f"{key}.{name}", before.get(name), now.get(name)
-        elif before != now:
-            yield key, before, now
+def _differences(saved: Any, requested: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (key, saved value, requested value) of each key that differs."""
+    for item in fields(saved):
+        old, new, key = getattr(saved, item.name), getattr(requested, item.name), prefix + item.name
+        if is_dataclass(old):
+            yield from _differences(old, new, f"{key}.")
+        elif isinstance(old, dict) and isinstance(new, dict):
+            for name in sorted({*old, *new}):
+                if old.get(name) != new.get(name):
+                    yield f"{key}.{name}", old.get(name), new.get(name)
+        elif old != new:
+            yield key, old, new

@@ -1,4 +1,4 @@
-"""The schema: the sum of the parts' own dataclasses, and what can be said about a config without loading anything."""
+"""The schema of a config, and the checks that need neither data nor weights."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from afqmc.utils.fields import check_ranges, config_field
 
 @dataclass
 class Config:
-    """A whole run. What people sweep is at the top; every other knob lives in its group."""
+    """The config of a run. Keys that are often swept are at the top; every other key is in its group."""
 
     lr: float = config_field(1e-5, "peak learning rate", gt=0, le=10)
-    batch_size: int = config_field(4, "pairs an optimizer step", ge=1)
+    batch_size: int = config_field(4, "pairs per optimizer step", ge=1)
     epochs: int = config_field(3, "passes over the training pairs", ge=1)
-    seed: int = config_field(42, "of weights, order and dropout", ge=0, lt=2**32)
-    resume: Optional[str] = config_field(None, "a run directory to go on in, or auto: start or go on, whichever fits")
+    seed: int = config_field(42, "random seed of weights, batch order and dropout", ge=0, lt=2**32)
+    resume: Optional[str] = config_field(
+        None, "a run directory to resume, or auto: resume if there is a run, else start one"
+    )
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: dict[str, Any] = field(default_factory=dict)
@@ -40,30 +42,30 @@ class Config:
 
 
 def check(config: Config, labelled: bool = True) -> None:
-    """Everything about a config that can be said without loading anything.
+    """Check a config without loading anything.
 
     Args:
-        config: Of a run.
-        labelled: Whether labels are read.
+        config: The config of a run.
+        labelled: Whether labels are read from the data.
 
     Raises:
-        InputError: naming the key, what was found and what is legal.
+        InputError: naming the key, what is wrong and what is allowed.
     """
     check_ranges(config)
     trainer = config.trainer
-    legal = [f"dev/{name}" for name in METRICS if name != "majority_accuracy"]
-    if trainer.monitor not in legal:
-        raise InputError(f"trainer.monitor={trainer.monitor}: no such metric{did_you_mean(trainer.monitor, legal)}")
+    metrics = [f"dev/{name}" for name in METRICS if name != "majority_accuracy"]
+    if trainer.monitor not in metrics:
+        raise InputError(f"trainer.monitor={trainer.monitor}: no such metric{did_you_mean(trainer.monitor, metrics)}")
     if trainer.contradicts_metric:
         better, mode = ("higher", "max") if trainer.higher_is_better else ("lower", "min")
         raise InputError(
             f"trainer.mode={trainer.mode.value}: would keep the worst epoch, since a {better} {trainer.monitor} is "
-            f"better; legal: auto, {mode}"
+            f"better; allowed: auto, {mode}"
         )
     if trainer.gradient_accumulation_steps > config.batch_size:
         raise InputError(
             f"trainer.gradient_accumulation_steps={trainer.gradient_accumulation_steps}: must be <= batch_size="
-            f"{config.batch_size}; batch_size is the whole batch of a step, and is worked through in that many parts"
+            f"{config.batch_size}; it divides the batch of a step into that many microbatches"
         )
     check_reading(config.dataset)
     check_columns(config.dataset, labelled)
@@ -76,14 +78,14 @@ def check(config: Config, labelled: bool = True) -> None:
 def _check_drop_labels(dataset: DatasetConfig) -> None:
     kept, dropped = ({label_name(name) for name in names or ()} for names in (dataset.labels, dataset.drop_labels))
     if both := sorted(kept & dropped):
-        raise InputError(f"dataset.drop_labels: {both[0]!r} is one of dataset.labels, too; it must be in one of them")
+        raise InputError(f"dataset.drop_labels: {both[0]!r} is in dataset.labels too; remove it from one of them")
 
 
 def _check_batching(dataset: DatasetConfig) -> None:
     if dataset.batching is not Batching.tokens:
         return
     if dataset.streaming:
-        raise InputError("dataset.batching=tokens: not with dataset.streaming=true; legal there: random, bucketed")
+        raise InputError("dataset.batching=tokens: not with dataset.streaming=true; allowed there: random, bucketed")
     if dataset.batch_tokens < dataset.max_length:
         raise InputError(
             f"dataset.batch_tokens={dataset.batch_tokens}: must be >= dataset.max_length={dataset.max_length}, "
@@ -95,15 +97,15 @@ def _check_folds(dataset: DatasetConfig) -> None:
     folds, fold = dataset.folds, dataset.fold
     if folds is None:
         if fold is not None:
-            raise InputError(f"dataset.fold={fold}: one of how many? dataset.folds says it, as in dataset.folds=5")
+            raise InputError(f"dataset.fold={fold}: also set dataset.folds (for example dataset.folds=5)")
         return
     every = ",".join(map(str, range(min(folds, 10)))) + (",..." if folds > 10 else "")
     if fold is None:
         raise InputError(
-            f"dataset.fold: is not set; with dataset.folds={folds} it says which fold is dev, as in -m "
+            f"dataset.fold: is not set; with dataset.folds={folds} it selects the fold that is dev, as in -m "
             f"dataset.fold={every}"
         )
     if fold >= folds:
         raise InputError(f"dataset.fold={fold}: must be >= 0 and < dataset.folds={folds} (folds count from 0)")
     if dataset.streaming:
-        raise InputError(f"dataset.folds={folds}: not with dataset.streaming=true: a cut needs all pairs in memory")
+        raise InputError(f"dataset.folds={folds}: not with dataset.streaming=true: folds need all pairs in memory")

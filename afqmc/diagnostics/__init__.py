@@ -1,1 +1,1 @@
-"""The checks of the doctor: data, model and machine."""
+"""The checks that ``afqmc.doctor`` makes of data, model and machine."""

@@ -1,4 +1,4 @@
-"""Checks of everything a run needs, before it needs it: each yields findings with a verdict."""
+"""Runs all checks of one config in the order of a run, and yields their findings."""
 
 from __future__ import annotations
 
@@ -19,50 +19,58 @@ from afqmc.runner.validation import config_checks, data_checks, refusals, valida
 from afqmc.training.device import select_device
 from afqmc.utils.errors import InputError
 
-_TWO = ("0", "1")  # classes, where the data are not there to say which
+_DEFAULT_LABELS = ("0", "1")  # used if the data cannot be read
 
 
 class Checks:
-    """All checks of one config, in the order of a run; a check that cannot be made says why."""
+    """All checks of one config. A check that cannot be made yields a failure with the reason.
+
+    Attributes:
+        data: The data set, or None if it cannot be read.
+        built: The model, without pretrained weights, or None.
+        size: The size of the model, or None.
+        lengths: Tokens per pair of each split, before truncation.
+        refused: (section, message) of each error in the config alone.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.data: Dataset | None = None
-        self.built: nn.Module | None = None  # an encoder without its weights
+        self.built: nn.Module | None = None
         self.size: model.ModelSize | None = None
         self.lengths: dict[str, np.ndarray] = {}
-        self.refused: list[tuple[str, str]] = []  # section and message of what needs no data
+        self.refused: list[tuple[str, str]] = []
 
     def findings(self) -> Iterator[Finding]:
-        """Every finding; a refusal is reported once, in the first section that comes to it."""
+        """Yield every finding; a failure that several sections come to is reported once."""
         sections = (
-            ("config", self.checked),
-            ("data", self.read),
-            ("config", self.agreement),
-            ("model", self.model),
-            ("model", self.adapted),
-            ("device", self.device),
+            ("config", self.check_config),
+            ("data", self.check_data),
+            ("config", self.check_config_against_data),
+            ("model", self.check_model),
+            ("model", self.check_model_use),
+            ("device", self.check_device),
             ("tracker", lambda: machine.tracker(self.config)),
             ("disk", lambda: machine.disk(self.config, self.size)),
         )
         self.refused = list(refusals(config_checks(self.config, current_rank())))
-        told = set()
+        reported = set()
         for section, check in sections:
-            for finding in self._of(section, check):
-                if finding.verdict is not Verdict.fail or finding.text not in told:
+            for finding in self._section_findings(section, check):
+                if finding.verdict is not Verdict.fail or finding.text not in reported:
                     yield finding
-                told.add(finding.text)
+                reported.add(finding.text)
 
-    def _of(self, section: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-        """What was refused of the section beforehand, then what its own check finds."""
-        yield from (fail(section, text) for of, text in self.refused if of == section)
+    def _section_findings(self, section: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+        """Yield the config errors of a section, then the findings of its check."""
+        yield from (fail(name, text) for name, text in self.refused if name == section)
         try:
             yield from check()
         except InputError as error:
             yield fail(section, str(error))
 
-    def checked(self) -> Iterator[Finding]:
-        """That the config is sound, as far as that can be said without data."""
+    def check_config(self) -> Iterator[Finding]:
+        """Report that the config is valid, as far as that is known without data."""
         config = self.config
         if all(section != "config" for section, _ in self.refused):
             yield ok(
@@ -70,52 +78,52 @@ class Checks:
                 f"composed; {config.optimizer['_target_']} and {config.scheduler['_target_']} take their arguments",
             )
 
-    def read(self) -> Iterator[Finding]:
-        """Every row of every split; odd ones by line number; then what they hold."""
-        self.data, complaints = data.read(self.config)
-        yield from complaints.findings()
+    def check_data(self) -> Iterator[Finding]:
+        """Read every row of every split; report invalid rows by line number, then statistics."""
+        self.data, errors = data.read(self.config)
+        yield from errors.findings()
         if self.data is not None:
             yield from data.data_findings(self.data)
 
-    def agreement(self) -> Iterator[Finding]:
-        """What the config and the data disagree on."""
+    def check_config_against_data(self) -> Iterator[Finding]:
+        """Report where the config does not fit the data."""
         if self.data is not None:
             for section, text in refusals(data_checks(self.config, self.data)):
                 yield fail(section, text)
 
-    def model(self) -> Iterator[Finding]:
-        """Tokenizer, architecture, weights, and how long the pairs are in tokens."""
+    def check_model(self) -> Iterator[Finding]:
+        """Report on tokenizer, architecture and weights, and on the lengths of the pairs in tokens."""
         config = self.config
-        tokenizer = build_tokenizer(config.model, lambda: all_sentences(self._data()))
+        tokenizer = build_tokenizer(config.model, lambda: all_sentences(self._loaded_data()))
         if config.model._target_ is not None:
-            self.built, self.size, finding = model.plugged(config, tokenizer, self._data().labels)
+            self.built, self.size, finding = model.custom_model(config, tokenizer, self._loaded_data().labels)
             yield finding
-            encoder = PairTokenizer(tokenizer, config.dataset.max_length)
-            if warning := padding_warning(self.built, self._data().dev, encoder):
+            pair_tokenizer = PairTokenizer(tokenizer, config.dataset.max_length)
+            if warning := padding_warning(self.built, self._loaded_data().dev, pair_tokenizer):
                 yield warn("model", warning)
         else:
-            labels = _TWO if self.data is None else self.data.labels
-            self.built, self.size, findings = model.encoder(config, tokenizer, labels)
+            labels = _DEFAULT_LABELS if self.data is None else self.data.labels
+            self.built, self.size, findings = model.cross_encoder(config, tokenizer, labels)
             yield from findings
         if self.data is not None:
             self.lengths = model.lengths(config, tokenizer, self.data)
-            yield from model.tokens(self.lengths, config.dataset.max_length)
+            yield from model.length_findings(self.lengths, config.dataset.max_length)
 
-    def adapted(self) -> Iterator[Finding]:
-        """Whether the trainer can use this model, and what depends on the pairs' tokens."""
-        config, longest = self.config, self.config.dataset.max_length
+    def check_model_use(self) -> Iterator[Finding]:
+        """Check that the trainer can use this model with pairs of these lengths."""
+        config, max_length = self.config, self.config.dataset.max_length
         if self.built is not None:
             validate_model(config, select_device(config.trainer), self.built)
         if "train" in self.lengths:
-            validate_lengths(config, lambda: self.lengths["train"].clip(max=longest))
+            validate_lengths(config, lambda: self.lengths["train"].clip(max=max_length))
         yield from ()
 
-    def device(self) -> Iterator[Finding]:
-        """Device, precision, and memory."""
+    def check_device(self) -> Iterator[Finding]:
+        """Report on device, precision and memory."""
         longest = int(self.lengths["train"].max()) if self.lengths else None
         return machine.device(self.config, self.size, longest)
 
-    def _data(self) -> Dataset:
+    def _loaded_data(self) -> Dataset:
         if self.data is None:
             raise InputError("the data cannot be read, and this model depends on them")
         return self.data

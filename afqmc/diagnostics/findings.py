@@ -1,4 +1,4 @@
-"""A finding: one line of the doctor's report, with a verdict, and its numbers for ``--json``."""
+"""``Finding``: one line of the doctor's report, with a verdict, and figures for ``--json``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Verdict(Enum):
-    """What a finding means for the run."""
+    """The consequence of a finding for the run."""
 
     ok = "ok"
     warn = "warn"
@@ -17,7 +17,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; ``facts`` are its figures by name."""
+    """One line of the report. ``facts`` are its figures by name."""
 
     section: str
     verdict: Verdict
@@ -26,15 +26,15 @@ class Finding:
 
 
 def ok(section: str, text: str, **facts: Any) -> Finding:
-    """Nothing to do."""
+    """Return a finding that needs no action."""
     return Finding(section, Verdict.ok, text, facts)
 
 
 def warn(section: str, text: str, **facts: Any) -> Finding:
-    """The run goes through; its figures may mean less than they seem to."""
+    """Return a finding that would not stop the run, but may make its results misleading."""
     return Finding(section, Verdict.warn, text, facts)
 
 
 def fail(section: str, text: str, **facts: Any) -> Finding:
-    """The run would stop."""
+    """Return a finding that would stop the run."""
     return Finding(section, Verdict.fail, text, facts)

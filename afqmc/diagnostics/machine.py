@@ -1,4 +1,4 @@
-"""What the doctor says of this machine: device, memory, disk, and whether W&B would hear of the run."""
+"""Findings on this machine: device, memory, disk and tracker."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from afqmc.training.device import DeviceConfig, cpu_name, select_device
 from afqmc.utils.process import usable_cores
 
 _GIB = 2**30
-_ADAM_BYTES = 16  # a parameter: float32 weight, gradient and two moments
+_ADAM_BYTES = 16  # per parameter: float32 weight, gradient and two moments
 
 
 def device(config: Config, size: ModelSize | None, longest: int | None) -> Iterator[Finding]:
-    """Device, precision, and memory where the model's size is known."""
+    """Report device and precision, and memory if the size of the model is known."""
     choice = select_device(config.trainer)
     name = torch.cuda.get_device_name() if choice.device == "cuda" else f"{cpu_name()}, {usable_cores()} cores"
     yield ok(
@@ -37,67 +37,67 @@ def device(config: Config, size: ModelSize | None, longest: int | None) -> Itera
 
 def _memory(config: Config, choice: DeviceConfig, size: ModelSize, longest: int) -> Finding:
     batch = _activations(config, choice.precision, size, min(longest, config.dataset.max_length))
-    need = size.parameters * _ADAM_BYTES + batch
+    needed = size.parameters * _ADAM_BYTES + batch
     free = torch.cuda.mem_get_info()[0] if choice.device == "cuda" else _free_memory()
     what = "weights, optimizer and one batch" if batch else "weights and optimizer"
-    text = f"about {need / _GIB:.1f} GiB needed for {what}; {free / _GIB:.1f} GiB free"
-    facts = {"memory_needed_bytes": int(need), "memory_free_bytes": int(free)}
-    if need > free:
+    text = f"about {needed / _GIB:.1f} GiB needed for {what}; {free / _GIB:.1f} GiB free"
+    facts = {"memory_needed_bytes": int(needed), "memory_free_bytes": int(free)}
+    if needed > free:
         advice = "; raise trainer.gradient_accumulation_steps or lower batch_size or dataset.max_length"
         return fail("device", text + advice, **facts)
     return ok("device", text, **facts)
 
 
 def _activations(config: Config, precision: str, size: ModelSize, longest: int) -> float:
-    """Bytes kept for the backward pass of the longest batch: s b h (34 + 5 a s / h) a layer in 16 bits.
+    """Return the bytes of activations of the longest batch: s b h (34 + 5 a s / h) per layer in 16-bit precision.
 
-    Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models", equation 2.
+    Source: Korthikanti et al. 2022, "Reducing Activation Recomputation in Large Transformer Models", equation 2.
     """
     if size.hidden is None or size.layers is None or size.heads is None:
         return 0.0
     pairs = -(-config.batch_size // config.trainer.gradient_accumulation_steps)
-    a_layer = longest * pairs * size.hidden * (34 + 5 * size.heads * longest / size.hidden)
-    return a_layer * size.layers * (2 if precision == "no" else 1)
+    per_layer = longest * pairs * size.hidden * (34 + 5 * size.heads * longest / size.hidden)
+    return per_layer * size.layers * (2 if precision == "no" else 1)
 
 
 def tracker(config: Config) -> Iterator[Finding]:
-    """Where W&B's figures would go."""
+    """Report where the metrics would be sent."""
     settings = config.tracker
     if settings.service is Service.none:
         yield ok("tracker", "none; local files only", mode="none")
         return
-    found = resolve_mode(settings)
-    mode = found.mode
-    if found.warning:
-        yield warn("tracker", f"W&B: {found.warning}", mode=mode)
+    resolved = resolve_mode(settings)
+    mode = resolved.mode
+    if resolved.warning:
+        yield warn("tracker", f"W&B: {resolved.warning}", mode=mode)
     if mode == "online" and settings.mode is WandbMode.online and not logged_in():
         yield warn(
             "tracker",
-            "tracker.mode=online: not logged in, so the run would be kept offline; "
+            "tracker.mode=online: not logged in, so the run would be stored offline; "
             "`wandb login` or WANDB_API_KEY logs in",
             mode=mode,
         )
     elif mode == "online":
         yield ok("tracker", f"W&B: online, project {settings.project}", mode=mode)
     elif mode == "offline":
-        yield ok("tracker", f"W&B: offline ({found.reason}); `wandb sync` sends the run later", mode=mode)
+        yield ok("tracker", f"W&B: offline ({resolved.reason}); `wandb sync` sends the run later", mode=mode)
     else:
-        yield ok("tracker", f"W&B: disabled ({found.reason})", mode=mode)
+        yield ok("tracker", f"W&B: disabled ({resolved.reason})", mode=mode)
 
 
 def disk(config: Config, size: ModelSize | None) -> Iterator[Finding]:
-    """Room for checkpoints."""
-    # best, the one being written beside it, and what is kept of past evaluations
+    """Report whether there is enough disk space for the weights in checkpoints."""
+    # the best weights, the copy that is being written, and the weights of past evaluations
     copies = 2 + (config.checkpoint.keep_weights or 0)
-    need = copies * (size.parameters if size else 0) * 4
+    needed = copies * (size.parameters if size else 0) * 4
     free = shutil.disk_usage(Path.cwd()).free
-    text = f"{free / _GIB:.1f} GiB free here, about {need / _GIB:.2f} GiB needed for checkpoints"
-    finding = ok if free > need else fail
-    yield finding("disk", text, disk_needed_bytes=need, disk_free_bytes=free)
+    text = f"{free / _GIB:.1f} GiB free here, about {needed / _GIB:.2f} GiB needed for checkpoints"
+    finding = ok if free > needed else fail
+    yield finding("disk", text, disk_needed_bytes=needed, disk_free_bytes=free)
 
 
 def _free_memory() -> float:
-    """Bytes of memory that could be had, by the kernel's own estimate where there is one."""
+    """Return the available memory in bytes: the kernel's estimate on Linux, else the total."""
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text().splitlines():

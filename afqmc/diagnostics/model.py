@@ -1,4 +1,4 @@
-"""What the doctor says of the model: tokenizer, architecture, weights, and how long the pairs are in its tokens."""
+"""Findings on the model: architecture, weights, and the lengths of the pairs in its tokens."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from afqmc.models.loading import build_custom_model, build_model, check_model_co
 from afqmc.utils.errors import InputError
 from afqmc.utils.files import expand_user
 
-_CHUNK = 10_000  # pairs of a stream held at once
-_WHOLE = 1_000_000  # tokens: longer than any pair
-_SHORTEST = 8  # tokens, which every encoder takes; dataset.max_length is a finding of its own
+_CHUNK = 10_000  # pairs of a stream in memory at once
+_UNLIMITED = 1_000_000  # tokens, longer than any pair
+_SHORT = 8  # tokens, which every encoder takes; dataset.max_length is checked separately
 
 
 @dataclass
 class ModelSize:
-    """What memory depends on; ``hidden`` and the like are None for a model of one's own."""
+    """The dimensions that determine memory. Only ``parameters`` is known for a custom model."""
 
     parameters: int
     hidden: int | None = None
@@ -38,23 +38,23 @@ class ModelSize:
     heads: int | None = None
 
 
-def plugged(
+def custom_model(
     config: Config, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]
 ) -> tuple[nn.Module, ModelSize, Finding]:
-    """A model of one's own: built, and called once."""
+    """Build a custom model, call it once, and return it with its size and a finding."""
     model = build_custom_model(config.model, tokenizer, labels)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     text = f"{config.model._target_}: {parameters / 1e6:.1f} M parameters, logits of {len(labels)} classes"
     return model, ModelSize(parameters), ok("model", text, parameters=parameters)
 
 
-def encoder(
+def cross_encoder(
     config: Config, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]
 ) -> tuple[nn.Module, ModelSize, Iterator[Finding]]:
-    """The classifier without weights, its size, and the findings on architecture, weights and positions."""
+    """Build a cross-encoder on the meta device, and return it with its size and its findings."""
     check_model_config(config.model)
     architecture = build_architecture(config.model, tokenizer)
-    built = build_model(replace(config.model, from_scratch=True), tokenizer, labels, _SHORTEST, device="meta")
+    built = build_model(replace(config.model, from_scratch=True), tokenizer, labels, _SHORT, device="meta")
     size = ModelSize(
         sum(parameter.numel() for parameter in built.parameters()),
         architecture.hidden_size,
@@ -67,6 +67,7 @@ def encoder(
 def _encoder_findings(
     config: Config, tokenizer: PreTrainedTokenizerBase, architecture: PreTrainedConfig, size: ModelSize
 ) -> Iterator[Finding]:
+    """Report on the architecture, the weights, and the number of positions."""
     yield ok(
         "model",
         f"{config.model.name_or_path or 'BERT'}: {architecture.model_type}, {size.layers} layers x {size.hidden}, "
@@ -84,18 +85,18 @@ def _encoder_findings(
 
 
 def _weights(config: Config, architecture: PreTrainedConfig) -> Finding:
-    """Names and shapes of the tensors on disk, held to the encoder's by the loader of the run itself."""
+    """Check the tensors on disk against the encoder, with the loader of the run."""
     if config.model.from_scratch:
         return ok("model", "random weights (model.from_scratch=true)")
     name, revision = config.model.name_or_path, config.model.revision
     assert name is not None
     if os.path.isdir(expand_user(name)) or _is_cached(name, revision):
         load_pretrained(config.model, architecture, encoder_options(architecture, config.model.pooling), device="meta")
-        return ok("model", "its weights are there, of this architecture")
+        return ok("model", "weights found; they fit the architecture")
     if hub_is_reachable() and any(file_exists(name, file, revision=revision) for file in WEIGHT_FILES):
-        return ok("model", "its weights are on the hub; not looked into before they are downloaded")
-    reason = "" if hub_is_reachable() else f"; the hub gives no answer: {hub_failure()}"
-    raise InputError(f"model.name_or_path={name}: no weights there ({' or '.join(WEIGHT_FILES[::2])}){reason}")
+        return ok("model", "weights are on the hub; they are checked after the download")
+    reason = "" if hub_is_reachable() else f"; the hub does not answer: {hub_failure()}"
+    raise InputError(f"model.name_or_path={name}: no weights found ({' or '.join(WEIGHT_FILES[::2])}){reason}")
 
 
 def _is_cached(name: str, revision: str | None) -> bool:
@@ -103,23 +104,23 @@ def _is_cached(name: str, revision: str | None) -> bool:
 
 
 def lengths(config: Config, tokenizer: PreTrainedTokenizerBase, data: Dataset) -> dict[str, np.ndarray]:
-    """Tokens of each pair of each split, uncut; a stream is read in chunks."""
-    uncut = PairTokenizer(tokenizer, _WHOLE)
-    return {name: _lengths(uncut, split) for name, split in data.splits().items()}
+    """Return the number of tokens of each pair (N,) by split, before truncation."""
+    pair_tokenizer = PairTokenizer(tokenizer, _UNLIMITED)
+    return {name: _split_lengths(pair_tokenizer, split) for name, split in data.splits().items()}
 
 
-def _lengths(uncut: PairTokenizer, split: Pairs | PairStream) -> np.ndarray:
+def _split_lengths(pair_tokenizer: PairTokenizer, split: Pairs | PairStream) -> np.ndarray:
     chunks = [split] if isinstance(split, Pairs) else split.chunks(_CHUNK)
-    return np.concatenate([uncut.encode(chunk).lengths.astype(np.int32) for chunk in chunks])
+    return np.concatenate([pair_tokenizer.encode(chunk).lengths.astype(np.int32) for chunk in chunks])
 
 
-def tokens(found: dict[str, np.ndarray], limit: int) -> Iterator[Finding]:
-    """How long the pairs are, and how many would be cut."""
-    for name, whole in found.items():
-        cut, longest = float((whole > limit).mean()), int(whole.max())
-        mean, median, high = float(whole.mean()), float(np.median(whole)), float(np.percentile(whole, 95))
+def length_findings(by_split: dict[str, np.ndarray], limit: int) -> Iterator[Finding]:
+    """Report the distribution of lengths, and the share of pairs that would be truncated."""
+    for name, lengths in by_split.items():
+        cut, longest = float((lengths > limit).mean()), int(lengths.max())
+        mean, median, high = float(lengths.mean()), float(np.median(lengths)), float(np.percentile(lengths, 95))
         text = (
-            f"{name}: tokens a pair: mean {mean:.1f}, median {median:.0f}, 95% {high:.0f}, longest {longest}; "
+            f"{name}: tokens per pair: mean {mean:.1f}, median {median:.0f}, 95% {high:.0f}, longest {longest}; "
             f"{cut:.2%} cut at dataset.max_length={limit}"
         )
         finding = warn if cut > 0.01 else ok

@@ -1,4 +1,4 @@
-"""The groups ``trainer``, ``checkpoint``, ``distributed`` and ``performance``."""
+"""Config groups ``trainer``, ``checkpoint``, ``distributed`` and ``performance``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from afqmc.utils.fields import config_field
 
 
 class MixedPrecision(Enum):
-    """Precision of the forward pass; the weights themselves are always float32."""
+    """Precision of the forward pass. Master weights are always float32."""
 
     auto = "auto"  # bf16 if the hardware is fast at it, else no
     no = "no"
@@ -29,7 +29,7 @@ class Device(Enum):
 
 
 class Mode(Enum):
-    """The better direction of the monitored metric. It depends on the metric; the other direction is refused."""
+    """Direction in which the monitored metric improves. It must be auto or the direction of the metric."""
 
     auto = "auto"  # min for a loss, else max
     max = "max"
@@ -37,7 +37,7 @@ class Mode(Enum):
 
 
 class NonFinite(Enum):
-    """What to do when a loss is NaN or infinite. The optimizer never takes such a step."""
+    """Response to a loss or gradient that is NaN or infinite. The optimizer never takes such a step."""
 
     stop = "stop"
     skip = "skip"  # skip the batch
@@ -45,24 +45,24 @@ class NonFinite(Enum):
 
 
 class SaveFailure(Enum):
-    """What to do when a checkpoint cannot be written. The previous one is kept."""
+    """Response to a checkpoint that could not be written. The previous checkpoint is kept."""
 
     warn = "warn"
     stop = "stop"
 
 
 class Strategy(Enum):
-    """How a model is distributed over several processes."""
+    """How a model is distributed over processes."""
 
-    ddp = "ddp"  # a full copy in each
+    ddp = "ddp"  # a full copy in each process
     fsdp = "fsdp"  # sharded
 
 
 class FsdpSharding(Enum):
-    """What FSDP shards between forward and backward pass, besides gradients and optimizer state."""
+    """What FSDP shards, besides gradients and optimizer state."""
 
-    full_shard = "full_shard"  # weights: least memory
-    shard_grad_op = "shard_grad_op"  # nothing else: less communication
+    full_shard = "full_shard"  # weights too: least memory
+    shard_grad_op = "shard_grad_op"  # weights stay gathered between forward and backward: less communication
 
 
 class TorchCompile(Enum):
@@ -75,62 +75,66 @@ class TorchCompile(Enum):
 
 @dataclass
 class TrainerConfig:
-    """How the loop runs. Options that the Hugging Face Trainer has too are named as there."""
+    """Options of the training loop, named as in the Hugging Face Trainer where it has the same option."""
 
-    max_steps: Optional[int] = config_field(None, "optimizer steps; instead of epochs", ge=1)
+    max_steps: Optional[int] = config_field(None, "optimizer steps, instead of epochs", ge=1)
     device: Device = config_field(Device.auto, "auto, cpu, cuda or mps")
     mixed_precision: MixedPrecision = config_field(MixedPrecision.auto, "auto, no, bf16 or fp16")
     gradient_accumulation_steps: int = config_field(1, "microbatches per optimizer step, to save memory", ge=1)
-    auto_microbatch: bool = config_field(False, "out of memory: divide the same batch into twice as many microbatches")
-    gradient_checkpointing: bool = config_field(False, "compute the forward pass twice, to save memory")
-    max_grad_norm: Optional[float] = config_field(
-        None, "gradients are scaled down to this norm; null leaves them", gt=0
+    auto_microbatch: bool = config_field(
+        False, "if memory runs out, divide the same batch into twice as many microbatches"
     )
-    eval_batch_size: int = config_field(64, "pairs", ge=1)
-    eval_steps: Optional[int] = config_field(None, "steps between evaluations; null evaluates after each epoch", ge=1)
+    gradient_checkpointing: bool = config_field(False, "recompute activations in the backward pass, to save memory")
+    max_grad_norm: Optional[float] = config_field(
+        None, "clip the norm of the gradients to this value; null: no clipping", gt=0
+    )
+    eval_batch_size: int = config_field(64, "pairs per forward pass in evaluation", ge=1)
+    eval_steps: Optional[int] = config_field(None, "steps between evaluations; null: once per epoch", ge=1)
     logging_steps: int = config_field(50, "steps between rows of training metrics", ge=1)
     monitor: str = config_field("dev/accuracy", "the metric that chooses the best weights")
-    mode: Mode = config_field(
-        Mode.auto, "auto, or the direction that the monitored metric has: max, and min for dev/loss"
-    )
+    mode: Mode = config_field(Mode.auto, "auto, or the direction of the monitored metric: min for dev/loss, else max")
     patience: Optional[int] = config_field(
-        None, "evaluations without improvement before training stops; null never does", ge=1
+        None, "evaluations without improvement before training stops; null: never", ge=1
     )
-    min_delta: float = config_field(0.0, "smallest improvement that resets patience", ge=0)
+    min_delta: float = config_field(0.0, "smallest improvement that counts for patience", ge=0)
     on_nonfinite: NonFinite = config_field(NonFinite.stop, "when the loss is NaN or infinite: stop, skip or rollback")
-    max_nonfinite: int = config_field(10, "times that skip or rollback may happen in a run", ge=1)
+    max_nonfinite: int = config_field(10, "largest number of skips or rollbacks in a run", ge=1)
     rollback_lr_factor: float = config_field(0.5, "factor on the learning rate at each rollback", gt=0, lt=1)
-    deterministic: bool = config_field(
-        False, "only kernels that give the same bits every time, where slower ones exist"
+    deterministic: bool = config_field(False, "use only kernels with bit-identical results; slower")
+    detect_anomaly: bool = config_field(
+        False, "find the operation that produced a NaN (autograd anomaly detection); slow"
     )
-    detect_anomaly: bool = config_field(False, "autograd names the operation that made a NaN; slow")
 
     @property
     def higher_is_better(self) -> bool:
-        """The direction of ``monitor``."""
+        """Whether a higher value of ``monitor`` is better."""
         return higher_is_better(self.monitor)
 
     @property
     def contradicts_metric(self) -> bool:
-        """Whether ``mode`` names the direction in which ``monitor`` gets worse."""
+        """Whether ``mode`` is the direction in which ``monitor`` gets worse."""
         return self.mode is not Mode.auto and (self.mode is Mode.max) != self.higher_is_better
 
 
 @dataclass
 class CheckpointConfig:
-    """What a run saves: checkpoints to resume from, and weights of past evaluations."""
+    """Checkpoints to resume from, and weights of past evaluations."""
 
-    save_steps: Optional[int] = config_field(None, "steps between checkpoints, besides the end of each epoch", ge=1)
-    save_interval_minutes: Optional[float] = config_field(10.0, "minutes between checkpoints; null: not by time", gt=0)
+    save_steps: Optional[int] = config_field(
+        None, "steps between checkpoints, in addition to the end of each epoch", ge=1
+    )
+    save_interval_minutes: Optional[float] = config_field(
+        10.0, "minutes between checkpoints; null: no time limit", gt=0
+    )
     on_save_failure: SaveFailure = config_field(SaveFailure.warn, "when a checkpoint cannot be written: warn or stop")
     keep_weights: Optional[int] = config_field(
-        0, "weights kept of past evaluations, besides best; null keeps all", ge=0
+        0, "evaluations whose weights are kept, in addition to the best; null: all", ge=0
     )
 
 
 @dataclass
 class DistributedConfig:
-    """How several processes train one model; a launcher (torchrun, srun, accelerate launch) starts them."""
+    """Training of one model by several processes, which torchrun, srun or accelerate launch starts."""
 
     strategy: Strategy = config_field(Strategy.ddp, "ddp, or fsdp for models that do not fit on one device")
     fsdp_sharding: FsdpSharding = config_field(FsdpSharding.full_shard, "with fsdp: full_shard or shard_grad_op")
@@ -140,12 +144,12 @@ class DistributedConfig:
 
 @dataclass
 class PerformanceConfig:
-    """Ways to compute the same faster."""
+    """Faster ways to compute the same."""
 
-    fast_cpu_dropout: bool = config_field(True, "on a CPU: draw dropout masks from a faster generator than PyTorch's")
+    fast_cpu_dropout: bool = config_field(True, "on a CPU: draw dropout masks with a faster random generator")
     padding_free: bool = config_field(
-        False, "pack the tokens of a batch, compute no padding; pays with batching=random"
+        False, "pack the tokens of a batch without padding; pays off with batching=random"
     )
     torch_compile: Optional[TorchCompile] = config_field(
-        None, "null, default, reduce-overhead or max-autotune; takes a minute at the start, seldom pays on a CPU"
+        None, "null, default, reduce-overhead or max-autotune; compiles for about a minute, seldom pays off on a CPU"
     )
