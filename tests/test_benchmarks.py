@@ -16,7 +16,7 @@ from benchmarks.contestants.afqmc_without import WITHOUT
 from benchmarks.floor import Floor, training_flop
 from benchmarks.plan import Plan
 from benchmarks.processes import Bench
-from benchmarks.speed import without_paths
+from benchmarks.speed import hide_paths
 from benchmarks.work import Work
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
@@ -80,7 +80,7 @@ def test_the_clock_runs_from_the_last_warm_up_step_to_the_last_of_all(monkeypatc
     monkeypatch.setattr("benchmarks.clock.time.monotonic", lambda: next(times))
     clock = Clock(warm_up=2, last=4, spawned=7.0)
     for step in (1, 2, 3, 4):
-        clock.reach(step)
+        clock.on_step_end(step)
     assert clock.first_step_seconds == 3.0
     assert clock.seconds == 9.0
 
@@ -139,12 +139,12 @@ def test_ratios_are_taken_within_a_round_and_what_failed_is_told():
 
 
 def test_a_reported_command_names_no_directories_of_this_machine():
-    told = without_paths(["--data", "/home/x", "--model-dir=/home/y", "--rounds", "2"])
-    assert told == ["--data", "DIR", "--model-dir=DIR", "--rounds", "2"]
+    shown = hide_paths(["--data", "/home/x", "--model-dir=/home/y", "--rounds", "2"])
+    assert shown == ["--data", "DIR", "--model-dir=DIR", "--rounds", "2"]
 
 
 @pytest.mark.parametrize("part", WITHOUT)
 def test_each_part_can_be_left_out(part):
     name = f"afqmc-without-{part}"
-    left_out = load(name).left_out
-    assert callable(left_out) or compose(["experiment=quickstart", *left_out]) != compose(["experiment=quickstart"])
+    disabled = load(name).disabled
+    assert callable(disabled) or compose(["experiment=quickstart", *disabled]) != compose(["experiment=quickstart"])
