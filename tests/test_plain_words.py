@@ -52,7 +52,7 @@ def found_phrases(text):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_prose_has_no_private_phrases(path):
-    """Names of the field are understood by every reader of the field."""
+    """The file contains none of the phrases; the message lists lines, phrases and better words."""
     assert not list(found_phrases(path.read_text(encoding="utf-8")))
 
 
