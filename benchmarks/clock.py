@@ -1,4 +1,4 @@
-"""One stopwatch for all contestants, so that their figures mean the same."""
+"""The stopwatch that all contestants share, so that their figures are comparable."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from typing import Any
 
 
 class Clock:
-    """Told which step has just ended; keeps the times that matter and the peak of memory.
+    """Measures the time to the first step, the time of the timed steps, and peak memory.
 
-    The timed part runs from the end of the last warm-up step to the end of the last step, whatever lies between:
-    the next epoch's shuffling, its loader, logging and bars.
+    The timed part is from the end of the last warm-up step to the end of the last step. It includes whatever happens in
+    between: shuffling for the next epoch, its loader, logging and progress bars.
     """
 
     def __init__(self, warm_up: int, last: int, spawned: float) -> None:
-        """Args: the last step that warms up, the last step of all, and when the process was started."""
+        """Initialise the clock.
+
+        Args:
+            warm_up: Last warm-up step, counted from 1.
+            last: Last step.
+            spawned: ``time.monotonic()`` at the start of the process.
+        """
         self.warm_up, self.last, self.spawned = warm_up, last, spawned
         self.step = 0
         self.first_step_seconds: float | None = None
@@ -24,12 +30,12 @@ class Clock:
         self.seconds: float | None = None
         self.peak_mib: float | None = None
 
-    def reach(self, step: int) -> None:
-        """``step`` optimizer steps are done."""
+    def on_step_end(self, step: int) -> None:
+        """Record the end of an optimizer step, counted from 1."""
         self.step = step
         if step in (1, self.warm_up, self.last):
             wait_for_device()
-        now = time.monotonic()  # shared by all processes of a machine
+        now = time.monotonic()  # the same clock in all processes of a machine
         if self.first_step_seconds is None:
             self.first_step_seconds = now - self.spawned
         if step == self.warm_up:
@@ -40,12 +46,12 @@ class Clock:
                 self.seconds = now - self.started
 
     def start(self) -> None:
-        """An evaluation begins."""
+        """Start the time of an evaluation."""
         wait_for_device()
         self.started = time.monotonic()
 
     def stop(self) -> None:
-        """It has ended."""
+        """Stop the time of an evaluation."""
         wait_for_device()
         assert self.started is not None
         self.seconds = time.monotonic() - self.started
@@ -53,13 +59,13 @@ class Clock:
 
 
 def wait_for_device() -> None:
-    """Until everything launched on a GPU is done; nothing where there is none."""
-    torch: Any = sys.modules.get("torch")  # not imported for this: it would count as start-up
+    """Wait until all kernels on the GPU are done, if there is one."""
+    torch: Any = sys.modules.get("torch")  # do not import it here: the import would count as start-up time
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
 def peak_mib() -> float:
-    """The most memory this process has held so far."""
+    """Return the peak resident set size of this process, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

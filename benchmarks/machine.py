@@ -1,4 +1,4 @@
-"""What a machine is, for the head of a report."""
+"""Description of the machine, for the heading of a report."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, memory, versions, commit, and how busy it is just now."""
+    """Return processor, memory, versions, commit and current load."""
     info = _read("/proc/cpuinfo")
-    flags = set(_first(r"^flags\s*:\s*(.+)$", info).split())
+    flags = set(_search(r"^flags\s*:\s*(.+)$", info).split())
     return {
-        "cpu": _first(r"^model name\s*:\s*(.+)$", info) or platform.processor() or platform.machine(),
+        "cpu": _search(r"^model name\s*:\s*(.+)$", info) or platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "flags": [flag for flag in _FLAGS if flag in flags],
         "gpu": _gpu(),
@@ -45,7 +45,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def slug(machine: dict[str, Any]) -> str:
-    """A name for files: ``amd-epyc-2-cores``."""
+    """Return a name for files, such as ``amd-epyc-2-cores``."""
     if machine["gpu"]:
         return re.sub(r"\W+", "-", machine["gpu"].lower()).strip("-")
     cpu = re.sub(r"\(\w+\)|@.*|\b(cpu|processor)\b|\d+-core", "", machine["cpu"].lower())
@@ -53,10 +53,10 @@ def slug(machine: dict[str, Any]) -> str:
 
 
 def _gpu() -> str | None:
-    """The first GPU's name, asked of a process of its own: this one stays small."""
+    """Return the name of the first GPU. A child process asks torch, so that this process stays small."""
     code = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return process.stdout.strip() or None
 
 
 def _commit() -> str:
@@ -81,6 +81,6 @@ def _read(path: str) -> str:
     return Path(path).read_text() if Path(path).exists() else ""
 
 
-def _first(pattern: str, text: str) -> str:
-    found = re.search(pattern, text, re.MULTILINE)
-    return found.group(1).strip() if found else ""
+def _search(pattern: str, text: str) -> str:
+    match = re.search(pattern, text, re.MULTILINE)
+    return match.group(1).strip() if match else ""

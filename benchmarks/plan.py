@@ -1,4 +1,4 @@
-"""Which measurements there are, and of what size."""
+"""The list of measurements and their sizes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-# Training pairs of a measurement: the tutorial's two passes take well under a minute on 2 cores at 250 GFLOP/s.
+# Training pairs per measurement; the tutorial's two passes take well under a minute on 2 cores at 250 GFLOP/s.
 TRAIN_PAIRS = {"base": 192, "small": 1024}
-FEW_PAIRS, SMALL_BATCH = 2, 8  # of batches up to 8 a pass has enough steps with half the pairs
+SMALL_BATCH, SMALL_BATCH_DIVISOR = 8, 2  # with batches up to 8, half the pairs give enough steps
 EVAL_PAIRS = {"base": 192, "small": 2048}
 ALL_PAIRS = 34334  # AFQMC's training split
 SWEEP_PAIRS = 1024
@@ -21,15 +21,15 @@ QUICK_DIVISOR = 16
 
 @dataclass(frozen=True)
 class Measurement:
-    """One row to be: what is measured, and all that a process needs to measure it.
+    """A measurement, which becomes one row of the raw file.
 
     Attributes:
         kind: train, eval, start, sweep, command or floor.
         model: base or small.
-        contestant: Whose code runs; for a sweep and a command, which way of running it.
-        round: Counted from 0.
-        sizes: Of the work.
-        fresh: Start with an empty cache.
+        contestant: Whose code runs. For a sweep or a command, the way in which it runs.
+        round: Index of the round, from 0.
+        sizes: Arguments of ``Work``, such as ``pairs`` and ``batch_size``.
+        fresh: Whether to start with an empty cache.
     """
 
     kind: str
@@ -41,14 +41,14 @@ class Measurement:
 
     @property
     def label(self) -> dict[str, Any]:
-        """How its row begins."""
-        found = {"kind": self.kind, "model": self.model, "contestant": self.contestant, "round": self.round}
-        return found | ({"batch_size": self.sizes["batch_size"]} if self.kind == "train" else {})
+        """The first entries of the row."""
+        label = {"kind": self.kind, "model": self.model, "contestant": self.contestant, "round": self.round}
+        return label | ({"batch_size": self.sizes["batch_size"]} if self.kind == "train" else {})
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for."""
+    """The measurements that the command line requests."""
 
     kinds: list[str]
     models: list[str]
@@ -59,7 +59,7 @@ class Plan:
     pairs: int | None = None
 
     def measurements(self) -> Iterator[Measurement]:
-        """All of them, the contestants of a table taking turns within each round."""
+        """Yield all measurements. Contestants take turns within each round."""
         if "floor" in self.kinds:
             yield from (Measurement("floor", model, "", 0) for model in self.models)
         if "train" in self.kinds:
@@ -75,37 +75,39 @@ class Plan:
             yield from self._sweeps()
 
     def train_sizes(self, model: str, batch_size: int) -> dict[str, int]:
-        """Pairs in whole batches."""
-        pairs = self.pairs or self._scaled(TRAIN_PAIRS[model]) // (FEW_PAIRS if batch_size <= SMALL_BATCH else 1)
+        """Return batch size and pairs of a training; the pairs fill whole batches."""
+        pairs = self.pairs or self._scaled(TRAIN_PAIRS[model]) // (
+            SMALL_BATCH_DIVISOR if batch_size <= SMALL_BATCH else 1
+        )
         return {"batch_size": batch_size, "pairs": max(pairs // batch_size, 2) * batch_size}
 
     def _scaled(self, pairs: int) -> int:
         return pairs // QUICK_DIVISOR if self.quick else pairs
 
     def _turns(self, kind: str, model: str, sizes: dict[str, Any]) -> Iterator[Measurement]:
-        for number in range(self.rounds):
-            for contestant in rotated(self.contestants, number):
-                yield Measurement(kind, model, contestant, number, sizes)
+        for index in range(self.rounds):
+            for contestant in rotated(self.contestants, index):
+                yield Measurement(kind, model, contestant, index, sizes)
 
     def _starts(self) -> Iterator[Measurement]:
-        """From the start of the process to the end of the first step, over all pairs; commands that train nothing."""
+        """Yield starts (until the end of the first step, with all pairs loaded), and commands that do not train."""
         sizes = {"pairs": self._scaled(ALL_PAIRS), "batch_size": 32, "max_steps": 1}
-        for number in range(self.rounds):
-            for contestant in rotated(self.contestants, number):
-                yield Measurement("start", "small", contestant, number, sizes, fresh=True)
+        for index in range(self.rounds):
+            for contestant in rotated(self.contestants, index):
+                yield Measurement("start", "small", contestant, index, sizes, fresh=True)
                 if contestant == "afqmc":
-                    yield Measurement("start", "small", contestant, number, sizes)  # the same data again
-        for number in range(COMMAND_REPEATS):
-            yield from (Measurement("command", "", name, number) for name in COMMANDS)
+                    yield Measurement("start", "small", contestant, index, sizes)  # again, with a warm cache
+        for index in range(COMMAND_REPEATS):
+            yield from (Measurement("command", "", name, index) for name in COMMANDS)
 
     def _sweeps(self) -> Iterator[Measurement]:
         sizes = {"pairs": self._scaled(SWEEP_PAIRS), "batch_size": 32}
-        for number in range(self.rounds):
-            for way in rotated(["one process", "two, 1 thread each", "two, all threads each"], number):
-                yield Measurement("sweep", "small", way, number, sizes)
+        for index in range(self.rounds):
+            for way in rotated(["one process", "two, 1 thread each", "two, all threads each"], index):
+                yield Measurement("sweep", "small", way, index, sizes)
 
 
 def rotated(names: list[str], by: int) -> list[str]:
-    """Another one goes first each round."""
+    """Return the names rotated, so that another one comes first in each round."""
     by %= len(names)
     return names[by:] + names[:by]

@@ -1,4 +1,4 @@
-"""The ratios as bars: a panel a table, a bar a contestant, the spread over the rounds as a whisker."""
+"""Bar charts of the ratios: one panel per table, one bar per contestant, whiskers for the spread over rounds."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _COLUMNS = 3
 _OURS, _OTHERS, _BASELINE, _INK = "#1b6ca8", "#b9c3cc", "#8a8f94", "#22272b"
 
 
-def draw(found: dict[tuple[str, str, int | None], list[Line]], path: Path) -> bool:
-    """Draw every table that has ratios; returns whether there was one."""
-    shown = {wanted: lines for wanted, lines in found.items() if any(line.ratio for line in lines)}
+def draw(tables: dict[tuple[str, str, int | None], list[Line]], path: Path) -> bool:
+    """Draw every table that has ratios, and return whether there was one."""
+    shown = {key: lines for key, lines in tables.items() if any(line.ratio for line in lines)}
     if not shown:
         return False
     import matplotlib
@@ -28,13 +28,13 @@ def draw(found: dict[tuple[str, str, int | None], list[Line]], path: Path) -> bo
     columns = min(_COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(4.6 * columns, 2.9 * rows), squeeze=False)
-    for axis, (wanted, lines) in zip(axes.flat, shown.items(), strict=False):
-        panel(axis, title(wanted), [line for line in lines if line.ratio])
+    for axis, (key, lines) in zip(axes.flat, shown.items(), strict=False):
+        draw_panel(axis, title(key), [line for line in lines if line.ratio])
     for axis in axes.flat[len(shown) :]:
         axis.set_visible(False)
-    against = baseline(line.name for lines in shown.values() for line in lines)
+    baseline_name = baseline(line.name for lines in shown.values() for line in lines)
     figure.suptitle(
-        f"Pairs a second, as a multiple of {against}\n(median; whiskers: lowest and highest round)",
+        f"Pairs per second, as a multiple of {baseline_name}\n(median; whiskers: lowest and highest round)",
         fontsize=11, color=_INK, x=0.01, ha="left",
     )  # fmt: skip
     figure.tight_layout(rect=(0, 0, 1, 0.98))
@@ -43,26 +43,28 @@ def draw(found: dict[tuple[str, str, int | None], list[Line]], path: Path) -> bo
     return True
 
 
-def panel(axis: Any, heading: str, lines: list[Line]) -> None:
-    """One table: the slowest on top, ours in colour."""
+def draw_panel(axis: Any, heading: str, lines: list[Line]) -> None:
+    """Draw one table, the slowest contestant on top and afqmc in colour."""
     from benchmarks.report import BASELINE
 
     ranked = sorted(lines, key=lambda line: -_ratio(line).median)
-    places, medians = range(len(ranked)), [_ratio(line).median for line in ranked]
+    positions, medians = range(len(ranked)), [_ratio(line).median for line in ranked]
     colours = [_OURS if line.name == OURS else _BASELINE if line.name == BASELINE else _OTHERS for line in ranked]
     below = [_ratio(line).median - _ratio(line).low for line in ranked]
     above = [_ratio(line).high - _ratio(line).median for line in ranked]
     axis.barh(
-        places, medians, height=0.68, color=colours, xerr=(below, above),
+        positions, medians, height=0.68, color=colours, xerr=(below, above),
         error_kw={"ecolor": _INK, "elinewidth": 1, "capsize": 2.5},
     )  # fmt: skip
     axis.axvline(1, color=_BASELINE, linewidth=0.8, linestyle=":")
     widest = max(_ratio(line).high for line in ranked)
-    for place, line in zip(places, ranked, strict=True):
+    for position, line in zip(positions, ranked, strict=True):
         weight = "bold" if line.name == OURS else "normal"
         text = f"{_ratio(line).median:.2f}×"
-        axis.text(_ratio(line).high + widest * 0.025, place, text, va="center", fontsize=9, weight=weight, color=_INK)
-    axis.set_yticks(places, [line.name for line in ranked], fontsize=9, color=_INK)
+        axis.text(
+            _ratio(line).high + widest * 0.025, position, text, va="center", fontsize=9, weight=weight, color=_INK
+        )
+    axis.set_yticks(positions, [line.name for line in ranked], fontsize=9, color=_INK)
     axis.set_xlim(0, widest * 1.2)
     axis.tick_params(axis="x", labelsize=8, colors=_INK)
     axis.tick_params(axis="y", length=0)

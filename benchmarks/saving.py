@@ -1,10 +1,10 @@
-"""What checkpoints to go on from cost: the same training with and without them, taking turns.
+"""Time that resume checkpoints cost: the same training with several checkpoints and with one, in turns.
 
     python -m benchmarks.saving [--model base|mini] [--steps 20] [--saves 2] [--rounds 3] [--batch-size 32]
 
-The training is timed from before its first step until its last checkpoint is on the disk, and then once more with one
-checkpoint alone, at its end; the difference by the number of checkpoints more is what one costs, and the share is of
-100 steps (``checkpoint.save_steps=100``).
+A training is timed from before its first step until its last checkpoint is on the disk: once with ``--saves``
+checkpoints, and once with a single one at its end. The difference, divided by the number of additional checkpoints, is
+the cost of a checkpoint. The printed share is that of one checkpoint per 100 steps (``checkpoint.save_steps=100``).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from afqmc.utils.process import configure_threads
 ARCHITECTURES = {"base": (768, 12, 12, 3072, 21128), "mini": (312, 4, 12, 1248, 8000)}
 
 
-def overrides_of(model: str, steps: int, batch_size: int, save_steps: int) -> list[str]:
-    """The embedded pairs and a model from scratch."""
+def build_overrides(model: str, steps: int, batch_size: int, save_steps: int) -> list[str]:
+    """Return the overrides of a run with the embedded pairs and a model from scratch."""
     hidden, layers, heads, intermediate, vocabulary = ARCHITECTURES[model]
     return [
         "dataset=sample", "model=mini", "tracker=none", f"batch_size={batch_size}",
@@ -40,7 +40,7 @@ def overrides_of(model: str, steps: int, batch_size: int, save_steps: int) -> li
 
 
 class FitTimer(Callback):
-    """Times the training."""
+    """Measures the time of the training, in ``seconds``."""
 
     def on_fit_start(self, trainer: TrainerView) -> None:
         """Start the clock."""
@@ -51,33 +51,33 @@ class FitTimer(Callback):
         self.seconds += time.perf_counter()
 
 
-def seconds(config: Config, place: Path) -> tuple[float, int]:
-    """Of a training, and the bytes of its checkpoint."""
+def time_training(config: Config, directory: Path) -> tuple[float, int]:
+    """Return the seconds of a training and the bytes of its checkpoint."""
     timer = FitTimer()
-    run_experiment(config, RunDir(place), callbacks=[timer])
-    return timer.seconds, sum(path.stat().st_size for path in (place / "checkpoints/last").glob("state.*"))
+    run_experiment(config, RunDir(directory), callbacks=[timer])
+    return timer.seconds, sum(path.stat().st_size for path in (directory / "checkpoints/last").glob("state.*"))
 
 
 def main() -> None:
-    """Measure, and print a line."""
+    """Measure and print a line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.saving", description=__doc__.partition("\n")[0])
     parser.add_argument("--model", choices=list(ARCHITECTURES), default="mini")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--saves", type=int, default=2, help="checkpoints of a training, the one at its end among them")
+    parser.add_argument("--saves", type=int, default=2, help="checkpoints per training, including the last one")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32)
     options = parser.parse_args()
     configure_threads()
-    more, rows, size = options.saves - 1, [], 0
+    additional, rows, size = options.saves - 1, [], 0
     with tempfile.TemporaryDirectory(prefix="afqmc-saving-") as name:
-        for number in range(options.rounds + 1):  # the first warms up
-            pair = []
+        for index in range(options.rounds + 1):  # round 0 is a warm-up
+            times = []
             for save_steps in (options.steps // options.saves, options.steps):
-                config = compose(overrides_of(options.model, options.steps, options.batch_size, save_steps))
-                taken, size = seconds(config, Path(name) / f"{number}-{save_steps}")
-                pair.append(taken)
-            if number:
-                rows.append(((pair[0] - pair[1]) / more, pair[1] / options.steps))
+                config = compose(build_overrides(options.model, options.steps, options.batch_size, save_steps))
+                seconds, size = time_training(config, Path(name) / f"{index}-{save_steps}")
+                times.append(seconds)
+            if index > 0:
+                rows.append(((times[0] - times[1]) / additional, times[1] / options.steps))
     costs, step = [cost for cost, _ in rows], statistics.median(step for _, step in rows)
     cost = statistics.median(costs)
     print(

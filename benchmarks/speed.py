@@ -1,15 +1,16 @@
-"""Measure them all, one process at a time, and write the report.
+"""Run all measurements, one process at a time, and write the report.
 
     python -m benchmarks.speed --data DIR --model-dir DIR [--rounds 3] [--what train,eval,start,sweep,floor] [--quick]
 
-Each measurement is a fresh process, started when the one before has ended; contestants take turns, and another one
-goes first each round, so that a machine that slows down slows all of them. Every result is appended to
-results/<date>-<machine>.jsonl as it comes; ``python -m benchmarks.report`` makes the tables from that file again.
+Each measurement is a fresh process, started when the previous one has ended. Contestants take turns, and another one is
+first in each round, so that a slow phase of the machine affects all of them. Results are appended to
+results/<date>-<machine>.jsonl at once; ``python -m benchmarks.report`` regenerates the tables from that file.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shlex
@@ -30,17 +31,17 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> int:
-    """Run the plan; the exit code says whether everything could be measured."""
-    options = parse()
+    """Run the plan, and return the exit code: 1 if a measurement failed."""
+    options = parse_arguments()
     machine = describe_machine()
     raw = options.out or RESULTS / f"{date.today()}-{options.machine or slug(machine)}.jsonl"
     if raw.exists():
         sys.exit(f"{raw}: exists; give another --out or --machine")
     raw.parent.mkdir(parents=True, exist_ok=True)
-    command = shlex.join(["python", "-m", "benchmarks.speed", *without_paths(sys.argv[1:])])
+    command = shlex.join(["python", "-m", "benchmarks.speed", *hide_paths(sys.argv[1:])])
     append(raw, {"kind": "machine", "date": str(date.today()), "command": command, **machine})
     with tempfile.TemporaryDirectory(prefix="afqmc-bench-") as scratch:
-        failed = run(plan_of(options), Bench(options.data, options.model_dir, Path(scratch)), raw)
+        failed = run(build_plan(options), Bench(options.data, options.model_dir, Path(scratch)), raw)
     from benchmarks.report import write
 
     print(f"wrote {write(raw)}")
@@ -48,21 +49,20 @@ def main() -> int:
 
 
 def run(plan: Plan, bench: Bench, raw: Path) -> int:
-    """Measure one after another; returns how many failed."""
+    """Run the measurements one after another, and return the number of failures."""
     measurements = list(plan.measurements())
-    failed, since = 0, time.monotonic()
-    for number, measurement in enumerate(measurements, 1):
+    failed, start = 0, time.monotonic()
+    for index, measurement in enumerate(measurements, 1):
         row = {**measurement.label, **measurement.sizes, **bench.measure(measurement)}
         append(raw, row)
         failed += "error" in row
-        print(
-            f"{time.monotonic() - since:6.0f} s  {number}/{len(measurements)}  {in_short(measurement, row)}", flush=True
-        )
+        progress = f"{time.monotonic() - start:6.0f} s  {index}/{len(measurements)}"
+        print(f"{progress}  {summarize(measurement, row)}", flush=True)
     return failed
 
 
-def in_short(measurement: Measurement, row: dict[str, Any]) -> str:
-    """A line for whoever watches."""
+def summarize(measurement: Measurement, row: dict[str, Any]) -> str:
+    """Return a line for the terminal."""
     name = " ".join(str(value) for value in measurement.label.values() if value != "")
     if "error" in row:
         return f"{name}: FAILED\n{row['error']}"
@@ -73,59 +73,60 @@ def in_short(measurement: Measurement, row: dict[str, Any]) -> str:
 
 
 def append(raw: Path, row: dict[str, Any]) -> None:
-    """One more line."""
+    """Append a row to the raw file."""
     with raw.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
 
-def plan_of(options: argparse.Namespace) -> Plan:
-    """The options as a plan."""
+def build_plan(options: argparse.Namespace) -> Plan:
+    """Return the plan that the options describe."""
     return Plan(
         options.what, options.models, options.batch_sizes, options.contestants, options.rounds, options.quick,
         options.pairs,
     )  # fmt: skip
 
 
-def without_paths(arguments: list[str]) -> list[str]:
-    """A command line for the report: where somebody keeps the files is nobody's business."""
-    hidden, found = {"--data": "DIR", "--model-dir": "DIR", "--out": "FILE"}, []
-    for number, argument in enumerate(arguments):
+def hide_paths(arguments: list[str]) -> list[str]:
+    """Return the command line for the report, with placeholders for the paths of this machine."""
+    placeholders, hidden = {"--data": "DIR", "--model-dir": "DIR", "--out": "FILE"}, []
+    for previous, argument in itertools.pairwise(["", *arguments]):
         name, equals, _ = argument.partition("=")
-        before = arguments[number - 1] if number else ""
-        found.append(f"{name}={hidden[name]}" if equals and name in hidden else hidden.get(before, argument))
-    return found
+        has_path = equals and name in placeholders
+        hidden.append(f"{name}={placeholders[name]}" if has_path else placeholders.get(previous, argument))
+    return hidden
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.speed", description="afqmc beside other ways to fine-tune on sentence pairs."
+        prog="python -m benchmarks.speed",
+        description="Compare the speed of afqmc with other ways to fine-tune on sentence pairs.",
     )
 
-    def several(of: list[str]) -> Any:
-        def read(text: str) -> list[str]:
+    def list_of(allowed: list[str]) -> Any:
+        def parse_list(text: str) -> list[str]:
             names = text.split(",")
-            if wrong := [name for name in names if name not in of]:
-                raise argparse.ArgumentTypeError(f"{', '.join(wrong)}: not among {', '.join(of)}")
+            if invalid := [name for name in names if name not in allowed]:
+                raise argparse.ArgumentTypeError(f"{', '.join(invalid)}: invalid; allowed: {', '.join(allowed)}")
             return names
 
-        return read
+        return parse_list
 
     data = os.environ.get("AFQMC_DATA")
     parser.add_argument("--data", type=Path, default=data, required=not data, help="AFQMC; default $AFQMC_DATA")
     parser.add_argument("--model-dir", type=Path, required=True, help="config and tokenizer of bert-base-chinese")
-    parser.add_argument("--what", type=several(list(KINDS)), default=list(KINDS), help=f"of {','.join(KINDS)}")
-    parser.add_argument("--models", type=several(["base", "small"]), default=["base", "small"], help="base,small")
+    parser.add_argument("--what", type=list_of(list(KINDS)), default=list(KINDS), help=f"of {','.join(KINDS)}")
+    parser.add_argument("--models", type=list_of(["base", "small"]), default=["base", "small"], help="base,small")
     parser.add_argument("--batch-sizes", type=lambda text: [int(n) for n in text.split(",")], default=[4, 32])
     names = list(CONTESTANTS)
-    less = [f"{PART}{part}" for part in WITHOUT]
-    about = f"of {','.join(names + less)}; default the first {len(names)}"
-    parser.add_argument("--contestants", type=several(names + less), default=names, help=about)
+    variants = [f"{PART}{part}" for part in WITHOUT]
+    about = f"of {','.join(names + variants)}; default: the first {len(names)}"
+    parser.add_argument("--contestants", type=list_of(names + variants), default=names, help=about)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pairs", type=int, help="training pairs of a measurement; default by model")
-    parser.add_argument("--quick", action="store_true", help="a sixteenth of the pairs: whether it works, no figures")
-    parser.add_argument("--machine", help="what the result file is called after the date; default by processor")
-    parser.add_argument("--out", type=Path, help="the raw file (.jsonl); the report goes beside it")
+    parser.add_argument("--pairs", type=int, help="training pairs per measurement; default by model")
+    parser.add_argument("--quick", action="store_true", help="a sixteenth of the pairs, to test that everything runs")
+    parser.add_argument("--machine", help="name in the result file, after the date; default: the processor")
+    parser.add_argument("--out", type=Path, help="the raw file (.jsonl); the report is written to the same directory")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""The work that every contestant does: which pairs, which model, which recipe."""
+"""The work that every contestant does: pairs, model and recipe."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 LEARNING_RATE = 1e-5
 WEIGHT_DECAY = 0.01
-MAX_LENGTH = 512  # no pair of AFQMC is longer than 160: nothing is ever cut
-EVAL_BATCH_SIZE = 32  # of contestants whose framework does not suggest another
+MAX_LENGTH = 512  # no pair of AFQMC is longer than 160, so nothing is truncated
+EVAL_BATCH_SIZE = 32  # for contestants whose framework has no default of its own
 SEED = 42
 
-ARCHITECTURES: dict[str, dict[str, int]] = {  # changes to the config in the model directory
+ARCHITECTURES: dict[str, dict[str, int]] = {  # changes to the config in --model-dir
     "base": {},
     "small": {"num_hidden_layers": 4, "hidden_size": 312, "num_attention_heads": 12, "intermediate_size": 1248},
 }
@@ -25,17 +25,17 @@ Pair = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Work:
-    """Paths and sizes, as a worker is given them.
+    """Paths and sizes of a measurement.
 
     Attributes:
         data: Directory of train.json and dev.json.
-        model: Directory of config, tokenizer and random weights; every contestant loads the same.
-        pairs: Training pairs, the first so many; a multiple of the batch, so that no batch is smaller.
-        batch_size: Pairs an optimizer step.
-        epochs: Passes; the first warms up, the rest are timed.
-        max_steps: Stop after so many steps instead.
-        eval_pairs: Pairs of dev that are timed; as many again, of those after them, warm up.
-        scratch: Directory for whatever a contestant writes.
+        model: Directory of config, tokenizer and random weights; the same for all contestants.
+        pairs: Number of training pairs, a multiple of the batch size.
+        batch_size: Pairs per optimizer step.
+        epochs: Passes. The first is a warm-up, the others are timed.
+        max_steps: Optimizer steps, instead of ``epochs``.
+        eval_pairs: Number of dev pairs that are timed. The same number of pairs after them is the warm-up.
+        scratch: Directory for files that a contestant writes.
     """
 
     data: Path
@@ -48,43 +48,43 @@ class Work:
     scratch: Path
 
     @classmethod
-    def of(cls, plain: dict[str, Any]) -> Work:
-        """From JSON."""
-        paths = {key: Path(plain[key]).absolute() for key in ("data", "model", "scratch")}
-        return cls(**{**plain, **paths})
+    def from_json(cls, values: dict[str, Any]) -> Work:
+        """Return the work that a JSON object describes."""
+        paths = {key: Path(values[key]).absolute() for key in ("data", "model", "scratch")}
+        return cls(**{**values, **paths})
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of one pass."""
+        """Optimizer steps per pass."""
         return -(-self.pairs // self.batch_size)
 
     @property
     def steps(self) -> int:
-        """Optimizer steps in all."""
+        """Total number of optimizer steps."""
         return self.max_steps or self.epochs * self.steps_per_epoch
 
     def train_pairs(self) -> list[Pair]:
-        """The pairs to train on."""
+        """Read the training pairs."""
         return read(self.data / "train.json", 0, self.pairs)
 
     def dev_pairs(self) -> list[Pair]:
-        """The pairs whose evaluation is timed."""
+        """Read the pairs whose evaluation is timed."""
         return read(self.data / "dev.json", 0, self.eval_pairs)
 
     def warm_up_pairs(self) -> list[Pair]:
-        """Other pairs, evaluated first: whoever remembers what was tokenised gains nothing."""
+        """Read the pairs of the warm-up. They differ from the timed ones, so that a token cache gives no advantage."""
         return read(self.data / "dev.json", self.eval_pairs, 2 * self.eval_pairs)
 
 
 def read(path: Path, start: int, stop: int | None) -> list[Pair]:
-    """Rows of a JSON-lines file as (sentence, sentence, label)."""
+    """Read rows of a JSON-lines file as (sentence1, sentence2, label)."""
     with path.open(encoding="utf-8") as file:
         rows = map(json.loads, itertools.islice(file, start, stop))
         return [(row["sentence1"], row["sentence2"], int(row["label"])) for row in rows]
 
 
 def make_checkpoint(model_dir: Path, architecture: dict[str, int], target: Path) -> None:
-    """Random weights of an architecture with the tokenizer of ``model_dir``, as ``from_pretrained`` reads them."""
+    """Save random weights with the tokenizer of ``model_dir`` to ``target``, in the format of ``from_pretrained``."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -97,7 +97,7 @@ def make_checkpoint(model_dir: Path, architecture: dict[str, int], target: Path)
 
 
 def has_fast_bf16() -> bool:
-    """Whether bf16 autocast is what one would choose on this machine."""
+    """Return whether this machine is faster in bf16 than in float32."""
     import torch
 
     if torch.cuda.is_available():

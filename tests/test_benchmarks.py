@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: the floor's arithmetic, equal work, a report that follows from its raw file."""
+"""Tests of the benchmarks: the floor, equal work of the contestants, the clock and the report."""
 
 import json
 import random
@@ -16,13 +16,14 @@ from benchmarks.contestants.afqmc_without import WITHOUT
 from benchmarks.floor import Floor, training_flop
 from benchmarks.plan import Plan
 from benchmarks.processes import Bench
-from benchmarks.speed import without_paths
+from benchmarks.speed import hide_paths
 from benchmarks.work import Work
 
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
 
 
-def test_the_floors_arithmetic_is_what_torch_counts_in_a_step():
+def test_training_flop_matches_torch():
+    """The formula gives the FLOP that torch counts in forward and backward passes."""
     config = BertConfig(vocab_size=50, attn_implementation="eager", **SMALL)
     model = BertModel(config, add_pooling_layer=False)
     counted = 0
@@ -33,11 +34,13 @@ def test_the_floors_arithmetic_is_what_torch_counts_in_a_step():
     assert training_flop(config, [7, 13]) == counted
 
 
-def test_bert_base_costs_514_mflop_a_token():
+def test_training_flop_of_bert_base():
+    """BERT-base needs about 514 MFLOP per token."""
     assert training_flop(BertConfig(), [30]) / 30 == pytest.approx(513e6, rel=0.005)
 
 
-def test_the_share_of_the_floor_is_the_share_of_its_rate():
+def test_floor_rate_time_and_share():
+    """Rate, time and share follow from the FLOP and the matmul rate."""
     floor = Floor(pairs=1000, tokens_per_pair=30.0, flop_per_token=1e9, gflops_fp32=100.0, gflops_bf16=300.0)
     assert floor.pairs_per_second == pytest.approx(10.0)
     assert floor.seconds(3) == pytest.approx(300.0)
@@ -46,7 +49,7 @@ def test_the_share_of_the_floor_is_the_share_of_its_rate():
 
 @pytest.fixture
 def bench(pairs, tiny_tokenizer, tmp_path):
-    """A bench of 50 pairs and a tiny model."""
+    """Return a bench with 50 pairs and a tiny model."""
     data, scratch = tmp_path / "data", tmp_path / "scratch"
     data.mkdir()
     columns = zip(pairs.ids, pairs.sentence1, pairs.sentence2, map(str, pairs.labels), strict=True)
@@ -61,7 +64,8 @@ def bench(pairs, tiny_tokenizer, tmp_path):
     return bench
 
 
-def test_the_tutorials_loop_and_ours_do_the_same_work(bench, tmp_path):
+def test_contestants_do_the_same_work(bench, tmp_path):
+    """The tutorial's loop and afqmc do the same number of steps with plausible losses."""
     sizes = Plan(["train"], ["small"], [8], ["afqmc"], 1, pairs=32).train_sizes("small", 8)
     ours = bench.measure(next(Plan(["train"], ["small"], [8], ["afqmc"], 1, pairs=32).measurements()))
     assert "error" not in ours, ours
@@ -75,17 +79,19 @@ def test_the_tutorials_loop_and_ours_do_the_same_work(bench, tmp_path):
     assert ours["pairs_per_second"] == pytest.approx(32 / ours["seconds"])
 
 
-def test_the_clock_runs_from_the_last_warm_up_step_to_the_last_of_all(monkeypatch):
+def test_clock_times_the_steps_after_the_warm_up(monkeypatch):
+    """The time is that between the last warm-up step and the last step."""
     times = iter([10.0, 12.0, 15.0, 21.0])
     monkeypatch.setattr("benchmarks.clock.time.monotonic", lambda: next(times))
     clock = Clock(warm_up=2, last=4, spawned=7.0)
     for step in (1, 2, 3, 4):
-        clock.reach(step)
+        clock.on_step_end(step)
     assert clock.first_step_seconds == 3.0
     assert clock.seconds == 9.0
 
 
-def test_every_contestant_is_measured_each_round_and_another_goes_first():
+def test_contestants_take_turns():
+    """Each round measures all contestants, and each begins with another one."""
     names = list(CONTESTANTS)
     plan = Plan(["train", "eval"], ["base"], [4, 32], names, rounds=3)
     rows = [measurement for measurement in plan.measurements() if measurement.kind == "train"]
@@ -106,10 +112,10 @@ def raw_rows():
     floor = {"pairs": 100, "tokens_per_pair": 30.0, "flop_per_token": 5e8, "gflops_fp32": 100.0, "gflops_bf16": 750.0}
     rows = [machine, {"kind": "floor", "model": "base", "contestant": "", "round": 0, **floor}]
     for kind, size in (("train", {"batch_size": 4}), ("train", {"batch_size": 32}), ("eval", {})):
-        for number in range(3):
-            drift = rng.uniform(0.5, 1)  # the machine's, which ratios within a round do not see
+        for index in range(3):
+            drift = rng.uniform(0.5, 1)  # of the machine's speed; cancels in ratios within a round
             for name, factor in (("tutorial", 1.0), ("hf-trainer", 3.0), ("afqmc", 6.0)):
-                rows.append({"kind": kind, "model": "base", "contestant": name, "round": number, **size,
+                rows.append({"kind": kind, "model": "base", "contestant": name, "round": index, **size,
                              "pairs_per_second": 5 * factor * drift, "peak_mib": 900.0})  # fmt: skip
     rows.append(
         {"kind": "start", "model": "small", "contestant": "lightning", "round": 0, "error": "No module\nlightning"}
@@ -117,19 +123,21 @@ def raw_rows():
     return rows
 
 
-def test_the_report_follows_from_the_raw_file(tmp_path):
+def test_report_and_plot_are_written(tmp_path):
+    """A raw file gives a report and a plot."""
     pytest.importorskip("matplotlib", reason="the plot needs matplotlib: pip install -e '.[bench]'")
     raw = tmp_path / "raw.jsonl"
     raw.write_text("".join(json.dumps(row) + "\n" for row in raw_rows()), encoding="utf-8")
-    written = report.write(raw)
-    assert written.read_text(encoding="utf-8").startswith("# Speed, 2026-11-24")
+    path = report.write(raw)
+    assert path.read_text(encoding="utf-8").startswith("# Speed, 2026-11-24")
     assert (tmp_path / "raw.png").stat().st_size > 10_000
 
 
-def test_ratios_are_taken_within_a_round_and_what_failed_is_told():
+def test_ratios_are_taken_within_rounds():
+    """Ratios do not depend on the speed of a round, and failures are listed."""
     rows = raw_rows()
-    (found,) = [lines for key, lines in report.tables(rows).items() if key == ("train", "base", 32)]
-    ratios = {line.name: line.ratio for line in found}
+    (lines,) = [lines for key, lines in report.tables(rows).items() if key == ("train", "base", 32)]
+    ratios = {line.name: line.ratio for line in lines}
     assert ratios["afqmc"].low == pytest.approx(6) == ratios["afqmc"].high
     assert ratios["hf-trainer"].median == pytest.approx(3)
     text = "\n".join(report.sections(rows))
@@ -138,13 +146,15 @@ def test_ratios_are_taken_within_a_round_and_what_failed_is_told():
     assert "lightning: `lightning`" in text
 
 
-def test_a_reported_command_names_no_directories_of_this_machine():
-    told = without_paths(["--data", "/home/x", "--model-dir=/home/y", "--rounds", "2"])
-    assert told == ["--data", "DIR", "--model-dir=DIR", "--rounds", "2"]
+def test_paths_are_hidden_in_the_report():
+    """The command in a report has placeholders for paths."""
+    shown = hide_paths(["--data", "/home/x", "--model-dir=/home/y", "--rounds", "2"])
+    assert shown == ["--data", "DIR", "--model-dir=DIR", "--rounds", "2"]
 
 
 @pytest.mark.parametrize("part", WITHOUT)
-def test_each_part_can_be_left_out(part):
+def test_each_optimisation_can_be_disabled(part):
+    """Each variant changes the config or replaces code."""
     name = f"afqmc-without-{part}"
-    left_out = load(name).left_out
-    assert callable(left_out) or compose(["experiment=quickstart", *left_out]) != compose(["experiment=quickstart"])
+    disabled = load(name).disabled
+    assert callable(disabled) or compose(["experiment=quickstart", *disabled]) != compose(["experiment=quickstart"])

@@ -1,7 +1,7 @@
 """The contestants: one module each, with ``train(work, clock) -> loss`` and ``evaluate(work, clock) -> accuracy``.
 
-All load the same weights, train on the same pairs in batches of the same size with AdamW at 1e-5, linear decay,
-cross-entropy and dropout, and shuffle anew each epoch. What they do beside that is what is compared.
+All load the same weights and train on the same pairs, in batches of the same size, with AdamW at 1e-5, linear decay,
+cross-entropy and dropout, shuffled in each epoch. Everything else may differ, and is what the benchmark compares.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ PART = "afqmc-without-"
 
 
 class Contestant(Protocol):
-    """What a contestant's module holds."""
+    """The interface of a contestant's module."""
 
     def train(self, work: Work, clock: Clock) -> float:
-        """Train, telling the clock each step; returns a mean of the loss over the last steps."""
+        """Train, call ``clock.on_step_end`` after each step, and return a mean loss of the last steps."""
 
     def evaluate(self, work: Work, clock: Clock) -> float:
-        """Score the warm-up pairs, then start the clock, score the dev pairs from their strings, stop it."""
+        """Evaluate the warm-up pairs, then time the evaluation of the dev pairs; return their accuracy."""
 
 
 def load(name: str) -> Contestant:
-    """A contestant by name; its libraries are imported now. ``afqmc-without-PART`` is ours less a part."""
+    """Import a contestant by name. ``afqmc-without-PART`` is afqmc with one optimisation disabled."""
     if name.startswith(PART):
         from benchmarks.contestants.afqmc_without import Without
 

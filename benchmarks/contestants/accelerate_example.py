@@ -1,4 +1,4 @@
-"""A loop in the manner of Accelerate's NLP example: tokenised beforehand by ``datasets``, bf16 where that is fast."""
+"""A loop like Accelerate's NLP example: tokenised in advance with ``datasets``, bf16 where that is fast."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from benchmarks.work import EVAL_BATCH_SIZE, LEARNING_RATE, MAX_LENGTH, SEED, Pa
 
 
 def accelerator() -> Accelerator:
-    """With the precision that the example's user would choose."""
+    """Return an Accelerator with the faster precision."""
     return Accelerator(mixed_precision="bf16" if has_fast_bf16() else "no")
 
 
 def dataset(pairs: list[Pair], tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """Pairs as tokens, columns as the model takes them."""
-    first, second, labels = zip(*pairs, strict=True)
-    raw = Dataset.from_dict({"sentence1": first, "sentence2": second, "labels": labels})
+    """Return tokenised pairs with the columns of the model's inputs."""
+    sentences1, sentences2, labels = zip(*pairs, strict=True)
+    raw = Dataset.from_dict({"sentence1": sentences1, "sentence2": sentences2, "labels": labels})
     return raw.map(
         lambda rows: tokenizer(rows["sentence1"], rows["sentence2"], truncation=True, max_length=MAX_LENGTH),
         batched=True,
@@ -37,7 +37,7 @@ def dataset(pairs: list[Pair], tokenizer: PreTrainedTokenizerBase) -> Dataset:
 
 
 def train(work: Work, clock: Clock) -> float:
-    """The loop; returns the mean loss of the last epoch."""
+    """Train and return the mean loss of the last epoch."""
     engine = accelerator()
     set_seed(SEED)
     tokenizer = AutoTokenizer.from_pretrained(work.model)
@@ -63,14 +63,14 @@ def train(work: Work, clock: Clock) -> float:
             scheduler.step()
             optimizer.zero_grad()
             step += 1
-            clock.reach(step)
+            clock.on_step_end(step)
             if step == work.steps:
                 return (total / batches).item()
     return float("nan")
 
 
 def evaluate(work: Work, clock: Clock) -> float:
-    """The example's evaluation."""
+    """Evaluate as in the example."""
     engine = accelerator()
     tokenizer = AutoTokenizer.from_pretrained(work.model)
     model = engine.prepare(BertForSequenceClassification.from_pretrained(work.model))
@@ -92,6 +92,6 @@ def evaluate(work: Work, clock: Clock) -> float:
 
     accuracy(work.warm_up_pairs())
     clock.start()
-    found = accuracy(work.dev_pairs())
+    result = accuracy(work.dev_pairs())
     clock.stop()
-    return found
+    return result

@@ -1,4 +1,4 @@
-"""Ours, as the command line gives it by default: only paths and sizes are set."""
+"""afqmc with its default config; only paths and sizes are set."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from benchmarks.clock import Clock
 from benchmarks.work import Work
 
 
-def overrides(work: Work, run_dir: Path, log_steps: int, more: tuple[str, ...]) -> list[str]:
-    """What a person would type, and one evaluation alone: after the last step."""
+def build_overrides(work: Work, run_dir: Path, logging_steps: int, extra: tuple[str, ...]) -> list[str]:
+    """Return the overrides of a run with a single evaluation, after the last step."""
     steps = [] if work.max_steps is None else [f"trainer.max_steps={work.max_steps}"]
     return [
         f"dataset.path={work.data}",
@@ -27,26 +27,26 @@ def overrides(work: Work, run_dir: Path, log_steps: int, more: tuple[str, ...]) 
         f"epochs={work.epochs}",
         "tracker=none",
         f"trainer.eval_steps={work.steps}",
-        f"trainer.logging_steps={log_steps}",
+        f"trainer.logging_steps={logging_steps}",
         f"hydra.run.dir={run_dir}",
         *steps,
-        *more,
+        *extra,
     ]
 
 
 class StepClock(Callback):
-    """Reads the clock of the measurement after each step that has a row of metrics."""
+    """Reports to the clock each step that has a row of metrics."""
 
     clock: ClassVar[Clock]
 
     def on_step_end(self, trainer: TrainerView, event: StepEnd) -> None:
-        """Read it."""
+        """Report the step."""
         if event.metrics is not None:
-            self.clock.reach(event.step)
+            self.clock.on_step_end(event.step)
 
 
-def command(arguments: list[str]) -> None:
-    """``python -m afqmc.run ARGUMENTS`` in this process, whatever it sets at its start included."""
+def run_command(arguments: list[str]) -> None:
+    """Run ``python -m afqmc.run ARGUMENTS`` in this process, including its process-wide settings."""
     sys.argv = ["afqmc.run", *arguments]
     try:
         runpy.run_module("afqmc.run", run_name="__main__", alter_sys=True)
@@ -55,34 +55,35 @@ def command(arguments: list[str]) -> None:
             raise RuntimeError(f"afqmc.run ended with {end.code}") from end
 
 
-def train(work: Work, clock: Clock, *more: str) -> float:
-    """A whole run, its rows of training figures timed as they are written; returns the last row's loss.
+def train(work: Work, clock: Clock, *extra: str) -> float:
+    """Run a complete run and return the loss of its last row of metrics.
 
-    A row an epoch is written, or one after the first step where that alone is wanted.
+    The clock gets the steps that have a row: one per epoch, or the first step if it is the only one.
     """
     run_dir = work.scratch / "run"
     StepClock.clock = clock
     logging_steps = min(work.steps, work.steps_per_epoch)
-    command(overrides(work, run_dir, logging_steps, (f"+callbacks.clock._target_={__name__}.StepClock", *more)))
+    clock_callback = f"+callbacks.clock._target_={__name__}.StepClock"
+    run_command(build_overrides(work, run_dir, logging_steps, (clock_callback, *extra)))
     assert (run_dir / "summary.json").exists(), "the run is not complete"
     rows = map(json.loads, (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     return [row["train/loss"] for row in rows if "train/loss" in row][-1]
 
 
-def evaluate(work: Work, clock: Clock, *more: str) -> float:
-    """What ``afqmc.evaluate RUN_DIR --data FILE`` does, on the run directory of a single step."""
+def evaluate(work: Work, clock: Clock, *extra: str) -> float:
+    """Evaluate as ``afqmc.evaluate RUN_DIR --data FILE`` does, with the run directory of a one-step training."""
     run_dir = work.scratch / "run"
     one_step = Work(**{**vars(work), "pairs": 32, "batch_size": 32, "epochs": 1, "max_steps": None})
-    command(overrides(one_step, run_dir, 1, more))
+    run_command(build_overrides(one_step, run_dir, 1, extra))
     from afqmc.inference.predictor import Predictor
 
-    trained = Predictor.load(run_dir)
-    files = {"warm-up": (work.eval_pairs, 2 * work.eval_pairs), "dev": (0, work.eval_pairs)}
+    predictor = Predictor.load(run_dir)
+    ranges = {"warm-up": (work.eval_pairs, 2 * work.eval_pairs), "dev": (0, work.eval_pairs)}
     lines = (work.data / "dev.json").read_text(encoding="utf-8").splitlines(keepends=True)
-    for name, rows in files.items():
+    for name, rows in ranges.items():
         (work.scratch / f"{name}.jsonl").write_text("".join(lines[slice(*rows)]), encoding="utf-8")
-    trained.evaluate(trained.read_pairs(work.scratch / "warm-up.jsonl", labelled=True))
+    predictor.evaluate(predictor.read_pairs(work.scratch / "warm-up.jsonl", labelled=True))
     clock.start()
-    found = trained.evaluate(trained.read_pairs(work.scratch / "dev.jsonl", labelled=True))
+    evaluation = predictor.evaluate(predictor.read_pairs(work.scratch / "dev.jsonl", labelled=True))
     clock.stop()
-    return found.metrics["accuracy"]
+    return evaluation.metrics["accuracy"]

@@ -1,4 +1,4 @@
-"""Ours less one of the things that make it quick: what each of them buys."""
+"""afqmc with one optimisation disabled, to measure what it gains."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from benchmarks.contestants import afqmc_run
 from benchmarks.work import Work
 
 
-def _attention() -> None:
+def _disable_attention() -> None:
     from torch import nn
 
-    from afqmc.models import cpu_kernels as cpu
-    from afqmc.training import device as hardware
+    from afqmc.models import cpu_kernels
+    from afqmc.training import device
 
-    def dropout_alone(model: nn.Module, fast_dropout: bool) -> None:
+    def use_dropout_only(model: nn.Module, fast_dropout: bool) -> None:
         for module in [module for module in model.modules() if type(module) is nn.Dropout]:
-            module.__class__ = cpu.FastDropout
+            module.__class__ = cpu_kernels.FastDropout
 
-    hardware.use_fast_cpu_kernels = dropout_alone
+    device.use_fast_cpu_kernels = use_dropout_only
 
 
-def _allocator() -> None:
+def _disable_allocator() -> None:
     from afqmc.utils import process
 
     process.tune_malloc = lambda: None
 
 
-def _sleeping() -> None:
+def _disable_sleeping() -> None:
     os.environ["OMP_WAIT_POLICY"] = "active"
 
 
@@ -38,28 +38,29 @@ WITHOUT: dict[str, list[str] | Callable[[], None]] = {
     "bf16": ["trainer.mixed_precision=no"],
     "fused": ["optimizer.fused=false"],
     "dropout": ["performance.fast_cpu_dropout=false"],
-    "attention": _attention,
-    "allocator": _allocator,
-    "sleeping": _sleeping,
+    "attention": _disable_attention,
+    "allocator": _disable_allocator,
+    "sleeping": _disable_sleeping,
 }
 
 
 class Without:
-    """A contestant: what is left out is an override, or a part replaced by what PyTorch and transformers have."""
+    """A contestant. The optimisation is disabled by an override, or its code is replaced by PyTorch's."""
 
     def __init__(self, name: str) -> None:
-        self.left_out = WITHOUT[name]
+        self.disabled = WITHOUT[name]
 
-    def _leave_out(self) -> list[str]:
-        if isinstance(self.left_out, list):
-            return self.left_out
-        self.left_out()
+    def _disable(self) -> list[str]:
+        """Disable the optimisation, and return the overrides that this takes."""
+        if isinstance(self.disabled, list):
+            return self.disabled
+        self.disabled()
         return []
 
     def train(self, work: Work, clock: Clock) -> float:
-        """As ours."""
-        return afqmc_run.train(work, clock, *self._leave_out())
+        """Train as afqmc."""
+        return afqmc_run.train(work, clock, *self._disable())
 
     def evaluate(self, work: Work, clock: Clock) -> float:
-        """As ours."""
-        return afqmc_run.evaluate(work, clock, *self._leave_out())
+        """Evaluate as afqmc."""
+        return afqmc_run.evaluate(work, clock, *self._disable())

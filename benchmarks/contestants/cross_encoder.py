@@ -1,4 +1,4 @@
-"""sentence-transformers' CrossEncoder and its trainer: bf16 where that is fast; it has no sampler by length."""
+"""sentence-transformers' CrossEncoder and its trainer: bf16 where that is fast, no sampler by length."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from benchmarks.clock import Clock
 from benchmarks.work import LEARNING_RATE, MAX_LENGTH, SEED, WEIGHT_DECAY, Pair, Work, has_fast_bf16
 
 
-class Tell(TrainerCallback):
-    """Tells the clock each step."""
+class ClockCallback(TrainerCallback):
+    """Reports each step to the clock."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """After the optimizer's step."""
-        self.clock.reach(state.global_step)
+        """Report the step."""
+        self.clock.on_step_end(state.global_step)
 
 
 def train(work: Work, clock: Clock) -> float:
-    """Train; returns the trainer's mean loss."""
+    """Train and return the trainer's mean loss."""
     model = CrossEncoder(str(work.model), num_labels=2, max_length=MAX_LENGTH)
-    first, second, labels = zip(*work.train_pairs(), strict=True)
+    sentences1, sentences2, labels = zip(*work.train_pairs(), strict=True)
     trainer = CrossEncoderTrainer(
         model=model,
         args=CrossEncoderTrainingArguments(
@@ -42,7 +42,7 @@ def train(work: Work, clock: Clock) -> float:
             max_grad_norm=0.0,
             optim="adamw_torch_fused",
             bf16=has_fast_bf16(),
-            use_cpu=not torch.cuda.is_available(),  # without it, bf16 is refused on a CPU
+            use_cpu=not torch.cuda.is_available(),  # without this, bf16 is rejected on a CPU
             dataloader_num_workers=0,
             logging_strategy="no",
             save_strategy="no",
@@ -50,25 +50,25 @@ def train(work: Work, clock: Clock) -> float:
             disable_tqdm=True,
             seed=SEED,
         ),
-        train_dataset=Dataset.from_dict({"sentence1": first, "sentence2": second, "label": labels}),
+        train_dataset=Dataset.from_dict({"sentence1": sentences1, "sentence2": sentences2, "label": labels}),
         loss=CrossEntropyLoss(model),
-        callbacks=[Tell(clock)],
+        callbacks=[ClockCallback(clock)],
     )
     return trainer.train().training_loss
 
 
 def evaluate(work: Work, clock: Clock) -> float:
-    """``CrossEncoder.predict``, which sorts by length; weights in bf16 where that is fast, as its manual advises."""
+    """Evaluate with ``CrossEncoder.predict``: sorted by length, bf16 weights where that is fast, as documented."""
     dtype = torch.bfloat16 if has_fast_bf16() else torch.float32
     model = CrossEncoder(str(work.model), num_labels=2, max_length=MAX_LENGTH, model_kwargs={"dtype": dtype})
 
     def accuracy(pairs: list[Pair]) -> float:
-        scores = model.predict([(one, two) for one, two, _ in pairs])
+        scores = model.predict([(sentence1, sentence2) for sentence1, sentence2, _ in pairs])
         hits = scores.argmax(axis=1) == [label for *_, label in pairs]
         return float(hits.mean())
 
     accuracy(work.warm_up_pairs())
     clock.start()
-    found = accuracy(work.dev_pairs())
+    result = accuracy(work.dev_pairs())
     clock.stop()
-    return found
+    return result

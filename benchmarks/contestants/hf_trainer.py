@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer at its best: batches of similar length, bf16 where that is fast, fused AdamW, no logging."""
+"""The Hugging Face Trainer with fast settings: batches by length, bf16 where that is fast, fused AdamW, no logging."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
 from benchmarks.clock import Clock
-from benchmarks.contestants.tokenised import tokenised
+from benchmarks.contestants.tokenised import tokenize
 from benchmarks.work import LEARNING_RATE, SEED, WEIGHT_DECAY, Work, has_fast_bf16
 
-MEGA_BATCH = 50  # batches sorted together, as the Trainer has it on the whole of AFQMC
+MEGA_BATCH = 50  # batches that are sorted at a time; the Trainer's value on all of AFQMC
 
 
 class ManyBatchesSampler(LengthGroupedSampler):
-    """The Trainer's own sampler, sorting on a part of the data as many batches together as it does on all of it.
+    """The Trainer's sampler, with as many batches sorted at a time as on the whole data set.
 
-    It takes a quarter of the batches there are, at most 50: on the few hundred pairs of a measurement that would be
-    two, and it would pad far more than it does in earnest.
+    By default it sorts a quarter of all batches at a time, at most 50. On the few hundred pairs of a measurement that
+    would be two batches, with far more padding than on the whole data set.
     """
 
     def __iter__(self) -> Any:
@@ -39,7 +39,7 @@ class ManyBatchesSampler(LengthGroupedSampler):
 
 
 class LengthGroupedTrainer(Trainer):
-    """A Trainer with that sampler, in training and in evaluation."""
+    """A Trainer that uses this sampler in training and evaluation."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         return ManyBatchesSampler(self.args.train_batch_size, dataset=self.train_dataset)
@@ -48,24 +48,24 @@ class LengthGroupedTrainer(Trainer):
         return ManyBatchesSampler(self.args.eval_batch_size, dataset=eval_dataset)
 
 
-class Tell(TrainerCallback):
-    """Tells the clock each step."""
+class ClockCallback(TrainerCallback):
+    """Reports each step to the clock."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """After the optimizer's step."""
-        self.clock.reach(state.global_step)
+        """Report the step."""
+        self.clock.on_step_end(state.global_step)
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """What the Trainer computes after an evaluation."""
+    """Return the accuracy, for ``compute_metrics``."""
     return {"accuracy": float((np.argmax(prediction.predictions, -1) == prediction.label_ids).mean())}
 
 
-def trainer(work: Work, data: Any, callbacks: list[TrainerCallback]) -> Trainer:
-    """A Trainer for this work."""
+def build_trainer(work: Work, data: Any, callbacks: list[TrainerCallback]) -> Trainer:
+    """Return a Trainer for the work."""
     tokenizer = AutoTokenizer.from_pretrained(work.model)
     return LengthGroupedTrainer(
         model=BertForSequenceClassification.from_pretrained(work.model),
@@ -78,11 +78,11 @@ def trainer(work: Work, data: Any, callbacks: list[TrainerCallback]) -> Trainer:
             learning_rate=LEARNING_RATE,
             weight_decay=WEIGHT_DECAY,
             lr_scheduler_type="linear",
-            max_grad_norm=0.0,  # none of the others clips
+            max_grad_norm=0.0,  # no other contestant clips gradients
             optim="adamw_torch_fused",
             train_sampling_strategy="group_by_length",
             bf16=has_fast_bf16(),
-            use_cpu=not torch.cuda.is_available(),  # without it, bf16 is refused on a CPU
+            use_cpu=not torch.cuda.is_available(),  # without this, bf16 is rejected on a CPU
             dataloader_num_workers=0,
             logging_strategy="no",
             save_strategy="no",
@@ -90,7 +90,7 @@ def trainer(work: Work, data: Any, callbacks: list[TrainerCallback]) -> Trainer:
             disable_tqdm=True,
             seed=SEED,
         ),
-        train_dataset=tokenised(tokenizer, data),
+        train_dataset=tokenize(tokenizer, data),
         data_collator=DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
         compute_metrics=accuracy,
@@ -99,15 +99,15 @@ def trainer(work: Work, data: Any, callbacks: list[TrainerCallback]) -> Trainer:
 
 
 def train(work: Work, clock: Clock) -> float:
-    """Train; returns the Trainer's mean loss."""
-    return trainer(work, work.train_pairs(), [Tell(clock)]).train().training_loss
+    """Train and return the Trainer's mean loss."""
+    return build_trainer(work, work.train_pairs(), [ClockCallback(clock)]).train().training_loss
 
 
 def evaluate(work: Work, clock: Clock) -> float:
-    """``Trainer.evaluate``, which groups by length as well."""
-    engine = trainer(work, work.warm_up_pairs(), [])
-    engine.evaluate(tokenised(engine.processing_class, work.warm_up_pairs()))
+    """Evaluate with ``Trainer.evaluate``, also in batches by length."""
+    engine = build_trainer(work, work.warm_up_pairs(), [])
+    engine.evaluate(tokenize(engine.processing_class, work.warm_up_pairs()))
     clock.start()
-    found = engine.evaluate(tokenised(engine.processing_class, work.dev_pairs()))
+    metrics = engine.evaluate(tokenize(engine.processing_class, work.dev_pairs()))
     clock.stop()
-    return found["eval_accuracy"]
+    return metrics["eval_accuracy"]

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from benchmarks.clock import Clock
-from benchmarks.contestants.tokenised import tokenised
+from benchmarks.contestants.tokenised import tokenize
 from benchmarks.work import EVAL_BATCH_SIZE, LEARNING_RATE, SEED, WEIGHT_DECAY, Pair, Work, has_fast_bf16
 
 
@@ -30,36 +30,36 @@ class PairModule(L.LightningModule):
         self.steps = steps
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """The loss of a batch."""
+        """Return the loss of a batch."""
         loss = self.model(**batch).loss
         self.log("train_loss", loss, on_step=False, on_epoch=True)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
-        """The accuracy of a batch."""
+        """Log the accuracy of a batch."""
         hits = (self.model(**batch).logits.argmax(-1) == batch["labels"]).float().mean()
         self.log("val_accuracy", hits, batch_size=len(batch["labels"]))
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Fused AdamW with linear decay, stepped each batch."""
+        """Return fused AdamW with linear decay per step."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
         scheduler = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-class Tell(L.Callback):
-    """Tells the clock each step."""
+class ClockCallback(L.Callback):
+    """Reports each step to the clock."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """After the optimizer's step."""
-        self.clock.reach(trainer.global_step)
+        """Report the step."""
+        self.clock.on_step_end(trainer.global_step)
 
 
-def trainer(work: Work, callbacks: list[L.Callback]) -> L.Trainer:
-    """A Trainer that writes nothing."""
+def build_trainer(work: Work, callbacks: list[L.Callback]) -> L.Trainer:
+    """Return a Trainer that writes nothing."""
     return L.Trainer(
         max_epochs=work.epochs,
         max_steps=work.max_steps or -1,
@@ -73,10 +73,12 @@ def trainer(work: Work, callbacks: list[L.Callback]) -> L.Trainer:
     )
 
 
-def loader(pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, batch_size: int, shuffle: bool) -> DataLoader[Any]:
-    """Batches padded to their longest pair."""
+def build_loader(
+    pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, batch_size: int, shuffle: bool
+) -> DataLoader[Any]:
+    """Return batches that are padded to their longest pair."""
     return DataLoader(
-        tokenised(tokenizer, pairs),  # type: ignore[arg-type]  # a list will do
+        tokenize(tokenizer, pairs),  # type: ignore[arg-type]  # a list works too
         batch_size=batch_size,
         shuffle=shuffle,
         collate_fn=DataCollatorWithPadding(tokenizer),
@@ -84,21 +86,24 @@ def loader(pairs: list[Pair], tokenizer: PreTrainedTokenizerBase, batch_size: in
 
 
 def train(work: Work, clock: Clock) -> float:
-    """``Trainer.fit``; returns the mean loss of the last epoch."""
+    """Train with ``Trainer.fit``, and return the mean loss of the last epoch."""
     L.seed_everything(SEED)
     tokenizer = AutoTokenizer.from_pretrained(work.model)
-    engine = trainer(work, [Tell(clock)])
-    batches = loader(work.train_pairs(), tokenizer, work.batch_size, shuffle=True)
+    engine = build_trainer(work, [ClockCallback(clock)])
+    batches = build_loader(work.train_pairs(), tokenizer, work.batch_size, shuffle=True)
     engine.fit(PairModule(str(work.model), work.steps), batches)
     return float(engine.callback_metrics["train_loss"])
 
 
 def evaluate(work: Work, clock: Clock) -> float:
-    """``Trainer.validate``."""
+    """Evaluate with ``Trainer.validate``."""
     tokenizer = AutoTokenizer.from_pretrained(work.model)
-    engine, module = trainer(work, []), PairModule(str(work.model), 1)
-    engine.validate(module, loader(work.warm_up_pairs(), tokenizer, EVAL_BATCH_SIZE, shuffle=False), verbose=False)
+    engine, module = build_trainer(work, []), PairModule(str(work.model), 1)
+    engine.validate(
+        module, build_loader(work.warm_up_pairs(), tokenizer, EVAL_BATCH_SIZE, shuffle=False), verbose=False
+    )
     clock.start()
-    found = engine.validate(module, loader(work.dev_pairs(), tokenizer, EVAL_BATCH_SIZE, shuffle=False), verbose=False)
+    batches = build_loader(work.dev_pairs(), tokenizer, EVAL_BATCH_SIZE, shuffle=False)
+    (metrics,) = engine.validate(module, batches, verbose=False)
     clock.stop()
-    return found[0]["val_accuracy"]
+    return metrics["val_accuracy"]

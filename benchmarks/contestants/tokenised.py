@@ -1,4 +1,4 @@
-"""What the contestants with tokenised data share: all pairs in one call of the fast tokenizer."""
+"""Tokenisation of all pairs in one call of the fast tokenizer, for contestants that tokenise in advance."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from benchmarks.work import MAX_LENGTH, Pair
 
 
-def tokenised(tokenizer: PreTrainedTokenizerBase, pairs: list[Pair]) -> list[dict[str, Any]]:
-    """A dict of lists for each pair, as a padding collator takes them."""
-    first, second, labels = zip(*pairs, strict=True)
-    found = tokenizer(list(first), list(second), truncation=True, max_length=MAX_LENGTH)
-    return [{**{key: found[key][row] for key in found}, "labels": label} for row, label in enumerate(labels)]
+def tokenize(tokenizer: PreTrainedTokenizerBase, pairs: list[Pair]) -> list[dict[str, Any]]:
+    """Return one dict of lists per pair, the input of ``DataCollatorWithPadding``."""
+    sentences1, sentences2, labels = zip(*pairs, strict=True)
+    columns = tokenizer(list(sentences1), list(sentences2), truncation=True, max_length=MAX_LENGTH)
+    return [{**{key: columns[key][row] for key in columns}, "labels": label} for row, label in enumerate(labels)]

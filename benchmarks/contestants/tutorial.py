@@ -1,4 +1,4 @@
-"""The tutorial's loop, as tutorials have it: each batch tokenised as it comes, float32, the loss read each step."""
+"""The tutorial's loop: each batch tokenised when it is needed, float32, the loss read at each step."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Collate = Callable[[list[dict[str, Any]]], tuple[dict[str, Tensor], Tensor]]
 
 
 class AFQMC(Dataset[dict[str, Any]]):
-    """Pairs by number."""
+    """Pairs by index."""
 
     def __init__(self, pairs: list[Pair]) -> None:
-        self.data = [{"sentence1": one, "sentence2": two, "label": label} for one, two, label in pairs]
+        self.data = [dict(zip(("sentence1", "sentence2", "label"), pair, strict=True)) for pair in pairs]
 
     def __len__(self) -> int:
         return len(self.data)
@@ -33,7 +33,7 @@ class AFQMC(Dataset[dict[str, Any]]):
 
 
 class BertForPairwiseCLS(nn.Module):
-    """BERT, the [CLS] vector, dropout, one linear layer."""
+    """BERT with dropout and one linear layer on the [CLS] state."""
 
     def __init__(self, checkpoint: str) -> None:
         super().__init__()
@@ -42,13 +42,13 @@ class BertForPairwiseCLS(nn.Module):
         self.classifier = nn.Linear(self.bert.config.hidden_size, 2)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Logits (B, 2)."""
+        """Return logits (B, 2)."""
         cls_vectors = self.bert(**inputs).last_hidden_state[:, 0, :]
         return self.classifier(self.dropout(cls_vectors))
 
 
-def collator(checkpoint: str) -> Collate:
-    """Tokenise a batch, padded to its longest pair."""
+def build_collator(checkpoint: str) -> Collate:
+    """Return a function that tokenises a batch, padded to its longest pair."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
 
     def collate_fn(samples: list[dict[str, Any]]) -> tuple[dict[str, Tensor], Tensor]:
@@ -66,11 +66,11 @@ def collator(checkpoint: str) -> Collate:
 
 
 def train(work: Work, clock: Clock) -> float:
-    """The loop; returns its running mean of the loss."""
+    """Train and return the running mean of the loss."""
     set_seed(SEED)
     accelerator = Accelerator()
     loader = DataLoader(
-        AFQMC(work.train_pairs()), batch_size=work.batch_size, shuffle=True, collate_fn=collator(str(work.model))
+        AFQMC(work.train_pairs()), batch_size=work.batch_size, shuffle=True, collate_fn=build_collator(str(work.model))
     )
     model = BertForPairwiseCLS(str(work.model))
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
@@ -90,17 +90,17 @@ def train(work: Work, clock: Clock) -> float:
             step += 1
             total_loss += loss.item()
             progress_bar.set_description(f"loss: {total_loss / step:>7f}")
-            clock.reach(step)
+            clock.on_step_end(step)
             if step == work.steps:
                 return total_loss / step
     return total_loss / step
 
 
 def evaluate(work: Work, clock: Clock) -> float:
-    """The tutorial's test loop."""
+    """Evaluate with the tutorial's test loop."""
     accelerator = Accelerator()
     model = accelerator.prepare(BertForPairwiseCLS(str(work.model)))
-    collate_fn = collator(str(work.model))
+    collate_fn = build_collator(str(work.model))
 
     def accuracy(pairs: list[Pair]) -> float:
         loader = accelerator.prepare(DataLoader(AFQMC(pairs), batch_size=EVAL_BATCH_SIZE, collate_fn=collate_fn))
@@ -113,6 +113,6 @@ def evaluate(work: Work, clock: Clock) -> float:
 
     accuracy(work.warm_up_pairs())
     clock.start()
-    found = accuracy(work.dev_pairs())
+    result = accuracy(work.dev_pairs())
     clock.stop()
-    return found
+    return result
