@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 
 from afqmc.cli import DONE, REFUSED, exit_now, run_command
-from afqmc.config.help import COMMANDS
+from afqmc.utils.command_help import COMMANDS
 
 
 def main() -> None:

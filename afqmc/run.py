@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afqmc.cli import DONE, exit_now, run_command
-from afqmc.config.help import config_dirs, help_text, is_help_asked
 from afqmc.distributed.rank import current_rank, export_torchrun_env
 from afqmc.distributed.rendezvous import get_coordinator
+from afqmc.utils.command_help import config_dirs, help_text, is_help_asked
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -42,11 +42,11 @@ def main() -> int:
 def compose_and_run(argv: list[str]) -> None:
     """Let Hydra compose the config, or each config of a multirun, and call ``run`` with it."""
     from afqmc.config import register
-    from afqmc.config.help import shell_completion
     from afqmc.config.hydra_app import run_hydra
     from afqmc.config.overrides import quote_overrides
     from afqmc.config.resume import parse_resume
     from afqmc.config.yaml_checks import check_files
+    from afqmc.utils.command_help import shell_completion
 
     if script := shell_completion(argv):
         print(script)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import command
 
-from afqmc.config.help import COMMANDS
+from afqmc.utils.command_help import COMMANDS
 
 
 @pytest.fixture

@@ -13,6 +13,6 @@ from afqmc.config.compose import to_container as to_container
 from afqmc.config.compose import with_absolute_paths as with_absolute_paths
 from afqmc.config.dataset_source import check_source as check_source
 from afqmc.config.dataset_source import default_dataset_url as default_dataset_url
-from afqmc.config.help import conf_dir as conf_dir
 from afqmc.config.schema import Config as Config
 from afqmc.config.schema import check as check
+from afqmc.utils.command_help import conf_dir as conf_dir

@@ -19,7 +19,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from afqmc.config.dataset_source import check_source
 from afqmc.config.error_messages import format_hydra_error, unknown_key
-from afqmc.config.help import conf_dir
 from afqmc.config.overrides import literal, quote_overrides
 from afqmc.config.renamed_keys import upgrade_nested
 from afqmc.config.safe_yaml import check_yaml_limits
@@ -28,6 +27,7 @@ from afqmc.config.yaml_checks import check_files
 from afqmc.data.config import Source
 from afqmc.evaluation.metric_names import higher_is_better
 from afqmc.run_dir import RunDir
+from afqmc.utils.command_help import conf_dir
 from afqmc.utils.errors import InputError
 from afqmc.utils.files import expand_user, write_text
 from afqmc.utils.redaction import redacted_argument

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from afqmc.config.help import conf_dir
 from afqmc.data.config import DatasetConfig, Source
+from afqmc.utils.command_help import conf_dir
 from afqmc.utils.errors import InputError
 from afqmc.utils.files import expand_user
 

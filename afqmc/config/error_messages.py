@@ -16,9 +16,9 @@ from omegaconf.errors import (
     UnsupportedInterpolationType,
 )
 
-from afqmc.config.help import options
 from afqmc.config.renamed_keys import new_name
 from afqmc.config.schema import Config
+from afqmc.utils.command_help import options
 from afqmc.utils.errors import InputError, UnswallowedInputError, did_you_mean, elide, first_line
 from afqmc.utils.fields import format_bounds
 

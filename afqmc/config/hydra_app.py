@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from afqmc.cli import hydra_raises, wants_traceback
 from afqmc.config.error_messages import format_hydra_error
-from afqmc.config.help import conf_dir
+from afqmc.utils.command_help import conf_dir
 from afqmc.utils.errors import InputError, UnswallowedInputError
 from afqmc.utils.process import usable_cores
 

@@ -11,8 +11,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from afqmc.config.error_messages import format_hydra_error, schema_fields
-from afqmc.config.help import groups, options
 from afqmc.config.schema import Config
+from afqmc.utils.command_help import groups, options
 from afqmc.utils.errors import InputError, elide, first_line
 from afqmc.utils.files import is_utf8
 

@@ -14,10 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from afqmc.config.compose import compose, load, to_config, with_absolute_paths
 from afqmc.config.error_messages import format_hydra_error
-from afqmc.config.help import options
 from afqmc.config.overrides import literal, quote_overrides
 from afqmc.config.schema import Config
 from afqmc.run_dir import RunDir
+from afqmc.utils.command_help import options
 from afqmc.utils.errors import InputError
 from afqmc.utils.files import expand_user
 from afqmc.utils.targets import KNOWN

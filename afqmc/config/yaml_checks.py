@@ -17,8 +17,8 @@ from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
 from afqmc.config.error_messages import format_hydra_error, schema_fields, unknown_key
-from afqmc.config.help import conf_dir, groups, options
 from afqmc.config.schema import Config
+from afqmc.utils.command_help import conf_dir, groups, options
 from afqmc.utils.errors import InputError, did_you_mean, elide
 
 _SECTIONS = Config.__dataclass_fields__  # groups and top-level keys

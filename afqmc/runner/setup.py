@@ -101,7 +101,9 @@ def build_setup(config: Config, run_dir: RunDir, resumed: bool = False) -> Train
     choice = validate_config(config, rank)
     log.info("device: %s, precision %s (%s)", choice.device, choice.precision, choice.reason)
     if not rank.is_single:
-        log.info("processes: %d, %s; %s", rank.world_size, config.distributed.strategy.value, _describe_batches(config, rank))
+        log.info(
+            "processes: %d, %s; %s", rank.world_size, config.distributed.strategy.value, _describe_batches(config, rank)
+        )
     accelerator = build_accelerator(choice, config.trainer, config.distributed, config.seed)
     for difference in run_dir.write_environment(hardware_info(choice), resumed):
         log.warning("environment changed since the run started (%s); resuming may not be bit-exact", difference)

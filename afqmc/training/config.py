@@ -59,7 +59,7 @@ class Strategy(Enum):
 
 
 class FsdpSharding(Enum):
-    """What FSDP shards, besides gradients and optimizer state."""
+    """Weights that FSDP shards, besides gradients and optimizer state."""
 
     full_shard = "full_shard"  # weights too: least memory
     shard_grad_op = "shard_grad_op"  # weights stay gathered between forward and backward: less communication

@@ -46,7 +46,7 @@ def build_parameter_groups(config: Mapping[str, Any] | None) -> Callable[[nn.Mod
     target, arguments = split_target(config, key, _EXAMPLE)
     function = import_target(target, f"{key}._target_")
     offered = [name for name in _OFFERED if name in signature_parameters(function)]
-    check_arguments(function, arguments, key, given=offered)
+    check_arguments(function, arguments, key, provided=offered)
     return partial(_checked_groups, config)
 
 

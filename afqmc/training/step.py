@@ -138,8 +138,8 @@ class TrainStep:
         automatic = self.config.auto_microbatch
         smaller = "" if automatic else "trainer.auto_microbatch=true (the same batch in microbatches), "
         return (
-            f"out of memory at step {step}, with {pairs} pairs of {batch.padded_tokens // len(batch)} tokens at once; use "
-            f"{smaller}trainer.gradient_checkpointing=true, a smaller dataset.max_length or a smaller batch_size"
+            f"out of memory at step {step}, with {pairs} pairs of {batch.padded_tokens // len(batch)} tokens at once; "
+            f"use {smaller}trainer.gradient_checkpointing=true, a smaller dataset.max_length or a smaller batch_size"
         )
 
     def backward(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:

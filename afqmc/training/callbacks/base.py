@@ -17,7 +17,7 @@ from afqmc.training.state import StepIntervals, TrainState
 
 
 class StepView(Protocol):
-    """What a callback sees of the optimizer step."""
+    """The part of the optimizer step that a callback sees."""
 
     model: nn.Module
     optimizer: Optimizer
@@ -25,7 +25,7 @@ class StepView(Protocol):
 
 
 class TrainerView(Protocol):
-    """What a callback sees of the training."""
+    """The part of the training that a callback sees."""
 
     state: TrainState
     intervals: StepIntervals
@@ -102,5 +102,5 @@ class Callback:
 
 
 def overriding(callbacks: list[Callback], hook: str) -> list[Callback]:
-    """Return the callbacks that define ``hook``, so that a hook which nobody uses costs nothing."""
+    """Return the callbacks that define ``hook``, so that a hook without a user costs nothing."""
     return [callback for callback in callbacks if getattr(type(callback), hook) is not getattr(Callback, hook)]
