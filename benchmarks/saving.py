@@ -31,9 +31,10 @@ def build_overrides(model: str, steps: int, batch_size: int, save_steps: int) ->
     return [
         "dataset=sample", "model=mini", "tracker=none", f"batch_size={batch_size}",
         "dataset.max_dev_samples=64", "dataset.max_test_samples=64",
-        f"model.vocab_size={vocabulary}", f"+model.architecture.vocab_size={vocabulary}",
-        f"model.architecture.hidden_size={hidden}", f"model.architecture.num_hidden_layers={layers}",
-        f"model.architecture.num_attention_heads={heads}", f"model.architecture.intermediate_size={intermediate}",
+        f"model.vocab_size={vocabulary}", f"+model.config_overrides.vocab_size={vocabulary}",
+        f"model.config_overrides.hidden_size={hidden}", f"model.config_overrides.num_hidden_layers={layers}",
+        f"model.config_overrides.num_attention_heads={heads}",
+        f"model.config_overrides.intermediate_size={intermediate}",
         f"trainer.max_steps={steps}", f"trainer.eval_steps={steps}", f"checkpoint.save_steps={save_steps}",
         "checkpoint.save_interval_minutes=null", f"trainer.logging_steps={steps}",
     ]  # fmt: skip

@@ -5,7 +5,14 @@ import json
 
 from afqmc.checkpoint.serialization import read_state
 
-TIMES = ("time", "train/pairs_per_second", "train_pairs_per_second", "train_seconds", "seconds", "peak_memory_gib")
+TIMES = (
+    "time",
+    "train/pairs_per_second",
+    "train_pairs_per_second",
+    "train_seconds",
+    "total_seconds",
+    "peak_memory_gib",
+)
 
 
 def differences(run_a, run_b):

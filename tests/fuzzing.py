@@ -179,7 +179,8 @@ _ATOMS = [
     "a=b", "a:b", "~", "~nobody/x", "数据 (旧)[1]/x", "C:\\x", "x" * 300, "[1", "1]", "{a", "a}", "(", ")", "[]", "{}",
     "[1,2]", "[a,null]", "[[1],[2]]", "{a:1}", "{a:{b:[1]}}", "{1:2}", "{a:1,a:2}", "[" * 40, "[" * 40 + "]" * 40,
     "torch.optim.SGD", "os.system", "builtins.eval", "no.such.thing", ".", "a..b", "transformers.get_cosine_schedule",
-    "${lr}", "${seed}", "${nope}", "${lr", "$lr", "${}", "${.lr}", "${..lr}", "${${lr}}", "${dataset}", "${model.args}",
+    "${lr}", "${seed}", "${nope}", "${lr", "$lr", "${}", "${.lr}", "${..lr}", "${${lr}}", "${dataset}",
+    "${model.kwargs}",
     "${oc.env:HOME}", "${oc.env:NO_SUCH_VARIABLE}", "${oc.env:NO_SUCH_VARIABLE,1}", "${oc.decode:'[1'}",
     "${oc.create:{a:1}}", "${oc.select:nope}", "${oc.dict.keys:dataset}", "${slug:1}", "${slug:[a=b]}", "${now:%Y}",
     "${hydra:runtime.cwd}", "${hydra.run.dir}", "${no.such.resolver:1}", "\\${lr}", "a${lr}b",
@@ -207,7 +208,7 @@ def _misspelt(draw):
 _keys = st.one_of(
     st.sampled_from(_KEYS),
     st.sampled_from(_KEYS),
-    st.sampled_from(["optimizer", "scheduler", "model.args", "model.architecture", "dataset.checksums"]).flatmap(
+    st.sampled_from(["optimizer", "scheduler", "model.kwargs", "model.config_overrides", "dataset.checksums"]).flatmap(
         lambda group: st.sampled_from(["lr", "eps", "_target_", "warmup_steps", "new", "a.b", "0", "数"]).map(
             lambda name: f"{group}.{name}"
         )
@@ -241,7 +242,7 @@ _sound = st.sampled_from(
     ["lr=3e-4", "seed=7", "epochs=2", "batch_size=8", "tracker.name=甲 乙", "trainer.monitor=dev/f1",
      "trainer.patience=3",
      "dataset.labels=[不同,相同]", "optimizer.weight_decay=0.1", "+optimizer.maximize=true", "scheduler.warmup_steps=1",
-     "dataset.batching=random", "model.pooling=max", "objective.class_weights=balanced", "model.head_dropout=0.5",
+     "dataset.batching=random", "model.pooling=max", "objective.class_weights=balanced", "model.classifier_dropout=0.5",
      "trainer.max_grad_norm=1", "dataset.sentence1_field=${dataset.name}", "tracker.tags=[a,b]", "~experiment"]
 )  # fmt: skip
 overrides = st.one_of(

@@ -23,14 +23,15 @@ SMALL = (
     "epochs=2",
     "trainer.mixed_precision=no",
     "trainer.logging_steps=1",
-    "model.architecture.hidden_size=32",
-    "model.architecture.intermediate_size=64",
+    "model.config_overrides.hidden_size=32",
+    "model.config_overrides.intermediate_size=64",
 )
 
 
 def small(*overrides: str) -> Config:
     """Return the quickstart config with a smaller model and fewer pairs, and with dropout."""
-    dropout = ("model.architecture.hidden_dropout_prob=0.1", "model.architecture.attention_probs_dropout_prob=0.1")
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    dropout = [f"model.config_overrides.{name}=0.1" for name in names]
     return compose([*SMALL, *dropout, *overrides])
 
 

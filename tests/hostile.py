@@ -98,7 +98,7 @@ def _hydra(run: Path, canary: Path) -> None:
 
 
 def _tracker(run: Path, canary: Path) -> None:
-    change_config(run, "service: none\n  mode: auto", "service: wandb\n  mode: online")
+    change_config(run, "backend: none\n  mode: auto", "backend: wandb\n  mode: online")
     change_config(run, "project: afqmc", "project: stolen")
 
 

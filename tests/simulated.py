@@ -68,10 +68,10 @@ def write_run(directory, config, answers, ids=None, rows=3, **summary):
     summary_json = {
         "status": "completed",
         "best": {"step": rows, "epoch": 1.0, **figures},
-        "collapsed_onto": None,
+        "collapsed_label": None,
         "monitor": "dev/accuracy",
         "train_pairs_per_second": 1000.0,
-        "seconds": 61.0,
+        "total_seconds": 61.0,
         **summary,
     }
     (directory / "status.json").write_text(json.dumps({"status": "completed", "step": rows}), encoding="utf-8")

@@ -30,8 +30,8 @@ RUN = (
     *SMALL,
     "resume=auto",
     "epochs=8",
-    "model.architecture.hidden_dropout_prob=0.1",
-    "model.architecture.attention_probs_dropout_prob=0.1",
+    "model.config_overrides.hidden_dropout_prob=0.1",
+    "model.config_overrides.attention_probs_dropout_prob=0.1",
     "trainer.mixed_precision=bf16",
     "trainer.eval_steps=10",
     "checkpoint.save_steps=3",
@@ -39,7 +39,7 @@ RUN = (
 )
 WAYS = (
     ("trainer.gradient_accumulation_steps=2",),
-    ("dataset.streaming=true", "dataset.shuffle_buffer=20", "trainer.max_grad_norm=0.5"),
+    ("dataset.streaming=true", "dataset.shuffle_buffer_size=20", "trainer.max_grad_norm=0.5"),
     ("dataset.batching=random", "trainer.patience=6", "checkpoint.keep_weights=2", "trainer.monitor=dev/loss"),
     ("performance.fast_cpu_dropout=false", "performance.padding_free=true", "optimizer=adafactor"),
 )

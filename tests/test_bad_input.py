@@ -26,7 +26,7 @@ def refused(tmp_path, monkeypatch, capsys):
 
     def call(*overrides):
         monkeypatch.chdir(tmp_path)
-        own = ["dataset=jsonl", "dataset.train_file=train.jsonl", "dataset.dev_file=dev.jsonl", "dataset.max_length=64"]
+        own = ["dataset=files", "dataset.train_file=train.jsonl", "dataset.dev_file=dev.jsonl", "dataset.max_length=64"]
         arguments = ["afqmc.run", *own, "model=mini", "tracker=none", *overrides]
         monkeypatch.setattr(sys, "argv", arguments)
         code = run_command(entry.main)
@@ -53,7 +53,7 @@ def refused(tmp_path, monkeypatch, capsys):
         ("dataset.max_length=100000", "dataset.max_length=100000: this model has 512 positions; must be <= 512"),
         ("model=bert-bas", "did you mean 'bert-base-chinese'?"),
         ("experiment=quickstrt", "did you mean 'quickstart'?"),
-        ("model.pooling=men", "must be one of cls, mean, max, first_last_mean, pooler"),
+        ("model.pooling=men", "must be one of cls, mean, max, first_last_avg, pooler_output"),
         ("trainer.monitor=dev/f2", "did you mean 'dev/f1'?"),
         ("trainer.device=cuda", "trainer.device=cuda: not on this machine"),
         ("trainer.mixed_precision=fp16", "allowed on this machine: auto, no, bf16"),
@@ -70,8 +70,8 @@ def refused(tmp_path, monkeypatch, capsys):
         ("scheduler.warmup_ratio=2", "scheduler.warmup_ratio=2: must be >= 0 and < 1"),
         ("+scheduler.foo=1", "scheduler.foo"),
         ("model.name_or_path=./nowhere", "model.name_or_path=./nowhere: no such directory"),
-        ("model.architecture.hidden_size=100", "must be a multiple of num_attention_heads=12"),
-        ("+model.architecture.hiden_size=100", "model.architecture.hiden_size"),
+        ("model.config_overrides.hidden_size=100", "must be a multiple of num_attention_heads=12"),
+        ("+model.config_overrides.hiden_size=100", "model.config_overrides.hiden_size"),
         ("dataset.train_file=null", "dataset.train_file: is not set"),
         ("dataset.train_file=trian.jsonl", "no such file; did you mean 'train.jsonl'?"),
         ("dataset.train_file=.", "is a directory; a file was expected"),

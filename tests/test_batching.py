@@ -90,7 +90,7 @@ def test_unlabelled_batches(pairs, pair_tokenizer):
 def test_epoch_has_every_pair_once(pairs, pair_tokenizer, batch_size):
     """An epoch has every pair exactly once."""
     batches = TrainLoader(
-        pairs, pair_tokenizer, batch_size, 1, DatasetConfig(shuffle_buffer=10, batching=Batching.random)
+        pairs, pair_tokenizer, batch_size, 1, DatasetConfig(shuffle_buffer_size=10, batching=Batching.random)
     )
     found = list(batches.epoch(0))
     assert sorted(ids(found)) == list(range(50))
@@ -104,7 +104,7 @@ def test_order_depends_on_seed_and_epoch(pairs, pair_tokenizer):
     def order(seed, epoch, batch_size=8):
         return ids(
             TrainLoader(
-                pairs, pair_tokenizer, batch_size, seed, DatasetConfig(shuffle_buffer=10, batching=Batching.random)
+                pairs, pair_tokenizer, batch_size, seed, DatasetConfig(shuffle_buffer_size=10, batching=Batching.random)
             ).epoch(epoch)
         )
 
@@ -120,7 +120,9 @@ def test_order_depends_on_seed_and_epoch(pairs, pair_tokenizer):
 @pytest.mark.parametrize("buffer", [1, 20, 10_000])
 def test_streamed_epoch(stream, pair_tokenizer, buffer):
     """A streamed epoch has every pair once, and each epoch has a different order."""
-    batches = TrainLoader(stream, pair_tokenizer, 8, 1, DatasetConfig(shuffle_buffer=buffer, batching=Batching.random))
+    batches = TrainLoader(
+        stream, pair_tokenizer, 8, 1, DatasetConfig(shuffle_buffer_size=buffer, batching=Batching.random)
+    )
     epochs = [list(batches.epoch(number)) for number in (0, 0, 1)]
     for found in epochs:
         assert sorted(ids(found)) == list(range(50))
@@ -131,9 +133,8 @@ def test_streamed_epoch(stream, pair_tokenizer, buffer):
 
 def test_stream_is_shuffled_in_windows(stream, pair_tokenizer):
     """A stream is shuffled within its buffer only."""
-    found = ids(
-        TrainLoader(stream, pair_tokenizer, 8, 1, DatasetConfig(shuffle_buffer=20, batching=Batching.random)).epoch(0)
-    )
+    config = DatasetConfig(shuffle_buffer_size=20, batching=Batching.random)
+    found = ids(TrainLoader(stream, pair_tokenizer, 8, 1, config).epoch(0))
     for start in range(0, 50, 16):  # whole batches
         assert sorted(found[start : start + 16]) == list(range(start, min(start + 16, 50)))
     assert found != sorted(found)
@@ -143,7 +144,7 @@ def test_streamed_pair(stream, pairs, pair_tokenizer):
     """A streamed pair has its own tokens and label."""
     tokenized = pair_tokenizer.encode(pairs)
     for batch in TrainLoader(
-        stream, pair_tokenizer, 8, 1, DatasetConfig(shuffle_buffer=20, batching=Batching.random)
+        stream, pair_tokenizer, 8, 1, DatasetConfig(shuffle_buffer_size=20, batching=Batching.random)
     ).epoch(3):
         expected = collate(tokenized, np.array(batch.ids), pair_tokenizer)
         assert torch.equal(batch.inputs["input_ids"], expected.inputs["input_ids"])
@@ -153,7 +154,7 @@ def test_streamed_pair(stream, pairs, pair_tokenizer):
 @pytest.mark.parametrize("batch_size", [1, 8, 50, 64])
 def test_bucketed_epoch(pairs, pair_tokenizer, batch_size):
     """A bucketed epoch has every pair once, and each epoch has a different order."""
-    batches = TrainLoader(pairs, pair_tokenizer, batch_size, 1, DatasetConfig(batching=Batching.bucketed))
+    batches = TrainLoader(pairs, pair_tokenizer, batch_size, 1, DatasetConfig(batching=Batching.length))
     epochs = [list(batches.epoch(number)) for number in (0, 0, 1)]
     for found in epochs:
         assert sorted(ids(found)) == list(range(50))
@@ -169,12 +170,12 @@ def test_bucketed_batches_have_less_padding(pairs, pair_tokenizer):
         found = TrainLoader(pairs, pair_tokenizer, 8, 1, DatasetConfig(batching=batching)).epoch(0)
         return sum(batch.inputs["input_ids"].numel() for batch in found)
 
-    assert tokens(Batching.bucketed) < tokens(Batching.random)
+    assert tokens(Batching.length) < tokens(Batching.random)
 
 
 def test_bucketed_stream(stream, pair_tokenizer):
     """A bucketed stream has every pair once."""
-    config = DatasetConfig(shuffle_buffer=20, batching=Batching.bucketed)
+    config = DatasetConfig(shuffle_buffer_size=20, batching=Batching.length)
     assert sorted(ids(TrainLoader(stream, pair_tokenizer, 8, 1, config).epoch(0))) == list(range(50))
 
 
@@ -208,7 +209,7 @@ def test_batch_to_device(pairs, pair_tokenizer):
     assert batch.ids == [0, 1, 2]
 
 
-TOKENS = DatasetConfig(batching=Batching.tokens, batch_tokens=100)
+TOKENS = DatasetConfig(batching=Batching.token_budget, max_tokens_per_batch=100)
 
 
 def test_token_budget(pairs, pair_tokenizer):

@@ -95,9 +95,9 @@ def test_metrics_match_summary_and_predictions(trained):
     for run in runs:
         written = summary(RunDir(run.path))
         assert run.figures == {key: value for key, value in written["best"].items() if "/" in key} | written["test"]
-        assert (run.best_step, run.seconds) == (written["best"]["step"], written["seconds"])
+        assert (run.best_step, run.total_seconds) == (written["best"]["step"], written["total_seconds"])
         assert len(rows(RunDir(run.path), run.monitor)) == len([row for row in run.rows() if run.monitor in row])
-    for metric in ("dev/auc", "dev/mcc", "dev/loss", "test/f1", "dev/average_precision"):
+    for metric in ("dev/roc_auc", "dev/mcc", "dev/loss", "test/f1", "dev/average_precision"):
         report = build(runs, metric, 20)
         assert not report.incomparable
         assert len(report.compared) == 1
@@ -163,7 +163,11 @@ def test_long_settings_share_a_column(tmp_path, run_compare):
     better, worse = simulate(np.random.default_rng(0), 2, 1, 200, quality=(3.0, 0.5))[0]
     write_run(tmp_path / "a", CONFIG, better)
     many = CONFIG
-    for old, new in (("lr: 0.0005", "lr: 0.001"), ("pooling: mean", "pooling: cls"), ("batching: b", "batching: c")):
+    for old, new in (
+        ("lr: 0.0005", "lr: 0.001"),
+        ("pooling: mean", "pooling: cls"),
+        ("batching: length", "batching: random"),
+    ):
         many = many.replace(old, new)
     many = many.replace("weight_decay: 0.01", "weight_decay: 0.5").replace("warmup_steps: 0", "warmup_steps: 100")
     write_run(tmp_path / "b", many, worse)
@@ -173,13 +177,13 @@ def test_long_settings_share_a_column(tmp_path, run_compare):
         text,
     )
     assert "other seeds may reverse them" in text
-    assert re.search(r"1 +lr=0\.0005 batching=bucketed pooling=mean +0\.\d{4} \(1\)", text)
+    assert re.search(r"1 +lr=0\.0005 batching=length pooling=mean +0\.\d{4} \(1\)", text)
 
 
 def written_otherwise(number):
     """A config that differs in five keys."""
     values = {"lr": f"{1e-5 * (number + 1)!r}", "weight_decay": f"{0.01 * number!r}", "warmup_steps": f"{100 * number}"}
-    values |= {"pooling": ("mean", "cls")[number % 2], "batching": ("bucketed", "按长度分批")[number % 2]}
+    values |= {"pooling": ("mean", "cls")[number % 2], "batching": ("length", "按长度分批")[number % 2]}
     text = CONFIG
     for key, value in values.items():
         text = re.sub(rf"^( *{key}): .*$", rf"\1: {value}", text, flags=re.MULTILINE)
@@ -339,7 +343,7 @@ def test_repeated_seed_is_ignored(sweep, run_compare):
 
 def test_missing_keys_get_their_default(tmp_path, run_compare):
     """A key that an older config lacks is assumed to have its default, which is mentioned."""
-    old = re.sub(r"  (folds|fold|fast_cpu_dropout|batching): .*\n", "", CONFIG)
+    old = re.sub(r"  (num_folds|fold|fast_cpu_dropout|batching): .*\n", "", CONFIG)
     assert len(old.splitlines()) == len(CONFIG.splitlines()) - 4
     for number, text in enumerate((old, old.replace("lr: 0.0005", "lr: 0.1"), CONFIG.replace("seed: 42", "seed: 1"))):
         write_run(tmp_path / f"{number}", text, ANSWERS[number])
@@ -347,9 +351,8 @@ def test_missing_keys_get_their_default(tmp_path, run_compare):
     assert code == 0
     assert "3 runs of 2 settings" in text
     assert line_with(text, "pairs/s").split()[:3] == ["#", "lr", "dev/accuracy"]
-    assert (
-        "their default is assumed: dataset.folds, dataset.fold, dataset.batching, performance.fast_cpu_dropout" in text
-    )
+    keys = "dataset.num_folds, dataset.fold, dataset.batching, performance.fast_cpu_dropout"
+    assert f"their default is assumed: {keys}" in text
 
 
 def test_nested_keys_are_not_missing(tmp_path):
@@ -642,7 +645,7 @@ def test_job_that_never_started_is_listed(tmp_path, run_compare):
 def test_untrusted_texts_are_escaped(tmp_path, run_compare):
     """Untrusted texts cannot control the terminal, Markdown or a spreadsheet."""
     name = "\x1b[2J\u202e[red]x"
-    hostile = CONFIG.replace("batching: bucketed", 'batching: "=HYPERLINK(1)\\e[31m[bold]|x"')
+    hostile = CONFIG.replace("batching: length", 'batching: "=HYPERLINK(1)\\e[31m[bold]|x"')
     write_run(tmp_path / "sweep" / name, hostile, ANSWERS[0])
     write_run(tmp_path / "sweep/b", CONFIG, ANSWERS[1])
     (tmp_path / "sweep/c\x07/.hydra").mkdir(parents=True)
@@ -664,10 +667,10 @@ def test_csv_has_no_formulas(tmp_path):
     signs = ("=1+1", "+1+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", " =1", "=1", "-")
     keys = "".join(f"    {json.dumps(sign + 'key')}: 1\n" for sign in signs)
     for number, value in enumerate((*signs, -1.5, "-2", "-1e-05")):
-        text = CONFIG.replace("batching: bucketed", f"batching: {json.dumps(value)}")
+        text = CONFIG.replace("batching: length", f"batching: {json.dumps(value)}")
         write_run(
             tmp_path / f"=run{number}",
-            text.replace("args: {}", "args:\n" + keys.replace(": 1", f": {number}")),
+            text.replace("kwargs: {}", "kwargs:\n" + keys.replace(": 1", f": {number}")),
             ANSWERS[0],
         )
     (tmp_path / "@never/.hydra").mkdir(parents=True)
@@ -770,7 +773,7 @@ def folded(tmp_path):
         for fold_number in range(3):
             part = np.flatnonzero(of == fold_number)
             text = CONFIG.replace("lr: 0.0005", f"lr: 0.{setting + 1}").replace("seed: 42", f"seed: {job % 2}")
-            text = text.replace("folds: null", "folds: 3").replace("fold: null", f"fold: {fold_number}")
+            text = text.replace("num_folds: null", "num_folds: 3").replace("fold: null", f"fold: {fold_number}")
             place = tmp_path / f"sweep/lr-{setting + 1}_seed-{job % 2}_fold-{fold_number}"
             cut = LabelledPredictions(one.gold[part], one.predicted[part], one.logits[part])
             write_run(place, text, cut, ids=part.tolist())
@@ -818,7 +821,7 @@ def test_missing_fold_is_not_compared(folded, run_compare):
     place, _ = folded
     shutil.rmtree(place / "lr-1_seed-1_fold-2")
     _, text = run_compare(place)
-    assert "- lr=0.1: seed 1: fold 2 is missing of the 3 (dataset.folds), so not every pair" in text
+    assert "- lr=0.1: seed 1: fold 2 is missing of the 3 (dataset.num_folds), so not every pair" in text
     assert "11 runs of 2 settings" in text
 
 
@@ -842,7 +845,7 @@ def test_full_disk_is_an_error(sweep, run_compare):
 def test_secrets_are_redacted(tmp_path, run_compare):
     """Secrets in a config appear in no output."""
     for name, secret in (("a", "hunter2hunter2"), ("b", "correcthorse")):
-        text = CONFIG.replace("args: {}", f"args:\n    api_key: {secret}\n    url: https://me:{secret}@host/{name}")
+        text = CONFIG.replace("kwargs: {}", f"kwargs:\n    api_key: {secret}\n    url: https://me:{secret}@host/{name}")
         write_run(tmp_path / name, text, ANSWERS[name == "b"])
     code, text = run_compare(tmp_path, "--json", tmp_path / "out.json", "--csv", tmp_path / "out.csv")
     assert code == 0
@@ -873,7 +876,7 @@ def test_three_classes_use_macro_means(tmp_path, run_compare):
             "lr: 0.0005", f"lr: 0.{number + 1}"
         )
         write_run(tmp_path / f"{number}", text, answers_of(gold, logits))
-    for metric in ("dev/f1", "dev/auc", "dev/mcc", "dev/loss"):
+    for metric in ("dev/f1", "dev/roc_auc", "dev/mcc", "dev/loss"):
         assert "lr=0.1 did better than lr=0.2 by" in run_compare(tmp_path, "--metric", metric)[1]
 
 

@@ -44,7 +44,7 @@ def test_undefined_resamples_are_dropped():
         LabelledPredictions(np.array([1, 0, 0]), np.array([1, 0, 0]), np.log([[0.1, 0.9], [0.6, 0.4], [0.7, 0.3]]))
     ]
     weights = np.array([[0, 1], [2, 1], [1, 1]], dtype=np.float32)
-    for name in ("auc", "average_precision"):
+    for name in ("roc_auc", "average_precision"):
         assert np.isnan(resampled_metric(name, answers, weights)).tolist() == [[True, False]]
         found = resample(name, answers, 200)
         assert 0 < len(found.draws) < 200
@@ -54,13 +54,13 @@ def test_undefined_resamples_are_dropped():
 def test_runs_share_the_resamples():
     """All runs are evaluated on the same resamples."""
     answers, _ = simulate(np.random.default_rng(0), 1, 2, 60)
-    found = resample("auc", [answers[0], answers[1], answers[0]], 50)
+    found = resample("roc_auc", [answers[0], answers[1], answers[0]], 50)
     assert (found.draws[:, 0] == found.draws[:, 2]).all()
     assert found.values[0] == pytest.approx(sk.roc_auc_score(answers[0].gold, answers[0].probabilities[:, 1]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["accuracy", "f1", "mcc", "auc"])
+@pytest.mark.parametrize("name", ["accuracy", "f1", "mcc", "roc_auc"])
 def test_resampling_takes_seconds(name):
     """2,000 resamples of a dev set take less than four seconds of CPU time."""
     answers, _ = simulate(np.random.default_rng(0), 3, 5, 4316)

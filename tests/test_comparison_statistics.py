@@ -112,7 +112,7 @@ def test_rounding_errors_are_not_a_difference():
         )
 
 
-@pytest.mark.parametrize(("name", "by"), [("auc", "50.0"), ("f1", "100.0"), ("mcc", "100.0")])
+@pytest.mark.parametrize(("name", "by"), [("roc_auc", "50.0"), ("f1", "100.0"), ("mcc", "100.0")])
 def test_constant_difference_has_no_interval(name, by):
     """A perfect and a collapsed model differ by the same amount on every resample."""
     gold = np.array([0, 1] * 50)
@@ -196,7 +196,7 @@ def difference(**changes):
             "B is better than A by 0.0090 (95% CI 0.0010 to 0.0170, p = 0.03, 5 seeds)",
         ),
         (
-            "dev/auc",
+            "dev/roc_auc",
             {"low": 0.0002, "p_adjusted": 0.0001},
             "B is better than A by 0.90 points (95% CI 0.02 to 1.70, p < 0.001, 5 seeds)",
         ),
@@ -206,7 +206,7 @@ def difference(**changes):
             "B did better than A by 0.9 points in these very runs (95% CI 0.1 to 1.7, p = 0.03, one run each)",
         ),
         (
-            "dev/auc",
+            "dev/roc_auc",
             {"value": -2e-6, "low": -3e-6, "high": 1e-6, "p_adjusted": 0.3, "seeds_needed": 7},
             "A and B cannot be told apart: 0.0002 points (95% CI -0.0001 to 0.0003, p = 0.3, 5 seeds); "
             "7 seeds each would be needed",

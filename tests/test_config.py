@@ -86,7 +86,7 @@ def test_every_file_states_purpose_and_command(path):
 
 def test_slug_redacts_secrets():
     """The name of a run directory contains no secret value."""
-    assert slug(["lr=1e-5", "+model.args.api_key=abc", "dataset.url=https://me:pw@host/a?token=xyz"]) == (
+    assert slug(["lr=1e-5", "+model.kwargs.api_key=abc", "dataset.url=https://me:pw@host/a?token=xyz"]) == (
         "lr-1e-5_api_key_url-https-host-a-token"
     )
 
@@ -199,4 +199,4 @@ def test_load_rejects_missing_and_broken_config(tmp_path):
 
 def test_small_config_has_dropout():
     """The small config of the tests uses dropout, so that tests of resuming cover its random numbers."""
-    assert small().model.architecture["hidden_dropout_prob"] == 0.1
+    assert small().model.config_overrides["hidden_dropout_prob"] == 0.1

@@ -16,22 +16,22 @@ from afqmc.utils.errors import InputError
         (
             ["dataset.train_file=a.csv", "dataset.dev_file=b.csv"],
             "dataset.train_file=a.csv: the data set is a download, which has train.json, dev.json, test.json; for "
-            "your own files: dataset=jsonl dataset.train_file=a.csv dataset.dev_file=b.csv",
+            "your own files: dataset=files dataset.train_file=a.csv dataset.dev_file=b.csv",
         ),
         (
             ["dataset.test_file=/data/test.json"],
-            "for your own files: dataset=jsonl dataset.test_file=/data/test.json",
+            "for your own files: dataset=files dataset.test_file=/data/test.json",
         ),
         (["dataset.dev_file=./dev.json"], "dataset.dev_file=./dev.json: the data set is a download"),
         (["dataset.columns=[sentence1,sentence2,label]"], "dataset.columns=.*: the data set is a download"),
-        (["dataset.sentence1_field=q1"], "dataset.sentence1_field=q1: the data set is a download; .* dataset=jsonl"),
-        (["experiment=quickstart", "dataset.train_file=a.csv"], "dataset=sample is the embedded data, .*dataset=jsonl"),
-        (["experiment=quickstart", "dataset.path=DIR"], "dataset.path=DIR: not with dataset=sample.*dataset=jsonl"),
+        (["dataset.sentence1_field=q1"], "dataset.sentence1_field=q1: the data set is a download; .* dataset=files"),
+        (["experiment=quickstart", "dataset.train_file=a.csv"], "dataset=sample is the embedded data, .*dataset=files"),
+        (["experiment=quickstart", "dataset.path=DIR"], "dataset.path=DIR: not with dataset=sample.*dataset=files"),
         (
             ["dataset=sample", "dataset.label_field=same"],
             "dataset.label_field=same: dataset=sample is the embedded data",
         ),
-        (["experiment=tutorial", "dataset.train_file=a.csv"], "dataset=jsonl dataset.train_file=a.csv"),
+        (["experiment=tutorial", "dataset.train_file=a.csv"], "dataset=files dataset.train_file=a.csv"),
         (["dataset.url=http://h/my.zip", "dataset.train_file=~/a.csv"], "the data set is a download; for your own"),
     ],
 )
@@ -48,7 +48,7 @@ def test_local_file_named_like_downloaded(overrides, name, tmp_path, monkeypatch
     (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     compose(overrides)  # the file exists, but is not named
-    with pytest.raises(InputError, match=f"dataset=jsonl dataset.train_file={name}"):
+    with pytest.raises(InputError, match=f"dataset=files dataset.train_file={name}"):
         compose([*overrides, f"dataset.train_file={name}"])
 
 
@@ -58,8 +58,8 @@ def test_local_file_named_like_downloaded(overrides, name, tmp_path, monkeypatch
         ["dataset.path=DIR", "dataset.train_file=a.csv", "dataset.sentence1_field=q1", "dataset.format=auto"],
         ["dataset.train_file=dev.json", "dataset.test_file=null"],
         ["dataset.url=http://h/my.zip", "dataset.checksums={}", "dataset.train_file=a.csv", "dataset.label_field=same"],
-        ["experiment=quickstart", "dataset=jsonl", "dataset.train_file=a.csv", "dataset.dev_file=b.csv"],
-        ["dataset=jsonl", "dataset.train_file=/a.csv", "dataset.columns=[sentence1,sentence2,label]"],
+        ["experiment=quickstart", "dataset=files", "dataset.train_file=a.csv", "dataset.dev_file=b.csv"],
+        ["dataset=files", "dataset.train_file=/a.csv", "dataset.columns=[sentence1,sentence2,label]"],
         ["experiment=quickstart", "dataset.test_file=null", "dataset.dev_file=test.json"],
     ],
 )
@@ -75,5 +75,5 @@ def test_run_and_sweep_reject_before_download(more, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(sys, "argv", ["afqmc.run", *more, "dataset.train_file=a.csv", "dataset.dev_file=b.csv"])
     assert run_command(entry.main) == 2
     message = capsys.readouterr().err
-    assert "for your own files: dataset=jsonl dataset.train_file=a.csv dataset.dev_file=b.csv" in message
+    assert "for your own files: dataset=files dataset.train_file=a.csv dataset.dev_file=b.csv" in message
     assert not list(tmp_path.glob("outputs/*/*/*/status.json"))

@@ -77,7 +77,7 @@ def test_collapse_warnings(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         run = train(tmp_path / "run", "objective.class_weights=[1,1000]", "lr=5e-3", "epochs=3")
     warnings = [record.getMessage() for record in caplog.records if "collapsed" in record.getMessage()]
-    label = summary(run)["collapsed_onto"]
+    label = summary(run)["collapsed_label"]
     assert label == "1"
     assert [text.partition(":")[0] for text in warnings] == [
         "the model has collapsed",
@@ -91,7 +91,7 @@ def test_no_collapse(tmp_path, caplog):
     """A model that fits its data is not reported as collapsed."""
     with caplog.at_level(logging.WARNING):
         run = train(tmp_path / "run", "debug=overfit", "dataset.max_train_samples=16", "epochs=60", "lr=2e-3")
-    assert summary(run)["collapsed_onto"] is None
+    assert summary(run)["collapsed_label"] is None
     assert "the best weights" not in caplog.text
 
 
@@ -139,7 +139,7 @@ def test_majority_warning(tmp_path, caplog):
     assert not figures["beats_majority"]
     last = caplog.records[-1].getMessage()
     assert re.match("the best weights (do not beat the majority|are collapsed): ", last)
-    assert "trainer.monitor=dev/auc or dev/f1" in last
+    assert "trainer.monitor=dev/roc_auc or dev/f1" in last
 
 
 def test_majority_warning_without_collapse(tmp_path, caplog):
@@ -147,7 +147,7 @@ def test_majority_warning_without_collapse(tmp_path, caplog):
     figures = summary(train(tmp_path / "run", "epochs=1", "trainer.max_steps=1"))
     caplog.clear()
     for beats in (True, False):
-        print_summary({**figures, "collapsed_onto": None, "beats_majority": beats})
+        print_summary({**figures, "collapsed_label": None, "beats_majority": beats})
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [text.partition(":")[0] for text in warnings] == ["the best weights do not beat the majority"]
 

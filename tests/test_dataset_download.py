@@ -49,7 +49,7 @@ def server(monkeypatch):
 def config(server, tmp_path):
     return DatasetConfig(
         name="some",
-        source=Source.download,
+        source=Source.url,
         url=f"{server.address}/some.zip",
         cache_dir=str(tmp_path / "cache"),
         checksums={"train.json": SHA256},

@@ -35,7 +35,7 @@ def pairs(count, sharing=0.3, seed=0, classes=2):
 def written(path, rows, **settings):
     path.write_text("".join(f"{one},{two},{label}\n" for one, two, label in rows), encoding="utf-8")
     columns = ["sentence1", "sentence2", "label"]
-    return DatasetConfig(**{"train_file": str(path), "columns": columns, "folds": 5, "fold": 0, **settings})
+    return DatasetConfig(**{"train_file": str(path), "columns": columns, "num_folds": 5, "fold": 0, **settings})
 
 
 def every(config):
@@ -43,10 +43,10 @@ def every(config):
     return [load_dataset(DatasetConfig(**{**vars(config), "fold": fold})) for fold in range(config.folds)]
 
 
-@pytest.mark.parametrize("grouped", [True, False])
+@pytest.mark.parametrize("group_by_sentence", [True, False])
 def test_folds_partition_the_pairs(tmp_path, grouped):
     """Each pair is in dev of one fold and in train of all others."""
-    found = every(written(tmp_path / "all.csv", pairs(403), grouped=grouped))
+    found = every(written(tmp_path / "all.csv", pairs(403), group_by_sentence=grouped))
     held_out = [number for data in found for number in data.dev.ids]
     assert sorted(held_out) == list(range(403))
     for data in found:
@@ -59,7 +59,7 @@ def test_folds_partition_the_pairs(tmp_path, grouped):
 def test_grouped_folds_share_no_sentence(tmp_path):
     """Grouped folds share no sentence, ungrouped folds do."""
     for grouped in (True, False):
-        found = every(written(tmp_path / "all.csv", pairs(400), grouped=grouped))
+        found = every(written(tmp_path / "all.csv", pairs(400), group_by_sentence=grouped))
         of = [{*data.dev.sentence1, *data.dev.sentence2} for data in found]
         shared = sum(len(one & other) for place, one in enumerate(of) for other in of[place + 1 :])
         assert (shared == 0) is grouped
@@ -67,11 +67,12 @@ def test_grouped_folds_share_no_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [2, 7])
-@pytest.mark.parametrize("grouped", [True, False])
+@pytest.mark.parametrize("group_by_sentence", [True, False])
 def test_folds_are_as_even_as_sklearn(tmp_path, grouped, classes):
     """Folds are at least as even as those of scikit-learn."""
     rows = pairs(600, classes=classes)
-    data = load_dataset(written(tmp_path / "all.csv", rows, grouped=grouped, labels=list(map(str, range(classes)))))
+    labels = list(map(str, range(classes)))
+    data = load_dataset(written(tmp_path / "all.csv", rows, group_by_sentence=grouped, labels=labels))
     labels = np.array([label for *_, label in rows])
     ours = data.folds.label_counts
     assert (ours.sum(axis=0) == np.bincount(labels)).all()
@@ -95,7 +96,7 @@ def test_connected_groups():
 
 
 def test_folds_are_reproducible(tmp_path):
-    """Folds are the same on every machine and depend only on fold_seed."""
+    """Folds are the same on every machine and depend only on split_seed."""
     groups, labels = np.arange(12) // 2, np.arange(12) % 3 % 2
     folds = [2, 2, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2]  # as computed when this test was written
     assert assign_folds(groups, labels, 3, 0).tolist() == folds
@@ -104,18 +105,18 @@ def test_folds_are_reproducible(tmp_path):
     def fold_ids(**settings):
         return load_dataset(written(tmp_path / "all.csv", rows, **settings)).folds.fold_ids.tolist()
 
-    assert fold_ids(fold_seed=0) == fold_ids() != fold_ids(fold_seed=1)
+    assert fold_ids(split_seed=0) == fold_ids() != fold_ids(split_seed=1)
     assert "seed" not in DatasetConfig.__dataclass_fields__
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("dataset.folds=5",), "dataset.fold: is not set; with dataset.folds=5 it selects the fold that is dev"),
-        (("dataset.fold=0",), "dataset.fold=0: also set dataset.folds"),
-        (("dataset.folds=5", "dataset.fold=5"), "dataset.fold=5: must be >= 0 and < dataset.folds=5"),
-        (("dataset.folds=1", "dataset.fold=0"), "dataset.folds=1: must be >= 2"),
-        (("dataset.folds=5", "dataset.fold=0", "dataset.streaming=true"), "dataset.folds=5: not with dataset.stream"),
+        (("dataset.num_folds=5",), "dataset.fold: is not set; with dataset.num_folds=5 it selects"),
+        (("dataset.fold=0",), "dataset.fold=0: also set dataset.num_folds"),
+        (("dataset.num_folds=5", "dataset.fold=5"), "dataset.fold=5: must be >= 0 and < dataset.num_folds=5"),
+        (("dataset.num_folds=1", "dataset.fold=0"), "dataset.num_folds=1: must be >= 2"),
+        (("dataset.num_folds=5", "dataset.fold=0", "dataset.streaming=true"), "dataset.num_folds=5: not with"),
     ],
 )  # fmt: skip
 def test_invalid_fold_settings(overrides, message):
@@ -130,11 +131,11 @@ def test_group_too_large(tmp_path):
     with pytest.raises(InputError) as refused:
         load_dataset(written(tmp_path / "all.csv", rows))
     message = str(refused.value)
-    assert "dataset.folds=5: no even folds of" in message
+    assert "dataset.num_folds=5: no even folds of" in message
     assert "their class counts would be 30 + 30, " in message
-    assert "connected by shared sentences has 60 of 100 pairs; dataset.grouped=false splits" in message
+    assert "connected by shared sentences has 60 of 100 pairs; dataset.group_by_sentence=false splits" in message
     assert "fewer folds" not in message
-    assert len(load_dataset(written(tmp_path / "all.csv", rows, grouped=False)).dev) == 20
+    assert len(load_dataset(written(tmp_path / "all.csv", rows, group_by_sentence=False)).dev) == 20
 
 
 def test_class_too_rare(tmp_path):
@@ -155,8 +156,8 @@ def test_repeated_ids(tmp_path):
     path.write_text(
         "id,sentence1,sentence2,label\n" + "".join(f"{n % 9},a{n},b{n},{n % 2}\n" for n in range(10)), "utf-8"
     )
-    config = DatasetConfig(train_file=str(path), folds=2, fold=0)
-    with pytest.raises(InputError, match=r"all.csv:11: the id '0' is in line 2 too; dataset.folds needs unique ids"):
+    config = DatasetConfig(train_file=str(path), num_folds=2, fold=0)
+    with pytest.raises(InputError, match=r"all.csv:11: the id '0' is in line 2 too; dataset.num_folds needs"):
         load_dataset(config)
 
 
@@ -165,7 +166,7 @@ def test_dev_file_is_not_read(tmp_path):
     data = load_dataset(written(tmp_path / "all.csv", pairs(60), dev_file="nowhere.csv"))
     assert data.dev.file == f"{tmp_path}/all.csv (fold 0 of 5)"
     with pytest.raises(InputError, match="dataset.dev_file: is not set"):
-        load_dataset(written(tmp_path / "all.csv", pairs(60), folds=None, fold=None))
+        load_dataset(written(tmp_path / "all.csv", pairs(60), num_folds=None, fold=None))
 
 
 def test_sample_limits(tmp_path):
@@ -187,7 +188,7 @@ def test_fold_line(tmp_path):
         (True, "it shares no sentence with train"),
         (False, "of its pairs share a sentence with train"),
     ):
-        data = load_dataset(written(tmp_path / "all.csv", pairs(200), grouped=grouped))
+        data = load_dataset(written(tmp_path / "all.csv", pairs(200), group_by_sentence=grouped))
         (line,) = (line for line in summary_lines(data, analyze(data)) if "fold 0" in line)
         assert line.startswith(f"data: dev is fold 0 of 5 (from 0) of {tmp_path}/all.csv: ")
         assert message in line
@@ -202,7 +203,7 @@ def test_doctor_reports_folds(tmp_path):
     assert found.facts["largest_group"] == max(Counter(data.folds.groups.tolist()).values())
 
 
-FOLDS = ("dataset.folds=3", "dataset.max_dev_samples=null")
+FOLDS = ("dataset.num_folds=3", "dataset.max_dev_samples=null")
 
 
 def test_fold_is_evaluated_again(tmp_path):
@@ -227,10 +228,10 @@ def test_resume_with_another_fold():
 @pytest.mark.skipif("AFQMC_DATA" not in os.environ, reason="AFQMC_DATA does not name the real data")
 def test_folds_of_real_data():
     """AFQMC is split into even folds that share no sentence."""
-    config = compose([f"dataset.path={os.environ['AFQMC_DATA']}", "dataset.folds=5", "dataset.fold=0"]).dataset
+    config = compose([f"dataset.path={os.environ['AFQMC_DATA']}", "dataset.num_folds=5", "dataset.fold=0"]).dataset
     data = load_dataset(config)
     sizes = data.folds.label_counts.sum(axis=1)
     assert (sizes.min(), sizes.max(), data.folds.largest_group, data.folds.leaked_pairs) == (6866, 6867, 25, 0)
     assert np.ptp(data.folds.label_counts[:, 1] / sizes) < 0.0002
-    config.grouped = False
+    config.group_by_sentence = False
     assert load_dataset(config).folds.leaked_pairs == 274

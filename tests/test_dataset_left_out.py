@@ -78,7 +78,7 @@ def test_all_rows_dropped(dataset):
 
 def test_folds_without_dropped_rows(dataset):
     """Folds are made from the rows that remain."""
-    data = load_dataset(dataset(jsonl(rows(30, ("0", "1", "-"))), drop_labels=["-"], folds=2, fold=0))
+    data = load_dataset(dataset(jsonl(rows(30, ("0", "1", "-"))), drop_labels=["-"], num_folds=2, fold=0))
     assert len(data.train) + len(data.dev) == 20
     assert data.left_out() == {"train": {"dropped": {"-": 10}}}
 
@@ -204,7 +204,7 @@ def test_placeholder_in_dev(dataset):
 
 def test_command_line_keys():
     """drop_labels and on_bad_row are set on the command line."""
-    found = compose(["dataset=jsonl", "dataset.drop_labels=[-,x]", "dataset.on_bad_row=skip"]).dataset
+    found = compose(["dataset=files", "dataset.drop_labels=[-,x]", "dataset.on_bad_row=skip"]).dataset
     assert (found.drop_labels, found.on_bad_row) == (["-", "x"], OnBadRow.skip)
     with pytest.raises(InputError, match="dataset.on_bad_row=ignore: must be one of fail, skip"):
         compose(["dataset.on_bad_row=ignore"])
@@ -215,7 +215,7 @@ def test_doctor_reports_skipped_rows(dataset, tmp_path):
     dataset("{\n" + jsonl(rows(6, ("0", "1", "-"))))
     files = [f"dataset.{split}_file={tmp_path}/{split}.jsonl" for split in ("train", "dev")]
     config = compose(
-        ["dataset=jsonl", "model=mini", *files, "dataset.drop_labels=[-]", "dataset.on_bad_row=skip", "tracker=none"]
+        ["dataset=files", "model=mini", *files, "dataset.drop_labels=[-]", "dataset.on_bad_row=skip", "tracker=none"]
     )
     found = [(finding.verdict.value, finding.text) for finding in Checks(config).check_data()]
     assert ("ok", "train: 2 of 7 rows dropped by dataset.drop_labels ('-' 2)") in found
@@ -343,8 +343,8 @@ def own_run(dataset, tmp_path):
     """Train a tiny model on these files, into a directory of the given name."""
     dataset(jsonl(rows(24)))
     files = [f"dataset.{split}_file={tmp_path}/{split}.jsonl" for split in ("train", "dev")]
-    tiny = [f"model.architecture.{name}={size}" for name, size in (("hidden_size", 24), ("intermediate_size", 24))]
-    common = ["dataset=jsonl", "model=mini", "tracker=none", "trainer.mixed_precision=no", "epochs=3", *files, *tiny]
+    tiny = [f"model.config_overrides.{name}={size}" for name, size in (("hidden_size", 24), ("intermediate_size", 24))]
+    common = ["dataset=files", "model=mini", "tracker=none", "trainer.mixed_precision=no", "epochs=3", *files, *tiny]
 
     def run(name, *overrides, resume=False):
         run_dir = RunDir(tmp_path / name)

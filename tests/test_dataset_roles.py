@@ -30,12 +30,12 @@ from afqmc.utils.errors import InputError
 def test_column_used_twice(overrides, message):
     """Two *_field keys with the same column are rejected before data is read."""
     with pytest.raises(InputError, match=message):
-        compose(["dataset=jsonl", *(f"dataset.{override}" for override in overrides)])
+        compose(["dataset=files", *(f"dataset.{override}" for override in overrides)])
 
 
 def test_columns_without_id():
     """dataset.columns need not contain an id."""
-    compose(["dataset=jsonl", "dataset.columns=[sentence1,sentence2,label]"])
+    compose(["dataset=files", "dataset.columns=[sentence1,sentence2,label]"])
 
 
 def write(path, rows):

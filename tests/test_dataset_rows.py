@@ -295,13 +295,13 @@ def test_broken_json(read, text):
 
 @pytest.mark.parametrize("place", [".", "own.zip"])
 def test_own_files_with_afqmc_config(tmp_path, monkeypatch, place):
-    """The error for the user's own files with dataset=afqmc suggests dataset=jsonl."""
+    """The error for the user's own files with dataset=afqmc suggests dataset=files."""
     for name in ("a.csv", "b.csv"):
         written(tmp_path / name, [NAMES, *PAIRS])
     with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:
         archive.write(tmp_path / "a.csv", "a.csv")
     monkeypatch.chdir(tmp_path)
     files = [f"dataset.path={place}", "dataset.train_file=a.csv", "dataset.dev_file=a.csv"]
-    with pytest.raises(InputError, match=r"no (such file|test.json).*; a run on files of your own needs dataset=jsonl"):
+    with pytest.raises(InputError, match=r"no (such file|test.json).*; a run on files of your own needs dataset=files"):
         resolve_files(compose(files).dataset)
-    assert set(resolve_files(compose(["dataset=jsonl", *files]).dataset)) == {"train", "dev"}
+    assert set(resolve_files(compose(["dataset=files", *files]).dataset)) == {"train", "dev"}

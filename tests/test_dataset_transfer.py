@@ -62,7 +62,7 @@ def pauses(monkeypatch):
 
 @pytest.fixture
 def config(server, tmp_path):
-    return DatasetConfig(source=Source.download, url=f"{server.address}/a.zip", cache_dir=str(tmp_path / "cache"))
+    return DatasetConfig(source=Source.url, url=f"{server.address}/a.zip", cache_dir=str(tmp_path / "cache"))
 
 
 @pytest.fixture

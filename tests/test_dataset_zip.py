@@ -137,7 +137,7 @@ def test_checksum_memory(tmp_path):
     content = bytes(16 * MIB)
     write(tmp_path / "a.zip", [("train.json", content)])
     config = DatasetConfig(
-        source=Source.download,
+        source=Source.url,
         url="http://127.0.0.1:9/a.zip",
         cache_dir=str(tmp_path),
         checksums={"train.json": hashlib.sha256(content).hexdigest()},
@@ -154,7 +154,7 @@ def test_cached_bomb(tmp_path):
     """A decompression bomb in the cache is rejected."""
     write(tmp_path / "a.zip", [("train.json", bytes(65 * MIB))])
     config = DatasetConfig(
-        source=Source.download,
+        source=Source.url,
         url="http://127.0.0.1:9/a.zip",
         cache_dir=str(tmp_path),
         checksums={"train.json": "0" * 64},

@@ -155,7 +155,7 @@ def test_fsdp_run_resumes_with_any_processes(tmp_path):
     assert process.returncode == 0, out
     evaluated = command("evaluate", str(run.path), cwd=tmp_path, env={"OMP_NUM_THREADS": "1"})
     assert evaluated.returncode == 0, evaluated.stderr
-    assert f"{summary(run)['best']['dev/auc']:.4f}" in evaluated.stdout
+    assert f"{summary(run)['best']['dev/roc_auc']:.4f}" in evaluated.stdout
     resumed = command("run", f"resume={run.path}", "epochs=3", "distributed.strategy=ddp", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     fsdp = ("distributed.strategy=fsdp", "distributed.fsdp_sharding=shard_grad_op")

@@ -63,7 +63,7 @@ def test_data_problems_are_found(ask, tmp_path):
     for name, content in (("train.jsonl", train), ("dev.jsonl", [*rows[4:10], rows[11]])):
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
         (tmp_path / name).write_text(text, encoding="utf-8")
-    own = ("dataset=jsonl", "dataset.train_file=train.jsonl", "dataset.dev_file=dev.jsonl", "model=mini")
+    own = ("dataset=files", "dataset.train_file=train.jsonl", "dataset.dev_file=dev.jsonl", "model=mini")
     code, findings = ask(*own, "tracker=none")
     assert code == 1
     verdicts = {text: verdict for _, verdict, text in findings}
@@ -99,7 +99,7 @@ def test_truncated_pairs_are_counted(ask):
 def test_too_large_model_fails(ask):
     """A model that does not fit into memory is a failure."""
     huge = ("hidden_size=16384", "num_hidden_layers=96", "intermediate_size=65536", "num_attention_heads=128")
-    code, findings = ask("dataset=sample", "model=mini", *(f"model.architecture.{s}" for s in huge), "tracker=none")
+    code, findings = ask("dataset=sample", "model=mini", *(f"model.config_overrides.{s}" for s in huge), "tracker=none")
     assert code == 1
     assert any("GiB needed for weights" in text for _, verdict, text in findings if verdict == "fail")
 
@@ -247,9 +247,9 @@ class Bag(torch.nn.Module):
 def test_custom_model_is_called(width, message, ask, plug):
     """A custom model is built and called; an invalid result or an exception is a failure."""
     target = f"{plug(MODEL)}.Bag"
-    own = (f"model._target_={target}", f"+model.args.width={width}")
+    own = (f"model._target_={target}", f"+model.kwargs.width={width}")
     code, findings = ask(
-        "experiment=quickstart", "tracker=none", "model.architecture={}", "model.mimetic_init=false", *own
+        "experiment=quickstart", "tracker=none", "model.config_overrides={}", "model.mimetic_init=false", *own
     )
     assert code == int(width != 8)
     assert any(target in text and message in text for section, _, text in findings if section == "model")
@@ -265,7 +265,7 @@ def test_streamed_file_is_not_loaded(ask, monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr("afqmc.diagnostics.model._CHUNK", 25)
     monkeypatch.setattr("afqmc.diagnostics.data.analyze", lambda data: seen.append(data.train) or analyze(data))
-    own = ("dataset=jsonl", "dataset.train_file=train.jsonl", "dataset.dev_file=dev.jsonl", "model=mini")
+    own = ("dataset=files", "dataset.train_file=train.jsonl", "dataset.dev_file=dev.jsonl", "model=mini")
     code, findings = ask(*own, "dataset.streaming=true", "tracker=none")
     assert isinstance(seen[0], PairStream)
     assert code == 1

@@ -22,7 +22,7 @@ from afqmc.utils.errors import InputError
 PAIRS = 96
 TEXTS = [json.loads(line) for line in sample_files()["train.json"].splitlines()[:PAIRS]]
 FOLDED = (
-    "dataset.folds=3", "dataset.max_dev_samples=null", "dataset.test_file=dev.json", "trainer.max_steps=3",
+    "dataset.num_folds=3", "dataset.max_dev_samples=null", "dataset.test_file=dev.json", "trainer.max_steps=3",
 )  # fmt: skip
 
 
@@ -82,14 +82,14 @@ def test_out_of_fold_is_mean_over_seeds(sweep, tmp_path):
     np.testing.assert_allclose([row["probability"] for row in written], mean, rtol=0, atol=1e-15)
     figures = ensemble["out_of_fold"]["figures"]
     assert figures["accuracy"] == accuracy_score(gold, mean > 0.5)
-    assert figures["auc"] == pytest.approx(roc_auc_score(gold, mean), abs=1e-12)
+    assert figures["roc_auc"] == pytest.approx(roc_auc_score(gold, mean), abs=1e-12)
     assert figures["loss"] == pytest.approx(log_loss(gold, mean), abs=1e-12)
     again = np.array([row["log_probabilities"] for row in written])
     assert classification_metrics(again, gold) == figures
     np.testing.assert_allclose(np.exp(again)[:, 1], mean, atol=1e-15)
-    of_runs = [summary(RunDir(job))["best"]["dev/auc"] for job in jobs(sweep)]
-    assert ensemble["out_of_fold"]["of_runs"]["auc"]["mean"] == pytest.approx(np.mean(of_runs))
-    assert ensemble["out_of_fold"]["of_runs"]["auc"]["sd"] == pytest.approx(np.std(of_runs, ddof=1))
+    of_runs = [summary(RunDir(job))["best"]["dev/roc_auc"] for job in jobs(sweep)]
+    assert ensemble["out_of_fold"]["of_runs"]["roc_auc"]["mean"] == pytest.approx(np.mean(of_runs))
+    assert ensemble["out_of_fold"]["of_runs"]["roc_auc"]["sd"] == pytest.approx(np.std(of_runs, ddof=1))
 
 
 def test_test_ensemble_is_mean_over_runs(sweep, tmp_path):
@@ -150,7 +150,8 @@ def refused(place, **how):
 def test_missing_fold_is_named(copy):
     """The error names the seed and the missing fold."""
     shutil.rmtree(copy / "1-fold-1_seed-1")
-    assert refused(copy) == ("seed 1: fold 1 is missing of the 3 (dataset.folds), so not every pair was predicted once")
+    reason = "so not every pair was predicted once"
+    assert refused(copy) == f"seed 1: fold 1 is missing of the 3 (dataset.num_folds), {reason}"
 
 
 def test_incomplete_run_is_named_or_skipped(copy):

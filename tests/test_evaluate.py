@@ -32,7 +32,7 @@ def trained(tmp_path_factory):
     write(home / "dev.jsonl", ROWS)
     files = [f"dataset.{name}={home}/dev.jsonl" for name in ("train_file", "dev_file")]
     more = ("dataset.test_file=null", "dataset.max_length=32", "trainer.max_steps=2")
-    return train(home / "run", "dataset=jsonl", *files, *more)
+    return train(home / "run", "dataset=files", *files, *more)
 
 
 @pytest.fixture

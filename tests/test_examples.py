@@ -38,7 +38,7 @@ def composed(*overrides):
     register()
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         searched = f"hydra.searchpath=[file://{EXAMPLES / 'conf'}]"
-        small = [word for word in SMALL if "architecture" not in word]
+        small = [word for word in SMALL if "config_overrides" not in word]
         return to_config(hydra_compose("config", [*small, searched, "trainer.max_steps=12", *overrides]))
 
 

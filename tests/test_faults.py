@@ -327,7 +327,7 @@ class Limit(Callback):
             if line.startswith("VmSize"):
                 used = int(line.split()[1]) << 10
         resource.setrlimit(resource.RLIMIT_AS, (used + (int(sys.argv[2]) << 20), resource.RLIM_INFINITY))
-config = small("batch_size=96", "model.architecture.intermediate_size=16384", "trainer.max_steps=3", *sys.argv[3:])
+config = small("batch_size=96", "model.config_overrides.intermediate_size=16384", "trainer.max_steps=3", *sys.argv[3:])
 run_experiment(config, RunDir(Path(sys.argv[1])), callbacks=[Limit()])
 """
 
@@ -353,7 +353,8 @@ def test_auto_microbatch(tmp_path):
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert "out of memory: each batch is divided into" in finished.stdout
     whole = RunDir(tmp_path / "whole")
-    run_experiment(small("batch_size=96", "model.architecture.intermediate_size=16384", "trainer.max_steps=3"), whole)
+    wide = "model.config_overrides.intermediate_size=16384"
+    run_experiment(small("batch_size=96", wide, "trainer.max_steps=3"), whole)
     divided = RunDir(tmp_path / "run")
     lrs = [[row["train/lr"] for row in metrics(run) if "train/lr" in row] for run in (divided, whole)]
     assert lrs[0] == lrs[1]

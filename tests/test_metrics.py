@@ -39,7 +39,7 @@ def test_two_classes():
     assert metrics["precision"] == metrics["recall"] == pytest.approx(2 / 3)
     assert metrics["f1"] == pytest.approx(2 / 3)
     assert metrics["mcc"] == pytest.approx((2 * 4 - 1 * 1) / math.sqrt(3 * 3 * 5 * 5))
-    assert metrics["auc"] == pytest.approx(12 / 15)
+    assert metrics["roc_auc"] == pytest.approx(12 / 15)
     assert metrics["average_precision"] == pytest.approx((1 / 2 + 2 / 3 + 3 / 4) / 3)
 
 
@@ -57,7 +57,7 @@ def test_one_against_rest():
     """With three classes, AUC and average precision are one against the rest."""
     metrics, probabilities = classification_metrics(LOGITS, LABELS), probabilities_of(LOGITS)
     rankings = [(probabilities[:, label], label == LABELS) for label in range(3)]
-    assert metrics["auc"] == pytest.approx(np.mean([area(*ranking) for ranking in rankings]))
+    assert metrics["roc_auc"] == pytest.approx(np.mean([area(*ranking) for ranking in rankings]))
     assert metrics["average_precision"] == pytest.approx(np.mean([average_precision(*ranking) for ranking in rankings]))
 
 
@@ -73,7 +73,7 @@ def test_auc_of_missing_class():
     """AUC and average precision are NaN if a class does not occur."""
     for logits, labels in ((LOGITS[:, :2], np.zeros(60, int)), (LOGITS, LABELS % 2)):
         metrics = classification_metrics(logits, labels)
-        assert {name for name in NAMES if math.isnan(metrics[name])} == {"auc", "average_precision"}
+        assert {name for name in NAMES if math.isnan(metrics[name])} == {"roc_auc", "average_precision"}
         assert metrics["majority_accuracy"] == np.bincount(labels).max() / 60
 
 
@@ -81,7 +81,7 @@ def test_no_positive_predictions():
     """Without positive predictions the metrics are 0, without a warning."""
     metrics = classification_metrics(np.tile([1.0, 0.0], (4, 1)), np.array([0, 1, 0, 1]))
     assert (metrics["precision"], metrics["recall"], metrics["f1"], metrics["mcc"]) == (0, 0, 0, 0)
-    assert (metrics["accuracy"], metrics["auc"]) == (0.5, 0.5)
+    assert (metrics["accuracy"], metrics["roc_auc"]) == (0.5, 0.5)
 
 
 def test_probabilities():
@@ -128,7 +128,7 @@ def test_collapse_without_predictions():
 def test_ranking_of_large_logits():
     """AUC does not change if logits are scaled until probabilities round to 1."""
     small, large = (classification_metrics(LOGITS[:, :2] * scale, LABELS % 2) for scale in (1, 1024))
-    assert [large[name] for name in ("auc", "average_precision")] == [small["auc"], small["average_precision"]]
+    assert [large[name] for name in ("roc_auc", "average_precision")] == [small["roc_auc"], small["average_precision"]]
     assert large["loss"] > 100
 
 

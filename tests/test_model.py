@@ -42,9 +42,9 @@ LABELS = ("0", "1")
 FROM_SCRATCH = {key: value for key, value in TINY.items() if key not in ("vocab_size", "pad_token_id")}
 
 
-def classifier(encoder_class, config, pooling, num_labels=2, head_dropout=None):
+def classifier(encoder_class, config, pooling, num_labels=2, classifier_dropout=None):
     encoder = encoder_class(config, **encoder_options(config, pooling))
-    return CrossEncoder(encoder, num_labels, pooling, head_dropout).eval()
+    return CrossEncoder(encoder, num_labels, pooling, classifier_dropout).eval()
 
 
 def inputs(padding=0):
@@ -64,7 +64,7 @@ MASK = torch.tensor([[1, 1, 0], [1, 1, 1]])
         (Pooling.cls, [[1, -8], [1, 2]]),
         (Pooling.mean, [[2, -6], [3, 5]]),
         (Pooling.max, [[3, -4], [5, 9]]),
-        (Pooling.first_last_mean, [[4, -12], [6, 10]]),
+        (Pooling.first_last_avg, [[4, -12], [6, 10]]),
     ],
 )
 def test_pooling_ignores_padding(pooling, expected):
@@ -91,8 +91,8 @@ def test_logits_ignore_padding(pooling):
 
 
 def test_first_last_mean():
-    """first_last_mean averages the outputs of the first and last layers."""
-    model = classifier(BertModel, BertConfig(**TINY), Pooling.first_last_mean)
+    """first_last_avg averages the outputs of the first and last layers."""
+    model = classifier(BertModel, BertConfig(**TINY), Pooling.first_last_avg)
     states = model.encoder(**inputs(), output_hidden_states=True).hidden_states  # embeddings, layer 1, layer 2
     expected = pool((states[1] + states[2]) / 2, None, inputs()["attention_mask"], Pooling.mean)
     torch.testing.assert_close(model(**inputs()), model.classifier(expected))
@@ -101,9 +101,9 @@ def test_first_last_mean():
 @pytest.mark.parametrize(
     ("encoder_class", "config_class", "pooling", "expected"),
     [
-        (BertModel, BertConfig, Pooling.pooler, True),
-        (ErnieModel, ErnieConfig, Pooling.pooler, True),
-        (RobertaModel, RobertaConfig, Pooling.pooler, False),  # its head has another layer
+        (BertModel, BertConfig, Pooling.pooler_output, True),
+        (ErnieModel, ErnieConfig, Pooling.pooler_output, True),
+        (RobertaModel, RobertaConfig, Pooling.pooler_output, False),  # its head has another layer
         (BertModel, BertConfig, Pooling.cls, False),
         (BertModel, BertConfig, Pooling.mean, False),
     ],
@@ -118,7 +118,7 @@ def test_matches_hf_classifier(encoder_class, config_class, pooling, expected):
 def test_hf_classifier_computes_same_logits(encoder_class, config_class):
     """The classifier of transformers computes the same logits from the same parameters."""
     config = config_class(**TINY, num_labels=3)
-    model = classifier(encoder_class, config, Pooling.pooler, num_labels=3)
+    model = classifier(encoder_class, config, Pooling.pooler_output, num_labels=3)
     twin = AutoModelForSequenceClassification.from_config(config).eval()
     twin.load_state_dict(model.state_dict())
     torch.testing.assert_close(twin(**inputs()).logits, model(**inputs()))
@@ -141,11 +141,11 @@ def test_parameter_names():
         assert model.encoder is getattr(model, prefix)
 
 
-@pytest.mark.parametrize(("head_dropout", "expected"), [(None, 0.3), (0.0, 0.0), (0.7, 0.7)])
-def test_head_dropout(head_dropout, expected):
-    """The head has the dropout of the encoder's config unless head_dropout is set."""
+@pytest.mark.parametrize(("classifier_dropout", "expected"), [(None, 0.3), (0.0, 0.0), (0.7, 0.7)])
+def test_head_dropout(classifier_dropout, expected):
+    """The head has the dropout of the encoder's config unless classifier_dropout is set."""
     config = BertConfig(**TINY, hidden_dropout_prob=0.3)
-    model = classifier(BertModel, config, Pooling.cls, head_dropout=head_dropout)
+    model = classifier(BertModel, config, Pooling.cls, classifier_dropout=classifier_dropout)
     assert model.dropout.p == expected
     assert not model.classifier.bias.any()
 
@@ -174,7 +174,7 @@ def build(name, max_length=32, **settings):
 
 def scratch(tokenizer, max_length=32, mimetic_init=False, pooling=Pooling.cls, **architecture):
     config = ModelConfig(
-        from_scratch=True, architecture=FROM_SCRATCH | architecture, pooling=pooling, mimetic_init=mimetic_init
+        from_scratch=True, config_overrides=FROM_SCRATCH | architecture, pooling=pooling, mimetic_init=mimetic_init
     )
     return build_model(config, tokenizer, LABELS, max_length)
 
@@ -200,7 +200,7 @@ def test_unused_tensors_warning(directory, caplog, capfd):
     assert "16 of its tensors are not used, such as encoder.layer." in warning
 
 
-@pytest.mark.parametrize("pooling", [Pooling.cls, Pooling.pooler])
+@pytest.mark.parametrize("pooling", [Pooling.cls, Pooling.pooler_output])
 def test_load_from_directory(saved, pooling):
     """Weights are loaded from a directory in float32."""
     model = build(saved, pooling=pooling)
@@ -218,7 +218,7 @@ def test_half_precision_weights_load_as_float32(directory):
 def test_from_scratch_with_name(directory):
     """from_scratch uses the config of name_or_path and needs no weights."""
     (directory / "model.safetensors").unlink()
-    model = build(directory, from_scratch=True, architecture={"num_hidden_layers": 1})
+    model = build(directory, from_scratch=True, config_overrides={"num_hidden_layers": 1})
     assert model.encoder.config.num_hidden_layers == 1
     assert model.encoder.config.hidden_size == 16
 
@@ -253,7 +253,7 @@ def test_missing_pooler_warning(directory, caplog):
     BertForMaskedLM(BertConfig(**TINY)).save_pretrained(directory)
     with caplog.at_level(logging.WARNING, logger="afqmc"):
         build(directory, pooling=Pooling.cls)
-        build(directory, pooling=Pooling.pooler)
+        build(directory, pooling=Pooling.pooler_output)
     (warning,) = [record.getMessage() for record in caplog.records if record.name.startswith("afqmc")]
     assert warning == f"{directory} has no weights for the pooler, which starts from random weights"
 
@@ -335,8 +335,8 @@ def test_unreachable_hub_lists_alternatives():
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
-        ({"hidden_sise": 16}, "model.architecture.hidden_sise: bert has no such setting"),
-        ({"hidden_size": 17}, "model.architecture.hidden_size=17: must be a multiple of num_attention_heads=2"),
+        ({"hidden_sise": 16}, "model.config_overrides.hidden_sise: bert has no such setting"),
+        ({"hidden_size": 17}, "model.config_overrides.hidden_size=17: must be a multiple of num_attention_heads=2"),
         ({"max_position_embeddings": 16}, "dataset.max_length=32: this model has 16 positions; must be <= 16"),
     ],
 )
@@ -347,18 +347,18 @@ def test_invalid_architecture(tiny_tokenizer, architecture, message):
 
 
 def test_architecture_needs_from_scratch(saved):
-    """model.architecture is rejected for pretrained weights."""
-    with pytest.raises(InputError, match=r"model.architecture.num_hidden_layers=1: only with model.from_scratch=true"):
-        build(saved, architecture={"num_hidden_layers": 1})
+    """model.config_overrides is rejected for pretrained weights."""
+    with pytest.raises(InputError, match=r"model.config_overrides.num_hidden_layers=1: only with"):
+        build(saved, config_overrides={"num_hidden_layers": 1})
 
 
 def test_pooling_without_pooler(directory):
-    """pooling=pooler is rejected for an encoder without a pooler."""
+    """pooling=pooler_output is rejected for an encoder without a pooler."""
     change(directory, model_type="electra", embedding_size=16)
     with pytest.raises(
-        InputError, match="model.pooling=pooler: electra has no pooler; allowed: cls, mean, max, first_last_mean"
+        InputError, match="model.pooling=pooler_output: electra has no pooler; allowed: cls, mean, max, first_last_avg"
     ):
-        build(directory, from_scratch=True, pooling=Pooling.pooler)
+        build(directory, from_scratch=True, pooling=Pooling.pooler_output)
 
 
 def test_longest_input_of_roberta(tiny_tokenizer):
@@ -396,7 +396,7 @@ def bare(num_labels):
 
 def test_custom_model(plug, tiny_tokenizer):
     """A custom model is built with its arguments."""
-    config = ModelConfig(_target_=f"{plug(MINE)}.Bag", args={"width": 4})
+    config = ModelConfig(_target_=f"{plug(MINE)}.Bag", kwargs={"width": 4})
     model = build_model(config, tiny_tokenizer, LABELS, 32)
     assert model.bag.weight.shape == (len(tiny_tokenizer), 4)
     assert model(**inputs()).shape == (2, 2)
@@ -405,7 +405,7 @@ def test_custom_model(plug, tiny_tokenizer):
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
-        ("Bag", {"widht": 4}, r"model.args.widht: Bag has no such argument; did you mean 'width'\?"),
+        ("Bag", {"widht": 4}, r"model.kwargs.widht: Bag has no such argument; did you mean 'width'\?"),
         ("Bog", {}, r"model._target_=.*Bog: .* has no 'Bog'; did you mean 'Bag'\?"),
         ("number", {}, "model._target_=.*number: returned int; must be a torch.nn.Module"),
         ("broken", {}, "model._target_=.*broken: raised KeyError: 'nothing'"),
@@ -417,14 +417,14 @@ def test_custom_model(plug, tiny_tokenizer):
 def test_invalid_custom_model(plug, tiny_tokenizer, name, args, message):
     """An invalid custom model is reported with its key."""
     with pytest.raises(InputError, match=message):
-        build_model(ModelConfig(_target_=f"{plug(MINE)}.{name}", args=args), tiny_tokenizer, LABELS, 32)
+        build_model(ModelConfig(_target_=f"{plug(MINE)}.{name}", kwargs=args), tiny_tokenizer, LABELS, 32)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({}, "model.name_or_path: is not set; set a hub id or a directory, or model.from_scratch=true"),
-        ({"from_scratch": True, "args": {"width": 1}}, "model.args: only with model._target_"),
+        ({"from_scratch": True, "kwargs": {"width": 1}}, "model.kwargs: only with model._target_"),
     ],
 )
 def test_invalid_model_config(settings, message):
@@ -489,15 +489,15 @@ def test_not_a_text_encoder(directory, config):
     ids=lambda architecture: next(iter(architecture)),
 )
 def test_invalid_architecture_value(tiny_tokenizer, architecture):
-    """An invalid value in model.architecture is reported with its key."""
-    with pytest.raises(InputError, match=f"model.architecture.{next(iter(architecture))}"):
+    """An invalid value in model.config_overrides is reported with its key."""
+    with pytest.raises(InputError, match=f"model.config_overrides.{next(iter(architecture))}"):
         scratch(tiny_tokenizer, **architecture)
 
 
 def test_unknown_architecture_key(tiny_tokenizer):
     """The message for an unknown key suggests the nearest one."""
     with pytest.raises(InputError, match="did you mean 'hidden_size'"):
-        build_architecture(ModelConfig(from_scratch=True, architecture={"hidden_sise": 16}), tiny_tokenizer)
+        build_architecture(ModelConfig(from_scratch=True, config_overrides={"hidden_sise": 16}), tiny_tokenizer)
 
 
 def test_custom_model_signature(plug):

@@ -15,7 +15,7 @@ from afqmc.data.loading import Pairs
 from afqmc.data.tokenization import PairTokenizer
 from afqmc.evaluation.evaluator import padding_effect, padding_warning, predict_logits
 from afqmc.models.config import ModelConfig, Pooling
-from afqmc.models.cross_encoder import CrossEncoder, default_head_dropout, encoder_class
+from afqmc.models.cross_encoder import CrossEncoder, default_classifier_dropout, encoder_class
 from afqmc.models.loading import build_tokenizer, check_separator
 from afqmc.utils.errors import InputError
 
@@ -77,13 +77,13 @@ def test_two_segment_model(pairs, tiny_tokenizer):
 )
 def test_default_head_dropout(kind, settings, rate):
     """The default is the dropout of the architecture's own classifier."""
-    assert default_head_dropout(CONFIG_MAPPING[kind](**settings)) == rate
+    assert default_classifier_dropout(CONFIG_MAPPING[kind](**settings)) == rate
 
 
 def test_no_dropout_in_config(caplog):
     """Without any dropout in the config, 0.1 is used with a warning."""
-    assert default_head_dropout(SimpleNamespace(model_type="x")) == 0.1
-    assert "model.head_dropout" in caplog.text
+    assert default_classifier_dropout(SimpleNamespace(model_type="x")) == 0.1
+    assert "model.classifier_dropout" in caplog.text
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -151,7 +151,7 @@ def test_padding_warning(pairs, tiny_tokenizer):
 @pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "albert", "modernbert", "deberta-v2"])
 def test_no_padding_warning(kind, pooling, pairs, tiny_tokenizer):
     """Models that use the attention mask pass the padding check."""
-    if pooling is Pooling.pooler and kind in ("electra", "modernbert", "deberta-v2"):
+    if pooling is Pooling.pooler_output and kind in ("electra", "modernbert", "deberta-v2"):
         pytest.skip("has no pooler")
     more = {"embedding_size": 16} if kind == "albert" else {}
     assert (

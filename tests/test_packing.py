@@ -40,7 +40,7 @@ def batch():
 def classifier(config, model, pooling):
     torch.manual_seed(0)
     return CrossEncoder(
-        model(config, **({"add_pooling_layer": True} if pooling is Pooling.pooler else {})), 2, pooling, 0.0
+        model(config, **({"add_pooling_layer": True} if pooling is Pooling.pooler_output else {})), 2, pooling, 0.0
     )
 
 

@@ -298,7 +298,7 @@ def test_sentences_of_folds_come_from_train(tmp_path):
     for number, part in enumerate(np.array_split(np.random.default_rng(0).permutation(len(pairs)), 2)):
         answers = simulate(np.random.default_rng(number), 1, 1, len(part))[0][0]
         gold = np.array([int(pairs[row]["label"]) for row in part])
-        text = CONFIG.replace("folds: null", "folds: 2").replace("fold: null", f"fold: {number}")
+        text = CONFIG.replace("num_folds: null", "num_folds: 2").replace("fold: null", f"fold: {number}")
         given = answers.__class__(gold, answers.predicted, answers.logits)
         write_run(tmp_path / f"{number}", text, given, ids=[pairs[row].get("id", int(row)) for row in part])
     runs = find([str(tmp_path)])

@@ -307,13 +307,13 @@ def write_hostile(place):
     rng = np.random.default_rng(0)
     bad = BREAKOUTS[0]
     for number, one in enumerate(simulate(rng, 12, 1, 60)[0]):
-        config = CONFIG.replace("batching: bucketed", f"batching: {json.dumps(BREAKOUTS[number % 4])}")
+        config = CONFIG.replace("batching: length", f"batching: {json.dumps(BREAKOUTS[number % 4])}")
         config = (
             config.replace("lr: 0.0005", f"lr: {number + 1}.0")
             + f"\n{json.dumps(bad)}: {number % 5}\n__proto__: {number % 3}\n"
         )
         run = place / f"{number} <img src=x onerror=owned=1> %{{x}} <b>"
-        write_run(run, config.replace("seed: 42", f"seed: {json.dumps(bad)}"), one, collapsed_onto=bad)
+        write_run(run, config.replace("seed: 42", f"seed: {json.dumps(bad)}"), one, collapsed_label=bad)
         (run / "metrics.jsonl").write_text(
             json.dumps({"step": 1, "dev/accuracy": 0.5, f"x/{bad}": 1, "x/__proto__": 2})
         )

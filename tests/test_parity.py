@@ -97,5 +97,5 @@ def test_losses_equal_tutorial(tmp_path):
 def test_losses_equal_tutorial_with_bert_base(tmp_path):
     """The same for a model of the size of BERT base."""
     base = ("hidden_size=768", "num_hidden_layers=12", "num_attention_heads=12", "intermediate_size=3072")
-    setup = prepared(tmp_path / "run", *TUTORIAL, *(f"model.architecture.{setting}" for setting in base))
+    setup = prepared(tmp_path / "run", *TUTORIAL, *(f"model.config_overrides.{setting}" for setting in base))
     compare(setup)

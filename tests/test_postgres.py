@@ -23,9 +23,9 @@ def address():
 
 def search(cwd, address, *more):
     return command(
-        "run", "-m", *SMALL, "epochs=3", "trainer.monitor=dev/auc", "sweep.name=s", "hydra/sweeper=optuna",
+        "run", "-m", *SMALL, "epochs=3", "trainer.monitor=dev/roc_auc", "sweep.name=s", "hydra/sweeper=optuna",
         "lr=tag(log,interval(1e-5,1e-3))", "hydra.sweeper.n_trials=4", f"hydra.sweeper.storage={address}",
-        "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_args={n_startup_trials:2}", *more, cwd=cwd, timeout=280,
+        "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_kwargs={n_startup_trials:2}", *more, cwd=cwd, timeout=280,
     )  # fmt: skip
 
 

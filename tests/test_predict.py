@@ -40,7 +40,7 @@ def run(tmp_path_factory):
     (home / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs), encoding="utf-8")
     own = ("train_file", "dev_file", "test_file")
     files = [f"dataset.{name}={home}/train.jsonl" for name in own]
-    return train(home / "run", "dataset=jsonl", *files, "dataset.max_length=32", "trainer.max_steps=2")
+    return train(home / "run", "dataset=files", *files, "dataset.max_length=32", "trainer.max_steps=2")
 
 
 @pytest.fixture

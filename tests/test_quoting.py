@@ -26,7 +26,7 @@ from afqmc.utils.errors import InputError
         ("+tracker.name=测试", "测试"),
         ("dataset.labels=[不同,相同]", ["不同", "相同"]),
         ("dataset.labels=[ 不同 , same]", ["不同", "same"]),
-        ("model.args={a: 甲, b: [乙, {c: 丙:丁}]}", {"a": "甲", "b": ["乙", {"c": "丙:丁"}]}),
+        ("model.kwargs={a: 甲, b: [乙, {c: 丙:丁}]}", {"a": "甲", "b": ["乙", {"c": "丙:丁"}]}),
     ],
 )
 def test_value_is_read_as_typed(typed, value):
@@ -52,7 +52,7 @@ def test_sweep_stays_a_sweep(typed, values):
 @pytest.mark.parametrize(
     "typed",
     [
-        "lr=1e-5", "lr=1e-5,2e-5", "seed=range(1,4)", "dataset.labels=[0,1]", "model.args={a: 1, b: [x]}", "a=",
+        "lr=1e-5", "lr=1e-5,2e-5", "seed=range(1,4)", "dataset.labels=[0,1]", "model.kwargs={a: 1, b: [x]}", "a=",
         "tracker.name='已 引'", 'tracker.name="it\'s 引"', "dataset.path=${oc.env:HOME}/x", "dataset.path=/a b/c-d_e.f",
         "~optimizer.eps", "--config-dir=数据", "model", "a=b\\,c", "lr=[1",
     ],
@@ -111,7 +111,7 @@ def test_path_of_flag_is_not_quoted(flag, monkeypatch, tmp_path):
         ("lr.more=1", "lr.more=1: lr holds no keys; lr=... sets it"),
         ("dataset.labels.0=a", "dataset.labels.0=a: dataset.labels holds no keys; dataset.labels=... sets it"),
         ("dataset.labels[0]=a", "dataset.labels[0]=a: cannot be read: unexpected '[0]=a' (quote spaces, "),
-        ("model.architecture=\\${lr}", "model.architecture=${lr}: must be a mapping"),
+        ("model.config_overrides=\\${lr}", "model.config_overrides=${lr}: must be a mapping"),
         ("tracker.tags=\\${lr}", "tracker.tags=${lr}: must be a list"),
         ("seed=range(1,3)", "seed=range(1,3): several values; -m runs each: "),
         (f"seed={'9' * 5000}", f"seed={'9' * 145} ... {'9' * 150}: cannot be read: Exceeds the limit (4300 digits)"),

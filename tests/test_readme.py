@@ -128,7 +128,7 @@ def test_the_quickstart_prints_what_the_readme_shows(home):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", [line for line in COMMANDS if re.search("model=mini|dataset=jsonl", line)])
+@pytest.mark.parametrize("line", [line for line in COMMANDS if re.search("model=mini|dataset=files", line)])
 def test_what_needs_no_network_trains(line, home, tmp_path):
     own = [] if "model=mini" in line else ["model=mini"]
     done = command("run", *arguments(line, "run"), *own, *SHORT, f"hydra.run.dir={tmp_path}/run", cwd=home)

@@ -28,8 +28,8 @@ def given_secrets(monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    ["WANDB_API_KEY", "HF_TOKEN", "DB_PASSWORD", "MY_SECRET", "hfToken", "HFToken", "apikey", "model.args.passwd",
-     "GH_PAT", "+model.args.auth.user", "credential", "AWS_SECRET_ACCESS_KEY", "X-Amz-Signature", "accesstoken",
+    ["WANDB_API_KEY", "HF_TOKEN", "DB_PASSWORD", "MY_SECRET", "hfToken", "HFToken", "apikey", "model.kwargs.passwd",
+     "GH_PAT", "+model.kwargs.auth.user", "credential", "AWS_SECRET_ACCESS_KEY", "X-Amz-Signature", "accesstoken",
      "pass", "DB_PASS", "dbpass", "secretkey", "accesskey",
      "privatekey", "authkey", "passkey", "passcode", "jwt", "bearer", "tokens", "access_tokens", "apikeys", "APIKeys",
      "token_value", "sas", "otp", "api_key_2", "q[token]", "Ocp-Apim-Subscription-Key", "X-Goog-Api-Key",
@@ -42,7 +42,7 @@ def test_secret_names(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["dataset.batch_tokens", "pad_token_id", "key_size", "tokenizer", "author", "monkey", "label_field", "lr",
+    ["dataset.max_tokens_per_batch", "pad_token_id", "key_size", "tokenizer", "author", "monkey", "label_field", "lr",
      "keyword", "dataset.checksums", "max_new_tokens", "seed", "", "1e-5", "turkey", "trainer.padding_free", "bypass",
      "max_tokens_per_batch", "passes", "n_tokens", "compass", "past_key_values", "token_type_ids", "special_tokens",
      "keys_per_row", "passthrough", "jwt_algorithm", "assassin", "hotkey"],
@@ -79,10 +79,10 @@ def test_redacted_text(text, clean):
 @pytest.mark.parametrize(
     ("argument", "clean"),
     [
-        ("+model.args.api_key=abc", "+model.args.api_key=***"),
-        ("+model.args.token=a,b", "+model.args.token=***"),
-        ("model.args={token: abc, width: 3}", "model.args={token: ***, width: 3}"),
-        ("dataset.batch_tokens=2048", "dataset.batch_tokens=2048"),
+        ("+model.kwargs.api_key=abc", "+model.kwargs.api_key=***"),
+        ("+model.kwargs.token=a,b", "+model.kwargs.token=***"),
+        ("model.kwargs={token: abc, width: 3}", "model.kwargs={token: ***, width: 3}"),
+        ("dataset.max_tokens_per_batch=2048", "dataset.max_tokens_per_batch=2048"),
         ("-m", "-m"),
     ],
 )
@@ -148,7 +148,7 @@ def test_any_character_in_secret(secret):
         assert [text for text in shown if CORE in text] == [], value
     for key in KEYS:
         shown = [redacted_tree({"a": {key: f"Bearer {secret}"}, "b": [{key: [secret]}]})]
-        shown += [redacted_argument(f"+model.args.{key}={secret}"), redacted(json.dumps({"a": {key: secret}}))]
+        shown += [redacted_argument(f"+model.kwargs.{key}={secret}"), redacted(json.dumps({"a": {key: secret}}))]
         shown += [redacted(repr({key: secret})), line_of({key: secret}), line_of(f"{key}={secret}")]
         assert [text for text in shown if CORE in str(text)] == [], key
     assert CORE not in str(redacted_tree([["Authorization", f"Token {secret}"], [f"Bearer {secret}"]]))
@@ -208,11 +208,12 @@ def test_credentials(text):
 
 @pytest.mark.parametrize(
     "argument",
-    ["dataset.batch_tokens=4096,8192", "tokens=512", "tokens=[1,2]", "+a.use_auth=true", "token=null", "passes=3",
-     "trainer.padding_free=true", "dataset.batching=tokens", "filter=bypass", "image=repo/a:b@sha256:0a",
+    ["dataset.max_tokens_per_batch=4096,8192", "tokens=512", "tokens=[1,2]", "+a.use_auth=true", "token=null",
+     "passes=3",
+     "trainer.padding_free=true", "dataset.batching=token_budget", "filter=bypass", "image=repo/a:b@sha256:0a",
      "model.name_or_path=hf_transformers_model", "mail=mailto:a@b.example", "sk-learn", "optimizer@a:b",
      "trainer.token: unknown key; legal: a, b", "tokens: 512 of 600", "12:30@noon", "-u a.py", "sort -u names.txt",
-     "model.args.tokens: not a number", "token: not known here"],
+     "model.kwargs.tokens: not a number", "token: not known here"],
 )  # fmt: skip
 def test_ordinary_values(argument):
     """Numbers, booleans and ordinary words are unchanged."""
@@ -221,7 +222,8 @@ def test_ordinary_values(argument):
 
 def test_token_counts():
     """Numbers named tokens are unchanged; texts with such a name are redacted."""
-    tree = {"tokens": {"train": 512, "dev": [1, 2.5]}, "auth": False, "access_tokens": ["abc"], "batch_tokens": "x"}
+    counts = {"tokens": {"train": 512, "dev": [1, 2.5]}, "auth": False, "max_tokens_per_batch": "x"}
+    tree = {**counts, "access_tokens": ["abc"]}
     assert redacted_tree(tree) == {**tree, "access_tokens": ["***"]}
 
 
@@ -292,8 +294,8 @@ def secret_run(tmp_path_factory):
     override, member, user, query, wandb, hub = SECRETS.values()
     done = command(
         "run", *SMALL, "tracker=wandb", "tracker.mode=offline", f"tracker.notes=made with {wandb}",
-        "model._target_=my_module.Model", f"+model.args.api_key={override}",
-        f"+model.args.login={{user: me, password: {member}}}",
+        "model._target_=my_module.Model", f"+model.kwargs.api_key={override}",
+        f"+model.kwargs.login={{user: me, password: {member}}}",
         f"dataset.url=https://me:{user}@host.example/a.zip?token={query}",
         "trainer.max_steps=2", "hydra.run.dir=run",
         cwd=home, env={"WANDB_API_KEY": wandb, "HF_TOKEN": hub},
@@ -318,7 +320,7 @@ def test_run_files_mark_redactions(secret_run):
     """Files of a run show where secrets were redacted."""
     run, printed = secret_run
     command_line = json.loads((run / "environment.json").read_text("utf-8"))["command"]
-    assert "+model.args.api_key=***" in command_line
+    assert "+model.kwargs.api_key=***" in command_line
     assert "password: ***" in command_line
     assert "https://***@host.example/a.zip?token=***" in command_line
     log = (run / "run.log").read_text("utf-8")
@@ -330,14 +332,14 @@ def test_run_files_mark_redactions(secret_run):
 def test_tracker_config(secret_run):
     """The tracker gets the config without secrets."""
     offline = Offline(secret_run[0])
-    assert offline.config["model"]["args"] == {"api_key": "***", "login": {"user": "me", "password": "***"}}
+    assert offline.config["model"]["kwargs"] == {"api_key": "***", "login": {"user": "me", "password": "***"}}
     assert offline.config["dataset"]["url"] == "https://***@host.example/a.zip?token=***"
     assert offline.run.notes == "made with ***"
 
 
 def test_config_keeps_secrets(secret_run):
     """config.yaml keeps the secrets, which are needed to resume."""
-    assert schema.load(secret_run[0]).model.args["api_key"] == SECRETS["an override"]
+    assert schema.load(secret_run[0]).model.kwargs["api_key"] == SECRETS["an override"]
 
 
 def test_failed_run(plug, tmp_path, monkeypatch, capsys):
@@ -346,7 +348,7 @@ def test_failed_run(plug, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_API_KEY", GIVEN)
     monkeypatch.setenv("HF_TOKEN", GIVEN)
     monkeypatch.chdir(tmp_path)
-    args = "+model.args={api_key: a, login: {password: b}}"
+    args = "+model.kwargs={api_key: a, login: {password: b}}"
     monkeypatch.setattr(
         sys, "argv", ["afqmc.run", *SMALL, f"model._target_={plug(source)}.Model", args, "hydra.run.dir=run"]
     )

@@ -36,12 +36,16 @@ def linear(step, total_steps):
 VARIANTS = {
     "plain": (),
     "fast dropout, bf16, microbatches": ("trainer.mixed_precision=bf16", "trainer.gradient_accumulation_steps=3"),
-    "stream": ("dataset.streaming=true", "dataset.shuffle_buffer=20"),
+    "stream": ("dataset.streaming=true", "dataset.shuffle_buffer_size=20"),
     "stops early": ("trainer.eval_steps=4", "trainer.patience=2", "trainer.min_delta=0.5", "epochs=9"),
     "random, clipped, few rows": ("dataset.batching=random", "trainer.max_grad_norm=0.1", "trainer.logging_steps=5"),
     "padding-free, PyTorch's dropout": ("performance.padding_free=true", "performance.fast_cpu_dropout=false"),
-    "by tokens, adafactor": ("dataset.batching=tokens", "dataset.batch_tokens=256", "optimizer=adafactor"),
-    "a fold": ("dataset.folds=3", "dataset.fold=1", "dataset.max_train_samples=144"),
+    "by tokens, adafactor": (
+        "dataset.batching=token_budget",
+        "dataset.max_tokens_per_batch=256",
+        "optimizer=adafactor",
+    ),
+    "a fold": ("dataset.num_folds=3", "dataset.fold=1", "dataset.max_train_samples=144"),
     "saves often": ("checkpoint.save_steps=1", "checkpoint.keep_weights=1"),
 }
 QUICK = ("fast dropout, bf16, microbatches",)
@@ -332,7 +336,8 @@ def test_saved_config_does_not_resume(tmp_path):
 
 def test_killed_run_is_resumed(tmp_path):
     """A run that was killed, and its lock with it, is resumed bit for bit."""
-    dropout = ("model.architecture.hidden_dropout_prob=0.1", "model.architecture.attention_probs_dropout_prob=0.1")
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    dropout = [f"model.config_overrides.{name}=0.1" for name in names]
     arguments = (*SMALL, *dropout, "epochs=16", "checkpoint.save_steps=5", "dataset.max_test_samples=16")
     whole, killed = RunDir(tmp_path / "whole"), RunDir(tmp_path / "killed")
     run_experiment(small("epochs=16", "checkpoint.save_steps=5"), whole)

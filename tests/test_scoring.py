@@ -16,7 +16,7 @@ from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError
 
 ROWS = sample_files()["train.json"].splitlines(keepends=True)[:96]
-OWN = ("dataset=jsonl", "dataset.train_file=train.jsonl", "dataset.dev_file=data/dev.jsonl", "dataset.max_length=64")
+OWN = ("dataset=files", "dataset.train_file=train.jsonl", "dataset.dev_file=data/dev.jsonl", "dataset.max_length=64")
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_cached_download_is_used(tmp_path, monkeypatch):
     with serving(FileServer()) as server:
         server.answers = [Answer((tmp_path / "a.zip").read_bytes())]
         mirror = (
-            "dataset.source=download",
+            "dataset.source=url",
             f"dataset.url={server.address}/a.zip",
             "dataset.test_file=null",
             "epochs=1",

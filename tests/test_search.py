@@ -106,7 +106,7 @@ def test_sampler_is_unaffected_by_interruption(tmp_path, sampler):
     """Every sampler draws the same trials in a search that is interrupted and resumed."""
     space = dimensions("x=range(8)", "y=range(4)") if sampler == "grid" else dimensions("x=interval(0,1)", "y=range(4)")
     settings = StudyConfig(
-        sampler=sampler, sampler_args={"n_startup_trials": 3} if sampler in ("tpe", "cmaes", "gp") else {}
+        sampler=sampler, sampler_kwargs={"n_startup_trials": 3} if sampler in ("tpe", "cmaes", "gp") else {}
     )
 
     def draw(directory, cuts):
@@ -135,8 +135,8 @@ def test_sampler_is_unaffected_by_interruption(tmp_path, sampler):
         ({"pruner": "halving"}, "pruner=halving"),
         ({"n_trials": 0}, "n_trials=0: must be >= 1"),
         ({"objectives": ["dev/f2"]}, "dev/f2; did you mean"),
-        ({"objectives": ["dev/f1", "seconds"], "pruner": "median"}, "a single objective"),
-        ({"objectives": ["seconds"], "pruner": "median"}, "a dev metric"),
+        ({"objectives": ["dev/f1", "total_seconds"], "pruner": "median"}, "a single objective"),
+        ({"objectives": ["total_seconds"], "pruner": "median"}, "a dev metric"),
         ({"pruner": "wilcoxon"}, "give several seeds: seed=1,2,3"),
     ],
 )
@@ -167,7 +167,7 @@ def test_grid_sampler_tries_every_point_once(tmp_path):
 
 def test_seeds_and_folds_are_repetitions():
     """Seeds and folds are not searched: each trial has one job per combination of them."""
-    space = space_of(LR, "seed=range(1,3)", "dataset.fold=0,1,2", "dataset.folds=3")
+    space = space_of(LR, "seed=range(1,3)", "dataset.fold=0,1,2", "dataset.num_folds=3")
     assert [dimension.key for dimension in space.dimensions] == ["lr"]
     jobs = space.jobs(optuna.create_study().ask())
     assert [job.directory.partition("_")[2] for job in jobs][:2] == ["seed-1_fold-0", "seed-1_fold-1"]
@@ -201,12 +201,12 @@ def test_study_names_are_unique_in_database(tmp_path):
 
 def test_direction_of_objectives():
     """Metrics are maximized; losses and costs are minimized."""
-    assert [direction(name) for name in ("dev/auc", "dev/loss", "seconds")] == ["maximize", "minimize", "minimize"]
+    assert [direction(name) for name in ("dev/roc_auc", "dev/loss", "seconds")] == ["maximize", "minimize", "minimize"]
 
 
 def test_median_pruner_spares_last_evaluation(tmp_path):
     """A run below the median is pruned, but not after its last evaluation."""
-    settings = StudyConfig(pruner="median", pruner_args={"n_startup_trials": 2})
+    settings = StudyConfig(pruner="median", pruner_kwargs={"n_startup_trials": 2})
     study = open_study(settings, tmp_path, ["dev/f1"])
     for value in (0.5, 0.6):
         trial = study.ask()
@@ -222,7 +222,7 @@ def test_median_pruner_spares_last_evaluation(tmp_path):
 @pytest.mark.slow
 def test_trials_are_run_directories(tmp_path):
     """Each trial has a run directory with its number; a larger n_trials continues the search."""
-    arguments = ("-m", *TINY, LR, "hydra.sweeper.n_trials=2", "sweep.name=s", "trainer.monitor=dev/auc")
+    arguments = ("-m", *TINY, LR, "hydra.sweeper.n_trials=2", "sweep.name=s", "trainer.monitor=dev/roc_auc")
     done = command("run", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith("2 completed: outputs/sweeps/s")
@@ -230,7 +230,7 @@ def test_trials_are_run_directories(tmp_path):
     trials = trials_of(directory)
     for trial in trials:
         run = next(directory.glob(f"{trial.number}-*"))
-        assert trial.value == json.loads((run / "summary.json").read_text())["best"]["dev/auc"]
+        assert trial.value == json.loads((run / "summary.json").read_text())["best"]["dev/roc_auc"]
         assert f"lr: {trial.params['lr']!r}" in (run / "config.yaml").read_text()
     more = command("run", *(one.replace("n_trials=2", "n_trials=3") for one in arguments), cwd=tmp_path, timeout=200)
     assert more.returncode == 0, more.stderr
@@ -250,15 +250,15 @@ def test_invalid_bound_is_reported_before_start(tmp_path):
 def test_objective_is_mean_over_seeds(tmp_path):
     """Objectives are averaged over seeds, and a search with changed settings is refused."""
     arguments = ("-m", *TINY, LR, "hydra.sweeper.n_trials=1", "seed=1,2", "sweep.name=s")
-    arguments += ("hydra.sweeper.objectives=[dev/auc,seconds]",)
+    arguments += ("hydra.sweeper.objectives=[dev/roc_auc,seconds]",)
     done = command("run", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     directory = tmp_path / "outputs/sweeps/s"
     summaries = [json.loads(path.read_text()) for path in sorted(directory.glob("0-*_seed-*/summary.json"))]
     assert len(summaries) == 2
-    aucs, seconds = [one["best"]["dev/auc"] for one in summaries], [one["seconds"] for one in summaries]
+    aucs, seconds = [one["best"]["dev/roc_auc"] for one in summaries], [one["total_seconds"] for one in summaries]
     assert trials_of(directory)[0].values == pytest.approx([sum(aucs) / 2, sum(seconds) / 2])
-    objectives = "hydra.sweeper.objectives=[dev/auc,dev/f1]"
+    objectives = "hydra.sweeper.objectives=[dev/roc_auc,dev/f1]"
     for changed, message in (
         ((*arguments, "epochs=2"), "fixed: it was started with epochs=1 and without epochs=2"),
         (
@@ -279,10 +279,10 @@ def test_killed_search_gives_same_trials(tmp_path):
     """A pruned search that is killed twice gives the same trials as one that is not."""
     pruner = (
         "hydra.sweeper.pruner=hyperband",
-        "hydra.sweeper.pruner_args={min_resource:1,max_resource:6,reduction_factor:3}",
+        "hydra.sweeper.pruner_kwargs={min_resource:1,max_resource:6,reduction_factor:3}",
     )
-    arguments = ("-m", *SMALL, "epochs=6", "trainer.monitor=dev/auc", "hydra/sweeper=optuna", *pruner, LR)
-    arguments += ("hydra.sweeper.n_trials=10", "hydra.sweeper.sampler_args={n_startup_trials:4}")
+    arguments = ("-m", *SMALL, "epochs=6", "trainer.monitor=dev/roc_auc", "hydra/sweeper=optuna", *pruner, LR)
+    arguments += ("hydra.sweeper.n_trials=10", "hydra.sweeper.sampler_kwargs={n_startup_trials:4}")
     whole = command("run", *arguments, "sweep.name=s", "hydra.sweep.dir=whole/s", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     assert " pruned: " in whole.stdout
@@ -316,7 +316,7 @@ def test_asha_cost_matches_its_comment():
     file = Path(__file__).parents[1] / "conf/sweep/asha.yaml"
     assert "about 9 full runs, 6 to 14" in file.read_text("utf-8")
     sweeper = OmegaConf.load(file).hydra.sweeper
-    settings = StudyConfig(pruner=sweeper["pruner"], pruner_args=dict(sweeper["pruner_args"]))
+    settings = StudyConfig(pruner=sweeper["pruner"], pruner_kwargs=dict(sweeper["pruner_kwargs"]))
 
     def whole_runs(seed, looks_of_a_run=12):
         rng, looks = random.Random(seed), 0

@@ -30,7 +30,7 @@ from hydra_plugins.afqmc_sweeps._search_summary import log_best_trials
 )
 def test_idle_pruner_is_detected(pruner, arguments, trials, evaluations, prunes):
     """A pruner that cannot prune any trial gives a warning."""
-    why = explain_idle_pruner(StudyConfig(pruner=pruner, pruner_args=arguments), "afqmc/s", trials, evaluations)
+    why = explain_idle_pruner(StudyConfig(pruner=pruner, pruner_kwargs=arguments), "afqmc/s", trials, evaluations)
     assert (why is None) == prunes
     if why:
         assert f"pruner={pruner} cannot prune anything in {trials} trials with {evaluations} evaluations each" in why
@@ -44,7 +44,7 @@ def finished_search(directory, values, accuracy, collapsed):
         study.tell(study.ask(), value)
         best = {"dev/accuracy": accuracy, "dev/majority_accuracy": 0.69}
         run = RunDir(directory / str(number))
-        run.write_summary({"best": best, "collapsed_onto": collapsed})
+        run.write_summary({"best": best, "collapsed_label": collapsed})
         runs.append(run)
     return study, ["dev/f1"], runs
 

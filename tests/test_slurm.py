@@ -174,7 +174,7 @@ def test_pruning_ends_all_processes(cluster, tmp_path, slow):
         "hydra/sweeper=optuna", "lr=tag(log,interval(1e-9,1e-2))", "hydra.sweeper.sampler=random",
         "hydra.sweeper.seed=7",  # samples 3e-4, then 7e-8
         "hydra.launcher.n_jobs=1", "hydra.launcher.tasks_per_node=2", "hydra.sweeper.n_trials=2",
-        "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_args={n_startup_trials:1}", "trainer.monitor=dev/loss",
+        "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_kwargs={n_startup_trials:1}", "trainer.monitor=dev/loss",
     )  # fmt: skip
     sweep = Submitted(cluster, tmp_path, *slow, "epochs=2", *arguments)
     assert sweep.end() == 0, sweep.printed
@@ -256,7 +256,8 @@ def test_concurrent_jobs_share_the_journal(cluster, tmp_path, slow):
     arguments = (
         "hydra/sweeper=optuna", "lr=tag(log,interval(1e-5,1e-3))", "hydra.sweeper.n_trials=4",
         "hydra.launcher.n_jobs=2",
-        "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_args={n_startup_trials:2}", "trainer.monitor=dev/auc",
+        "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_kwargs={n_startup_trials:2}",
+        "trainer.monitor=dev/roc_auc",
     )  # fmt: skip
     sweep = Submitted(cluster, tmp_path, *slow, *arguments)
     sweep.until(lambda: sweep.slurm("squeue", "-h", "-t", "RUNNING").count("\n") == 2)
@@ -269,7 +270,7 @@ def test_concurrent_jobs_share_the_journal(cluster, tmp_path, slow):
         (run,) = sweep.directory.glob(f"{trial.number}-*")
         assert trial.intermediate_values  # reported by the job while it ran
         if sweep.statuses()[trial.number] == "completed":
-            assert trial.value == json.loads((run / "summary.json").read_text())["best"]["dev/auc"]
+            assert trial.value == json.loads((run / "summary.json").read_text())["best"]["dev/roc_auc"]
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_a_directory_chosen_by_the_stranger_keeps_no_download(copied, tmp_path, 
     config = schema.load(copied)
     official = schema.default_dataset_url()
     elsewhere = {"path": None, "url": official, "checksums": None, "cache_dir": str(tmp_path / "chosen")}
-    files = {"source": Source.download, "train_file": "train.json", "dev_file": "dev.json", "test_file": None}
+    files = {"source": Source.url, "train_file": "train.json", "dev_file": "dev.json", "test_file": None}
     schema.save(replace(config, dataset=replace(config.dataset, **elsewhere, **files)), copied / "config.yaml")
     monkeypatch.setenv("AFQMC_CACHE", str(tmp_path / "own"))
     (tmp_path / "own").mkdir()

@@ -69,7 +69,7 @@ def test_grid_runs_every_combination(tmp_path):
     for row, name in zip(rows, names, strict=True):
         summary = json.loads((directory / name / "summary.json").read_text())
         assert row["status"] == "completed"
-        assert row["dev/auc"] == summary["best"]["dev/auc"]
+        assert row["dev/roc_auc"] == summary["best"]["dev/roc_auc"]
         assert (directory / name / ".hydra/overrides.yaml").exists()
         assert "epoch 1" in (directory / name / "run.log").read_text()
     assert [(float(row["lr"]), row["seed"]) for row in rows] == [(1e-3, "1"), (1e-3, "2"), (1e-4, "1"), (1e-4, "2")]
@@ -318,11 +318,11 @@ def test_extended_plan_keeps_numbers():
 def test_plan_stores_no_secrets(tmp_path):
     """Secrets are redacted in the plan, and its jobs still match the overrides as typed."""
     tmp_path.mkdir(exist_ok=True)
-    jobs, selected = merge_plan([], [("a", ["+model.args.api_key=abcdefgh", "seed=1"])])
-    assert selected[0].overrides == ("+model.args.api_key=abcdefgh", "seed=1")
-    Sweep(tmp_path).write(selected, {"axes": ["+model.args.api_key=abcdefgh"]})
+    jobs, selected = merge_plan([], [("a", ["+model.kwargs.api_key=abcdefgh", "seed=1"])])
+    assert selected[0].overrides == ("+model.kwargs.api_key=abcdefgh", "seed=1")
+    Sweep(tmp_path).write(selected, {"axes": ["+model.kwargs.api_key=abcdefgh"]})
     assert "abcdefgh" not in (tmp_path / "sweep.json").read_text()
-    jobs, selected = merge_plan(Sweep(tmp_path).read(), [("a", ["+model.args.api_key=abcdefgh", "seed=1"])])
+    jobs, selected = merge_plan(Sweep(tmp_path).read(), [("a", ["+model.kwargs.api_key=abcdefgh", "seed=1"])])
     assert len(jobs) == 1
     assert "abcdefgh" in selected[0].overrides[0]
     assert "abcdefgh" not in " ".join(selected[0].redacted_overrides)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from afqmc.tracking.config import Service, TrackerConfig
+from afqmc.tracking.config import Backend, TrackerConfig
 from afqmc.tracking.run_names import name_from_overrides, run_id, with_sweep_metadata
 from afqmc.utils.errors import InputError
 
@@ -21,7 +21,7 @@ def no_agent(monkeypatch):
         (["lr=1e-05", "seed=2"], "lr=1e-05 seed=2"),
         (["model.pooling=max", "lr=1e-05"], "lr=1e-05 model.pooling=max"),
         (["+optimizer.eps=1e-6", "resume=auto", "tracker.mode=offline", "tracker=wandb"], "optimizer.eps=1e-6"),
-        (["+model.args.api_key=abc"], "model.args.api_key=***"),
+        (["+model.kwargs.api_key=abc"], "model.kwargs.api_key=***"),
         (["seed=1", "model.name_or_path=" + "a" * 200], f"seed=1 model.name_or_path={'a' * 99}..."),
         (["tracker.mode=offline"], None),
     ],
@@ -54,7 +54,7 @@ def test_agent_run_is_a_job(monkeypatch):
     assert with_sweep_metadata(TrackerConfig(), None, ["lr=1"]) == TrackerConfig(name="lr=1", tags=["sweep"])
     with pytest.raises(InputError, match="leave -m out"):
         with_sweep_metadata(TrackerConfig(), "nightly", ["lr=1"])
-    assert with_sweep_metadata(TrackerConfig(service=Service.none), "nightly", ["lr=1"]).group == "nightly"
+    assert with_sweep_metadata(TrackerConfig(backend=Backend.none), "nightly", ["lr=1"]).group == "nightly"
 
 
 def test_id_is_stable(tmp_path):

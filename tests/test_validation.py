@@ -84,8 +84,8 @@ def inside(workspace, monkeypatch):
     sys.modules.pop("custom_models_of_this_test", None)
 
 
-DATA = ("dataset=jsonl", "dataset.train_file=train.jsonl", "dataset.dev_file=dev.jsonl", "dataset.max_length=64")
-MINI = (*DATA, "model=mini", "model.architecture.hidden_size=24", "model.architecture.intermediate_size=32")
+DATA = ("dataset=files", "dataset.train_file=train.jsonl", "dataset.dev_file=dev.jsonl", "dataset.max_length=64")
+MINI = (*DATA, "model=mini", "model.config_overrides.hidden_size=24", "model.config_overrides.intermediate_size=32")
 CUSTOM = (*DATA, "model.name_or_path=bert", "model.mimetic_init=false")
 WANDB = "tracker=wandb", "tracker.mode=offline"
 
@@ -105,13 +105,13 @@ REFUSED = [  # overrides of MINI, and part of the message
     ("optimizer._target_=no_such_module.Adam", "is it installed here?"),
     ("scheduler.warmup_steps=30", "scheduler.warmup_steps=30: this run has 30 steps"),
     ("scheduler.warmup_steps=7 trainer.max_steps=7", "this run has 7 steps"),
-    ("scheduler.warmup_steps=9 dataset.batching=tokens", "scheduler.warmup_steps=9: this run has 3 steps"),
+    ("scheduler.warmup_steps=9 dataset.batching=token_budget", "scheduler.warmup_steps=9: this run has 3 steps"),
     ("scheduler.warmup_ratio=2", "scheduler.warmup_ratio=2: must be >= 0 and < 1"),
     ("+scheduler.foo=1", "scheduler.foo"),
     ("model.name_or_path=./nowhere", "model.name_or_path=./nowhere: no such directory"),
-    ("model.architecture.hidden_size=100", "must be a multiple of num_attention_heads=12"),
-    ("+model.architecture.hiden_size=100", "model.architecture.hiden_size"),
-    ("+model.architecture.hidden_act=nonsense", "model.architecture.hidden_act=nonsense"),
+    ("model.config_overrides.hidden_size=100", "must be a multiple of num_attention_heads=12"),
+    ("+model.config_overrides.hiden_size=100", "model.config_overrides.hiden_size"),
+    ("+model.config_overrides.hidden_act=nonsense", "model.config_overrides.hidden_act=nonsense"),
     ("dataset.max_length=100000", "this model has 512 positions; must be <= 512"),
     ("dataset.train_file=null", "dataset.train_file: is not set"),
     ("dataset.train_file=trian.jsonl", "no such file; did you mean 'train.jsonl'?"),
@@ -121,20 +121,21 @@ REFUSED = [  # overrides of MINI, and part of the message
     ("dataset.test_file=bad.jsonl", "bad.jsonl:4: no 'sentence2'"),
     ("dataset.dev_file=three.jsonl", "label 'maybe' is not one of: 0, 1"),
     ("dataset.train_file=ones.jsonl", "dataset.labels: two classes or more are needed"),
-    ("dataset.folds=30 dataset.fold=0", "dataset.folds=30"),
+    ("dataset.num_folds=30 dataset.fold=0", "dataset.num_folds=30"),
     ("dataset.cache_dir=~no-such-user/x", "no such home directory"),
-    ("dataset.dev_file=zeros.jsonl trainer.monitor=dev/auc", "dev has no pair labelled '1'"),
+    ("dataset.dev_file=zeros.jsonl trainer.monitor=dev/roc_auc", "dev has no pair labelled '1'"),
     ("dataset.dev_file=zeros.jsonl trainer.monitor=dev/f1", "or use one of dev/loss, dev/accuracy"),
     ("dataset.dev_file=zeros.jsonl trainer.monitor=dev/mcc", "trainer.monitor=dev/mcc: cannot choose"),
     ("dataset.dev_file=ones.jsonl trainer.monitor=dev/average_precision", "dev has no pair labelled '0'"),
-    ("dataset.train_file=three.jsonl trainer.monitor=dev/auc", "dev has no pair labelled 'maybe'"),
-    ("dataset.labels=[0,1,never] trainer.monitor=dev/auc", "dev has no pair labelled 'never'"),
+    ("dataset.train_file=three.jsonl trainer.monitor=dev/roc_auc", "dev has no pair labelled 'maybe'"),
+    ("dataset.labels=[0,1,never] trainer.monitor=dev/roc_auc", "dev has no pair labelled 'never'"),
     (
-        "dataset.dev_file=last.jsonl dataset.max_dev_samples=5 trainer.monitor=dev/auc",
+        "dataset.dev_file=last.jsonl dataset.max_dev_samples=5 trainer.monitor=dev/roc_auc",
         "no pair labelled '1' among its first 5 (dataset.max_dev_samples)",
     ),
     (
-        "dataset.folds=2 dataset.fold=0 dataset.grouped=false dataset.max_dev_samples=1 trainer.monitor=dev/auc",
+        "dataset.num_folds=2 dataset.fold=0 dataset.group_by_sentence=false dataset.max_dev_samples=1 "
+        "trainer.monitor=dev/roc_auc",
         "among its first 1 (dataset.max_dev_samples)",
     ),
 ]
@@ -148,15 +149,15 @@ CUSTOM_REFUSED = [  # overrides of CUSTOM: pretrained and custom models
         "mimetic_init=true: not supported for deberta",
     ),
     ("model.mimetic_init=true", "only with model.from_scratch=true"),
-    ("+model.architecture.num_hidden_layers=1", "only with model.from_scratch=true"),
-    ("model.name_or_path=deberta model.pooling=pooler", "model.pooling=pooler: deberta-v2 has no pooler"),
+    ("+model.config_overrides.num_hidden_layers=1", "only with model.from_scratch=true"),
+    ("model.name_or_path=deberta model.pooling=pooler_output", "model.pooling=pooler_output: deberta-v2 has no pooler"),
     ("model.name_or_path=empty", "model.name_or_path=empty"),
     ("model.name_or_path=deeper", "16 tensors are missing"),
     ("model.name_or_path=narrow", "tensors have another shape"),
-    ("+model.args.width=3", "model.args: only with model._target_"),
+    ("+model.kwargs.width=3", "model.kwargs: only with model._target_"),
     ("model.name_or_path=null", "model.name_or_path: is not set"),
     ("model._target_=custom_models_of_this_test.Bga", "did you mean 'Bag'?"),
-    ("model._target_=custom_models_of_this_test.Bag +model.args.width=3", "model.args.width: Bag has no such argument"),
+    ("model._target_=custom_models_of_this_test.Bag +model.kwargs.width=3", "model.kwargs.width: Bag has no such"),
     ("model._target_=custom_models_of_this_test.Three", "returned (2, 3) for 2 pairs"),
     ("model._target_=custom_models_of_this_test.Broken", "raised KeyError: 'no width'"),
     ("model._target_=custom_models_of_this_test.Frozen", "a model without trainable parameters"),
@@ -207,12 +208,12 @@ INVALID = [  # rejected by the checks of the schema
     ("trainer.mode=min", "trainer.mode=min: would keep the worst epoch, since a higher dev/accuracy is better"),
     ("trainer.mode=max trainer.monitor=dev/loss", "since a lower dev/loss is better; allowed: auto, min"),
     ("trainer.gradient_accumulation_steps=9", "must be <= batch_size=4"),
-    ("dataset.batching=tokens dataset.streaming=true", "not with dataset.streaming=true"),
-    ("dataset.batching=tokens dataset.batch_tokens=8", "must be >= dataset.max_length=64"),
-    ("dataset.fold=1", "dataset.fold=1: also set dataset.folds"),
-    ("dataset.folds=2 dataset.fold=2", "must be >= 0 and < dataset.folds=2"),
-    ("dataset.folds=2 dataset.fold=0 dataset.streaming=true", "folds need all pairs in memory"),
-    ("model.pooling=men", "must be one of cls, mean, max, first_last_mean, pooler"),
+    ("dataset.batching=token_budget dataset.streaming=true", "not with dataset.streaming=true"),
+    ("dataset.batching=token_budget dataset.max_tokens_per_batch=8", "must be >= dataset.max_length=64"),
+    ("dataset.fold=1", "dataset.fold=1: also set dataset.num_folds"),
+    ("dataset.num_folds=2 dataset.fold=2", "must be >= 0 and < dataset.num_folds=2"),
+    ("dataset.num_folds=2 dataset.fold=0 dataset.streaming=true", "folds need all pairs in memory"),
+    ("model.pooling=men", "must be one of cls, mean, max, first_last_avg, pooler_output"),
     ("experiment=quickstrt", "did you mean 'quickstart'?"),
 ]
 
@@ -238,9 +239,10 @@ def test_launcher_settings_are_checked(inside, monkeypatch, tmp_path):
 
 def test_independent_errors_are_all_reported(inside):
     """Errors that do not depend on each other are all reported."""
-    config = compose([*MINI, *WANDB, "tracker.tags=['']", "distributed.fsdp_sharding=shard_grad_op", "+model.args.a=1"])
+    wrong = ["tracker.tags=['']", "distributed.fsdp_sharding=shard_grad_op", "+model.kwargs.a=1"]
+    config = compose([*MINI, *WANDB, *wrong])
     report = "\n".join(text for _, text in refusals(config_checks(config, Rank())))
-    for part in ("tracker.tags=", "distributed.fsdp_sharding: only with", "model.args: only"):
+    for part in ("tracker.tags=", "distributed.fsdp_sharding: only with", "model.kwargs: only"):
         assert part in report
 
 

@@ -31,8 +31,8 @@ BASE = (*SMALL, "dataset.max_train_samples=91", "dataset.max_dev_samples=70", "t
 VARIANTS = {
     "bucketed": (),
     "accumulated": ("trainer.gradient_accumulation_steps=2",),
-    "stream": ("dataset.streaming=true", "dataset.shuffle_buffer=20"),
-    "by tokens": ("dataset.batching=tokens", "dataset.batch_tokens=256"),
+    "stream": ("dataset.streaming=true", "dataset.shuffle_buffer_size=20"),
+    "by tokens": ("dataset.batching=token_budget", "dataset.max_tokens_per_batch=256"),
     "random, weighted, clipped": (
         "dataset.batching=random", "objective.class_weights=balanced", "objective.label_smoothing=0.1",
         "trainer.max_grad_norm=0.5",

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from afqmc.checkpoint.serialization import read_state
 
 _NOISE = "key.bias"  # its gradient is zero up to rounding, and Adam scales that up to the size of any other gradient
-_METRICS = ("dev/loss", "dev/accuracy", "dev/f1", "dev/auc", "dev/mcc", "dev/average_precision")
+_METRICS = ("dev/loss", "dev/accuracy", "dev/f1", "dev/roc_auc", "dev/mcc", "dev/average_precision")
 
 
 def unlikeness(run_a, run_b):

@@ -43,7 +43,7 @@ def save_weights(
 ) -> None:
     """Replace ``target`` atomically by a directory that ``transformers`` loads.
 
-    With the standard head (``pooling=pooler``) ``AutoModelForSequenceClassification`` loads all of it. Otherwise
+    With the standard head (``pooling=pooler_output``) ``AutoModelForSequenceClassification`` loads all of it. Otherwise
     ``AutoModel`` loads the encoder, and ``load_weights`` the encoder and the head.
 
     Args:
@@ -121,9 +121,9 @@ def load_weights(source: Path, config: ModelConfig, trust: bool = False) -> Load
         options = encoder_options(architecture, Pooling(config.pooling))
         with torch.device("meta"):  # allocates nothing, to compare the shapes first
             encoder = encoder_class(architecture)(architecture, **options)
-            _check_shapes(source, CrossEncoder(encoder, len(labels), config.pooling, config.head_dropout))
+            _check_shapes(source, CrossEncoder(encoder, len(labels), config.pooling, config.classifier_dropout))
         encoder = encoder_class(architecture)(architecture, **options)
-        model = CrossEncoder(encoder.float(), len(labels), config.pooling, config.head_dropout)
+        model = CrossEncoder(encoder.float(), len(labels), config.pooling, config.classifier_dropout)
     try:
         restore(model, source)
     except RuntimeError as error:

@@ -63,7 +63,7 @@ def _suspicious_runs(report: Report) -> Iterator[str]:
     """List the settings with runs whose metric is undefined, or that predict a single label."""
     for problem, has_problem in (
         (msg("{metric} is undefined", metric=report.metric), lambda run: run.figures.get(report.metric) is None),
-        (msg("(nearly) every pair is predicted to have the same label"), lambda run: run.collapsed_onto is not None),
+        (msg("(nearly) every pair is predicted to have the same label"), lambda run: run.collapsed_label is not None),
     ):
         affected = [
             msg("{name} in {count} of {n} runs", name=display_name(setting, report.settings), count=count, n=n)

@@ -10,7 +10,9 @@ from afqmc.results.settings import Setting, canonical
 from afqmc.utils.errors import InputError
 
 # dataset keys that do not change which pairs are evaluated
-_IRRELEVANT_KEYS = ("max_length", "max_train_samples", "batching", "batch_tokens", "streaming", "shuffle_buffer")
+_IRRELEVANT_KEYS = (
+    "max_length", "max_train_samples", "batching", "max_tokens_per_batch", "streaming", "shuffle_buffer_size",
+)  # fmt: skip
 
 
 def data_groups(

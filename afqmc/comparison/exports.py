@@ -20,7 +20,9 @@ from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError, printable
 from afqmc.utils.files import write_bytes
 
-_FACTS = ("best_step", "best_epoch", "seconds", "pairs_per_second", "peak_memory_gib", "monitor", "collapsed_onto")
+_FACTS = (
+    "best_step", "best_epoch", "total_seconds", "pairs_per_second", "peak_memory_gib", "monitor", "collapsed_label",
+)  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets evaluate texts that begin with one of these
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _MARKUP = re.compile(r"[\\|`<>\[\]*~&$]|(?<!\w)_|_(?!\w)")  # Markdown; an underscore within a word is plain text
@@ -205,10 +207,10 @@ def _run_as_dict(run: Run) -> dict[str, Any]:
         "fold": run.fold,
         "figures": run.figures,
         "monitor": run.monitor,
-        "collapsed_onto": run.collapsed_onto,
+        "collapsed_label": run.collapsed_label,
         "best_step": run.best_step,
         "best_epoch": run.best_epoch,
-        "seconds": run.seconds,
+        "total_seconds": run.total_seconds,
         "pairs_per_second": run.pairs_per_second,
         "peak_memory_gib": run.peak_memory_gib,
     }

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _MAX_LINES = 2  # per setting in the table
 _MIN_WIDTH = 24  # of the column "setting"; no number is longer
 _MAX_SENTENCES = 4  # more comparisons than that are shown as a table
-_EXTRA_METRICS = ("accuracy", "f1", "auc", "mcc")  # shown if there is room
+_EXTRA_METRICS = ("accuracy", "f1", "roc_auc", "mcc")  # shown if there is room
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def columns(report: Report) -> list[Column]:
         Column(metric, lambda setting: _mean_and_deviation(setting, metric)),
         Column(folds_column(split), lambda setting: _decimal(report.folds_metric.get(setting), 4)),
         cost_column("epoch", "best_epoch", lambda value: f"{value:.2f}"),
-        cost_column("time", "seconds", format_duration),
+        cost_column("time", "total_seconds", format_duration),
         cost_column("pairs/s", "pairs_per_second", lambda value: f"{value:.0f}"),
         cost_column("GiB", "peak_memory_gib", lambda value: f"{value:.1f}"),
         *map(metric_column, extra_metrics),

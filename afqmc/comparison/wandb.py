@@ -138,7 +138,7 @@ def _settings_table(report: Report) -> Table:
     """Return one row per setting, best first; metrics and costs are means over seeds."""
     others = sorted({name for setting in report.settings for run in setting.runs for name in run.figures})
     metrics = [report.metric, *(name for name in others if name != report.metric)]
-    facts = ("best_epoch", "seconds", "pairs_per_second", "peak_memory_gib")
+    facts = ("best_epoch", "total_seconds", "pairs_per_second", "peak_memory_gib")
 
     def row(rank: int, setting: Setting) -> list[Any]:
         values = [printable(format_value(setting.values[key])) for key in report.keys]

@@ -34,13 +34,13 @@ def check_source(dataset: DatasetConfig, overrides: Iterable[str]) -> None:
     Raises:
         InputError: naming the key, and the overrides for the user's own files.
     """
-    if dataset.source is Source.files or (dataset.source is Source.download and dataset.path is not None):
+    if dataset.source is Source.files or (dataset.source is Source.url and dataset.path is not None):
         return
     is_sample = dataset.source is Source.sample
     if dataset.path is not None:
         raise InputError(
             f"dataset.path={dataset.path}: not with dataset=sample, which is embedded; "
-            "dataset=afqmc dataset.path=... for AFQMC's files, dataset=jsonl dataset.path=... for your own files"
+            "dataset=afqmc dataset.path=... for AFQMC's files, dataset=files dataset.path=... for your own files"
         )
     is_official = is_sample or dataset.url == default_dataset_url()
     packaged = _packaged("sample" if is_sample else "afqmc")
@@ -65,7 +65,7 @@ def _hint(dataset: DatasetConfig, available: list[str], overridden: set[str]) ->
     """Return the overrides that would read the user's own files."""
     keys = [key for key in _FILES if f"dataset.{key}" in overridden or getattr(dataset, key) not in (None, *available)]
     files = [f"dataset.{key}={getattr(dataset, key)}" for key in keys]
-    return f"for your own files: dataset=jsonl {' '.join(files) or 'dataset.train_file=... dataset.dev_file=...'}"
+    return f"for your own files: dataset=files {' '.join(files) or 'dataset.train_file=... dataset.dev_file=...'}"
 
 
 @cache

@@ -16,7 +16,7 @@ from omegaconf.errors import (
     UnsupportedInterpolationType,
 )
 
-from afqmc.config.renamed_keys import new_name
+from afqmc.config.renamed_keys import new_name, new_value
 from afqmc.config.schema import Config
 from afqmc.utils.command_help import options
 from afqmc.utils.errors import InputError, UnswallowedInputError, did_you_mean, elide, first_line
@@ -58,8 +58,8 @@ _OPEN = {  # mappings that accept keys outside of the schema
     "objective": "an argument of its _target_",
     "callbacks": "a callback by its _target_",
     "model.transforms": "a transform by its _target_",
-    "model.args": "an argument of its _target_",
-    "model.architecture": "a change to the encoder's config, with model.from_scratch=true",
+    "model.kwargs": "an argument of its _target_",
+    "model.config_overrides": "a change to the encoder's config, with model.from_scratch=true",
     "dataset.checksums": "the sha256 of a file",
 }
 _LEXER_ERROR = "LexerNoViableAltException: "
@@ -162,6 +162,8 @@ def _format_invalid_value(key: str, text: str, error: OmegaConfBaseException) ->
     shown = override if override.startswith(key) else key
     if isinstance(error, InterpolationResolutionError | UnsupportedInterpolationType):
         return f"{elide(shown)}: {first_line(error)}"
+    if replacement := new_value(key, shown.partition("=")[2]):
+        return f"{shown}: is now {key}={replacement}"
     schema_field = schema_fields(Config).get(re.sub(r"\[\d+\]$", "", key))
     if schema_field is not None:
         item, kind = schema_field
@@ -191,6 +193,8 @@ def _is_enum(kind: Any) -> bool:
 def _format_missing_option(error: BaseException, text: str) -> str:
     """Return the message for an option that a group does not have, with the options that it has."""
     group, _, name = _first_match(r"Could not (?:find|load) '([^']+)'", text).rpartition("/")
+    if replacement := new_value(group, name):
+        return f"{group}={name}: is now {group}={replacement}"
     listed = text.partition("Available options in")[2]  # Hydra lists none for a list, as in callbacks=[a,b]
     names = [line.strip() for line in listed.splitlines()[1:] if re.fullmatch(r"\s+[\w./-]+", line)]
     names = names or (options(group) if group else [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from afqmc.config.renamed_keys import new_value
 from afqmc.data.config import Batching, DatasetConfig, check_columns, check_reading
 from afqmc.data.labels import label_name
 from afqmc.evaluation.metric_names import NAMES as METRICS
@@ -55,7 +56,9 @@ def check(config: Config, labelled: bool = True) -> None:
     trainer = config.trainer
     metrics = [f"dev/{name}" for name in METRICS if name != "majority_accuracy"]
     if trainer.monitor not in metrics:
-        raise InputError(f"trainer.monitor={trainer.monitor}: no such metric{did_you_mean(trainer.monitor, metrics)}")
+        replacement = new_value("trainer.monitor", trainer.monitor)
+        hint = f"; is now {replacement}" if replacement else did_you_mean(trainer.monitor, metrics)
+        raise InputError(f"trainer.monitor={trainer.monitor}: no such metric{hint}")
     if trainer.contradicts_metric:
         better, mode = ("higher", "max") if trainer.higher_is_better else ("lower", "min")
         raise InputError(
@@ -82,30 +85,32 @@ def _check_drop_labels(dataset: DatasetConfig) -> None:
 
 
 def _check_batching(dataset: DatasetConfig) -> None:
-    if dataset.batching is not Batching.tokens:
+    if dataset.batching is not Batching.token_budget:
         return
     if dataset.streaming:
-        raise InputError("dataset.batching=tokens: not with dataset.streaming=true; allowed there: random, bucketed")
-    if dataset.batch_tokens < dataset.max_length:
         raise InputError(
-            f"dataset.batch_tokens={dataset.batch_tokens}: must be >= dataset.max_length={dataset.max_length}, "
-            "or the longest pair fits no batch"
+            "dataset.batching=token_budget: not with dataset.streaming=true; allowed there: random, length"
+        )
+    if dataset.max_tokens_per_batch < dataset.max_length:
+        raise InputError(
+            f"dataset.max_tokens_per_batch={dataset.max_tokens_per_batch}: must be >= "
+            f"dataset.max_length={dataset.max_length}, or the longest pair fits no batch"
         )
 
 
 def _check_folds(dataset: DatasetConfig) -> None:
-    folds, fold = dataset.folds, dataset.fold
+    folds, fold = dataset.num_folds, dataset.fold
     if folds is None:
         if fold is not None:
-            raise InputError(f"dataset.fold={fold}: also set dataset.folds (for example dataset.folds=5)")
+            raise InputError(f"dataset.fold={fold}: also set dataset.num_folds (for example dataset.num_folds=5)")
         return
     every = ",".join(map(str, range(min(folds, 10)))) + (",..." if folds > 10 else "")
     if fold is None:
         raise InputError(
-            f"dataset.fold: is not set; with dataset.folds={folds} it selects the fold that is dev, as in -m "
+            f"dataset.fold: is not set; with dataset.num_folds={folds} it selects the fold that is dev, as in -m "
             f"dataset.fold={every}"
         )
     if fold >= folds:
-        raise InputError(f"dataset.fold={fold}: must be >= 0 and < dataset.folds={folds} (folds count from 0)")
+        raise InputError(f"dataset.fold={fold}: must be >= 0 and < dataset.num_folds={folds} (folds count from 0)")
     if dataset.streaming:
-        raise InputError(f"dataset.folds={folds}: not with dataset.streaming=true: folds need all pairs in memory")
+        raise InputError(f"dataset.num_folds={folds}: not with dataset.streaming=true: folds need all pairs in memory")

@@ -150,19 +150,19 @@ class TrainLoader:
     ) -> None:
         self.data, self.pair_tokenizer, self.config = data, pair_tokenizer, config
         self.batch_size, self.seed = batch_size, seed
-        self.shuffle_window = max(config.shuffle_buffer // batch_size, 1) * batch_size  # in pairs, whole batches
+        self.shuffle_window = max(config.shuffle_buffer_size // batch_size, 1) * batch_size  # in pairs, whole batches
         self._tokenized = pair_tokenizer.tokenize_cached(data) if isinstance(data, Pairs) else None
 
     def __len__(self) -> int:
-        if self.config.batching is Batching.tokens:
+        if self.config.batching is Batching.token_budget:
             assert self._tokenized is not None
-            return count_token_budget_batches(self._tokenized.lengths, self.config.batch_tokens)
+            return count_token_budget_batches(self._tokenized.lengths, self.config.max_tokens_per_batch)
         return -(-len(self.data) // self.batch_size)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, counted from 0, except the first ``skip``.
 
-        A stream is shuffled within consecutive windows of ``shuffle_buffer`` pairs.
+        A stream is shuffled within consecutive windows of ``shuffle_buffer_size`` pairs.
         """
         if self._tokenized is not None:
             yield from self._batches(self._tokenized, (self.seed, epoch), skip)
@@ -182,10 +182,10 @@ class TrainLoader:
 
     def _batch_rows(self, tokenized: TokenizedPairs, rng: np.random.Generator) -> list[np.ndarray]:
         order = rng.permutation(len(tokenized))
-        if self.config.batching is Batching.bucketed:
+        if self.config.batching is Batching.length:
             return length_bucketed(order, tokenized.lengths, self.batch_size, rng)
-        if self.config.batching is Batching.tokens:
-            return token_budget(order, tokenized.lengths, self.config.batch_tokens, rng)
+        if self.config.batching is Batching.token_budget:
+            return token_budget(order, tokenized.lengths, self.config.max_tokens_per_batch, rng)
         return chunked(order, self.batch_size)
 
 

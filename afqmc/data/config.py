@@ -17,7 +17,7 @@ class Source(Enum):
     """Where the files come from."""
 
     files = "files"  # the user's train_file, dev_file and test_file
-    download = "download"  # a zip, downloaded once into the cache unless `path` names a copy
+    url = "url"  # a zip, downloaded once into the cache unless `path` names a copy
     sample = "sample"  # embedded in this package
 
 
@@ -51,8 +51,8 @@ class Batching(Enum):
     """How pairs are grouped into batches."""
 
     random = "random"  # at random, as in the tutorial
-    bucketed = "bucketed"  # by similar length, which saves padding; the batches are in random order
-    tokens = "tokens"  # by similar length, with as many pairs per batch as batch_tokens allows
+    length = "length"  # by similar length, which saves padding; the batches are in random order
+    token_budget = "token_budget"  # noqa: S105 by length, with as many pairs as max_tokens_per_batch allows
 
 
 # keys that say how to read a file; predict and evaluate accept other values for another file
@@ -63,8 +63,8 @@ READING = ("format", "delimiter", "quoting", "encoding", "columns", *_ROLES)
 class DatasetConfig:
     """Labelled sentence pairs. The ``*_field`` keys name columns or JSON keys of the files."""
 
-    name: str = config_field("jsonl", "name of the data set in tables and in W&B")
-    source: Source = config_field(Source.files, "files, download or sample")
+    name: str = config_field("files", "name of the data set in tables and in W&B")
+    source: Source = config_field(Source.files, "files, url or sample")
     path: Optional[str] = config_field(None, "directory or zip with the files below")
     train_file: Optional[str] = config_field(None, "training pairs; relative to path, if there is one")
     dev_file: Optional[str] = config_field(None, "labelled pairs that choose the best weights")
@@ -91,12 +91,12 @@ class DatasetConfig:
         None, "drop rows with these labels, for example [-] for pairs without annotator agreement"
     )
     on_bad_row: OnBadRow = config_field(OnBadRow.fail, "fail, or skip: skip a small number of invalid rows")
-    folds: Optional[int] = config_field(
+    num_folds: Optional[int] = config_field(
         None, "number of folds to split train_file into; one becomes dev, and dev_file is not read", ge=2
     )
     fold: Optional[int] = config_field(None, "the fold that is dev, from 0; the others are train", ge=0)
-    fold_seed: int = config_field(0, "seed of the split into folds, independent of the run's seed", ge=0, lt=2**32)
-    grouped: bool = config_field(
+    split_seed: int = config_field(0, "seed of the split into folds, independent of the run's seed", ge=0, lt=2**32)
+    group_by_sentence: bool = config_field(
         True, "keep pairs that share a sentence, directly or through other pairs, in the same fold"
     )
     max_length: int = config_field(
@@ -112,11 +112,13 @@ class DatasetConfig:
         None, "use at most this many test pairs, from the start of the file", ge=1
     )
     batching: Batching = config_field(
-        Batching.bucketed, "random, bucketed, or tokens (batch_tokens instead of batch_size)"
+        Batching.length, "random, length, or token_budget (max_tokens_per_batch instead of batch_size)"
     )
-    batch_tokens: int = config_field(2048, "maximum tokens per batch, including padding, with batching=tokens", ge=8)
+    max_tokens_per_batch: int = config_field(
+        2048, "maximum tokens per batch, including padding, with batching=token_budget", ge=8
+    )
     streaming: bool = config_field(False, "read the training file in each epoch instead of keeping it in memory")
-    shuffle_buffer: int = config_field(10_000, "pairs that are shuffled together when streaming", ge=1)
+    shuffle_buffer_size: int = config_field(10_000, "pairs that are shuffled together when streaming", ge=1)
     url: Optional[str] = config_field(None, "address of the zip to download; change it for a mirror")
     checksums: Optional[dict[str, str]] = config_field(
         {}, "sha256 of each file inside a downloaded zip; {} disables the check"
@@ -128,7 +130,7 @@ class DatasetConfig:
     @property
     def sources(self) -> tuple[str, ...]:
         """The splits that have a file. With folds, dev is cut from the training file."""
-        return ("train", "dev", "test") if self.folds is None else ("train", "test")
+        return ("train", "dev", "test") if self.num_folds is None else ("train", "test")
 
     def file_of(self, split: str) -> str | None:
         """Return the configured file of ``train``, ``dev`` or ``test``."""

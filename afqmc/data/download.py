@@ -53,7 +53,7 @@ def fetch_zip(config: DatasetConfig, fetch: bool = True) -> Path:
         InputError: with the last error, and other ways to get the data.
     """
     if not config.url:
-        raise InputError("dataset.url: is not set; source=download needs the address of a zip, or dataset.path a copy")
+        raise InputError("dataset.url: is not set; source=url needs the address of a zip, or dataset.path a copy")
     target = cache_dir(config) / _name(config)
     if os.path.exists(target):  # Path.exists raises PermissionError for an unsearchable directory
         if not (damage := _integrity_error(target, config)):

@@ -82,19 +82,24 @@ class Folds:
 
 
 def make_folds(pairs: Pairs, config: DatasetConfig, names: tuple[str, ...]) -> Folds:
-    """Split a labelled file by ``dataset.folds``, ``fold_seed`` and ``grouped``; ``names`` are the class names.
+    """Split a labelled file as the keys ``num_folds``, ``split_seed`` and ``group_by_sentence`` say.
+
+    Args:
+        pairs: The pairs of the file.
+        config: The dataset group, with ``num_folds`` set.
+        names: The class names.
 
     Raises:
         InputError: for repeated ids, or if the folds would be uneven; with the counts.
     """
-    assert config.folds is not None
+    assert config.num_folds is not None
     assert config.fold is not None
     _reject_repeated_ids(pairs)
-    _reject_rare_classes(pairs, config.folds, names)
-    groups = connected_groups(pairs.sentence1, pairs.sentence2) if config.grouped else np.arange(len(pairs))
-    fold_ids = assign_folds(groups, np.asarray(pairs.labels), config.folds, config.fold_seed)
-    folds = Folds(pairs, fold_ids, groups, config.folds, config.fold, config.max_dev_samples)
-    _reject_uneven(folds, config.grouped)
+    _reject_rare_classes(pairs, config.num_folds, names)
+    groups = connected_groups(pairs.sentence1, pairs.sentence2) if config.group_by_sentence else np.arange(len(pairs))
+    fold_ids = assign_folds(groups, np.asarray(pairs.labels), config.num_folds, config.split_seed)
+    folds = Folds(pairs, fold_ids, groups, config.num_folds, config.fold, config.max_dev_samples)
+    _reject_uneven(folds, config.group_by_sentence)
     return folds
 
 
@@ -153,8 +158,9 @@ def _reject_repeated_ids(pairs: Pairs) -> None:
     for row, pair_id in enumerate(pairs.ids):
         if (first := seen.setdefault(pair_id, row)) != row:
             raise InputError(
-                f"{pairs.file}:{pairs.line(row)}: the id {pair_id!r} is in line {pairs.line(first)} too; dataset.folds "
-                "needs unique ids (dataset.id_field names their column; without ids the rows are numbered)"
+                f"{pairs.file}:{pairs.line(row)}: the id {pair_id!r} is in line {pairs.line(first)} too; "
+                "dataset.num_folds needs unique ids (dataset.id_field names their column; without ids, rows are "
+                "numbered)"
             )
 
 
@@ -163,8 +169,8 @@ def _reject_rare_classes(pairs: Pairs, folds: int, names: tuple[str, ...]) -> No
     for name, count in zip(names, np.bincount(np.asarray(pairs.labels), minlength=len(names)), strict=True):
         if 0 < count < folds:
             raise InputError(
-                f"dataset.folds={folds}: each fold needs a pair of every class, and {pairs.file} has {count} labelled "
-                f"{name!r}"
+                f"dataset.num_folds={folds}: each fold needs a pair of every class, and {pairs.file} has {count} "
+                f"labelled {name!r}"
             )
 
 
@@ -179,12 +185,14 @@ def _reject_uneven(folds: Folds, grouped: bool) -> None:
     if is_even and (by_class.min(axis=0)[mean[:-1] > 0] > 0).all():
         return
     shown = elide(", ".join(" + ".join(map(str, row)) for row in by_class.tolist()))
-    message = f"dataset.folds={folds.count}: no even folds of {folds.pairs.file}: their class counts would be {shown}"
+    message = (
+        f"dataset.num_folds={folds.count}: no even folds of {folds.pairs.file}: their class counts would be {shown}"
+    )
     if grouped:
         message += (
             f"; the largest group of pairs connected by shared sentences has {folds.largest_group} of "
-            f"{len(folds.fold_ids)} pairs; dataset.grouped=false splits such groups, and dev then shares sentences "
-            "with train"
+            f"{len(folds.fold_ids)} pairs; dataset.group_by_sentence=false splits such groups, and dev then "
+            "shares sentences with train"
         )
     if 2 * folds.largest_group <= len(folds.fold_ids):
         message += "; fewer folds may work"

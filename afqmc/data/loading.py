@@ -100,7 +100,7 @@ def resolve_files(config: DatasetConfig, fetch: bool = True) -> dict[str, DataFi
     names = {split: name for split in config.sources if (name := config.file_of(split)) is not None}
     if config.source is Source.sample:
         return {split: _embedded(name) for split, name in names.items()}
-    if config.source is Source.download and config.path is None:
+    if config.source is Source.url and config.path is None:
         archive = fetch_zip(config, fetch)
         return {split: DataFile.in_zip(archive, name, config) for split, name in names.items()}
     base = expand_user(config.path or ".")
@@ -116,7 +116,7 @@ def resolve_files(config: DatasetConfig, fetch: bool = True) -> dict[str, DataFi
     except InputError as error:
         if config.source is Source.files:
             raise
-        raise InputError(f"{error}; a run on files of your own needs dataset=jsonl") from error
+        raise InputError(f"{error}; a run on files of your own needs dataset=files") from error
 
 
 def _embedded(name: str) -> DataFile:
@@ -188,7 +188,7 @@ def load_dataset(config: DatasetConfig, on_error: OnError | None = None) -> Data
         split: _read_columns(config, split, file, names, on_error) for split, file in files.items() if split != "train"
     }
     notes = tuple(f"{file.name}: {note}" for file in files.values() for note in file.notes)
-    if config.folds is not None and isinstance(train, Pairs):
+    if config.num_folds is not None and isinstance(train, Pairs):
         folds = make_folds(train, config, names)
         return Dataset(config.name, names, folds.train, folds.dev, others.get("test"), folds, notes)
     return Dataset(config.name, names, train, others["dev"], others.get("test"), notes=notes)
@@ -200,9 +200,9 @@ def load_dev(config: DatasetConfig, files: dict[str, DataFile], names: tuple[str
     Raises:
         InputError: naming the key, or the file and line.
     """
-    split = "dev" if config.folds is None else "train"
+    split = "dev" if config.num_folds is None else "train"
     pairs = _read_columns(config, split, files[split], names, None)
-    return pairs if config.folds is None else make_folds(pairs, config, names).dev
+    return pairs if config.num_folds is None else make_folds(pairs, config, names).dev
 
 
 def _read_train(config: DatasetConfig, file: DataFile, on_error: OnError | None) -> tuple[Pairs, tuple[str, ...]]:

@@ -119,7 +119,8 @@ def fold_lines(dataset: Dataset) -> list[str]:
         return []
     leaks = "it shares no sentence with train"
     if folds.leaked_pairs:
-        leaks = f"{folds.leaked_pairs} of its pairs share a sentence with train (dataset.grouped=true prevents it)"
+        hint = "dataset.group_by_sentence=true prevents it"
+        leaks = f"{folds.leaked_pairs} of its pairs share a sentence with train ({hint})"
     return [f"dev is fold {folds.fold} of {folds.count} (from 0) of {folds.pairs.file}: {leaks}"]
 
 

@@ -12,7 +12,7 @@ import torch
 from afqmc.config import Config
 from afqmc.diagnostics.findings import Finding, fail, ok, warn
 from afqmc.diagnostics.model import ModelSize
-from afqmc.tracking.config import Service, WandbMode
+from afqmc.tracking.config import Backend, WandbMode
 from afqmc.tracking.wandb_mode import logged_in, resolve_mode
 from afqmc.training.device import DeviceConfig, cpu_name, select_device
 from afqmc.utils.process import usable_cores
@@ -63,7 +63,7 @@ def _activations(config: Config, precision: str, size: ModelSize, longest: int) 
 def tracker(config: Config) -> Iterator[Finding]:
     """Report where the metrics would be sent."""
     settings = config.tracker
-    if settings.service is Service.none:
+    if settings.backend is Backend.none:
         yield ok("tracker", "none; local files only", mode="none")
         return
     resolved = resolve_mode(settings)

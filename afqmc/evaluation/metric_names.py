@@ -1,6 +1,6 @@
 """Names of the metrics. A module of its own, so that reading them does not import numpy or scikit-learn."""
 
-NAMES = ("loss", "accuracy", "majority_accuracy", "precision", "recall", "f1", "auc", "average_precision", "mcc")
+NAMES = ("loss", "accuracy", "majority_accuracy", "precision", "recall", "f1", "roc_auc", "average_precision", "mcc")
 
 
 def higher_is_better(metric: str) -> bool:

@@ -98,7 +98,7 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, 
     if len(np.unique(labels)) == len(classes):
         odds = log_odds_of(logits)
         rankings = [(labels == index, odds[:, index]) for index in ([1] if binary else classes)]
-        metrics["auc"] = np.mean([sk.roc_auc_score(*ranking) for ranking in rankings])
+        metrics["roc_auc"] = np.mean([sk.roc_auc_score(*ranking) for ranking in rankings])
         metrics["average_precision"] = np.mean([sk.average_precision_score(*ranking) for ranking in rankings])
     return {name: float(metrics[name]) for name in NAMES}
 

@@ -19,7 +19,7 @@ def check_monitor(
     """Check that the monitored metric is defined on dev and depends on the predictions.
 
     Args:
-        monitor: The metric, such as ``dev/auc``.
+        monitor: The metric, such as ``dev/roc_auc``.
         labels: Label names, in class order.
         dev_counts: Number of dev pairs per class.
         max_dev_samples: The value of ``dataset.max_dev_samples``, for the message.

@@ -41,7 +41,7 @@ def metric_notes(
     metrics: Mapping[str, float | None], probabilities: np.ndarray, gold: np.ndarray, labels: Sequence[str]
 ) -> list[str]:
     """Explain metrics that seem to contradict each other: AUC measures the ranking, accuracy the decisions."""
-    auc, accuracy, majority = metrics.get("auc"), metrics.get("accuracy"), metrics.get("majority_accuracy")
+    auc, accuracy, majority = metrics.get("roc_auc"), metrics.get("accuracy"), metrics.get("majority_accuracy")
     if auc is None or accuracy is None or majority is None or not np.isfinite(auc):
         return []  # AUC is undefined if a class does not occur
     collapsed = collapsed_class(probabilities)

@@ -18,12 +18,12 @@ from afqmc.utils.errors import InputError, did_you_mean
 
 
 def build_architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-    """Load or create the encoder's config, and apply ``model.architecture`` to that of a model from scratch.
+    """Load or create the encoder's config, and apply ``model.config_overrides`` to that of a model from scratch.
 
     Without ``name_or_path`` it is a BERT config with the vocabulary size of the tokenizer.
 
     Raises:
-        InputError: if ``model.architecture`` is invalid, or the encoder is not a text encoder or does not fit the
+        InputError: if ``model.config_overrides`` is invalid, or the encoder is not a text encoder or does not fit the
             tokenizer.
     """
     if config.name_or_path is None:
@@ -39,16 +39,16 @@ def build_architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) 
             f"model.name_or_path={config.name_or_path}: its architecture is {base.model_type!r}; "
             "must be a text encoder, such as bert, roberta, ernie, electra or deberta-v2"
         )
-    for key, value in config.architecture.items():
+    for key, value in config.config_overrides.items():
         if not config.from_scratch:
             raise InputError(
-                f"model.architecture.{key}={value}: only with model.from_scratch=true; pretrained weights fix it"
+                f"model.config_overrides.{key}={value}: only with model.from_scratch=true; pretrained weights fix it"
             )
         _set_option(base, key, value)
     heads = getattr(base, "num_attention_heads", 1)
     if base.hidden_size % heads:
         raise InputError(
-            f"model.architecture.hidden_size={base.hidden_size}: must be a multiple of num_attention_heads={heads}"
+            f"model.config_overrides.hidden_size={base.hidden_size}: must be a multiple of num_attention_heads={heads}"
         )
     if len(tokenizer) > base.vocab_size:
         raise InputError(
@@ -85,19 +85,19 @@ def is_text_encoder(config: PreTrainedConfig) -> bool:
 
 
 def _set_option(base: PreTrainedConfig, key: str, value: Any) -> None:
-    """Set one key of ``model.architecture``, if it exists and the value has the right type and range."""
+    """Set one key of ``model.config_overrides``, if it exists and the value has the right type and range."""
     current = base.to_dict()
     if key not in current:
         hint = did_you_mean(key, current)
-        raise InputError(f"model.architecture.{key}: {base.model_type} has no such setting{hint}")
+        raise InputError(f"model.config_overrides.{key}: {base.model_type} has no such setting{hint}")
     if isinstance(current[key], int | float) and not isinstance(value, int | float):
-        raise InputError(f"model.architecture.{key}={value}: must be a number (the default is {current[key]})")
+        raise InputError(f"model.config_overrides.{key}={value}: must be a number (the default is {current[key]})")
     is_count = key.startswith("num_") or key.endswith("_size")
     if is_count and (not isinstance(value, int) or value < 1):
-        raise InputError(f"model.architecture.{key}={value}: must be an integer >= 1")
+        raise InputError(f"model.config_overrides.{key}={value}: must be an integer >= 1")
     if (key.endswith("dropout_prob") or key.endswith("dropout")) and not 0 <= value < 1:
-        raise InputError(f"model.architecture.{key}={value}: must be >= 0 and < 1")
+        raise InputError(f"model.config_overrides.{key}={value}: must be >= 0 and < 1")
     try:
         setattr(base, key, value)
     except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"model.architecture.{key}={value}: invalid for {base.model_type}: {error}") from error
+        raise InputError(f"model.config_overrides.{key}={value}: invalid for {base.model_type}: {error}") from error

@@ -15,8 +15,8 @@ class Pooling(Enum):
     cls = "cls"  # state of the first token
     mean = "mean"  # mean over the tokens without padding
     max = "max"  # maximum over the same tokens
-    first_last_mean = "first_last_mean"  # mean over tokens and over the first and last layer
-    pooler = "pooler"  # the encoder's pooler; for BERT, a linear layer and tanh on [CLS]
+    first_last_avg = "first_last_avg"  # mean over tokens and over the first and last layer
+    pooler_output = "pooler_output"  # the encoder's pooler; for BERT, a linear layer and tanh on [CLS]
 
 
 @dataclass
@@ -28,22 +28,22 @@ class ModelConfig:
     from_scratch: bool = config_field(
         False, "random weights in the architecture of name_or_path (a BERT if it is null)"
     )
-    architecture: dict[str, Any] = config_field(
+    config_overrides: dict[str, Any] = config_field(
         {}, "with from_scratch: values that replace those of the encoder's config, such as num_hidden_layers"
     )
     vocab_size: int = config_field(
         8000, "with from_scratch and no name_or_path: size of the WordPiece vocabulary", ge=100, le=1_000_000
     )
     mimetic_init: bool = config_field(False, "with from_scratch: initialise attention to match equal tokens")
-    pooling: Pooling = config_field(Pooling.cls, "cls, mean, max, first_last_mean or pooler")
-    head_dropout: Optional[float] = config_field(
+    pooling: Pooling = config_field(Pooling.cls, "cls, mean, max, first_last_avg or pooler_output")
+    classifier_dropout: Optional[float] = config_field(
         None, "dropout before the linear head; null takes that of the encoder's config", ge=0, lt=1
     )
     _target_: Optional[str] = config_field(
         None,
-        "your own model: a callable that takes num_labels, vocab_size, pad_token_id and args, and returns a module",
+        "your own model: a callable that takes num_labels, vocab_size, pad_token_id and kwargs, and returns a module",
     )
     transforms: dict[str, Any] = config_field(
         {}, "changes after loading, such as freezing: a name and a _target_ with arguments each"
     )
-    args: dict[str, Any] = config_field({}, "keyword arguments of _target_")
+    kwargs: dict[str, Any] = config_field({}, "keyword arguments of _target_")

@@ -36,9 +36,9 @@ def pool(states: Tensor, first_layer_states: Tensor | None, mask: Tensor, poolin
 
     Args:
         states: Hidden states of the last layer (B, T, H).
-        first_layer_states: Hidden states of the first layer (B, T, H), for ``first_last_mean``.
+        first_layer_states: Hidden states of the first layer (B, T, H), for ``first_last_avg``.
         mask: 1 for tokens, 0 for padding (B, T).
-        pooling: Any except ``pooler``.
+        pooling: Any except ``pooler_output``.
 
     Returns:
         (B, H).
@@ -48,7 +48,7 @@ def pool(states: Tensor, first_layer_states: Tensor | None, mask: Tensor, poolin
     weights = mask.unsqueeze(-1).to(states.dtype)
     if pooling is Pooling.max:
         return states.masked_fill(weights == 0, torch.finfo(states.dtype).min).amax(dim=1)
-    if pooling is Pooling.first_last_mean:
+    if pooling is Pooling.first_last_avg:
         assert first_layer_states is not None
         states = (states + first_layer_states) / 2
     return (states * weights).sum(dim=1) / weights.sum(dim=1)
@@ -58,16 +58,16 @@ class CrossEncoder(nn.Module):
     """An encoder that reads both sentences at once, with pooling, dropout and one linear layer.
 
     Parameters have the names that the sequence classifiers of ``transformers`` use: the encoder has its own prefix
-    (``bert.``), and the head is ``classifier.``. With ``pooling=pooler`` this is the standard head of BERT.
+    (``bert.``), and the head is ``classifier.``. With ``pooling=pooler_output`` this is the standard head of BERT.
     """
 
-    def __init__(self, encoder: PreTrainedModel, num_labels: int, pooling: Pooling, head_dropout: float | None) -> None:
+    def __init__(self, encoder: PreTrainedModel, num_labels: int, pooling: Pooling, dropout: float | None) -> None:
         super().__init__()
         config = encoder.config
         self.pooling = pooling
         self.prefix = encoder.base_model_prefix
         self.add_module(self.prefix, encoder)
-        self.dropout = nn.Dropout(default_head_dropout(config) if head_dropout is None else head_dropout)
+        self.dropout = nn.Dropout(default_classifier_dropout(config) if dropout is None else dropout)
         self.one_segment = getattr(config, "type_vocab_size", None) == 1  # its embedding has no entry for segment 1
         self.padding_free = False
         # transformers waits for the GPU to check whether a mask (B, T) is all ones; a mask (B, 1, 1, T) is not checked
@@ -83,30 +83,30 @@ class CrossEncoder(nn.Module):
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Return the logits (B, num_labels) of ``input_ids`` (B, T), ``attention_mask`` (B, T), and so on."""
-        mask, need_first_layer = inputs["attention_mask"], self.pooling is Pooling.first_last_mean
+        mask, need_first_layer = inputs["attention_mask"], self.pooling is Pooling.first_last_avg
         if self.one_segment:
             inputs.pop("token_type_ids", None)
         if self.padding_free:
             states, first_layer_states = encode_packed(self.encoder, inputs, need_first_layer)
-            pooled = self.encoder.get_submodule("pooler")(states) if self.pooling is Pooling.pooler else None
+            pooled = self.encoder.get_submodule("pooler")(states) if self.pooling is Pooling.pooler_output else None
         else:
             encoder_mask = mask[:, None, None, :].bool() if self.use_4d_mask else mask
             output = self.encoder(**{**inputs, "attention_mask": encoder_mask}, output_hidden_states=need_first_layer)
             states, first_layer_states = output.last_hidden_state, output.hidden_states[1] if need_first_layer else None
-            pooled = output.pooler_output if self.pooling is Pooling.pooler else None
+            pooled = output.pooler_output if self.pooling is Pooling.pooler_output else None
         vector = pool(states, first_layer_states, mask, self.pooling) if pooled is None else pooled
         logits: Tensor = self.classifier(self.dropout(vector))
         return logits
 
 
-def default_head_dropout(config: PreTrainedConfig) -> float:
+def default_classifier_dropout(config: PreTrainedConfig) -> float:
     """Return the dropout before the last layer of the architecture's sequence classifier in ``transformers``."""
     for name in _HEAD_DROPOUTS:
         rate = getattr(config, name, None)
         if isinstance(rate, float | int) and not isinstance(rate, bool):
             return float(rate)
     log.warning(
-        "model: the config of %s has no dropout for the head; 0.1 is used (model.head_dropout sets it)",
+        "model: the config of %s has no dropout for the head; 0.1 is used (model.classifier_dropout sets it)",
         config.model_type,
     )
     return 0.1
@@ -121,7 +121,7 @@ def encoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
 def encoder_options(config: PreTrainedConfig, pooling: Pooling) -> dict[str, Any]:
     """Return the keyword arguments of the encoder. They leave out an unused pooler if the architecture allows that."""
     accepts = inspect.signature(encoder_class(config).__init__).parameters
-    return {"add_pooling_layer": pooling is Pooling.pooler} if "add_pooling_layer" in accepts else {}
+    return {"add_pooling_layer": pooling is Pooling.pooler_output} if "add_pooling_layer" in accepts else {}
 
 
 def enable_padding_free(model: CrossEncoder) -> None:
@@ -181,10 +181,10 @@ def _two_layers(config: PreTrainedConfig) -> PreTrainedConfig:
 def matches_hf_classifier(model: nn.Module) -> bool:
     """Return whether ``AutoModelForSequenceClassification`` computes the same from the same parameters.
 
-    True for BERT-style encoders (BERT, ERNIE, MegatronBERT, ...) with ``pooling=pooler``: they have the same parameter
-    names, and their head is dropout and a linear layer on the pooled vector.
+    True for BERT-style encoders (BERT, ERNIE, MegatronBERT, ...) with ``pooling=pooler_output``: they have the same
+    parameter names, and their head is dropout and a linear layer on the pooled vector.
     """
-    if not isinstance(model, CrossEncoder) or model.pooling is not Pooling.pooler:
+    if not isinstance(model, CrossEncoder) or model.pooling is not Pooling.pooler_output:
         return False
     with torch.device("meta"):
         hf_model = AutoModelForSequenceClassification.from_config(model.encoder.config)

@@ -43,7 +43,7 @@ _HEADS = {
     "generator_lm_head",
 }
 _PROBES = (("怎么还款", "额度"), ("how to pay", "my limit"))  # pairs that check_separator tokenises
-_INJECTED = ("num_labels", "vocab_size", "pad_token_id")  # arguments of a custom model beside model.args
+_INJECTED = ("num_labels", "vocab_size", "pad_token_id")  # arguments of a custom model beside model.kwargs
 
 
 def build_tokenizer(config: ModelConfig, sentences: Callable[[], Iterable[str]]) -> PreTrainedTokenizerBase:
@@ -103,26 +103,27 @@ def build_model(
     check_length(max_length, architecture, tokenizer)
     check_model_config(config)
     options = encoder_options(architecture, config.pooling)
-    if config.pooling is Pooling.pooler and not options:
+    if config.pooling is Pooling.pooler_output and not options:
         raise InputError(
-            f"model.pooling=pooler: {architecture.model_type} has no pooler; allowed: cls, mean, max, first_last_mean"
+            f"model.pooling=pooler_output: {architecture.model_type} has no pooler; "
+            "allowed: cls, mean, max, first_last_avg"
         )
     if config.from_scratch:
         try:
             with torch.device(device) if device else nullcontext():
                 encoder = encoder_class(architecture)(architecture, **options)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            keys = ", ".join(f"model.architecture.{key}={value}" for key, value in config.architecture.items())
+            keys = ", ".join(f"model.config_overrides.{key}={value}" for key, value in config.config_overrides.items())
             raise InputError(f"{keys}: invalid for {architecture.model_type}: {error}") from error
         if config.mimetic_init:
             apply_mimetic_init(encoder)
     else:
         encoder = load_pretrained(config, architecture, options, device)
-    return CrossEncoder(encoder.float(), len(labels), config.pooling, config.head_dropout)
+    return CrossEncoder(encoder.float(), len(labels), config.pooling, config.classifier_dropout)
 
 
 def check_model_config(config: ModelConfig) -> None:
-    """Check the ``model`` group without loading anything: the directory exists, and ``args`` fit ``_target_``.
+    """Check the ``model`` group without loading anything: the directory exists, and ``kwargs`` fit ``_target_``.
 
     Raises:
         InputError: with the invalid key or argument.
@@ -132,12 +133,12 @@ def check_model_config(config: ModelConfig) -> None:
     if config.mimetic_init and not config.from_scratch:
         raise InputError("model.mimetic_init=true: only with model.from_scratch=true")
     if config._target_ is None:
-        if config.args:
-            raise InputError("model.args: only with model._target_")
+        if config.kwargs:
+            raise InputError("model.kwargs: only with model._target_")
         if config.name_or_path is None and not config.from_scratch:
             raise InputError("model.name_or_path: is not set; set a hub id or a directory, or model.from_scratch=true")
         return
-    check_arguments(import_target(config._target_, "model._target_"), config.args, "model.args", provided=_INJECTED)
+    check_arguments(import_target(config._target_, "model._target_"), config.kwargs, "model.kwargs", provided=_INJECTED)
 
 
 def build_custom_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -> nn.Module:
@@ -156,7 +157,7 @@ def build_custom_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, 
     }
     key = f"model._target_={config._target_}"
     try:
-        model = import_target(config._target_, "model._target_")(**injected, **config.args)
+        model = import_target(config._target_, "model._target_")(**injected, **config.kwargs)
     except InputError:
         raise
     except Exception as error:  # the user's code may raise anything

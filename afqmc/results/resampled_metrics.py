@@ -17,7 +17,7 @@ from afqmc.evaluation.metrics import log_odds_of, log_probabilities_of, probabil
 Array = np.ndarray
 
 _COUNT_METRICS = ("accuracy", "precision", "recall", "f1", "mcc")
-_RANK_METRICS = ("auc", "average_precision")
+_RANK_METRICS = ("roc_auc", "average_precision")
 MEASURES = (*_COUNT_METRICS, *_RANK_METRICS, "loss")
 
 
@@ -108,7 +108,7 @@ def _rank_metric(name: str, model: LabelledPredictions, weights: Array) -> Array
     """One-vs-rest metric, (R,): of class 1 for two classes, the macro mean for more."""
     odds = log_odds_of(model.logits)
     classes = [1] if odds.shape[1] == 2 else range(odds.shape[1])
-    metric = {"auc": _auc, "average_precision": _average_precision}[name]
+    metric = {"roc_auc": _auc, "average_precision": _average_precision}[name]
     per_class = [metric(_Ranked(model.gold == label, odds[:, label], weights)) for label in classes]
     return np.asarray(np.mean(per_class, axis=0))
 

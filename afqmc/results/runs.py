@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from afqmc.config.renamed_keys import new_value, upgrade_figures
 from afqmc.results.translatable import join_messages, message_of, msg
 from afqmc.results.untrusted_files import read_config, read_object, read_rows
 from afqmc.run_dir import Status
@@ -37,10 +38,10 @@ class Run:
         config: All settings by dotted key, secrets as ``***``; empty if unreadable.
         figures: Metrics of the best weights as ``split/name``; None if undefined.
         monitor: The metric by which the best weights were chosen.
-        collapsed_onto: The label predicted for (nearly) every pair; None for a model that has not collapsed.
+        collapsed_label: The label predicted for (nearly) every pair; None for a model that has not collapsed.
         best_step: Step of the best weights.
         best_epoch: Epoch of the best weights.
-        seconds: Duration of the whole run.
+        total_seconds: Duration of the whole run.
         pairs_per_second: Training throughput.
         peak_memory_gib: Peak memory, if recorded.
     """
@@ -52,10 +53,10 @@ class Run:
     config: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, float | None] = field(default_factory=dict)
     monitor: str | None = None
-    collapsed_onto: str | None = None
+    collapsed_label: str | None = None
     best_step: int | None = None
     best_epoch: float | None = None
-    seconds: float | None = None
+    total_seconds: float | None = None
     pairs_per_second: float | None = None
     peak_memory_gib: float | None = None
     sweep: str = ""
@@ -78,7 +79,7 @@ class Run:
     @property
     def folds(self) -> int | None:
         """The number of folds; None without folds."""
-        count = self.config.get("dataset.folds")
+        count = self.config.get("dataset.num_folds")
         return count if type(count) is int and count > 1 else None
 
     def rows(self) -> list[dict[str, Any]]:
@@ -87,7 +88,7 @@ class Run:
         Raises:
             InputError: If it cannot be read.
         """
-        return read_rows(self.path / "metrics.jsonl")
+        return [upgrade_figures(row) for row in read_rows(self.path / "metrics.jsonl")]
 
     def environment(self) -> dict[str, str]:
         """Read commit, precision, device and PyTorch version from environment.json, as far as it has them."""
@@ -221,8 +222,9 @@ def _last_written(path: Path) -> str:
 
 
 def _completed(path: Path, name: str, config: dict[str, Any], summary: dict[str, Any]) -> Run:
+    summary = upgrade_figures(summary)
     best, test = summary.get("best"), summary.get("test", {})
-    monitor, collapsed = summary.get("monitor"), summary.get("collapsed_onto")
+    monitor, collapsed = summary.get("monitor"), summary.get("collapsed_label")
     if not isinstance(best, dict) or not isinstance(test, dict) or not isinstance(monitor, str):
         raise InputError(msg("summary.json: invalid: best, test or monitor is missing or has the wrong type"))
     return Run(
@@ -230,12 +232,14 @@ def _completed(path: Path, name: str, config: dict[str, Any], summary: dict[str,
         name=name,
         status=Status.completed.value,
         config=config,
-        figures={str(key): _number(value) for key, value in {**best, **test}.items() if "/" in str(key)},
-        monitor=monitor,
-        collapsed_onto=None if collapsed is None else str(collapsed),
+        figures={
+            str(key): _number(value) for key, value in upgrade_figures({**best, **test}).items() if "/" in str(key)
+        },
+        monitor=new_value("trainer.monitor", monitor) or monitor,
+        collapsed_label=None if collapsed is None else str(collapsed),
         best_step=best["step"] if isinstance(best.get("step"), int) else None,
         best_epoch=_number(best.get("epoch")),
-        seconds=_number(summary.get("seconds")),
+        total_seconds=_number(summary.get("total_seconds")),
         pairs_per_second=_number(summary.get("train_pairs_per_second")),
         peak_memory_gib=_number(summary.get("peak_memory_gib")),
     )

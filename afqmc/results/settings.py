@@ -116,7 +116,7 @@ def missing_folds(runs: Sequence[Run]) -> str | None:
     if not names:
         return None
     return msg(
-        "{folds} missing of the {count} (dataset.folds), so not every pair was predicted once",
+        "{folds} missing of the {count} (dataset.num_folds), so not every pair was predicted once",
         folds=msg("fold {one} is", one=names[0])
         if len(names) == 1
         else msg("folds {several} are", several=", ".join(names)),

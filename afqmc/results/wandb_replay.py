@@ -9,6 +9,7 @@ from typing import Any
 from afqmc import config as schema
 from afqmc.cli import DONE, FAILED, INTERRUPTED
 from afqmc.config import Config
+from afqmc.config.renamed_keys import upgrade_figures
 from afqmc.results.predictions import Predictions
 from afqmc.results.runs import Run
 from afqmc.results.untrusted_files import read_object
@@ -37,7 +38,7 @@ def finished_run(run: Run, mode: WandbMode) -> FinishedRun:
     rows = list(_rows(run))
     best, report, note = _best_row(rows, config), None, ""
     if run.is_complete:
-        best = dict(read_object(run.path / "summary.json")["best"])
+        best = upgrade_figures(read_object(run.path / "summary.json")["best"])
         try:
             report = _report(run, best["step"])
         except InputError as error:

@@ -135,6 +135,7 @@ def build_setup(config: Config, run_dir: RunDir, resumed: bool = False) -> Train
 
 
 def _describe_batches(config: Config, rank: Rank) -> str:
-    if config.dataset.batching is Batching.tokens:
-        return f"a batch of at most {config.dataset.batch_tokens} tokens, padding included, is divided among them"
+    if config.dataset.batching is Batching.token_budget:
+        budget = config.dataset.max_tokens_per_batch
+        return f"a batch of at most {budget} tokens, padding included, is divided among them"
     return describe_batch_division(config.batch_size, config.trainer, rank)

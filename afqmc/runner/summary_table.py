@@ -10,7 +10,7 @@ from afqmc.utils.console import format_duration, print_table
 log = logging.getLogger(__name__)
 
 NEXT_STEP = (
-    "to try: trainer.monitor=dev/auc or dev/f1, another threshold (predictions/dev.jsonl), more epochs, a higher lr"
+    "to try: trainer.monitor=dev/roc_auc or dev/f1, another threshold (predictions/dev.jsonl), more epochs, a higher lr"
 )
 
 
@@ -36,16 +36,16 @@ def print_summary(summary: dict[str, Any]) -> None:
         [
             ("accuracy", dev("accuracy")),
             ("majority accuracy", formatted(majority)),
-            *((name.replace("_", " "), dev(name)) for name in ("f1", "auc", "average_precision", "mcc", "loss")),
+            *((name.replace("_", " "), dev(name)) for name in ("f1", "roc_auc", "average_precision", "mcc", "loss")),
             *((f"test {name}", formatted(value)) for name, value in _test_figures(summary)),
             ("training", f"{summary['train_pairs_per_second']:.0f} pairs/s"),
             ("training time", format_duration(summary["train_seconds"])),
-            ("padding", f"{summary['train_padding']:.1%}"),
-            ("whole run", format_duration(summary["seconds"])),
+            ("padding", f"{summary['train_padding_fraction']:.1%}"),
+            ("whole run", format_duration(summary["total_seconds"])),
         ],
     )
-    if summary["collapsed_onto"] is not None:
-        log.warning("the best weights are collapsed: %s", describe_collapse(summary["collapsed_onto"], majority))
+    if summary["collapsed_label"] is not None:
+        log.warning("the best weights are collapsed: %s", describe_collapse(summary["collapsed_label"], majority))
     elif not summary.get("beats_majority", True):
         log.warning(
             "the best weights do not beat the majority: dev accuracy %.4f, with one label for all pairs %.4f; %s",
@@ -55,9 +55,9 @@ def print_summary(summary: dict[str, Any]) -> None:
         )
 
 
-def describe_collapse(collapsed_onto: str, majority: float) -> str:
+def describe_collapse(collapsed_label: str, majority: float) -> str:
     """Return a sentence that explains the collapse."""
     return (
-        f"{collapsed_onto!r} is predicted for (nearly) every dev pair, so accuracy says nothing "
+        f"{collapsed_label!r} is predicted for (nearly) every dev pair, so accuracy says nothing "
         f"(majority: {majority:.4f}); {NEXT_STEP}"
     )

@@ -75,7 +75,7 @@ def config_checks(config: Config, rank: Rank) -> Iterator[Check]:
         "config",
         lambda: check_processes(trainer, config.distributed, config.performance, rank, select_device(trainer).device),
     )
-    if not rank.is_single and config.dataset.batching is not Batching.tokens:
+    if not rank.is_single and config.dataset.batching is not Batching.token_budget:
         yield "config", lambda: describe_batch_division(config.batch_size, trainer, rank)
     yield "device", lambda: check_launcher(select_device(trainer).device, select_device(trainer).precision)
     yield "data", lambda: cache_dir(config.dataset)
@@ -127,7 +127,7 @@ def validate_model(config: Config, choice: DeviceConfig, model: nn.Module) -> No
 
 
 def validate_lengths(config: Config, lengths: Callable[[], np.ndarray]) -> None:
-    """Check the schedule where the number of steps depends on the training pairs' tokens (``batching=tokens``).
+    """Check the schedule where the number of steps depends on the training pairs' tokens (``batching=token_budget``).
 
     Args:
         config: Of the run.
@@ -136,8 +136,8 @@ def validate_lengths(config: Config, lengths: Callable[[], np.ndarray]) -> None:
     Raises:
         InputError: naming the key, its value and the number of steps.
     """
-    if config.dataset.batching is Batching.tokens and config.trainer.max_steps is None:
-        batches = count_token_budget_batches(lengths(), config.dataset.batch_tokens)
+    if config.dataset.batching is Batching.token_budget and config.trainer.max_steps is None:
+        batches = count_token_budget_batches(lengths(), config.dataset.max_tokens_per_batch)
         check_optimizer_config(config.optimizer, config.scheduler, config.lr, config.epochs * batches)
 
 
@@ -145,6 +145,6 @@ def total_steps(config: Config, data: Dataset) -> int | None:
     """Return the number of optimizer steps; None when it depends on the lengths of the pairs in tokens."""
     if config.trainer.max_steps is not None:
         return config.trainer.max_steps
-    if config.dataset.batching is Batching.tokens:
+    if config.dataset.batching is Batching.token_budget:
         return None
     return config.epochs * -(-len(data.train) // config.batch_size)

@@ -26,7 +26,7 @@ def explain_idle_pruner(settings: StudyConfig, study_name: str, trials: int, eva
     if settings.pruner == "none" or _prunes(settings, study_name, trials, evaluations):
         return None
     problem = f"cannot prune anything in {trials} trials with {evaluations} evaluations each"
-    keys = "hydra.sweeper.n_trials, epochs or trainer.eval_steps, hydra.sweeper.pruner_args"
+    keys = "hydra.sweeper.n_trials, epochs or trainer.eval_steps, hydra.sweeper.pruner_kwargs"
     return f"hydra.sweeper.pruner={settings.pruner} {problem}; this would help: {_REMEDIES[settings.pruner]} ({keys})"
 
 

@@ -25,7 +25,7 @@ PLANNED = "planned"  # not started yet
 RETRYABLE = (Status.failed.value, Status.cancelled.value)  # rerun with sweep.retry_failed=true
 _ENDED = (Status.completed, Status.failed, Status.cancelled, Status.pruned, Status.refused)
 _ORDER = (*(status.value for status in _ENDED), Status.interrupted.value, Status.running.value, PLANNED)
-_FIGURES = ("steps", "seconds", "train_seconds", "train_pairs_per_second", "peak_memory_gib")
+_FIGURES = ("steps", "total_seconds", "train_seconds", "train_pairs_per_second", "peak_memory_gib")
 _REFRESH_S = 1.0
 
 

@@ -29,7 +29,7 @@ PRUNERS = {
     "median": "MedianPruner", "wilcoxon": "WilcoxonPruner",
 }  # fmt: skip
 OPTUNA_SWEEPER = "hydra_plugins.afqmc_sweeps.optuna_sweeper.OptunaSweeper"  # the _target_ of hydra/sweeper=optuna
-_MINIMIZED = ("seconds", "train_seconds", "peak_memory_gib", "parameters")
+_MINIMIZED = ("total_seconds", "train_seconds", "peak_memory_gib", "parameters")
 _MAXIMIZED = ("train_pairs_per_second",)
 _JOURNAL, _NAME = "journal.log", ".study"
 _SEED_STRIDE = 7919  # a trial is seeded by seed * stride + number, so that seeds do not share streams
@@ -42,9 +42,9 @@ class StudyConfig:
     n_trials: int = 20
     n_jobs: Optional[int] = None
     sampler: str = "tpe"
-    sampler_args: Optional[dict[str, Any]] = None
+    sampler_kwargs: Optional[dict[str, Any]] = None
     pruner: str = "none"
-    pruner_args: Optional[dict[str, Any]] = None
+    pruner_kwargs: Optional[dict[str, Any]] = None
     storage: Optional[str] = None
     objectives: list[str] = field(default_factory=list)
     seed: int = 1
@@ -93,14 +93,14 @@ class StudyConfig:
         from optuna import samplers
 
         module: Any
-        arguments = dict(self.sampler_args or {})
+        arguments = dict(self.sampler_kwargs or {})
         if self.sampler == "grid":
             from afqmc.sweeps import search_space as grid
 
             module, arguments = grid, {**arguments, "dimensions": dimensions}
         else:
             module, arguments["seed"] = samplers, self.seed * _SEED_STRIDE + number
-        sampler: BaseSampler = _instantiate(module, SAMPLERS[self.sampler], arguments, "sampler_args")
+        sampler: BaseSampler = _instantiate(module, SAMPLERS[self.sampler], arguments, "sampler_kwargs")
         return sampler
 
     def build_pruner(self) -> BasePruner:
@@ -109,7 +109,7 @@ class StudyConfig:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", exceptions.ExperimentalWarning)
-            pruner: BasePruner = _instantiate(pruners, PRUNERS[self.pruner], self.pruner_args or {}, "pruner_args")
+            pruner: BasePruner = _instantiate(pruners, PRUNERS[self.pruner], self.pruner_kwargs or {}, "pruner_kwargs")
         return pruner
 
     def open_storage(self, sweep: Path) -> BaseStorage:

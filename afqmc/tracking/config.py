@@ -9,7 +9,7 @@ from typing import Optional
 from afqmc.utils.fields import config_field
 
 
-class Service(Enum):
+class Backend(Enum):
     """The available trackers."""
 
     wandb = "wandb"
@@ -29,7 +29,7 @@ class WandbMode(Enum):
 class TrackerConfig:
     """The ``tracker`` group; names as in ``wandb.init``."""
 
-    service: Service = config_field(Service.wandb, "wandb or none")
+    backend: Backend = config_field(Backend.wandb, "wandb or none")
     mode: WandbMode = config_field(WandbMode.auto, "auto, online, offline or disabled")
     project: str = config_field("afqmc", "W&B project")
     entity: Optional[str] = config_field(None, "W&B user or team")

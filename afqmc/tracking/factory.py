@@ -9,7 +9,7 @@ from typing import Any
 
 from afqmc.tracking.background import BackgroundTracker
 from afqmc.tracking.base import NullTracker, Tracker
-from afqmc.tracking.config import Service, TrackerConfig, WandbMode
+from afqmc.tracking.config import Backend, TrackerConfig, WandbMode
 from afqmc.tracking.wandb_mode import resolve_mode
 from afqmc.tracking.wandb_session import preload
 from afqmc.tracking.wandb_tracker import WandbTracker
@@ -48,7 +48,7 @@ def build_tracker(config: TrackerConfig, settings: dict[str, Any], run_dir: Path
 
 def is_off(config: TrackerConfig) -> bool:
     """Return whether the config turns tracking off."""
-    return config.service is Service.none or config.mode is WandbMode.disabled
+    return config.backend is Backend.none or config.mode is WandbMode.disabled
 
 
 def without_secrets(config: TrackerConfig) -> TrackerConfig:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from afqmc.tracking.config import Service, TrackerConfig
+from afqmc.tracking.config import Backend, TrackerConfig
 from afqmc.utils.errors import InputError
 from afqmc.utils.redaction import redacted_argument
 from afqmc.utils.safe_files import SMALL, read_text
@@ -39,7 +39,7 @@ def with_sweep_metadata(config: TrackerConfig, sweep: str | None, overrides: Seq
     has_agent = agent_run_id() is not None
     if sweep is None and not has_agent:
         return config
-    if sweep is not None and has_agent and config.service is Service.wandb:
+    if sweep is not None and has_agent and config.backend is Backend.wandb:
         raise InputError("--multirun: a W&B agent runs one job at a time (WANDB_SWEEP_ID is set); leave -m out")
     return replace(
         config,

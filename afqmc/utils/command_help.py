@@ -25,7 +25,7 @@ Fine-tune an encoder on sentence pairs. One run, one directory under outputs/run
   python -m afqmc.run experiment=quickstart          offline, about a minute on 2 cores
   python -m afqmc.run lr=1e-5                        AFQMC and bert-base-chinese, the tutorial's recipe
   python -m afqmc.run dataset.path=DIR model=macbert-base batch_size=32 lr=2e-5
-  python -m afqmc.run dataset=jsonl dataset.train_file=train.csv dataset.dev_file=dev.csv
+  python -m afqmc.run dataset=files dataset.train_file=train.csv dataset.dev_file=dev.csv
   python -m afqmc.run -m lr=1e-5,2e-5 seed=1,2,3     six runs; sweep=NAME runs a prepared search
   python -m afqmc.doctor [the same key=value ...]    would this run go through?
 

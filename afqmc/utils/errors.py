@@ -29,7 +29,7 @@ class UnswallowedInputError(BaseException):
 
 
 def suggest(name: str, options: Iterable[str]) -> str:
-    """Return a hint such as ``; did you mean 'bucketed'?``, or an empty text when no option is similar."""
+    """Return a hint such as ``; did you mean 'token_budget'?``, or an empty text when no option is similar."""
     lower = {option.lower(): option for option in sorted(options, reverse=True)}
     typed = name.lower()
     similar = [option for option in sorted(lower) if typed and option.startswith(typed)]

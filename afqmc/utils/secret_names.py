@@ -31,7 +31,7 @@ _NOT_SECRET = re.compile(r"(?i:true|false|none|null|no|yes|on|off|\?\?\?|\*\*\*|
 
 
 def is_secret(name: str) -> bool:
-    """Return whether this is the name of a secret, such as ``WANDB_API_KEY`` or ``model.args.password``."""
+    """Return whether this is the name of a secret, such as ``WANDB_API_KEY`` or ``model.kwargs.password``."""
     words = _words(name)
     if any(word in _SECRET_WORDS for word in words):
         return True

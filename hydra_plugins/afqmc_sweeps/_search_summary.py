@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MAX_LISTED = 5
-_NEXT_STEP = "search higher values of lr or more epochs, or set hydra.sweeper.objectives=[dev/auc]"
+_NEXT_STEP = "search higher values of lr or more epochs, or set hydra.sweeper.objectives=[dev/roc_auc]"
 
 
 def log_best_trials(study: Study, objectives: Sequence[str], runs: Sequence[RunDir]) -> None:
@@ -28,7 +28,7 @@ def log_best_trials(study: Study, objectives: Sequence[str], runs: Sequence[RunD
         runs: The complete runs.
     """
     summaries = [run.read_summary() for run in runs]
-    if all(summary["collapsed_onto"] is not None for summary in summaries):
+    if all(summary["collapsed_label"] is not None for summary in summaries):
         message = (
             f"all {len(runs)} runs collapsed (one label for nearly every dev pair): no trial is better than another"
         )

@@ -27,7 +27,7 @@ TIMED = ("pairs_per_second", "time", "seconds")
 MINI = [
     "model=mini", "lr=2e-4", "batch_size=16", "epochs=1", "tracker=none", "dataset.path={afqmc}",
     "dataset.max_train_samples=1000", "dataset.max_dev_samples=300", "dataset.max_test_samples=100",
-    "model.architecture.num_hidden_layers=2", "trainer.eval_steps=20", "trainer.logging_steps=5",
+    "model.config_overrides.num_hidden_layers=2", "trainer.eval_steps=20", "trainer.logging_steps=5",
 ]  # fmt: skip
 QUICKSTART = ["experiment=quickstart", "tracker=none", "epochs=1", "trainer.logging_steps=5"]
 SEARCH = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.sweeper.sampler=tpe", "trainer.max_steps=10"]
@@ -41,9 +41,9 @@ RUNS = {
         *MINI, "trainer.gradient_accumulation_steps=2", "objective.label_smoothing=0.1",
         "trainer.max_grad_norm=0.5", "trainer.mixed_precision='no'",
     ],
-    "streaming": [*MINI, "dataset.streaming=true", "dataset.shuffle_buffer=100"],
+    "streaming": [*MINI, "dataset.streaming=true", "dataset.shuffle_buffer_size=100"],
     "padding-free": [*MINI, "performance.padding_free=true", "dataset.batching=random"],
-    "early stopping": [*QUICKSTART, "trainer.eval_steps=20", "trainer.patience=1", "trainer.monitor=dev/auc"],
+    "early stopping": [*QUICKSTART, "trainer.eval_steps=20", "trainer.patience=1", "trainer.monitor=dev/roc_auc"],
 }  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def record(directory: Path, stored: Path | None, only: list[str]) -> dict[str, d
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "afqmc.run")
     keep("two processes", True, run(MINI, launch=torchrun))
     keep("killed and resumed", False, killed_and_resumed)
-    keep("folds", True, sweep([*MINI, "trainer.max_steps=20", "dataset.folds=2", "dataset.fold=0,1"]))
+    keep("folds", True, sweep([*MINI, "trainer.max_steps=20", "dataset.num_folds=2", "dataset.fold=0,1"]))
     keep("search", False, sweep([*QUICKSTART, *SEARCH, "lr=interval(1e-4,1e-3)", "seed=1,2"]))
     if stored:
         output = finish(afqmc(str(stored), "--json", launch=("-m", "afqmc.compare")))

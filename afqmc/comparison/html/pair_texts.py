@@ -29,7 +29,7 @@ def read_sentences(
     try:
         with as_input_error(run.name):
             dataset = config.load(run.path).dataset
-            is_out_of_fold = split == "dev" and dataset.folds is not None  # dev is then a part of the train file
+            is_out_of_fold = split == "dev" and dataset.num_folds is not None  # dev is then a part of the train file
             file_split = "train" if is_out_of_fold else split
             file = resolve_files(dataset, fetch=False)[file_split]
             index = label_to_index(tuple(predictions.rows.classes))

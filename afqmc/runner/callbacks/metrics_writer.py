@@ -16,7 +16,7 @@ from afqmc.utils.files import nan_to_none
 
 log = logging.getLogger(__name__)
 
-_SHOWN = ("accuracy", "f1", "auc", "mcc", "loss")
+_SHOWN = ("accuracy", "f1", "roc_auc", "mcc", "loss")
 
 
 class MetricsWriter(Callback):
