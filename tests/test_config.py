@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from afqmc import config as schema
 from afqmc.config import Config, compose, conf_dir, slug
+from afqmc.config.renamed_keys import upgrade, upgrade_figures
 from afqmc.utils.errors import InputError
 
 CONF = Path(conf_dir())
@@ -200,3 +201,35 @@ def test_load_rejects_missing_and_broken_config(tmp_path):
 def test_small_config_has_dropout():
     """The small config of the tests uses dropout, so that tests of resuming cover its random numbers."""
     assert small().model.config_overrides["hidden_dropout_prob"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("dataset.folds=5", "dataset.folds: is now dataset.num_folds"),
+        ("model.architecture.hidden_size=24", "model.architecture: is now model.config_overrides"),
+        ("dataset.batching=bucketed", "dataset.batching=bucketed: is now dataset.batching=length"),
+        ("model.pooling=pooler", "model.pooling=pooler: is now model.pooling=pooler_output"),
+        ("trainer.monitor=dev/auc", "trainer.monitor=dev/auc: no such metric; is now dev/roc_auc"),
+        ("dataset=jsonl", "dataset=jsonl: is now dataset=files"),
+        ("+debug=steps", "debug=steps: is now debug=smoke"),
+    ],
+)  # fmt: skip
+def test_old_names_are_answered(overrides, message):
+    """The message for an old key, value or option names the new one."""
+    with pytest.raises(InputError) as error:
+        compose(["experiment=quickstart", overrides])
+    assert message in str(error.value)
+
+
+def test_old_saved_config_is_upgraded():
+    """A config saved with old keys and values has those of this version, at every depth."""
+    old = {
+        "dataset.folds": 5, "dataset.batching": "tokens", "model.architecture.hidden_size": 24,
+        "model.args": {"a": 1}, "trainer.monitor": "dev/auc", "objective._target_": "x",
+    }  # fmt: skip
+    assert upgrade(old) == {
+        "dataset.num_folds": 5, "dataset.batching": "token_budget", "model.config_overrides.hidden_size": 24,
+        "model.kwargs": {"a": 1}, "trainer.monitor": "dev/roc_auc", "objective._target_": "x",
+    }  # fmt: skip
+    assert upgrade_figures({"dev/auc": 0.5, "seconds": 2.0}) == {"dev/roc_auc": 0.5, "total_seconds": 2.0}

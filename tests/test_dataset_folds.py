@@ -43,7 +43,7 @@ def every(config):
     return [load_dataset(DatasetConfig(**{**vars(config), "fold": fold})) for fold in range(config.folds)]
 
 
-@pytest.mark.parametrize("group_by_sentence", [True, False])
+@pytest.mark.parametrize("grouped", [True, False])
 def test_folds_partition_the_pairs(tmp_path, grouped):
     """Each pair is in dev of one fold and in train of all others."""
     found = every(written(tmp_path / "all.csv", pairs(403), group_by_sentence=grouped))
@@ -67,7 +67,7 @@ def test_grouped_folds_share_no_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [2, 7])
-@pytest.mark.parametrize("group_by_sentence", [True, False])
+@pytest.mark.parametrize("grouped", [True, False])
 def test_folds_are_as_even_as_sklearn(tmp_path, grouped, classes):
     """Folds are at least as even as those of scikit-learn."""
     rows = pairs(600, classes=classes)

@@ -332,7 +332,7 @@ def test_memory_stated_in_readme():
     needs = (20 * whole, share + 4 * whole + 12 * largest, share + 12 * largest, 12 * largest)
     for name in ("README.md", "README.zh-CN.md"):
         text = (ROOT / name).read_text("utf-8")
-        stated = re.findall(r"^\| `strategy=.*?\| ([0-9.]+) \|", text, re.MULTILINE)
+        stated = re.findall(r"^\| `distributed.strategy=.*?\| ([0-9.]+) \|", text, re.MULTILINE)
         assert stated == [f"{need / 2**30:.1f}" for need in needs]
         assert f"{whole:.2e}".replace("e+0", "e") in text
         assert f"{largest:.1e}".replace("e+0", "e") in text

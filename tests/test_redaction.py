@@ -392,7 +392,7 @@ def test_sweep(plug, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["afqmc.run", *arguments, "+optimizer.api_key=beta,gamma"])
     assert run_command(entry.main) == 2
     printed = capsys.readouterr()
-    assert "differ in a secret" in printed.err
+    assert "differ only in a secret" in printed.err
     assert "beta" not in printed.out + printed.err
 
 
