@@ -40,7 +40,7 @@ def written(path, rows, **settings):
 
 def every(config):
     """Return the data of each fold."""
-    return [load_dataset(DatasetConfig(**{**vars(config), "fold": fold})) for fold in range(config.folds)]
+    return [load_dataset(DatasetConfig(**{**vars(config), "fold": fold})) for fold in range(config.num_folds)]
 
 
 @pytest.mark.parametrize("grouped", [True, False])

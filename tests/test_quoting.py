@@ -100,9 +100,9 @@ def test_path_of_flag_is_not_quoted(flag, monkeypatch, tmp_path):
     ("override", "message"),
     [
         ("model=0", "model=0: must be a name; allowed: bert-base-chinese, "),
-        ("dataset=[1,2]", "dataset=[1,2]: must be a name; allowed: afqmc, jsonl, sample"),
+        ("dataset=[1,2]", "dataset=[1,2]: must be a name; allowed: afqmc, files, sample"),
         (f"hydra/launcher={'9' * 400}", f"hydra/launcher={'9' * 135} ... {'9' * 150}: must be a name"),
-        ("dataset= null", "dataset= null: a run needs one; allowed: afqmc, jsonl, sample"),
+        ("dataset= null", "dataset= null: a run needs one; allowed: afqmc, files, sample"),
         ("=1", "=1: has no key; write key=value"),
         ("lr", "lr: has no value; write key=value"),
         ("~lr", "~lr: lr is part of every run; lr=... sets it"),

@@ -233,7 +233,7 @@ def test_custom_model(tmp_path, monkeypatch):
         "evaluate", str(run.path), "--trust", "--json", cwd=tmp_path, env={"PYTHONPATH": repository(tmp_path)}
     )
     assert json.loads(trusted.stdout)["accuracy"] == summary(run)["best"]["dev/accuracy"]
-    with pytest.raises(InputError, match=r"model\.args\.widht.*did you mean 'width'"):
+    with pytest.raises(InputError, match=r"model\.kwargs\.widht.*did you mean 'width'"):
         train(tmp_path / "wrong", "model._target_=my_model.Bag", "+model.kwargs.widht=4")
 
 

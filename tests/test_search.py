@@ -201,7 +201,7 @@ def test_study_names_are_unique_in_database(tmp_path):
 
 def test_direction_of_objectives():
     """Metrics are maximized; losses and costs are minimized."""
-    assert [direction(name) for name in ("dev/roc_auc", "dev/loss", "seconds")] == ["maximize", "minimize", "minimize"]
+    assert [direction(name) for name in ("dev/roc_auc", "dev/loss", "total_seconds")] == ["maximize", "minimize", "minimize"]
 
 
 def test_median_pruner_spares_last_evaluation(tmp_path):
@@ -250,7 +250,7 @@ def test_invalid_bound_is_reported_before_start(tmp_path):
 def test_objective_is_mean_over_seeds(tmp_path):
     """Objectives are averaged over seeds, and a search with changed settings is refused."""
     arguments = ("-m", *TINY, LR, "hydra.sweeper.n_trials=1", "seed=1,2", "sweep.name=s")
-    arguments += ("hydra.sweeper.objectives=[dev/roc_auc,seconds]",)
+    arguments += ("hydra.sweeper.objectives=[dev/roc_auc,total_seconds]",)
     done = command("run", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     directory = tmp_path / "outputs/sweeps/s"
@@ -265,7 +265,7 @@ def test_objective_is_mean_over_seeds(tmp_path):
             (*(one for one in arguments if one != "seed=1,2"), "seed=1,2,3"),
             "repetitions: it was started without seed=3",
         ),
-        ((*arguments[:-1], objectives), "objectives: it was started with seconds and without dev/f1"),
+        ((*arguments[:-1], objectives), "objectives: it was started with total_seconds and without dev/f1"),
         (("-m", *SMALL, "lr=1e-3", "sweep.name=s"), "sweeper: it was started with optuna and without grid"),
     ):
         done = command("run", *changed, cwd=tmp_path)
