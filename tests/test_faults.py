@@ -102,6 +102,15 @@ def test_rollback_limit(model, tmp_path):
     assert len(nonfinite(run_dir)) >= 1
 
 
+def test_rollback_without_checkpoint_keeps_metrics(model, tmp_path):
+    """A rollback before the first checkpoint fails the run, and its rows of metrics are kept."""
+    model.bad, model.times = {3}, 1
+    run_dir = RunDir(tmp_path / "run")
+    with pytest.raises(NonFiniteLossError, match="step 3"):
+        run_experiment(bag(model, "trainer.on_nonfinite=rollback"), run_dir)
+    assert [row["step"] for row in metrics(run_dir) if "train/loss" in row] == [1, 2]
+
+
 BLIND = """
 import torch
 steps, blind = 0, {}  # training step -> (rows, value): the first rows of each dev batch have logits of this value

@@ -201,7 +201,11 @@ def test_study_names_are_unique_in_database(tmp_path):
 
 def test_direction_of_objectives():
     """Metrics are maximized; losses and costs are minimized."""
-    assert [direction(name) for name in ("dev/roc_auc", "dev/loss", "total_seconds")] == ["maximize", "minimize", "minimize"]
+    assert [direction(name) for name in ("dev/roc_auc", "dev/loss", "total_seconds")] == [
+        "maximize",
+        "minimize",
+        "minimize",
+    ]
 
 
 def test_median_pruner_spares_last_evaluation(tmp_path):

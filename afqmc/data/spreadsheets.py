@@ -15,14 +15,23 @@ from afqmc.utils.errors import InputError, as_input_error
 
 Cells = list[Any]
 
-_ERRORS = {"#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A"}  # results of failed formulas
-_ROWS = 8192  # Parquet rows read at once
+_FORMULA_ERRORS = {
+    "#NULL!",
+    "#DIV/0!",
+    "#VALUE!",
+    "#REF!",
+    "#NAME?",
+    "#NUM!",
+    "#N/A",
+}  # what a failed formula leaves in its cell
+_BATCH_ROWS = 8192  # Parquet rows read at once
 
 
 def xlsx_cells(file: DataFile, config: DatasetConfig) -> Iterator[tuple[int, Cells]]:
     """Yield the non-empty rows of a workbook's first sheet, with their row numbers from 1.
 
-    A formula cell has its saved result.
+    A formula is read as the result that is saved with the workbook. A failed formula, and one without a saved result in
+    a column that the config names, is ``Unusable``. Short rows are padded with None.
 
     Raises:
         InputError: if openpyxl is not installed, or the file is not a workbook.
@@ -51,6 +60,7 @@ def xlsx_cells(file: DataFile, config: DatasetConfig) -> Iterator[tuple[int, Cel
                 formulas.fill(line, cells, needed)
             if any(cell not in (None, "") for cell in cells):
                 has_rows = True
+                # a header that occurs twice is yielded as text, so that the reader recognises and rejects it
                 yield line, names if cells == header else cells
         if not has_rows and file.notes:
             raise InputError(f"{file.name}: no pairs; {'; '.join(file.notes)}; the pairs must be in the first sheet")
@@ -99,7 +109,7 @@ class _Formulas:
 
 
 def _cell(value: Any) -> Any:
-    is_error = isinstance(value, str) and value in _ERRORS
+    is_error = isinstance(value, str) and value in _FORMULA_ERRORS
     return Unusable(f"is {value}, the result of a formula that failed", value) if is_error else value
 
 
@@ -126,7 +136,7 @@ def parquet_cells(file: DataFile, config: DatasetConfig, all_columns: bool) -> I
         needed = {config.sentence1_field, config.sentence2_field, config.label_field, config.id_field}
         unread = [] if all_columns else [name for name in names if name not in needed]
         line = 1
-        for batch in table.iter_batches(_ROWS, columns=[name for name in names if name not in unread]):
+        for batch in table.iter_batches(_BATCH_ROWS, columns=[name for name in names if name not in unread]):
             cells = (_values(column, all_columns) for column in batch.columns)
             columns = dict(zip(batch.schema.names, cells, strict=True))
             columns |= {name: [None] * batch.num_rows for name in unread}

@@ -1,4 +1,4 @@
-"""Content-addressed, memory-mapped cache of tokenised splits."""
+"""Cache of tokenized splits as memory-mapped arrays, under a hash of their texts and tokenizer settings."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from afqmc.data.pairs import update_digest
 
 log = logging.getLogger(__name__)
 
-_VERSION = 2  # of the layout of an entry
+_LAYOUT_VERSION = 2  # part of the hash: increase it when the files of an entry change
 _INDEX = "index.json"
 
 Arrays = dict[str, np.ndarray]
 
-# raised on reading an entry that is damaged, missing or inaccessible (RecursionError: deeply nested JSON)
-_UNUSABLE = (OSError, ValueError, EOFError, AttributeError, RecursionError)
+# raised by an entry that is damaged, missing or inaccessible (RecursionError: deeply nested JSON), or cannot be written
+_CACHE_ERRORS = (OSError, ValueError, EOFError, AttributeError, RecursionError)
 
 
 def load_or_build(
@@ -37,28 +37,28 @@ def load_or_build(
 
     Args:
         directory: The cache directory.
-        settings: Everything except the texts that the arrays depend on.
-        columns: The texts.
+        settings: Everything else that the arrays depend on: the tokenizer and its settings.
+        columns: The texts, one sequence per sentence field.
         build: Called if there is no intact entry.
     """
     entry = directory / _digest(settings, columns)
-    if os.path.lexists(entry):  # Path.exists raises PermissionError for an unsearchable directory
+    if os.path.lexists(entry):  # Path.exists may raise PermissionError
         try:
             return _open(entry)
-        except _UNUSABLE as error:
-            log.warning("%s: damaged (%s); building it again", entry, error)
+        except _CACHE_ERRORS as error:
+            log.warning("%s: cannot be read (%s); building it again", entry, error)
             shutil.rmtree(entry, ignore_errors=True)
     arrays = build()
     try:
         _write(entry, arrays)
-        return _open(entry)
-    except _UNUSABLE as error:
+        return _open(entry)  # memory-mapped, so that processes share the memory
+    except _CACHE_ERRORS as error:
         log.warning("%s: tokens are not cached for later runs (%s)", directory, error)
         return arrays
 
 
 def _digest(settings: str, columns: Sequence[Sequence[str]]) -> str:
-    digest = hashlib.sha256(f"{_VERSION} {len(settings)} {settings}".encode())
+    digest = hashlib.sha256(f"{_LAYOUT_VERSION} {len(settings)} {settings}".encode())
     for column in columns:
         update_digest(digest, column)
     return digest.hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""Runs all checks of one config in the order of a run, and yields their findings."""
+"""The checks of one config by ``afqmc.doctor``, in the order in which a run makes them."""
 
 from __future__ import annotations
 
@@ -19,60 +19,62 @@ from afqmc.runner.validation import config_checks, data_checks, refusals, valida
 from afqmc.training.device import select_device
 from afqmc.utils.errors import InputError
 
-_DEFAULT_LABELS = ("0", "1")  # used if the data cannot be read
+_DEFAULT_LABELS = ("0", "1")  # the classes of the model if the data cannot be read
 
 
 class Checks:
-    """All checks of one config. A check that cannot be made yields a failure with the reason.
+    """All checks of one config. The message of an InputError becomes a failure, and the next check still runs.
 
     Attributes:
-        data: The data set, or None if it cannot be read.
-        built: The model, without pretrained weights, or None.
-        size: The size of the model, or None.
-        lengths: Tokens per pair of each split, before truncation.
-        refused: (section, message) of each error in the config alone.
+        data: The dataset without its invalid rows, or None if it cannot be read.
+        model: The model without pretrained weights; None until it is built.
+        model_size: Its dimensions, for the estimates of memory and disk; None until it is built.
+        token_lengths: For each split, the number of tokens of each pair before truncation, (N,).
+        config_errors: (section, message) of each error that the config alone shows.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.data: Dataset | None = None
-        self.built: nn.Module | None = None
-        self.size: model.ModelSize | None = None
-        self.lengths: dict[str, np.ndarray] = {}
-        self.refused: list[tuple[str, str]] = []
+        self.model: nn.Module | None = None
+        self.model_size: model.ModelSize | None = None
+        self.token_lengths: dict[str, np.ndarray] = {}
+        self.config_errors: list[tuple[str, str]] = []
 
     def findings(self) -> Iterator[Finding]:
-        """Yield every finding; a failure that several sections come to is reported once."""
+        """Yield all findings in order; a failure that several sections report is yielded once."""
         sections = (
             ("config", self.check_config),
             ("data", self.check_data),
             ("config", self.check_config_against_data),
             ("model", self.check_model),
-            ("model", self.check_model_use),
+            ("model", self.check_model_support),
             ("device", self.check_device),
             ("tracker", lambda: machine.tracker(self.config)),
-            ("disk", lambda: machine.disk(self.config, self.size)),
+            ("disk", lambda: machine.disk(self.config, self.model_size)),
         )
-        self.refused = list(refusals(config_checks(self.config, current_rank())))
-        reported = set()
+        self.config_errors = list(refusals(config_checks(self.config, current_rank())))
+        failures: set[str] = set()
         for section, check in sections:
             for finding in self._section_findings(section, check):
-                if finding.verdict is not Verdict.fail or finding.text not in reported:
+                if finding.verdict is not Verdict.fail:
                     yield finding
-                reported.add(finding.text)
+                elif finding.text not in failures:
+                    failures.add(finding.text)
+                    yield finding
 
     def _section_findings(self, section: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
         """Yield the config errors of a section, then the findings of its check."""
-        yield from (fail(name, text) for name, text in self.refused if name == section)
+        yield from (fail(name, text) for name, text in self.config_errors if name == section)
         try:
             yield from check()
         except InputError as error:
             yield fail(section, str(error))
 
     def check_config(self) -> Iterator[Finding]:
-        """Report that the config is valid, as far as that is known without data."""
+        """Report that the config has no errors that can be seen without the data."""
         config = self.config
-        if all(section != "config" for section, _ in self.refused):
+        if not any(section == "config" for section, _ in self.config_errors):
             yield ok(
                 "config",
                 f"composed; {config.optimizer['_target_']} and {config.scheduler['_target_']} take their arguments",
@@ -96,32 +98,32 @@ class Checks:
         config = self.config
         tokenizer = build_tokenizer(config.model, lambda: all_sentences(self._loaded_data()))
         if config.model._target_ is not None:
-            self.built, self.size, finding = model.custom_model(config, tokenizer, self._loaded_data().labels)
+            self.model, self.model_size, finding = model.custom_model(config, tokenizer, self._loaded_data().labels)
             yield finding
             pair_tokenizer = PairTokenizer(tokenizer, config.dataset.max_length)
-            if warning := padding_warning(self.built, self._loaded_data().dev, pair_tokenizer):
+            if warning := padding_warning(self.model, self._loaded_data().dev, pair_tokenizer):
                 yield warn("model", warning)
         else:
             labels = _DEFAULT_LABELS if self.data is None else self.data.labels
-            self.built, self.size, findings = model.cross_encoder(config, tokenizer, labels)
+            self.model, self.model_size, findings = model.cross_encoder(config, tokenizer, labels)
             yield from findings
         if self.data is not None:
-            self.lengths = model.lengths(config, tokenizer, self.data)
-            yield from model.length_findings(self.lengths, config.dataset.max_length)
+            self.token_lengths = model.lengths(config, tokenizer, self.data)
+            yield from model.length_findings(self.token_lengths, config.dataset.max_length)
 
-    def check_model_use(self) -> Iterator[Finding]:
+    def check_model_support(self) -> Iterator[Finding]:
         """Check that the trainer can use this model with pairs of these lengths."""
         config, max_length = self.config, self.config.dataset.max_length
-        if self.built is not None:
-            validate_model(config, select_device(config.trainer), self.built)
-        if "train" in self.lengths:
-            validate_lengths(config, lambda: self.lengths["train"].clip(max=max_length))
-        yield from ()
+        if self.model is not None:
+            validate_model(config, select_device(config.trainer), self.model)
+        if "train" in self.token_lengths:
+            validate_lengths(config, lambda: self.token_lengths["train"].clip(max=max_length))
+        yield from ()  # a generator, so that errors are raised when it is iterated
 
     def check_device(self) -> Iterator[Finding]:
         """Report on device, precision and memory."""
-        longest = int(self.lengths["train"].max()) if self.lengths else None
-        return machine.device(self.config, self.size, longest)
+        longest = int(self.token_lengths["train"].max()) if self.token_lengths else None
+        yield from machine.device(self.config, self.model_size, longest)
 
     def _loaded_data(self) -> Dataset:
         if self.data is None:

@@ -1,4 +1,4 @@
-"""One run on one page: set up, train, load the best weights, evaluate and predict, summarise."""
+"""Run one experiment: set up, train, load the best weights, evaluate, predict, summarize."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from afqmc.utils.files import nan_to_none
 
 log = logging.getLogger(__name__)
 
-_MERGE_TOLERANCE = 0.05  # in logits: merged weights round differently, above all with bf16
+_MERGED_LOGIT_TOLERANCE = 0.05  # merging transforms into the weights changes rounding, most with bf16
 
 
 def run_experiment(
@@ -50,53 +50,62 @@ def run_experiment(
     callbacks: Sequence[Callback] = (),
     lifecycle: AbstractContextManager[RunLifecycle | WorkerLifecycle] | None = None,
 ) -> dict[str, Any]:
-    """Train, keep the best weights on dev, evaluate them, predict the test split.
+    """Train, keep the weights that are best on dev, evaluate them on dev, and predict the test split if there is one.
 
     Args:
-        config: Of the run.
-        run_dir: Its directory.
-        resume: Resume the run in the directory, if there is one; ``config`` is then its own, with what may change.
-        pruner: Of a search: may end the run after an evaluation.
-        callbacks: In addition to those of the config.
-        lifecycle: The context of the run, where the caller has entered it.
+        config: The config of the run.
+        run_dir: The directory to write to.
+        resume: Whether to resume the run in the directory if there is one. ``config`` must then be the config of that
+            run; only the keys that ``config/resume.py`` allows may differ.
+        pruner: Decides after each evaluation whether a search ends the run.
+        callbacks: Callbacks in addition to those of the config, called after them.
+        lifecycle: A context that yields the lifecycle of the run; by default, a new ``RunLifecycle`` is entered. A
+            caller that has entered one passes ``nullcontext(lifecycle)``.
 
     Returns:
-        What summary.json holds.
+        The contents of summary.json; of a run that was complete already, the existing ones; of a pruned trial, its
+        status.
 
     Raises:
         InputError: for invalid config or data.
+        RuntimeError: if no evaluation gave a finite metric, or the saved best weights do not give their dev logits.
+        KeyboardInterrupt: after a signal, once a checkpoint is saved.
     """
-    since = time.perf_counter()
-    with lifecycle or RunLifecycle(config, run_dir, resume) as life:
-        if life.finished is not None:
-            return life.finished
+    start_time = time.perf_counter()
+    with lifecycle or RunLifecycle(config, run_dir, resume) as run:
+        if run.finished is not None:
+            return run.finished
         try:
-            setup = build_setup(config, run_dir, life.resumed)
-            life.tracker = setup.tracker
+            setup = build_setup(config, run_dir, run.resumed)
+            run.tracker = setup.tracker
             best = BestWeights(setup)
-            trainer = Trainer(setup, [*build_callbacks(config.callbacks).values(), *callbacks,
-                                      *built_in_callbacks(setup, best, pruner)], since)  # fmt: skip
-            if life.resumed:
+            added = [*build_callbacks(config.callbacks).values(), *callbacks]
+            trainer = Trainer(setup, [*added, *built_in_callbacks(setup, best, pruner)], start_time)
+            if run.resumed:
                 trainer.resume()
-            life.begin_training(trainer)
+            run.begin_training(trainer)
             trainer.fit()
-            life.complete(finalize(setup, trainer, best))
+            run.complete(finalize(setup, trainer, best))
         finally:
             destroy_process_group()
-    return life.summary
+    return run.summary  # of a pruned trial too: the lifecycle suppresses TrialPruned
 
 
 def built_in_callbacks(setup: TrainingSetup, best: BestWeights, pruner: Pruner | None) -> list[Callback]:
-    """Return the callbacks of every run, in the order in which they are called."""
-    trainer = setup.config.trainer
+    """Return the callbacks of every run, in the order of their calls; they come after those of the config."""
+    trainer_config = setup.config.trainer
     callbacks = [ProgressBar(), MetricsWriter(setup.run_dir, setup.tracker), best, Pruning(pruner)]
-    if trainer.patience is not None:
-        callbacks.append(EarlyStopping(trainer.patience, trainer.min_delta))
+    if trainer_config.patience is not None:
+        callbacks.append(EarlyStopping(trainer_config.patience, trainer_config.min_delta))
     return callbacks
 
 
 def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) -> dict[str, Any]:
-    """Load the best weights, check that they give the recorded logits, predict; return the summary."""
+    """Load the best weights into ``setup.model``, evaluate, predict and report; return the summary.
+
+    Raises:
+        RuntimeError: if there are no best weights, or they do not give the dev logits recorded when they were saved.
+    """
     best, config = best_weights.best, setup.config
     if best is None:
         monitor = config.trainer.monitor
@@ -104,12 +113,13 @@ def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) 
     accelerator = setup.accelerator
     tensors = read_tensors(setup.run_dir.best) if accelerator.is_main_process else None
     merged = are_merged(setup.transforms)
-    if merged:
+    if merged:  # the saved weights fit only a model without transforms
         setup.model = rebuild_model(setup)
     load_model(accelerator.unwrap_model(setup.model), broadcast_state(accelerator, tensors))
     dev = evaluate_split(setup, trainer.dev, "dev")
-    tolerance = _MERGE_TOLERANCE if merged else 0.0
+    tolerance = _MERGED_LOGIT_TOLERANCE if merged else 0.0
     is_same = np.allclose(dev.logits, best.evaluation.logits, rtol=0, atol=tolerance, equal_nan=True)
+    # with another eval_batch_size, as a resumed run may have, the last bits of the logits differ
     if not is_same and best.batch_size == config.trainer.eval_batch_size:
         raise RuntimeError("the best weights, loaded again, do not give the dev logits that were recorded")
     write_predictions(setup, "dev", setup.data.dev, dev)
@@ -120,12 +130,12 @@ def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) 
     if accelerator.is_main_process and config.model._target_ is not None:
         warn_if_padding_matters(setup)
     setup.tracker.report(build_report(setup, best))
-    trainer.checkpoints.close()
+    trainer.checkpoints.close()  # deletes the checkpoint before the last
     return summarize(setup, trainer, best, dev, test)
 
 
 def write_predictions(setup: TrainingSetup, split: str, pairs: Pairs, evaluation: Evaluation) -> None:
-    """Write predictions/<split>.jsonl; warn of pairs without a prediction."""
+    """Write predictions/<split>.jsonl; warn about pairs whose logits are not finite."""
     if problem := evaluation.describe_missing(split):
         log.warning("%s: null in predictions/%s.jsonl, and the metrics are undefined", problem, split)
     rows = prediction_rows(pairs.ids, evaluation.logits, pairs.labels, setup.data.labels)
@@ -133,7 +143,7 @@ def write_predictions(setup: TrainingSetup, split: str, pairs: Pairs, evaluation
 
 
 def warn_if_padding_matters(setup: TrainingSetup) -> None:
-    """Warn when the best weights of a user's own model depend on padding; the initial ones may hide it."""
+    """Warn if logits of a custom model depend on padding; setup checks the initial weights, which may not show it."""
     try:
         model = load_weights(setup.run_dir.best, setup.config.model, trust=True).model
     except InputError as error:  # the run has its results; evaluate and predict will meet this error
@@ -144,7 +154,7 @@ def warn_if_padding_matters(setup: TrainingSetup) -> None:
 
 
 def data_digests(setup: TrainingSetup) -> dict[str, dict[str, Any]]:
-    """Return size and digest of each split; ``evaluate`` tells by those of dev whether it has changed since."""
+    """Return size and digests of each split; ``evaluate`` compares those of dev with the data on disk."""
     data = setup.data
     digests: dict[str, dict[str, Any]] = {
         name: {"pairs": len(split), "sha256": split_digest(split, data.labels)} for name, split in data.splits().items()
@@ -154,17 +164,17 @@ def data_digests(setup: TrainingSetup) -> dict[str, dict[str, Any]]:
 
 
 def build_report(setup: TrainingSetup, best: BestEvaluation) -> Report:
-    """Return what the tracker draws."""
+    """Return the dev predictions of the best weights, from which the tracker draws its charts."""
     dev, probabilities = setup.data.dev, probabilities_of(best.evaluation.logits)
-    gold = np.asarray(dev.labels)
-    return Report(best.step, setup.data.labels, probabilities, gold, dev.sentence1, dev.sentence2, setup.run_dir.best)
+    labels = np.asarray(dev.labels)
+    return Report(best.step, setup.data.labels, probabilities, labels, dev.sentence1, dev.sentence2, setup.run_dir.best)
 
 
 def summarize(
     setup: TrainingSetup, trainer: Trainer, best: BestEvaluation, dev: Evaluation, test: Evaluation | None
 ) -> dict[str, Any]:
-    """Return what summary.json holds."""
-    data, work = setup.data, trainer.throughput
+    """Return the contents of summary.json. ``train_seconds`` is without evaluations; memory is that of this process."""
+    data, throughput = setup.data, trainer.throughput
     collapsed = collapsed_class(dev.logits)
     test_metrics = {} if test is None else prefixed("test", test.metrics)
     return {
@@ -179,9 +189,9 @@ def summarize(
         "monitor": setup.config.trainer.monitor,
         "steps": trainer.steps,
         "parameters": count_parameters(setup.model),
-        "train_pairs_per_second": round(work.pairs / work.seconds, 2),
-        "train_padding_fraction": round(1 - work.tokens / work.padded_tokens, 4),
+        "train_pairs_per_second": round(throughput.pairs / throughput.seconds, 2),
+        "train_padding_fraction": round(1 - throughput.tokens / throughput.padded_tokens, 4),
         "peak_memory_gib": round(peak_memory(setup.accelerator.device) / 2**30, 3),
-        "train_seconds": round(work.seconds, 3),
-        "total_seconds": round(time.perf_counter() - trainer.since, 3),
+        "train_seconds": round(throughput.seconds, 3),
+        "total_seconds": round(time.perf_counter() - trainer.start_time, 3),
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from accelerate import Accelerator
@@ -44,13 +44,23 @@ class Trainer:
     Args:
         setup: The parts of the run; its model is wrapped here.
         callbacks: Called in this order; the resume checkpoints come last.
-        since: When the run began, by ``time.perf_counter``.
+        start_time: ``time.perf_counter()`` at the start of the run, in seconds.
+
+    Attributes:
+        dev: The tokenized dev split.
+        batches: Loads the training batches of each epoch.
+        intervals: The length of the training, and when to evaluate, log and save; in optimizer steps.
+        state: The progress of the training; replaced when a checkpoint is restored.
+        step: Takes one optimizer step; ``steps`` is the number of steps taken.
+        throughput: Pairs, tokens and seconds of the optimizer steps.
+        checkpoints: Saves and loads ``checkpoints/last``; also the last callback.
+        shutdown: Makes all processes end after the same step.
     """
 
-    def __init__(self, setup: TrainingSetup, callbacks: Sequence[Callback], since: float) -> None:
-        self.setup, self.config, self.since = setup, setup.config, since
+    def __init__(self, setup: TrainingSetup, callbacks: Sequence[Callback], start_time: float) -> None:
+        self.setup, self.config, self.start_time = setup, setup.config, start_time
         config, self.accelerator = setup.config, setup.accelerator
-        with self.accelerator.local_main_process_first():  # it fills the cache of tokens for the others
+        with self.accelerator.local_main_process_first():  # it fills the token cache, which the others read
             data = setup.data.train
             self.batches = TrainLoader(data, setup.pair_tokenizer, config.batch_size, config.seed, config.dataset)
             self.dev = setup.pair_tokenizer.tokenize_cached(setup.data.dev)
@@ -64,7 +74,8 @@ class Trainer:
         self.throughput = Throughput()
         self.shutdown = ShutdownCoordinator(self.accelerator)
         self._num_microbatches = self.step.num_microbatches
-        # so that dropout does not depend on how the weights were created; each process draws its own masks
+        # Seeded again, since building a model draws other random numbers than loading weights, and dropout must not
+        # depend on that. Each process draws its own masks.
         set_seed(config.seed, device_specific=True)
 
     @property
@@ -79,6 +90,7 @@ class Trainer:
         return model
 
     def _build_step(self) -> TrainStep:
+        """Build optimizer, schedule and objective, wrap ``setup.model``, and return the training step."""
         setup, config, accelerator = self.setup, self.config, self.accelerator
         optimizer = build_optimizer(config.optimizer, setup.model, config.lr)
         scheduler = build_scheduler(config.scheduler, optimizer, self.intervals.total, config.lr)
@@ -98,7 +110,12 @@ class Trainer:
         )
 
     def fit(self) -> None:
-        """Train to the end. A signal ends it after the current step or in an evaluation, once a checkpoint is saved."""
+        """Train to the end. A signal ends the training after the current step, or in an evaluation.
+
+        Raises:
+            KeyboardInterrupt: after a signal, once a checkpoint is saved.
+            NonFiniteLossError: as set by ``trainer.on_nonfinite``.
+        """
         with defer_signals():
             try:
                 self._notify("on_fit_start")
@@ -106,7 +123,7 @@ class Trainer:
             except BaseException as error:
                 self._notify("on_exception", error)
                 if isinstance(error, KeyboardInterrupt):
-                    is_saved = self.checkpoints.is_saved(self.state)
+                    is_saved = self.checkpoints.is_saved(self.state)  # rank 0 decides, since all take part in saving
                     if broadcast_object(self.accelerator, not is_saved):
                         self.save()
                 raise
@@ -115,8 +132,8 @@ class Trainer:
 
     def _run_loop(self) -> None:
         """Run the loop; with ``on_nonfinite=rollback``, restart it from the last checkpoint after a non-finite loss."""
-        trainer = self.config.trainer
-        max_skipped = trainer.max_nonfinite if trainer.on_nonfinite is NonFinite.skip else 0
+        config = self.config.trainer
+        max_skipped = config.max_nonfinite if config.on_nonfinite is NonFinite.skip else 0
         while True:
             try:
                 for event in train(self.step, self.batches, self._evaluate, self.intervals, self.state, max_skipped):
@@ -127,13 +144,14 @@ class Trainer:
                     self.shutdown.raise_if_requested()
                 return
             except NonFiniteLossError as error:
-                is_restored = self._roll_back(error)  # truncates metrics.jsonl, so the row is written afterwards
+                is_restored = self._roll_back(error)  # truncates metrics.jsonl, so its row is written afterwards
                 self._notify("on_nonfinite_loss", error)
                 if not is_restored:
                     raise
-                self.save()
+                self.save()  # so that a resumed run keeps the lower learning rate and the number of rollbacks
 
     def _dispatch(self, event: Event) -> None:
+        """Pass an event to the callbacks."""
         if isinstance(event, StepEnd):
             self._count(event)
             self._notify("on_step_end", event)
@@ -142,21 +160,23 @@ class Trainer:
             self._notify("on_nonfinite_loss", event.error)
             log.warning("%s; this batch is skipped (trainer.on_nonfinite=skip)", event.error)
         else:
-            with preserve_rng_state(), self._evaluation_weights():
+            with preserve_rng_state(), self._evaluation_weights():  # callbacks must not change the training
                 self._notify("on_evaluation_end", event)
 
     def _notify(self, hook: str, *arguments: Any) -> None:
         for callback in overriding(self.callbacks, hook):
             getattr(callback, hook)(self, *arguments)
 
-    def _evaluation_weights(self) -> ExitStack:
-        stack = ExitStack()
-        for callback in overriding(self.callbacks, "evaluation_weights"):
-            stack.enter_context(callback.evaluation_weights(self.model))
-        return stack
+    @contextmanager
+    def _evaluation_weights(self) -> Iterator[None]:
+        """Within this context, the model has the weights to evaluate."""
+        with ExitStack() as stack:
+            for callback in overriding(self.callbacks, "evaluation_weights"):
+                stack.enter_context(callback.evaluation_weights(self.model))
+            yield
 
     def _evaluate(self, _: nn.Module) -> Evaluation:
-        """Evaluate dev. A signal may interrupt it: at any time with one process, after a batch with several."""
+        """Evaluate on dev. A signal interrupts it, with several processes after the current batch of all of them."""
         is_single = self.accelerator.num_processes == 1
         with preserve_rng_state(), self._evaluation_weights(), allow_signals() if is_single else nullcontext():
             on_batch_end = None if is_single else self._poll_shutdown
@@ -169,7 +189,7 @@ class Trainer:
         self.shutdown.raise_if_requested()
 
     def _check_logits(self, evaluation: Evaluation) -> None:
-        """Treat logits of dev pairs that are NaN or infinite like such a loss.
+        """Handle dev logits that are NaN or infinite like a loss that is NaN or infinite.
 
         Raises:
             NonFiniteLossError: unless ``trainer.on_nonfinite=skip``.
@@ -184,11 +204,11 @@ class Trainer:
         raise NonFiniteLossError(problem, self.state.step, self.step.lr, math.nan, ids, "dev")
 
     def _count(self, event: StepEnd) -> None:
-        batch, counted = event.batch, self.throughput
-        counted.pairs += len(batch)
-        counted.tokens += batch.tokens
-        counted.padded_tokens += batch.tokens if self.config.performance.padding_free else batch.padded_tokens
-        counted.seconds += event.seconds
+        batch, throughput = event.batch, self.throughput
+        throughput.pairs += len(batch)
+        throughput.tokens += batch.tokens
+        throughput.padded_tokens += batch.tokens if self.config.performance.padding_free else batch.padded_tokens
+        throughput.seconds += event.seconds
 
     def _warn_if_microbatches_grew(self) -> None:
         if self.step.num_microbatches != self._num_microbatches:
@@ -209,33 +229,39 @@ class Trainer:
             "training": capture_state(self.step, self.state),
             "callbacks": [callback.state_dict() for callback in self.callbacks],
             "throughput": vars(self.throughput),
-            "seconds": time.perf_counter() - self.since,
+            "seconds": time.perf_counter() - self.start_time,
         }
         self.checkpoints.save(captured, self.state)
 
     def resume(self) -> None:
-        """Restore the last checkpoint, if there is one."""
+        """Restore the last checkpoint; without one, start from the beginning.
+
+        Raises:
+            InputError: if the checkpoint is damaged or belongs to other data.
+        """
         with defer_signals(), as_input_error(f"{self.checkpoints.store.last}: not a checkpoint of this run"):
             saved = broadcast_state(self.accelerator, self.checkpoints.load())
             if saved is None:
+                self.checkpoints.discard_all()
                 log.warning("resumed: there is no checkpoint yet, so the run starts from the beginning")
                 return
             self._restore(saved)
-            self.since -= saved["seconds"]
+            self.start_time -= saved["seconds"]  # durations include the time before the run was resumed
         log.info("resumed at step %d of %d", self.state.step, self.intervals.total)
         if self.state.stopped:
             log.warning("the training had stopped early, at step %d: there is nothing left to train", self.state.step)
         elif saved["total"] != self.intervals.total:
             log.warning(
-                "the run is now LONGER than planned, %d steps instead of %d; from here on, the schedule is that of the "
+                "the run is now longer than planned, %d steps instead of %d; from here on, the schedule is that of the "
                 "longer run",
                 self.intervals.total,
                 saved["total"],
             )
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        same_length = saved["total"] == self.intervals.total
-        self.state = restore_state(self.step, saved["training"], self.config.seed, same_length)
+        """Restore everything that ``save`` captured."""
+        is_same_length = saved["total"] == self.intervals.total  # written by ResumeCheckpoints.save
+        self.state = restore_state(self.step, saved["training"], self.config.seed, is_same_length)
         for callback, state in zip(self.callbacks, saved["callbacks"], strict=True):
             callback.load_state_dict(state)
         self.throughput = Throughput(**saved["throughput"])
@@ -243,8 +269,9 @@ class Trainer:
 
     def _roll_back(self, error: NonFiniteLossError) -> bool:
         """Restore the last checkpoint with a lower learning rate; return False if that is not possible."""
-        trainer, rollbacks = self.config.trainer, self.state.nonfinite + 1
-        if trainer.on_nonfinite is not NonFinite.rollback or rollbacks > trainer.max_nonfinite:
+        trainer_config = self.config.trainer
+        rollbacks = self.state.nonfinite + 1  # read before the state is restored, which would forget this one
+        if trainer_config.on_nonfinite is not NonFinite.rollback or rollbacks > trainer_config.max_nonfinite:
             return False
         self.checkpoints.wait()
         saved = broadcast_state(self.accelerator, self.checkpoints.load())
@@ -252,15 +279,15 @@ class Trainer:
             return False
         self._restore(saved)
         self.state.nonfinite = rollbacks
-        self.state.lr_factor *= trainer.rollback_lr_factor
-        scale_lr(self.step, trainer.rollback_lr_factor)
+        self.state.lr_factor *= trainer_config.rollback_lr_factor
+        scale_lr(self.step, trainer_config.rollback_lr_factor)
         log.warning(
             "%s; back to step %d, learning rate times %g (%d of at most %d rollbacks)",
             error,
             self.state.step,
-            trainer.rollback_lr_factor,
+            trainer_config.rollback_lr_factor,
             rollbacks,
-            trainer.max_nonfinite,
+            trainer_config.max_nonfinite,
         )
         return True
 

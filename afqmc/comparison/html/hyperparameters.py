@@ -13,21 +13,22 @@ from afqmc.results.runs import Run
 from afqmc.results.settings import MISSING, canonical, format_value, short_keys
 from afqmc.results.translatable import Message, msg
 
-MIN_RUNS = 10  # a random forest learns nothing from fewer
+MIN_RUNS = 10  # with fewer, the shares of a random forest are noise
 _LOG_RATIO = 10  # axes are logarithmic if max / min is at least this
-_TREES, _DEPTH = 64, 6  # deeper trees change the third digit of a share, and take minutes with a thousand runs
+_NUM_TREES, _MAX_DEPTH = 64, 6  # deeper trees change a share by less than 0.01 and take minutes for 1,000 runs
+_MAX_NUMBER = 1e30  # numbers above, and NaN, are not drawn on a numeric axis
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Keys that always change together, so that their effects cannot be separated.
+    """An axis of a plot: a key, or several keys that always change together, so that their effects cannot be separated.
 
     Attributes:
-        name: Short name of the first key.
+        name: The short name of the first key, shown on the page.
         keys: All dotted keys.
-        values: One per run: numbers if ``is_number``, else texts.
+        values: The value of each run: numbers if ``is_number``, else texts.
         is_number: Whether all values are numbers.
-        is_log: Whether the axis is logarithmic.
+        is_log: Whether to draw the axis on a logarithmic scale.
     """
 
     name: str
@@ -43,32 +44,38 @@ class Axis:
 
 def axes(report: Report, runs: Sequence[Run]) -> list[Axis]:
     """Return the axes on which these runs vary, in the order of the report's keys."""
-    keys_by_pattern: dict[tuple[object, ...], list[str]] = {}
+    groups: dict[object, list[str]] = {}
     for key in report.keys:
-        indices: dict[str, int] = {}
-        pattern = tuple(indices.setdefault(canonical(run.config.get(key, MISSING)), len(indices)) for run in runs)
-        if 1 < len(indices) == len(runs):
-            # in a random search every run has its own value: equal patterns do not mean that keys change together
-            keys_by_pattern[key,] = [key]
-        elif len(indices) > 1:
-            keys_by_pattern.setdefault(pattern, []).append(key)
+        codes: dict[str, int] = {}  # value: its number, in the order of appearance
+        pattern = tuple(codes.setdefault(canonical(run.config.get(key, MISSING)), len(codes)) for run in runs)
+        if len(codes) > 1:
+            # If each run has its own value, as in a random search, all such keys have the pattern (0, 1, 2, ...),
+            # which does not mean that they change together.
+            groups.setdefault(key if len(codes) == len(runs) else pattern, []).append(key)
     short = short_keys(report.keys)
-    return [_axis(keys, short, runs) for keys in keys_by_pattern.values()]
+    return [_axis(keys, short, runs) for keys in groups.values()]
 
 
 def _axis(keys: Sequence[str], short: dict[str, str], runs: Sequence[Run]) -> Axis:
+    """Return the axis of keys that change together, with the values of the first one."""
     values = [run.config.get(keys[0], MISSING) for run in runs]
-    numbers = [value for value in values if type(value) in (int, float) and abs(value) < 1e30]
+    numbers = [
+        value for value in values if type(value) in (int, float) and abs(value) < _MAX_NUMBER
+    ]  # not isinstance: a bool is a category
     if len(numbers) < len(values):
-        return Axis(short[keys[0]], tuple(keys), tuple(map(format_value, values)), False, False)
+        return Axis(short[keys[0]], tuple(keys), tuple(map(format_value, values)), is_number=False, is_log=False)
     is_log = min(numbers) > 0 and max(numbers) >= _LOG_RATIO * min(numbers)
-    return Axis(short[keys[0]], tuple(keys), tuple(map(float, numbers)), True, is_log)
+    return Axis(short[keys[0]], tuple(keys), tuple(map(float, numbers)), is_number=True, is_log=is_log)
 
 
 def importance(report: Report, runs: Sequence[Run], axes: Sequence[Axis]) -> tuple[list[float] | None, Message]:
-    """Return the share of the metric's variance that each axis explains (functional ANOVA), or None; and a note.
+    """Return the share of the metric's variance that each axis explains, and a note on the method.
 
-    See Hutter et al. 2014, "An efficient approach for assessing hyperparameter importance"; Optuna computes it.
+    Functional ANOVA (Hutter et al. 2014, "An Efficient Approach for Assessing Hyperparameter Importance"), computed by
+    Optuna.
+
+    Returns:
+        Shares from 0 to 1 in the order of ``axes``, None if they cannot be computed; and the method, or the reason.
     """
     values = [run.figures.get(report.metric) for run in runs]
     count = sum(value is not None for value in values)
@@ -86,29 +93,32 @@ def importance(report: Report, runs: Sequence[Run], axes: Sequence[Axis]) -> tup
         "variance that the settings explain, within the values tried. The variance over seeds is not included. With "
         "few runs, chance looks like importance too",
         count=count,
-        trees=_TREES,
+        trees=_NUM_TREES,
     )
 
 
 def _shares(axes: Sequence[Axis], values: Sequence[float | None], higher_is_better: bool) -> list[float]:
+    """Fit a random forest to the runs that have the metric; return the shares in the order of ``axes``."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     names = [str(index) for index in range(len(axes))]
     distributions = {name: _distribution(axis) for name, axis in zip(names, axes, strict=True)}
     study = optuna.create_study(direction="maximize" if higher_is_better else "minimize")
-    for run, value in enumerate(values):
+    for index, value in enumerate(values):
         if value is not None:
-            params = {name: axis.values[run] for name, axis in zip(names, axes, strict=True)}
+            params = {name: axis.values[index] for name, axis in zip(names, axes, strict=True)}
             study.add_trial(optuna.create_trial(params=params, distributions=distributions, value=value))
-    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=_TREES, max_depth=_DEPTH, seed=0)
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=_NUM_TREES, max_depth=_MAX_DEPTH, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return [share if math.isfinite(share := float(shares[name])) else 0.0 for name in names]
+    ordered = [float(shares[name]) for name in names]
+    return [share if math.isfinite(share) else 0.0 for share in ordered]  # NaN where the forest has no variance
 
 
 def _distribution(axis: Axis) -> Any:
+    """Return Optuna's range of the axis."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if axis.is_number:

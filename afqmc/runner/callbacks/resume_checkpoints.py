@@ -112,8 +112,6 @@ class ResumeCheckpoints(Callback):
         if state is None and self.run_dir.summary.exists():
             raise InputError(f"{self.run_dir.path}: complete, and has no checkpoint to resume from (checkpoints/last)")
         if state is None:
-            self.store.clear()
-            self._truncate(0, 0)
             return None
         if state.get("format") != _FORMAT:
             raise InputError(f"{self.store.last}: format {state.get('format')}; this version reads {_FORMAT}")
@@ -123,6 +121,12 @@ class ResumeCheckpoints(Callback):
         self._truncate(state["metrics_bytes"], step)
         self._saved = (step, state["training"]["state"]["evaluated"])
         return dict(state)
+
+    def discard_all(self) -> None:
+        """Delete all checkpoints, and all rows of metrics and saved weights: the run starts from the beginning."""
+        if not isinstance(self.store, NullCheckpointStore):
+            self.store.clear()
+            self._truncate(0, 0)
 
     def _truncate(self, metrics_bytes: int, step: int) -> None:
         """Delete the rows and weights of steps after the checkpoint, which will be repeated."""
