@@ -79,7 +79,7 @@ def compare(setup):
     epochs = [np.random.default_rng((setup.config.seed, epoch)).permutation(len(pairs)) for epoch in range(3)]
     order = np.concatenate(epochs)
     batches = [order[start : start + 4].tolist() for start in range(0, 4 * STEPS, 4)]
-    Trainer(setup, [MetricsWriter(setup.run_dir, setup.tracker)], since=0.0).fit()
+    Trainer(setup, [MetricsWriter(setup.run_dir, setup.tracker)], start_time=0.0).fit()
     ours = rows(RunDir(setup.run_dir.path), "train/loss")
     plain = tutorial_losses(state, config, setup.tokenizer, pairs, batches, setup.config.seed)
     assert len(ours) == STEPS
