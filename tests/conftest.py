@@ -11,11 +11,14 @@ import sys
 import tempfile
 
 import pytest
+import warm_process
 
 _cache = tempfile.mkdtemp(prefix="afqmc-tests-")  # no test reads or fills the person's own
 atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 os.environ["AFQMC_CACHE"] = _cache
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may reach the network
+if "PYTEST_XDIST_WORKER" not in os.environ and hasattr(os, "pidfd_open"):
+    os.environ["AFQMC_WARM_PROCESS"] = warm_process.start(_cache)  # workers inherit it
 
 _CHARACTERS = "花呗借呗怎么还款额度提前逾期利息开通关闭支付宝为什么不能用了"
 _numbers = itertools.count()
