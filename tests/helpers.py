@@ -70,13 +70,17 @@ def words(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"afqmc.{module}", *arguments]
 
 
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment of a command line of this checkout."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUTF8": "1", **more}
+
+
 def command(module: str, *arguments: str, cwd: Path, env: dict[str, str] | None = None, timeout: float = PATIENCE_S):
     """Run ``python -m afqmc.MODULE ARGUMENTS`` in a new process."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUTF8": "1", **(env or {})}
     return subprocess.run(
         words(module, *arguments),
         cwd=cwd,
-        env=environment,
+        env=environment(**(env or {})),
         capture_output=True,
         text=True,
         timeout=timeout,
