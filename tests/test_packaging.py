@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[1]
 def installed(tmp_path_factory):
     """The wheel, unpacked into a directory of its own."""
     built, site = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("site")
-    (recipe,) = re.findall(r"^wheel:.*\n\tpython (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    (recipe,) = re.findall(
+        r"^wheel:.*\n\t\$\(python\) (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
     subprocess.run([sys.executable, *recipe.split(), "-d", built], cwd=ROOT, check=True)
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -43,6 +45,10 @@ def test_it_composes_and_holds_its_data_away_from_the_checkout(installed, tmp_pa
     written = call(installed, "-m", "afqmc.data.sample", "data", cwd=tmp_path)
     assert written.returncode == 0, written.stderr
     assert (tmp_path / "data/train.json").stat().st_size > 100_000
+
+
+def test_its_types_can_be_used_by_others(installed):
+    assert (installed / "afqmc/py.typed").exists()
 
 
 def test_the_version_is_said_once(installed):
