@@ -1,5 +1,5 @@
 # Frequent commands. Each first installs what it needs into .venv (scripts/setup.sh explains PYTHON and TORCH).
-.PHONY: quickstart test test-all setup setup-dev setup-docs format lint types test-slow docs soak multinode fuzz wheel bench
+.PHONY: quickstart test test-all setup setup-dev setup-docs format lint types test-slow docs soak multinode fuzz wheel dist bench
 
 python = .venv/bin/python
 
@@ -52,6 +52,9 @@ fuzz: setup # thousands of damaged files and odd overrides; some minutes; SEED=N
 
 wheel: setup
 	$(python) -m hatchling build -t wheel
+
+dist: setup # the source archive and the wheel of a release, in dist/
+	$(python) -m hatchling build
 
 bench: # more than an hour on 2 cores; set AFQMC_DATA and MODEL_DIR to directories
 	@sh scripts/setup.sh test,bench
