@@ -83,11 +83,9 @@ def jobs_of(given):
     return ends if "-m" in given else [given]
 
 
-def test_installing_and_testing_are_what_the_continuous_check_does():
-    checked = (ROOT / ".ci/run").read_text(encoding="utf-8").replace(" -q", "")
-    install, test = COMMANDS[0], next(line for line in COMMANDS if "pytest" in line)
-    assert install.rpartition("&& ")[2] in checked
-    assert test.replace(" -q", "") in checked
+def test_the_continuous_check_calls_the_two_commands():
+    checked = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
+    assert {"make quickstart", "make test"} <= set(checked)
 
 
 @pytest.fixture(scope="module")
