@@ -26,7 +26,7 @@ from rich.text import Text
 ROOT = Path(__file__).parents[1]
 PICTURES = Path(__file__).parent / "pictures"
 QUICKSTART = ("experiment=quickstart", "tracker=none", "hydra.run.dir=quickstart")
-SWEEP = ("-m", "experiment=quickstart", "lr=2e-4,5e-4,1e-3", "seed=1,2,3", "sweep.name=lr", "tracker=none")
+SWEEP = ("-m", "experiment=quickstart", "lr=5e-5,2e-4,5e-4", "seed=1,2,3", "sweep.name=lr", "tracker=none")
 _COLUMNS = 112
 _SCALE = 2  # pixels per CSS pixel, for sharp text
 _FLAGS = (
@@ -89,13 +89,13 @@ def terminal_page(prompt: str, written: str) -> str:
     return f"<!doctype html><meta charset=utf-8><style>{style}</style><p>$ {html.escape(prompt)}</p>{body}"
 
 
-def draw(page: str, picture: Path, width: int, height: int) -> None:
+def draw(page: str, picture: Path, width: int, height: int, language: str = "en") -> None:
     """Draw a page with Chromium into a PNG with few colours; remove the empty rows at its end."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome") or sys.exit("Chromium is not installed")
     with tempfile.TemporaryDirectory() as home:
         shot = Path(home, "shot.png")
         size = (f"--window-size={width},{height}", f"--force-device-scale-factor={_SCALE}")
-        own = (f"--user-data-dir={home}/profile", f"--screenshot={shot}")
+        own = (f"--user-data-dir={home}/profile", f"--screenshot={shot}", f"--accept-lang={language}")
         subprocess.run([chromium, *_FLAGS, *size, *own, page], check=True, capture_output=True, timeout=300)
         image = Image.open(shot).convert("RGB")
     background = Image.new("RGB", image.size, image.getpixel((0, image.height - 1)))
@@ -129,7 +129,7 @@ def main() -> None:
     line = command("compare", "outputs/sweeps/lr", "--html", str(report))
     subprocess.run(line, cwd=directory, env=environment(), check=True)
     for language, name in (("en", "comparison.png"), ("zh-CN", "comparison.zh.png")):
-        draw(f"{report.as_uri()}#{language}", PICTURES / name, 1000, 900)
+        draw(report.as_uri(), PICTURES / name, 1000, 900, language)
 
 
 if __name__ == "__main__":
