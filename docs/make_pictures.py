@@ -119,11 +119,11 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     written = directory / "quickstart.txt"
     if not written.exists():
-        written.write_text(on_terminal(command("run", *QUICKSTART), directory), encoding="utf-8")
+        written.write_bytes(on_terminal(command("run", *QUICKSTART), directory).encode())
     subprocess.run(command("run", *SWEEP), cwd=directory, env=environment(), check=True)
     page = directory / "terminal.html"
     prompt = "python -m afqmc.run experiment=quickstart tracker=none"
-    page.write_text(terminal_page(prompt, written.read_text(encoding="utf-8")), encoding="utf-8")
+    page.write_text(terminal_page(prompt, written.read_bytes().decode()), encoding="utf-8")
     draw(page.as_uri(), PICTURES / "terminal.png", 900, 800)
     report = directory / "report.html"
     line = command("compare", "outputs/sweeps/lr", "--html", str(report))

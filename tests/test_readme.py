@@ -191,7 +191,7 @@ def test_each_key_that_a_page_names_exists(page, reference):
 
 @pytest.mark.parametrize("page", [name for pair in PAGES.items() for name in pair])
 def test_links_lead_to_files_and_headings(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", TEXTS[page], flags=re.DOTALL)):
+    for target in re.findall(r"(?:\]\(|src=\")([^)\s\"]+)", re.sub(r"```.*?```", "", TEXTS[page], flags=re.DOTALL)):
         if target.startswith("https://"):
             continue
         name, _, anchor = target.partition("#")
