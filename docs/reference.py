@@ -72,8 +72,8 @@ def config_keys(kind: type, prefix: str = "") -> Iterator[tuple[str, Field[Any],
 def type_name(kind: Any, language: str) -> str:
     """Return ``integer``, ``text or null``, ``auto, cpu, cuda, mps``, ..."""
     if get_origin(kind) in (Union, UnionType):
-        names = [type_name(one, language) for one in get_args(kind) if one is not NoneType]
-        return translated("{} or null", language).format(*names)
+        (one,) = (one for one in get_args(kind) if one is not NoneType)
+        return translated("{} or null", language).format(type_name(one, language))
     if isinstance(kind, type) and issubclass(kind, Enum):
         return ", ".join(f"`{member.value}`" for member in kind)
     names = {str: "text", list: "list", dict: "mapping", bool: "true or false", int: "integer", float: "number"}
@@ -118,8 +118,12 @@ def parser_of(command: str) -> argparse.ArgumentParser:
         raise Stop(parser)
 
     module = importlib.import_module(f"afqmc.{command}")
-    names = ("parse_args", "parse_intermixed_args")
-    with patch.multiple(argparse.ArgumentParser, **dict.fromkeys(names, stop)), patch.object(sys, "argv", [command]):
+    parser, arguments = argparse.ArgumentParser, [command]
+    with (
+        patch.object(parser, "parse_args", stop),
+        patch.object(parser, "parse_intermixed_args", stop),
+        patch.object(sys, "argv", arguments),
+    ):
         try:
             module.main()
         except Stop as stopped:
