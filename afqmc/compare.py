@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afqmc.cli import DONE, FAILED, reject_several_processes, run_command
+from afqmc.utils.callable_module import make_callable
 from afqmc.utils.errors import InputError
 from afqmc.utils.process import configure_threads
 
@@ -113,5 +114,26 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def compare_paths(paths: Sequence[str | Path], metric: str | None = None, top: int = 20) -> Report:
+    """Rank the settings of runs and sweeps, and test whether the best one beats the others.
+
+    Args:
+        paths: Run directories, directories with runs, or globs.
+        metric: Such as ``dev/f1``; by default, the metric that the runs monitored.
+        top: Settings to compare.
+
+    Returns:
+        The comparison; ``to_pandas()`` has a row per setting.
+
+    Raises:
+        InputError: if there is no complete run, or no run has the metric.
+    """
+    from afqmc.comparison.builder import build
+    from afqmc.results.runs import find
+
+    return build(find(map(str, paths)), metric, top)
+
+
 if __name__ == "__main__":
     sys.exit(run_command(main))
+make_callable(__name__, compare_paths)

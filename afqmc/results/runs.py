@@ -209,16 +209,21 @@ def _incomplete_status(path: Path, default_reason: str) -> tuple[str, str]:
         return "incomplete", default_reason
     reasons: list[str] = [msg("step {step}", step=step)] if isinstance(step, int) else []
     if status == Status.running.value:
-        reasons.append(msg("or killed: last update {when}", when=_last_written(path)))
+        reasons.append(msg("or killed: last update {when}", when=format_time(last_written(path))))
     if isinstance(error, str) and error.strip():
         reasons.append(error.strip().splitlines()[0])
     return status, join_messages(reasons) if reasons else ""
 
 
-def _last_written(path: Path) -> str:
-    files = [path / name for name in ("status.json", "metrics.jsonl", "run.log")]
-    latest = max(file.stat().st_mtime for file in files if file.exists())
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(latest))
+def last_written(path: Path) -> float:
+    """Return when a run directory was last written to, in seconds since the epoch; 0 if that is not known."""
+    files = [path / name for name in ("status.json", "metrics.jsonl", "run.log", "config.yaml")]
+    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+
+
+def format_time(seconds: float) -> str:
+    """Return a time since the epoch as local date and minute."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def _completed(path: Path, name: str, config: dict[str, Any], summary: dict[str, Any]) -> Run:
