@@ -164,7 +164,7 @@ def command_page(language: str) -> str:
 def _positional(action: argparse.Action) -> str:
     if action.option_strings:
         return ""
-    return f"{action.metavar} ..." if action.nargs == "+" else f"[{action.metavar} ...]"
+    return {None: "{}", "?": "[{}]", "*": "[{} ...]", "+": "{} ..."}[action.nargs].format(action.metavar)
 
 
 def pages() -> dict[Path, str]:
