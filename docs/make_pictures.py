@@ -25,7 +25,7 @@ from rich.text import Text
 
 ROOT = Path(__file__).parents[1]
 PICTURES = Path(__file__).parent / "pictures"
-QUICKSTART = ("experiment=quickstart", "tracker=none", "hydra.run.dir=quickstart")
+QUICKSTART = ("experiment=quickstart", "tracker=none")
 SWEEP = ("-m", "experiment=quickstart", "lr=5e-5,2e-4,5e-4", "seed=1,2,3", "sweep.name=lr", "tracker=none")
 _COLUMNS = 112
 _SCALE = 2  # pixels per CSS pixel, for sharp text
@@ -68,12 +68,13 @@ def on_terminal(line: list[str], cwd: Path) -> str:
 
 
 def shown_lines(written: str) -> str:
-    """Return what the terminal shows at the end: of a line that was redrawn, the last state that is not empty."""
+    """Return the lines of the output. Of a bar that is drawn again and again, the states before an evaluation remain."""
     lines = []
-    for line in written.replace("\r\n", "\n").split("\n"):
-        states = [state for state in line.split("\r") if re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", state).strip()]
-        lines.append(states[-1] if states else "")
-    return re.sub(r"\x1b\[[0-9;?]*[A-HJKSTfhl]", "", "\n".join(lines))
+    for line in re.sub(r"\x1b\[[0-9;?]*[A-HJKSTfhl]", "", written).replace("\r\n", "\n").split("\n"):
+        states = [state for state in line.split("\r") if state.strip()]
+        if states and not re.match(r"dev: +\d+%|train: +100%", states[-1]):
+            lines.append(states[-1])
+    return "\n".join(lines)
 
 
 def terminal_page(prompt: str, written: str) -> str:
@@ -83,7 +84,7 @@ def terminal_page(prompt: str, written: str) -> str:
     body = console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
     style = (
         "body{margin:0;background:#1e1e1e;color:#ddd}"
-        "pre{margin:0;padding:0 16px 14px;font:13px/1.25 'DejaVu Sans Mono',monospace}"
+        "pre{margin:0;padding:0 16px 14px;font:13px/1.17 'DejaVu Sans Mono',monospace}"
         "p{margin:0;padding:14px 16px 2px;font:bold 13px 'DejaVu Sans Mono',monospace;color:#7ec699}"
     )
     return f"<!doctype html><meta charset=utf-8><style>{style}</style><p>$ {html.escape(prompt)}</p>{body}"
@@ -129,7 +130,7 @@ def main() -> None:
     line = command("compare", "outputs/sweeps/lr", "--html", str(report))
     subprocess.run(line, cwd=directory, env=environment(), check=True)
     for language, name in (("en", "comparison.png"), ("zh-CN", "comparison.zh.png")):
-        draw(report.as_uri(), PICTURES / name, 1000, 900, language)
+        draw(report.as_uri(), PICTURES / name, 1000, 835, language)
 
 
 if __name__ == "__main__":
