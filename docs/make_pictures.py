@@ -68,7 +68,7 @@ def on_terminal(line: list[str], cwd: Path) -> str:
 
 
 def shown_lines(written: str) -> str:
-    """Return the lines of the output. Of a progress bar, the states before each evaluation remain."""
+    """Return the lines of the output. Of a progress bar, only the state before each evaluation remains."""
     lines = []
     for line in re.sub(r"\x1b\[[0-9;?]*[A-HJKSTfhl]", "", written).replace("\r\n", "\n").split("\n"):
         states = [state for state in line.split("\r") if state.strip()]
