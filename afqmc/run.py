@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 from afqmc.cli import DONE, exit_now, run_command
 from afqmc.distributed.rank import current_rank, export_torchrun_env
 from afqmc.distributed.rendezvous import get_coordinator
+from afqmc.run_dir import RunDir
+from afqmc.utils.callable_module import make_callable
 from afqmc.utils.command_help import config_dirs, help_text, is_help_asked
+from afqmc.utils.errors import InputError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -39,8 +43,13 @@ def main() -> int:
     return DONE
 
 
-def compose_and_run(argv: list[str]) -> None:
-    """Let Hydra compose the config, or each config of a multirun, and call ``run`` with it."""
+def compose_and_run(argv: list[str], on_end: Callable[[RunDir], None] | None = None) -> None:
+    """Let Hydra compose the config, or each config of a multirun, and call ``run`` with it.
+
+    Args:
+        argv: The command line; Hydra reads ``sys.argv``, which must be the same list.
+        on_end: Called with the directory of the run.
+    """
     from afqmc.config import register
     from afqmc.config.hydra_app import run_hydra
     from afqmc.config.overrides import quote_overrides
@@ -56,15 +65,18 @@ def compose_and_run(argv: list[str]) -> None:
     check_files(argv[1:], config_dirs(argv[1:]))
     register()
     saved = None if resume is None else resume.config()  # before Hydra starts, which composes one config at a time
-    run_hydra(partial(run, saved=saved))
+    run_hydra(partial(run, saved=saved, on_end=on_end))
 
 
-def run(node: DictConfig, saved: Config | None = None) -> dict[str, Any]:
+def run(
+    node: DictConfig, saved: Config | None = None, on_end: Callable[[RunDir], None] | None = None
+) -> dict[str, Any]:
     """Run one job.
 
     Args:
         node: The config that Hydra composed.
         saved: With ``resume=RUN_DIR``, the config of that run, which is used instead.
+        on_end: Called with the directory of the run.
 
     Returns:
         The summary of the run.
@@ -75,7 +87,6 @@ def run(node: DictConfig, saved: Config | None = None) -> dict[str, Any]:
     from afqmc.config import load, to_config
     from afqmc.config.hydra_app import launcher_n_jobs, sweeper_settings
     from afqmc.config.resume import AUTO, merge_for_resume
-    from afqmc.run_dir import RunDir
     from afqmc.runner.lifecycle import RunLifecycle
     from afqmc.sweeps.plan import Sweep
     from afqmc.sweeps.pruning import build_pruner
@@ -102,8 +113,33 @@ def run(node: DictConfig, saved: Config | None = None) -> dict[str, Any]:
         from afqmc.runner.experiment import run_experiment
 
         run_experiment(config, run_dir, pruner=pruner, lifecycle=nullcontext(lifecycle))
+    if on_end is not None:
+        on_end(run_dir)
     return lifecycle.summary
+
+
+def run_overrides(overrides: Sequence[str]) -> RunDir:
+    """Train as ``python -m afqmc.run`` does, in this process, and return the run directory.
+
+    Args:
+        overrides: Such as ``["experiment=quickstart", "lr=1e-4"]``. ``resume=RUN_DIR`` resumes a run. Flags and sweeps
+            (``-m``) are not allowed.
+
+    Raises:
+        InputError: for invalid config or data.
+        KeyboardInterrupt: after a signal, once a checkpoint is saved.
+    """
+    if flags := [override for override in overrides if override.startswith("-")]:
+        raise InputError(f"{flags[0]}: only overrides key=value are allowed here; use the command line")
+    run_dirs: list[RunDir] = []
+    argv, sys.argv = sys.argv, ["afqmc.run", *overrides]  # Hydra reads it, and environment.json records it
+    try:
+        compose_and_run(sys.argv, run_dirs.append)
+    finally:
+        sys.argv = argv
+    return run_dirs[0]
 
 
 if __name__ == "__main__":
     exit_now(run_command(main))
+make_callable(__name__, run_overrides)

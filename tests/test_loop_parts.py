@@ -1,6 +1,7 @@
 """Parts of the training loop: intervals, best value, loss over microbatches, guard against non-finite losses, hooks."""
 
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,12 +13,14 @@ from sklearn.utils.class_weight import compute_class_weight
 from afqmc.data.batching import Batch
 from afqmc.training.callbacks.base import Callback
 from afqmc.training.callbacks.early_stopping import EarlyStopping
+from afqmc.training.callbacks.factory import build_callbacks
 from afqmc.training.config import DistributedConfig, NonFinite, TrainerConfig
 from afqmc.training.events import EvaluationEnd
 from afqmc.training.nonfinite import NonFiniteGuard, NonFiniteLossError
 from afqmc.training.objectives.cross_entropy import CrossEntropy, balanced_weights
 from afqmc.training.state import BestTracker, StepIntervals, TrainState
 from afqmc.training.step import TrainStep
+from afqmc.utils.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -226,6 +229,67 @@ def test_step_hooks():
     assert [name for name, _ in hooks.calls] == ["after_backward", "after_backward", "before_step", "after_step"]
     assert sum(size for name, size in hooks.calls if name == "after_backward") == 3
     torch.testing.assert_close(hooks.calls[2][1], 2 * plain.model.layer.weight.grad)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda model, batch: model(**batch.inputs), "not a tensor of shape (3, 2)"),
+        (lambda model, batch: 1.0, "not float"),
+    ],
+)
+def test_invalid_objective(loss, message):
+    """An objective that returns no scalar tensor is named by its class."""
+    step = build_step()
+    step.objective = type("Mine", (), {"normalizer": lambda *_: 1, "__call__": lambda _, *args: loss(*args)})()
+    with pytest.raises(TypeError, match=re.escape(f"Mine: must return a scalar tensor with gradient, {message}")):
+        step(batch(), 1)
+
+
+class Diverging(Callback):
+    """Makes the weights NaN before the second backward pass."""
+
+    def on_after_backward(self, step, microbatch, backward):
+        step.model.layer.weight.data.fill_(math.nan)
+        backward()
+
+
+def test_nonfinite_loss_in_callback():
+    """A loss that is not finite stops the step also in the backward pass that a callback runs."""
+    step = build_step(callbacks=[Diverging()])
+    with pytest.raises(NonFiniteLossError, match="loss of a callback's backward pass is nan"):
+        step(batch(), 1)
+
+
+class Misspelt(Callback):
+    def on_evaluation_ended(self, trainer, event):
+        pass
+
+
+class TakesTooFew(Callback):
+    def on_step_end(self, trainer):
+        pass
+
+
+class RaisesError(Callback):
+    def __init__(self):
+        raise OSError("no disk")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (Misspelt, "callbacks.mine: Misspelt.on_evaluation_ended is not a hook.*on_evaluation_end"),
+        (TakesTooFew, "callbacks.mine: TakesTooFew.on_step_end must take .*trainer.*event"),
+        (RaisesError, "callbacks.mine._target_=.*RaisesError: cannot be built: OSError: no disk"),
+        (torch.nn.Module, "callbacks.mine._target_=.*: must be a subclass of afqmc.training.callbacks.base.Callback"),
+    ],
+)
+def test_invalid_callbacks(monkeypatch, target, message):
+    """Misspelt hooks and hooks with other arguments are refused; without this they would never be called."""
+    monkeypatch.setattr("afqmc.utils.targets.import_target", lambda *_: target)
+    with pytest.raises(InputError, match=message):
+        build_callbacks({"mine": {"_target_": f"tests.{target.__name__}"}})
 
 
 def test_hooks_that_are_not_overridden():

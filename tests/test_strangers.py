@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 import zipfile
@@ -14,11 +15,13 @@ from dataclasses import replace
 import hostile
 import pytest
 from helpers import command
+from omegaconf import OmegaConf
 
 from afqmc import config as schema
 from afqmc import evaluate, predict
 from afqmc.checkpoint.store import write_checksums
 from afqmc.cli import run_command
+from afqmc.config import to_config
 from afqmc.config.resume import Resume, parse_resume
 from afqmc.data.config import Source
 from afqmc.data.sample import sample_files
@@ -203,15 +206,21 @@ def test_a_state_that_is_a_pickle_is_no_state_also_when_its_checksum_is_right(co
 
 
 @pytest.mark.parametrize("target", ["os.system", "evil.build", "subprocess.run", "afqmc.run_dir.write_text"])
-@pytest.mark.parametrize("group", ["optimizer", "scheduler", "model"])
-def test_a_strangers_target_is_not_imported_when_a_run_goes_on(copied, tmp_path, group, target):
+@pytest.mark.parametrize(
+    "key",
+    [
+        "optimizer", "optimizer.param_groups", "scheduler", "model", "model.transforms.x", "objective", "callbacks.x",
+        "objective.config",
+    ],
+)  # fmt: skip
+def test_untrusted_target_is_not_imported_on_resume(copied, tmp_path, key, target):
+    """The message names the key, wherever in the config the target is."""
     hostile.plant_code(copied, tmp_path / "canary")
-    saved = schema.load(copied)
-    if group == "model":
-        saved.model._target_ = target
-    else:
-        getattr(saved, group)["_target_"] = target
-    schema.save(saved, copied / "config.yaml")
+    saved = OmegaConf.structured(schema.load(copied))
+    OmegaConf.update(saved, f"{key}._target_", target, force_add=True)
+    schema.save(to_config(saved), copied / "config.yaml")
+    with pytest.raises(InputError, match=re.escape(f"{key}._target_={target} is untrusted code; trust=true runs it")):
+        Resume(copied, []).config()
     assert not goes_on(copied)
     assert not (tmp_path / "canary").exists()
 

@@ -73,6 +73,32 @@ def test_merged_weights_load_without_the_transform(tmp_path):
     assert predictor.evaluate(predictor.read_pairs(None, labelled=True)).metrics
 
 
+class AddShiftWithoutMerge(ModelTransform):
+    def apply(self, model):
+        AddShift().apply(model)
+
+
+class FreezeAll(ModelTransform):
+    def apply(self, model):
+        model.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (
+            "AddShiftWithoutMerge",
+            r"AddShiftWithoutMerge adds or removes weights \(classifier.bias, .*must override merge",
+        ),
+        ("FreezeAll", "FreezeAll leaves no weight to train"),
+    ],
+)
+def test_unusable_transforms(tmp_path, transform, message):
+    """A transform whose result cannot be saved or trained is refused before training."""
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "run", transform)
+
+
 def test_other_class_is_rejected():
     """A target that is not a ModelTransform is rejected."""
     with pytest.raises(InputError, match="must be a subclass of afqmc.models.transforms.ModelTransform"):

@@ -27,9 +27,9 @@ READ_AT_RUN_TIME = (
     "AFQMC_", "HYDRA_FULL_ERROR", "PYTEST_", "WANDB_", "PATH", "PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES",
     "KMP_", "TORCHINDUCTOR_",  # set by libraries
 )  # fmt: skip
-OTHERS = (
+OTHERS = (  # without wandb, which makes a temporary directory when imported: the first child to end would delete it
     "hydra_plugins.afqmc_sweeps.grid_sweeper", "hydra_plugins.afqmc_sweeps.process_launcher", "sklearn.metrics",
-    "threadpoolctl", "transformers.models.bert.modeling_bert", "wandb",
+    "threadpoolctl", "transformers.models.bert.modeling_bert",
 )  # fmt: skip
 
 

@@ -17,23 +17,29 @@ _TENSORS, _REST = "state.safetensors", "state.json"
 _TENSOR, _TUPLE, _PAIRS = "$tensor", "$tuple", "$dict"  # marks of types that JSON lacks
 
 
-def clone_to_cpu(node: Any) -> Any:
-    """Copy a nested state to CPU memory, so that later changes to the original do not affect it."""
-    if isinstance(node, Tensor):
-        return node.detach().to("cpu", copy=True).contiguous()
-    if isinstance(node, dict):
-        return {key: clone_to_cpu(value) for key, value in node.items()}
-    if isinstance(node, list | tuple):
-        return type(node)(clone_to_cpu(value) for value in node) if type(node) in (list, tuple) else node
-    return node
+def clone_to_cpu(node: Any, path: str = "") -> Any:
+    """Copy a nested state to CPU memory, so that later changes to the original do not affect it.
 
-
-def write_state(directory: Path, state: Any) -> None:
-    """Write a nested state of dicts, lists, tuples, tensors and plain values.
+    Args:
+        node: Dicts, lists, tuples, tensors and plain values.
+        path: Of ``node`` in the whole state, for the message.
 
     Raises:
         TypeError: naming the path to a value of any other type.
     """
+    if isinstance(node, Tensor):
+        return node.detach().to("cpu", copy=True).contiguous()
+    if isinstance(node, dict):
+        return {key: clone_to_cpu(value, f"{path}/{key}") for key, value in node.items()}
+    if type(node) in (list, tuple):
+        return type(node)(clone_to_cpu(value, f"{path}/{index}") for index, value in enumerate(node))
+    if node is None or type(node) in (bool, int, float, str):
+        return node
+    raise TypeError(f"{path}: cannot save a {type(node).__name__}; convert it to numbers, strings, lists or tensors")
+
+
+def write_state(directory: Path, state: Any) -> None:
+    """Write a nested state that ``clone_to_cpu`` returned."""
     tensors: dict[str, Tensor] = {}
     rest = _to_json(state, "", tensors)
     save_file(tensors, directory / _TENSORS)
@@ -65,9 +71,7 @@ def _to_json(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if type(node) in (list, tuple):
         values = [_to_json(value, f"{path}/{index}", tensors) for index, value in enumerate(node)]
         return values if isinstance(node, list) else {_TUPLE: values}
-    if node is None or type(node) in (bool, int, float, str):
-        return node
-    raise TypeError(f"{path}: cannot save a {type(node).__name__}")
+    return node
 
 
 def _from_json(node: Any, tensors: dict[str, Tensor]) -> Any:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from afqmc.comparison.bootstrap import Difference, PairwiseTests
 from afqmc.comparison.mcnemar import McNemar
 from afqmc.evaluation.metric_names import higher_is_better
 from afqmc.results.runs import Run
-from afqmc.results.settings import Setting
+from afqmc.results.settings import MISSING, Setting
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Report:
+class ComparisonReport:
     """Ranked settings and the differences between them.
 
     Attributes:
@@ -53,6 +57,33 @@ class Report:
     incomparable: list[tuple[Setting, str]]
     defaulted_keys: list[str]
     caveats: list[str]
+
+    def to_pandas(self) -> DataFrame:
+        """Return one row per setting, best first within each data set.
+
+        Columns: the config keys in which the settings differ; ``mean``, ``sd`` (n - 1) and ``n`` of the metric over
+        runs; and against the best setting ``difference``, its 95% interval ``low`` to ``high``, ``p_adjusted`` and the
+        ``sentence`` that the command prints. NaN and None where a setting was not compared.
+        """
+        import pandas as pd
+
+        against_best = {comparison.other: comparison for comparison in self.comparisons}
+        rows = []
+        for setting in self.settings:
+            row = {key: None if value is MISSING else value for key, value in setting.values.items()}
+            row |= {"mean": setting.mean(self.metric), "sd": setting.deviation(self.metric)}
+            row |= {"n": len(setting.figures(self.metric))}
+            comparison = against_best.get(setting)
+            test = None if comparison is None else comparison.difference
+            row |= {
+                "difference": None if test is None else test.value,
+                "low": None if test is None else test.low,
+                "high": None if test is None else test.high,
+                "p_adjusted": None if test is None else test.p_adjusted,
+                "sentence": None if comparison is None else comparison.sentence,
+            }
+            rows.append(row)
+        return pd.DataFrame(rows, index=pd.Index([setting.name for setting in self.settings], name="setting"))
 
     @property
     def higher_is_better(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from afqmc.run_dir import RunDir
 from afqmc.utils.command_help import options
 from afqmc.utils.errors import InputError
 from afqmc.utils.files import expand_user
-from afqmc.utils.targets import KNOWN
+from afqmc.utils.targets import untrusted_targets
 
 AUTO = "auto"
 _KEY = "resume="
@@ -81,17 +81,9 @@ def parse_resume(arguments: list[str]) -> tuple[Resume | None, list[str]]:
 
 
 def _reject_untrusted_targets(config: Config, directory: Path) -> None:
-    """Reject targets outside of well-known libraries: the directory may be untrusted, and targets are imported."""
-    targets = {
-        "model": config.model._target_,
-        "optimizer": config.optimizer.get("_target_"),
-        "scheduler": config.scheduler.get("_target_"),
-        "objective": config.objective.get("_target_"),
-    }
-    targets |= {f"callbacks.{name}": entry.get("_target_") for name, entry in config.callbacks.items() if entry}
-    for group, target in targets.items():
-        if target is not None and not str(target).startswith(KNOWN[group.partition(".")[0]] or "\0"):
-            raise InputError(f"{directory}: {group}._target_={target} is untrusted code; trust=true runs it")
+    """Refuse targets outside of well-known libraries: the directory may be untrusted, and targets are imported."""
+    for key, target in untrusted_targets(asdict(config)):
+        raise InputError(f"{directory}: {key}={target} is untrusted code; trust=true runs it")
 
 
 def _apply_overrides(saved: Config, overrides: list[str]) -> Config:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
@@ -25,6 +26,7 @@ from afqmc.data.sources import DataFile
 from afqmc.data.tokenization import PairTokenizer
 from afqmc.evaluation.evaluator import Evaluation, evaluate
 from afqmc.evaluation.metrics import mean_as_logits, probabilities_of
+from afqmc.evaluation.predictions import prediction_rows
 from afqmc.run_dir import RunDir
 from afqmc.training.config import Device, DistributedConfig
 from afqmc.training.device import build_accelerator, prepare_model, select_device
@@ -56,7 +58,7 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        run_dir: Path,
+        run_dir: str | Path,
         device: str | None = None,
         trust: bool = False,
         reading: Sequence[str] = (),
@@ -74,8 +76,8 @@ class Predictor:
         Raises:
             InputError: if this is not a run directory, it has no usable weights, or they need code that is not trusted.
         """
-        run = RunDir(run_dir)
-        config = with_reading_options(read_config(run), list(reading), labelled)
+        run = RunDir(Path(run_dir))
+        config = with_reading_options(load_run_config(run), list(reading), labelled)
         if device is not None:
             config.trainer.device = Device[device]
         loaded = read_weights(run.best, config, trust)
@@ -119,6 +121,22 @@ class Predictor:
         except InputError as error:
             raise InputError(f"{error}\n  other pairs:     --data FILE") from error
         return load_dev(dataset, files, self.labels)
+
+    def predict(self, pairs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+        """Return one row per pair of sentences, as in a prediction file.
+
+        A row has ``id`` (the position, from 0), ``logits`` (one per class), ``probability`` (of the second label if
+        there are two, else of each), and ``prediction`` (a label name).
+
+        Raises:
+            InputError: if there is no pair, or a sentence is not a text.
+        """
+        columns = [*zip(*pairs, strict=True)]
+        if len(columns) != 2 or not all(isinstance(text, str) for column in columns for text in column):
+            raise InputError("pairs: must be a non-empty list of two texts each")
+        first, second = map(list, columns)
+        logits = self.evaluate(Pairs("pairs", [*range(len(first))], first, second, None)).logits
+        return prediction_rows(range(len(first)), logits, None, self.labels)
 
     def evaluate(self, pairs: Pairs) -> Evaluation:
         """Compute logits and, if the pairs are labelled, metrics. Shows a progress bar."""
@@ -207,7 +225,7 @@ def open_data_file(path: Path, dataset: DatasetConfig, key: str = "") -> DataFil
     return DataFile("standard input" if is_stdin else str(path), lambda: io.BytesIO(content), dataset.format_of(path))
 
 
-def read_config(run: RunDir) -> Config:
+def load_run_config(run: RunDir) -> Config:
     """Read the config of an untrusted run directory.
 
     Raises:

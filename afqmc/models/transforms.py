@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from afqmc.utils.errors import InputError
-from afqmc.utils.targets import instantiate
+from afqmc.utils.targets import instantiate_all
 
 _EXAMPLE = "my_module.Freeze"
 
@@ -38,19 +38,28 @@ def are_merged(transforms: Sequence[ModelTransform]) -> bool:
     return any(type(transform).merge is not ModelTransform.merge for transform in transforms)
 
 
+def apply_transforms(transforms: Sequence[ModelTransform], model: nn.Module) -> None:
+    """Change the model in place.
+
+    Raises:
+        InputError: naming the transform that adds or removes weights without ``merge``, or leaves nothing to train.
+    """
+    names = {*model.state_dict()}
+    for transform in transforms:
+        name = type(transform).__name__
+        transform.apply(model)
+        if not are_merged([transform]) and (changed := names ^ {*model.state_dict()}):
+            weights = ", ".join(sorted(changed)[:3])
+            raise InputError(f"model.transforms: {name} adds or removes weights ({weights}), so it must override merge")
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise InputError(f"model.transforms: {name} leaves no weight to train")
+        names = {*model.state_dict()}
+
+
 def build_transforms(config: Mapping[str, Any]) -> list[ModelTransform]:
     """Build ``model.transforms``: a name and a ``_target_`` with arguments each, applied in this order.
 
     Raises:
         InputError: naming the transform, or the argument that it does not have or rejects.
     """
-    transforms = []
-    for name, entry in config.items():
-        key = f"model.transforms.{name}"
-        if not isinstance(entry, Mapping):
-            raise InputError(f"{key}={entry}: must be a mapping with _target_, such as {{_target_: {_EXAMPLE}}}")
-        transform = instantiate(entry, key, _EXAMPLE)
-        if not isinstance(transform, ModelTransform):
-            raise InputError(f"{key}._target_={entry['_target_']}: must be a subclass of {__name__}.ModelTransform")
-        transforms.append(transform)
-    return transforms
+    return list(instantiate_all(config, "model.transforms", _EXAMPLE, ModelTransform).values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from contextlib import ExitStack
+from dataclasses import asdict
 from shlex import quote
 from types import TracebackType
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from afqmc.tracking.run_names import PRUNED
 from afqmc.utils.console import LOG_FILE_ONLY
 from afqmc.utils.errors import InputError, TrialPruned
 from afqmc.utils.signals import Terminated, clear_deferred, defer_signals, handle_termination
+from afqmc.utils.targets import untrusted_targets
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class RunLifecycle:
     """
 
     def __init__(self, config: Config, run_dir: RunDir, resume: bool = False) -> None:
-        self.config, self.run_dir, self.resume = config, run_dir, resume
+        self.config, self.run_dir, self.resume = schema.with_absolute_paths(config), run_dir, resume
         self.resumed = False
         self.finished: dict[str, Any] | None = None
         self.tracker: Tracker = NullTracker()
@@ -98,12 +100,11 @@ class RunLifecycle:
 
     def _announce(self) -> None:
         """Write config and status of the run, and send the job to the other ranks."""
-        config = schema.with_absolute_paths(self.config)
         if not self.resumed:
-            schema.save(config, self.run_dir.config)
+            schema.save(self.config, self.run_dir.config)
             self.run_dir.write_status(Status.running)
         path = str(self.run_dir.path.absolute())
-        self._coordinator.publish({"config": schema.as_text(config), "run_dir": path, "resumed": self.resumed})
+        self._coordinator.publish({"config": schema.to_yaml(self.config), "run_dir": path, "resumed": self.resumed})
 
     def begin_training(self, trainer: Progress) -> None:
         """Record that the training begins. A resumed run gets status ``running`` and its new config."""
@@ -111,7 +112,7 @@ class RunLifecycle:
         if self.resumed:
             self.run_dir.summary.unlink(missing_ok=True)  # the run was complete, and is made longer
             self.run_dir.write_status(Status.running, step=trainer.steps)
-            schema.save(schema.with_absolute_paths(self.config), self.run_dir.config)
+            schema.save(self.config, self.run_dir.config)
 
     def complete(self, summary: dict[str, Any]) -> None:
         """Write the summary, last of all files."""
@@ -186,10 +187,9 @@ class RunLifecycle:
             reason = f"failed at step {step}: {type(error).__name__}: {error}"
         log.error(reason, extra=LOG_FILE_ONLY)  # the command itself prints the error
         log.info("run directory: %s", self.run_dir.path)
-        if (
-            self.trainer is not None and status is Status.interrupted
-        ):  # after a failure, it would most likely fail again
-            log.info("to resume: python -m afqmc.run %s", quote(f"resume={self.run_dir.path}"))
+        if self.trainer is not None and status is Status.interrupted:  # a failed run would most likely fail again
+            trust = " trust=true" if any(untrusted_targets(asdict(self.config))) else ""
+            log.info("to resume: python -m afqmc.run %s%s", quote(f"resume={self.run_dir.path}"), trust)
 
     def _steps(self) -> int:
         return 0 if self.trainer is None else self.trainer.steps

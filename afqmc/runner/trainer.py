@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -227,7 +228,9 @@ class Trainer:
             raise NonFiniteLossError("the loss or the gradients were not finite", bad_step, self.step.lr, math.nan, [])
         captured = {
             "training": capture_state(self.step, self.state),
-            "callbacks": [callback.state_dict() for callback in self.callbacks],
+            "callbacks": {
+                name: state for name, callback in self._named_callbacks() if (state := callback.state_dict())
+            },
             "throughput": vars(self.throughput),
             "seconds": time.perf_counter() - self.start_time,
         }
@@ -262,10 +265,19 @@ class Trainer:
         """Restore everything that ``save`` captured."""
         is_same_length = saved["total"] == self.intervals.total  # written by ResumeCheckpoints.save
         self.state = restore_state(self.step, saved["training"], self.config.seed, is_same_length)
-        for callback, state in zip(self.callbacks, saved["callbacks"], strict=True):
-            callback.load_state_dict(state)
+        callbacks = dict(self._named_callbacks())
+        for name, state in saved["callbacks"].items():
+            callbacks[name].load_state_dict(state)
         self.throughput = Throughput(**saved["throughput"])
         self._num_microbatches = self.step.num_microbatches
+
+    def _named_callbacks(self) -> Iterator[tuple[str, Callback]]:
+        """Yield each callback with the name of its class; the second of a class is called ``Name_2``."""
+        counts: Counter[str] = Counter()
+        for callback in self.callbacks:
+            name = type(callback).__name__
+            counts[name] += 1
+            yield name if counts[name] == 1 else f"{name}_{counts[name]}", callback
 
     def _roll_back(self, error: NonFiniteLossError) -> bool:
         """Restore the last checkpoint with a lower learning rate; return False if that is not possible."""

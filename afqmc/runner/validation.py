@@ -7,7 +7,8 @@ sweeps stop at the first error. The doctor reports all errors, by ``refusals``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -88,14 +89,26 @@ def check_callbacks(config: Config) -> None:
     Raises:
         InputError: naming the callback or its argument, and the key that it conflicts with.
     """
+    values = asdict(config)
     for name, callback in build_callbacks(config.callbacks).items():
         for conflict in callback.conflicts:
             key, _, value = conflict.partition("=")
-            actual: Any = config
-            for part in key.split("."):
-                actual = getattr(actual, part)
-            if str(getattr(actual, "value", actual)).lower() == value:
+            if key.startswith("callbacks."):
+                conflicting = key.removeprefix("callbacks.") in config.callbacks
+            else:
+                conflicting = _value_as_text(values, key, f"callbacks.{name}: conflicts") == value
+            if conflicting:
                 raise InputError(f"callbacks.{name}: not with {conflict}")
+
+
+def _value_as_text(values: Any, key: str, where: str) -> str:
+    """Return the value of a config key as it is written in an override."""
+    for part in key.split("."):
+        if not isinstance(values, Mapping) or part not in values:
+            raise InputError(f"{where}: there is no key {key!r}")
+        values = values[part]
+    value = getattr(values, "value", values)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def validate_against_data(config: Config, data: Dataset) -> None:

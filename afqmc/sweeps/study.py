@@ -95,9 +95,9 @@ class StudyConfig:
         module: Any
         arguments = dict(self.sampler_kwargs or {})
         if self.sampler == "grid":
-            from afqmc.sweeps import search_space as grid
+            from afqmc.sweeps import grid_sampler
 
-            module, arguments = grid, {**arguments, "dimensions": dimensions}
+            module, arguments = grid_sampler, {**arguments, "dimensions": dimensions}
         else:
             module, arguments["seed"] = samplers, self.seed * _SEED_STRIDE + number
         sampler: BaseSampler = _instantiate(module, SAMPLERS[self.sampler], arguments, "sampler_kwargs")

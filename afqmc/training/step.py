@@ -157,7 +157,8 @@ class TrainStep:
                     raise self._nonfinite("loss is", total, total, batch, step)
                 self._accumulate(loss)
                 for callback in self._after_backward:
-                    callback.on_after_backward(self, shard, partial(self._backward_again, shard, counts, normalizer))
+                    again = partial(self._backward_again, shard, counts, normalizer, batch, step)
+                    callback.on_after_backward(self, shard, again)
         for callback in self._before_step:
             callback.on_before_optimizer_step(self)
         if self.config.max_grad_norm is None:
@@ -173,15 +174,23 @@ class TrainStep:
         return logits
 
     def _loss(self, shard: Batch, counts: bool, normalizer: Tensor | float) -> Tensor:
-        loss = self.objective(self._forward, shard) / normalizer
+        loss = self.objective(self._forward, shard)
+        if not isinstance(loss, Tensor) or loss.ndim > 0 or not loss.requires_grad:
+            shape = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise TypeError(f"{type(self.objective).__name__}: must return a scalar tensor with gradient, not {shape}")
+        loss = loss / normalizer
         return loss if counts else loss * 0  # a process without a pair of its own computes one of another process
 
     def _accumulate(self, loss: Tensor) -> None:
         # DDP and FSDP average gradients over processes, but the loss of the batch is the sum of the processes' losses
         self.accelerator.backward(loss if self.world_size == 1 else loss * self.world_size)
 
-    def _backward_again(self, shard: Batch, counts: bool, normalizer: Tensor | float) -> None:
-        self._accumulate(self._loss(shard, counts, normalizer))
+    def _backward_again(self, shard: Batch, counts: bool, normalizer: Tensor | float, batch: Batch, step: int) -> None:
+        loss = self._loss(shard, counts, normalizer)
+        total = self._sum_over_processes(loss.detach())
+        if not self.guard.allows(total, step):
+            raise self._nonfinite("loss of a callback's backward pass is", total, total, batch, step)
+        self._accumulate(loss)
 
     def _sum_over_processes(self, loss: Tensor) -> Tensor:
         return loss if self.world_size == 1 else self.accelerator.reduce(loss, "sum")

@@ -16,6 +16,7 @@ COMMANDS = {  # in the order of the help
     "evaluate": "load the best weights of a run, score a labelled file",
     "predict": "probabilities and decisions for the pairs of a file",
     "compare": "runs and sweeps side by side: table, statistics, HTML page",
+    "ls": "list the runs in a directory, newest first",
     "doctor": "check data, config, hub and device before anything expensive happens",
 }
 

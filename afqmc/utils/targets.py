@@ -4,28 +4,49 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
 
 from afqmc.utils.errors import InputError, did_you_mean
 
-KNOWN = {  # prefixes of targets that an untrusted config may name, by group; a custom model class is never trusted
-    "model": (),
+_T = TypeVar("_T")
+
+_TRUSTED = {  # prefixes of the targets that an untrusted config may name, by key; under other keys, none
     "objective": ("afqmc.training.objectives.",),
-    "callbacks": ("afqmc.training.callbacks.",),
+    "callbacks.*": ("afqmc.training.callbacks.",),
     "optimizer": ("torch.optim.", "transformers.optimization.", "bitsandbytes.optim.", "pytorch_optimizer."),
+    "optimizer.param_groups": ("afqmc.training.parameter_groups.",),
     "scheduler": ("torch.optim.lr_scheduler.", "transformers.get_", "transformers.optimization.get_"),
 }
-_DEFINED_IN = (*KNOWN["objective"], *KNOWN["callbacks"], *KNOWN["optimizer"])
-_ALL = tuple(prefix for prefixes in KNOWN.values() for prefix in prefixes)
+_PREFIXES = tuple(prefix for prefixes in _TRUSTED.values() for prefix in prefixes)
+_DEFINED_IN = tuple(prefix for prefix in _PREFIXES if prefix.endswith("."))
 
 
 def is_well_known(target: str) -> bool:
-    """Return whether a target of this name may be imported from an untrusted config.
+    """Return whether an untrusted config may name this target under at least one key."""
+    return target.startswith(_PREFIXES)
 
-    The name alone is not enough: ``import_target`` also checks where the object is defined.
+
+def untrusted_targets(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield key and value of each ``_target_`` that an untrusted config may not name, at any depth.
+
+    The name of a trusted target is not enough: ``import_target`` also checks where the object is defined.
+
+    Args:
+        config: Nested mappings and sequences.
+        key: Of ``config`` itself, with dots.
     """
-    return target.startswith(_ALL)
+    if isinstance(config, Mapping):
+        target = config.get("_target_")
+        trusted = next((prefixes for pattern, prefixes in _TRUSTED.items() if fnmatchcase(key, pattern)), ())
+        if target is not None and not str(target).startswith(trusted):
+            yield f"{key}._target_", str(target)
+        for name, value in config.items():
+            yield from untrusted_targets(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(config, list | tuple):
+        for index, value in enumerate(config):
+            yield from untrusted_targets(value, f"{key}.{index}")
 
 
 def import_target(target: str, key: str) -> Callable[..., Any]:
@@ -119,7 +140,13 @@ def split_target(config: Mapping[str, Any], key: str, example: str) -> tuple[str
     return target, arguments
 
 
-def instantiate(config: Mapping[str, Any], key: str, example: str, offered: Mapping[str, Any] | None = None) -> Any:
+def instantiate(
+    config: Mapping[str, Any],
+    key: str,
+    example: str,
+    offered: Mapping[str, Any] | None = None,
+    base: type | None = None,
+) -> Any:
     """Call the target of a config group with its arguments.
 
     Args:
@@ -127,18 +154,43 @@ def instantiate(config: Mapping[str, Any], key: str, example: str, offered: Mapp
         key: Of the group, for messages.
         example: A valid target, for the message if there is none.
         offered: Arguments that afqmc passes if the signature has them.
+        base: The class that the target must be a subclass of; it is checked before the target is called.
 
     Raises:
-        InputError: naming the argument that the target lacks or rejects.
+        InputError: naming the argument that the target lacks or rejects, or the class that it must derive from.
     """
     target, arguments = split_target(config, key, example)
     function = import_target(target, f"{key}._target_")
+    if base is not None and not (isinstance(function, type) and issubclass(function, base)):
+        raise InputError(f"{key}._target_={target}: must be a subclass of {base.__module__}.{base.__qualname__}")
     provided = {name: value for name, value in (offered or {}).items() if name in signature_parameters(function)}
     check_arguments(function, arguments, key, provided=tuple(provided))
     try:
         return function(**provided, **arguments)
     except REJECTIONS as error:
         raise rejected(key, target, arguments, error, lambda kwargs: function(**provided, **kwargs)) from error
+    except Exception as error:  # a user's code may raise anything
+        raise InputError(f"{key}._target_={target}: cannot be built: {type(error).__name__}: {error}") from error
+
+
+def instantiate_all(config: Mapping[str, Any], key: str, example: str, base: type[_T]) -> dict[str, _T]:
+    """Call the targets of a group that has a name and a ``_target_`` with arguments per part.
+
+    Args:
+        config: By name.
+        key: Of the group, for messages.
+        example: A valid target, for the message if there is none.
+        base: The class that each target must be a subclass of.
+
+    Raises:
+        InputError: naming the part, or the argument that it does not have or rejects.
+    """
+    parts = {}
+    for name, entry in config.items():
+        if not isinstance(entry, Mapping):
+            raise InputError(f"{key}.{name}={entry}: must be a mapping with _target_, such as {{_target_: {example}}}")
+        parts[name] = instantiate(entry, f"{key}.{name}", example, base=base)
+    return parts
 
 
 def rejected(

@@ -15,20 +15,21 @@ class GradientNoise(Callback):
     Args:
         eta: Variance at the first step.
         gamma: How fast it decays.
+        seed: Of the noise; the YAML file passes the seed of the run.
     """
 
-    conflicts = ("distributed.strategy=fsdp",)  # each process would add noise of its own to its shard
+    conflicts = ("distributed.strategy=fsdp",)  # a process has only a part of each gradient
 
-    def __init__(self, eta: float = 0.01, gamma: float = 0.55) -> None:
+    def __init__(self, eta: float = 0.01, gamma: float = 0.55, seed: int = 0) -> None:
         if eta <= 0:
             raise ValueError(f"eta={eta}: must be > 0")
-        self.eta, self.gamma = eta, gamma
+        self.eta, self.gamma, self.seed = eta, gamma, seed
         self.steps = 0
 
     def on_before_optimizer_step(self, step: StepView) -> None:
-        """Add the noise; the generators of all processes differ, so rank 0 alone would not be enough with DDP."""
+        """Add the noise. With DDP, all processes have the same gradients, and must add the same noise."""
         deviation = (self.eta / (1 + self.steps) ** self.gamma) ** 0.5
-        generator = torch.Generator(step.accelerator.device).manual_seed(self.steps)
+        generator = torch.Generator(step.accelerator.device).manual_seed((self.seed << 32) + self.steps)
         for parameter in step.model.parameters():
             if parameter.grad is not None:
                 noise = torch.empty_like(parameter.grad).normal_(0, deviation, generator=generator)

@@ -50,8 +50,9 @@ class Callback:
     saved, and restored in all of them.
 
     Attributes:
-        conflicts: Overrides that this callback does not work with, such as ``distributed.strategy=fsdp``. A run with
-            one of them is refused before it loads anything.
+        conflicts: Overrides that this callback does not work with, such as ``distributed.strategy=fsdp``, and other
+            callbacks by their name in the group, such as ``callbacks.ema``. A run with one of them is refused before it
+            loads anything.
     """
 
     conflicts: ClassVar[tuple[str, ...]] = ()
@@ -60,12 +61,13 @@ class Callback:
         """Called once before the first step, after a checkpoint has been restored."""
 
     def on_after_backward(self, step: StepView, microbatch: Batch, backward: Callable[[], None]) -> None:
-        """Called after the backward pass of each microbatch; its gradients are in ``.grad``.
+        """Called after the backward pass of each microbatch; ``.grad`` has the sum over the microbatches so far.
 
         Args:
             step: The optimizer step.
             microbatch: Inputs (B, T) and labels (B,) of this process's share.
-            backward: Runs forward and backward over the same microbatch again, and adds to the gradients.
+            backward: Runs forward and backward over the same microbatch again, and adds to the gradients. It raises
+                ``NonFiniteLossError`` if that loss is NaN or infinite.
         """
 
     def on_before_optimizer_step(self, step: StepView) -> None:

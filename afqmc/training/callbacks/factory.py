@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from afqmc.training.callbacks.base import Callback
-from afqmc.utils.errors import InputError
-from afqmc.utils.targets import instantiate
+from afqmc.utils.errors import InputError, did_you_mean
+from afqmc.utils.targets import instantiate_all
 
 _EXAMPLE = "my_module.MyCallback"
+_HOOKS = {name: hook for name, hook in vars(Callback).items() if inspect.isfunction(hook)}
 
 
 def build_callbacks(config: Mapping[str, Any]) -> dict[str, Callback]:
     """Build the ``callbacks`` group: a name and a ``_target_`` with arguments each.
 
     Raises:
-        InputError: naming the callback, or the argument that it does not have or rejects.
+        InputError: naming the callback, and the argument or the hook that is not valid.
     """
-    callbacks = {}
-    for name, entry in config.items():
-        key = f"callbacks.{name}"
-        if not isinstance(entry, Mapping):
-            raise InputError(f"{key}={entry}: must be a mapping with _target_, such as {{_target_: {_EXAMPLE}}}")
-        callback = instantiate(entry, key, _EXAMPLE)
-        if not isinstance(callback, Callback):
-            raise InputError(
-                f"{key}._target_={entry['_target_']}: must be a subclass of {Callback.__module__}.Callback"
-            )
-        callbacks[name] = callback
+    callbacks = instantiate_all(config, "callbacks", _EXAMPLE, Callback)
+    for name, callback in callbacks.items():
+        _check_hooks(type(callback), f"callbacks.{name}")
     return callbacks
+
+
+def _check_hooks(callback: type[Callback], key: str) -> None:
+    """Check that each method ``on_...`` is a hook, and that each hook takes the arguments it is called with.
+
+    Raises:
+        InputError: naming the method.
+    """
+    for name, method in inspect.getmembers(callback, inspect.isfunction):
+        if name.startswith("on_") and name not in _HOOKS:
+            raise InputError(f"{key}: {callback.__name__}.{name} is not a hook{did_you_mean(name, _HOOKS)}")
+        if name in _HOOKS:
+            expected = inspect.signature(_HOOKS[name])
+            try:
+                inspect.signature(method).bind(*expected.parameters)
+            except TypeError as error:
+                raise InputError(f"{key}: {callback.__name__}.{name} must take {expected}: {error}") from error
