@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import PATIENCE_S, SMALL, command, rows, summary
+from helpers import PATIENCE_S, PYTHON, SMALL, command, environment, rows, summary
 from together import VARIANTS
 from transformers import AutoConfig, AutoModel, MegatronBertConfig, MegatronBertModel
 from unlikeness import unlikeness
@@ -41,11 +41,10 @@ QUICK = ("accumulated", "fsdp")
 
 def launch(processes, *command, **options):
     """Start a command under torchrun, with one thread per process, so that logits are equal bit for bit."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     torchrun = ("-m", "torch.distributed.run", "--nproc_per_node", str(processes))
     return subprocess.Popen(
         [sys.executable, *torchrun, *map(str, command)],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options,
+        env=environment(OMP_NUM_THREADS="1"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options,
     )  # fmt: skip
 
 
@@ -57,8 +56,8 @@ def train_variants(directory, processes, variants):
 
 def check_against_one_process(tmp_path, processes, variants):
     single = subprocess.run(
-        [sys.executable, ROOT / "tests/together.py", tmp_path / "1", *variants],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        [PYTHON, "-m", "together", tmp_path / "1", *variants],
+        cwd=ROOT / "tests", env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True,
     )  # fmt: skip
     assert single.returncode == 0, single.stderr
     train_variants(tmp_path / str(processes), processes, variants)
@@ -281,8 +280,7 @@ os._exit(0)
 
 def test_freeing_ddp_model_does_not_deadlock(tmp_path):
     """Freeing a DDP model while gloo releases its last work does not deadlock."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", ENDING, tmp_path], env=environment, timeout=PATIENCE_S, check=True)
+    subprocess.run([PYTHON, "-c", ENDING, tmp_path], env=environment(), timeout=PATIENCE_S, check=True)
 
 
 @pytest.mark.parametrize(
@@ -364,20 +362,20 @@ def test_eval_batches_are_dealt_evenly(pairs, tiny_tokenizer, size):
 
 
 def test_srun_tasks_are_ranks():
-    environment = {
+    variables = {
         "SLURM_STEP_NUM_TASKS": "5", "SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1",
         "SLURM_STEP_TASKS_PER_NODE": "2(x2),1", "SLURM_STEP_NODELIST": "gpu[03-04,9],login", "SLURM_JOB_ID": "12",
         "SLURM_STEP_ID": "0",
     }  # fmt: skip
-    export_torchrun_env(environment)
-    assert current_rank(environment) == Rank(rank=3, world_size=5, local_rank=1, local_world_size=2)
-    assert environment["MASTER_ADDR"] == "gpu03"
+    export_torchrun_env(variables)
+    assert current_rank(variables) == Rank(rank=3, world_size=5, local_rank=1, local_world_size=2)
+    assert variables["MASTER_ADDR"] == "gpu03"
 
 
 def test_slurm_batch_script_is_one_process():
-    environment = {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
-    export_torchrun_env(environment)
-    assert current_rank(environment).is_single
+    variables = {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}
+    export_torchrun_env(variables)
+    assert current_rank(variables).is_single
 
 
 def test_incomplete_launcher_variables():

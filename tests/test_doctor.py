@@ -18,6 +18,8 @@ from afqmc.data.quality import analyze
 from afqmc.data.sample import PAIRS, sample_files
 from afqmc.models.wordpiece import train_wordpiece
 
+FEW = [override for override in SMALL if not override.startswith("model.")]  # the quickstart with few pairs
+
 
 @pytest.fixture
 def ask(monkeypatch, capsys, tmp_path):
@@ -90,7 +92,7 @@ def test_all_failures_are_reported(ask, tmp_path):
 
 def test_truncated_pairs_are_counted(ask):
     """A max_length that truncates many pairs is a warning."""
-    _, findings = ask("experiment=quickstart", "dataset.max_length=16", "tracker=none")
+    _, findings = ask(*SMALL, "dataset.max_length=16")
     verdict, text = next((verdict, text) for section, verdict, text in findings if section == "tokens")
     assert verdict == "warn"
     assert "cut at dataset.max_length=16" in text
@@ -99,7 +101,7 @@ def test_truncated_pairs_are_counted(ask):
 def test_too_large_model_fails(ask):
     """A model that does not fit into memory is a failure."""
     huge = ("hidden_size=16384", "num_hidden_layers=96", "intermediate_size=65536", "num_attention_heads=128")
-    code, findings = ask("dataset=sample", "model=mini", *(f"model.config_overrides.{s}" for s in huge), "tracker=none")
+    code, findings = ask(*SMALL, *(f"model.config_overrides.{size}" for size in huge))
     assert code == 1
     assert any("GiB needed for weights" in text for _, verdict, text in findings if verdict == "fail")
 
@@ -123,7 +125,7 @@ def test_config_dir_is_used(ask, tmp_path):
     """Options in --config-dir are found, as by the run."""
     (tmp_path / "my conf" / "model").mkdir(parents=True)
     (tmp_path / "my conf" / "model" / "tiny.yaml").write_text("defaults: [mini]\nvocab_size: 200\n")
-    code, findings = ask("experiment=quickstart", "--config-dir", "my conf", "model=tiny", "tracker=none")
+    code, findings = ask(*FEW, "--config-dir", "my conf", "model=tiny")
     assert code == 0
     assert any(re.search(r"vocabulary of (1..|200)$", text) for _, _, text in findings)
 
@@ -194,7 +196,7 @@ def test_usable_weights_pass(weights, change, ask, tmp_path):
     """Complete weights pass, as safetensors and as pytorch_model.bin."""
     shutil.copytree(weights, tmp_path / "mine")
     change(tmp_path / "mine")
-    code, findings = ask("dataset=sample", "model.name_or_path=mine", "tracker=none")
+    code, findings = ask("dataset=sample", "dataset.max_train_samples=96", "model.name_or_path=mine", "tracker=none")
     assert code == 0
     assert ("model", "ok", "weights found; they fit the architecture") in findings
 
@@ -205,9 +207,7 @@ def test_config_that_does_not_fit_data_fails(ask):
         ("scheduler.warmup_steps=9999", "scheduler.warmup_steps=9999: this run has "),
         ("objective.class_weights=[1,2,3]", "a list of 2 positive, finite numbers"),
     ):
-        code, findings = ask(
-            "experiment=quickstart", "tracker=none", "dataset.labels=null", "scheduler.warmup_ratio=0", override
-        )
+        code, findings = ask(*FEW, "dataset.labels=null", "scheduler.warmup_ratio=0", override)
         assert code == 1
         assert any(message in text for _, verdict, text in findings if verdict == "fail")
 
@@ -216,7 +216,7 @@ def test_online_without_login_warns(ask, monkeypatch, tmp_path):
     """W&B in online mode without a login is a warning."""
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    _, findings = ask("experiment=quickstart", "tracker.mode=online")
+    _, findings = ask(*FEW, "tracker=wandb", "tracker.mode=online")
     assert [verdict for section, verdict, text in findings if section == "tracker" and "not logged in" in text] == [
         "warn"
     ]
@@ -248,9 +248,7 @@ def test_custom_model_is_called(width, message, ask, plug):
     """A custom model is built and called; an invalid result or an exception is a failure."""
     target = f"{plug(MODEL)}.Bag"
     own = (f"model._target_={target}", f"+model.kwargs.width={width}")
-    code, findings = ask(
-        "experiment=quickstart", "tracker=none", "model.config_overrides={}", "model.mimetic_init=false", *own
-    )
+    code, findings = ask(*FEW, "model.config_overrides={}", "model.mimetic_init=false", *own)
     assert code == int(width != 8)
     assert any(target in text and message in text for section, _, text in findings if section == "model")
     if width == 8:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from equality import differences, metrics
-from helpers import PATIENCE_S, SMALL, command, small, summary
+from helpers import PATIENCE_S, PYTHON, SMALL, command, environment, small, summary
 
 from afqmc.checkpoint.store import verify_checksums
 from afqmc.run_dir import RunDir
@@ -226,9 +226,9 @@ run_experiment(small("checkpoint.save_steps=5", *sys.argv[3:]), RunDir(Path(sys.
 
 def in_a_process(source, *arguments):
     return subprocess.run(
-        [sys.executable, "-c", source, *map(str, arguments)],
+        [PYTHON, "-c", source, *map(str, arguments)],
         cwd=os.path.dirname(__file__),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((ROOT, "."))},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -294,19 +294,16 @@ def test_full_file_system_leaves_no_partial_files(tmp_path, what, options):
 
 def test_run_directory_vanishes(tmp_path, plug, monkeypatch):
     """A run directory that is deleted during the run is reported as one message."""
-    source = """
-import os, shutil
+    vanishing = tmp_path / "run"
+    source = f"""
+import shutil
 def linear(step, total_steps):
     if step == 7:
-        shutil.rmtree(os.environ["VANISHES"])
+        shutil.rmtree({str(vanishing)!r})
     return 1 - step / total_steps
 """
     name = plug(source)
-    vanishing = tmp_path / "run"
-    env = {"VANISHES": str(vanishing), "PYTHONPATH": os.pathsep.join((str(tmp_path), ROOT))}
-    finished = command(
-        "run", *SMALL, f"hydra.run.dir={vanishing}", f"scheduler._target_={name}.linear", cwd=tmp_path, env=env
-    )
+    finished = command("run", *SMALL, f"hydra.run.dir={vanishing}", f"scheduler._target_={name}.linear", cwd=tmp_path)
     assert finished.returncode == 1
     assert "Traceback" not in finished.stderr
     assert str(vanishing) in finished.stderr

@@ -136,7 +136,7 @@ def line_of(value):
     return RedactingFormatter("%(message)s").format(record)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @example(f"':{CORE}")
 @each_character
 @given(st.builds(f"{{}}{CORE}{{}}".format, *[st.text(PRINTABLE, max_size=6)] * 2))
@@ -154,7 +154,7 @@ def test_any_character_in_secret(secret):
     assert CORE not in str(redacted_tree([["Authorization", f"Token {secret}"], [f"Bearer {secret}"]]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.builds(f"{{}}{CORE}{{}}".format, *[st.text(PRINTABLE + "  ", max_size=6)] * 2))
 def test_spaces_in_quoted_secret(secret):
     """A quoted secret with spaces is redacted completely."""

@@ -7,12 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from equality import differences, metrics
-from helpers import PATIENCE_S, PYTHON, SMALL, command, environment, small, summary
+from helpers import SMALL, command, small, summary
 
 from afqmc.config import compose
 from afqmc.config.resume import Resume, merge_for_resume
@@ -258,11 +257,11 @@ def test_resume_on_command_line(schedule, half, tmp_path):
     _, whole, run_dir = half
     path = tmp_path / "我的 run, [1]=x"
     run_dir.path.rename(path)
-    env = {"PYTHONPATH": os.pathsep.join((os.path.dirname(schedule.__file__), ROOT))}
-    refused = command("run", f"resume={path}", cwd=tmp_path, env=env)
+    shutil.copy(schedule.__file__, tmp_path)
+    refused = command("run", f"resume={path}", cwd=tmp_path)
     assert refused.returncode == 2, refused.stderr
     assert "untrusted code; trust=true runs it" in refused.stderr
-    resumed = command("run", f"resume={path}", "trust=true", cwd=tmp_path, env=env)
+    resumed = command("run", f"resume={path}", "trust=true", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed at step 17 of 24" in resumed.stdout
     assert differences(whole, RunDir(path)) == []
@@ -327,29 +326,22 @@ def test_saved_config_does_not_resume(tmp_path):
     assert merge_for_resume(compose([]), compose(["resume=auto"])).resume is None
 
 
-def test_killed_run_is_resumed(tmp_path):
+def test_killed_run_is_resumed(schedule, tmp_path):
     """A run that was killed, and its lock with it, is resumed bit for bit."""
-    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    dropout = [f"model.config_overrides.{name}=0.1" for name in names]
-    arguments = (*SMALL, *dropout, "epochs=16", "checkpoint.save_steps=5", "dataset.max_test_samples=16")
+    config = with_schedule(schedule, "checkpoint.save_steps=5")
     whole, killed = RunDir(tmp_path / "whole"), RunDir(tmp_path / "killed")
-    run_experiment(small("epochs=16", "checkpoint.save_steps=5"), whole)
-    process = subprocess.Popen(
-        [PYTHON, "-m", "afqmc.run", *arguments, f"hydra.run.dir={killed.path}"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
+    run_experiment(config, whole)
+    source = SCHEDULE.replace("at = {}", "at = {17: signal.SIGKILL}")
+    (tmp_path / f"{schedule.__name__}.py").write_text(source, encoding="utf-8")
+    dropout = [f"model.config_overrides.{name}=0.1" for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")]
+    target = f"scheduler._target_={schedule.__name__}.linear"
+    done = command(
+        "run", *SMALL, *dropout, "checkpoint.save_steps=5", target, f"hydra.run.dir={killed.path}", cwd=tmp_path
     )
-    deadline = time.monotonic() + PATIENCE_S
-    while not (killed.checkpoints / "last").exists():
-        assert process.poll() is None, "the run ended before it was killed"
-        assert time.monotonic() < deadline, "no checkpoint came"
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert killed.read_status()["status"] == "running"
-    assert not killed.summary.exists()
-    run_experiment(small("epochs=16", "checkpoint.save_steps=5"), killed, resume=True)
+    assert len(metrics(killed)) < len(metrics(whole))
+    run_experiment(config, killed, resume=True)
     assert differences(whole, killed) == []
 
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE_S, SMALL
+from helpers import PATIENCE_S, PYTHON, SMALL, environment
 from terminal import on_terminal
 
 from afqmc.run_dir import RunDir
@@ -87,7 +87,9 @@ def test_closed_or_full_streams(line, code, errors, tmp_path):
 
 def test_reader_closes_pipe(tmp_path):
     """A training whose output is no longer read continues to its end."""
-    finished = shell(f"{small_run()} | head -1; exit ${{PIPESTATUS[0]}}", tmp_path)
+    run = shlex.join([PYTHON, "-m", *shlex.split(small_run())])
+    line = f"{run} | head -1; exit ${{PIPESTATUS[0]}}"
+    finished = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment(), capture_output=True)
     assert (finished.returncode, finished.stderr) == (0, b"")
     assert len(finished.stdout.splitlines()) == 1
     check_complete(tmp_path / "run")
