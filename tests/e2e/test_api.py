@@ -4,6 +4,7 @@ import inspect
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers import SMALL, command
@@ -11,6 +12,8 @@ from helpers import SMALL, command
 import afqmc
 from afqmc.config import load
 from afqmc.utils.errors import InputError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,18 @@ def test_comparison_as_data_frame(outputs):
     assert frame["n"].tolist() == [2]
     values = [run.figures["dev/accuracy"] for run in report.settings[0].runs]
     assert frame["mean"].iloc[0] == pytest.approx(sum(values) / 2)
+
+
+def test_notebook(tmp_path, monkeypatch):
+    """All cells of the example notebook run, in order."""
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((ROOT / "examples/quickstart.ipynb").read_text("utf-8"))
+    names = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert len(names["runs"]) == 4
+    assert len(names["report"].to_pandas()) == 2
 
 
 def test_signatures_are_shown():
