@@ -50,6 +50,28 @@ def tiny_tokenizer(pairs):
     return train_wordpiece([*pairs.sentence1, *pairs.sentence2] * 2, 100)
 
 
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """A complete small run that all tests and workers share. Tests only read it, or a copy of it."""
+    from filelock import FileLock
+    from helpers import train
+
+    from afqmc.run_dir import RunDir
+
+    own = tmp_path_factory.getbasetemp()
+    path = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "small-run"
+    with FileLock(f"{path}.lock"):
+        if not RunDir(path).summary.exists():
+            train(path, "checkpoint.save_steps=5")
+
+    def files():
+        return {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file() and file.name != ".lock"}
+
+    before = files()
+    yield RunDir(path)
+    assert files() == before, "a test has changed the shared run"
+
+
 @pytest.fixture(autouse=True)
 def own_log_handlers():
     """Remove the log handlers that a command adds: they write to the output of a test that is over."""

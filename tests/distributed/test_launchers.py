@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE_S, SMALL, command, train
+from helpers import PATIENCE_S, SMALL, command
 
 from afqmc.distributed.rank import check_flags, current_rank
 from afqmc.run_dir import RunDir
@@ -95,10 +95,9 @@ def test_invalid_precision():
         check_launcher("cpu", None, {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "many"})
 
 
-def test_predict_checks_relevant_variables(tmp_path):
+def test_predict_checks_relevant_variables(small_run, tmp_path):
     """predict refuses only the invalid variables that affect it."""
-    run = train(tmp_path / "run", "trainer.max_steps=1").path
-    ask = ("predict", str(run), "--pair", "a", "b")
+    ask = ("predict", str(small_run.path), "--pair", "a", "b")
     done = command(*ask, cwd=tmp_path, env={"ACCELERATE_MIXED_PRECISION": "bogus"})
     assert done.returncode == 0, done.stderr
     for name in ("USE_CPU", "USE_MEGATRON_LM"):  # the second is read when Accelerate is imported

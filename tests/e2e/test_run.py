@@ -19,10 +19,10 @@ from afqmc.utils.errors import InputError
 SIXTEEN = ("dataset.max_train_samples=16", "dataset.max_dev_samples=16")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A small run, shared by the tests that only read it."""
-    return train(tmp_path_factory.mktemp("runs") / "one")
+@pytest.fixture
+def run(small_run):
+    """Return the shared run."""
+    return small_run
 
 
 def test_files_of_run_directory(run):

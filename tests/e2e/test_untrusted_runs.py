@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import hostile
 import pytest
-from helpers import command, train
+from helpers import command
 from omegaconf import OmegaConf
 
 from afqmc import config as schema
@@ -39,17 +39,11 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A finished run, not yet tampered with."""
-    return train(tmp_path_factory.mktemp("runs") / "run", "trainer.max_steps=2").path
-
-
-@pytest.fixture(scope="module")
-def expected(trained, tmp_path_factory):
+def expected(small_run, tmp_path_factory):
     """Its loss on the pairs, and its predictions."""
     file = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
     file.write_bytes(b"".join(ROWS))
-    run = Predictor.load(trained)
+    run = Predictor.load(small_run.path)
     pairs = run.read_pairs(file, labelled=True)
     found = run.evaluate(pairs)
     rows = prediction_rows(pairs.ids, found.logits, None, run.labels)
@@ -74,8 +68,8 @@ def call(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
-def copied(trained, tmp_path):
-    return shutil.copytree(trained, tmp_path / "copy")
+def copied(small_run, tmp_path):
+    return shutil.copytree(small_run.path, tmp_path / "copy")
 
 
 def everything(directory):
@@ -186,9 +180,9 @@ def test_a_directory_chosen_by_the_stranger_keeps_no_download(copied, tmp_path, 
 def goes_on(copied):
     """Whether the run could be made longer, or is refused in one message otherwise."""
     try:
-        _, arguments = parse_resume([f"resume={copied}", "trainer.max_steps=3"])
+        _, arguments = parse_resume([f"resume={copied}", "epochs=3"])
         assert arguments
-        run_experiment(Resume(copied, ["trainer.max_steps=3"]).config(), RunDir(copied), resume=True)
+        run_experiment(Resume(copied, ["epochs=3"]).config(), RunDir(copied), resume=True)
     except InputError:
         return False
     return True
@@ -268,4 +262,4 @@ def test_a_function_that_a_well_known_library_only_imports_is_not_called(copied)
     scheduler = "scheduler:\n  _target_: torch.optim.lr_scheduler.partial\n"
     (copied / "config.yaml").write_text(text[:start] + scheduler + text[end:], "utf-8")
     with pytest.raises(InputError, match=r"partial: is not defined in that library"):
-        run_experiment(Resume(copied, ["trainer.max_steps=3"]).config(), RunDir(copied), resume=True)
+        run_experiment(Resume(copied, ["epochs=3"]).config(), RunDir(copied), resume=True)

@@ -92,17 +92,10 @@ def test_interrupted_run_is_bit_exact(schedule, tmp_path, variant):
     assert differences(whole, interrupted) == []
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    run_dir = RunDir(tmp_path_factory.mktemp("done") / "run")
-    run_experiment(small("checkpoint.save_steps=5"), run_dir)
-    return run_dir
-
-
 @pytest.fixture
-def run(done, tmp_path):
+def run(small_run, tmp_path):
     """A copy of a complete run."""
-    shutil.copytree(done.path, tmp_path / "run")
+    shutil.copytree(small_run.path, tmp_path / "run")
     return RunDir(tmp_path / "run")
 
 

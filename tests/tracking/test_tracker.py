@@ -91,10 +91,9 @@ def test_log_model(tmp_path):
     assert "model" in kinds
 
 
-def test_no_tracker(tmp_path):
+def test_no_tracker(small_run):
     """Without a tracker there is no wandb directory."""
-    run = train(tmp_path / "run", "trainer.max_steps=2")
-    assert not (run.path / "wandb").exists()
+    assert not (small_run.path / "wandb").exists()
 
 
 def test_start_failure_is_a_warning(tmp_path, caplog):

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE_S, environment, train, words
+from helpers import PATIENCE_S, environment, words
 
 from afqmc.utils.errors import InputError
 from afqmc.utils.safe_files import check_regular, open_regular, read_bytes
@@ -69,19 +69,13 @@ def test_not_regular(odd, name, read):
         read(odd / name)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A finished run."""
-    return train(tmp_path_factory.mktemp("safe") / "run", "trainer.max_steps=2").path
-
-
 PARTS = ["config.yaml", "summary.json", "checkpoints/best/model.safetensors", "checkpoints/best/config.json"]
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_commands_refuse_fifo(trained, part, tmp_path):
+def test_commands_refuse_fifo(small_run, part, tmp_path):
     """No command blocks on a FIFO in a run directory."""
-    shutil.copytree(trained, tmp_path / "run")
+    shutil.copytree(small_run.path, tmp_path / "run")
     (tmp_path / "run" / part).unlink()
     os.mkfifo(tmp_path / "run" / part)
     for command in (["evaluate", "run"], ["compare", "run"], ["run", "resume=run", "epochs=3"]):
