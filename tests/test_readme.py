@@ -133,7 +133,8 @@ def test_each_run_composes(line, tmp_path, monkeypatch):
         config_dir = ROOT / given[at + 1]
         del given[at : at + 2]
     monkeypatch.chdir(tmp_path)
-    for of_a_job in jobs_of(given):
+    jobs = jobs_of(given)
+    for of_a_job in jobs if line in COMMANDS else jobs[-1:]:
         assert compose(of_a_job, config_dir)
 
 
