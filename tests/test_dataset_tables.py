@@ -162,6 +162,7 @@ def test_zip_is_lfs_pointer(tmp_path):
         (workbook([NAMES]), "is a zip or an Excel file"),
         (parquet_of(a=[1]), "is Parquet"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "content",  # gzip and Excel files contain the time
 )
 def test_unsupported_formats(read, content, message):
     """A file in another format is rejected, and the error names the format."""

@@ -8,6 +8,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+
+import afqmc
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,7 +19,9 @@ ROOT = Path(__file__).parents[1]
 def installed(tmp_path_factory):
     """The wheel, unpacked into a directory of its own."""
     built, site = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("site")
-    (recipe,) = re.findall(r"^wheel:.*\n\tpython (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    (recipe,) = re.findall(
+        r"^wheel:.*\n\t\$\(python\) (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
     subprocess.run([sys.executable, *recipe.split(), "-d", built], cwd=ROOT, check=True)
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -45,9 +50,19 @@ def test_it_composes_and_holds_its_data_away_from_the_checkout(installed, tmp_pa
     assert (tmp_path / "data/train.json").stat().st_size > 100_000
 
 
-def test_the_version_is_said_once(installed):
+def test_its_types_can_be_used_by_others(installed):
+    assert (installed / "afqmc/py.typed").exists()
+
+
+def test_the_version_has_one_source(installed):
+    """``afqmc.__version__`` is in the wheel, released in the changelog, and cited."""
     metadata = next(installed.glob("*.dist-info")) / "METADATA"
-    assert "Version: 0.1.0" in metadata.read_text(encoding="utf-8")
+    assert f"Version: {afqmc.__version__}" in metadata.read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    version, date = re.search(r"^## (\d\S+) - (\S+)$", changelog, re.MULTILINE).groups()
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (version, date) == (afqmc.__version__, citation["date-released"])
+    assert citation["version"] == afqmc.__version__
 
 
 def test_the_files_of_the_page_are_in_the_wheel(installed):

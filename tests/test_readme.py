@@ -155,6 +155,11 @@ def jobs_of(given):
     return ends
 
 
+def test_the_continuous_check_calls_the_two_commands():
+    checked = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
+    assert {"make quickstart", "make test"} <= set(checked)
+
+
 @pytest.fixture(scope="module")
 def reference():
     sys.path.insert(0, str(ROOT / "docs"))

@@ -193,7 +193,7 @@ def check_reading(dataset: DatasetConfig) -> None:
         )
 
 
-def check_columns(dataset: DatasetConfig, labelled: bool = True) -> None:
+def check_column_keys(dataset: DatasetConfig, labelled: bool = True) -> None:
     """Check that the ``*_field`` keys name different columns, and that ``columns`` contains them.
 
     Args:
