@@ -1,6 +1,6 @@
 """Write the generated pages: all config keys and all commands, in English and Chinese.
 
-python docs/reference.py            tests/test_docs.py checks that the pages are current
+python docs/reference.py            tests/project/test_readme.py checks that the pages are current
 """
 
 from __future__ import annotations
