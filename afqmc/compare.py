@@ -15,7 +15,7 @@ from afqmc.utils.errors import InputError
 from afqmc.utils.process import configure_threads
 
 if TYPE_CHECKING:
-    from afqmc.comparison.report import Report
+    from afqmc.comparison.report import ComparisonReport
     from afqmc.results.runs import Run
     from afqmc.tracking.config import TrackerConfig
 
@@ -30,19 +30,19 @@ def main() -> int:
     configure_threads()
     from afqmc.comparison import exports
     from afqmc.comparison.builder import build
-    from afqmc.comparison.terminal import show
+    from afqmc.comparison.terminal import print_report
     from afqmc.inference.protected_files import named_files, reject_input_as_output
-    from afqmc.results.runs import find
+    from afqmc.results.runs import find_runs
     from afqmc.run_dir import RunDir
 
-    kinds: dict[str, Callable[[Report], str]] = {
+    kinds: dict[str, Callable[[ComparisonReport], str]] = {
         **exports.KINDS,
         "html": partial(_page, with_sentences=not arguments.no_sentences),
     }
     files = [(path, f"--{kind}", render) for kind, render in kinds.items() if (path := getattr(arguments, kind))]
     for path, flag, _ in files:
-        exports.check(path, flag, arguments.paths)
-    runs = find(arguments.paths)
+        exports.check_output_path(path, flag, arguments.paths)
+    runs = find_runs(arguments.paths)
     exports.reject_overlap([(path, flag) for path, flag, _ in files])
     inputs = [file for path in map(Path, arguments.paths) for file in RunDir(path).own_files()]
     inputs += [file for run in runs for file in (*RunDir(run.path).own_files(), *named_files(run.config))]
@@ -50,7 +50,7 @@ def main() -> int:
         reject_input_as_output(path, flag, inputs)
     target = _upload_target(runs, arguments)
     report = build(runs, arguments.metric, arguments.top)
-    show(report, arguments.top)
+    print_report(report, arguments.top)
     for path, flag, render in files:
         exports.write(path, render(report), flag)
     uploaded = [kind for kind in kinds if kind in _ALWAYS_UPLOADED or getattr(arguments, kind)]
@@ -89,7 +89,7 @@ def _upload_target(runs: list[Run], arguments: argparse.Namespace) -> TrackerCon
     return upload_target(runs, arguments.wandb_project)
 
 
-def _send(runs: Sequence[Run], report: Report, target: TrackerConfig | None, texts: Mapping[str, str]) -> int:
+def _send(runs: Sequence[Run], report: ComparisonReport, target: TrackerConfig | None, texts: Mapping[str, str]) -> int:
     """Send to W&B and return the exit code. This comes last, so that a failure of W&B cannot lose the results."""
     if not runs and target is None:
         return DONE
@@ -102,7 +102,7 @@ def _send(runs: Sequence[Run], report: Report, target: TrackerConfig | None, tex
     return code
 
 
-def _page(report: Report, with_sentences: bool) -> str:
+def _page(report: ComparisonReport, with_sentences: bool) -> str:
     from afqmc.comparison.html.page import as_html  # importing scikit-learn is slow
 
     return as_html(report, with_sentences)
@@ -114,7 +114,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def compare_paths(paths: Sequence[str | Path], metric: str | None = None, top: int = 20) -> Report:
+def compare_paths(paths: Sequence[str | Path], metric: str | None = None, top: int = 20) -> ComparisonReport:
     """Rank the settings of runs and sweeps, and test whether the best one beats the others.
 
     Args:
@@ -129,9 +129,9 @@ def compare_paths(paths: Sequence[str | Path], metric: str | None = None, top: i
         InputError: if there is no complete run, or no run has the metric.
     """
     from afqmc.comparison.builder import build
-    from afqmc.results.runs import find
+    from afqmc.results.runs import find_runs
 
-    return build(find(map(str, paths)), metric, top)
+    return build(find_runs(map(str, paths)), metric, top)
 
 
 if __name__ == "__main__":

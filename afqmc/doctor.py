@@ -54,7 +54,7 @@ def main() -> int:
         passed = all(row["verdict"] != "fail" for row in rows)
         print_json(passed, rows)
         return DONE if passed else FAILED
-    show(collect())
+    print_findings(collect())
     failures = sum(finding.verdict is Verdict.fail for finding in findings)
     warnings = sum(finding.verdict is Verdict.warn for finding in findings)
     verdict = "would stop" if failures else "would go through"
@@ -67,7 +67,7 @@ def print_json(passed: bool, findings: list[dict[str, Any]]) -> None:
     print(json.dumps({"passed": passed, "findings": redacted_tree(findings)}, ensure_ascii=False, indent=2))
 
 
-def show(findings: Iterable[Finding]) -> None:
+def print_findings(findings: Iterable[Finding]) -> None:
     """Print each finding on a line as soon as it is known."""
     from rich.console import Console
     from rich.text import Text

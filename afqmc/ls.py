@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from afqmc.cli import DONE, reject_several_processes, run_command
-from afqmc.results.runs import Run, find, format_time, last_written
+from afqmc.results.runs import Run, find_runs, format_time, last_written
 from afqmc.run_dir import Status
 from afqmc.utils.console import format_duration
 from afqmc.utils.errors import InputError, printable
@@ -24,7 +24,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     if arguments.path is None and not Path(_DEFAULT).is_dir():
         raise InputError(f"there is no directory {_DEFAULT} here; name the directory to list: afqmc ls PATH")
-    runs = sorted(find([arguments.path or _DEFAULT]), key=lambda run: (-last_written(run.path), str(run.path)))
+    runs = sorted(find_runs([arguments.path or _DEFAULT]), key=lambda run: (-last_written(run.path), str(run.path)))
     if arguments.json:
         print(json.dumps([_as_dict(run) for run in runs], ensure_ascii=False, indent=2))
     else:

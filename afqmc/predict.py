@@ -44,7 +44,7 @@ def main() -> int:
     configure_threads()
     from afqmc.data.loading import Pairs
     from afqmc.inference.input_files import Inputs
-    from afqmc.inference.output_files import check_columns, render
+    from afqmc.inference.output_files import check_output_columns, render
     from afqmc.inference.output_formats import check_format
     from afqmc.inference.prediction_columns import formula_warning
     from afqmc.inference.predictor import Predictor, predict_mean
@@ -56,7 +56,7 @@ def main() -> int:
 
     def read(predictor: Predictor) -> Pairs:
         pairs = inputs.read(predictor)
-        check_columns(predictor, inputs, pairs, out, arguments.clue)
+        check_output_columns(predictor, inputs, pairs, out, arguments.clue)
         return pairs
 
     scores = predict_mean(run_dirs, read, arguments.device, arguments.trust, overrides, labelled=False)

@@ -16,7 +16,7 @@ from afqmc.utils import safe_files
 from afqmc.utils.environment import changed_fields, collect_environment
 from afqmc.utils.errors import InputError
 from afqmc.utils.file_lock import locked
-from afqmc.utils.files import read_json, write_json, write_text
+from afqmc.utils.files import read_json_or_empty, write_json, write_text
 from afqmc.utils.redaction import redacted_tree
 
 _OWN_FILES = (
@@ -79,7 +79,7 @@ class RunDir:
 
     def read_status(self) -> dict[str, Any]:
         """Return the content of status.json; empty if there is none."""
-        return read_json(self.path / "status.json")
+        return read_json_or_empty(self.path / "status.json")
 
     def holds_run(self) -> bool:
         """Return whether there is a run in this directory. A run that was refused does not count."""
@@ -161,7 +161,7 @@ class RunDir:
         """
         current = collect_environment(hardware)
         path = self.path / "environment.json"
-        original = read_json(path) if resumed else {}
+        original = read_json_or_empty(path) if resumed else {}
         if not original:
             write_json(path, current)
             return []

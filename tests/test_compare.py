@@ -26,7 +26,7 @@ from afqmc.comparison.exports import as_csv
 from afqmc.config.safe_yaml import read_literal
 from afqmc.evaluation.metrics import classification_metrics
 from afqmc.results.resampled_metrics import LabelledPredictions, resampled_metric
-from afqmc.results.runs import find
+from afqmc.results.runs import find_runs
 from afqmc.results.settings import group_by_setting
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError
@@ -91,7 +91,7 @@ def test_real_runs_are_averaged_over_seeds(trained, run_compare):
 
 def test_metrics_match_summary_and_predictions(trained):
     """The metrics of a real run are those of its summary, and can be computed from its predictions."""
-    runs = find([str(trained / "1"), str(trained / "2")])
+    runs = find_runs([str(trained / "1"), str(trained / "2")])
     for run in runs:
         written = summary(RunDir(run.path))
         assert run.figures == {key: value for key, value in written["best"].items() if "/" in key} | written["test"]
@@ -359,7 +359,7 @@ def test_nested_keys_are_not_missing(tmp_path):
     """A key with nested keys is not missing."""
     for number, text in enumerate((CONFIG, CONFIG.replace("  columns: null\n", "  columns:\n    sentence1: a\n"))):
         write_run(tmp_path / f"{number}", text, ANSWERS[number])
-    report = build(find([str(tmp_path)]), None, 20)
+    report = build(find_runs([str(tmp_path)]), None, 20)
     assert (len(report.settings), report.defaulted_keys) == (2, [])
 
 
@@ -370,7 +370,7 @@ def test_tracking_keys_do_not_split_settings(tmp_path):
         ("b", CONFIG.replace("project: afqmc", "project: x").replace("seed: 42", "seed: 1")),
     ):
         write_run(tmp_path / name, text, ANSWERS[0])
-    (setting,) = group_by_setting(find([str(tmp_path)]))
+    (setting,) = group_by_setting(find_runs([str(tmp_path)]))
     assert [run.seed for run in setting.runs] == [1, 42]
 
 
@@ -674,7 +674,7 @@ def test_csv_has_no_formulas(tmp_path):
             ANSWERS[0],
         )
     (tmp_path / "@never/.hydra").mkdir(parents=True)
-    header, *lines = csv.reader(as_csv(build(find([str(tmp_path)]), None, 20)).splitlines())
+    header, *lines = csv.reader(as_csv(build(find_runs([str(tmp_path)]), None, 20)).splitlines())
     starts = [unicodedata.normalize("NFKC", cell.lstrip()[:1]) for line in (header, *lines) for cell in line]
     cells = [cell for line in (header, *lines) for cell in line]
     formulas = [cell for cell, start in zip(cells, starts, strict=True) if start in ("=", "+", "-", "@")]
@@ -784,7 +784,7 @@ def test_folds_are_compared_out_of_fold(folded, run_compare, tmp_path):
     """Folds are repetitions of a setting, and are compared by the combined out-of-fold predictions."""
     place, answers = folded
     for metric in ("dev/accuracy", "dev/f1"):
-        report = build(find([str(place)]), metric, 20)
+        report = build(find_runs([str(place)]), metric, 20)
         assert [len(setting.runs) for setting in report.settings] == [6, 6]
         assert report.keys == ["lr"]
         assert report.tests.examples == 300
@@ -792,7 +792,7 @@ def test_folds_are_compared_out_of_fold(folded, run_compare, tmp_path):
         means = resampled_metric(metric.removeprefix("dev/"), answers, whole).reshape(2, 2).mean(axis=1)
         assert sorted(report.tests.means) == pytest.approx(sorted(means))
         assert sorted(report.folds_metric.values()) == pytest.approx(sorted(means))
-    best = max(build(find([str(place)]), "dev/accuracy", 20).folds_metric.values())
+    best = max(build(find_runs([str(place)]), "dev/accuracy", 20).folds_metric.values())
     _, text = run_compare(place, "--csv", tmp_path / "out.csv")
     assert "12 runs of 2 settings" in text
     assert re.search(r"lr=0.2 is better than lr=0.1 by .*, 2 seeds each, folds of a seed combined\)", text)

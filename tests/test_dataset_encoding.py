@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from afqmc.config import compose
-from afqmc.config.schema import check
+from afqmc.config.schema import check_config
 from afqmc.data.config import DatasetConfig, Format
 from afqmc.data.encoding import detected
 from afqmc.data.loading import load_dataset
@@ -17,7 +17,7 @@ from afqmc.data.quality import analyze, summary_lines
 from afqmc.data.sample import sample_files
 from afqmc.data.sources import DataFile
 from afqmc.diagnostics.data import data_findings
-from afqmc.diagnostics.data import read as diagnosed
+from afqmc.diagnostics.data import read_with_errors as diagnosed
 from afqmc.utils.errors import InputError
 
 ROWS = [json.loads(line) for line in sample_files()["train.json"].splitlines()[:60]]
@@ -192,7 +192,7 @@ def test_configured_encoding(read):
 def test_unknown_encoding(name):
     """An unknown encoding is rejected."""
     with pytest.raises(InputError, match=r"^dataset.encoding=.*: no such encoding; allowed: auto, utf-8"):
-        check(compose(["experiment=quickstart", f"dataset.encoding='{name}'"]))
+        check_config(compose(["experiment=quickstart", f"dataset.encoding='{name}'"]))
 
 
 @pytest.mark.parametrize("streaming", [False, True])

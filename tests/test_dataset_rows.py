@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from afqmc.config import compose
-from afqmc.config.schema import check
+from afqmc.config.schema import check_config
 from afqmc.data import compression as content
 from afqmc.data.config import DatasetConfig, OnBadRow, Quoting
 from afqmc.data.loading import load_dataset, resolve_files
@@ -146,7 +146,7 @@ def test_tab_delimiter(read):
 def test_invalid_delimiter(value):
     """An invalid delimiter is rejected."""
     with pytest.raises(InputError, match=r"^dataset.delimiter=(.|\n)*: must be one character"):
-        check(compose(["experiment=quickstart", f"dataset.delimiter={value}"]))
+        check_config(compose(["experiment=quickstart", f"dataset.delimiter={value}"]))
 
 
 @pytest.mark.parametrize(("mark", "shown"), [(";", "';'"), ("\t", "a tab"), ("|", "'|'")])

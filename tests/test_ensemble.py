@@ -15,7 +15,7 @@ from afqmc.data.sample import sample_files
 from afqmc.evaluation.metrics import classification_metrics
 from afqmc.inference.predictor import Predictor
 from afqmc.results.ensemble import Ensemble, build_ensemble, resolve_members
-from afqmc.results.runs import find
+from afqmc.results.runs import find_runs
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError
 
@@ -121,7 +121,7 @@ def test_member_paths_are_relative(sweep, tmp_path):
     assert [(member["seed"], member["fold"]) for member in ensemble["members"]] == [
         (s, f) for s in (1, 2) for f in range(3)
     ]
-    assert len(find([str(sweep.parent)])) == 6  # an ensemble does not count as a run
+    assert len(find_runs([str(sweep.parent)])) == 6  # an ensemble does not count as a run
 
 
 def test_seeds_without_folds_give_test_only(tmp_path):
@@ -215,7 +215,7 @@ def test_invalid_members_are_refused(copy):
 def test_output_must_not_be_a_run(sweep):
     """An ensemble cannot be written to a run directory."""
     with pytest.raises(InputError, match="is a run directory; write the ensemble to another one"):
-        Ensemble.of(find([str(sweep)])).write(jobs(sweep)[0])
+        Ensemble.of(find_runs([str(sweep)])).write(jobs(sweep)[0])
 
 
 def test_resolve_members_distinguishes_run_and_sweep(sweep):

@@ -72,3 +72,15 @@ def test_a_library_is_imported_only_where_the_design_says(path):
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_module_opens_with_a_line_that_says_what_it_is_for(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_a_public_name_has_one_meaning():
+    """No two modules define the same public function, class or constant."""
+    defined = {}
+    for path in [*modules(), *sorted((PACKAGE.parent / "hydra_plugins").rglob("*.py"))]:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [node]
+            for name in (getattr(target, "name", getattr(target, "id", "_")) for target in targets):
+                if not name.startswith("_") and name not in {"log", "main"}:
+                    defined.setdefault(name, []).append(str(path.relative_to(PACKAGE.parent)))
+    assert {name: paths for name, paths in defined.items() if len(paths) > 1} == {}

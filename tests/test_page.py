@@ -18,13 +18,13 @@ from afqmc.cli import run_command
 from afqmc.comparison.builder import build
 from afqmc.comparison.html.best_runs import best_runs, median_repetition
 from afqmc.comparison.html.hyperparameters import axes, importance
-from afqmc.comparison.html.json_embedding import as_json, base64_array
+from afqmc.comparison.html.json_embedding import base64_array, embed_json
 from afqmc.comparison.html.learning_curves import curves, downsample
 from afqmc.comparison.html.page import as_html, asset
 from afqmc.comparison.html.pair_texts import read_sentences
 from afqmc.data.sample import sample_files
 from afqmc.results.predictions import Predictions
-from afqmc.results.runs import find
+from afqmc.results.runs import find_runs
 from afqmc.results.translatable import msg, translate
 from afqmc.run_dir import Status
 
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("little_garbage")
 
 
 def report_of(*places, metric=None):
-    return build(find([str(place) for place in places]), metric, 20)
+    return build(find_runs([str(place) for place in places]), metric, 20)
 
 
 def runs_of(report):
@@ -121,7 +121,7 @@ def test_findings_and_caveats_are_bilingual(grid):
 def test_embedded_json_has_no_markup():
     """Nothing in the data can close the script element."""
     hostile = {"</script><script>": ["<!--", "\u2028", "{{data}}", "\x1b[2J", "\u202e", "&lt;"]}
-    text = as_json(hostile)
+    text = embed_json(hostile)
     assert not set("<>&\u2028\x1b\u202e") & set(text)
     assert json.loads(text) == {"</script><script>": ["<!--", r"\u2028", "{{data}}", r"\x1b[2J", r"\u202e", "&lt;"]}
 
@@ -165,7 +165,7 @@ def test_invalid_rows_are_not_drawn(tmp_path):
     rows += ['{"step": 9999999999999, "train/loss": 1}', '{"step": 2, "train/loss": 1e300, "epoch": true}', "{}"]
     rows += ['{"step": 3, "train/loss": 0.5, "nonfinite/ids": [1], "dev/x": null, "__proto__": 1, "epoch": 1.5}']
     (tmp_path / "a/metrics.jsonl").write_text("\n".join(rows), encoding="utf-8")
-    drawn = curves(find([str(tmp_path)]))
+    drawn = curves(find_runs([str(tmp_path)]))
     assert drawn["names"] == ["train/loss"]
     assert drawn["points"] == 1
     assert drawn["runs"][0]["epochs_per_step"] == 0.5
@@ -175,7 +175,7 @@ def test_many_curves_are_downsampled(tmp_path, monkeypatch):
     """Many curves are downsampled to the limit of the page."""
     monkeypatch.setattr("afqmc.comparison.html.learning_curves.MAX_POINTS", 3000)
     write_run(tmp_path / "a", CONFIG, simulate(np.random.default_rng(0), 1, 1, 50)[0][0], rows=300)
-    found = curves(find([str(tmp_path)]) * 5)
+    found = curves(find_runs([str(tmp_path)]) * 5)
     lengths = [len(base64.b64decode(steps)) // 4 for steps in found["steps"]]
     assert found["points"] == 5 * 8 * 300
     assert found["max_points"] == 50
@@ -277,7 +277,7 @@ def write_on_sample(place, rows=40, **changes):
 
 
 def sentences_of(place):
-    (run, *_) = find([str(place)])
+    (run, *_) = find_runs([str(place)])
     predictions = Predictions.of(run, "dev/accuracy")
     return read_sentences(run, "dev", predictions, range(3))
 
@@ -301,7 +301,7 @@ def test_sentences_of_folds_come_from_train(tmp_path):
         text = CONFIG.replace("num_folds: null", "num_folds: 2").replace("fold: null", f"fold: {number}")
         given = answers.__class__(gold, answers.predicted, answers.logits)
         write_run(tmp_path / f"{number}", text, given, ids=[pairs[row].get("id", int(row)) for row in part])
-    runs = find([str(tmp_path)])
+    runs = find_runs([str(tmp_path)])
     together = Predictions.of_folds([Predictions.of(run, "dev/accuracy") for run in runs], "dev")
     found, why = read_sentences(runs[0], "dev", together, [0, 7])
     assert why is None

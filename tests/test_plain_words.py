@@ -32,7 +32,7 @@ PHRASES = {  # each with the words to use instead
     r"goes? its (own )?way|is no matter|ha(s|ve) no say": "name what happens",
     r"beside the (main|others?)": "other ranks",
 }
-PLACES = ("afqmc/**/*", "hydra_plugins/**/*", "conf/**/*", "*.md")
+PLACES = ("afqmc/**/*", "hydra_plugins/**/*", "conf/**/*", "docs/*", "*.md")
 FILES = [
     path
     for place in PLACES

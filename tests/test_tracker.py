@@ -13,7 +13,7 @@ from afqmc.config import to_container
 from afqmc.run_dir import RunDir
 from afqmc.runner.experiment import run_experiment
 from afqmc.tracking.background import BackgroundTracker
-from afqmc.tracking.base import NullTracker, Report
+from afqmc.tracking.base import DevPredictions, NullTracker
 from afqmc.tracking.config import TrackerConfig, WandbMode
 from afqmc.tracking.factory import build_tracker
 from afqmc.tracking.wandb_tracker import pr_points, worst
@@ -146,7 +146,7 @@ def test_disabled_is_null_tracker(tmp_path):
 
 def report():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.7, 0.3]])
-    return Report(7, ("0", "1"), probabilities, np.array([1, 1, 0, 1]), list("abcd"), list("efgh"))
+    return DevPredictions(7, ("0", "1"), probabilities, np.array([1, 1, 0, 1]), list("abcd"), list("efgh"))
 
 
 def test_worst_errors_order():

@@ -16,7 +16,7 @@ from afqmc import compare
 from afqmc.cli import run_command
 from afqmc.run_dir import RunDir
 from afqmc.runner.experiment import run_experiment
-from afqmc.utils.files import read_json
+from afqmc.utils.files import read_json_or_empty
 
 OFFLINE = {"WANDB_MODE": "offline", "WANDB_API_KEY": ""}
 # at the second rate the loss is soon not finite: these jobs fail
@@ -70,7 +70,7 @@ def test_jobs_are_runs(sweep):
 def test_job_status_and_summary(sweep):
     """Failed jobs have exit code 1; completed ones have the metrics of summary.json."""
     for job in jobs(sweep):
-        run, summary = Offline(job), read_json(job / "summary.json")
+        run, summary = Offline(job), read_json_or_empty(job / "summary.json")
         assert run.exit_code() == (0 if summary else 1)
         assert bool(summary) == ("lr-0.001" in job.name)
         if summary:
@@ -288,7 +288,7 @@ def test_comparison_run(compared, call, tmp_path):
     assert run.exit_code() == 0
     assert run.config["metric"] == "dev/accuracy"
     tables = tmp_path.glob("wandb/offline-run-*/files/media/**/*.json")
-    media = {path.name.split("_")[0]: read_json(path) for path in tables}
+    media = {path.name.split("_")[0]: read_json_or_empty(path) for path in tables}
     settings = media["settings"]
     assert settings["columns"][:4] == ["rank", "setting", "lr", "seeds"]
     figure = settings["columns"].index("dev/accuracy")

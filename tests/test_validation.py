@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model
 from afqmc import doctor
 from afqmc import run as entry
 from afqmc.cli import run_command
-from afqmc.config import as_text, compose, load
+from afqmc.config import compose, load, to_yaml
 from afqmc.data.sample import sample_files
 from afqmc.diagnostics.checks import Checks
 from afqmc.diagnostics.findings import Verdict
@@ -270,7 +270,7 @@ def test_defined_metrics_are_accepted(inside, tmp_path):
 
 def test_contradicting_mode_of_older_run(tmp_path, caplog):
     """The config of an older run whose mode contradicts its metric is loaded with a warning."""
-    text = as_text(compose([*SMALL]))
+    text = to_yaml(compose([*SMALL]))
     (tmp_path / "config.yaml").write_text(text.replace("  mode: auto\n  patience", "  mode: min\n  patience"))
     assert "mode: min" in (tmp_path / "config.yaml").read_text()
     assert load(tmp_path).trainer.higher_is_better

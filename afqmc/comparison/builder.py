@@ -12,7 +12,7 @@ from afqmc.comparison.bootstrap import PairwiseTests, resample
 from afqmc.comparison.caveats import caveats
 from afqmc.comparison.dev_data import data_groups
 from afqmc.comparison.mcnemar import mcnemar
-from afqmc.comparison.report import Comparison, Report
+from afqmc.comparison.report import Comparison, ComparisonReport
 from afqmc.comparison.wording import difference_sentence, display_name, split_of, with_mcnemar
 from afqmc.evaluation.metric_names import higher_is_better
 from afqmc.results.predictions import Predictions
@@ -23,7 +23,7 @@ from afqmc.results.translatable import message_of, msg
 from afqmc.utils.errors import InputError, did_you_mean
 
 
-def build(runs: Sequence[Run], metric: str | None, top: int) -> Report:
+def build(runs: Sequence[Run], metric: str | None, top: int) -> ComparisonReport:
     """Rank the runs' settings by ``metric``, or by the metric they monitored; compare the best ``top`` settings.
 
     Raises:
@@ -44,7 +44,7 @@ def build(runs: Sequence[Run], metric: str | None, top: int) -> Report:
         comparisons = [
             _compare(settings, compared, predictions, tests, metric, other) for other in range(1, len(compared))
         ]
-    report = Report(
+    report = ComparisonReport(
         metric=metric,
         keys=varying_keys(complete),
         settings=settings,

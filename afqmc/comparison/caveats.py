@@ -12,14 +12,14 @@ from afqmc.utils.errors import InputError
 
 if TYPE_CHECKING:
     from afqmc.comparison.bootstrap import PairwiseTests
-    from afqmc.comparison.report import Report
+    from afqmc.comparison.report import ComparisonReport
     from afqmc.results.runs import Run
 
 _MAX_LISTED = 8  # names in a sentence
 _NEGLIGIBLE = 1e-6  # selection bias below this is not mentioned
 
 
-def caveats(report: Report, top: int) -> Iterator[str]:
+def caveats(report: ComparisonReport, top: int) -> Iterator[str]:
     """Yield all caveats; ``top`` is the number of settings that were to be compared."""
     repeats = [run.name for setting in report.settings for run in setting.repeats]
     if repeats:
@@ -59,7 +59,7 @@ def _shorten_list(names: Sequence[str]) -> str:
     return msg("{names} and {more} more", names=listed, more=more) if more > 0 else listed
 
 
-def _suspicious_runs(report: Report) -> Iterator[str]:
+def _suspicious_runs(report: ComparisonReport) -> Iterator[str]:
     """List the settings with runs whose metric is undefined, or that predict a single label."""
     for problem, has_problem in (
         (msg("{metric} is undefined", metric=report.metric), lambda run: run.figures.get(report.metric) is None),
@@ -86,7 +86,7 @@ def _combined_folds(split: str) -> str:
     )
 
 
-def _test_caveats(report: Report, tests: PairwiseTests) -> Iterator[str]:
+def _test_caveats(report: ComparisonReport, tests: PairwiseTests) -> Iterator[str]:
     if tests.comparisons > 1:
         has_mcnemar = any(comparison.mcnemar for comparison in report.comparisons)
         yield msg(
@@ -110,7 +110,7 @@ def _test_caveats(report: Report, tests: PairwiseTests) -> Iterator[str]:
         )
 
 
-def _power_caveats(report: Report, examples: int) -> Iterator[str]:
+def _power_caveats(report: ComparisonReport, examples: int) -> Iterator[str]:
     differences = [comparison.difference for comparison in report.comparisons]
     detectable = [difference.detectable for difference in differences if difference.error]
     if not detectable:
@@ -130,7 +130,7 @@ def _power_caveats(report: Report, examples: int) -> Iterator[str]:
         )
 
 
-def _environment_differences(report: Report) -> Iterator[str]:
+def _environment_differences(report: ComparisonReport) -> Iterator[str]:
     """List differences between the compared runs that their configs do not show."""
     environments = [run.environment() for setting in report.compared for run in setting.runs]
     for fact in dict.fromkeys(fact for environment in environments for fact in environment):
@@ -139,7 +139,7 @@ def _environment_differences(report: Report) -> Iterator[str]:
             yield msg("the compared runs differ in {fact}: {values}", fact=msg(fact), values=", ".join(values))
 
 
-def _selection_caveats(report: Report) -> Iterator[str]:
+def _selection_caveats(report: ComparisonReport) -> Iterator[str]:
     """Explain how choosing weights and settings on a split biases the metrics on it."""
     if not report.settings:
         return
@@ -160,7 +160,7 @@ def _selection_caveats(report: Report) -> Iterator[str]:
         )
 
 
-def _weight_selection(report: Report) -> Iterator[str]:
+def _weight_selection(report: ComparisonReport) -> Iterator[str]:
     runs = [run for setting in report.compared or report.settings[:1] for run in setting.runs]
     counts = sorted({count for run in runs if (count := _count_evaluations(run))})
     if counts == [1]:
@@ -176,7 +176,7 @@ def _weight_selection(report: Report) -> Iterator[str]:
     )
 
 
-def _setting_selection(report: Report) -> Iterator[str]:
+def _setting_selection(report: ComparisonReport) -> Iterator[str]:
     count = sum(index == 1 for index in report.data_index.values())
     if count == 1:
         return

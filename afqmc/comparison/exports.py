@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from afqmc.comparison.report import Comparison, Report
+from afqmc.comparison.report import Comparison, ComparisonReport
 from afqmc.comparison.terminal import columns
 from afqmc.comparison.wording import display_name
 from afqmc.results.runs import Run
@@ -29,7 +29,7 @@ _MARKUP = re.compile(r"[\\|`<>\[\]*~&$]|(?<!\w)_|_(?!\w)")  # Markdown; an under
 _LINK = re.compile(r":(?=//)|(?<=\bwww)\.", re.IGNORECASE)  # GitHub turns bare addresses into links
 
 
-def check(path: Path, flag: str, inputs: Sequence[str]) -> None:
+def check_output_path(path: Path, flag: str, inputs: Sequence[str]) -> None:
     """Check that a file can be written, before the runs are compared.
 
     Args:
@@ -77,12 +77,12 @@ def write(path: Path, text: str, flag: str) -> None:
         raise InputError(f"{flag} {path}: cannot be written: {error.strerror or error}") from error
 
 
-def as_json(report: Report) -> str:
+def as_json(report: ComparisonReport) -> str:
     """Return the whole report as JSON."""
     return json.dumps(as_dict(report), ensure_ascii=False, indent=2, default=str) + "\n"
 
 
-def as_csv(report: Report) -> str:
+def as_csv(report: ComparisonReport) -> str:
     """Return one row per run, unfinished ones included; settings have a column per varying key."""
     complete = [(setting.name, run) for setting in report.settings for run in (*setting.runs, *setting.repeats)]
     runs = [*complete, *(("", run) for run in report.unfinished)]
@@ -107,7 +107,7 @@ def as_csv(report: Report) -> str:
     return buffer.getvalue()
 
 
-def _csv_row(report: Report, setting: str, run: Run, metrics: Sequence[str]) -> list[object]:
+def _csv_row(report: ComparisonReport, setting: str, run: Run, metrics: Sequence[str]) -> list[object]:
     values = ["" if key not in run.config else format_value(run.config[key]) for key in report.keys]
     facts = [getattr(run, fact) for fact in _FACTS]
     row = [run.name, run.status, run.why, setting, *values, run.seed, run.fold]
@@ -127,7 +127,7 @@ def _escape_formula(cell: object) -> object:
     return f"'{printable(text)}" if is_formula else printable(text)
 
 
-def as_markdown(report: Report) -> str:
+def as_markdown(report: ComparisonReport) -> str:
     """Return the ranking with all settings, the findings and the caveats."""
     shown = columns(report)
     blocks = [f"# Runs by {report.metric}"]
@@ -163,7 +163,7 @@ def _escape_markdown(text: str) -> str:
 KINDS = {"csv": as_csv, "json": as_json, "md": as_markdown}  # by flag
 
 
-def as_dict(report: Report) -> dict[str, Any]:
+def as_dict(report: ComparisonReport) -> dict[str, Any]:
     """Return the report as plain data for JSON."""
     return {
         "metric": report.metric,

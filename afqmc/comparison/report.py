@@ -27,7 +27,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Report:
+class ComparisonReport:
     """Ranked settings and the differences between them.
 
     Attributes:

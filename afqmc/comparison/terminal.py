@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from afqmc.comparison.report import Report
+from afqmc.comparison.report import ComparisonReport
 from afqmc.comparison.wording import (
     display_name,
     folds_column,
@@ -42,7 +42,7 @@ class Column:
     is_cost: bool = False
 
 
-def columns(report: Report) -> list[Column]:
+def columns(report: ComparisonReport) -> list[Column]:
     """Return the columns of the ranking: varying keys, the metric over seeds, costs, other metrics.
 
     Columns without any value are left out.
@@ -84,7 +84,7 @@ def columns(report: Report) -> list[Column]:
     return [column for column in all_columns if any(column.cell(setting) != "-" for setting in report.settings)]
 
 
-def show(report: Report, top: int) -> None:
+def print_report(report: ComparisonReport, top: int) -> None:
     """Print unfinished runs, the ranking, the findings and the caveats."""
     from rich.console import Console
 
@@ -101,11 +101,11 @@ def show(report: Report, top: int) -> None:
     _print_list(console, "Caveats", report.caveats)
 
 
-def _has_sweeps(report: Report) -> bool:
+def _has_sweeps(report: ComparisonReport) -> bool:
     return len({run.sweep for setting in report.settings for run in setting.runs}) > 1
 
 
-def _omissions(report: Report, top: int, layout: Layout) -> list[str]:
+def _omissions(report: ComparisonReport, top: int, layout: Layout) -> list[str]:
     """Say what is not in the table."""
     omissions = []
     if not layout.shows_settings:
@@ -126,7 +126,7 @@ class Layout:
     shows_settings: bool = True
 
 
-def _choose_layout(report: Report, top: int, console: Console) -> Layout:
+def _choose_layout(report: ComparisonReport, top: int, console: Console) -> Layout:
     """Choose the columns that fit, without wrapping a number and with at most two lines per setting.
 
     To save room, other metrics are dropped first; then all settings share a column; then costs are dropped; then rows
@@ -154,7 +154,7 @@ def _choose_layout(report: Report, top: int, console: Console) -> Layout:
     return next((layout for layout in layouts if _fits(report, layout, top, console.width)), last_resort)
 
 
-def _fits(report: Report, layout: Layout, top: int, width: int) -> bool:
+def _fits(report: ComparisonReport, layout: Layout, top: int, width: int) -> bool:
     """Return whether no number is wrapped, and every setting takes at most two lines."""
     from rich.text import Text
 
@@ -176,7 +176,7 @@ def _measuring_console(width: int) -> Console:
     return Console(width=width, file=io.StringIO())
 
 
-def _ranking_table(report: Report, layout: Layout, top: int) -> Table:
+def _ranking_table(report: ComparisonReport, layout: Layout, top: int) -> Table:
     from rich.text import Text
 
     runs = sum(len(setting.runs) for setting in report.settings)
@@ -193,7 +193,7 @@ def _ranking_table(report: Report, layout: Layout, top: int) -> Table:
     return table
 
 
-def _print_findings(console: Console, report: Report) -> None:
+def _print_findings(console: Console, report: ComparisonReport) -> None:
     """Print a sentence per comparison, or a table if there are many."""
     from rich.text import Text
 

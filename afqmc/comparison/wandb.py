@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from afqmc.comparison.report import Report
+from afqmc.comparison.report import ComparisonReport
 from afqmc.comparison.wording import display_name
 from afqmc.results.runs import Run
 from afqmc.results.settings import Setting, format_value
@@ -58,7 +58,7 @@ def upload_target(runs: Sequence[Run], requested: str | None) -> TrackerConfig:
 
 
 def send(
-    runs: Sequence[Run], report: Report, target: TrackerConfig | None, texts: Mapping[str, str]
+    runs: Sequence[Run], report: ComparisonReport, target: TrackerConfig | None, texts: Mapping[str, str]
 ) -> Iterator[SendResult]:
     """Sync the runs, then upload the comparison if there is a target."""
     if runs:
@@ -111,7 +111,7 @@ def _send_files(run: Run, pending: list[Path]) -> str:
         return f"sent, the rest rebuilt from its own files ({error}){finished.lacking}"
 
 
-def upload_comparison(report: Report, target: TrackerConfig, texts: Mapping[str, str]) -> SendResult:
+def upload_comparison(report: ComparisonReport, target: TrackerConfig, texts: Mapping[str, str]) -> SendResult:
     """Upload the settings and the sentences as tables, and the output files as an artifact.
 
     Args:
@@ -134,7 +134,7 @@ def upload_comparison(report: Report, target: TrackerConfig, texts: Mapping[str,
         return SendResult(f"W&B: the comparison was not sent: {error}", succeeded=False)
 
 
-def _settings_table(report: Report) -> Table:
+def _settings_table(report: ComparisonReport) -> Table:
     """Return one row per setting, best first; metrics and costs are means over seeds."""
     others = sorted({name for setting in report.settings for run in setting.runs for name in run.figures})
     metrics = [report.metric, *(name for name in others if name != report.metric)]
@@ -151,7 +151,7 @@ def _settings_table(report: Report) -> Table:
     )
 
 
-def _sentences_table(report: Report) -> dict[str, Table]:
+def _sentences_table(report: ComparisonReport) -> dict[str, Table]:
     sections = {
         "findings": [comparison.sentence for comparison in report.comparisons],
         "not compared": [f"{display_name(setting, report.settings)}: {why}" for setting, why in report.incomparable],
@@ -164,7 +164,7 @@ def _sentences_table(report: Report) -> dict[str, Table]:
     return {"sentences": Table(["kind", "sentence"], rows)} if rows else {}
 
 
-def _summary(report: Report) -> dict[str, Any]:
+def _summary(report: ComparisonReport) -> dict[str, Any]:
     runs = sum(len(setting.runs) for setting in report.settings)
     summary: dict[str, Any] = {"settings": len(report.settings), "runs": runs, "unfinished": len(report.unfinished)}
     if report.settings:

@@ -22,7 +22,7 @@ from afqmc.config.error_messages import format_hydra_error, unknown_key
 from afqmc.config.overrides import literal, quote_overrides
 from afqmc.config.renamed_keys import upgrade_nested
 from afqmc.config.safe_yaml import check_yaml_limits
-from afqmc.config.schema import Config, check
+from afqmc.config.schema import Config, check_config
 from afqmc.config.yaml_checks import check_files
 from afqmc.data.config import Source
 from afqmc.evaluation.metric_names import higher_is_better
@@ -112,7 +112,7 @@ def to_config(node: DictConfig, labelled: bool = True) -> Config:
     except OmegaConfBaseException as error:
         raise InputError(format_hydra_error(error)) from error
     assert isinstance(config, Config)
-    check(config, labelled)
+    check_config(config, labelled)
     return config
 
 
@@ -128,10 +128,10 @@ def _reject_added_keys(node: DictConfig, config: Any, prefix: str = "") -> None:
 
 def save(config: Config, path: Path) -> None:
     """Write a config as resolved YAML; ``load`` returns an equal one."""
-    write_text(path, as_text(config))
+    write_text(path, to_yaml(config))
 
 
-def as_text(config: Config) -> str:
+def to_yaml(config: Config) -> str:
     """Return a config as resolved YAML."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 

@@ -18,7 +18,7 @@ from afqmc.utils.command_help import conf_dir
 from afqmc.utils.errors import InputError, UnswallowedInputError
 from afqmc.utils.process import usable_cores
 
-Run = Callable[[DictConfig], dict[str, Any]]
+_RunFunction = Callable[[DictConfig], dict[str, Any]]
 
 
 class HydraTask:
@@ -28,7 +28,7 @@ class HydraTask:
         run: Runs one composed config.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: _RunFunction) -> None:
         self.run = run
         self.raised: list[BaseException] = []
 
@@ -43,7 +43,7 @@ class HydraTask:
             return None
 
 
-def run_hydra(run: Run) -> None:
+def run_hydra(run: _RunFunction) -> None:
     """Compose the config of the command line, and run it, or the jobs of a multirun.
 
     Raises:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from afqmc.config.renamed_keys import new_value
-from afqmc.data.config import Batching, DatasetConfig, check_columns, check_reading
+from afqmc.data.config import Batching, DatasetConfig, check_column_keys, check_reading
 from afqmc.data.labels import label_name
 from afqmc.evaluation.metric_names import NAMES as METRICS
 from afqmc.models.config import ModelConfig
@@ -42,7 +42,7 @@ class Config:
     sweep: SweepConfig = field(default_factory=SweepConfig)
 
 
-def check(config: Config, labelled: bool = True) -> None:
+def check_config(config: Config, labelled: bool = True) -> None:
     """Check a config without loading anything.
 
     Args:
@@ -71,7 +71,7 @@ def check(config: Config, labelled: bool = True) -> None:
             f"{config.batch_size}; it divides the batch of a step into that many microbatches"
         )
     check_reading(config.dataset)
-    check_columns(config.dataset, labelled)
+    check_column_keys(config.dataset, labelled)
     _check_drop_labels(config.dataset)
     _check_batching(config.dataset)
     _check_folds(config.dataset)

@@ -51,7 +51,7 @@ def with_texts(row: Mapping[str, Any], fields: Iterable[str], id_field: str) -> 
             raise ValueError(f"{field!r} {cell.reason}")
         try:
             value = plain(cell)
-            converted[field] = int(value) if field == id_field and _is_whole(value) else as_text(value)
+            converted[field] = int(value) if field == id_field and _is_whole(value) else cell_text(value)
         except UnicodeDecodeError as error:
             raise ValueError(f"{field!r} has bytes that are not UTF-8 ({error.reason})") from error
         except (ValueError, OverflowError) as error:
@@ -59,7 +59,7 @@ def with_texts(row: Mapping[str, Any], fields: Iterable[str], id_field: str) -> 
     return converted
 
 
-def as_text(value: Any) -> Any:
+def cell_text(value: Any) -> Any:
     """Return a value as text: 1.0 becomes ``1``, a date at midnight has no time, and an empty cell is None.
 
     Values of other types, such as lists, are returned unchanged.

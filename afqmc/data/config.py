@@ -76,7 +76,7 @@ class DatasetConfig:
         "auto", "auto (UTF-8, UTF-16 with BOM, GB18030 if certain), or a codec: gb18030, big5, ..."
     )
     delimiter: Optional[str] = config_field(
-        None, "one character between cells, \\\\t for a tab; null: a comma in csv, a tab in tsv"
+        None, "one character between cells, \\t for a tab; null: a comma in csv, a tab in tsv"
     )
     quoting: Quoting = config_field(
         Quoting.auto, "quotation marks around cells: auto (csv: double; tsv: by the header), double or none"
@@ -193,7 +193,7 @@ def check_reading(dataset: DatasetConfig) -> None:
         )
 
 
-def check_columns(dataset: DatasetConfig, labelled: bool = True) -> None:
+def check_column_keys(dataset: DatasetConfig, labelled: bool = True) -> None:
     """Check that the ``*_field`` keys name different columns, and that ``columns`` contains them.
 
     Args:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from afqmc.data.config import DatasetConfig
 from afqmc.data.resumable_download import Transfer, cache_write_error
-from afqmc.data.sources import UNREADABLE, find_member
+from afqmc.data.sources import READ_ERRORS, find_member
 from afqmc.utils.errors import InputError
 from afqmc.utils.files import expand_user
 from afqmc.utils.proxies import through_proxy
@@ -177,6 +177,6 @@ def _integrity_error(archive: Path, config: DatasetConfig) -> str:
                         f"checksum of {name} is {actual[:12]}.., expected {expected[:12]}.. "
                         "(dataset.checksums={} disables the check)"
                     )
-    except UNREADABLE as error:
+    except READ_ERRORS as error:
         return f"not a readable zip ({error})"
     return ""

@@ -12,7 +12,7 @@ from afqmc.data.config import DatasetConfig
 from afqmc.data.pairs import Pairs, update_digest
 from afqmc.utils.errors import InputError, elide
 
-Array = np.ndarray
+_Array = np.ndarray
 
 _MAX_DEVIATION = 0.2  # of a fold's size and class counts from their means, relative to the mean
 _MIN_DEVIATION = 2  # pairs; a smaller deviation is always allowed
@@ -32,14 +32,14 @@ class Folds:
     """
 
     pairs: Pairs
-    fold_ids: Array
-    groups: Array
+    fold_ids: _Array
+    groups: _Array
     count: int
     fold: int
     max_dev: int | None = None
 
     @cached_property
-    def label_counts(self) -> Array:
+    def label_counts(self) -> _Array:
         """Pairs per fold and class, (folds, classes)."""
         return _count_labels(self.fold_ids, np.asarray(self.pairs.labels))
 
@@ -103,7 +103,7 @@ def make_folds(pairs: Pairs, config: DatasetConfig, names: tuple[str, ...]) -> F
     return folds
 
 
-def connected_groups(sentence1: list[str], sentence2: list[str]) -> Array:
+def connected_groups(sentence1: list[str], sentence2: list[str]) -> _Array:
     """Return the group of each pair, (N,): connected components of the graph of sentences whose edges are the pairs."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -111,11 +111,11 @@ def connected_groups(sentence1: list[str], sentence2: list[str]) -> Array:
     node: dict[str, int] = {}
     ends = [[node.setdefault(text, len(node)) for text in column] for column in (sentence1, sentence2)]
     edges = coo_array((np.ones(len(sentence1)), ends), shape=(len(node), len(node)))
-    component: Array = connected_components(edges, directed=False)[1]
+    component: _Array = connected_components(edges, directed=False)[1]
     return np.take(component, ends[0])
 
 
-def assign_folds(groups: Array, labels: Array, folds: int, seed: int) -> Array:
+def assign_folds(groups: _Array, labels: _Array, folds: int, seed: int) -> _Array:
     """Return the fold of each pair, (N,), such that folds are similar in size and class counts.
 
     Groups are assigned greedily from the largest to the smallest, in random order among groups with equal class counts.
@@ -145,7 +145,7 @@ def assign_folds(groups: Array, labels: Array, folds: int, seed: int) -> Array:
     return np.take(fold_of_group, groups)
 
 
-def _count_labels(ids: Array, labels: Array) -> Array:
+def _count_labels(ids: _Array, labels: _Array) -> _Array:
     """Return the number of pairs per fold or group and class, (ids, classes)."""
     counts = np.zeros((ids.max() + 1, labels.max() + 1), np.int64)
     np.add.at(counts, (ids, labels), 1)

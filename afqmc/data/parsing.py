@@ -13,7 +13,7 @@ from afqmc.data.cells import with_texts
 from afqmc.data.config import DatasetConfig, Format, OnBadRow
 from afqmc.data.header import foreign_first_label, has_no_header
 from afqmc.data.labels import NO_LABEL, label_name, unknown_label
-from afqmc.data.row_readers import read_rows
+from afqmc.data.row_readers import iter_rows
 from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.sources import DataFile
 from afqmc.utils.errors import InputError, did_you_mean, elide
@@ -82,7 +82,7 @@ def read_pairs(
         report.rows += 1
         reject(line, reason)
 
-    for line, row in read_rows(file, config, reject_unreadable, all_columns=on_row is not None):
+    for line, row in iter_rows(file, config, reject_unreadable, all_columns=on_row is not None):
         report.rows += 1
         try:
             fields = with_texts(row, needed, config.id_field) if has_types else row
@@ -153,7 +153,7 @@ def _reject_header_row(file: DataFile, config: DatasetConfig, index: Mapping[str
         return
     first_rows: list[tuple[int, dict[str, Any]]] = []
     with suppress(InputError):  # reading the file afterwards raises it again
-        first_rows += islice(read_rows(file, config, lambda *_: None, all_columns=False), _FIRST_ROWS)
+        first_rows += islice(iter_rows(file, config, lambda *_: None, all_columns=False), _FIRST_ROWS)
     valid = {*index, NO_LABEL, *(label_name(name) for name in config.drop_labels or ())}
     if reason := foreign_first_label([row.get(config.label_field) for _, row in first_rows], valid):
         raise InputError(f"{file.name}:{first_rows[0][0]}: {reason}")
@@ -166,7 +166,7 @@ def _is_unlabelled(file: DataFile, config: DatasetConfig, index: Mapping[str, in
         return False
     placeholders = (dropped | {NO_LABEL}) - set(index or ())
     label = None
-    for _, row in read_rows(file, config, lambda *_: None, all_columns=False):
+    for _, row in iter_rows(file, config, lambda *_: None, all_columns=False):
         label = (with_texts(row, [config.label_field], "") if _has_types(file) else row).get(config.label_field)
         if not isinstance(label, str | int) or label_name(label) not in placeholders:
             return False

@@ -22,7 +22,7 @@ _QUOTED = '"(?:[^"]|"")*"'  # regular expression for a cell in quotation marks
 _FIRST_ROWS = 10  # rows that show whether quotation marks enclose cells
 
 
-def read_rows(file: DataFile, config: DatasetConfig, reject: RejectLine, all_columns: bool = True) -> Iterator[Row]:
+def iter_rows(file: DataFile, config: DatasetConfig, reject: RejectLine, all_columns: bool = True) -> Iterator[Row]:
     """Return an iterator over the rows, each with the line on which it ends; blank lines are skipped.
 
     Args:

@@ -25,7 +25,7 @@ _HARMLESS_BYTES, _MAX_RATIO = 64 << 20, 100
 LFS = "is a Git LFS pointer, not the file itself; fetch the file: git lfs pull"
 
 # raised on opening or reading a zip that is damaged, encrypted or missing
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
+READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class DataFile:
         try:
             with zipfile.ZipFile(archive) as opened:
                 names, info = opened.namelist(), find_member(opened, member)
-        except UNREADABLE as error:
+        except READ_ERRORS as error:
             raise InputError(
                 f"{archive}: {LFS if _is_pointer(archive) else f'not a readable zip ({error})'}"
             ) from error

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, Any
 
-from afqmc.data.cells import Unusable, as_text, plain
+from afqmc.data.cells import Unusable, cell_text, plain
 from afqmc.data.compression import EXTRA, seekable
 from afqmc.data.config import DatasetConfig
 from afqmc.data.sources import DataFile
@@ -51,7 +51,7 @@ def xlsx_cells(file: DataFile, config: DatasetConfig) -> Iterator[tuple[int, Cel
             while cells and cells[-1] in (None, ""):
                 cells.pop()
             if cells and not names:
-                header, names = cells, [as_text(plain(cell)) or "" for cell in cells]
+                header, names = cells, [cell_text(plain(cell)) or "" for cell in cells]
                 needed = _positions(names, config)
                 yield line, names
                 continue

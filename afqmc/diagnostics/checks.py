@@ -82,7 +82,7 @@ class Checks:
 
     def check_data(self) -> Iterator[Finding]:
         """Read every row of every split; report invalid rows by line number, then statistics."""
-        self.data, errors = data.read(self.config)
+        self.data, errors = data.read_with_errors(self.config)
         yield from errors.findings()
         if self.data is not None:
             yield from data.data_findings(self.data)

@@ -40,7 +40,7 @@ class RowErrors:
             yield fail("data", f"and {rest} more invalid rows", odd_rows=rest)
 
 
-def read(config: Config) -> tuple[Dataset | None, RowErrors]:
+def read_with_errors(config: Config) -> tuple[Dataset | None, RowErrors]:
     """Return the data without the rows that a run would reject, or None if it cannot be read, and the errors."""
     errors = RowErrors()
     try:

@@ -45,7 +45,7 @@ def render(scores: EnsembleScores, inputs: Inputs, out: Path, clue: bool) -> byt
         raise InputError(f"-o {out}: {error}") from error
 
 
-def check_columns(predictor: Predictor, inputs: Inputs, pairs: Pairs, out: Path, clue: bool) -> None:
+def check_output_columns(predictor: Predictor, inputs: Inputs, pairs: Pairs, out: Path, clue: bool) -> None:
     """Render the output with zeros for logits, so that what the format cannot store is found before the prediction.
 
     Raises:

@@ -77,7 +77,7 @@ class Predictor:
             InputError: if this is not a run directory, it has no usable weights, or they need code that is not trusted.
         """
         run = RunDir(Path(run_dir))
-        config = with_reading_options(read_config(run), list(reading), labelled)
+        config = with_reading_options(load_run_config(run), list(reading), labelled)
         if device is not None:
             config.trainer.device = Device[device]
         loaded = read_weights(run.best, config, trust)
@@ -225,7 +225,7 @@ def open_data_file(path: Path, dataset: DatasetConfig, key: str = "") -> DataFil
     return DataFile("standard input" if is_stdin else str(path), lambda: io.BytesIO(content), dataset.format_of(path))
 
 
-def read_config(run: RunDir) -> Config:
+def load_run_config(run: RunDir) -> Config:
     """Read the config of an untrusted run directory.
 
     Raises:

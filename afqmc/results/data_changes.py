@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from afqmc.data.loading import Pairs, sorted_digest, split_digest
-from afqmc.results.untrusted_files import read_object, read_rows
+from afqmc.results.untrusted_files import read_jsonl, read_object
 from afqmc.utils.errors import InputError
 
 
@@ -45,7 +45,7 @@ def _stored_digest(run_dir: Path, key: str) -> str | None:
 def _stored_labels(run_dir: Path) -> list[tuple[str, str]] | None:
     """Return id and label of each dev pair of the run, or None if they cannot be read."""
     try:
-        rows = read_rows(run_dir / "predictions" / "dev.jsonl")
+        rows = read_jsonl(run_dir / "predictions" / "dev.jsonl")
         return [(repr(row["id"]), str(row["label"])) for row in rows]
     except (InputError, KeyError):
         return None

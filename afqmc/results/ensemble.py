@@ -12,12 +12,12 @@ from typing import Any
 
 from afqmc.evaluation.predictions import LOG_PROBABILITIES, prediction_rows
 from afqmc.results.ensemble_predictions import EnsemblePredictions as EnsemblePredictions
+from afqmc.results.ensemble_predictions import ensemble_summary
 from afqmc.results.ensemble_predictions import ensemble_test as ensemble_test
 from afqmc.results.ensemble_predictions import out_of_fold as out_of_fold
 from afqmc.results.ensemble_predictions import require_complete as require_complete
 from afqmc.results.ensemble_predictions import require_one_setting as require_one_setting
-from afqmc.results.ensemble_predictions import summarize
-from afqmc.results.runs import Run, find, is_run, run_dirs
+from afqmc.results.runs import Run, find_runs, is_run, run_dirs
 from afqmc.results.settings import Setting, group_by_setting, missing_folds
 from afqmc.utils.errors import InputError
 from afqmc.utils.files import write_json, write_text
@@ -111,7 +111,7 @@ class Ensemble:
     def _part_summary(self, name: str) -> dict[str, Any]:
         part, runs, split = self.parts[name], self.setting.runs, "dev" if name == OUT_OF_FOLD else TEST
         keys = dict.fromkeys(key for run in runs for key in run.figures if key.startswith(f"{split}/"))
-        run_figures = {key.partition("/")[2]: summarize([run.figures.get(key) for run in runs]) for key in keys}
+        run_figures = {key.partition("/")[2]: ensemble_summary([run.figures.get(key) for run in runs]) for key in keys}
         return {
             "pairs": len(part.rows.ids),
             "figures": part.figures(),
@@ -135,7 +135,7 @@ def build_ensemble(directory: Path, run_dirs: Sequence[Path], skip_incomplete: b
     Raises:
         InputError: If the runs do not belong together, a fold is missing, or there is nothing to combine.
     """
-    return Ensemble.of(find([str(path) for path in run_dirs]), skip_incomplete).write(directory)
+    return Ensemble.of(find_runs([str(path) for path in run_dirs]), skip_incomplete).write(directory)
 
 
 def build_ensembles(directory: Path, run_dirs: Sequence[Path]) -> Iterator[tuple[Path, str]]:
@@ -144,7 +144,7 @@ def build_ensembles(directory: Path, run_dirs: Sequence[Path]) -> Iterator[tuple
     Yields:
         The subdirectory, and an error message if nothing was written there, else "".
     """
-    settings = group_by_setting([run for run in find(map(str, run_dirs)) if run.is_complete]) if run_dirs else []
+    settings = group_by_setting([run for run in find_runs(map(str, run_dirs)) if run.is_complete]) if run_dirs else []
     for index, setting in enumerate(settings):
         if len(setting.runs) > 1:
             name = "-".join([str(index), *re.findall(r"[\w.+-]+", setting.name if len(settings) > 1 else "")])
@@ -164,4 +164,4 @@ def resolve_members(paths: Sequence[str]) -> list[Run] | None:
     """
     if len(paths) == 1 and run_dirs(Path(paths[0])) in ([], [Path(paths[0])]):
         return None
-    return find(paths)
+    return find_runs(paths)

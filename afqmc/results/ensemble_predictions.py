@@ -61,7 +61,7 @@ class EnsemblePredictions:
         return {
             "disagreement": float(np.mean(disagreements)),
             "probability_sd": float(deviation),
-            **{name: summarize([member[name] for member in figures]) for name in figures[0]},
+            **{name: ensemble_summary([member[name] for member in figures]) for name in figures[0]},
         }
 
 
@@ -131,7 +131,7 @@ def _combine(
         raise InputError(f"{runs[0].name} and the others cannot be combined: {error}") from error
 
 
-def summarize(values: Sequence[float | None]) -> dict[str, float | None]:
+def ensemble_summary(values: Sequence[float | None]) -> dict[str, float | None]:
     """Return mean, standard deviation (n - 1), minimum and maximum of the values that are defined."""
     defined = [value for value in values if value is not None]
     if not defined:

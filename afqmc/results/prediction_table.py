@@ -16,7 +16,7 @@ from afqmc.evaluation.predictions import LOGITS
 from afqmc.results.resampled_metrics import Array, LabelledPredictions
 from afqmc.results.runs import Run
 from afqmc.results.translatable import message_of, msg
-from afqmc.results.untrusted_files import read_list, read_rows
+from afqmc.results.untrusted_files import read_jsonl, read_list
 from afqmc.utils.errors import InputError
 
 
@@ -54,7 +54,7 @@ class PredictionTable:
         """
         file = f"predictions/{split}.jsonl"
         try:
-            rows = read_rows(run.path / file, file)
+            rows = read_jsonl(run.path / file, file)
             if len(rows) < 2:
                 raise ValueError(msg("contains fewer than 2 rows"))
             return cls._parsed(rows, _classes(run.path, run.config.get("dataset.labels"), rows))

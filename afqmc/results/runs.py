@@ -13,7 +13,7 @@ from typing import Any
 
 from afqmc.config.renamed_keys import new_value, upgrade_figures
 from afqmc.results.translatable import join_messages, message_of, msg
-from afqmc.results.untrusted_files import read_config, read_object, read_rows
+from afqmc.results.untrusted_files import read_config, read_jsonl, read_object
 from afqmc.run_dir import Status
 from afqmc.utils.errors import InputError
 from afqmc.utils.redaction import redacted_tree
@@ -88,7 +88,7 @@ class Run:
         Raises:
             InputError: If it cannot be read.
         """
-        return [upgrade_figures(row) for row in read_rows(self.path / "metrics.jsonl")]
+        return [upgrade_figures(row) for row in read_jsonl(self.path / "metrics.jsonl")]
 
     def environment(self) -> dict[str, str]:
         """Read commit, precision, device and PyTorch version from environment.json, as far as it has them."""
@@ -110,7 +110,7 @@ class Run:
         return {name: str(value) for name, value in facts.items() if value}
 
 
-def find(names: Iterable[str]) -> list[Run]:
+def find_runs(names: Iterable[str]) -> list[Run]:
     """Return the runs in the given run directories, directories of runs, or globs; each once, in order.
 
     Raises:
@@ -129,7 +129,7 @@ def find(names: Iterable[str]) -> list[Run]:
     if not paths:
         raise InputError(f"{', '.join(names)}: no run directory; one has a config.yaml")
     short_names = _short_names(list(paths.values()))
-    runs = [read(path, name) for path, name in zip(paths.values(), short_names, strict=True)]
+    runs = [read_run(path, name) for path, name in zip(paths.values(), short_names, strict=True)]
     sweeps = [_sweep_dir(path) for path in paths.values()]
     sweep_names = dict(zip(dict.fromkeys(sweeps), _short_names(list(dict.fromkeys(sweeps))), strict=True))
     return [replace(run, sweep=sweep_names[sweep]) for run, sweep in zip(runs, sweeps, strict=True)]
@@ -141,7 +141,7 @@ def _sweep_dir(run: Path) -> Path:
     return next((parent for parent in parents[:_MAX_DEPTH] if (parent / "multirun.yaml").exists()), parents[0])
 
 
-def read(path: Path, name: str) -> Run:
+def read_run(path: Path, name: str) -> Run:
     """Read a run directory; errors become its status."""
     config: dict[str, Any] = {}
     try:

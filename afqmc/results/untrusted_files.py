@@ -35,7 +35,7 @@ def read_list(path: Path) -> list[Any]:
     return content
 
 
-def read_rows(path: Path, name: str | None = None) -> list[dict[str, Any]]:
+def read_jsonl(path: Path, name: str | None = None) -> list[dict[str, Any]]:
     """Read a file with one JSON object per line; error messages call it ``name``.
 
     Raises:
@@ -62,15 +62,6 @@ def read_config(path: Path) -> dict[str, Any]:
         return upgrade(read_literal(path))
     except InputError as error:
         raise InputError(first_line(error).replace(str(path), path.name)) from error
-
-
-def read_text(path: Path) -> str:
-    """Read a text file, such as a log.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
-    return _read(path, LARGE)
 
 
 def _read(path: Path, limit: int, name: str | None = None) -> str:

@@ -14,7 +14,7 @@ from afqmc.results.predictions import Predictions
 from afqmc.results.runs import Run
 from afqmc.results.untrusted_files import read_object
 from afqmc.run_dir import RunDir, Status
-from afqmc.tracking.base import Report
+from afqmc.tracking.base import DevPredictions
 from afqmc.tracking.config import WandbMode
 from afqmc.tracking.factory import without_secrets
 from afqmc.tracking.run_names import PRUNED
@@ -69,9 +69,9 @@ def _best_row(rows: Sequence[dict[str, Any]], config: Config) -> dict[str, Any] 
     return best and {key: value for key, value in best.items() if key != "_timestamp"}
 
 
-def _report(run: Run, step: int) -> Report:
+def _report(run: Run, step: int) -> DevPredictions:
     """Return the charts of the best weights, without the worst errors, whose sentences are not in the directory."""
     predictions, weights = Predictions.of(run, str(run.monitor)), RunDir(run.path).best
     answers = predictions.answers
     classes, saved = tuple(predictions.rows.classes), weights if weights.is_dir() else None
-    return Report(step, classes, answers.probabilities, answers.gold, [], [], saved)
+    return DevPredictions(step, classes, answers.probabilities, answers.gold, [], [], saved)

@@ -27,7 +27,7 @@ from afqmc.runner.callbacks.pruning import Pruner, Pruning
 from afqmc.runner.lifecycle import RunLifecycle, WorkerLifecycle
 from afqmc.runner.setup import TrainingSetup, build_setup, evaluate_split, rebuild_model
 from afqmc.runner.trainer import Trainer
-from afqmc.tracking.base import Report
+from afqmc.tracking.base import DevPredictions
 from afqmc.training.callbacks.base import Callback
 from afqmc.training.callbacks.early_stopping import EarlyStopping
 from afqmc.training.callbacks.factory import build_callbacks
@@ -163,11 +163,13 @@ def data_digests(setup: TrainingSetup) -> dict[str, dict[str, Any]]:
     return digests
 
 
-def build_report(setup: TrainingSetup, best: BestEvaluation) -> Report:
+def build_report(setup: TrainingSetup, best: BestEvaluation) -> DevPredictions:
     """Return the dev predictions of the best weights, from which the tracker draws its charts."""
     dev, probabilities = setup.data.dev, probabilities_of(best.evaluation.logits)
     labels = np.asarray(dev.labels)
-    return Report(best.step, setup.data.labels, probabilities, labels, dev.sentence1, dev.sentence2, setup.run_dir.best)
+    return DevPredictions(
+        best.step, setup.data.labels, probabilities, labels, dev.sentence1, dev.sentence2, setup.run_dir.best
+    )
 
 
 def summarize(

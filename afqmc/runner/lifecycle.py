@@ -104,7 +104,7 @@ class RunLifecycle:
             schema.save(self.config, self.run_dir.config)
             self.run_dir.write_status(Status.running)
         path = str(self.run_dir.path.absolute())
-        self._coordinator.publish({"config": schema.as_text(self.config), "run_dir": path, "resumed": self.resumed})
+        self._coordinator.publish({"config": schema.to_yaml(self.config), "run_dir": path, "resumed": self.resumed})
 
     def begin_training(self, trainer: Progress) -> None:
         """Record that the training begins. A resumed run gets status ``running`` and its new config."""

@@ -17,7 +17,7 @@ from afqmc.models.loading import build_model, build_tokenizer
 from afqmc.runner.validation import validate_against_data, validate_config, validate_lengths, validate_model
 from afqmc.utils.errors import InputError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def preflight(configs: Sequence[Config], processes: int = 1) -> dict[int, str]:
@@ -62,7 +62,7 @@ class _CachedValidator:
         validate_lengths(config, lambda: lengths)
 
 
-def _cached(cache: dict[str, T | InputError], key: str, build: Callable[[], T]) -> T:
+def _cached(cache: dict[str, _T | InputError], key: str, build: Callable[[], _T]) -> _T:
     if key not in cache:
         try:
             cache[key] = build()

@@ -11,7 +11,7 @@ from typing import Any
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError, as_input_error
 from afqmc.utils.file_lock import locked
-from afqmc.utils.files import read_json, write_json
+from afqmc.utils.files import read_json_or_empty, write_json
 from afqmc.utils.redaction import redacted_argument, redacted_tree
 
 _PLAN = "sweep.json"
@@ -79,11 +79,11 @@ class Sweep:
         with as_input_error(
             f"{path}: invalid plan of a sweep; restore it, or start a new sweep with another sweep.name"
         ):
-            return tuple(_parse_job(entry) for entry in read_json(path)["jobs"])
+            return tuple(_parse_job(entry) for entry in read_json_or_empty(path)["jobs"])
 
     def metadata(self) -> dict[str, Any]:
         """Return the content of the plan except for its jobs."""
-        return {key: value for key, value in read_json(self.path / _PLAN).items() if key != "jobs"}
+        return {key: value for key, value in read_json_or_empty(self.path / _PLAN).items() if key != "jobs"}
 
     def write(self, jobs: Iterable[Job], metadata: dict[str, Any]) -> None:
         """Replace the jobs of the plan; metadata that it already has is kept."""

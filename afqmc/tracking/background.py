@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from afqmc.tracking.base import NullTracker, Report, Tracker
+from afqmc.tracking.base import DevPredictions, NullTracker, Tracker
 from afqmc.utils.errors import first_line
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class BackgroundTracker:
         """Queue the metrics of the best evaluation."""
         self._calls.put(("log_summary", best))
 
-    def report(self, report: Report) -> None:
+    def report(self, report: DevPredictions) -> None:
         """Queue the report."""
         self._calls.put(("report", report))
 

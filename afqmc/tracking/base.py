@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # every command imports this module before Ctrl-C is handled,
 
 
 @dataclass(frozen=True)
-class Report:
+class DevPredictions:
     """Predictions of the best weights on dev, for charts.
 
     Attributes:
@@ -42,7 +42,7 @@ class Tracker(Protocol):
     def log_summary(self, best: dict[str, Any]) -> None:
         """Log the metrics of the best evaluation so far."""
 
-    def report(self, report: Report) -> None:
+    def report(self, report: DevPredictions) -> None:
         """Log charts and tables of the best weights."""
 
     def tag(self, tag: str) -> None:
@@ -61,7 +61,7 @@ class NullTracker:
     def log_summary(self, best: dict[str, Any]) -> None:
         """Do nothing."""
 
-    def report(self, report: Report) -> None:
+    def report(self, report: DevPredictions) -> None:
         """Do nothing."""
 
     def tag(self, tag: str) -> None:

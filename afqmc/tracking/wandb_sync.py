@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from afqmc.tracking.base import Report
+from afqmc.tracking.base import DevPredictions
 from afqmc.tracking.config import TrackerConfig, WandbMode
 from afqmc.tracking.wandb_session import NotSentError
 from afqmc.tracking.wandb_tracker import WandbTracker
@@ -34,7 +34,7 @@ class FinishedRun:
     settings: dict[str, Any]
     rows: list[dict[str, Any]]
     best: dict[str, Any] | None
-    report: Report | None
+    report: DevPredictions | None
     exit_code: int
     lacking: str = ""
 

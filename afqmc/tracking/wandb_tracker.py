@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from afqmc.tracking.base import Report
+from afqmc.tracking.base import DevPredictions
 from afqmc.tracking.config import TrackerConfig
 from afqmc.tracking.run_names import run_id
 from afqmc.tracking.wandb_mode import resolve_mode
@@ -51,7 +51,7 @@ class WandbTracker:
         """Write the best metrics under ``best/``, beside W&B's own summary of last values."""
         self._run.summary.update({f"best/{key}": value for key, value in best.items()})
 
-    def report(self, report: Report) -> None:
+    def report(self, report: DevPredictions) -> None:
         """Log confusion matrix, worst errors and precision-recall curve (two classes); upload the weights if asked."""
         wandb = self._wandb
         predicted = report.probabilities.argmax(axis=1)
@@ -88,7 +88,7 @@ class WandbTracker:
         self._run.finish(exit_code=exit_code)
 
 
-def worst(report: Report, count: int = 100) -> list[list[Any]]:
+def worst(report: DevPredictions, count: int = 100) -> list[list[Any]]:
     """Return the ``count`` wrongly predicted pairs with the lowest probability of their label, worst first."""
     label_probability = report.probabilities[np.arange(len(report.gold)), report.gold]
     predicted = report.probabilities.argmax(axis=1)
@@ -105,7 +105,7 @@ def worst(report: Report, count: int = 100) -> list[list[Any]]:
     ]
 
 
-def pr_points(report: Report, count: int = 200) -> list[list[float]]:
+def pr_points(report: DevPredictions, count: int = 200) -> list[list[float]]:
     """Return up to ``count`` points (recall, precision) of class 1's precision-recall curve, by increasing recall."""
     from sklearn.metrics import precision_recall_curve
 

@@ -48,7 +48,7 @@ def _replace(path: Path, content: bytes) -> None:
         raise
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json_or_empty(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file; empty if the file is missing or invalid."""
     try:
         content = safe_files.read_json(path)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from afqmc.utils.errors import InputError, did_you_mean
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _TRUSTED = {  # prefixes of the targets that an untrusted config may name, by key; under other keys, none
     "objective": ("afqmc.training.objectives.",),
@@ -173,7 +173,7 @@ def instantiate(
         raise InputError(f"{key}._target_={target}: cannot be built: {type(error).__name__}: {error}") from error
 
 
-def instantiate_all(config: Mapping[str, Any], key: str, example: str, base: type[T]) -> dict[str, T]:
+def instantiate_all(config: Mapping[str, Any], key: str, example: str, base: type[_T]) -> dict[str, _T]:
     """Call the targets of a group that has a name and a ``_target_`` with arguments per part.
 
     Args:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from afqmc.run_dir import RunDir, Status
 from afqmc.sweeps.results_table import PLANNED, status_of
 from afqmc.utils.errors import InputError, first_line
-from afqmc.utils.files import read_json, write_json
+from afqmc.utils.files import read_json_or_empty, write_json
 from hydra_plugins.afqmc_sweeps._job_process import compose_job
 from hydra_plugins.afqmc_sweeps._slurm_node import CANCELLED, COMPLETED, ENDED, PENDING, REQUEUED, SlurmTask, job_states
 
@@ -91,7 +91,7 @@ class SlurmLauncher(Launcher):
         except OSError as error:
             raise InputError(f"hydra/launcher=slurm: {error}") from error
         self.jobs = dict[str, str]()  # Slurm's job ids by directory
-        for directory, job_id in read_json(self.sweep / _FOLDER / _JOBS).items():
+        for directory, job_id in read_json_or_empty(self.sweep / _FOLDER / _JOBS).items():
             if job_id in known_states and known_states[job_id] not in ENDED:
                 self.jobs[directory] = job_id
             elif job_id in known_states:  # ended since the last call of the sweep

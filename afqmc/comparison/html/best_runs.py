@@ -12,7 +12,7 @@ from sklearn.metrics import brier_score_loss, confusion_matrix, precision_recall
 
 from afqmc.comparison.html.json_embedding import base64_array
 from afqmc.comparison.html.pair_texts import read_sentences
-from afqmc.comparison.report import Report
+from afqmc.comparison.report import ComparisonReport
 from afqmc.comparison.wording import split_of
 from afqmc.evaluation.metrics import log_odds_of
 from afqmc.results.predictions import Predictions
@@ -28,7 +28,7 @@ _BINS = 10  # of the calibration curve
 _DIGITS = 4
 
 
-def best_runs(report: Report, with_sentences: bool) -> dict[str, Any] | None:
+def best_runs(report: ComparisonReport, with_sentences: bool) -> dict[str, Any] | None:
     """Return the details of the median run of each of the best settings; None if no settings can be compared."""
     repetitions = [median_repetition(setting, report.metric) for setting in report.compared[:MAX_RUNS]]
     runs = [repetition[0] for repetition in repetitions]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from afqmc.comparison.report import Report
+from afqmc.comparison.report import ComparisonReport
 from afqmc.results.runs import Run
 from afqmc.results.settings import MISSING, canonical, format_value, short_keys
 from afqmc.results.translatable import Message, msg
@@ -42,7 +42,7 @@ class Axis:
         return {**vars(self), "keys": list(self.keys), "values": list(self.values)}
 
 
-def axes(report: Report, runs: Sequence[Run]) -> list[Axis]:
+def axes(report: ComparisonReport, runs: Sequence[Run]) -> list[Axis]:
     """Return the axes on which these runs vary, in the order of the report's keys."""
     groups: dict[object, list[str]] = {}
     for key in report.keys:
@@ -68,7 +68,9 @@ def _axis(keys: Sequence[str], short: dict[str, str], runs: Sequence[Run]) -> Ax
     return Axis(short[keys[0]], tuple(keys), tuple(map(float, numbers)), is_number=True, is_log=is_log)
 
 
-def importance(report: Report, runs: Sequence[Run], axes: Sequence[Axis]) -> tuple[list[float] | None, Message]:
+def importance(
+    report: ComparisonReport, runs: Sequence[Run], axes: Sequence[Axis]
+) -> tuple[list[float] | None, Message]:
     """Return the share of the metric's variance that each axis explains, and a note on the method.
 
     Functional ANOVA (Hutter et al. 2014, "An Efficient Approach for Assessing Hyperparameter Importance"), computed by

@@ -13,7 +13,7 @@ from afqmc.utils.errors import printable
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
-def as_json(value: Any) -> str:
+def embed_json(value: Any) -> str:
     """Return JSON without characters that HTML interprets, and without control or bidirectional characters.
 
     Args:

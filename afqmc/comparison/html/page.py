@@ -13,10 +13,10 @@ from typing import Any
 import afqmc
 from afqmc.comparison.html.best_runs import best_runs
 from afqmc.comparison.html.hyperparameters import axes, importance
-from afqmc.comparison.html.json_embedding import as_json
+from afqmc.comparison.html.json_embedding import embed_json
 from afqmc.comparison.html.learning_curves import curves
 from afqmc.comparison.html.provenance import configs, machines
-from afqmc.comparison.report import Report
+from afqmc.comparison.report import ComparisonReport
 from afqmc.comparison.terminal import Column, columns
 from afqmc.comparison.wording import display_name, folds_column, headline, split_of
 from afqmc.results.runs import Run
@@ -38,7 +38,7 @@ _SCRIPTS = (  # in the order of their dependencies
 )
 
 
-def as_html(report: Report, with_sentences: bool = True) -> str:
+def as_html(report: ComparisonReport, with_sentences: bool = True) -> str:
     """Return a self-contained HTML page.
 
     Args:
@@ -53,7 +53,7 @@ def as_html(report: Report, with_sentences: bool = True) -> str:
     parts = {
         "policy": _policy(list(scripts.values())),
         "style": asset("page.css"),
-        "data": as_json({**_content(report, with_sentences, chinese), "chinese": chinese}),
+        "data": embed_json({**_content(report, with_sentences, chinese), "chinese": chinese}),
         **scripts,
     }
     texts = re.split(r"\{\{(\w+)\}\}", asset("page.html"))  # text and names of parts alternate
@@ -74,7 +74,7 @@ def _policy(scripts: list[str]) -> str:
     )
 
 
-def _content(report: Report, with_sentences: bool, chinese: dict[str, str]) -> dict[str, Any]:
+def _content(report: ComparisonReport, with_sentences: bool, chinese: dict[str, str]) -> dict[str, Any]:
     """Return everything that the page shows as plain data. Runs are referred to by their index in ``runs``."""
 
     def bilingual(text: str) -> list[str]:
@@ -117,7 +117,7 @@ def _content(report: Report, with_sentences: bool, chinese: dict[str, str]) -> d
     }
 
 
-def _ranking(report: Report) -> dict[str, Any]:
+def _ranking(report: ComparisonReport) -> dict[str, Any]:
     # rank and metric come first, because a phone has room for little more
     shown = sorted(columns(report), key=lambda column: (column.header != "#", column.header != report.metric))
     return {
@@ -128,7 +128,7 @@ def _ranking(report: Report) -> dict[str, Any]:
     }
 
 
-def _sorts_descending(column: Column, report: Report) -> bool:
+def _sorts_descending(column: Column, report: ComparisonReport) -> bool:
     """Return whether the first click on the header sorts the highest value first."""
     if column.header in (report.metric, folds_column(split_of(report.metric))):
         return report.higher_is_better
