@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 UV = """#!/bin/sh
 # Stands for uv, which needs a network: makes the environment, and writes down what it would install.
-if [ "$1" = venv ]; then exec {python} -m venv --without-pip .venv; fi
+if [ "$1" = venv ]; then exec "{python}" -m venv --without-pip .venv; fi
 echo "$*" >> installed.txt
 case "$*" in *"$FAILS"*) exit 1 ;; esac
 """
