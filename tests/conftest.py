@@ -11,11 +11,22 @@ import sys
 import tempfile
 
 import pytest
+import warm_process
+
+from afqmc.utils.process import configure_threads
 
 _cache = tempfile.mkdtemp(prefix="afqmc-tests-")  # no test reads or fills the person's own
 atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 os.environ["AFQMC_CACHE"] = _cache
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may reach the network
+if "PYTEST_XDIST_WORKER" not in os.environ and hasattr(os, "pidfd_open"):
+    os.environ["AFQMC_WARM_PROCESS"] = warm_process.start(_cache)  # workers inherit it
+
+
+def pytest_configure(config):
+    """Divide the cores among the workers, as for the jobs of a sweep; workers inherit the setting."""
+    configure_threads(getattr(config.option, "numprocesses", None) or 1)
+
 
 _CHARACTERS = "花呗借呗怎么还款额度提前逾期利息开通关闭支付宝为什么不能用了"
 _numbers = itertools.count()

@@ -59,13 +59,28 @@ def summary(run_dir: RunDir) -> dict:
     return json.loads(run_dir.summary.read_text(encoding="utf-8"))
 
 
+def words(module: str, *arguments: str) -> list[str]:
+    """Return the words of ``python -m afqmc.MODULE ARGUMENTS``, run in a fork of the warm process where there is one.
+
+    Tests of the start of a process use ``python -m`` itself.
+    """
+    if socket := os.environ.get("AFQMC_WARM_PROCESS"):
+        client = ["-I", "-S", "-X", "utf8", str(Path(__file__).with_name("warm_process.py")), socket]
+        return [sys.executable, *client, f"afqmc.{module}", *arguments]
+    return [sys.executable, "-m", f"afqmc.{module}", *arguments]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment of a command line of this checkout."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUTF8": "1", **more}
+
+
 def command(module: str, *arguments: str, cwd: Path, env: dict[str, str] | None = None, timeout: float = PATIENCE_S):
     """Run ``python -m afqmc.MODULE ARGUMENTS`` in a new process."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUTF8": "1", **(env or {})}
     return subprocess.run(
-        [sys.executable, "-m", f"afqmc.{module}", *arguments],
+        words(module, *arguments),
         cwd=cwd,
-        env=environment,
+        env=environment(**(env or {})),
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -3,20 +3,19 @@
 import os
 import pty
 import subprocess
-import sys
 import termios
-from pathlib import Path
+
+from helpers import environment, words
 
 
 def on_terminal(module, *arguments, cwd, env=None):
     """``python -m afqmc.MODULE ARGUMENTS`` on a pseudo-terminal; its exit code and all it wrote."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 160))
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", f"afqmc.{module}", *arguments],
+        words(module, *arguments),
         cwd=cwd,
-        env={**environment, "PYTHONPATH": str(Path(__file__).parents[1]), **(env or {})},
+        env={key: value for key, value in environment(**(env or {})).items() if not key.startswith("WANDB_")},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

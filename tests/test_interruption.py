@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE_S, SMALL
+from helpers import PATIENCE_S, SMALL, environment, words
 from wandb_server import WandbServer
 
 from afqmc.utils.signals import Terminated, allow_signals, defer_signals, handle_termination
@@ -23,11 +23,11 @@ class Started:
 
     def __init__(self, tmp_path, *overrides, env=None):
         self.path = tmp_path / "run"
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+        usual = {key: value for key, value in environment().items() if not key.startswith("WANDB_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "afqmc.run", *SMALL, f"hydra.run.dir={self.path}", *overrides],
+            words("run", *SMALL, f"hydra.run.dir={self.path}", *overrides),
             cwd=tmp_path,
-            env={**environment, "PYTHONPATH": os.pathsep.join((str(tmp_path / "first"), str(ROOT))), **(env or {})},
+            env={**usual, **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -117,22 +117,21 @@ def interrupts_itself(tmp_path):
         (directory / "__init__.py").write_text(
             "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\n", "utf-8"
         )
+        return {"PYTHONPATH": os.pathsep.join((str(directory.parent), str(ROOT)))}
 
     return shadow
 
 
 def test_ctrl_c_during_hydra_import(started, interrupts_itself):
     """Ctrl-C during the import of hydra prints no traceback."""
-    interrupts_itself("hydra")
-    run = started()
+    run = started(env=interrupts_itself("hydra"))
     assert run.ends(130)[1].strip() == "interrupted"
     assert not run.path.exists()
 
 
 def test_ctrl_c_during_torch_import(started, interrupts_itself):
     """Ctrl-C during the import of torch leaves a run directory with the right status."""
-    interrupts_itself("torch")
-    run = started()
+    run = started(env=interrupts_itself("torch"))
     run.ends(130)
     assert run.status == "interrupted"
     assert (run.path / "config.yaml").exists()

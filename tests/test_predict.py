@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import command, train
+from helpers import command, environment, train, words
 
 from afqmc import compare, evaluate, predict
 from afqmc.cli import run_command
@@ -160,9 +160,8 @@ def test_several_files(run, call, pairs, tmp_path):
 def test_standard_streams(run, pairs, tmp_path):
     """Standard output has the rows and nothing else."""
     done = subprocess.run(
-        [sys.executable, "-m", "afqmc.predict", str(run.path), "-", "-o", "-", "dataset.format=csv"],
-        input=pairs.read_bytes(), capture_output=True, cwd=tmp_path, check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        words("predict", str(run.path), "-", "-o", "-", "dataset.format=csv"),
+        input=pairs.read_bytes(), capture_output=True, cwd=tmp_path, check=False, env=environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [0, 1, 2]
@@ -256,9 +255,8 @@ def test_stdin_file_is_not_overwritten(name, run, pairs):
     before = pairs.read_bytes()
     with pairs.open("rb") as stream:
         done = subprocess.run(
-            [sys.executable, "-m", "afqmc.predict", run.path, name, "-o", "pairs.csv", "dataset.format=csv"],
-            stdin=stream, capture_output=True, text=True, cwd=pairs.parent, check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            words("predict", str(run.path), name, "-o", "pairs.csv", "dataset.format=csv"),
+            stdin=stream, capture_output=True, text=True, cwd=pairs.parent, check=False, env=environment(),
         )  # fmt: skip
     assert (done.returncode, f"-o pairs.csv: is the same file as the input {name}" in done.stderr) == (2, True)
     assert pairs.read_bytes() == before

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from equality import differences, metrics
-from helpers import PATIENCE_S, SMALL, command, small, summary
+from helpers import PATIENCE_S, SMALL, command, environment, small, summary, words
 
 from afqmc.config import compose
 from afqmc.config.resume import Resume, merge_for_resume
@@ -342,9 +342,9 @@ def test_killed_run_is_resumed(tmp_path):
     whole, killed = RunDir(tmp_path / "whole"), RunDir(tmp_path / "killed")
     run_experiment(small("epochs=16", "checkpoint.save_steps=5"), whole)
     process = subprocess.Popen(
-        [sys.executable, "-m", "afqmc.run", *arguments, f"hydra.run.dir={killed.path}"],
+        words("run", *arguments, f"hydra.run.dir={killed.path}"),
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": ROOT},
+        env=environment(),
         stdout=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + PATIENCE_S

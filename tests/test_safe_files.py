@@ -5,11 +5,10 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE_S, train
+from helpers import PATIENCE_S, environment, train, words
 
 from afqmc.utils.errors import InputError
 from afqmc.utils.safe_files import check_regular, open_regular, read_bytes
@@ -87,8 +86,8 @@ def test_commands_refuse_fifo(trained, part, tmp_path):
     os.mkfifo(tmp_path / "run" / part)
     for command in (["evaluate", "run"], ["compare", "run"], ["run", "resume=run", "epochs=3"]):
         process = subprocess.Popen(
-            [sys.executable, "-m", f"afqmc.{command[0]}", *command[1:]], cwd=tmp_path, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            words(*command), cwd=tmp_path, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
         )  # fmt: skip
         try:
             _, error = process.communicate(timeout=PATIENCE_S)
