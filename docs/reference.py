@@ -164,7 +164,8 @@ def command_page(language: str) -> str:
 def _positional(action: argparse.Action) -> str:
     if action.option_strings:
         return ""
-    return {None: "{}", "?": "[{}]", "*": "[{} ...]", "+": "{} ..."}[action.nargs].format(action.metavar)
+    shapes: dict[int | str | None, str] = {None: "{}", "?": "[{}]", "*": "[{} ...]", "+": "{} ..."}
+    return shapes[action.nargs].format(action.metavar)
 
 
 def pages() -> dict[Path, str]:
