@@ -74,7 +74,7 @@ def test_run_quotes_overrides(more, monkeypatch, tmp_path):
     """The run command quotes the overrides of a run and of a sweep."""
     seen = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(entry, "run", lambda node, saved: seen.append(to_config(node).tracker.name))
+    monkeypatch.setattr(entry, "run", lambda node, **_: seen.append(to_config(node).tracker.name))
     names = "甲,乙" if more else "甲"
     monkeypatch.setattr(sys, "argv", ["afqmc.run", *more, "experiment=quickstart", f"tracker.name={names}"])
     assert entry.main() == 0
@@ -89,7 +89,7 @@ def test_path_of_flag_is_not_quoted(flag, monkeypatch, tmp_path):
     (directory / "experiment/mine.yaml").write_text("# @package _global_\nlr: 0.25\n", encoding="utf-8")
     seen = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(entry, "run", lambda node, saved: seen.append(to_config(node).lr))
+    monkeypatch.setattr(entry, "run", lambda node, **_: seen.append(to_config(node).lr))
     arguments = [word.format(directory) for word in flag.split(" ")]
     monkeypatch.setattr(sys, "argv", ["afqmc.run", *arguments, "experiment=mine", "tracker=none"])
     assert entry.main() == 0

@@ -318,8 +318,8 @@ def test_fsdp_wraps_layers(kind):
     assert largest < 0.5 * layered
 
 
-def test_memory_stated_in_readme():
-    """The memory stated in the README follows from the real number of parameters."""
+def test_memory_stated_in_docs():
+    """The memory stated in the docs follows from the real number of parameters."""
     config = MegatronBertConfig(  # of IDEA-CCNL/Erlangshen-MegatronBert-1.3B
         vocab_size=21248, hidden_size=2048, num_hidden_layers=24, num_attention_heads=32, intermediate_size=8192
     )
@@ -330,7 +330,7 @@ def test_memory_stated_in_readme():
     whole, largest = (sum(parameter.numel() for parameter in module.parameters()) for module in (encoder, layers[0]))
     share = 16 * whole / 8
     needs = (20 * whole, share + 4 * whole + 12 * largest, share + 12 * largest, 12 * largest)
-    for name in ("README.md", "README.zh-CN.md"):
+    for name in ("docs/clusters.md", "docs/clusters.zh.md"):
         text = (ROOT / name).read_text("utf-8")
         stated = re.findall(r"^\| `distributed.strategy=.*?\| ([0-9.]+) \|", text, re.MULTILINE)
         assert stated == [f"{need / 2**30:.1f}" for need in needs]
