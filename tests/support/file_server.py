@@ -1,4 +1,4 @@
-"""An HTTP server on this machine that goes wrong on demand: cuts off, stalls, changes its file, answers with errors."""
+"""A local HTTP server that fails on request: it cuts off, stalls, changes its file, or answers with errors."""
 
 import threading
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Answer:
-    """What one request gets."""
+    """How one request is answered."""
 
     body: bytes = b""
     status: int = 200
@@ -71,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class FileServer(ThreadingHTTPServer):
-    """Gives its ``answers`` one after another, the last one again and again."""
+    """Gives its ``answers`` in order, and repeats the last one."""
 
     def __init__(self, handler=Handler):
         super().__init__(("127.0.0.1", 0), handler)
@@ -95,7 +95,7 @@ class FileServer(ThreadingHTTPServer):
 
 @contextmanager
 def serving(server):
-    """Serve in a thread; at the end nothing is held any more."""
+    """Serve in a thread; at the end, release all stalled answers."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

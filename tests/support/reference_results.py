@@ -52,7 +52,7 @@ def digest(data: bytes) -> str:
 
 
 def results(run_dir: Path) -> dict[str, str]:
-    """The digests of one finished run."""
+    """Return the digests of one finished run."""
     tensors = load_file(run_dir / "checkpoints/best/model.safetensors")
     weights = b"".join(name.encode() + tensors[name].tobytes() for name in sorted(tensors))
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text("utf-8").splitlines()]

@@ -11,14 +11,14 @@ from pathlib import Path
 import optuna
 import pytest
 from helpers import PATIENCE_S, SMALL, command
-from slurm import slurm, why_not
+from slurm import missing_requirement, slurm
 
 from afqmc.sweeps.study import StudyConfig, study_name
 
 pytest.importorskip("submitit", reason="pip install -e '.[slurm]'")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
+    pytest.mark.skipif(missing_requirement() is not None, reason=str(missing_requirement())),
 ]
 OPTIMIZER = """
 import time, torch
