@@ -72,13 +72,13 @@ class Stop(Callback):
 
 def test_resume_restores_callback_state(tmp_path):
     """The callback restores its own state: noise of step t does not depend on an interruption."""
-    whole, ended = RunDir(tmp_path / "whole"), RunDir(tmp_path / "ended")
+    uninterrupted, ended = RunDir(tmp_path / "uninterrupted"), RunDir(tmp_path / "ended")
     config = composed(*EACH["callback"])
-    run_experiment(config, whole)
+    run_experiment(config, uninterrupted)
     with pytest.raises(KeyboardInterrupt):
         run_experiment(config, ended, callbacks=[Stop()])
     run_experiment(config, ended, resume=True)  # states are restored by name, so one callback less does not matter
-    assert differences(whole, ended) == []
+    assert differences(uninterrupted, ended) == []
 
 
 def test_examples_have_an_effect(tmp_path):

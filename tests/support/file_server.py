@@ -14,8 +14,8 @@ class Answer:
     status: int = 200
     headers: dict = field(default_factory=dict)
     ranges: bool = False  # honour Range where If-Range names this version
-    sends: int | None = None  # the connection is closed after this byte of the body, or,
-    hold: threading.Event | threading.Barrier | None = None  # where there is one, that is waited for, and the rest sent
+    sends: int | None = None  # number of bytes after which the connection is closed
+    hold: threading.Event | threading.Barrier | None = None  # if set, wait for it instead, then send the rest
     drip_s: float = 0.0  # pause after each byte
     chunked: bool = False
 
@@ -25,11 +25,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         answer = self.server.next_answer(self.headers)
-        asked, named = self.headers.get("Range"), self.headers.get("If-Range")
+        requested, version_of_part = self.headers.get("Range"), self.headers.get("If-Range")
         version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
         start, headers, status = 0, dict(answer.headers), answer.status
-        if asked and answer.ranges and named == version:
-            start, status = int(asked.removeprefix("bytes=").rstrip("-")), 206
+        if requested and answer.ranges and version_of_part == version:
+            start, status = int(requested.removeprefix("bytes=").rstrip("-")), 206
             headers["Content-Range"] = f"bytes {start}-{len(answer.body) - 1}/{len(answer.body)}"
         self.send_response(status)
         if answer.chunked:
@@ -64,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self.wfile.write(content)
         except OSError:
-            pass  # the other side has had enough
+            pass  # the client has closed the connection
 
     def log_message(self, *_):
         pass
