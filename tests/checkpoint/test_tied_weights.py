@@ -168,10 +168,10 @@ def test_state_check_changes_nothing(plugged, tiny_tokenizer):
 def test_run_with_tied_model(plugged, tmp_path):
     """A run with a tied model can be completed, resumed and evaluated."""
     own = (f"model._target_={plugged.__name__}.Tied", "checkpoint.save_steps=5")
-    whole = train(tmp_path / "whole", *own)
-    trained = Predictor.load(whole.path, trust=True)
+    uninterrupted = train(tmp_path / "uninterrupted", *own)
+    trained = Predictor.load(uninterrupted.path, trust=True)
     scored = trained.evaluate(trained.read_pairs(None, True))
-    rows = [json.loads(line) for line in (whole.path / "predictions/dev.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (uninterrupted.path / "predictions/dev.jsonl").read_text().splitlines()]
     assert len(rows) == len(scored.logits)
 
     stopped = RunDir(tmp_path / "stopped")
@@ -179,4 +179,4 @@ def test_run_with_tied_model(plugged, tmp_path):
     with pytest.raises(Terminated):
         run_experiment(small(*own), stopped)
     run_experiment(small(*own), stopped, resume=True)
-    assert differences(whole, stopped) == []
+    assert differences(uninterrupted, stopped) == []

@@ -28,29 +28,31 @@ pytestmark = pytest.mark.usefixtures("little_garbage")
 
 
 def families(times, settings=2, name="accuracy", **design):
+    """Yield the resampled metrics and settings of simulated sweeps."""
     for number in range(times):
         answers, setting = simulate(np.random.default_rng(number), settings, **design)
         yield resample(name, answers, RESAMPLES, number), setting
 
 
 def share_covered(times, truth=0.0, **design):
-    found = [PairwiseTests(*family).difference(0, 1) for family in families(times, **design)]
-    return np.mean([one.low <= truth <= one.high for one in found])
+    """Return the share of intervals that contain the true difference."""
+    result = [PairwiseTests(*family).difference(0, 1) for family in families(times, **design)]
+    return np.mean([one.low <= truth <= one.high for one in result])
 
 
 def is_near(share, expected, times):
-    """Within what so many trials would give in all but one of a thousand tests."""
+    """Return whether a share is within the 99.9% interval around the expected one, plus a margin."""
     low, high = binom.interval(0.999, times, expected)
-    return low / times - 0.01 <= share <= high / times + 0.02  # a little too wide is no fault
+    return low / times - 0.01 <= share <= high / times + 0.02  # intervals may be slightly too wide
 
 
 @cache
 def true_difference(name, quality):
-    """Of the expected metric, from far more examples and seeds than any test has."""
+    """Compute the true difference of the metric from many examples and seeds."""
     answers, setting = simulate(np.random.default_rng(99), 2, 40, 40_000, quality)
-    found = resampled_metric(name, answers, np.ones((40_000, 1), dtype=np.float32))[:, 0].reshape(2, 40).mean(axis=1)
+    result = resampled_metric(name, answers, np.ones((40_000, 1), dtype=np.float32))[:, 0].reshape(2, 40).mean(axis=1)
     assert setting[39:41] == [0, 1]
-    return found[0] - found[1]
+    return result[0] - result[1]
 
 
 def test_intervals_cover_zero_under_the_null():
@@ -60,12 +62,12 @@ def test_intervals_cover_zero_under_the_null():
 
 def test_five_equal_settings_rarely_differ():
     """Among five equal settings, the share of sweeps with a significant difference is at most 5%."""
-    found = [PairwiseTests(*family).p_adjusted for family in families(60, settings=5, seeds=3, examples=150)]
-    assert np.mean([(p <= ALPHA).any() for p in found]) <= binom.ppf(0.999, 60, ALPHA) / 60
+    result = [PairwiseTests(*family).p_adjusted for family in families(60, settings=5, seeds=3, examples=150)]
+    assert np.mean([(p <= ALPHA).any() for p in result]) <= binom.ppf(0.999, 60, ALPHA) / 60
 
 
 @pytest.mark.parametrize(("settings", "seeds"), [(12, 2), (20, 3), (5, 2)])
-@pytest.mark.parametrize("of_examples", [0.1, 0.3, 0.7])  # of the figures of a setting; that of a seed is 1
+@pytest.mark.parametrize("of_examples", [0.1, 0.3, 0.7])  # standard deviation over settings; over seeds it is 1
 def test_seeds_agreeing_by_chance_are_not_significant(of_examples, settings, seeds):
     """With many settings, the smallest of their variances is close to zero; this does not cause false findings."""
     times, wrong, number = 200, 0, np.repeat(np.arange(settings), seeds)
@@ -101,9 +103,9 @@ def test_hierarchical_bootstrap_is_miscalibrated():
     shares = {}
     for design in ("seeds that differ much", "seeds that differ by their examples only"):
         covered = []
-        for number, (found, setting) in enumerate(families(600, **DESIGNS[design])):
+        for number, (result, setting) in enumerate(families(600, **DESIGNS[design])):
             rng, seeds = np.random.default_rng(number), DESIGNS[design]["seeds"]
-            one, other = (found.draws[:, np.equal(setting, k)] for k in (0, 1))
+            one, other = (result.draws[:, np.equal(setting, k)] for k in (0, 1))
             means = [
                 np.take_along_axis(draws, rng.integers(0, seeds, draws.shape), axis=1).mean(axis=1)
                 for draws in (one, other)
@@ -119,8 +121,8 @@ def test_hierarchical_bootstrap_is_miscalibrated():
 @pytest.mark.parametrize("settings", [3, 8])
 def test_equal_settings_rarely_differ(settings):
     """Among equal settings, the share of sweeps with a significant difference is at most 5%."""
-    found = [PairwiseTests(*family).p_adjusted for family in families(600, settings=settings, seeds=3, examples=300)]
-    share = np.mean([(p <= ALPHA).any() for p in found])
+    result = [PairwiseTests(*family).p_adjusted for family in families(600, settings=settings, seeds=3, examples=300)]
+    share = np.mean([(p <= ALPHA).any() for p in result])
     assert 0 < share <= binom.ppf(0.999, 600, ALPHA) / 600
 
 
@@ -130,12 +132,12 @@ def test_detectable_difference_has_80_percent_power():
     quality = (1.35, 1.0)
     truth = true_difference("accuracy", quality)
     design = {"quality": quality, "examples": 600}
-    said = [PairwiseTests(*family).difference(0, 1) for family in families(200, seeds=3, **design)]
-    said_seeds = np.median([one.detectable for one in said])
-    assert said_seeds > truth  # three seeds are too few
+    estimated = [PairwiseTests(*family).difference(0, 1) for family in families(200, seeds=3, **design)]
+    estimate = np.median([one.detectable for one in estimated])
+    assert estimate > truth  # three seeds are too few
     needed = next(n for n in range(4, 30) if _detectable(n, design) <= truth)
-    found = [PairwiseTests(*family).difference(0, 1).significant for family in families(400, seeds=needed, **design)]
-    assert 0.68 < np.mean(found) < 0.92
+    result = [PairwiseTests(*family).difference(0, 1).significant for family in families(400, seeds=needed, **design)]
+    assert 0.68 < np.mean(result) < 0.92
 
 
 def _detectable(seeds, design):
@@ -147,17 +149,17 @@ def _detectable(seeds, design):
 @pytest.mark.slow
 def test_selection_bias_is_a_lower_bound():
     """The estimated selection bias is a lower bound, and not far below the true bias."""
-    said, true = [], []
-    for found, setting in families(300, settings=6, seeds=3, examples=400):
-        family = PairwiseTests(found, setting)
-        said.append(family.selection_bias(higher_is_better=True))
+    estimated, true = [], []
+    for result, setting in families(300, settings=6, seeds=3, examples=400):
+        family = PairwiseTests(result, setting)
+        estimated.append(family.selection_bias(higher_is_better=True))
         true.append(family.means.max())
     expected = true_mean()
-    assert 0 < np.mean(said) < np.mean(true) - expected
-    assert np.mean(said) > 0.3 * (np.mean(true) - expected)
+    assert 0 < np.mean(estimated) < np.mean(true) - expected
+    assert np.mean(estimated) > 0.3 * (np.mean(true) - expected)
 
 
 def true_mean():
-    """Accuracy of these models on endless examples."""
+    """Compute the true accuracy of these models from many examples."""
     answers, _ = simulate(np.random.default_rng(98), 1, 40, 40_000)
     return resampled_metric("accuracy", answers, np.ones((40_000, 1), dtype=np.float32)).mean()

@@ -60,23 +60,23 @@ def sweep(tmp_path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Two small runs that differ in the seed, and one with an invalid config."""
-    place = tmp_path_factory.mktemp("trained")
+    directory = tmp_path_factory.mktemp("trained")
     for seed in (1, 2):
         train(
-            place / f"{seed}",
+            directory / f"{seed}",
             f"seed={seed}",
             "dataset.test_file=dev.json",
             "trainer.max_steps=4",
             "trainer.eval_steps=2",
         )
     with pytest.raises(InputError):
-        train(place / "3", "dataset.max_length=100000")
-    return place
+        train(directory / "3", "dataset.max_length=100000")
+    return directory
 
 
 def line_with(text, part):
-    (found,) = (line for line in text.splitlines() if part in line)
-    return found
+    (result,) = (line for line in text.splitlines() if part in line)
+    return result
 
 
 def test_real_runs_are_averaged_over_seeds(trained, run_compare):
@@ -131,8 +131,8 @@ def test_varying_keys_are_columns(sweep, run_compare):
 def test_findings_are_sentences(sweep, run_compare):
     """Differences are printed as sentences with interval, p-value and seeds, and the caveats explain them."""
     _, text = run_compare(sweep)
-    found = line_with(text, "lr=2e-05 is better than lr=1e-05 by")
-    assert re.search(r"by \d+\.\d points \(95% CI \d+\.\d to \d+\.\d, p (=|<) [\d.]+, 3 seeds\)$", found.strip())
+    result = line_with(text, "lr=2e-05 is better than lr=1e-05 by")
+    assert re.search(r"by \d+\.\d points \(95% CI \d+\.\d to \d+\.\d, p (=|<) [\d.]+, 3 seeds\)$", result.strip())
     assert "Holm-adjusted over the 3 pairs of 3 settings" in text
     assert re.search(r"a difference of [\d.]+ (to [\d.]+ )?points.* is detected with a power of 80%", text)
 
@@ -211,9 +211,9 @@ def test_settings_take_at_most_two_lines(columns, two_sweeps, monkeypatch, capsy
     out = capsys.readouterr().out
     assert max(map(cell_len, out.splitlines())) <= columns
     table = out.partition("Findings")[0].partition("─ \n")[2]
-    starts = [place for place, line in enumerate(table.splitlines()) if re.match(r" *[1-6]  ", line)]
+    starts = [number for number, line in enumerate(table.splitlines()) if re.match(r" *[1-6]  ", line)]
     assert len(starts) == 6
-    assert max(later - place for place, later in pairwise(starts)) <= 3  # two lines, and an empty one between data
+    assert max(later - earlier for earlier, later in pairwise(starts)) <= 3  # two lines, and an empty one between data
     assert all(table.count(name) >= 3 for name in ("night", "夜间"))
     if columns >= 80:
         numbers = set(re.findall(r"[\d.]+(?:e-\d+)?", table))
@@ -235,9 +235,9 @@ def test_settings_on_other_data_are_ranked_separately(two_sweeps, tmp_path, run_
         assert values == sorted(values, reverse=True)
     assert "ranks are valid within the same data only" in text
     assert "row 1 is the best of 4 settings on the same dev pairs" in text
-    whole = json.loads(files["json"].read_text(encoding="utf-8"))
-    assert [setting["data_group"] for setting in whole["settings"]] == [1] * 4 + [2] * 3
-    assert {run["sweep"] for setting in whole["settings"] for run in setting["runs"]} == {"night", "夜间"}
+    document = json.loads(files["json"].read_text(encoding="utf-8"))
+    assert [setting["data_group"] for setting in document["settings"]] == [1] * 4 + [2] * 3
+    assert {run["sweep"] for setting in document["settings"] for run in setting["runs"]} == {"night", "夜间"}
     assert {row["sweep"] for row in csv.DictReader(files["csv"].read_text("utf-8").splitlines())} == {"night", "夜间"}
     assert "| # | data | sweep |" in files["md"].read_text(encoding="utf-8")
     assert "各设置所用的 dev 数据不同" in files["html"].read_text(encoding="utf-8")
@@ -270,7 +270,7 @@ def test_metric_option_changes_the_ranking(sweep, run_compare):
     """With --metric dev/loss, the smallest loss comes first."""
     _, text = run_compare(sweep, "--metric", "dev/loss")
     assert "best dev/loss first" in text
-    losses = [float(found) for found in re.findall(r"(0\.\d{4}) ± 0\.\d{4} \(3\)", text)]
+    losses = [float(result) for result in re.findall(r"(0\.\d{4}) ± 0\.\d{4} \(3\)", text)]
     assert len(losses) == 3
     assert losses == sorted(losses)
 
@@ -434,7 +434,7 @@ def test_environment_differences_are_a_caveat(sweep, run_compare):
 
 
 def broken(kind, directory):
-    """A run directory with one thing wrong in it."""
+    """Write a run directory with one fault."""
     write_run(directory, CONFIG, ANSWERS[0])
     config, end = directory / "config.yaml", directory / "summary.json"
     bomb = "a: &a [x, x]\n" + "".join(
@@ -499,7 +499,7 @@ def test_broken_directories_are_listed(tmp_path, run_compare):
     """Each broken or malicious directory is listed with its problem, and the others are compared."""
     for kind in KINDS:
         broken(kind, tmp_path / kind.replace(" ", "-"))
-    write_run(tmp_path / "whole", CONFIG, ANSWERS[0])
+    write_run(tmp_path / "intact", CONFIG, ANSWERS[0])
     code, text = run_compare(tmp_path, columns=400)
     assert code == 0
     assert "1 run of 1 setting, best" in text
@@ -557,7 +557,7 @@ def certain(wrong):
 
 
 def forget_logits(directory):
-    """As a version that did not write logits left it."""
+    """Remove the logits, which earlier versions did not write."""
     file = directory / "predictions/dev.jsonl"
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     file.write_text("".join(json.dumps(line | {"logits": 0}) + "\n" for line in lines).replace('"logits": 0, ', ""))
@@ -604,9 +604,9 @@ def test_nonfinite_predictions_are_undefined(tmp_path, run_compare):
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     lines[3] |= {"logits": [None, 1.0], "probability": None, "prediction": None}
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    whole = json.loads(end.read_text(encoding="utf-8"))
-    whole["best"] = {key: None if "/" in key else value for key, value in whole["best"].items()}
-    end.write_text(json.dumps(whole), encoding="utf-8")
+    document = json.loads(end.read_text(encoding="utf-8"))
+    document["best"] = {key: None if "/" in key else value for key, value in document["best"].items()}
+    end.write_text(json.dumps(document), encoding="utf-8")
     code, text = run_compare(tmp_path)
     assert code == 0
     assert re.search(r"2 +0\.2 +undefined", text)
@@ -710,10 +710,10 @@ def test_files_contain_every_run(sweep, tmp_path, run_compare):
     assert len(table) == 9
     assert {row["lr"] for row in table} == {"1e-05", "2e-05", "3e-05"}
     assert float(table[0]["dev/accuracy"]) > 0.5
-    whole = json.loads(files["json"].read_text(encoding="utf-8"))
-    assert len(whole["settings"]) == 3
-    assert sum(len(setting["runs"]) for setting in whole["settings"]) + len(whole["unfinished"]) == 9
-    (comparison,) = whole["comparisons"]
+    document = json.loads(files["json"].read_text(encoding="utf-8"))
+    assert len(document["settings"]) == 3
+    assert sum(len(setting["runs"]) for setting in document["settings"]) + len(document["unfinished"]) == 9
+    (comparison,) = document["comparisons"]
     assert comparison["sentence"] in text
     assert comparison["low"] < comparison["value"] < comparison["high"]
     markdown = files["md"].read_text(encoding="utf-8")
@@ -774,26 +774,26 @@ def folded(tmp_path):
             part = np.flatnonzero(of == fold_number)
             text = CONFIG.replace("lr: 0.0005", f"lr: 0.{setting + 1}").replace("seed: 42", f"seed: {job % 2}")
             text = text.replace("num_folds: null", "num_folds: 3").replace("fold: null", f"fold: {fold_number}")
-            place = tmp_path / f"sweep/lr-{setting + 1}_seed-{job % 2}_fold-{fold_number}"
+            run = tmp_path / f"sweep/lr-{setting + 1}_seed-{job % 2}_fold-{fold_number}"
             cut = LabelledPredictions(one.gold[part], one.predicted[part], one.logits[part])
-            write_run(place, text, cut, ids=part.tolist())
+            write_run(run, text, cut, ids=part.tolist())
     return tmp_path / "sweep", answers
 
 
 def test_folds_are_compared_out_of_fold(folded, run_compare, tmp_path):
     """Folds are repetitions of a setting, and are compared by the combined out-of-fold predictions."""
-    place, answers = folded
+    sweep, answers = folded
     for metric in ("dev/accuracy", "dev/f1"):
-        report = build(find_runs([str(place)]), metric, 20)
+        report = build(find_runs([str(sweep)]), metric, 20)
         assert [len(setting.runs) for setting in report.settings] == [6, 6]
         assert report.keys == ["lr"]
         assert report.tests.examples == 300
-        whole = np.ones((300, 1), dtype=np.float32)
-        means = resampled_metric(metric.removeprefix("dev/"), answers, whole).reshape(2, 2).mean(axis=1)
+        weights = np.ones((300, 1), dtype=np.float32)
+        means = resampled_metric(metric.removeprefix("dev/"), answers, weights).reshape(2, 2).mean(axis=1)
         assert sorted(report.tests.means) == pytest.approx(sorted(means))
         assert sorted(report.folds_metric.values()) == pytest.approx(sorted(means))
-    best = max(build(find_runs([str(place)]), "dev/accuracy", 20).folds_metric.values())
-    _, text = run_compare(place, "--csv", tmp_path / "out.csv")
+    best = max(build(find_runs([str(sweep)]), "dev/accuracy", 20).folds_metric.values())
+    _, text = run_compare(sweep, "--csv", tmp_path / "out.csv")
     assert "12 runs of 2 settings" in text
     assert re.search(r"lr=0.2 is better than lr=0.1 by .*, 2 seeds each, folds of a seed combined\)", text)
     assert "one model that predicts every pair with the fold that held it out. Its metric is in the column oof" in text
@@ -807,10 +807,10 @@ def test_folds_are_compared_out_of_fold(folded, run_compare, tmp_path):
 
 def test_single_seed_of_folds_uses_mcnemar(folded, run_compare):
     """With one seed of folds, the result is about these runs, and McNemar's test covers all pairs."""
-    place, _ = folded
-    for run in place.glob("*seed-1*"):
+    sweep, _ = folded
+    for run in sweep.glob("*seed-1*"):
         shutil.rmtree(run)
-    _, text = run_compare(place)
+    _, text = run_compare(sweep)
     assert "1 seed each, folds of a seed combined)" in text
     assert "McNemar: " in text
     assert "a setting with a single seed are about these very runs" in text
@@ -818,21 +818,21 @@ def test_single_seed_of_folds_uses_mcnemar(folded, run_compare):
 
 def test_missing_fold_is_not_compared(folded, run_compare):
     """A setting with a missing fold is not compared."""
-    place, _ = folded
-    shutil.rmtree(place / "lr-1_seed-1_fold-2")
-    _, text = run_compare(place)
+    sweep, _ = folded
+    shutil.rmtree(sweep / "lr-1_seed-1_fold-2")
+    _, text = run_compare(sweep)
     assert "- lr=0.1: seed 1: fold 2 is missing of the 3 (dataset.num_folds), so not every pair" in text
     assert "11 runs of 2 settings" in text
 
 
 def test_overlapping_folds_are_not_compared(folded, run_compare):
     """Folds that share a pair are not compared."""
-    place, _ = folded
-    rows = (place / "lr-1_seed-1_fold-2/predictions/dev.jsonl").read_text(encoding="utf-8")
-    first = json.loads((place / "lr-1_seed-1_fold-1/predictions/dev.jsonl").read_text(encoding="utf-8").split("\n")[0])
+    sweep, _ = folded
+    rows = (sweep / "lr-1_seed-1_fold-2/predictions/dev.jsonl").read_text(encoding="utf-8")
+    first = json.loads((sweep / "lr-1_seed-1_fold-1/predictions/dev.jsonl").read_text(encoding="utf-8").split("\n")[0])
     changed = re.sub(r'"id": \d+', f'"id": {first["id"]}', rows, count=1)
-    (place / "lr-1_seed-1_fold-2/predictions/dev.jsonl").write_text(changed, encoding="utf-8")
-    assert f"- lr=0.1: seed 1: the pair with id {first['id']} is in two of the folds" in run_compare(place)[1]
+    (sweep / "lr-1_seed-1_fold-2/predictions/dev.jsonl").write_text(changed, encoding="utf-8")
+    assert f"- lr=0.1: seed 1: the pair with id {first['id']} is in two of the folds" in run_compare(sweep)[1]
 
 
 def test_full_disk_is_an_error(sweep, run_compare):

@@ -25,17 +25,17 @@ def test_resampled_metrics_match_classification_metrics(name, classes):
     """A resampled metric equals the metric that a run records for the same rows."""
     gold, rows = RNG.integers(0, classes, 80), RNG.integers(0, 80, (4, 80))
     models = [logits_of(gold, classes) for _ in range(2)]
-    found = resampled_metric(name, [answers_of(gold, logits) for logits in models], resample_counts(rows, 80))
+    result = resampled_metric(name, [answers_of(gold, logits) for logits in models], resample_counts(rows, 80))
     recorded = [[classification_metrics(logits[row], gold[row])[name] for row in rows] for logits in models]
-    assert found == pytest.approx(np.array(recorded), abs=1e-5)
+    assert result == pytest.approx(np.array(recorded), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["accuracy", "precision", "recall", "f1", "mcc"])
 def test_single_predicted_class_matches(name):
     """A model that predicts a single class has the metrics that a run records."""
     gold, logits = np.array([0, 0, 1]), np.array([[1.0, 0.0]] * 3)
-    found = resampled_metric(name, [answers_of(gold, logits)], np.ones((3, 1), dtype=np.float32)).item()
-    assert found == pytest.approx(classification_metrics(logits, gold)[name])
+    result = resampled_metric(name, [answers_of(gold, logits)], np.ones((3, 1), dtype=np.float32)).item()
+    assert result == pytest.approx(classification_metrics(logits, gold)[name])
 
 
 def test_undefined_resamples_are_dropped():
@@ -46,17 +46,17 @@ def test_undefined_resamples_are_dropped():
     weights = np.array([[0, 1], [2, 1], [1, 1]], dtype=np.float32)
     for name in ("roc_auc", "average_precision"):
         assert np.isnan(resampled_metric(name, answers, weights)).tolist() == [[True, False]]
-        found = resample(name, answers, 200)
-        assert 0 < len(found.draws) < 200
-        assert (found.draws == 1).all()
+        result = resample(name, answers, 200)
+        assert 0 < len(result.draws) < 200
+        assert (result.draws == 1).all()
 
 
 def test_runs_share_the_resamples():
     """All runs are evaluated on the same resamples."""
     answers, _ = simulate(np.random.default_rng(0), 1, 2, 60)
-    found = resample("roc_auc", [answers[0], answers[1], answers[0]], 50)
-    assert (found.draws[:, 0] == found.draws[:, 2]).all()
-    assert found.values[0] == pytest.approx(sk.roc_auc_score(answers[0].gold, answers[0].probabilities[:, 1]))
+    result = resample("roc_auc", [answers[0], answers[1], answers[0]], 50)
+    assert (result.draws[:, 0] == result.draws[:, 2]).all()
+    assert result.values[0] == pytest.approx(sk.roc_auc_score(answers[0].gold, answers[0].probabilities[:, 1]))
 
 
 @pytest.mark.slow

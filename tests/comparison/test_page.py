@@ -35,8 +35,8 @@ CONFIG = config_text()
 pytestmark = pytest.mark.usefixtures("little_garbage")
 
 
-def report_of(*places, metric=None):
-    return build(find_runs([str(place) for place in places]), metric, 20)
+def report_of(*directories, metric=None):
+    return build(find_runs([str(directory) for directory in directories]), metric, 20)
 
 
 def runs_of(report):
@@ -48,15 +48,15 @@ def content(html):
     return json.loads(data)
 
 
-def write_grid(place, answers=None):
-    """24 runs: 3 learning rates that matter, 4 batch sizes that do not, 2 seeds."""
+def write_grid(directory, answers=None):
+    """Write 24 runs: 3 learning rates that matter, 4 batch sizes that do not, 2 seeds."""
     rng = np.random.default_rng(5)
     answers = answers or simulate(rng, 12, 2, 300, quality=(0.5,) * 4 + (1.2,) * 4 + (2.5,) * 4, setting_sd=0.1)[0]
     for job, one in enumerate(answers):
         lr, size, seed = 10.0 ** (job // 8 - 5), 8 << (job // 2 % 4), job % 2 + 1
         text = CONFIG.replace("lr: 0.0005", f"lr: {lr!r}").replace("batch_size: 32", f"batch_size: {size}", 1)
-        write_run(place / f"{job}", text.replace("seed: 42", f"seed: {seed}"), one)
-    return place
+        write_run(directory / f"{job}", text.replace("seed: 42", f"seed: {seed}"), one)
+    return directory
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def grid(tmp_path_factory):
 
 
 def english_templates():
-    """Every translatable text: those of ``msg`` in Python, and those of ``t`` and ``data-t`` in the page."""
+    """Yield every translatable text: those of ``msg`` in Python, and those of ``t`` and ``data-t`` in the page."""
     for path in (*PACKAGE.rglob("*.py"), *RESULTS.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             is_message = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "msg"
@@ -77,7 +77,8 @@ def english_templates():
     yield "This requires two comparable settings."
 
 
-def places(template):
+def placeholders(template):
+    """Return the names of the placeholders of a template, sorted."""
     return sorted(name for _, name, _, _ in string.Formatter().parse(template) if name)
 
 
@@ -85,7 +86,7 @@ def test_every_text_has_a_translation():
     """Every text has a Chinese translation with the same placeholders."""
     assert set(english_templates()) - set(CHINESE) == set()
     for one, other in CHINESE.items():
-        assert set(places(other)) == set(places(one)), one
+        assert set(placeholders(other)) == set(placeholders(one)), one
         assert other != one or one in ("ROC", "{shown} of {all}"), one
 
 
@@ -100,21 +101,21 @@ def test_catalogue_has_no_unused_entries():
 def test_nested_messages_are_translated():
     """A message is translated with the messages in it; other texts stay unchanged."""
     inner = msg("{seeds} seeds", seeds=3)
-    whole = msg("95% CI {interval}, {p}, {seeds}", interval="1", p="p = 0.5", seeds=inner)
-    assert whole == "95% CI 1, p = 0.5, 3 seeds"
-    assert translate(whole, CHINESE) == "95% 置信区间 1，p = 0.5，3 个种子"
+    outer = msg("95% CI {interval}, {p}, {seeds}", interval="1", p="p = 0.5", seeds=inner)
+    assert outer == "95% CI 1, p = 0.5, 3 seeds"
+    assert translate(outer, CHINESE) == "95% 置信区间 1，p = 0.5，3 个种子"
     assert translate("lr={x}", CHINESE) == "lr={x}"
 
 
 def test_findings_and_caveats_are_bilingual(grid):
     """Every finding and caveat is in the page in both languages."""
     shown = content(as_html(report_of(grid)))
-    told = [*shown["findings"], *shown["caveats"]]
-    assert len(told) > 10
-    for one, other in told:
+    sentences = [*shown["findings"], *shown["caveats"]]
+    assert len(sentences) > 10
+    for one, other in sentences:
         assert not re.search("[一-龥]", one)
         assert re.search("[一-龥]", other)
-    (choosing,) = [pair for pair in told if "which makes its dev metrics optimistic" in pair[0]]
+    (choosing,) = [pair for pair in sentences if "which makes its dev metrics optimistic" in pair[0]]
     assert "偏乐观" in choosing[1]
 
 
@@ -175,21 +176,21 @@ def test_many_curves_are_downsampled(tmp_path, monkeypatch):
     """Many curves are downsampled to the limit of the page."""
     monkeypatch.setattr("afqmc.comparison.html.learning_curves.MAX_POINTS", 3000)
     write_run(tmp_path / "a", CONFIG, simulate(np.random.default_rng(0), 1, 1, 50)[0][0], rows=300)
-    found = curves(find_runs([str(tmp_path)]) * 5)
-    lengths = [len(base64.b64decode(steps)) // 4 for steps in found["steps"]]
-    assert found["points"] == 5 * 8 * 300
-    assert found["max_points"] == 50
+    result = curves(find_runs([str(tmp_path)]) * 5)
+    lengths = [len(base64.b64decode(steps)) // 4 for steps in result["steps"]]
+    assert result["points"] == 5 * 8 * 300
+    assert result["max_points"] == 50
     assert max(lengths) <= 50
 
 
-def write_pairs_of_settings(place, runs_each):
+def write_pairs_of_settings(directory, runs_each):
     for number, one in enumerate(simulate(np.random.default_rng(0), 3, runs_each, 50)[0]):
         value = number // runs_each
         text = CONFIG.replace("lr: 0.0005", f"lr: {10.0**-value}").replace(
             "weight_decay: 0.01", f"weight_decay: {value}"
         )
-        write_run(place / f"{number}", text.replace("seed: 42", f"seed: {number}"), one)
-    return report_of(place)
+        write_run(directory / f"{number}", text.replace("seed: 42", f"seed: {number}"), one)
+    return report_of(directory)
 
 
 def test_keys_that_change_together_share_an_axis(tmp_path):
@@ -210,30 +211,30 @@ def test_random_search_keys_are_separate_axes(tmp_path):
 def test_importance_is_reproducible(grid):
     """The setting that matters has nearly all importance, and the result is reproducible."""
     report = report_of(grid)
-    found = axes(report, runs_of(report))
-    assert [axis.name for axis in found] == ["lr", "batch_size"]
-    shares, told = importance(report, runs_of(report), found)
+    result = axes(report, runs_of(report))
+    assert [axis.name for axis in result] == ["lr", "batch_size"]
+    shares, explanation = importance(report, runs_of(report), result)
     assert shares[0] > 0.9
     assert sum(shares) == pytest.approx(1)
-    assert importance(report, runs_of(report), found)[0] == shares
-    assert told.startswith("functional ANOVA of 24 runs")
+    assert importance(report, runs_of(report), result)[0] == shares
+    assert explanation.startswith("functional ANOVA of 24 runs")
 
 
 @pytest.mark.parametrize(("settings", "seeds", "why"), [(3, 4, "these runs have 1"), (1, 3, "these runs have 0")])
 def test_importance_requires_two_settings(settings, seeds, why, tmp_path):
     """Without two varying settings there is no importance, and the reason is given."""
     report = report_of(write_sweep(tmp_path / "s", settings, seeds, 100))
-    shares, told = importance(report, runs_of(report), axes(report, runs_of(report)))
+    shares, explanation = importance(report, runs_of(report), axes(report, runs_of(report)))
     assert shares is None
-    assert told.endswith(why)
+    assert explanation.endswith(why)
 
 
 def test_importance_requires_ten_runs(grid):
     """With fewer than ten runs there is no importance, and the reason is given."""
     report = report_of(*[grid / str(number) for number in (0, 2, 8, 10)])
-    shares, told = importance(report, runs_of(report), axes(report, runs_of(report)))
+    shares, explanation = importance(report, runs_of(report), axes(report, runs_of(report)))
     assert shares is None
-    assert told == "importance requires at least 10 runs; there are 4"
+    assert explanation == "importance requires at least 10 runs; there are 4"
 
 
 def test_best_run_curves_follow_from_predictions(grid):
@@ -260,8 +261,8 @@ def test_best_run_curves_follow_from_predictions(grid):
     assert curves_["brier"] == pytest.approx(((answers.probabilities[:, 1] - gold) ** 2).mean(), abs=1e-4)
 
 
-def write_on_sample(place, rows=40, **changes):
-    """Two runs on the first pairs of the embedded dev split, with its ids and labels."""
+def write_on_sample(directory, rows=40, **changes):
+    """Write two runs on the first pairs of the embedded dev split, with its ids and labels."""
     pairs = [json.loads(line) for line in sample_files()["dev.json"].splitlines()[:rows]]
     gold = np.array([int(pair["label"]) for pair in pairs])
     rng = np.random.default_rng(1)
@@ -272,22 +273,22 @@ def write_on_sample(place, rows=40, **changes):
         )
         for old, new in changes.items():
             text = re.sub(rf"^  {old}: .*$", f"  {old}: {new}", text, flags=re.MULTILINE)
-        write_run(place / f"{number}", text, answers, ids=[pair.get("id", at) for at, pair in enumerate(pairs)])
+        write_run(directory / f"{number}", text, answers, ids=[pair.get("id", at) for at, pair in enumerate(pairs)])
     return pairs
 
 
-def sentences_of(place):
-    (run, *_) = find_runs([str(place)])
+def sentences_of(directory):
+    (run, *_) = find_runs([str(directory)])
     predictions = Predictions.of(run, "dev/accuracy")
     return read_sentences(run, "dev", predictions, range(3))
 
 
 def test_sentences_are_those_of_the_pairs(tmp_path):
-    """The page shows the sentences of the pairs, unless it is asked not to."""
+    """The page shows the sentences of the pairs, unless --no-sentences is given."""
     pairs = write_on_sample(tmp_path)
-    found, why = sentences_of(tmp_path)
+    result, why = sentences_of(tmp_path)
     assert why is None
-    assert found == [[pair["sentence1"], pair["sentence2"]] for pair in pairs[:3]]
+    assert result == [[pair["sentence1"], pair["sentence2"]] for pair in pairs[:3]]
     assert pairs[0]["sentence1"] in as_html(report_of(tmp_path))
     assert pairs[0]["sentence1"] not in as_html(report_of(tmp_path), with_sentences=False)
 
@@ -303,17 +304,17 @@ def test_sentences_of_folds_come_from_train(tmp_path):
         write_run(tmp_path / f"{number}", text, given, ids=[pairs[row].get("id", int(row)) for row in part])
     runs = find_runs([str(tmp_path)])
     together = Predictions.of_folds([Predictions.of(run, "dev/accuracy") for run in runs], "dev")
-    found, why = read_sentences(runs[0], "dev", together, [0, 7])
+    result, why = read_sentences(runs[0], "dev", together, [0, 7])
     assert why is None
     ids = {pair.get("id", at): [pair["sentence1"], pair["sentence2"]] for at, pair in enumerate(pairs)}
-    assert found == [ids[together.rows.ids[0]], ids[together.rows.ids[7]]]
+    assert result == [ids[together.rows.ids[0]], ids[together.rows.ids[7]]]
 
 
 def test_file_with_other_pairs_is_not_shown(tmp_path):
     """A file whose ids and labels do not match is not shown."""
     write_on_sample(tmp_path, max_dev_samples="39")
-    found, why = sentences_of(tmp_path)
-    assert found is None
+    result, why = sentences_of(tmp_path)
+    assert result is None
     assert why == "the dev pairs that 0 names are not those it was evaluated on"
 
 
@@ -323,8 +324,8 @@ def test_file_named_by_untrusted_run_is_not_quoted(tmp_path):
     write_on_sample(
         tmp_path / "runs", source="files", path=str(tmp_path), train_file="secret.json", dev_file="secret.json"
     )
-    found, why = sentences_of(tmp_path / "runs")
-    assert found is None
+    result, why = sentences_of(tmp_path / "runs")
+    assert result is None
     assert why == "the dev pairs that 0 names cannot be read on this machine"
     assert "hunter2" not in as_html(report_of(tmp_path / "runs"))
 

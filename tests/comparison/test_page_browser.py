@@ -25,53 +25,55 @@ PLOTS = "[...document.querySelectorAll('.plot')].filter((one) => one.checkVisibi
 
 @pytest.fixture(scope="module")
 def browser():
-    found = Browser()
-    yield found
-    found.close()
+    browser = Browser()
+    yield browser
+    browser.close()
 
 
-def page_of(place, path):
-    """The page of the runs in a place, with a job that never began beside them."""
-    (place / "99-never/.hydra").mkdir(parents=True, exist_ok=True)
-    path.write_text(as_html(report_of(place)), encoding="utf-8")
+def page_of(directory, path):
+    """Write the page of the runs in a directory, to which a job that never started is added."""
+    (directory / "99-never/.hydra").mkdir(parents=True, exist_ok=True)
+    path.write_text(as_html(report_of(directory)), encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory):
-    """24 runs of 12 settings; their curves rise."""
-    place = write_grid(tmp_path_factory.mktemp("grid"))
-    for job in sorted(place.iterdir()):
+    """Write the page of 24 runs of 12 settings with rising curves."""
+    directory = write_grid(tmp_path_factory.mktemp("grid"))
+    for job in sorted(directory.iterdir()):
         best = json.loads((job / "summary.json").read_text("utf-8"))["best"]["dev/accuracy"]
         rows = [{"step": 10 * n, "epoch": n / 2, "dev/accuracy": best * (1 - 0.5**n)} for n in range(1, 8)]
         rows += [{"step": step, "epoch": step / 20, "train/loss": 1 / (1 + step)} for step in range(70)]
         (job / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         made = {"python": "3.11.7", "hardware": {"device": "cpu", "threads": int(job.name) % 2 + 1}}
         (job / "environment.json").write_text(json.dumps(made), encoding="utf-8")
-    return page_of(place, tmp_path_factory.mktemp("page") / "report.html")
+    return page_of(directory, tmp_path_factory.mktemp("page") / "report.html")
 
 
 @pytest.fixture
 def opened(browser, grid):
-    browser.look()
+    """Open the page of the grid."""
+    browser.emulate()
     browser.open(grid)
     return browser
 
 
 def scroll_through(browser):
-    """Until every plot was drawn."""
+    """Scroll to every plot and wait until it is drawn."""
     browser.js(f"Promise.resolve({PLOTS}.forEach((one) => one.scrollIntoView({{behavior: 'instant'}})))")
     for number in range(browser.js(f"{PLOTS}.length")):
         browser.js(f"{PLOTS}[{number}].scrollIntoView({{behavior: 'instant'}})")
         browser.until(f"'drawn' in {PLOTS}[{number}].dataset && {PLOTS}[{number}].querySelector('.main-svg')")
 
 
-def column(browser, table, place):
-    cells = f"[...document.querySelectorAll('#{table} tbody tr')].map((row) => row.children[{place}].textContent)"
+def column(browser, table, index):
+    """Return the texts of a column of a table."""
+    cells = f"[...document.querySelectorAll('#{table} tbody tr')].map((row) => row.children[{index}].textContent)"
     return browser.js(cells)
 
 
-LOOKS = {
+DEVICES = {
     "laptop, light, English": {},
     "laptop, dark, Chinese": {"dark": True, "language": "zh-CN"},
     "phone, light, Chinese": {"width": 390, "height": 844, "language": "zh-CN"},
@@ -79,28 +81,28 @@ LOOKS = {
 }
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_page_draws_everything(look, browser, grid):
+@pytest.mark.parametrize("device", DEVICES)
+def test_page_draws_everything(device, browser, grid):
     """All plots are drawn without errors, requests or horizontal scrolling."""
-    wanted = LOOKS[look]
-    browser.look(**wanted)
+    options = DEVICES[device]
+    browser.emulate(**options)
     browser.open(grid)
     scroll_through(browser)
     assert browser.complaints == []
     assert browser.requests == [grid.as_uri()]
     assert browser.js(f"{PLOTS}.length") >= 8
-    assert browser.js("document.documentElement.scrollWidth") <= wanted.get("width", 1280)
-    is_chinese = "language" in wanted
+    assert browser.js("document.documentElement.scrollWidth") <= options.get("width", 1280)
+    is_chinese = "language" in options
     assert browser.js("document.querySelector('#ranking h2').textContent") == ("排名" if is_chinese else "Ranking")
     assert browser.js("document.documentElement.lang") == ("zh" if is_chinese else "en")
     light = browser.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert light is not wanted.get("dark", False)
+    assert light is not options.get("dark", False)
     drawn = browser.js("getComputedStyle(document.querySelector('#curve-plot text')).fill")
     assert (drawn == "rgb(28, 33, 40)") is light
 
 
 def contrast(one, other):
-    """Of two ``rgb(r, g, b)``, as WCAG 2 defines it."""
+    """Return the contrast ratio of two ``rgb(r, g, b)`` colours, as defined by WCAG 2."""
 
     def luminance(colour):
         shares = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
@@ -114,7 +116,7 @@ def contrast(one, other):
 @pytest.mark.parametrize("dark", [False, True])
 def test_page_is_accessible(dark, browser, grid):
     """Texts have enough contrast, and controls have names."""
-    browser.look(dark=dark)
+    browser.emulate(dark=dark)
     browser.open(grid)
     ground = browser.js("getComputedStyle(document.body).backgroundColor")
     for selector in ("body", "#about", "nav a", "button", ".quiet", "figcaption"):
@@ -215,12 +217,12 @@ def test_dragging_on_an_axis_selects_runs(opened):
     """Dragging a box on an axis selects the runs inside it."""
     opened.js("document.querySelector('#parallel-plot').scrollIntoView({block: 'center', behavior: 'instant'})")
     opened.until("'drawn' in document.querySelector('#parallel-plot').dataset")
-    place = """(() => { const plot = document.querySelector('#parallel-plot'), box = plot.getBoundingClientRect();
+    points = """(() => { const plot = document.querySelector('#parallel-plot'), box = plot.getBoundingClientRect();
         const {xaxis, yaxis} = plot._fullLayout;
         const at = (x, y) => [box.x + xaxis._offset + xaxis.l2p(x), box.y + yaxis._offset + yaxis.l2p(y)];
         return [at(-0.1, 1.05), at(0, 1), at(0.1, 0.9)]; })()"""
     assert opened.js("document.querySelector('#parallel-count').textContent") == "24 of 24"
-    opened.drag(opened.js(place))
+    opened.drag(opened.js(points))
     opened.until("document.querySelector('#parallel-count').textContent === '8 of 24'")
     opened.click("#parallel-all")
     assert opened.js("document.querySelector('#parallel-count').textContent") == "24 of 24"
@@ -235,9 +237,9 @@ def test_lists_select_runs_by_value(opened):
     assert titles[-2:] == ["dev/accuracy, from", "dev/accuracy, to"]
     count = "document.querySelector('#parallel-count').textContent"
 
-    def choose(place, value):
+    def choose(index, value):
         opened.js(
-            f"{{ const one = {lists}.at({place}); one.value = {value}; one.dispatchEvent(new Event('change')); }}"
+            f"{{ const one = {lists}.at({index}); one.value = {value}; one.dispatchEvent(new Event('change')); }}"
         )
         return int(opened.js(count).split()[0])
 
@@ -276,7 +278,7 @@ def test_machines_and_unfinished_runs_are_listed(opened):
 def test_disagreements_are_searched(browser, tmp_path):
     """The pairs are sorted by disagreement, searched and filtered."""
     pairs = write_on_sample(tmp_path / "runs")
-    browser.look()
+    browser.emulate()
     browser.open(page_of(tmp_path / "runs", tmp_path / "r.html"))
     apart = [float(cell) for cell in column(browser, "pairs-table", 8)]
     assert len(apart) == 40
@@ -285,7 +287,7 @@ def test_disagreements_are_searched(browser, tmp_path):
     assert column(browser, "pairs-table", 1) == [pairs[7]["sentence1"]]
     browser.type("#pairs-filter", "")
     browser.choose("#pairs-kind", "a")
-    rows = list(zip(*(column(browser, "pairs-table", place) for place in (3, 4, 5)), strict=True))
+    rows = list(zip(*(column(browser, "pairs-table", index) for index in (3, 4, 5)), strict=True))
     assert rows
     assert all(label == a != b for label, a, b in rows)
     assert "contains sentences" in browser.js("document.querySelector('#pairs-note').textContent")
@@ -302,8 +304,8 @@ def test_page_forbids_network_access(opened):
 BREAKOUTS = ("</script><script>owned=1</script>", "<!--<script>", "<img src=x onerror=owned=1>", "__proto__")
 
 
-def write_hostile(place):
-    """Runs whose every text tries to become markup."""
+def write_hostile(directory):
+    """Write runs in which every text tries to become markup."""
     rng = np.random.default_rng(0)
     bad = BREAKOUTS[0]
     for number, one in enumerate(simulate(rng, 12, 1, 60)[0]):
@@ -312,7 +314,7 @@ def write_hostile(place):
             config.replace("lr: 0.0005", f"lr: {number + 1}.0")
             + f"\n{json.dumps(bad)}: {number % 5}\n__proto__: {number % 3}\n"
         )
-        run = place / f"{number} <img src=x onerror=owned=1> %{{x}} <b>"
+        run = directory / f"{number} <img src=x onerror=owned=1> %{{x}} <b>"
         write_run(run, config.replace("seed: 42", f"seed: {json.dumps(bad)}"), one, collapsed_label=bad)
         (run / "metrics.jsonl").write_text(
             json.dumps({"step": 1, "dev/accuracy": 0.5, f"x/{bad}": 1, "x/__proto__": 2})
@@ -324,9 +326,9 @@ def write_hostile(place):
         )
         (run / "checkpoints/best").mkdir(parents=True)
         (run / "checkpoints/best/labels.json").write_text(json.dumps(["<b>0", bad]))
-    (place / f"broken {BREAKOUTS[2]}").mkdir()
-    (place / f"broken {BREAKOUTS[2]}/status.json").write_text(json.dumps({"status": bad, "error": bad}))
-    return place
+    (directory / f"broken {BREAKOUTS[2]}").mkdir()
+    (directory / f"broken {BREAKOUTS[2]}/status.json").write_text(json.dumps({"status": bad, "error": bad}))
+    return directory
 
 
 @pytest.mark.parametrize("language", ["en-US", "zh-CN"])
@@ -335,7 +337,7 @@ def test_untrusted_texts_stay_texts(language, browser, tmp_path):
     (tmp_path / "r.html").write_text(
         as_html(report_of(write_hostile(tmp_path / "runs")), with_sentences=False), encoding="utf-8"
     )
-    browser.look(language=language)
+    browser.emulate(language=language)
     browser.open(tmp_path / "r.html")
     scroll_through(browser)
     browser.choose("#curve-metric", "1")
@@ -350,7 +352,7 @@ def test_untrusted_texts_stay_texts(language, browser, tmp_path):
         assert "<" in browser.js(f"document.querySelector('{one}').textContent")
 
 
-def write_classes(place, classes, settings=3, examples=200):
+def write_classes(directory, classes, settings=3, examples=200):
     rng = np.random.default_rng(0)
     gold = rng.integers(0, classes, examples)
     for number in range(settings):
@@ -358,18 +360,18 @@ def write_classes(place, classes, settings=3, examples=200):
         given /= given.sum(axis=1, keepdims=True)
         config = re.sub(r"labels:\n(  - .*\n)+", f"labels: {[str(one) for one in range(classes)]}\n", CONFIG)
         config = config.replace("lr: 0.0005", f"lr: {number + 1}.0")
-        write_run(place / f"{number}", config, answers_of(gold, np.log(given)))
-    return place
+        write_run(directory / f"{number}", config, answers_of(gold, np.log(given)))
+    return directory
 
 
 @pytest.mark.parametrize(("classes", "drawn"), [(3, 3), (30, 12)])
 def test_several_classes_are_shown(classes, drawn, browser, tmp_path):
     """With several classes, the curves of each class can be selected."""
-    place = write_classes(tmp_path / "runs", classes)
+    directory = write_classes(tmp_path / "runs", classes)
     (tmp_path / "r.html").write_text(
-        as_html(report_of(place, metric="dev/loss"), with_sentences=False), encoding="utf-8"
+        as_html(report_of(directory, metric="dev/loss"), with_sentences=False), encoding="utf-8"
     )
-    browser.look()
+    browser.emulate()
     browser.open(tmp_path / "r.html")
     scroll_through(browser)
     losses = [float(cell.split()[0]) for cell in column(browser, "ranking-table", 2)]
@@ -391,7 +393,7 @@ def test_page_with_one_or_no_run(browser, tmp_path):
         (tmp_path / f"{name}.html").write_text(
             as_html(report_of(tmp_path / name), with_sentences=False), encoding="utf-8"
         )
-        browser.look()
+        browser.emulate()
         browser.open(tmp_path / f"{name}.html")
         scroll_through(browser)
         assert browser.complaints == []
@@ -407,19 +409,19 @@ def test_thousand_runs_stay_usable(browser, tmp_path, monkeypatch):
     assert compare.main() == 0
     assert time.process_time() - since < 20
     assert os.path.getsize(tmp_path / "r.html") < 25e6
-    browser.look()
+    browser.emulate()
     since = time.monotonic()
     browser.open(Path(tmp_path / "r.html"))
     assert time.monotonic() - since < 10
     scroll_through(browser)
-    for act in (
+    for action in (
         lambda: browser.choose("#curve-others", True),
         lambda: browser.click("#ranking-table th:nth-child(4) button"),
         lambda: browser.type("#ranking-filter", "lr=0.0001"),
         lambda: browser.click("#theme"),
     ):
         since = time.monotonic()
-        act()
+        action()
         browser.js("new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)))")
         assert time.monotonic() - since < 3
     assert browser.complaints == []

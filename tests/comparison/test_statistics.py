@@ -21,11 +21,11 @@ def family(settings=2, seeds=3, examples=400, seed=1, name="accuracy", **design)
 
 def test_only_large_difference_is_significant():
     """A large difference is significant, a small one is not."""
-    found = family(quality=(3.0, 1.0)).difference(0, 1)
-    assert found.significant
-    assert found.low > 0
-    assert found.seeds_needed is None
-    assert found.examples_needed is None
+    result = family(quality=(3.0, 1.0)).difference(0, 1)
+    assert result.significant
+    assert result.low > 0
+    assert result.seeds_needed is None
+    assert result.examples_needed is None
     assert not family(quality=(1.01, 1.0)).difference(0, 1).significant
 
 
@@ -40,8 +40,8 @@ def test_negated_difference_is_symmetric():
 def test_interval_agrees_with_p_value():
     """The interval contains zero if and only if p > 5%."""
     for seed in range(20):
-        found = family(quality=(1.5, 1.0), examples=200, seed=seed).difference(0, 1)
-        assert (found.low <= 0 <= found.high) == (found.p > ALPHA)
+        result = family(quality=(1.5, 1.0), examples=200, seed=seed).difference(0, 1)
+        assert (result.low <= 0 <= result.high) == (result.p > ALPHA)
 
 
 def test_p_values_are_adjusted_over_all_pairs():
@@ -71,9 +71,9 @@ def test_single_runs_do_not_generalize():
 def test_single_run_against_several_seeds():
     """Several seeds against a single run: the result is about these runs only."""
     answers, _ = simulate(np.random.default_rng(1), 2, 3, 400)
-    found = PairwiseTests(resample("accuracy", answers[:4], 500), [0, 0, 0, 1]).difference(0, 1)
-    assert not found.over_seeds
-    assert found.seeds == (3, 1)
+    result = PairwiseTests(resample("accuracy", answers[:4], 500), [0, 0, 0, 1]).difference(0, 1)
+    assert not result.over_seeds
+    assert result.seeds == (3, 1)
 
 
 def test_pairing_reduces_the_error():
@@ -87,24 +87,24 @@ def test_pairing_reduces_the_error():
 def test_equal_predictions_do_not_differ():
     """Two runs with equal predictions have no difference and no error."""
     answers, _ = simulate(np.random.default_rng(1), 1, 1, 100)
-    found = PairwiseTests(resample("f1", answers * 2, 200), [0, 1]).difference(0, 1)
-    assert (found.value, found.error, found.p) == (0, 0, 1)
+    result = PairwiseTests(resample("f1", answers * 2, 200), [0, 1]).difference(0, 1)
+    assert (result.value, result.error, result.p) == (0, 0, 1)
     assert (
-        difference_sentence("a", "b", found, "dev/f1", 100) == "a and b do not differ at all in dev/f1 (one run each)"
+        difference_sentence("a", "b", result, "dev/f1", 100) == "a and b do not differ at all in dev/f1 (one run each)"
     )
 
 
 def test_rounding_errors_are_not_a_difference():
     """Collapsed runs have equal metrics, but the means over three seeds differ in the last digit."""
     gold = (np.random.default_rng(0).random(4316) < 0.31).astype(int)
-    said = np.zeros_like(gold)
+    predictions = np.zeros_like(gold)
     answers = [
-        LabelledPredictions(gold, said, np.log(np.stack([1 - p, p], axis=1)))
+        LabelledPredictions(gold, predictions, np.log(np.stack([1 - p, p], axis=1)))
         for p in np.full((9, 1), 0.1) * np.ones(4316)
     ]
-    found = PairwiseTests(resample("accuracy", answers, 500), [0, 0, 0, 1, 1, 1, 2, 2, 2])
+    result = PairwiseTests(resample("accuracy", answers, 500), [0, 0, 0, 1, 1, 1, 2, 2, 2])
     for second in (1, 2):
-        one = found.difference(0, second)
+        one = result.difference(0, second)
         assert (one.value, one.error, one.p_adjusted, one.seeds_needed) == (0, 0, 1, None)
         assert (
             difference_sentence("a", "b", one, "dev/accuracy", 4316)
@@ -117,21 +117,22 @@ def test_constant_difference_has_no_interval(name, by):
     """A perfect and a collapsed model differ by the same amount on every resample."""
     gold = np.array([0, 1] * 50)
     answers = [
-        LabelledPredictions(gold, said, np.stack([1 - said, said], axis=1).astype(float)) for said in (gold, 0 * gold)
+        LabelledPredictions(gold, classes, np.stack([1 - classes, classes], axis=1).astype(float))
+        for classes in (gold, 0 * gold)
     ]
-    found = PairwiseTests(resample(name, answers, 500), [0, 1]).difference(1, 0)
-    told = f"a is ahead of b by {by} points on every resample of the pairs (one run each), so there is no interval"
-    assert difference_sentence("b", "a", found, f"dev/{name}", 100).startswith(told)
-    assert required_effort(found, "dev", 100) == "the same on every resample of the pairs"
+    result = PairwiseTests(resample(name, answers, 500), [0, 1]).difference(1, 0)
+    start = f"a is ahead of b by {by} points on every resample of the pairs (one run each), so there is no interval"
+    assert difference_sentence("b", "a", result, f"dev/{name}", 100).startswith(start)
+    assert required_effort(result, "dev", 100) == "the same on every resample of the pairs"
 
 
 def test_unstable_setting_does_not_hide_others():
     """A setting with unstable seeds does not hide the difference between stable ones."""
     values = np.array([0.70, 0.71, 0.72, 0.76, 0.77, 0.78, 0.70, 0.71, 0.72, 0.3, 0.5, 0.7])
     draws = values + np.random.default_rng(3).normal(0, 1e-4, (500, 12))
-    found = PairwiseTests(Resampled(values, draws, 4000), np.repeat([0, 1, 2, 3], 3))
-    assert found.difference(0, 1).p_adjusted < 0.05
-    assert found.difference(0, 3).error > 0.11
+    result = PairwiseTests(Resampled(values, draws, 4000), np.repeat([0, 1, 2, 3], 3))
+    assert result.difference(0, 1).p_adjusted < 0.05
+    assert result.difference(0, 3).error > 0.11
 
 
 def test_equal_seed_metrics_leave_uncertainty():
@@ -140,9 +141,9 @@ def test_equal_seed_metrics_leave_uncertainty():
     right[0, :20], right[1, 20:], right[2, :15], right[3, 25:] = 1, 1, 1, 1
     gold = np.ones(40, dtype=int)
     answers = [LabelledPredictions(gold, row, np.stack([1 - row, row], axis=1).astype(float)) for row in right]
-    found = PairwiseTests(resample("accuracy", answers, 500), [0, 0, 1, 1]).difference(0, 1)
-    assert found.value == pytest.approx(0.125)
-    assert found.error > 0.03
+    result = PairwiseTests(resample("accuracy", answers, 500), [0, 0, 1, 1]).difference(0, 1)
+    assert result.value == pytest.approx(0.125)
+    assert result.error > 0.03
 
 
 @pytest.mark.parametrize("by", [0.005, 0.01, 0.015])
@@ -150,19 +151,19 @@ def test_seeds_needed_match_a_t_test(by):
     """Without uncertainty from the examples, the seeds needed are those of a t-test."""
     values = np.array([0.70, 0.71, 0.72] * 2) + np.repeat([by / 2, -by / 2], 3)
     draws = values + np.random.default_rng(3).normal(0, 1e-5, (500, 6))
-    found = PairwiseTests(Resampled(values, draws, 4000), [0, 0, 0, 1, 1, 1]).difference(0, 1)
+    result = PairwiseTests(Resampled(values, draws, 4000), [0, 0, 0, 1, 1, 1]).difference(0, 1)
     by_statsmodels = TTestIndPower().solve_power(by / 0.01, power=0.8, alpha=0.05)
-    assert found.seeds_needed == pytest.approx(by_statsmodels, abs=1)
+    assert result.seeds_needed == pytest.approx(by_statsmodels, abs=1)
 
 
 def test_examples_needed_if_seeds_cannot_help():
     """If no number of seeds is enough, more examples are recommended."""
-    found = family(seeds=5, examples=60, seed_sd=0.0, setting_sd=3.0, interaction_sd=0.0, seed=3).difference(0, 1)
-    assert not found.significant
-    assert found.seeds_needed is None
-    assert found.examples_needed > 60
+    result = family(seeds=5, examples=60, seed_sd=0.0, setting_sd=3.0, interaction_sd=0.0, seed=3).difference(0, 1)
+    assert not result.significant
+    assert result.seeds_needed is None
+    assert result.examples_needed > 60
     assert "dev pairs and more than 100 seeds each would be needed" in difference_sentence(
-        "a", "b", found, "dev/f1", 60
+        "a", "b", result, "dev/f1", 60
     )
 
 
@@ -170,9 +171,11 @@ def test_mcnemar_counts_discordant_examples():
     """McNemar's test counts the examples that only one run predicts correctly."""
     gold = np.array([1] * 10)
     one, other = np.array([1] * 8 + [0] * 2), np.array([1] + [0] * 8 + [1])
-    found = mcnemar(*(LabelledPredictions(gold, said, np.stack([1 - said, said], axis=1)) for said in (one, other)))
-    assert (found.only_first, found.only_second) == (7, 1)
-    assert found.p == pytest.approx(0.0703125)  # two-sided, of 1 or fewer in 8 fair throws
+    result = mcnemar(
+        *(LabelledPredictions(gold, classes, np.stack([1 - classes, classes], axis=1)) for classes in (one, other))
+    )
+    assert (result.only_first, result.only_second) == (7, 1)
+    assert result.p == pytest.approx(0.0703125)  # two-sided probability of at most 1 of 8 for a fair coin
 
 
 def difference(**changes):

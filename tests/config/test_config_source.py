@@ -36,7 +36,7 @@ from afqmc.utils.errors import InputError
     ],
 )
 def test_own_files_need_own_dataset(overrides, message):
-    """Naming one's own files or columns with dataset=afqmc or dataset=sample is rejected with the right overrides."""
+    """The user's own files or columns with dataset=afqmc or dataset=sample are rejected with the right overrides."""
     with pytest.raises(InputError, match=message):
         compose(overrides)
 

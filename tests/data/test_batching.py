@@ -63,12 +63,12 @@ def test_batch_matches_tokenizer(pairs, tiny_tokenizer, max_length):
 
 def test_chunks_do_not_matter(pairs, pair_tokenizer, monkeypatch):
     """Tokenising in chunks does not change the result."""
-    whole = pair_tokenizer.encode(pairs)
+    full = pair_tokenizer.encode(pairs)
     monkeypatch.setattr("afqmc.data.tokenization._CHUNK", 7)
     parts = pair_tokenizer.encode(pairs)
     assert len(parts) == 50
     for name in ("tokens", "segments", "offsets", "labels"):
-        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
+        np.testing.assert_array_equal(getattr(full, name), getattr(parts, name))
 
 
 def test_tokenizer_without_segments(pairs, tiny_tokenizer, monkeypatch):
@@ -92,10 +92,10 @@ def test_epoch_has_every_pair_once(pairs, pair_tokenizer, batch_size):
     batches = TrainLoader(
         pairs, pair_tokenizer, batch_size, 1, DatasetConfig(shuffle_buffer_size=10, batching=Batching.random)
     )
-    found = list(batches.epoch(0))
-    assert sorted(ids(found)) == list(range(50))
-    assert len(found) == len(batches)
-    assert {len(batch) for batch in found[:-1]} <= {batch_size}
+    result = list(batches.epoch(0))
+    assert sorted(ids(result)) == list(range(50))
+    assert len(result) == len(batches)
+    assert {len(batch) for batch in result[:-1]} <= {batch_size}
 
 
 def test_order_depends_on_seed_and_epoch(pairs, pair_tokenizer):
@@ -124,9 +124,9 @@ def test_streamed_epoch(stream, pair_tokenizer, buffer):
         stream, pair_tokenizer, 8, 1, DatasetConfig(shuffle_buffer_size=buffer, batching=Batching.random)
     )
     epochs = [list(batches.epoch(number)) for number in (0, 0, 1)]
-    for found in epochs:
-        assert sorted(ids(found)) == list(range(50))
-        assert [len(batch) for batch in found] == [8] * 6 + [2]
+    for result in epochs:
+        assert sorted(ids(result)) == list(range(50))
+        assert [len(batch) for batch in result] == [8] * 6 + [2]
     assert len(batches) == 7
     assert ids(epochs[0]) == ids(epochs[1]) != ids(epochs[2])
 
@@ -134,10 +134,10 @@ def test_streamed_epoch(stream, pair_tokenizer, buffer):
 def test_stream_is_shuffled_in_windows(stream, pair_tokenizer):
     """A stream is shuffled within its buffer only."""
     config = DatasetConfig(shuffle_buffer_size=20, batching=Batching.random)
-    found = ids(TrainLoader(stream, pair_tokenizer, 8, 1, config).epoch(0))
+    result = ids(TrainLoader(stream, pair_tokenizer, 8, 1, config).epoch(0))
     for start in range(0, 50, 16):  # whole batches
-        assert sorted(found[start : start + 16]) == list(range(start, min(start + 16, 50)))
-    assert found != sorted(found)
+        assert sorted(result[start : start + 16]) == list(range(start, min(start + 16, 50)))
+    assert result != sorted(result)
 
 
 def test_streamed_pair(stream, pairs, pair_tokenizer):
@@ -156,9 +156,9 @@ def test_bucketed_epoch(pairs, pair_tokenizer, batch_size):
     """A bucketed epoch has every pair once, and each epoch has a different order."""
     batches = TrainLoader(pairs, pair_tokenizer, batch_size, 1, DatasetConfig(batching=Batching.length))
     epochs = [list(batches.epoch(number)) for number in (0, 0, 1)]
-    for found in epochs:
-        assert sorted(ids(found)) == list(range(50))
-        assert len(found) == len(batches)
+    for result in epochs:
+        assert sorted(ids(result)) == list(range(50))
+        assert len(result) == len(batches)
     assert ids(epochs[0]) == ids(epochs[1])
     assert batch_size >= 50 or ids(epochs[0]) != ids(epochs[2])
 
@@ -167,8 +167,8 @@ def test_bucketed_batches_have_less_padding(pairs, pair_tokenizer):
     """Bucketed batches have less padding than random ones."""
 
     def tokens(batching):
-        found = TrainLoader(pairs, pair_tokenizer, 8, 1, DatasetConfig(batching=batching)).epoch(0)
-        return sum(batch.inputs["input_ids"].numel() for batch in found)
+        result = TrainLoader(pairs, pair_tokenizer, 8, 1, DatasetConfig(batching=batching)).epoch(0)
+        return sum(batch.inputs["input_ids"].numel() for batch in result)
 
     assert tokens(Batching.length) < tokens(Batching.random)
 
@@ -183,10 +183,10 @@ def test_bucketed_stream(stream, pair_tokenizer):
 def test_eval_batches(pairs, pair_tokenizer, batch_size):
     """Evaluation covers every row once, longest first."""
     tokenized = pair_tokenizer.encode(pairs)
-    found = list(eval_batches(tokenized, pair_tokenizer, batch_size))
-    assert sorted(np.concatenate([rows for rows, _ in found])) == list(range(50))
-    assert all(batch.ids == rows.tolist() for rows, batch in found)
-    widths = [batch.inputs["input_ids"].shape[1] for _, batch in found]
+    result = list(eval_batches(tokenized, pair_tokenizer, batch_size))
+    assert sorted(np.concatenate([rows for rows, _ in result])) == list(range(50))
+    assert all(batch.ids == rows.tolist() for rows, batch in result)
+    widths = [batch.inputs["input_ids"].shape[1] for _, batch in result]
     assert widths == sorted(widths, reverse=True)
 
 
@@ -194,12 +194,12 @@ def test_eval_batches(pairs, pair_tokenizer, batch_size):
 def test_split(pairs, pair_tokenizer, parts, sizes):
     """A batch is split into microbatches of nearly equal size, in order."""
     batch = collate(pair_tokenizer.encode(pairs), np.arange(20, 30), pair_tokenizer)
-    found = batch.split(parts)
-    assert [len(part) for part in found] == sizes
-    assert ids(found) == batch.ids
-    assert torch.equal(torch.cat([part.labels for part in found]), batch.labels)
+    result = batch.split(parts)
+    assert [len(part) for part in result] == sizes
+    assert ids(result) == batch.ids
+    assert torch.equal(torch.cat([part.labels for part in result]), batch.labels)
     for name, tensor in batch.inputs.items():
-        assert torch.equal(torch.cat([part.inputs[name] for part in found]), tensor)
+        assert torch.equal(torch.cat([part.inputs[name] for part in result]), tensor)
 
 
 def test_batch_to_device(pairs, pair_tokenizer):
@@ -216,18 +216,18 @@ def test_token_budget(pairs, pair_tokenizer):
     """With a token budget, an epoch has every pair once and no batch exceeds the budget."""
     batches = TrainLoader(pairs, pair_tokenizer, 8, 1, TOKENS)
     for number in range(3):
-        found = list(batches.epoch(number))
-        assert sorted(ids(found)) == list(range(50))
-        assert all(batch.padded_tokens <= 100 for batch in found)
-        assert len(found) == len(batches)
+        result = list(batches.epoch(number))
+        assert sorted(ids(result)) == list(range(50))
+        assert all(batch.padded_tokens <= 100 for batch in result)
+        assert len(result) == len(batches)
     assert ids(batches.epoch(0)) != ids(batches.epoch(1))
 
 
 def test_token_budget_is_used(pairs, pair_tokenizer):
     """A batch ends only if the next pair would exceed the budget."""
     batches = TrainLoader(pairs, pair_tokenizer, 8, 1, TOKENS).epoch(0)
-    found = sorted(batches, key=lambda batch: (batch.padded_tokens // len(batch), -len(batch)))
-    for batch, following in itertools.pairwise(found):
+    result = sorted(batches, key=lambda batch: (batch.padded_tokens // len(batch), -len(batch)))
+    for batch, following in itertools.pairwise(result):
         shortest = int(following.inputs["attention_mask"].sum(dim=1).min())
         assert (len(batch) + 1) * shortest > 100
 

@@ -43,13 +43,13 @@ def replace(path, old, new):
 
 
 def entry(directory):
-    [found] = [path for path in directory.iterdir() if not path.name.startswith(".")]
-    return found
+    [result] = [path for path in directory.iterdir() if not path.name.startswith(".")]
+    return result
 
 
-def assert_equal(found):
-    assert found.keys() == ARRAYS.keys()
-    for name, array in found.items():
+def assert_equal(result):
+    assert result.keys() == ARRAYS.keys()
+    for name, array in result.items():
         assert array.dtype == ARRAYS[name].dtype
         np.testing.assert_array_equal(array, ARRAYS[name])
 
@@ -112,16 +112,16 @@ def test_any_changed_byte_is_detected(tmp_path, make, name):
     """A change of any byte of an entry is detected."""
     load_or_build(tmp_path, "settings", TEXTS, make)
     path = entry(tmp_path) / name
-    whole = path.read_bytes()
-    for place in range(len(whole)):
+    original = path.read_bytes()
+    for position in range(len(original)):
         for flip in (2, 0x80):  # 2 turns < into > (the byte order), and a digit into another
             calls = make.calls
-            damaged = bytearray(whole)
-            damaged[place] ^= flip
+            damaged = bytearray(original)
+            damaged[position] ^= flip
             path.write_bytes(damaged)
             assert_equal(load_or_build(tmp_path, "settings", TEXTS, make))
-            assert make.calls == calls + 1 or json.loads(damaged) == json.loads(whole)
-            path.write_bytes(whole)
+            assert make.calls == calls + 1 or json.loads(damaged) == json.loads(original)
+            path.write_bytes(original)
 
 
 class Exploding:
@@ -189,10 +189,10 @@ def test_full_disk(tmp_path, caplog):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))  # a write then fails as on a full disk
     try:
-        found = load_or_build(tmp_path, "settings", TEXTS, lambda: many)
+        result = load_or_build(tmp_path, "settings", TEXTS, lambda: many)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    np.testing.assert_array_equal(found["tokens"], many["tokens"])
+    np.testing.assert_array_equal(result["tokens"], many["tokens"])
     assert "tokens are not cached for later runs" in caplog.text
     assert list(tmp_path.iterdir()) == []
 
@@ -245,6 +245,6 @@ def test_changed_file(tmp_path, tiny_tokenizer):
         rows[0]["sentence1"] = sentence
         (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
         pairs = load_dataset(config).dev
-        found = PairTokenizer(tiny_tokenizer, 24, tmp_path / "tokens").tokenize_cached(pairs)
-        np.testing.assert_array_equal(found.tokens, PairTokenizer(tiny_tokenizer, 24).encode(pairs).tokens)
+        result = PairTokenizer(tiny_tokenizer, 24, tmp_path / "tokens").tokenize_cached(pairs)
+        np.testing.assert_array_equal(result.tokens, PairTokenizer(tiny_tokenizer, 24).encode(pairs).tokens)
     assert len(list((tmp_path / "tokens").iterdir())) == 2

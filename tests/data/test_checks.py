@@ -28,11 +28,11 @@ def dataset(train=TRAIN, dev=DEV, test=None):
 
 def test_problems_are_counted():
     """Each kind of problem is counted, with its line numbers."""
-    found = analyze(dataset()).splits["train"]
-    assert (found.pairs, found.label_counts) == (7, [3, 4])
-    assert (found.exact_duplicates, found.swapped_duplicates) == (2, 1)
-    assert (found.contradictions, found.identical_sentences) == (1, 2)
-    assert found.lines == {
+    result = analyze(dataset()).splits["train"]
+    assert (result.pairs, result.label_counts) == (7, [3, 4])
+    assert (result.exact_duplicates, result.swapped_duplicates) == (2, 1)
+    assert (result.contradictions, result.identical_sentences) == (1, 2)
+    assert result.lines == {
         "exact_duplicates": [2, 6],
         "swapped_duplicates": [3],
         "contradictions": [1, 2, 3],

@@ -72,9 +72,9 @@ def test_download_is_cached(server, config):
 
 def test_downloaded_dataset_loads(config):
     """The splits are read from inside the downloaded zip."""
-    found = load_dataset(config)
-    assert (len(found.train), found.labels) == (50, ("0", "1"))
-    assert found.train.file.endswith("some.zip/data/train.json")
+    result = load_dataset(config)
+    assert (len(result.train), result.labels) == (50, ("0", "1"))
+    assert result.train.file.endswith("some.zip/data/train.json")
 
 
 @pytest.mark.parametrize("first", [BUSY, CUT, OTHER, NO_ZIP], ids=["busy", "cut", "other", "no_zip"])

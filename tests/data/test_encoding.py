@@ -221,9 +221,9 @@ def test_doctor_reports_undecodable_lines_once(tmp_path, content):
     config = compose(["experiment=quickstart"])
     config.dataset = DatasetConfig(train_file=str(tmp_path / "train.csv"), dev_file=str(tmp_path / "train.csv"))
     _, complaints = diagnosed(config)
-    found = [finding.text for finding in complaints.findings()]
-    assert len(found) == 1, found
-    assert "is not valid UTF-8" in found[0]
+    result = [finding.text for finding in complaints.findings()]
+    assert len(result) == 1, result
+    assert "is not valid UTF-8" in result[0]
 
 
 def test_utf_8_is_read_once():

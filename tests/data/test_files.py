@@ -47,10 +47,10 @@ def read(tmp_path):
 )
 def test_formats_agree(read, name, content, bom, newline):
     """Each format yields the same pairs."""
-    found = read(name, bom + content.replace("\n", newline))
+    result = read(name, bom + content.replace("\n", newline))
     last = 4 if name != "x.jsonl" else 3
-    whole = (lambda number: number) if name == "x.jsonl" else str
-    assert found == [Pair(whole(7), "花呗", '"好"说', "1", last - 2), Pair(whole(8), "c d", "e", "0", last)]
+    identity = (lambda number: number) if name == "x.jsonl" else str
+    assert result == [Pair(identity(7), "花呗", '"好"说', "1", last - 2), Pair(identity(8), "c d", "e", "0", last)]
 
 
 def test_quoted_csv_field(read):
@@ -174,8 +174,8 @@ def test_invalid_rows(read, name, content, message):
 def test_on_error(read):
     """With on_error, every invalid row is reported and the other rows are read."""
     errors = []
-    found = read("x.jsonl", "{\n" + line(label="1") + line("", label="0") + line(label=0), on_error=errors.append)
-    assert [pair.line for pair in found] == [2]
+    result = read("x.jsonl", "{\n" + line(label="1") + line("", label="0") + line(label=0), on_error=errors.append)
+    assert [pair.line for pair in result] == [2]
     assert [re.search(r":(\d): (.*)", text).group(1) for text in errors] == ["1", "3", "4"]
 
 
@@ -298,7 +298,7 @@ def test_zip_member_with_directory(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "wanted", "found"),
+    ("names", "name", "member_name"),
     [
         (["old/dev.csv", "dev.csv", "__MACOSX/dev.csv"], "dev.csv", "dev.csv"),
         (["x/y/dev.csv", "a/dev.csv"], "dev.csv", "a/dev.csv"),
@@ -306,12 +306,12 @@ def test_zip_member_with_directory(tmp_path):
         (["a/"], "", None),
     ],
 )
-def test_shortest_zip_member(tmp_path, names, wanted, found):
-    """Of several matching files in a zip, the one with the shortest path is read."""
+def test_shortest_zip_member(tmp_path, names, name, member_name):
+    """If several files in a zip match, the one with the shortest path is read."""
     path = write_zip(tmp_path / "d.zip", dict.fromkeys(names, ""))
     with zipfile.ZipFile(path) as archive:
-        member = find_member(archive, wanted)
-    assert (member and member.filename) == found
+        member = find_member(archive, name)
+    assert (member and member.filename) == member_name
 
 
 def test_zip_stream_closes_its_file(tmp_path):

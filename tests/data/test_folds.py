@@ -46,10 +46,10 @@ def every(config):
 @pytest.mark.parametrize("grouped", [True, False])
 def test_folds_partition_the_pairs(tmp_path, grouped):
     """Each pair is in dev of one fold and in train of all others."""
-    found = every(written(tmp_path / "all.csv", pairs(403), group_by_sentence=grouped))
-    held_out = [number for data in found for number in data.dev.ids]
+    result = every(written(tmp_path / "all.csv", pairs(403), group_by_sentence=grouped))
+    held_out = [number for data in result for number in data.dev.ids]
     assert sorted(held_out) == list(range(403))
-    for data in found:
+    for data in result:
         assert sorted([*data.train.ids, *data.dev.ids]) == list(range(403))
         assert data.dev.ids == sorted(data.dev.ids)
         assert all(data.dev.sentence2[row] == f"b{number}" for row, number in enumerate(data.dev.ids))
@@ -59,11 +59,11 @@ def test_folds_partition_the_pairs(tmp_path, grouped):
 def test_grouped_folds_share_no_sentence(tmp_path):
     """Grouped folds share no sentence, ungrouped folds do."""
     for grouped in (True, False):
-        found = every(written(tmp_path / "all.csv", pairs(400), group_by_sentence=grouped))
-        of = [{*data.dev.sentence1, *data.dev.sentence2} for data in found]
-        shared = sum(len(one & other) for place, one in enumerate(of) for other in of[place + 1 :])
+        result = every(written(tmp_path / "all.csv", pairs(400), group_by_sentence=grouped))
+        of = [{*data.dev.sentence1, *data.dev.sentence2} for data in result]
+        shared = sum(len(one & other) for index, one in enumerate(of) for other in of[index + 1 :])
         assert (shared == 0) is grouped
-        assert all((data.folds.leaked_pairs == 0) is grouped for data in found)
+        assert all((data.folds.leaked_pairs == 0) is grouped for data in result)
 
 
 @pytest.mark.parametrize("classes", [2, 7])
@@ -177,9 +177,9 @@ def test_sample_limits(tmp_path):
 
 def test_fingerprints_of_folds(tmp_path):
     """Folds have different fingerprints, and the same digest of the file."""
-    found = every(written(tmp_path / "all.csv", pairs(100)))
-    assert len({fingerprint(data) for data in found}) == 5
-    assert len({data.folds.digest for data in found}) == 1
+    result = every(written(tmp_path / "all.csv", pairs(100)))
+    assert len({fingerprint(data) for data in result}) == 5
+    assert len({data.folds.digest for data in result}) == 1
 
 
 def test_fold_line(tmp_path):
@@ -197,10 +197,10 @@ def test_fold_line(tmp_path):
 def test_doctor_reports_folds(tmp_path):
     """The doctor reports the sizes and class shares of the folds."""
     data = load_dataset(written(tmp_path / "all.csv", pairs(200)))
-    (found,) = (finding for finding in data_findings(data) if "5 folds of" in finding.text)
-    assert "40 to 40 pairs; '0' " in found.text
-    assert sum(found.facts["sizes"]) == 200
-    assert found.facts["largest_group"] == max(Counter(data.folds.groups.tolist()).values())
+    (result,) = (finding for finding in data_findings(data) if "5 folds of" in finding.text)
+    assert "40 to 40 pairs; '0' " in result.text
+    assert sum(result.facts["sizes"]) == 200
+    assert result.facts["largest_group"] == max(Counter(data.folds.groups.tolist()).values())
 
 
 FOLDS = ("dataset.num_folds=3", "dataset.max_dev_samples=null")

@@ -1,4 +1,4 @@
-"""Any file at all: a data set, or one message that names the file; which can be trained on and written down."""
+"""Random files are loaded as a valid data set, or refused with one message that names the file."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ from afqmc.evaluation.predictions import prediction_rows
 from afqmc.inference.predictor import Predictor
 from afqmc.utils.errors import InputError
 
-SOUND = b'{"sentence1": "a", "sentence2": "b", "label": "0"}\n{"sentence1": "c", "sentence2": "d", "label": "1"}\n'
+VALID = b'{"sentence1": "a", "sentence2": "b", "label": "0"}\n{"sentence1": "c", "sentence2": "d", "label": "1"}\n'
 
 configs = st.builds(
     DatasetConfig,
@@ -33,27 +33,28 @@ configs = st.builds(
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def directory(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz")
 
 
-def written(place, file):
+def write(directory, file):
+    """Write the file and return its path."""
     name, content = file
-    (place / name).write_bytes(content)
-    return place / name
+    (directory / name).write_bytes(content)
+    return directory / name
 
 
-def hold_to_one_message(error, *paths):
-    """It names the file, and the line where there is one; or the key; and it fits on a screen."""
-    told = str(error)
+def check_one_message(error, *paths):
+    """Check that a short message names the file and perhaps the line, or a key."""
+    message = str(error)
     files = "|".join(re.escape(str(path)) for path in paths)
-    assert re.match(rf"({files})(:\d+)?: \S|dataset\.\w+(=|: )", told), told
-    assert len(told) < 1000, told
-    assert "Traceback" not in told
+    assert re.match(rf"({files})(:\d+)?: \S|dataset\.\w+(=|: )", message), message
+    assert len(message) < 1000, message
+    assert "Traceback" not in message
 
 
-def hold_to_what_is_promised(data):
-    """Columns of one length, labels in the set, texts that can be written, and the facts about them."""
+def check_data(data):
+    """Check that columns have one length, labels are defined, and texts can be encoded."""
     for split in data.splits().values():
         parts = [split] if isinstance(split, Pairs) else list(split.chunks(2))
         assert sum(map(len, parts)) == len(split) > 0
@@ -66,37 +67,39 @@ def hold_to_what_is_promised(data):
 
 
 @given(file=files(), split=st.sampled_from(["train", "dev", "test"]), config=configs)
-def test_a_file_is_read_or_told_in_one_message(place, file, split, config):
-    path = written(place, file)
-    (place / "sound.jsonl").write_bytes(SOUND)
-    named = {f"{other}_file": str(place / "sound.jsonl") for other in ("train", "dev", "test")}
+def test_random_file_is_loaded_or_refused(directory, file, split, config):
+    """A split in a random file is valid data, or one message names the file or a key."""
+    path = write(directory, file)
+    (directory / "valid.jsonl").write_bytes(VALID)
+    named = {f"{other}_file": str(directory / "valid.jsonl") for other in ("train", "dev", "test")}
     config = replace(config, **(named | {f"{split}_file": str(path)}))
     try:
         data = load_dataset(config)
     except InputError as error:
-        hold_to_one_message(error, path, place / "sound.jsonl")  # sound, but not under any config
+        check_one_message(error, path, directory / "valid.jsonl")  # the valid file is invalid under some configs
     else:
-        hold_to_what_is_promised(data)
+        check_data(data)
 
 
 @given(file=files(), config=configs)
-def test_with_complaints_what_is_left_of_a_file_is_sound(place, file, config):
-    path = written(place, file)
-    told = []
+def test_invalid_rows_are_left_out(directory, file, config):
+    """With a callback for complaints, invalid rows are reported and the remaining data is valid."""
+    path = write(directory, file)
+    complaints = []
     config = replace(config, train_file=str(path), dev_file=str(path))
     try:
-        data = load_dataset(config, told.append)
+        data = load_dataset(config, complaints.append)
     except InputError as error:
-        hold_to_one_message(error, path)
+        check_one_message(error, path)
     else:
-        hold_to_what_is_promised(data)
-    for text in told:
-        hold_to_one_message(text, path)
+        check_data(data)
+    for text in complaints:
+        check_one_message(text, path)
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory):
-    """A run's parts with the weights that it begins with, which score as well as any for this."""
+def predictor(tmp_path_factory):
+    """A predictor with untrained weights, which suffice here."""
     job = prepared(tmp_path_factory.mktemp("run") / "run")
     model = job.accelerator.prepare(job.model)
     return Predictor(job.config, job.data.labels, model, job.pair_tokenizer, job.accelerator)
@@ -104,52 +107,53 @@ def opened(tmp_path_factory):
 
 @settings(max_examples=settings.default.max_examples // 3)
 @given(file=files(), labelled=st.sampled_from([True, False, None]))
-def test_a_file_is_scored_and_its_predictions_written_or_told_in_one_message(opened, place, file, labelled):
-    path = written(place, file)
+def test_random_file_is_scored_or_refused(predictor, directory, file, labelled):
+    """The predictions for a random file survive JSON, or one message names the file."""
+    path = write(directory, file)
     try:
-        pairs = opened.read_pairs(path, labelled, "--data")
+        pairs = predictor.read_pairs(path, labelled, "--data")
     except InputError as error:
-        hold_to_one_message(error, path)
+        check_one_message(error, path)
         return
-    found = opened.evaluate(pairs)
-    assert found.logits.shape == (len(pairs), 2)
-    assert np.isfinite(found.logits).all()
-    rows = prediction_rows(pairs.ids, found.logits, pairs.labels, opened.labels)
+    evaluation = predictor.evaluate(pairs)
+    assert evaluation.logits.shape == (len(pairs), 2)
+    assert np.isfinite(evaluation.logits).all()
+    rows = prediction_rows(pairs.ids, evaluation.logits, pairs.labels, predictor.labels)
     rows = [{key: value for key, value in row.items() if key != "logits"} for row in rows]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     assert [json.loads(line) for line in text.encode("utf-8", "backslashreplace").splitlines()] == rows
 
 
-def test_a_wide_line_takes_no_longer_than_its_length(place):
-    """Names there twice are looked for in time that grows with their number, not with its square."""
+def test_many_columns_take_linear_time(directory):
+    """The time to find duplicate names grows with their number, not with its square."""
     names = [f"column {number}" for number in range(200_000)]
     rows = {"wide.csv": ",".join([*names, "sentence1", names[7]]), "wide.jsonl": json.dumps(dict.fromkeys(names, 1))}
     for name, text in rows.items():
-        (place / name).write_text(text.removesuffix("}") + ', "column 7": 2}\n' if "json" in name else text + "\n")
-        config = DatasetConfig(train_file=str(place / name), dev_file=str(place / name))
+        (directory / name).write_text(text.removesuffix("}") + ', "column 7": 2}\n' if "json" in name else text + "\n")
+        config = DatasetConfig(train_file=str(directory / name), dev_file=str(directory / name))
         with pytest.raises(InputError, match="'column 7'.* twice"):
             load_dataset(config)
 
 
 @pytest.mark.slow
-def test_the_commands_tell_a_bad_file_in_one_message_and_write_nothing(tmp_path):
-    """A few of the files above, through evaluate and predict as a person calls them."""
+def test_commands_refuse_invalid_files(tmp_path):
+    """evaluate and predict refuse an invalid file with one message, and write nothing."""
     run = train(tmp_path / "run", "epochs=1")
     contents = [
-        b"", b"\0" * 100, b"{", b'{"sentence1": "a", "sentence2": "b", "label": "\\udc00"}', SOUND + b"\xff",
-        b'{"sentence1": "a", "sentence2": "b", "id": "\\ud800", "label": "1"}\n', "\ufeff".encode() + SOUND,
+        b"", b"\0" * 100, b"{", b'{"sentence1": "a", "sentence2": "b", "label": "\\udc00"}', VALID + b"\xff",
+        b'{"sentence1": "a", "sentence2": "b", "id": "\\ud800", "label": "1"}\n', "\ufeff".encode() + VALID,
     ]  # fmt: skip
     for number, (content, name) in enumerate(itertools.product(contents, ["evaluate", "predict"])):
         file, out = tmp_path / f"{number}.jsonl", tmp_path / f"{number}.out"
         file.write_bytes(content)
-        given = ["--data", str(file), "--json"] if name == "evaluate" else [str(file), "-o", str(out)]
-        ended = command(name, str(run.path), *given, cwd=tmp_path)
-        assert ended.returncode in (0, 2), ended.stderr
-        assert "Traceback" not in ended.stderr
-        if ended.returncode == 2:
-            hold_to_one_message(ended.stderr.strip(), file)
-            assert ended.stdout == ""
+        arguments = ["--data", str(file), "--json"] if name == "evaluate" else [str(file), "-o", str(out)]
+        process = command(name, str(run.path), *arguments, cwd=tmp_path)
+        assert process.returncode in (0, 2), process.stderr
+        assert "Traceback" not in process.stderr
+        if process.returncode == 2:
+            check_one_message(process.stderr.strip(), file)
+            assert process.stdout == ""
             assert not out.exists()
         else:
-            text = ended.stdout if name == "evaluate" else out.read_text(encoding="utf-8")
+            text = process.stdout if name == "evaluate" else out.read_text(encoding="utf-8")
             assert all(json.loads(line) for line in text.splitlines())

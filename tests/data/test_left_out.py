@@ -22,8 +22,8 @@ def rows(count, labels=("0", "1")):
     return [{"sentence1": f"a{n}", "sentence2": f"b{n}", "label": labels[n % len(labels)]} for n in range(count)]
 
 
-def jsonl(found):
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+def jsonl(result):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in result)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_ids_count_dropped_rows(dataset):
 
 
 def test_all_rows_dropped(dataset):
-    """The error for a file whose rows are all dropped says so."""
+    """The error for a file whose rows are all dropped names the cause."""
     with pytest.raises(InputError, match=r"dev.jsonl: holds no pairs \(4 of 4 rows dropped by dataset.drop_labels"):
         load_dataset(dataset(jsonl(rows(4)), jsonl(rows(4, ("-",))), drop_labels=["-"]))
 
@@ -92,8 +92,8 @@ def test_skipped_rows(dataset, streaming):
     config = dataset(BAD + jsonl(rows(8)), labels=["0", "1"], on_bad_row=OnBadRow.skip, streaming=streaming)
     data = load_dataset(config)
     assert train_sentences(data) == [f"a{n}" for n in range(8)]
-    found = data.left_out()["train"]
-    assert (found["skipped"], [reason.split(": ")[0][-13:] for reason in found["first_skipped"]]) == (
+    result = data.left_out()["train"]
+    assert (result["skipped"], [reason.split(": ")[0][-13:] for reason in result["first_skipped"]]) == (
         4,
         [f"train.jsonl:{line}" for line in (1, 2, 3, 4)],
     )
@@ -204,8 +204,8 @@ def test_placeholder_in_dev(dataset):
 
 def test_command_line_keys():
     """drop_labels and on_bad_row are set on the command line."""
-    found = compose(["dataset=files", "dataset.drop_labels=[-,x]", "dataset.on_bad_row=skip"]).dataset
-    assert (found.drop_labels, found.on_bad_row) == (["-", "x"], OnBadRow.skip)
+    result = compose(["dataset=files", "dataset.drop_labels=[-,x]", "dataset.on_bad_row=skip"]).dataset
+    assert (result.drop_labels, result.on_bad_row) == (["-", "x"], OnBadRow.skip)
     with pytest.raises(InputError, match="dataset.on_bad_row=ignore: must be one of fail, skip"):
         compose(["dataset.on_bad_row=ignore"])
 
@@ -217,10 +217,10 @@ def test_doctor_reports_skipped_rows(dataset, tmp_path):
     config = compose(
         ["dataset=files", "model=mini", *files, "dataset.drop_labels=[-]", "dataset.on_bad_row=skip", "tracker=none"]
     )
-    found = [(finding.verdict.value, finding.text) for finding in Checks(config).check_data()]
-    assert ("ok", "train: 2 of 7 rows dropped by dataset.drop_labels ('-' 2)") in found
-    assert any(verdict == "warn" and "1 of 7 rows are invalid and skipped" in text for verdict, text in found)
-    assert "fail" not in dict(found)
+    result = [(finding.verdict.value, finding.text) for finding in Checks(config).check_data()]
+    assert ("ok", "train: 2 of 7 rows dropped by dataset.drop_labels ('-' 2)") in result
+    assert any(verdict == "warn" and "1 of 7 rows are invalid and skipped" in text for verdict, text in result)
+    assert "fail" not in dict(result)
 
 
 # labels that look alike
@@ -382,6 +382,6 @@ def test_summary_of_skipped_rows(own_run, dataset):
     """summary.json has the counts of dropped and skipped rows."""
     dataset("{\n" + jsonl(rows(24, ("0", "1", "-"))), test=jsonl(rows(3, (-1,))))
     run_dir = own_run("run", "dataset.drop_labels=[-]", "dataset.on_bad_row=skip", "trainer.max_steps=1")
-    found = run_dir.read_summary()["left_out"]["train"]
-    assert (found["dropped"], found["skipped"]) == ({"-": 8}, 1)
-    assert "train.jsonl:1: broken JSON" in found["first_skipped"][0]
+    result = run_dir.read_summary()["left_out"]["train"]
+    assert (result["dropped"], result["skipped"]) == ({"-": 8}, 1)
+    assert "train.jsonl:1: broken JSON" in result["first_skipped"][0]

@@ -111,8 +111,8 @@ def test_repeated_header(read, columns):
     """A repeated header line is rejected."""
     text = "sentence1,sentence2,label\na,b,1\n"
     errors = []
-    found = read("x.csv", (text * 3) if columns is None else "a,b,1\n" + text, errors.append, columns=columns)
-    assert found == [("a", "b", "1")] * (3 if columns is None else 2)
+    result = read("x.csv", (text * 3) if columns is None else "a,b,1\n" + text, errors.append, columns=columns)
+    assert result == [("a", "b", "1")] * (3 if columns is None else 2)
     assert all("is the header line again" in text for text in errors)
     assert len(errors) == (2 if columns is None else 1)
 
@@ -175,8 +175,8 @@ def test_quoted_tsv_header(read):
 @pytest.mark.parametrize("label", ["label", '"label"'])
 def test_quotation_marks_in_tsv(read, label):
     """In other TSV files, quotation marks are text."""
-    found = read("x.tsv", f'sentence1\tsentence2\t{label}\n"a"\t"b\t"1\n', label_field=label)
-    assert found == [('"a"', '"b', '"1')]
+    result = read("x.tsv", f'sentence1\tsentence2\t{label}\n"a"\t"b\t"1\n', label_field=label)
+    assert result == [('"a"', '"b', '"1')]
 
 
 def test_quoted_first_row_without_header(read):
@@ -264,7 +264,7 @@ def test_endless_line(read, monkeypatch, name, settings):
 
 
 def test_carriage_returns(read):
-    """The error for carriage returns as line breaks says so."""
+    """The error for carriage returns as line breaks names them."""
     with pytest.raises(InputError, match=r"x.csv:1: broken csv: a carriage return stands alone"):
         read("x.csv", "sentence1,sentence2,label\ra,b,1\r")
 
@@ -293,15 +293,15 @@ def test_broken_json(read, text):
     assert "seems to be" not in str(refused.value)
 
 
-@pytest.mark.parametrize("place", [".", "own.zip"])
-def test_own_files_with_afqmc_config(tmp_path, monkeypatch, place):
+@pytest.mark.parametrize("location", [".", "own.zip"])
+def test_own_files_with_afqmc_config(tmp_path, monkeypatch, location):
     """The error for the user's own files with dataset=afqmc suggests dataset=files."""
     for name in ("a.csv", "b.csv"):
         written(tmp_path / name, [NAMES, *PAIRS])
     with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:
         archive.write(tmp_path / "a.csv", "a.csv")
     monkeypatch.chdir(tmp_path)
-    files = [f"dataset.path={place}", "dataset.train_file=a.csv", "dataset.dev_file=a.csv"]
+    files = [f"dataset.path={location}", "dataset.train_file=a.csv", "dataset.dev_file=a.csv"]
     with pytest.raises(InputError, match=r"no (such file|test.json).*; a run on files of your own needs dataset=files"):
         resolve_files(compose(files).dataset)
     assert set(resolve_files(compose(["dataset=files", *files]).dataset)) == {"train", "dev"}

@@ -1,4 +1,4 @@
-"""The embedded data: hand-written, in AFQMC's format and proportions, its splits apart."""
+"""The embedded data: AFQMC's format and proportions, disjoint splits, no shortcuts to the label."""
 
 import json
 import os
@@ -20,26 +20,28 @@ def intent_of():
     return {wording: intent for intent in intents() for wording in intent.wordings}
 
 
-def test_there_are_300_intents_with_eight_wordings_or_more():
+def test_number_of_intents_and_wordings():
     assert len(intents()) >= 300
     assert min(len(intent.wordings) for intent in intents()) >= 8
     assert len({intent.slug for intent in intents()}) == len(intents())
 
 
-def test_no_wording_is_there_twice():
+def test_wordings_are_unique():
     wordings = [wording for intent in intents() for wording in intent.wordings]
     assert len(set(wordings)) == len(wordings)
 
 
 @pytest.mark.parametrize("word", ["请问", "您好", "咋", "啥", "如何"])
-def test_no_manner_of_speaking_has_a_slot_in_every_intent(word):
+def test_phrases_are_not_in_every_intent(word):
+    """No phrase of politeness or dialect occurs exactly once in half of the intents."""
     counts = Counter(sum(word in wording for wording in intent.wordings) for intent in intents())
     assert counts[1] < len(intents()) / 2
 
 
-def test_the_longest_wording_has_no_place_of_its_own():
-    places = Counter(max(range(len(i.wordings)), key=lambda n: len(i.wordings[n])) for i in intents())
-    assert max(places.values()) < len(intents()) / 5
+def test_longest_wording_varies_in_position():
+    """The longest wording is at the same position in fewer than a fifth of the intents."""
+    positions = Counter(max(range(len(i.wordings)), key=lambda n: len(i.wordings[n])) for i in intents())
+    assert max(positions.values()) < len(intents()) / 5
 
 
 def test_splits_share_no_intent_and_no_sentence():
@@ -50,7 +52,8 @@ def test_splits_share_no_intent_and_no_sentence():
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
-def test_labels_say_whether_both_wordings_are_of_one_intent(split):
+def test_label_is_same_intent(split):
+    """The label is 1 if and only if both wordings belong to one intent."""
     intent = intent_of()
     for row in pairs(split):
         same = intent[row["sentence1"]] == intent[row["sentence2"]]
@@ -78,7 +81,8 @@ def test_most_negatives_share_topic_and_characters(split):
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
-def test_shared_characters_alone_say_little_about_the_label(split):
+def test_overlap_predicts_label_poorly(split):
+    """The overlap of characters alone is a poor predictor of the label."""
     rows = pairs(split)
     alike = [character_overlap(row["sentence1"], row["sentence2"]) for row in rows]
     assert 0.6 < roc_auc_score([int(row["label"]) for row in rows], alike) < 0.72
@@ -90,26 +94,27 @@ def test_overlap_is_of_distinct_characters():
     assert character_overlap("提前", "还款") == 0
 
 
-def test_the_same_pairs_come_out_again():
+def test_generation_is_deterministic():
     once = dict(sample_files())
     sample_files.cache_clear()
     intents.cache_clear()
     assert sample_files() == once
 
 
-def test_no_pair_is_there_twice_in_either_order():
+def test_pairs_are_unique():
+    """No pair occurs twice, in either order of its sentences."""
     for split in ("train", "dev", "test"):
         keys = [frozenset((row["sentence1"], row["sentence2"])) for row in pairs(split)]
         assert len(set(keys)) == len(keys)
 
 
-def test_the_test_split_has_ids_and_no_labels():
+def test_test_split_is_unlabelled():
     assert [row["id"] for row in pairs("test")] == list(range(len(pairs("test"))))
     assert all(row.keys() == {"id", "sentence1", "sentence2"} for row in pairs("test"))
 
 
 @pytest.mark.skipif("AFQMC_DATA" not in os.environ, reason="AFQMC_DATA names no copy of the real data")
-def test_no_sentence_is_one_of_afqmcs():
+def test_no_sentence_is_from_afqmc():
     real = set()
     for split in ("train", "dev", "test"):
         for line in (Path(os.environ["AFQMC_DATA"]) / f"{split}.json").read_text(encoding="utf-8").splitlines():

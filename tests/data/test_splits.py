@@ -66,9 +66,9 @@ def test_sample_limits(dataset, streaming):
     config = dataset(
         jsonl(rows(20)) + "not read", max_train_samples=7, max_dev_samples=3, max_test_samples=100, streaming=streaming
     )
-    found = load_dataset(config)
-    assert (len(found.train), len(found.dev), found.test) == (7, 3, None)
-    assert [pair for chunk in chunks_of(found.train) for pair in chunk.sentence1] == [f"花呗{n}" for n in range(7)]
+    result = load_dataset(config)
+    assert (len(result.train), len(result.dev), result.test) == (7, 3, None)
+    assert [pair for chunk in chunks_of(result.train) for pair in chunk.sentence1] == [f"花呗{n}" for n in range(7)]
 
 
 def chunks_of(split):
@@ -82,9 +82,9 @@ def chunks_of(split):
     ("suffix", "write", "settings"),
     [
         ("json", jsonl, {}),
-        ("csv", lambda found: table(found, ","), {}),
-        ("tsv", lambda found: table(found, "\t"), {}),
-        ("txt", lambda found: table(found, "\t", header=False), {"columns": ["sentence1", "sentence2", "label"]}),
+        ("csv", lambda result: table(result, ","), {}),
+        ("tsv", lambda result: table(result, "\t"), {}),
+        ("txt", lambda result: table(result, "\t", header=False), {"columns": ["sentence1", "sentence2", "label"]}),
     ],
 )
 def test_formats_and_zips_agree(dataset, tmp_path, suffix, write, settings, bom, zipped, streaming):
@@ -95,12 +95,12 @@ def test_formats_and_zips_agree(dataset, tmp_path, suffix, write, settings, bom,
         with zipfile.ZipFile(config.path, "w") as archive:
             for split in ("train", "dev"):
                 archive.write(tmp_path / f"{split}.{suffix}", f"deep/{split}.{suffix}")
-    found = load_dataset(config)
-    (train,) = found.train.chunks(100) if streaming else [found.train]
+    result = load_dataset(config)
+    (train,) = result.train.chunks(100) if streaming else [result.train]
     assert train.sentence1 == [f"花呗{n}" for n in range(6)]
     assert train.labels == [0, 1, 0, 1, 0, 1]
-    assert found.dev.labels == [0, 1]
-    assert found.labels == ("0", "1")
+    assert result.dev.labels == [0, 1]
+    assert result.labels == ("0", "1")
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -108,8 +108,8 @@ def test_mixed_label_types(dataset, streaming):
     """Label types may differ between files, but not within one."""
     with pytest.raises(InputError, match="train.jsonl:3: mixed label types: 0 here, str before"):
         load_dataset(dataset(jsonl(rows(2) + rows(1, (0,))), streaming=streaming))
-    found = load_dataset(dataset(jsonl(rows(4)), jsonl(rows(4, (0, 1))), streaming=streaming))
-    assert found.dev.labels == [0, 1, 0, 1]
+    result = load_dataset(dataset(jsonl(rows(4)), jsonl(rows(4, (0, 1))), streaming=streaming))
+    assert result.dev.labels == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -125,10 +125,10 @@ def test_invalid_label(dataset, split, streaming):
 
 def test_unlabelled_test(dataset):
     """An unlabelled test split has no labels."""
-    found = load_dataset(dataset(jsonl(rows(4)), test=jsonl([{"id": "t", **rows(1, None)[0]}])))
-    assert (found.test.labels, found.test.ids) == (None, ["t"])
-    assert found.label_counts(found.test) == [0, 0]
-    assert list(found.splits()) == ["train", "dev", "test"]
+    result = load_dataset(dataset(jsonl(rows(4)), test=jsonl([{"id": "t", **rows(1, None)[0]}])))
+    assert (result.test.labels, result.test.ids) == (None, ["t"])
+    assert result.label_counts(result.test) == [0, 0]
+    assert list(result.splits()) == ["train", "dev", "test"]
 
 
 def test_labelled_test(dataset):
@@ -147,11 +147,11 @@ def test_train_and_dev_need_labels(dataset, split, streaming):
 
 def test_configured_labels(dataset):
     """dataset.labels sets the order of the classes."""
-    found = load_dataset(
+    result = load_dataset(
         dataset(jsonl(rows(4, ("no", "yes"))), jsonl(rows(2, ("no", "yes"))), labels=["yes", "no", "maybe"])
     )
-    assert (found.labels, found.train.labels) == (("yes", "no", "maybe"), [1, 0, 1, 0])
-    assert found.label_counts(found.train) == [2, 2, 0]
+    assert (result.labels, result.train.labels) == (("yes", "no", "maybe"), [1, 0, 1, 0])
+    assert result.label_counts(result.train) == [2, 2, 0]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -211,8 +211,8 @@ def test_embedded_sample():
     """The embedded sample has three splits and no other files."""
     config = DatasetConfig(source=Source.sample, train_file="train.json", dev_file="dev.json", test_file="test.json")
     config.max_train_samples = config.max_dev_samples = config.max_test_samples = 5
-    found = load_dataset(config)
-    assert [len(split) for split in found.splits().values()] == [5, 5, 5]
+    result = load_dataset(config)
+    assert [len(split) for split in result.splits().values()] == [5, 5, 5]
     config.dev_file = "dv.json"
     with pytest.raises(InputError, match="dataset=sample: has no file 'dv.json'; did you mean 'dev.json'"):
         load_dataset(config)
@@ -232,8 +232,8 @@ def test_boolean_labels(dataset, streaming):
         config = dataset(
             jsonl(rows(4, (False, True))), jsonl(rows(2, (False, True))), labels=names, streaming=streaming
         )
-        found = load_dataset(config)
-        assert (found.labels, found.dev.labels) == (("false", "true"), [0, 1])
+        result = load_dataset(config)
+        assert (result.labels, result.dev.labels) == (("false", "true"), [0, 1])
 
 
 def test_label_with_trailing_space(dataset):

@@ -222,8 +222,8 @@ def test_formula_without_result(read):
         ["=A1", "=A2", "=1"],
         ["d", None, 0],
     ]
-    found = read("x.xlsx", workbook(rows), on_error=lambda text: errors.append(text[text.index("x.xlsx") :]))
-    assert triples(found) == [("a", "b", "1")]
+    result = read("x.xlsx", workbook(rows), on_error=lambda text: errors.append(text[text.index("x.xlsx") :]))
+    assert triples(result) == [("a", "b", "1")]
     save = "open the workbook in Excel or LibreOffice and save it"
     assert errors == [
         f"x.xlsx:4: 'sentence2' is a formula without a saved result (=A1&\"x\"); {save}",
@@ -276,10 +276,10 @@ def test_parquet_label_types(read, labels):
     """Parquet labels may have any type."""
     sentences = [list(column) for column in zip(*PAIRS, strict=True)]
     content = parquet_of(sentence1=sentences[0], other=[[1], [2]], sentence2=sentences[1], label=labels, id=[5, 9])
-    found = read("x.parquet", content)
-    assert triples(found) == PAIRS
-    assert [pair.id for pair in found] == [5, 9]
-    assert [pair.line for pair in found] == [1, 2]
+    result = read("x.parquet", content)
+    assert triples(result) == PAIRS
+    assert [pair.id for pair in result] == [5, 9]
+    assert [pair.line for pair in result] == [1, 2]
 
 
 def test_numeric_ids(read):
@@ -289,12 +289,12 @@ def test_numeric_ids(read):
     assert [pair.id for pair in read("x.xlsx", workbook(rows), labelled=False)] == ids
     columns = {"sentence1": ["a", "b"], "sentence2": ["c", "d"]}
     for given, expected in [(["0007", "7"], ["0007", "7"]), ([7.0, 8.0], [7, 8]), ([Decimal(7), Decimal(8)], [7, 8])]:
-        found = read("x.parquet", parquet_of(id=given, **columns), labelled=False)
-        assert [(pair.id, type(pair.id)) for pair in found] == [(value, type(value)) for value in expected]
+        result = read("x.parquet", parquet_of(id=given, **columns), labelled=False)
+        assert [(pair.id, type(pair.id)) for pair in result] == [(value, type(value)) for value in expected]
 
 
 def test_bad_cells(read):
-    """Cells that no text can be made of are faults of one row. In other columns they do not matter."""
+    """A cell that cannot be converted to text makes its row invalid, except in columns that are not read."""
     count = 20
     texts = pyarrow.array([b"a"] * count)
     broken = pyarrow.array([b"a", b"\xff"] + [b"a"] * (count - 2)).cast(pyarrow.string(), safe=False)
@@ -330,9 +330,9 @@ def test_invalid_parquet_rows(read):
 def test_many_parquet_rows(read):
     """All rows of a Parquet file with several batches are read."""
     many = [f"s{number}" for number in range(20_000)]
-    found = read("x.parquet", parquet_of(sentence1=many, sentence2=many, label=[n % 2 for n in range(20_000)]))
-    assert [pair.sentence1 for pair in found] == many
-    assert found[-1].line == 20_000
+    result = read("x.parquet", parquet_of(sentence1=many, sentence2=many, label=[n % 2 for n in range(20_000)]))
+    assert [pair.sentence1 for pair in result] == many
+    assert result[-1].line == 20_000
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from helpers import PATIENCE_S, SMALL, command, rows, summary
-from together import VARIANTS
+from run_differences import largest_differences
+from train_variants import VARIANTS
 from transformers import AutoConfig, AutoModel, MegatronBertConfig, MegatronBertModel
-from unlikeness import unlikeness
 
 from afqmc.data.batching import Shard, TrainLoader, eval_batches
 from afqmc.data.config import DatasetConfig
@@ -50,20 +50,22 @@ def launch(processes, *command, **options):
 
 
 def train_variants(directory, processes, variants):
-    process = launch(processes, ROOT / "tests/support/together.py", directory, *variants)
+    """Train the variants under torchrun."""
+    process = launch(processes, ROOT / "tests/support/train_variants.py", directory, *variants)
     out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, out
 
 
 def check_against_one_process(tmp_path, processes, variants):
+    """Train the variants in several processes and in one, and compare the results."""
     single = subprocess.run(
-        [sys.executable, ROOT / "tests/support/together.py", tmp_path / "1", *variants],
+        [sys.executable, ROOT / "tests/support/train_variants.py", tmp_path / "1", *variants],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
     )  # fmt: skip
     assert single.returncode == 0, single.stderr
     train_variants(tmp_path / str(processes), processes, variants)
     for variant in variants:
-        difference = unlikeness(RunDir(tmp_path / "1" / variant), RunDir(tmp_path / str(processes) / variant))
+        difference = largest_differences(RunDir(tmp_path / "1" / variant), RunDir(tmp_path / str(processes) / variant))
         print(processes, variant, difference)
         assert difference["logits"] == 0, variant
         assert difference["loss"] < LOSS, variant
@@ -193,7 +195,9 @@ def test_killed_rank(tmp_path):
 @pytest.mark.slow
 def test_rank_dies_before_rendezvous(tmp_path):
     """A rank that dies before the rendezvous ends all ranks promptly."""
-    process = launch(2, ROOT / "tests/support/dying.py", *SMALL, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
+    process = launch(
+        2, ROOT / "tests/support/kill_rank_1.py", *SMALL, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path
+    )
     since = time.monotonic()
     process.communicate(timeout=PATIENCE_S)
     assert process.returncode != 0

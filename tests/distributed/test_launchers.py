@@ -40,7 +40,7 @@ def test_accelerate_launch(tmp_path):
 
 @pytest.mark.slow
 def test_accelerate_launch_cpu(tmp_path):
-    """``accelerate launch --cpu`` starts one process, and the log says so."""
+    """``accelerate launch --cpu`` starts one process, which the log reports."""
     done = accelerate_launch(tmp_path, "--cpu", "--num_processes", "2")
     assert done.returncode == 0, done.stderr
     assert "one process: accelerate launch --cpu starts no more" in done.stdout + done.stderr

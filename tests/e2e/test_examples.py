@@ -1,4 +1,4 @@
-"""The examples of parts that a user plugs in, each from YAML alone."""
+"""The example plug-ins, each selected from YAML alone."""
 
 import os
 import signal
@@ -70,15 +70,15 @@ class Stop(Callback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_resumed_run_has_the_callbacks_bits(tmp_path):
+def test_resume_restores_callback_state(tmp_path):
     """The callback restores its own state: noise of step t does not depend on an interruption."""
-    whole, ended = RunDir(tmp_path / "whole"), RunDir(tmp_path / "ended")
+    uninterrupted, ended = RunDir(tmp_path / "uninterrupted"), RunDir(tmp_path / "ended")
     config = composed(*EACH["callback"])
-    run_experiment(config, whole)
+    run_experiment(config, uninterrupted)
     with pytest.raises(KeyboardInterrupt):
         run_experiment(config, ended, callbacks=[Stop()])
     run_experiment(config, ended, resume=True)  # states are restored by name, so one callback less does not matter
-    assert differences(whole, ended) == []
+    assert differences(uninterrupted, ended) == []
 
 
 def test_examples_have_an_effect(tmp_path):

@@ -1,4 +1,4 @@
-"""Any overrides at all: a config that is saved and loaded back, or one message; and a run that says how it ended."""
+"""Random overrides either compose to a config that survives saving and loading, or are refused with one message."""
 
 import json
 import re
@@ -12,15 +12,15 @@ from afqmc import config as schema
 from afqmc.config import Config, compose
 from afqmc.utils.errors import InputError
 
-_INNARDS = re.compile(r"Traceback|full_key|object_type|reference_type|hydra\.cc|Lexer|ListConfig|DictConfig|\[0m")
+_INTERNALS = re.compile(r"Traceback|full_key|object_type|reference_type|hydra\.cc|Lexer|ListConfig|DictConfig|\[0m")
 
 
-def hold_to_one_message(told):
-    """A few lines that say something, and nothing of what only a developer knows."""
-    assert told.strip()
-    assert len(told) < 8000
-    assert told.count("\n") < 12, told
-    assert not _INNARDS.search(told), told
+def check_one_message(message):
+    """Check that a message is short, and shows no internals of the libraries."""
+    assert message.strip()
+    assert len(message) < 8000
+    assert message.count("\n") < 12, message
+    assert not _INTERNALS.search(message), message
 
 
 @pytest.fixture(scope="module")
@@ -30,47 +30,52 @@ def run_dir(tmp_path_factory):
 
 @given(line=command_lines)
 @settings(max_examples=settings.default.max_examples // 3)
-def test_overrides_compose_or_are_refused_in_one_message(line, run_dir):
+def test_random_overrides_compose_or_are_refused(line, run_dir):
+    """A composed config equals itself after saving and loading; a refusal is one message."""
     try:
         config = compose(line)
     except InputError as error:
-        hold_to_one_message(str(error))
+        check_one_message(str(error))
         return
     assert isinstance(config, Config)
-    told = json.dumps(schema.to_container(config))
+    content = json.dumps(schema.to_container(config))
     schema.save(config, run_dir / "config.yaml")
     try:
-        again = schema.load(run_dir)
+        loaded = schema.load(run_dir)
     except InputError as error:
         reason = str(error)
         assert "a saved config is literal" in reason
-        assert "\\$" in " ".join(line)  # it holds the text ${...} itself, which is not loaded back
+        assert "\\$" in " ".join(line)  # a value with a literal ${...} cannot be loaded
     else:
-        assert json.dumps(schema.to_container(again)) == told  # nan is not equal to itself
+        assert json.dumps(schema.to_container(loaded)) == content  # as text, since nan is not equal to itself
 
 
-def hold_to_how_it_ended(ended, directory):
-    """Done, or refused in one message, or failed with a loss that is no number; complete if and only if done."""
-    assert ended.returncode in (0, 2) or (ended.returncode == 1 and "NonFiniteLossError" in ended.stderr), ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert "--- Logging error ---" not in ended.stderr
-    if ended.returncode:
-        hold_to_one_message(ended.stderr)
+def check_end(process, directory):
+    """Check that a run completed, was refused with one message, or failed with a non-finite loss; only a completed run
+    has summary.json.
+    """
+    assert process.returncode in (0, 2) or (process.returncode == 1 and "NonFiniteLossError" in process.stderr), (
+        process.stderr
+    )
+    assert "Traceback" not in process.stderr
+    assert "--- Logging error ---" not in process.stderr
+    if process.returncode:
+        check_one_message(process.stderr)
     status = directory / "status.json"
-    assert (directory / "summary.json").exists() == (ended.returncode == 0)
+    assert (directory / "summary.json").exists() == (process.returncode == 0)
     if status.exists():
-        says = json.loads(status.read_text(encoding="utf-8"))["status"]
-        assert says == {0: "completed", 1: "failed", 2: "refused"}[ended.returncode]
+        recorded = json.loads(status.read_text(encoding="utf-8"))["status"]
+        assert recorded == {0: "completed", 1: "failed", 2: "refused"}[process.returncode]
 
 
 def as_arguments(line):
-    """Without flags, which are argparse's, without Hydra's own keys, and without places outside the test's own."""
+    """Remove flags, Hydra's own keys, and paths outside the directory of the test."""
     return [text for text in line if not text.startswith("-") and "hydra" not in text and "=/" not in text]
 
 
-def alone(place):
-    """Its own home, and no W&B."""
-    return {"HOME": str(place), "WANDB_MODE": "disabled"}
+def environment_of(directory):
+    """Return variables for a home directory of its own, without W&B."""
+    return {"HOME": str(directory), "WANDB_MODE": "disabled"}
 
 
 in_subprocesses = {
@@ -83,13 +88,14 @@ in_subprocesses = {
 @pytest.mark.timeout(1800)
 @given(line=command_lines)
 @settings(max_examples=40, **in_subprocesses)
-def test_the_command_shows_a_config_or_refuses_in_one_message(line, run_dir):
-    ended = command("run", "experiment=quickstart", "--cfg", "job", *as_arguments(line), cwd=run_dir)
-    assert ended.returncode in (0, 2), ended.stderr
-    if ended.returncode:
-        hold_to_one_message(ended.stderr)
+def test_random_overrides_on_command_line(line, run_dir):
+    """``--cfg job`` shows the config or refuses it with one message, and creates no directory."""
+    process = command("run", "experiment=quickstart", "--cfg", "job", *as_arguments(line), cwd=run_dir)
+    assert process.returncode in (0, 2), process.stderr
+    if process.returncode:
+        check_one_message(process.stderr)
     else:
-        assert "batch_size:" in ended.stdout or any(text.startswith("~") for text in line)
+        assert "batch_size:" in process.stdout or any(text.startswith("~") for text in line)
     assert not (run_dir / "outputs").exists()
 
 
@@ -97,8 +103,9 @@ def test_the_command_shows_a_config_or_refuses_in_one_message(line, run_dir):
 @pytest.mark.timeout(1800)
 @given(line=command_lines)
 @settings(max_examples=25, **in_subprocesses)
-def test_a_run_is_complete_or_says_why_not(line, tmp_path_factory):
-    place = tmp_path_factory.mktemp("run")
+def test_random_overrides_train_or_report_error(line, tmp_path_factory):
+    """A run with random overrides completes, or reports why it did not."""
+    directory = tmp_path_factory.mktemp("run")
     bounds = ("trainer.max_steps=2", "trainer.eval_steps=null", "trainer.device=cpu", "hydra.run.dir=run")
-    ended = command("run", *SMALL, *as_arguments(line), *bounds, cwd=place, env=alone(place))
-    hold_to_how_it_ended(ended, place / "run")
+    process = command("run", *SMALL, *as_arguments(line), *bounds, cwd=directory, env=environment_of(directory))
+    check_end(process, directory / "run")

@@ -81,15 +81,15 @@ def test_seed_determines_weights(run, tmp_path):
 def test_accumulation_equals_whole_batch(tmp_path):
     off = ("model.config_overrides.hidden_dropout_prob=0.0", "model.config_overrides.attention_probs_dropout_prob=0.0")
     options = (*off, "model.classifier_dropout=0.0", "objective.class_weights=[1,2.2]", "objective.label_smoothing=0.1")
-    whole = train(tmp_path / "whole", *options)
+    single = train(tmp_path / "single", *options)
     accumulated = train(tmp_path / "accumulated", *options, "trainer.gradient_accumulation_steps=4")
-    np.testing.assert_allclose(rows(accumulated, "train/loss"), rows(whole, "train/loss"), rtol=0, atol=2e-6)
+    np.testing.assert_allclose(rows(accumulated, "train/loss"), rows(single, "train/loss"), rtol=0, atol=2e-6)
 
 
 def test_class_weights_may_be_integers(tmp_path):
     weights = "objective.class_weights="
-    whole, decimal = (train(tmp_path / kind, weights + kind, "trainer.max_steps=2") for kind in ("[1,2]", "[1.0,2.0]"))
-    assert rows(whole, "train/loss") == rows(decimal, "train/loss")
+    single, decimal = (train(tmp_path / kind, weights + kind, "trainer.max_steps=2") for kind in ("[1,2]", "[1.0,2.0]"))
+    assert rows(single, "train/loss") == rows(decimal, "train/loss")
 
 
 def test_overfits_sixteen_pairs(tmp_path):

@@ -1,4 +1,4 @@
-"""A run directory of a stranger: nothing in it runs or is written through; it works, or one message says why."""
+"""Commands on an untrusted run directory execute no code from it and write nothing through its links."""
 
 import hashlib
 import importlib.util
@@ -40,19 +40,19 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def expected(small_run, tmp_path_factory):
-    """Its loss on the pairs, and its predictions."""
+    """Return the loss of the untampered run on the pairs, and its predictions."""
     file = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
     file.write_bytes(b"".join(ROWS))
     run = Predictor.load(small_run.path)
     pairs = run.read_pairs(file, labelled=True)
-    found = run.evaluate(pairs)
-    rows = prediction_rows(pairs.ids, found.logits, None, run.labels)
-    return found.metrics["loss"], [{key: row[key] for key in ("id", "probability", "prediction")} for row in rows]
+    evaluation = run.evaluate(pairs)
+    rows = prediction_rows(pairs.ids, evaluation.logits, None, run.labels)
+    return evaluation.metrics["loss"], [{key: row[key] for key in ("id", "probability", "prediction")} for row in rows]
 
 
 @pytest.fixture
 def call(tmp_path, monkeypatch, capsys):
-    """Run a command in this process, where somebody says yes to every question; its code, and what it printed."""
+    """Run a command in this process, with "y" as the answer to every prompt; return exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs.jsonl").write_bytes(b"".join(ROWS))
 
@@ -69,11 +69,12 @@ def call(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def copied(small_run, tmp_path):
+    """Copy the trained run."""
     return shutil.copytree(small_run.path, tmp_path / "copy")
 
 
-def everything(directory):
-    """All files with what they hold; links by where they lead."""
+def snapshot(directory):
+    """Return all files with their contents, and all links with their targets."""
     return {
         str(path.relative_to(directory)): path.readlink() if path.is_symlink() else path.read_bytes()
         for path in sorted(directory.rglob("*"))
@@ -81,7 +82,8 @@ def everything(directory):
     }
 
 
-def test_a_payload_leaves_its_canary_where_something_runs_it(tmp_path):
+def test_executed_payload_creates_canary(tmp_path):
+    """The canary appears if a payload is executed, so the tests below can fail."""
     pickle.loads(pickle.dumps(hostile.Pickled(tmp_path / "one")))
     hostile.plant_code(tmp_path, tmp_path / "two")
     spec = importlib.util.spec_from_file_location("evil", tmp_path / "modeling_evil.py")
@@ -91,23 +93,24 @@ def test_a_payload_leaves_its_canary_where_something_runs_it(tmp_path):
 
 
 @pytest.mark.parametrize("payload", hostile.HARMLESS)
-def test_what_lies_beside_a_run_is_of_no_effect(payload, expected, copied, call, tmp_path):
+def test_unneeded_files_are_ignored(payload, expected, copied, call, tmp_path):
+    """Extra files are not executed, and change neither the results nor the directory."""
     hostile.plant(payload, copied, tmp_path / "canary")
-    planted = everything(copied)
+    planted = snapshot(copied)
     code, out, error = call("evaluate", copied)
     assert code == 0, error
     assert json.loads(out)["loss"] == expected[0]
     assert call("predict", copied)[0] == 0
     assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()] == expected[1]
     assert not (tmp_path / "canary").exists()
-    assert everything(copied) == planted
+    assert snapshot(copied) == planted
 
 
 @pytest.mark.parametrize("payload", hostile.REFUSED)
-def test_what_takes_the_place_of_a_part_is_refused_in_one_message(payload, copied, call, tmp_path):
+def test_malicious_files_are_refused(payload, copied, call, tmp_path):
+    """A malicious replacement of a needed file is refused with one message, and not executed."""
     hostile.plant(payload, copied, tmp_path / "canary")
-    told = {name: call(name, copied) for name in COMMANDS}
-    for code, out, error in told.values():
+    for code, out, error in [call(name, copied) for name in COMMANDS]:
         assert (code, out) == (2, ""), error
         assert hostile.REFUSED[payload][1] in error
         assert str(copied) in error
@@ -116,17 +119,18 @@ def test_what_takes_the_place_of_a_part_is_refused_in_one_message(payload, copie
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_trust_is_for_the_model_named_by_target_and_for_nothing_else(copied, call, tmp_path):
+def test_trust_applies_to_target_only(copied, call, tmp_path):
+    """``--trust`` allows the model's ``_target_``; pickles and tokenizer code are still refused."""
     hostile.plant("pickles", copied, tmp_path / "canary")
-    hostile.plant("a tokenizer that asks", copied, tmp_path / "canary")
+    hostile.plant("prompting tokenizer", copied, tmp_path / "canary")
     code, _, error = call("evaluate", copied, "--trust")
     assert (code, "not a tokenizer" in error) == (2, True)
     assert not (tmp_path / "canary").exists()
 
 
 @pytest.fixture
-def person(copied, tmp_path):
-    """Somebody's files, to which everything that a run writes is a link."""
+def linked_home(copied, tmp_path):
+    """Replace every path that a run writes with a link to the user's files; return the directory of those."""
     home = tmp_path / "home"
     (home / "photos").mkdir(parents=True)
     (home / "diary").write_text("dear diary", "utf-8")
@@ -140,28 +144,31 @@ def person(copied, tmp_path):
     return home
 
 
-def test_nothing_is_written_through_a_link_of_the_directory(person, copied, call):
-    before = everything(person), everything(copied)
+def test_commands_do_not_write_through_links(linked_home, copied, call):
+    """evaluate and predict do not change files that links in the run directory point to."""
+    before = snapshot(linked_home), snapshot(copied)
     assert call("evaluate", copied)[0] == 0
-    assert (everything(person), everything(copied)) == before
+    assert (snapshot(linked_home), snapshot(copied)) == before
     code, _, error = call("predict", copied, "pairs.jsonl", "-o", str(copied / "out.jsonl"))
     assert code == 0, error
     assert len((copied / "out.jsonl").read_text("utf-8").splitlines()) == len(ROWS)
     assert not (copied / "out.jsonl").is_symlink()
-    assert everything(person) == before[0]
+    assert snapshot(linked_home) == before[0]
 
 
 @pytest.mark.parametrize("out", ["predictions/new.jsonl", "run.log", "x/../summary.json"])
-def test_predictions_named_inside_the_run_are_refused_where_a_link_leads_out(out, person, copied, call):
+def test_output_through_escaping_link_is_refused(out, linked_home, copied, call):
+    """predict refuses an output path whose link leads out of the run directory."""
     (copied / "x").mkdir()
-    before = everything(person)
+    before = snapshot(linked_home)
     code, _, error = call("predict", copied, "pairs.jsonl", "-o", f"copy/{out}")
     assert code == 2
-    assert f"-o copy/{out}: a link leads out of {copied}, to {person}" in error
-    assert everything(person) == before
+    assert f"-o copy/{out}: a link leads out of {copied}, to {linked_home}" in error
+    assert snapshot(linked_home) == before
 
 
-def test_a_directory_chosen_by_the_stranger_keeps_no_download(copied, tmp_path, monkeypatch):
+def test_untrusted_cache_dir_is_not_used(copied, tmp_path, monkeypatch):
+    """The cache_dir in an untrusted config is ignored in favour of the user's cache."""
     config = schema.load(copied)
     official = schema.default_dataset_url()
     elsewhere = {"path": None, "url": official, "checksums": None, "cache_dir": str(tmp_path / "chosen")}
@@ -177,8 +184,8 @@ def test_a_directory_chosen_by_the_stranger_keeps_no_download(copied, tmp_path, 
     assert not (tmp_path / "chosen").exists()
 
 
-def goes_on(copied):
-    """Whether the run could be made longer, or is refused in one message otherwise."""
+def is_resumable(copied):
+    """Return whether resuming with more steps works; a refusal must be an InputError."""
     try:
         _, arguments = parse_resume([f"resume={copied}", "epochs=3"])
         assert arguments
@@ -188,20 +195,22 @@ def goes_on(copied):
     return True
 
 
-def test_nothing_is_written_through_a_link_when_a_run_goes_on(person, copied):
-    before = everything(person)
-    assert not goes_on(copied)
-    assert everything(person) == before
+def test_resume_does_not_write_through_links(linked_home, copied):
+    """Resuming a run directory with escaping links is refused, and the link targets are unchanged."""
+    before = snapshot(linked_home)
+    assert not is_resumable(copied)
+    assert snapshot(linked_home) == before
 
 
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
-def test_a_state_that_is_a_pickle_is_no_state_also_when_its_checksum_is_right(copied, tmp_path, name):
+def test_pickled_state_is_rejected(copied, tmp_path, name):
+    """An untrusted pickle in checkpoints/last is not loaded, even with a valid checksum."""
     canary, last = tmp_path / "canary", copied / "checkpoints/last"
     (last / name).unlink()
     (last / name).write_bytes(pickle.dumps(hostile.Pickled(canary)))
     (last / "checksums.json").unlink()
     write_checksums(last)
-    assert not goes_on(copied)
+    assert not is_resumable(copied)
     assert not canary.exists()
 
 
@@ -221,21 +230,23 @@ def test_untrusted_target_is_not_imported_on_resume(copied, tmp_path, key, targe
     schema.save(to_config(saved), copied / "config.yaml")
     with pytest.raises(InputError, match=re.escape(f"{key}._target_={target} is untrusted code; trust=true runs it")):
         Resume(copied, []).config()
-    assert not goes_on(copied)
+    assert not is_resumable(copied)
     assert not (tmp_path / "canary").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("payload", [*hostile.HARMLESS, *hostile.REFUSED])
-def test_going_on_with_a_strangers_run_runs_nothing_of_it(payload, copied, tmp_path):
+def test_resume_executes_no_untrusted_code(payload, copied, tmp_path):
+    """Resuming executes none of the payloads, whether it is refused or not."""
     hostile.plant(payload, copied, tmp_path / "canary")
-    goes_on(copied)
+    is_resumable(copied)
     assert not (tmp_path / "canary").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_started_inside_the_directory_imports_nothing_from_it_with_a_safe_path(name, copied, tmp_path):
+def test_safe_path_inside_run_directory(name, copied, tmp_path):
+    """With PYTHONSAFEPATH, a command started inside the run directory imports no modules from it."""
     for payload in hostile.HARMLESS:
         hostile.plant(payload, copied, tmp_path / "canary")
     (tmp_path / "pairs.jsonl").write_bytes(b"".join(ROWS))
@@ -248,7 +259,7 @@ def test_a_command_started_inside_the_directory_imports_nothing_from_it_with_a_s
 
 
 @pytest.mark.parametrize("name", ["checkpoints/last/state.json", "checkpoints/last/checksums.json", "run.log", "x"])
-def test_a_run_with_a_fifo_is_not_resumed(name, copied):
+def test_run_with_fifo_is_not_resumed(name, copied):
     """A FIFO anywhere in the directory is refused before anything is opened."""
     (copied / name).unlink(missing_ok=True)
     os.mkfifo(copied / name)
@@ -256,7 +267,8 @@ def test_a_run_with_a_fifo_is_not_resumed(name, copied):
         parse_resume([f"resume={copied}"])
 
 
-def test_a_function_that_a_well_known_library_only_imports_is_not_called(copied):
+def test_reexported_function_is_not_called(copied):
+    """A target that a trusted library imports but does not define is refused."""
     text = (copied / "config.yaml").read_text("utf-8")
     start, end = text.index("scheduler:"), text.index("trainer:")
     scheduler = "scheduler:\n  _target_: torch.optim.lr_scheduler.partial\n"

@@ -20,7 +20,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def sweep(finished, tmp_path):
-    """A copy of it without the second job, beside files of the user."""
+    """Copy the finished sweep without its second job, next to files of the user."""
     shutil.copytree(finished, tmp_path / "sweep")
     shutil.rmtree(tmp_path / "sweep/1-seed-2")
     (tmp_path / "home").mkdir()
@@ -29,7 +29,7 @@ def sweep(finished, tmp_path):
 
 
 def refusal(sweep):
-    """The message with which resuming is refused; the user's files are as they were."""
+    """Check that resuming the sweep is refused and the user's files are unchanged; return the message."""
     done = command("run", "-m", *ARGUMENTS, cwd=sweep.parent)
     assert done.returncode == 2, done.stdout
     assert "Traceback" not in done.stderr
@@ -38,20 +38,24 @@ def refusal(sweep):
     return done.stderr
 
 
-def change(file, old, new):
+def replace_once(file, old, new):
+    """Replace a text that occurs once in a file."""
     text = file.read_text("utf-8")
     assert text.count(old) == 1
     file.write_text(text.replace(old, new), "utf-8")
 
 
 def test_stored_conf_cannot_set_environment(sweep):
-    """Otherwise git would run a program named there when a run records the state of its checkout."""
+    """The stored conf/ cannot set environment variables.
+
+    Otherwise git would run a program named there when a run records the state of its checkout.
+    """
     program = sweep.parent / "evil.sh"
     program.write_text(f"#!/bin/sh\ntouch {sweep.parent}/home/canary\n")
     program.chmod(0o755)
     values = {"GIT_CONFIG_COUNT": "'1'", "GIT_CONFIG_KEY_0": "core.fsmonitor", "GIT_CONFIG_VALUE_0": str(program)}
     inner = ", ".join(f"{key}: {value}" for key, value in values.items())
-    change(sweep / ".conf/1/config.yaml", "\nhydra:\n", f"\nhydra:\n  job: {{env_set: {{{inner}}}}}\n")
+    replace_once(sweep / ".conf/1/config.yaml", "\nhydra:\n", f"\nhydra:\n  job: {{env_set: {{{inner}}}}}\n")
     message = refusal(sweep)
     assert "hydra.job.env_set.GIT_CONFIG_COUNT: the copy has 1, conf/ has nothing" in message
     assert "changed files: sweep/.conf/1/config.yaml" in message
@@ -59,9 +63,9 @@ def test_stored_conf_cannot_set_environment(sweep):
 
 
 def test_stored_conf_cannot_redirect_log(sweep):
-    """The stored conf/ cannot change the file that a job logs to."""
+    """The stored conf/ cannot replace_once the file that a job logs to."""
     logs = sweep / ".conf/1/hydra/job_logging/afqmc.yaml"
-    change(logs, "${hydra.runtime.output_dir}/run.log", f"{sweep.parent}/home/precious.txt\n    mode: w")
+    replace_once(logs, "${hydra.runtime.output_dir}/run.log", f"{sweep.parent}/home/precious.txt\n    mode: w")
     assert "hydra.job_logging.handlers.file.filename: the copy has" in refusal(sweep)
 
 

@@ -14,7 +14,7 @@ SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 
 @pytest.fixture
 def batch():
-    """Six rows of 12 places, one of them half padding."""
+    """Return six rows of 12 positions, one of them half padding."""
     generator = torch.Generator().manual_seed(0)
     mask = torch.ones(6, 12, dtype=torch.long)
     mask[1, 6:] = 0

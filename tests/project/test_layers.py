@@ -1,4 +1,4 @@
-"""The layers of the design: imports point down only, and some libraries are used in one place."""
+"""The layers of the design: imports only point down, and some libraries are imported in one package only."""
 
 import ast
 from pathlib import Path
@@ -42,15 +42,15 @@ def test_every_module_has_a_layer():
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_down_only(path):
+def test_imports_only_point_down(path):
     part = part_of(path)
     for name in imports(path):
         if name.startswith("afqmc.") and (imported := name.split(".")[1]) != part:
             assert LEVELS[imported] < LEVELS[part], f"{path.name} imports {name}"
 
 
-def test_no_module_imports_itself_by_way_of_others():
-    """Imports for type checkers and imports inside functions count too."""
+def test_no_circular_imports():
+    """Imports for type checkers and inside functions count too."""
     names = {".".join(("afqmc", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in modules()}
     graph = {name: set(imports(path)) & names.keys() - {name} for name, path in names.items()}
     while leaves := {name for name, imported in graph.items() if not imported}:
@@ -58,23 +58,23 @@ def test_no_module_imports_itself_by_way_of_others():
     assert not graph, f"circle among {sorted(graph)}"
 
 
-def test_the_top_of_the_package_has_few_names():
+def test_package_has_few_top_level_names():
     assert len({part_of(path) for path in modules()} - {"__main__"}) <= 24
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_library_is_imported_only_where_the_design_says(path):
+def test_libraries_are_imported_in_their_packages_only(path):
     for name in imports(path):
         allowed = ONLY_IN.get(name.split(".")[0])
         assert allowed is None or part_of(path) in allowed, f"{path.name} imports {name}"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_every_module_opens_with_a_line_that_says_what_it_is_for(path):
+def test_every_module_has_a_docstring(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
-def test_a_public_name_has_one_meaning():
+def test_public_names_are_unique():
     """No two modules define the same public function, class or constant."""
     defined = {}
     for path in [*modules(), *sorted((PACKAGE.parent / "hydra_plugins").rglob("*.py"))]:

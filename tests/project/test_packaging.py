@@ -1,4 +1,4 @@
-"""The wheel carries the configs and the embedded data, and works from any directory."""
+"""The wheel contains the configs and the embedded data, and works from any directory."""
 
 import os
 import re
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The wheel, unpacked into a directory of its own."""
+    """Build the wheel and unpack it into an empty directory."""
     built, site = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("site")
     (recipe,) = re.findall(
         r"^wheel:.*\n\t\$\(python\) (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
@@ -40,7 +40,7 @@ def test_every_config_is_in_the_wheel(installed):
     assert theirs == ours
 
 
-def test_it_composes_and_holds_its_data_away_from_the_checkout(installed, tmp_path):
+def test_wheel_works_outside_the_checkout(installed, tmp_path):
     where = call(installed, "-c", "import afqmc; print(afqmc.__file__)", cwd=tmp_path)
     assert str(installed) in where.stdout
     shown = call(installed, "-m", "afqmc.run", "experiment=quickstart", "--cfg", "job", cwd=tmp_path)
@@ -50,12 +50,12 @@ def test_it_composes_and_holds_its_data_away_from_the_checkout(installed, tmp_pa
     assert (tmp_path / "data/train.json").stat().st_size > 100_000
 
 
-def test_its_types_can_be_used_by_others(installed):
+def test_wheel_is_typed(installed):
     assert (installed / "afqmc/py.typed").exists()
 
 
-def test_the_version_has_one_source(installed):
-    """``afqmc.__version__`` is in the wheel, released in the changelog, and cited."""
+def test_versions_agree(installed):
+    """The wheel, the changelog and CITATION.cff have the version of ``afqmc.__version__``."""
     metadata = next(installed.glob("*.dist-info")) / "METADATA"
     assert f"Version: {afqmc.__version__}" in metadata.read_text(encoding="utf-8")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -65,7 +65,7 @@ def test_the_version_has_one_source(installed):
     assert citation["version"] == afqmc.__version__
 
 
-def test_the_files_of_the_page_are_in_the_wheel(installed):
+def test_page_assets_are_in_the_wheel(installed):
     ours = {path.name for path in (ROOT / "afqmc/comparison/html/assets").iterdir()}
     assert {path.name for path in (installed / "afqmc/comparison/html/assets").iterdir()} == ours
     assert {"page.html", "page.css", "chinese.json", "start.js"} <= ours

@@ -1,4 +1,4 @@
-"""The README and docs/: each command runs or composes, both languages say the same, and generated pages are current."""
+"""The README and docs/: commands run or compose, both languages agree, and generated pages are current."""
 
 import ast
 import csv
@@ -29,7 +29,7 @@ PAGES = {
         if not path.name.endswith(".zh.md")
     },
 }
-WRITTEN = [page for page in PAGES if "/reference-" not in page]  # by hand, not by docs/reference.py
+MANUAL = [page for page in PAGES if "/reference-" not in page]  # docs/reference.py generates the others
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for pair in PAGES.items() for name in pair}
 SHORT = (
     "tracker=none", "trainer.max_steps=2", "dataset.max_train_samples=64", "dataset.max_dev_samples=64",
@@ -40,12 +40,12 @@ GROUPS = "dataset|model|trainer|checkpoint|distributed|performance|tracker|sweep
 
 
 def blocks(text, *languages):
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [content for name, content in found if name in languages]
+    result = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [content for name, content in result if name in languages]
 
 
 def commands(text):
-    """Every line of the shell blocks, continued lines joined, comments and spaces left out."""
+    """Return the lines of the shell blocks, without comments and extra spaces, continued lines joined."""
     lines = "".join(blocks(text, "bash", "sh")).replace("\\\n", " ").splitlines()
     return [" ".join(line.split(" #")[0].split()) for line in lines]
 
@@ -55,17 +55,17 @@ def unique(*names):
 
 
 COMMANDS = unique("README.md")
-ALL_COMMANDS = unique(*WRITTEN)
+ALL_COMMANDS = unique(*MANUAL)
 
 
 def module_of(line):
-    """``run`` for a line that calls ``python -m afqmc.run``, also through a launcher; else None."""
-    found = re.search(r"-m afqmc\.(\w+)", line)
-    return found and found[1]
+    """Return ``run`` for a line that calls ``python -m afqmc.run``, also through a launcher; else None."""
+    result = re.search(r"-m afqmc\.(\w+)", line)
+    return result and result[1]
 
 
 def arguments(line):
-    """The words after ``-m afqmc.NAME``."""
+    """Return the words after ``-m afqmc.NAME``."""
     return shlex.split(line.partition(f"-m afqmc.{module_of(line)}")[2])
 
 
@@ -74,7 +74,7 @@ def calls(lines, *modules):
 
 
 def code_of(line):
-    """The code of a line, without that of links."""
+    """Return the code in a line, except in links."""
     return re.findall(r"`[^`]+`", re.sub(r"\[[^]]*\]\([^)]*\)", "", line))
 
 
@@ -83,8 +83,8 @@ def test_each_page_exists_in_both_languages():
     assert set(PAGES.values()) == chinese
 
 
-@pytest.mark.parametrize("page", WRITTEN)
-def test_both_languages_have_the_same_commands_code_and_keys(page):
+@pytest.mark.parametrize("page", MANUAL)
+def test_languages_have_the_same_commands_code_and_keys(page):
     english, chinese = TEXTS[page], TEXTS[PAGES[page]]
     assert commands(english) == commands(chinese)
     assert blocks(english, "python", "yaml", "json", "bibtex", "") == blocks(
@@ -98,7 +98,7 @@ def test_both_languages_have_the_same_commands_code_and_keys(page):
     assert headings[0] == headings[1]
 
 
-def test_the_readme_is_short():
+def test_readme_is_short():
     for name in ("README.md", "README.zh-CN.md"):
         assert len(TEXTS[name].splitlines()) <= 150
 
@@ -116,7 +116,7 @@ def test_each_make_target_exists(line):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_lines_without_make_do_the_same_as_make():
+def test_commands_without_make_equal_those_of_make():
     recipes = (ROOT / "Makefile").read_text(encoding="utf-8")
     for line in (line for line in COMMANDS if line.startswith("python3 -m venv")):
         _, install, call = line.split(" && ")
@@ -134,12 +134,12 @@ def test_each_run_composes(line, tmp_path, monkeypatch):
         del given[at : at + 2]
     monkeypatch.chdir(tmp_path)
     jobs = jobs_of(given)
-    for of_a_job in jobs if line in COMMANDS else jobs[-1:]:
-        assert compose(of_a_job, config_dir)
+    for overrides in jobs if line in COMMANDS else jobs[-1:]:
+        assert compose(overrides, config_dir)
 
 
 def jobs_of(given):
-    """The command line of a run; of a sweep, those of its first and its last job."""
+    """Return the overrides of a run, or those of the first and the last job of a sweep."""
     overrides = OverridesParser.create().parse_overrides([argument for argument in given if argument != "-m"])
     if "-m" not in given:
         return [given]
@@ -155,7 +155,7 @@ def jobs_of(given):
     return ends
 
 
-def test_the_continuous_check_calls_the_two_commands():
+def test_ci_runs_quickstart_and_tests():
     checked = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
     assert {"make quickstart", "make test"} <= set(checked)
 
@@ -175,20 +175,20 @@ def test_generated_pages_are_current(reference):
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: run python docs/reference.py"
 
 
-def test_the_reference_has_every_key_once(reference):
+def test_reference_lists_every_key_once(reference):
     keys = [key for key, _, _ in reference.config_keys(reference.Config)]
     listed = re.findall(r"^\| `([\w.]+)`", TEXTS["docs/reference-config.md"], re.MULTILINE)
     assert listed == keys
 
 
 @pytest.mark.parametrize("line", calls(ALL_COMMANDS, *AFTER_A_RUN))
-def test_each_command_after_a_run_is_understood(line, reference):
+def test_arguments_of_other_commands_parse(line, reference):
     parser = reference.parser_of(module_of(line))
     assert vars(parser.parse_intermixed_args(arguments(line)))
 
 
-@pytest.mark.parametrize("page", [*WRITTEN, *(PAGES[page] for page in WRITTEN)])
-def test_each_key_that_a_page_names_exists(page, reference):
+@pytest.mark.parametrize("page", [*MANUAL, *(PAGES[page] for page in MANUAL)])
+def test_keys_in_pages_exist(page, reference):
     keys = {key for key, _, _ in reference.config_keys(reference.Config)} | {"model._target_"}
     named = re.findall(rf"`\+?({GROUPS})\.(\w+)", re.sub(r"```.*?```", "", TEXTS[page], flags=re.DOTALL))
     files = {path.suffix[1:] for path in ROOT.rglob("*.*")} | {"txt"}
@@ -196,7 +196,8 @@ def test_each_key_that_a_page_names_exists(page, reference):
 
 
 @pytest.mark.parametrize("page", [name for pair in PAGES.items() for name in pair])
-def test_links_lead_to_files_and_headings(page):
+def test_links_have_targets(page):
+    """Links lead to existing files and headings, in the language of the page."""
     for target in re.findall(r"(?:\]\(|src=\")([^)\s\"]+)", re.sub(r"```.*?```", "", TEXTS[page], flags=re.DOTALL)):
         if target.startswith("https://"):
             continue
@@ -217,7 +218,7 @@ def test_pictures_are_small():
     assert all(picture.stat().st_size < 150_000 for picture in pictures)
 
 
-def test_the_faq_quotes_messages_of_the_program():
+def test_faq_quotes_messages():
     """Each heading in code is a message of the source, with ... for the parts that differ."""
     nodes = [node for path in (ROOT / "afqmc").rglob("*.py") for node in ast.walk(ast.parse(path.read_text("utf-8")))]
     texts = "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
@@ -235,15 +236,15 @@ def test_the_faq_quotes_messages_of_the_program():
         ("docs/configuration.md", "experiment/mine.yaml", "experiment=mine"),
     ],
 )
-def test_the_files_shown_compose(page, file, choice, tmp_path):
+def test_config_files_in_pages_compose(page, file, choice, tmp_path):
     (text,) = blocks(TEXTS[page], "yaml")
     (tmp_path / file).parent.mkdir()
     (tmp_path / file).write_text(text, encoding="utf-8")
     assert compose([choice], tmp_path).dataset.labels == ["no", "yes"]
 
 
-def test_the_site_builds_without_warnings(tmp_path):
-    """mkdocs build --strict, where the extra docs is installed; it checks the links of the site."""
+def test_site_builds_without_warnings(tmp_path):
+    """mkdocs build --strict succeeds, which checks the links of the site."""
     pytest.importorskip("mkdocs", reason="needs pip install -e '.[docs]'")
     line = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
@@ -253,7 +254,7 @@ def test_the_site_builds_without_warnings(tmp_path):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A directory with the data that the commands name, and RUN_DIR of the quickstart cut short."""
+    """Return a directory with the data that the commands name, and RUN_DIR of a shortened quickstart."""
     home = tmp_path_factory.mktemp("home")
     (home / "DIR").mkdir()
     for name, content in sample_files().items():
@@ -275,7 +276,7 @@ def home(tmp_path_factory):
 
 
 def write_own_pairs(home):
-    """The user's files: CSV with other column names, JSON lines, and Excel."""
+    """Write the user's files: CSV with other column names, JSON lines, and Excel."""
     rows = [json.loads(line) for line in sample_files()["train.json"].splitlines()[:100]]
     for row in rows:
         row["sentence1"] += "呢"  # no sentence of these files is shared by all pairs
@@ -298,7 +299,7 @@ def write_own_pairs(home):
         book.save(home / name)
 
 
-def test_the_quickstart_prints_what_the_page_shows(home):
+def test_quickstart_prints_what_its_page_shows(home):
     shown = next(block for block in blocks(TEXTS["docs/quickstart.md"], "") if block.startswith("device: "))
     printed = (home / "printed").read_text(encoding="utf-8")
     for line in shown.splitlines():
@@ -313,15 +314,15 @@ def test_the_quickstart_prints_what_the_page_shows(home):
 @pytest.mark.parametrize(
     "line", [line for line in calls(ALL_COMMANDS, "run") if re.search("^python.*(model=mini|dataset=files)", line)]
 )
-def test_what_needs_no_network_trains(line, home, tmp_path):
+def test_offline_runs_train(line, home, tmp_path):
     own = [] if "model=mini" in line else ["model=mini"]
     done = command("run", *arguments(line), *own, *SHORT, f"hydra.run.dir={tmp_path}/run", cwd=home)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/summary.json").exists()
 
 
-def runs_after_a_run(line, home):
-    """Run a command after a run: it succeeds, and its output is written."""
+def check_command(line, home):
+    """Check that a command on a run succeeds and writes its output."""
     name, given = module_of(line), arguments(line)
     if "dataset.label_field=same" in given:
         given[given.index("FILE")] = "FILE-with-same"
@@ -332,18 +333,18 @@ def runs_after_a_run(line, home):
 
 
 @pytest.mark.parametrize("line", calls(COMMANDS, *AFTER_A_RUN))
-def test_each_command_of_the_readme_after_a_run_works(line, home):
-    runs_after_a_run(line, home)
+def test_commands_of_readme(line, home):
+    check_command(line, home)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", [line for line in calls(ALL_COMMANDS, *AFTER_A_RUN) if line not in COMMANDS])
-def test_each_command_of_the_docs_after_a_run_works(line, home):
-    runs_after_a_run(line, home)
+def test_commands_of_docs(line, home):
+    check_command(line, home)
 
 
 @pytest.mark.parametrize("shown", ["--cfg job", "--help"])
-def test_what_shows_keys_and_groups_shows_them(shown, tmp_path):
+def test_help_and_cfg_show_keys_or_groups(shown, tmp_path):
     assert shown in TEXTS["docs/configuration.md"]
     done = command("run", *shown.split(), cwd=tmp_path)
     assert done.returncode == 0
@@ -351,7 +352,7 @@ def test_what_shows_keys_and_groups_shows_them(shown, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "printed"), [(0, "  mean"), (1, "torch.Size([1, 2])")])
-def test_the_python_examples_run(number, printed, home):
+def test_python_examples_run(number, printed, home):
     example = blocks(TEXTS["docs/python.md"], "python")[number].replace("max_steps=100", "max_steps=2")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""scripts/setup.sh makes .venv once, repeats it when something changed, and says what is wrong."""
+"""scripts/setup.sh creates .venv once, repeats that when something has changed, and reports errors."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 UV = """#!/bin/sh
-# Stands for uv, which needs a network: makes the environment, and writes down what it would install.
+# Replaces uv, which needs a network: creates the environment, and records what it would install.
 if [ "$1" = venv ]; then exec "{python}" -m venv --without-pip .venv; fi
 echo "$*" >> installed.txt
 case "$*" in *"$FAILS"*) exit 1 ;; esac
@@ -19,7 +19,7 @@ case "$*" in *"$FAILS"*) exit 1 ;; esac
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A directory, with a space in its name, that has what the script reads."""
+    """Return a directory, with a space in its name, that contains what the script reads."""
     directory = tmp_path / "a copy"
     for name in ("scripts/setup.sh", "pyproject.toml", "constraints.txt"):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
@@ -44,8 +44,8 @@ def installed(checkout):
     return (checkout / "installed.txt").read_text().splitlines()
 
 
-def test_it_installs_the_tested_versions_and_repeats_nothing(checkout):
-    """A second call installs nothing; a third one with other extras, or after a change, does."""
+def test_installs_tested_versions_once(checkout):
+    """A second call installs nothing; other extras or a changed file cause an installation."""
     first = set_up(checkout)
     assert first.returncode == 0, first.stderr
     torch, project = installed(checkout)
@@ -68,14 +68,15 @@ def test_torch_selects_the_build(checkout):
     assert refused.stderr == "setup: TORCH=gpu: must be cpu, cuda or default\n"
 
 
-def test_without_the_index_of_pytorch_it_takes_the_build_of_the_package_index(checkout):
+def test_falls_back_to_default_index(checkout):
+    """If PyTorch's index is unreachable, torch comes from the default index, with a note."""
     done = set_up(checkout, FAILS="download.pytorch.org")
     assert done.returncode == 0
     assert "usually the CUDA build" in done.stdout
     assert "-e .[test]" in installed(checkout)[-1]
 
 
-def test_an_interrupted_set_up_is_made_anew(checkout):
+def test_interrupted_setup_starts_again(checkout):
     assert set_up(checkout, FAILS="-e .[test]").returncode == 1
     assert (checkout / ".venv/.unfinished").exists()
     repeated = set_up(checkout)
@@ -84,7 +85,8 @@ def test_an_interrupted_set_up_is_made_anew(checkout):
     assert not (checkout / ".venv/.unfinished").exists()
 
 
-def test_an_environment_that_the_user_made_is_kept(checkout):
+def test_users_environment_is_kept(checkout):
+    """A .venv that the user created is never deleted."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", checkout / ".venv"], check=True)
     (checkout / ".venv/mine").touch()
     assert set_up(checkout, FAILS="-e .[test]").returncode == 1
@@ -92,7 +94,7 @@ def test_an_environment_that_the_user_made_is_kept(checkout):
     assert (checkout / ".venv/mine").exists()
 
 
-def test_two_set_ups_at_once_are_rejected(checkout):
+def test_concurrent_setup_is_rejected(checkout):
     (checkout / ".venv").mkdir()
     (checkout / ".venv/.unfinished").write_text(str(os.getpid()))
     rejected = set_up(checkout)
@@ -100,7 +102,7 @@ def test_two_set_ups_at_once_are_rejected(checkout):
     assert f"process {os.getpid()} is setting up .venv" in rejected.stderr
 
 
-def test_an_unsuitable_python_is_rejected_with_one_message(checkout):
+def test_unsupported_python_is_rejected(checkout):
     rejected = set_up(checkout, PYTHON="/bin/false")
     assert rejected.returncode == 1
     assert rejected.stderr == (

@@ -29,16 +29,16 @@ FOLDED = (
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     """Three folds times two seeds of one setting; the test split is labelled."""
-    place = tmp_path_factory.mktemp("sweeps") / "one"
+    directory = tmp_path_factory.mktemp("sweeps") / "one"
     for seed in (1, 2):
         for fold in range(3):
             train(
-                place / f"{3 * seed + fold - 3}-fold-{fold}_seed-{seed}",
+                directory / f"{3 * seed + fold - 3}-fold-{fold}_seed-{seed}",
                 *FOLDED,
                 f"seed={seed}",
                 f"dataset.fold={fold}",
             )
-    return place
+    return directory
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def jobs(place):
-    return sorted(place.iterdir())
+def jobs(directory):
+    return sorted(directory.iterdir())
 
 
 def test_out_of_fold_covers_each_pair_once(sweep, tmp_path):
@@ -140,10 +140,10 @@ def test_seeds_without_folds_give_test_only(tmp_path):
     assert not (tmp_path / "out/predictions/out-of-fold.jsonl").exists()
 
 
-def refused(place, **how):
+def refused(directory, **how):
     with pytest.raises(InputError) as error:
-        build_ensemble(place.parent / "out", jobs(place), **how)
-    assert not (place.parent / "out").exists()
+        build_ensemble(directory.parent / "out", jobs(directory), **how)
+    assert not (directory.parent / "out").exists()
     return str(error.value)
 
 
@@ -177,8 +177,8 @@ def test_runs_must_share_setting_and_file(copy):
     assert "3-fold-0_seed-2: the same seed and fold as another run here" in refused(copy)
     config.write_text(text, encoding="utf-8")
     file = copy / "0-fold-0_seed-1/summary.json"
-    whole = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps(whole | {"folds": whole["folds"] | {"sha256": "other"}}), encoding="utf-8")
+    record = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(record | {"folds": record["folds"] | {"sha256": "other"}}), encoding="utf-8")
     assert "folds of different files" in refused(copy)
 
 
@@ -242,12 +242,12 @@ def test_evaluate_reports_and_writes_ensemble(sweep, run_entry, tmp_path):
     """evaluate prints the figures of the ensemble, and writes them with -o."""
     code, text = run_entry(evaluate, sweep, "--json", "-o", tmp_path / "out")
     assert code == 0
-    found = json.loads(text)
-    assert found["out_of_fold"] == json.loads((tmp_path / "out/ensemble.json").read_text("utf-8"))["out_of_fold"]
+    result = json.loads(text)
+    assert result["out_of_fold"] == json.loads((tmp_path / "out/ensemble.json").read_text("utf-8"))["out_of_fold"]
     _, text = run_entry(evaluate, *jobs(sweep))
     assert "out-of-fold: 96 pairs, 6 runs" in text
     assert "test: 16 pairs, 6 runs" in text
-    assert f"{found['test']['figures']['accuracy']:.6f}" in text
+    assert f"{result['test']['figures']['accuracy']:.6f}" in text
 
 
 def test_evaluate_and_predict_average_runs(sweep, run_entry, tmp_path):

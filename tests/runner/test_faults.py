@@ -199,17 +199,17 @@ def linear(step, total_steps):
     schedule = importlib.import_module(plug(source))
     options = ("trainer.on_nonfinite=rollback", "checkpoint.save_steps=5", "dataset.max_test_samples=16")
     config = small(f"scheduler._target_={schedule.__name__}.linear", *options)
-    whole, interrupted = RunDir(tmp_path / "whole"), RunDir(tmp_path / "interrupted")
-    run_experiment(config, whole)
-    assert len(nonfinite(whole)) == 1
+    uninterrupted, interrupted = RunDir(tmp_path / "uninterrupted"), RunDir(tmp_path / "interrupted")
+    run_experiment(config, uninterrupted)
+    assert len(nonfinite(uninterrupted)) == 1
     schedule.once, schedule.ends = {7}, {11}
     with pytest.raises(KeyboardInterrupt):
         run_experiment(config, interrupted)
     run_experiment(config, interrupted, resume=True)
-    assert differences(whole, interrupted) == []
+    assert differences(uninterrupted, interrupted) == []
 
 
-# Run in a subprocess: a limit on the size of files stands for a full disk.
+# Run in a subprocess: a limit on the size of files has the effect of a full disk.
 FULL = """
 import resource, sys
 from pathlib import Path
@@ -321,7 +321,7 @@ def test_directory_without_write_permission(tmp_path):
     assert "Traceback" not in finished.stderr
 
 
-# Run in a subprocess: a limit on its address space, set after loading, stands for a device with little memory.
+# Run in a subprocess: a limit on its address space, set after loading, simulates a device with little memory.
 SHORT = """
 import resource, sys
 from pathlib import Path
@@ -361,11 +361,11 @@ def test_auto_microbatch(tmp_path):
     finished = in_a_process(SHORT, tmp_path / "run", 400, "trainer.auto_microbatch=true", "trainer.eval_batch_size=8")
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert "out of memory: each batch is divided into" in finished.stdout
-    whole = RunDir(tmp_path / "whole")
+    uninterrupted = RunDir(tmp_path / "uninterrupted")
     wide = "model.config_overrides.intermediate_size=16384"
-    run_experiment(small("batch_size=96", wide, "trainer.max_steps=3"), whole)
+    run_experiment(small("batch_size=96", wide, "trainer.max_steps=3"), uninterrupted)
     divided = RunDir(tmp_path / "run")
-    lrs = [[row["train/lr"] for row in metrics(run) if "train/lr" in row] for run in (divided, whole)]
+    lrs = [[row["train/lr"] for row in metrics(run) if "train/lr" in row] for run in (divided, uninterrupted)]
     assert lrs[0] == lrs[1]
 
 

@@ -163,7 +163,7 @@ def test_second_ctrl_c_with_silent_wandb(started, server):
 
 @pytest.mark.slow
 def test_ctrl_c_waits_for_wandb(started, server):
-    """After Ctrl-C the run waits a few seconds for W&B, and says so."""
+    """After Ctrl-C the run waits a few seconds for W&B, and prints a message about it."""
     run = started("tracker=wandb", "epochs=10000", env=server.environment()).training()
     run.wait_for(lambda: server.variables("upsertBucket"), "W&B")
     server.silent.set()

@@ -85,11 +85,11 @@ def run_interrupted(schedule, run_dir, config, steps):
 def test_interrupted_run_is_bit_exact(schedule, tmp_path, variant):
     """A run that is terminated several times and resumed equals the run that never was, bit for bit."""
     config = with_schedule(schedule, *VARIANTS[variant])
-    whole, interrupted = RunDir(tmp_path / "whole"), RunDir(tmp_path / "interrupted")
-    run_experiment(config, whole)
+    uninterrupted, interrupted = RunDir(tmp_path / "uninterrupted"), RunDir(tmp_path / "interrupted")
+    run_experiment(config, uninterrupted)
     steps = [2, 7, 8, 12] if variant == "stops early" else [3, 12, 17]  # an evaluation is due after 8 and 12
     assert run_interrupted(schedule, interrupted, config, steps) >= 3
-    assert differences(whole, interrupted) == []
+    assert differences(uninterrupted, interrupted) == []
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_complete_run_is_unchanged(run, capsys):
 
 
 def test_complete_run_can_be_extended(run, caplog):
-    """A complete run can be resumed with more epochs, and says so."""
+    """A complete run can be resumed with more epochs, and logs that."""
     caplog.set_level("INFO")
     rows_before = metrics(run)
     run_experiment(Resume(run.path, ["epochs=3"]).config(), run, resume=True)
@@ -182,54 +182,55 @@ def flip(path):
 @pytest.fixture(scope="module")
 def halved(schedule, tmp_path_factory):
     directory = tmp_path_factory.mktemp("half")
-    config, whole, run_dir = with_schedule(schedule), RunDir(directory / "whole"), RunDir(directory / "half")
-    run_experiment(config, whole)
+    config = with_schedule(schedule)
+    uninterrupted, run_dir = RunDir(directory / "uninterrupted"), RunDir(directory / "half")
+    run_experiment(config, uninterrupted)
     schedule.at = {17: signal.SIGTERM}
     with pytest.raises(Terminated):
         run_experiment(config, run_dir)
-    return config, whole, run_dir
+    return config, uninterrupted, run_dir
 
 
 @pytest.fixture
 def half(halved, tmp_path):
     """A config, its complete run, and its run terminated at step 17, whose previous checkpoint is of step 12."""
-    config, whole, run_dir = halved
+    config, uninterrupted, run_dir = halved
     subprocess.run(["cp", "-a", str(run_dir.path), str(tmp_path / "half")], check=True)  # keeps hard links
-    return config, whole, RunDir(tmp_path / "half")
+    return config, uninterrupted, RunDir(tmp_path / "half")
 
 
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json", "checksums.json"])
 def test_damaged_checkpoint_falls_back(half, caplog, name):
     """A damaged checkpoint is named, and the previous one is used."""
     caplog.set_level("INFO")
-    config, whole, run_dir = half
+    config, uninterrupted, run_dir = half
     flip(run_dir.path / "checkpoints/last" / name)
     run_experiment(config, run_dir, resume=True)
     assert "checkpoints/last" in caplog.text
     assert "damaged" in caplog.text
     assert "resumed at step 12 of 24" in caplog.text
-    assert differences(whole, run_dir) == []
+    assert differences(uninterrupted, run_dir) == []
 
 
 def test_incomplete_save_is_ignored(half):
-    config, whole, run_dir = half
+    config, uninterrupted, run_dir = half
     partial = run_dir.path / "checkpoints/.last.new"
     partial.mkdir()
     (partial / "state.safetensors").write_bytes(b"half")
     run_experiment(config, run_dir, resume=True)
-    assert differences(whole, run_dir) == []
+    assert differences(uninterrupted, run_dir) == []
     assert not partial.exists()
 
 
 def test_complete_save_without_rename_is_used(half, caplog):
     """A checkpoint that was complete, but not renamed yet, is used."""
     caplog.set_level("INFO")
-    config, whole, run_dir = half
+    config, uninterrupted, run_dir = half
     checkpoints = run_dir.path / "checkpoints"
     (checkpoints / "last").rename(checkpoints / ".last.new")
     run_experiment(config, run_dir, resume=True)
     assert "resumed at step 17" in caplog.text
-    assert differences(whole, run_dir) == []
+    assert differences(uninterrupted, run_dir) == []
 
 
 @pytest.mark.parametrize("names", [("last/state.json", "previous/state.json"), ("best/model.safetensors",)])
@@ -246,16 +247,16 @@ def test_damaged_checkpoints_delete_nothing(half, names):
 
 def test_rows_after_checkpoint_are_deleted(half):
     """Rows of metrics after the checkpoint, an incomplete one included, are deleted."""
-    config, whole, run_dir = half
+    config, uninterrupted, run_dir = half
     with run_dir.metrics.open("a") as file:
         file.write('{"step": 18, "train/loss": 1.0}\n{"step": 19, "tra')
     run_experiment(config, run_dir, resume=True)
-    assert differences(whole, run_dir) == []
+    assert differences(uninterrupted, run_dir) == []
 
 
 def test_resume_on_command_line(schedule, half, tmp_path):
     """On the command line, a run is resumed in its own directory, and custom code needs ``trust=true``."""
-    _, whole, run_dir = half
+    _, uninterrupted, run_dir = half
     path = tmp_path / "我的 run, [1]=x"
     run_dir.path.rename(path)
     env = {"PYTHONPATH": os.pathsep.join((os.path.dirname(schedule.__file__), ROOT))}
@@ -265,7 +266,7 @@ def test_resume_on_command_line(schedule, half, tmp_path):
     resumed = command("run", f"resume={path}", "trust=true", cwd=tmp_path, env=env)
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed at step 17 of 24" in resumed.stdout
-    assert differences(whole, RunDir(path)) == []
+    assert differences(uninterrupted, RunDir(path)) == []
     log = (path / "run.log").read_text(encoding="utf-8")
     assert "resumed at step 17" in log
 
@@ -305,8 +306,9 @@ def test_run_in_use_is_refused(run):
 
 def test_interrupted_evaluation_is_repeated(schedule, tmp_path, monkeypatch):
     """An interrupted evaluation is repeated first when the run is resumed."""
-    config, whole, run_dir = with_schedule(schedule), RunDir(tmp_path / "whole"), RunDir(tmp_path / "run")
-    run_experiment(config, whole)
+    config = with_schedule(schedule)
+    uninterrupted, run_dir = RunDir(tmp_path / "uninterrupted"), RunDir(tmp_path / "run")
+    run_experiment(config, uninterrupted)
     evaluate = Trainer._evaluate
 
     def interrupted(self, model):
@@ -319,7 +321,7 @@ def test_interrupted_evaluation_is_repeated(schedule, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert len(metrics(run_dir)) == 12
     run_experiment(config, run_dir, resume=True)
-    assert differences(whole, run_dir) == []
+    assert differences(uninterrupted, run_dir) == []
 
 
 def test_saved_config_does_not_resume(tmp_path):
@@ -332,8 +334,8 @@ def test_killed_run_is_resumed(tmp_path):
     names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
     dropout = [f"model.config_overrides.{name}=0.1" for name in names]
     arguments = (*SMALL, *dropout, "epochs=16", "checkpoint.save_steps=5", "dataset.max_test_samples=16")
-    whole, killed = RunDir(tmp_path / "whole"), RunDir(tmp_path / "killed")
-    run_experiment(small("epochs=16", "checkpoint.save_steps=5"), whole)
+    uninterrupted, killed = RunDir(tmp_path / "uninterrupted"), RunDir(tmp_path / "killed")
+    run_experiment(small("epochs=16", "checkpoint.save_steps=5"), uninterrupted)
     process = subprocess.Popen(
         words("run", *arguments, f"hydra.run.dir={killed.path}"),
         cwd=tmp_path,
@@ -350,7 +352,7 @@ def test_killed_run_is_resumed(tmp_path):
     assert killed.read_status()["status"] == "running"
     assert not killed.summary.exists()
     run_experiment(small("epochs=16", "checkpoint.save_steps=5"), killed, resume=True)
-    assert differences(whole, killed) == []
+    assert differences(uninterrupted, killed) == []
 
 
 def test_complete_run_without_checkpoint(run):

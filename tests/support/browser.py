@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its DevTools pipe: no port, no driver, no further package."""
+"""Drive a headless Chromium over its DevTools pipe, without a port, a driver or another package."""
 
 import base64
 import itertools
@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-# its sandbox needs rights that a container does not give; only pages of ours are opened, from disk
+# the sandbox needs permissions that a container lacks; only pages written by the tests are opened, from disk
 _FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run")
 _QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio")
-_PATIENCE = 120  # seconds for what takes one on a quiet machine
+_TIMEOUT_S = 120  # seconds; an idle machine needs one
 
 
 class Browser:
-    """One window; what its page complained of is in ``complaints``, what it asked of the network in ``requests``."""
+    """One window; ``complaints`` has the errors and warnings of its page, ``requests`` its network requests."""
 
     def __init__(self):
         self._home = tempfile.mkdtemp(prefix="afqmc-chromium-")
@@ -42,7 +42,7 @@ class Browser:
             self(f"{domain}.enable")
 
     def __call__(self, method, **parameters):
-        """A command of the protocol, and its result."""
+        """Send a DevTools command and return its result."""
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": parameters}
         if self._session:
@@ -58,27 +58,27 @@ class Browser:
     def _next(self):
         while b"\0" not in self._rest:
             read = self._process.stdout.read1(1 << 20)
-            assert read, "Chromium is gone"
+            assert read, "Chromium has exited"
             self._rest += read
         message, _, self._rest = self._rest.partition(b"\0")
         self._note(found := json.loads(message))
         return found
 
     def _note(self, event):
-        method, told = event.get("method"), event.get("params", {})
+        method, parameters = event.get("method"), event.get("params", {})
         if method == "Runtime.exceptionThrown":
-            self.complaints.append(json.dumps(told["exceptionDetails"])[:1000])
-        elif method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert"):
-            self.complaints.append(json.dumps(told["args"])[:1000])
-        elif method == "Log.entryAdded" and told["entry"]["level"] in ("error", "warning"):
-            self.complaints.append(told["entry"]["text"])
-        elif method == "Network.requestWillBeSent" and not told["request"]["url"].startswith(("data:", "blob:")):
-            self.requests.append(told["request"]["url"])
+            self.complaints.append(json.dumps(parameters["exceptionDetails"])[:1000])
+        elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert"):
+            self.complaints.append(json.dumps(parameters["args"])[:1000])
+        elif method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning"):
+            self.complaints.append(parameters["entry"]["text"])
+        elif method == "Network.requestWillBeSent" and not parameters["request"]["url"].startswith(("data:", "blob:")):
+            self.requests.append(parameters["request"]["url"])
         elif method == "Page.loadEventFired":
             self._loaded = True
 
-    def look(self, width=1280, height=900, dark=False, language="en-US"):
-        """As what the next page is opened on: a laptop or a phone, light or dark, in a language."""
+    def emulate(self, width=1280, height=900, dark=False, language="en-US"):
+        """Set the window size, color scheme and language for the next page."""
         self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self("Emulation.setEmulatedMedia", features=[scheme])
@@ -87,7 +87,7 @@ class Browser:
         self("Emulation.setLocaleOverride", locale=language)
 
     def open(self, path: Path):
-        """A page from disk, until it is loaded."""
+        """Open a page from disk and wait until it is loaded."""
         self.complaints.clear()
         self.requests.clear()
         self._loaded = False
@@ -96,54 +96,54 @@ class Browser:
             self._next()
 
     def js(self, expression):
-        """What an expression in the page gives, promises waited for."""
+        """Evaluate an expression in the page, and await it if it is a promise."""
         found = self("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, json.dumps(found["exceptionDetails"])[:2000]
         return found["result"].get("value")
 
     def until(self, expression):
-        """Wait until an expression holds."""
+        """Wait until an expression is true."""
         since = time.monotonic()
         while not self.js(f"!!({expression})"):
-            assert time.monotonic() - since < _PATIENCE, f"never: {expression}"
+            assert time.monotonic() - since < _TIMEOUT_S, f"never: {expression}"
             time.sleep(0.05)
 
     def click(self, selector):
-        """Where a person would click it."""
+        """Scroll to an element and click its center."""
         self.js(
             f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'center', behavior: 'instant'}})"
         )
         box = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
         self.drag([self.js(f"(({{x, y, width, height}}) => [x + width / 2, y + height / 2])({box})")])
 
-    def drag(self, places):
-        """Press the mouse at the first place of the window, move on to the others, let go."""
-        for kind, (x, y) in [("mousePressed", places[0]), *(("mouseMoved", place) for place in places[1:])]:
+    def drag(self, points):
+        """Press the mouse at the first point of the window, move it to the others, and release it."""
+        for kind, (x, y) in [("mousePressed", points[0]), *(("mouseMoved", point) for point in points[1:])]:
             self("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
-        x, y = places[-1]
+        x, y = points[-1]
         self("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, button="left", clickCount=1)
 
     def type(self, selector, text):
-        """Into a field, in place of what is there."""
+        """Replace the text of a field."""
         self.js(f"document.querySelector({json.dumps(selector)}).select()")
         self.js(f"document.querySelector({json.dumps(selector)}).focus({{preventScroll: true}})")
         self("Input.insertText", text=text)
 
     def choose(self, selector, value):
-        """One of a list's options, or a tick."""
+        """Set the value of a select element, or of a checkbox."""
         name = "checked" if isinstance(value, bool) else "value"
         self.js(
             f"{{ const one = document.querySelector({json.dumps(selector)}); one.{name} = {json.dumps(value)};"
             " one.dispatchEvent(new Event('change')); }"
         )
 
-    def picture(self, path: Path, whole=False):
-        """A PNG of the window, or of the whole page."""
-        shot = self("Page.captureScreenshot", captureBeyondViewport=whole)
+    def screenshot(self, path: Path, full_page=False):
+        """Save a PNG of the window, or of the whole page."""
+        shot = self("Page.captureScreenshot", captureBeyondViewport=full_page)
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def close(self):
-        """End it, and remove what it kept."""
+        """Close the browser and delete its profile."""
         self._session = None
         try:
             self("Browser.close")

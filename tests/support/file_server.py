@@ -1,4 +1,4 @@
-"""An HTTP server on this machine that goes wrong on demand: cuts off, stalls, changes its file, answers with errors."""
+"""A local HTTP server that fails on request: it cuts off, stalls, changes its file, or answers with errors."""
 
 import threading
 from contextlib import contextmanager
@@ -8,14 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Answer:
-    """What one request gets."""
+    """How one request is answered."""
 
     body: bytes = b""
     status: int = 200
     headers: dict = field(default_factory=dict)
     ranges: bool = False  # honour Range where If-Range names this version
-    sends: int | None = None  # the connection is closed after this byte of the body, or,
-    hold: threading.Event | threading.Barrier | None = None  # where there is one, that is waited for, and the rest sent
+    sends: int | None = None  # number of bytes after which the connection is closed
+    hold: threading.Event | threading.Barrier | None = None  # if set, wait for it instead, then send the rest
     drip_s: float = 0.0  # pause after each byte
     chunked: bool = False
 
@@ -25,11 +25,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         answer = self.server.next_answer(self.headers)
-        asked, named = self.headers.get("Range"), self.headers.get("If-Range")
+        requested, version_of_part = self.headers.get("Range"), self.headers.get("If-Range")
         version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
         start, headers, status = 0, dict(answer.headers), answer.status
-        if asked and answer.ranges and named == version:
-            start, status = int(asked.removeprefix("bytes=").rstrip("-")), 206
+        if requested and answer.ranges and version_of_part == version:
+            start, status = int(requested.removeprefix("bytes=").rstrip("-")), 206
             headers["Content-Range"] = f"bytes {start}-{len(answer.body) - 1}/{len(answer.body)}"
         self.send_response(status)
         if answer.chunked:
@@ -64,14 +64,14 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self.wfile.write(content)
         except OSError:
-            pass  # the other side has had enough
+            pass  # the client has closed the connection
 
     def log_message(self, *_):
         pass
 
 
 class FileServer(ThreadingHTTPServer):
-    """Gives its ``answers`` one after another, the last one again and again."""
+    """Gives its ``answers`` in order, and repeats the last one."""
 
     def __init__(self, handler=Handler):
         super().__init__(("127.0.0.1", 0), handler)
@@ -95,7 +95,7 @@ class FileServer(ThreadingHTTPServer):
 
 @contextmanager
 def serving(server):
-    """Serve in a thread; at the end nothing is held any more."""
+    """Serve in a thread; at the end, release all stalled answers."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

@@ -1,6 +1,6 @@
-"""What is fed to the readers and to the config: files and overrides that are mostly right, and wrong in all ways.
+"""Hypothesis strategies: data files and overrides that are mostly valid, with every kind of error.
 
-``make fuzz`` tries thousands of each; the default suite a few dozen, always the same ones.
+``make fuzz`` tries thousands of examples; the default suite tries a few dozen, always the same ones.
 """
 
 import csv
@@ -22,16 +22,16 @@ _SETTINGS = {
 }
 _QUICK = {"deadline": None, "derandomize": True, "database": None, "phases": [Phase.explicit, Phase.generate]}
 settings.register_profile("short", max_examples=60, **_QUICK, **_SETTINGS)
-settings.register_profile("long", max_examples=3000, deadline=20_000, **_SETTINGS)  # ms: what takes longer hangs
+settings.register_profile("long", max_examples=3000, deadline=20_000, **_SETTINGS)  # ms: slower examples fail
 settings.load_profile(os.environ.get("FUZZ", "short"))
 
 
 def often(good, odd):
-    """Seven times out of eight what is right."""
+    """Draw the valid value in seven of eight cases."""
     return st.integers(0, 7).flatmap(lambda number: odd if number == 3 else good)
 
 
-# texts as they come, and with everything in them that was ever trouble: invisible letters, halves, marks of formats
+# ordinary text, and characters that often break readers: invisible ones, lone surrogates, format characters
 _ODD = [
     "\0",
     "\ud83d",
@@ -51,7 +51,7 @@ _ODD = [
 ]
 letters = st.sampled_from([*"花呗怎么还款ab1 ", *_ODD, ",", ";", "|", "{", "}", "[", "]", ":", "é", "😀", "ß", "İ"])
 good_text = st.text(st.sampled_from("花呗借怎么还款额度ab1"), min_size=1, max_size=12)
-odd_text = often(st.text(letters, max_size=8) | st.text(max_size=5), st.just("长" * 140_000))  # csv takes 131072
+odd_text = often(st.text(letters, max_size=8) | st.text(max_size=5), st.just("长" * 140_000))  # csv reads 131072
 huge = st.integers(4000, 4299).map(lambda digits: 10**digits)  # Python reads and writes up to 4300 digits
 values = st.recursive(
     odd_text | odd_text | st.none() | st.booleans() | st.integers() | st.floats() | huge,
@@ -62,7 +62,7 @@ values = st.recursive(
 
 @st.composite
 def _rows(draw):
-    """A few pairs of two classes."""
+    """Draw a few pairs of two classes."""
     kinds = draw(st.sampled_from([["0", "1"], ["0", "1"], [0, 1], ["不同", "相同"], [True, False]]))
     rows, with_ids = [], draw(st.booleans())
     for number in range(draw(st.integers(2, 5))):
@@ -71,8 +71,8 @@ def _rows(draw):
     return rows
 
 
-def _spoil(draw, rows):
-    """One row of them: a value that is something else, a key too many or too few."""
+def _spoil_row(draw, rows):
+    """Change one row: give a value another type, or add or remove a key."""
     row, kind = draw(st.sampled_from(rows)), draw(st.sampled_from(["text", "value", "value", "missing", "more"]))
     key = draw(st.sampled_from(sorted(row)))
     if kind == "missing":
@@ -81,26 +81,27 @@ def _spoil(draw, rows):
         row[draw(odd_text) if kind == "more" else key] = draw(odd_text if kind == "text" else values)
 
 
-def _json_lines(draw, rows, spoilt):
+def _json_lines(draw, rows, malformed):
     lines = [json.dumps(row, ensure_ascii=draw(st.booleans())) for row in rows]
-    end = draw(st.sampled_from(["\r\n", "\r", "\n\n", "", " \n", "\n\u3000\n"])) if spoilt else "\n"
-    if spoilt and draw(st.booleans()):
+    end = draw(st.sampled_from(["\r\n", "\r", "\n\n", "", " \n", "\n\u3000\n"])) if malformed else "\n"
+    if malformed and draw(st.booleans()):
         begin = draw(st.sampled_from(['{"label": "0", ', '{"a": 1, "a": 2, ', "{{", "[{", " {", '{"b": NaN, ']))
         lines[-1] = lines[-1].replace("{", begin, 1)
     return end.join(lines) + draw(st.sampled_from([end, ""]))
 
 
-def _table(draw, rows, spoilt, mark):
-    """CSV or TSV, quoted or not; spoilt in its header, its marks or its ends of lines."""
+def _table(draw, rows, malformed, delimiter):
+    """Draw a CSV or TSV text, quoted or not, perhaps with a malformed header, delimiter or line ends."""
     columns, ends, quoting = ["sentence1", "sentence2", "label", "id"], "\n", csv.QUOTE_MINIMAL
     cells = [[str(row.get(name, "")) for name in columns] for row in rows]
-    if spoilt:
+    if malformed:
         columns = draw(st.sampled_from([columns, columns[::-1]]) | st.lists(odd_text | good_text, max_size=5))
-        ends, mark = draw(st.sampled_from(["\n", "\r\n", "\r"])), draw(st.sampled_from([mark, ",", "\t", ";"]))
+        ends = draw(st.sampled_from(["\n", "\r\n", "\r"]))
+        delimiter = draw(st.sampled_from([delimiter, ",", "\t", ";"]))
         quoting = draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
         draw(st.sampled_from(cells)).extend(draw(st.lists(odd_text, max_size=2)))
     out = io.StringIO()
-    csv.writer(out, delimiter=mark, quoting=quoting, lineterminator=ends).writerows([columns, *cells])
+    csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator=ends).writerows([columns, *cells])
     return out.getvalue()
 
 
@@ -116,16 +117,18 @@ def _damaged(draw, content):
 
 @st.composite
 def files(draw):
-    """The name and the bytes of a file of pairs with up to two faults, or of anything at all."""
+    """Draw the name and content of a file of pairs with up to two faults, or of random bytes."""
     name = draw(st.sampled_from(["x.jsonl", "x.json", "x.csv", "x.tsv", "x.txt", "x"]))
     if draw(st.integers(0, 19)) == 7:
         return name, draw(st.binary(max_size=200))
     faults = draw(st.lists(st.sampled_from(["row", "row", "format", "encoding", "bytes", "name"]), max_size=2))
     rows = draw(_rows())
     for _ in range(faults.count("row")):
-        _spoil(draw, rows)
-    mark = {".csv": ",", ".tsv": "\t", ".txt": "\t"}.get(name[1:])
-    text = _table(draw, rows, "format" in faults, mark) if mark else _json_lines(draw, rows, "format" in faults)
+        _spoil_row(draw, rows)
+    delimiter = {".csv": ",", ".tsv": "\t", ".txt": "\t"}.get(name[1:])
+    text = (
+        _table(draw, rows, "format" in faults, delimiter) if delimiter else _json_lines(draw, rows, "format" in faults)
+    )
     encodings = ["utf-8-sig", "gb18030", "utf-16", "utf-16-le", "latin-1"]
     encoding = draw(st.sampled_from(encodings)) if "encoding" in faults else "utf-8"
     content = text.encode(encoding, "surrogatepass" if encoding.startswith("utf") else "replace")
@@ -138,13 +141,13 @@ def files(draw):
 
 
 def leaves(schema=Config, prefix=""):
-    """Every key of the schema in full."""
-    found = []
+    """Return all dotted keys of the schema."""
+    keys = []
     for item in dataclasses.fields(schema):
         default = item.default_factory() if item.default is dataclasses.MISSING else item.default
-        whole = prefix + item.name
-        found += leaves(type(default), f"{whole}.") if dataclasses.is_dataclass(default) else [whole]
-    return found
+        key = prefix + item.name
+        keys += leaves(type(default), f"{key}.") if dataclasses.is_dataclass(default) else [key]
+    return keys
 
 
 _KEYS = leaves()
@@ -193,16 +196,18 @@ _values = st.one_of(
     st.integers().map(str),
     st.floats().map(str),
     st.lists(st.sampled_from(_ATOMS + _SIGNS), max_size=4).map("".join),
-    st.text(st.characters(exclude_characters="\0"), max_size=6),  # no argument of a process holds a NUL
-    st.lists(st.sampled_from(_ATOMS), max_size=3).map(lambda found: f"[{','.join(found)}]"),
+    st.text(st.characters(exclude_characters="\0"), max_size=6),  # an argument of a process cannot contain NUL
+    st.lists(st.sampled_from(_ATOMS), max_size=3).map(lambda atoms: f"[{','.join(atoms)}]"),
 )
 
 
 @st.composite
-def _misspelt(draw):
+def _misspelled(draw):
     key = draw(st.sampled_from(_KEYS))
-    place = draw(st.integers(0, len(key)))
-    return key[:place] + draw(st.text(st.sampled_from(_NAMES), max_size=2)) + key[place + draw(st.integers(0, 2)) :]
+    position = draw(st.integers(0, len(key)))
+    return (
+        key[:position] + draw(st.text(st.sampled_from(_NAMES), max_size=2)) + key[position + draw(st.integers(0, 2)) :]
+    )
 
 
 _keys = st.one_of(
@@ -213,7 +218,7 @@ _keys = st.one_of(
             lambda name: f"{group}.{name}"
         )
     ),
-    _misspelt(),
+    _misspelled(),
     st.sampled_from(_KEYS).map(lambda key: f"{key}.more"),
     st.sampled_from(["dataset.labels[0]", "dataset.labels.0", "optimizer.betas.0", "optimizer.betas.9", "lr[0]"]),
     st.text(st.characters(exclude_characters="\0"), max_size=6),
@@ -238,7 +243,7 @@ _hydra = st.builds(
     ),
     _values,
 )  # fmt: skip
-_sound = st.sampled_from(
+_valid = st.sampled_from(
     ["lr=3e-4", "seed=7", "epochs=2", "batch_size=8", "tracker.name=甲 乙", "trainer.monitor=dev/f1",
      "trainer.patience=3",
      "dataset.labels=[不同,相同]", "optimizer.weight_decay=0.1", "+optimizer.maximize=true", "scheduler.warmup_steps=1",
@@ -246,8 +251,8 @@ _sound = st.sampled_from(
      "trainer.max_grad_norm=1", "dataset.sentence1_field=${dataset.name}", "tracker.tags=[a,b]", "~experiment"]
 )  # fmt: skip
 overrides = st.one_of(
-    _sound,
-    _sound,
+    _valid,
+    _valid,
     _choices(),
     st.builds("{}{}={}".format, often(st.just(""), st.sampled_from(["+", "++", "~", "~~", "+~", " "])), _keys, _values),
     _choices(),

@@ -1,7 +1,7 @@
-"""Run directories as a stranger with bad intentions would hand them over: each payload leaves a canary if it ever runs.
+"""Malicious changes to a run directory. Each payload creates a canary file if its code is ever executed.
 
-``plant(name, run, canary)`` changes a copy of a finished run. What is in ``HARMLESS`` lies beside what a command needs,
-which must work as before; what is in ``REFUSED`` takes the place of it, and must be refused with the words given.
+``plant(name, run, canary)`` changes a copy of a finished run. The payloads in ``HARMLESS`` add files that commands do
+not need and must ignore. Those in ``REFUSED`` replace a file that commands do need; the expected message is given.
 """
 
 import json
@@ -34,6 +34,7 @@ class Pickled:
 
 
 def best(run: Path) -> Path:
+    """Return the directory of the best weights."""
     return run / "checkpoints/best"
 
 
@@ -43,14 +44,14 @@ def change_json(path: Path, **entries) -> None:
 
 
 def change_config(run: Path, old: str, new: str) -> None:
-    """Replace a text that is in config.yaml."""
+    """Replace the first occurrence of a text in config.yaml."""
     text = (run / "config.yaml").read_text("utf-8")
     assert text.count(old) >= 1, old
     (run / "config.yaml").write_text(text.replace(old, new, 1), "utf-8")
 
 
 def plant_code(directory: Path, canary: Path) -> None:
-    """Modules of the names that transformers, Hydra or Python itself might import."""
+    """Write modules under names that transformers, Hydra or Python itself might import."""
     for name in ("modeling_evil", "configuration_evil", "tokenization_evil", "evil", "torch", "json", "sitecustomize"):
         (directory / f"{name}.py").write_text(_CODE.format(canary=str(canary)), "utf-8")
 
@@ -66,7 +67,7 @@ def _pickles(run: Path, canary: Path) -> None:
         torch.save({"bert.embeddings.word_embeddings.weight": Pickled(canary)}, directory / "pytorch_model.bin")
 
 
-def _code_beside(run: Path, canary: Path) -> None:
+def _code_files(run: Path, canary: Path) -> None:
     plant_code(best(run), canary)
     plant_code(run, canary)
     auto = {"AutoConfig": "configuration_evil.EvilConfig", "AutoModel": "modeling_evil.EvilModel"}
@@ -123,7 +124,7 @@ def _saved_weights(run: Path, canary: Path) -> None:
 
 
 def _custom_model(run: Path, canary: Path) -> None:
-    _code_beside(run, canary)
+    _code_files(run, canary)
     change_json(best(run) / "config.json", model_type="evil")
 
 
@@ -132,8 +133,8 @@ def _custom_tokenizer(run: Path, canary: Path) -> None:
     change_json(best(run) / "tokenizer_config.json", tokenizer_class="EvilTokenizer")
 
 
-def _tokenizer_that_asks(name: str) -> Callable[[Path, Path], None]:
-    """One of the library's own classes, to which the refusal of code is not handed on: it would ask on the terminal."""
+def _tokenizer_class(name: str) -> Callable[[Path, Path], None]:
+    """Name a transformers class that does not get trust_remote_code=False, and so would ask on the terminal."""
 
     def plant(run: Path, canary: Path) -> None:
         _custom_model(run, canary)
@@ -176,61 +177,70 @@ _LABELS = (b'{"0": 1, "1": 2}', b"[0, 1]", b'["0"]', b'["0", "0"]', b'"01"', b'[
 
 HARMLESS: dict[str, Callable[[Path, Path], None]] = {
     "pickles": _pickles,
-    "code beside the config": _code_beside,
+    "code files": _code_files,
     "templates": _templates,
-    "targets of the optimizer and the scheduler": _targets,
-    "hydra's own files": _hydra,
-    "a tracker": _tracker,
+    "optimizer and scheduler targets": _targets,
+    "hydra files": _hydra,
+    "tracker": _tracker,
 }
 REFUSED: dict[str, tuple[Callable[[Path, Path], None], str]] = {
-    "weights that are a pickle": (_pickled_weights, "model.safetensors: not readable as safetensors"),
-    "weights as torch saves them": (_saved_weights, "model.safetensors: not readable as safetensors"),
-    "a model of its own": (_custom_model, "config.json: not usable"),
-    "a tokenizer of its own": (_custom_tokenizer, "config.json: not usable"),
-    "a tokenizer that is a model": (_tokenizer_that_asks("AutoModel"), "tokenizer_class=AutoModel: not a tokenizer"),
-    "a tokenizer that asks": (_tokenizer_that_asks("AutoTokenizerFast"), "AutoTokenizerFast: not a tokenizer"),
-    "a tokenizer that is a function": (_tokenizer_that_asks("pipeline"), "tokenizer_class=pipeline: not a tokenizer"),
-    "a tokenizer class that is a list": (_json("tokenizer_config.json", tokenizer_class=["os"]), "must be a text"),
-    "an attention from the hub": (_json("config.json", attn_implementation="evil/kernel"), "evil/kernel"),
-    "the same by its other name": (_json("config.json", _attn_implementation="evil/kernel"), "evil/kernel"),
-    "the same for a part": (_json("config.json", sub={"attn_implementation": {"": "evil/k"}}), "evil/k"),
-    "an attention that may be fetched": (
+    "pickled weights": (_pickled_weights, "model.safetensors: not readable as safetensors"),
+    "torch.save weights": (_saved_weights, "model.safetensors: not readable as safetensors"),
+    "custom model class": (_custom_model, "config.json: not usable"),
+    "custom tokenizer class": (_custom_tokenizer, "config.json: not usable"),
+    "model as tokenizer": (_tokenizer_class("AutoModel"), "tokenizer_class=AutoModel: not a tokenizer"),
+    "prompting tokenizer": (_tokenizer_class("AutoTokenizerFast"), "AutoTokenizerFast: not a tokenizer"),
+    "function as tokenizer": (_tokenizer_class("pipeline"), "tokenizer_class=pipeline: not a tokenizer"),
+    "list as tokenizer": (_json("tokenizer_config.json", tokenizer_class=["os"]), "must be a text"),
+    "hub attention": (_json("config.json", attn_implementation="evil/kernel"), "evil/kernel"),
+    "hub attention, private key": (_json("config.json", _attn_implementation="evil/kernel"), "evil/kernel"),
+    "hub attention of a submodule": (_json("config.json", sub={"attn_implementation": {"": "evil/k"}}), "evil/k"),
+    "downloadable attention": (
         _json("config.json", attn_implementation="flash_attention_2"),
         "allowed: eager",
     ),
-    "another config file": (_other_config_file, "configuration_files"),
-    "no text encoder": (_json("config.json", model_type="vit"), "a vit is not a text encoder"),
-    "a model by target": (_own_target("os.system"), "model._target_=os.system is untrusted code; --trust runs it"),
-    "a model by target here": (
+    "other config file": (_other_config_file, "configuration_files"),
+    "image encoder": (_json("config.json", model_type="vit"), "a vit is not a text encoder"),
+    "standard library target": (
+        _own_target("os.system"),
+        "model._target_=os.system is untrusted code; --trust runs it",
+    ),
+    "run directory target": (
         _own_target("evil.build"),
         "model._target_=evil.build is untrusted code; --trust runs it",
     ),
-    "an interpolation": (_notes("${{oc.env:HOME}}"), "a saved config is literal"),
-    "a tag": (_notes("!!python/object/apply:os.system ['touch {canary}']"), "config.yaml: not readable YAML"),
-    "a tag that builds": (_notes("!!python/object/new:os.system ['touch {canary}']"), "config.yaml: not readable YAML"),
-    "a bomb": (lambda run, _: (run / "config.yaml").write_text(_BOMB, "utf-8") and None, "aliases are not followed"),
-    "a deep config": (_bytes("config.yaml", _DEEP), "config.yaml:1: nested deeper than 20 levels"),
-    "a huge config": (_bytes("config.yaml", b"a: " + b"x" * (1 << 21)), "a run's config has at most 1048576"),
-    "a group that is a number": (_bytes("config.yaml", b"dataset: 3\n"), "config.yaml: not a run's config"),
-    "a config that is a list": (_bytes("config.yaml", b"[1]\n"), "config.yaml: not a run's config"),
-    "a config that is no text": (_bytes("config.yaml", b"\xff\xfe\x00"), "config.yaml: not readable YAML"),
-    "deep settings": (_bytes("checkpoints/best/config.json", _DEEP), "config.json: not readable as JSON"),
-    "settings that are a list": (_bytes("checkpoints/best/config.json", b"[]"), "must be a JSON object"),
-    "deep tokenizer settings": (
+    "interpolation": (_notes("${{oc.env:HOME}}"), "a saved config is literal"),
+    "YAML apply tag": (_notes("!!python/object/apply:os.system ['touch {canary}']"), "config.yaml: not readable YAML"),
+    "YAML new tag": (_notes("!!python/object/new:os.system ['touch {canary}']"), "config.yaml: not readable YAML"),
+    "YAML alias bomb": (
+        lambda run, _: (run / "config.yaml").write_text(_BOMB, "utf-8") and None,
+        "aliases are not followed",
+    ),
+    "deep config": (_bytes("config.yaml", _DEEP), "config.yaml:1: nested deeper than 20 levels"),
+    "huge config": (_bytes("config.yaml", b"a: " + b"x" * (1 << 21)), "a run's config has at most 1048576"),
+    "number as group": (_bytes("config.yaml", b"dataset: 3\n"), "config.yaml: not a run's config"),
+    "list as config": (_bytes("config.yaml", b"[1]\n"), "config.yaml: not a run's config"),
+    "binary config": (_bytes("config.yaml", b"\xff\xfe\x00"), "config.yaml: not readable YAML"),
+    "deep model config": (_bytes("checkpoints/best/config.json", _DEEP), "config.json: not readable as JSON"),
+    "list as model config": (_bytes("checkpoints/best/config.json", b"[]"), "must be a JSON object"),
+    "deep tokenizer config": (
         _bytes("checkpoints/best/tokenizer_config.json", b'{"a": ' * 400 + b"1" + b"}" * 400),
         "tokenizer_config.json: nested deeper than 32 levels",
     ),
-    "a deep vocabulary": (_bytes("checkpoints/best/tokenizer.json", _DEEP), "checkpoints/best: not usable"),
-    **{f"a FIFO as {name}": (_replaced(name, os.mkfifo), "not a regular file (a FIFO)") for name in _PARTS},
+    "deep vocabulary": (_bytes("checkpoints/best/tokenizer.json", _DEEP), "checkpoints/best: not usable"),
+    **{f"FIFO as {name}": (_replaced(name, os.mkfifo), "not a regular file (a FIFO)") for name in _PARTS},
     **{
-        f"a device as {name}": (_replaced(name, lambda path: path.symlink_to("/dev/zero")), "a regular file (a device)")
+        f"device as {name}": (_replaced(name, lambda path: path.symlink_to("/dev/zero")), "a regular file (a device)")
         for name in _PARTS
     },
-    "a FIFO beside": (lambda run, _: os.mkfifo(best(run) / "vocab.txt"), "vocab.txt: not a regular file (a FIFO)"),
+    "FIFO as unused file": (
+        lambda run, _: os.mkfifo(best(run) / "vocab.txt"),
+        "vocab.txt: not a regular file (a FIFO)",
+    ),
     "many layers": (_json("config.json", num_hidden_layers=10**5), "num_hidden_layers=100000: the weights have"),
     "many classes": (_json("config.json", num_labels=10**9), "num_labels counts 1000000000 classes, labels.json 2"),
-    "a wide model": (_json("config.json", hidden_size=10**9), "its weights do not fit its config"),
-    "many words": (_json("config.json", vocab_size=10**9), "its weights do not fit its config"),
+    "large hidden size": (_json("config.json", hidden_size=10**9), "its weights do not fit its config"),
+    "large vocabulary": (_json("config.json", vocab_size=10**9), "its weights do not fit its config"),
     "many labels": (
         lambda run, _: (best(run) / "labels.json").write_text(json.dumps([*map(str, range(10**6))])) and None,
         "classes, labels.json 1000000",
@@ -243,6 +253,6 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], None], str]] = {
 
 
 def plant(name: str, run: Path, canary: Path) -> None:
-    """Change a run directory as the payload of that name does."""
-    found = HARMLESS.get(name) or REFUSED[name][0]
-    found(run, canary)
+    """Apply the payload of that name to a run directory."""
+    payload = HARMLESS.get(name) or REFUSED[name][0]
+    payload(run, canary)

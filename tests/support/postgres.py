@@ -1,6 +1,6 @@
-"""A real PostgreSQL of its own, from Debian's package: ``apt-get install postgresql``; ``python postgres.py`` tries it.
+"""Run a temporary PostgreSQL server from the Debian package: ``apt-get install postgresql``.
 
-Its programs refuse to be root; they are run as the user ``postgres`` then.
+``python postgres.py`` tries it. The server programs refuse to run as root; they run as the user ``postgres`` then.
 """
 
 import os
@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PASSWORD = "correct-horse-battery"
-_PATIENCE_S = 60
+_TIMEOUT_S = 60
 
 
-def why_not():
-    """What is missing here, in a sentence; None where nothing is."""
+def missing_requirement():
+    """Return why PostgreSQL cannot run here, or None if it can."""
     if _programs() is None:
         return "no PostgreSQL: apt-get install postgresql"
     if os.geteuid() == 0 and "postgres" not in {user.pw_name for user in pwd.getpwall()}:
@@ -28,7 +28,7 @@ def why_not():
 
 @contextmanager
 def postgres(directory: Path):
-    """Run one in an empty directory that everybody may enter; yields the address of its database, password and all."""
+    """Run a server in an empty directory that all users may enter; yield the URL of its database, with password."""
     programs, port = _programs(), _free_port()
     secret = directory / "password"
     secret.write_text(PASSWORD)
@@ -46,13 +46,13 @@ def postgres(directory: Path):
         _until_ready(programs, port)
         yield f"postgresql+psycopg2://afqmc:{PASSWORD}@127.0.0.1:{port}/postgres"
     finally:
-        server.send_signal(signal.SIGINT)  # at once, whoever is connected
-        server.wait(_PATIENCE_S)
+        server.send_signal(signal.SIGINT)  # fast shutdown: open connections are closed
+        server.wait(_TIMEOUT_S)
 
 
 def _programs():
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return found[-1].parent if found else None
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return programs[-1].parent if programs else None
 
 
 def _unprivileged():
@@ -68,7 +68,7 @@ def _free_port():
 def _until_ready(programs, port):
     since = time.monotonic()
     while subprocess.run([programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], check=False).returncode:
-        if time.monotonic() - since > _PATIENCE_S:
+        if time.monotonic() - since > _TIMEOUT_S:
             raise RuntimeError("PostgreSQL did not start")
         time.sleep(0.2)
 
@@ -76,5 +76,5 @@ def _until_ready(programs, port):
 if __name__ == "__main__":
     import tempfile
 
-    with tempfile.TemporaryDirectory() as place, postgres(Path(place)) as address:
+    with tempfile.TemporaryDirectory() as directory, postgres(Path(directory)) as address:
         print(address)

@@ -19,7 +19,7 @@ _PATIENCE_S = 60
 _SBIN = ":/usr/sbin:/sbin"
 
 
-def why_not():
+def missing_requirement():
     """Return why Slurm cannot run here, or None if it can."""
     if os.geteuid() != 0:
         return "Slurm's daemons must be started as root"

@@ -1,11 +1,11 @@
-"""Kill runs at random moments and hold what they become to a run that was never killed.
+"""Kill runs at random moments, resume them, and compare the results with uninterrupted runs.
 
     python tests/support/soak.py [--kills 100] [--seed S] [--minutes M] [--at-once 2]
 
-Each run is started with ``resume=auto``, killed some times (SIGKILL, or SIGTERM for a quarter of them) at moments of
-several kinds - any moment, its first seconds, inside a save, an evaluation, the final write - and then left to its end.
-The runs take turns in several ways of training, all with dropout. What one leaves must be equal, bit for bit, to an
-uninterrupted run of its way; until then there must be no summary.json.
+Each run is started with ``resume=auto`` and killed several times: with SIGTERM for a quarter of the kills, otherwise
+with SIGKILL. The moments are of several kinds: any time, the first seconds, during a save, an evaluation, or the final
+writes. Then the run is completed. Runs alternate between several training configurations, all with dropout. The result
+must equal, bit for bit, that of an uninterrupted run of its configuration; until then there must be no summary.json.
 """
 
 import argparse
@@ -37,24 +37,24 @@ RUN = (
     "checkpoint.save_steps=3",
     "trainer.logging_steps=1",
 )
-WAYS = (
+VARIANTS = (
     ("trainer.gradient_accumulation_steps=2",),
     ("dataset.streaming=true", "dataset.shuffle_buffer_size=20", "trainer.max_grad_norm=0.5"),
     ("dataset.batching=random", "trainer.patience=6", "checkpoint.keep_weights=2", "trainer.monitor=dev/loss"),
     ("performance.fast_cpu_dropout=false", "performance.padding_free=true", "optimizer=adafactor"),
 )
-TERMINATED = 0.25  # of the kills are SIGTERM, after which the run saves itself
+SIGTERM_SHARE = 0.25  # share of the kills; after a SIGTERM the run saves a checkpoint
 MOMENTS = {
     "start": lambda run, rng: _after(rng.uniform(0.2, 4)),
     "any": lambda run, rng: _once(run.metrics.exists, rng.uniform(0, 4)),
-    "save": lambda run, rng: _once(lambda: _is_there(run, ".last.new"), rng.uniform(0, 0.03), rng.randint(1, 12)),
-    "best": lambda run, rng: _once(lambda: _is_there(run, ".best.new"), rng.uniform(0, 0.01)),
+    "save": lambda run, rng: _once(lambda: _exists(run, ".last.new"), rng.uniform(0, 0.03), rng.randint(1, 12)),
+    "best": lambda run, rng: _once(lambda: _exists(run, ".best.new"), rng.uniform(0, 0.01)),
     "evaluation": lambda run, rng: _once(lambda: _rows(run) % 10 == 0 < _rows(run), rng.uniform(0, 0.02)),
     "final": lambda run, rng: _once(lambda: (run.path / "predictions").exists(), rng.uniform(0, 0.05)),
 }
 
 
-def _is_there(run, name):
+def _exists(run, name):
     return (run.checkpoints / name).exists()
 
 
@@ -67,8 +67,8 @@ def _after(seconds):
     return lambda: time.monotonic() >= end
 
 
-def _once(happens, later, times=1):
-    """So many seconds after something has happened, for the n-th time."""
+def _once(happens, delay_s, times=1):
+    """Return a function that is true some seconds after an event has happened for the n-th time."""
     state = {"left": times, "due": None, "before": False}
 
     def check():
@@ -79,17 +79,17 @@ def _once(happens, later, times=1):
             state["left"] -= 1
         state["before"] = now
         if state["left"] <= 0:
-            state["due"] = time.monotonic() + later
+            state["due"] = time.monotonic() + delay_s
         return False
 
     return check
 
 
-def start(run, cache, way):
+def start(run, cache, variant):
     environment = {**os.environ, "AFQMC_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join((str(ROOT), environment.get("PYTHONPATH", "")))
     return subprocess.Popen(
-        [sys.executable, "-m", "afqmc.run", *RUN, *way, f"hydra.run.dir={run.path}"],
+        [sys.executable, "-m", "afqmc.run", *RUN, *variant, f"hydra.run.dir={run.path}"],
         env=environment,
         cwd=run.path.parent,
         stdout=subprocess.PIPE,
@@ -98,10 +98,10 @@ def start(run, cache, way):
     )
 
 
-def kill_once(run, cache, way, moment, rng):
-    """Start or go on, kill in such a moment; whether it was still there to be killed."""
-    due, process = MOMENTS[moment](run, rng), start(run, cache, way)
-    number = signal.SIGTERM if rng.random() < TERMINATED else signal.SIGKILL
+def kill_once(run, cache, variant, moment, rng):
+    """Start or resume the run and kill it at the chosen moment; return whether it was still running then."""
+    due, process = MOMENTS[moment](run, rng), start(run, cache, variant)
+    number = signal.SIGTERM if rng.random() < SIGTERM_SHARE else signal.SIGKILL
     while process.poll() is None and not due():
         time.sleep(0.001)
     if process.poll() is None:
@@ -111,45 +111,45 @@ def kill_once(run, cache, way, moment, rng):
         raise AssertionError(f"ended with {process.returncode}:\n{out}")
     killed = process.returncode != 0
     if killed and run.summary.exists() and run.read_status().get("status") != "completed":
-        raise AssertionError("a summary of a run that is not complete")
+        raise AssertionError("summary.json exists, but the run is not complete")
     return killed
 
 
-def one_run(place, number, seed, kills, wholes, cache):
-    """One run killed so often, to its end; the moments of its kills, and what differs."""
-    rng, run, moments = random.Random(f"{seed}-{number}"), RunDir(place / f"run-{number}"), []
-    way = WAYS[number % len(WAYS)]
+def one_run(directory, number, seed, kills, references, cache):
+    """Complete a run that is killed several times; return the moments of the kills, and the differences."""
+    rng, run, moments = random.Random(f"{seed}-{number}"), RunDir(directory / f"run-{number}"), []
+    variant = VARIANTS[number % len(VARIANTS)]
     while len(moments) < kills and not run.summary.exists():
         moment = rng.choice(list(MOMENTS))
-        if kill_once(run, cache, way, moment, rng):
+        if kill_once(run, cache, variant, moment, rng):
             moments.append(moment)
-    process = start(run, cache, way)
+    process = start(run, cache, variant)
     out, _ = process.communicate(timeout=120)
     if process.returncode != 0:
         return moments, [f"ended with {process.returncode}: {out}"]
-    return moments, differences(wholes[way], run)
+    return moments, differences(references[variant], run)
 
 
 def soak(kills, seed, minutes, at_once):
-    """Until so many kills or minutes; returns the counts."""
+    """Run until the number of kills or minutes is reached; return the number of runs, the kills and the differences."""
     with tempfile.TemporaryDirectory(prefix="afqmc-soak-") as name:
-        place = Path(name)
-        cache, deadline = place / "cache", time.monotonic() + 60 * minutes
-        wholes = {way: RunDir(place / f"whole-{number}") for number, way in enumerate(WAYS)}
-        for way, whole in wholes.items():
-            out, _ = start(whole, cache, way).communicate()
-            assert whole.summary.exists(), f"an uninterrupted run did not end well: {out}"
+        directory = Path(name)
+        cache, deadline = directory / "cache", time.monotonic() + 60 * minutes
+        references = {variant: RunDir(directory / f"reference-{number}") for number, variant in enumerate(VARIANTS)}
+        for variant, reference in references.items():
+            out, _ = start(reference, cache, variant).communicate()
+            assert reference.summary.exists(), f"an uninterrupted run failed: {out}"
         counts, runs, wrong, number = Counter(), 0, [], 0
         with ThreadPoolExecutor(at_once) as pool:
             while counts.total() < kills and time.monotonic() < deadline:
                 each = min(4, -(-(kills - counts.total()) // at_once))
-                these = range(number, number + at_once)
+                numbers = range(number, number + at_once)
                 number += at_once
-                started = [pool.submit(one_run, place, n, seed, each, wholes, cache) for n in these]
-                for moments, found in (run.result() for run in started):
+                started = [pool.submit(one_run, directory, n, seed, each, references, cache) for n in numbers]
+                for moments, different in (run.result() for run in started):
                     counts.update(moments)
                     runs += 1
-                    wrong += found
+                    wrong += different
                 print(f"{runs} runs, {counts.total()} kills {dict(counts)}, {len(wrong)} mismatches", flush=True)
     return runs, counts, wrong
 

@@ -1,4 +1,4 @@
-"""A command on a terminal of its own: what it draws there."""
+"""Run a command on a pseudo-terminal and return what it writes there."""
 
 import os
 import pty
@@ -9,7 +9,7 @@ from helpers import environment, words
 
 
 def on_terminal(module, *arguments, cwd, env=None):
-    """``python -m afqmc.MODULE ARGUMENTS`` on a pseudo-terminal; its exit code and all it wrote."""
+    """Run ``python -m afqmc.MODULE ARGUMENTS`` on a pseudo-terminal; return its exit code and output."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 160))
     process = subprocess.Popen(
@@ -26,7 +26,7 @@ def on_terminal(module, *arguments, cwd, env=None):
     while True:
         try:
             part = os.read(ours, 65536)
-        except OSError:  # Linux says so when nobody has the other end open any more
+        except OSError:  # Linux raises this once all processes have closed the other end
             break
         if not part:
             break

@@ -12,16 +12,16 @@ _FULL, _FIRST, _LAST = 1, 2, 4
 
 
 def records(path: Path):
-    """Every record of the file, in order."""
-    data, place, parts = path.read_bytes(), _HEADER, []
+    """Yield the records of the file, in order."""
+    data, position, parts = path.read_bytes(), _HEADER, []
     assert data[:4] == b":W&B"
-    while place + _HEADER <= len(data):
-        if _BLOCK - place % _BLOCK < _HEADER:  # the rest of a block is padding
-            place += _BLOCK - place % _BLOCK
+    while position + _HEADER <= len(data):
+        if _BLOCK - position % _BLOCK < _HEADER:  # the rest of a block is padding
+            position += _BLOCK - position % _BLOCK
             continue
-        length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
-        body = data[place + _HEADER : place + _HEADER + length]
-        place += _HEADER + length
+        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
+        body = data[position + _HEADER : position + _HEADER + length]
+        position += _HEADER + length
         parts = [body] if kind in (_FULL, _FIRST) else [*parts, body]
         if kind in (_FULL, _LAST):
             record = Record()
@@ -30,8 +30,8 @@ def records(path: Path):
 
 
 def finished(path: Path):
-    """All records, once the last is there: W&B's process writes on for a moment after it has said that it is done."""
-    deadline = time.monotonic() + 120  # a run that was killed never gets a last one
+    """Return all records once the last one is written, which happens shortly after wandb reports the end."""
+    deadline = time.monotonic() + 120  # a killed run never writes the last record
     while True:
         try:
             found = list(records(path))
@@ -44,7 +44,7 @@ def finished(path: Path):
 
 
 class Offline:
-    """What an offline run holds."""
+    """The contents of an offline run."""
 
     def __init__(self, run_dir: Path) -> None:
         (file,) = (run_dir / "wandb").glob("offline-run-*/run-*.wandb")
@@ -54,11 +54,11 @@ class Offline:
         self.config = {item.key: json.loads(item.value_json) for item in self.run.config.update}
 
     def history(self):
-        """The logged rows."""
+        """Return the logged rows."""
         return [_items(record.history.item) for record in self.records if record.HasField("history")]
 
     def summary(self):
-        """The last value of each summary key."""
+        """Return the last value of each summary key."""
         found = {}
         for record in self.records:
             if record.HasField("summary"):
@@ -66,13 +66,13 @@ class Offline:
         return found
 
     def artifacts(self):
-        """The logged artifacts, tables among them."""
+        """Return the logged artifacts, including tables."""
         requests = [record.request for record in self.records if record.HasField("request")]
-        asked = [request.log_artifact.artifact for request in requests if request.HasField("log_artifact")]
-        return asked + [record.artifact for record in self.records if record.HasField("artifact")]
+        logged = [request.log_artifact.artifact for request in requests if request.HasField("log_artifact")]
+        return logged + [record.artifact for record in self.records if record.HasField("artifact")]
 
     def exit_code(self):
-        """What finish() said, None when it never did."""
+        """Return the exit code that finish() recorded, or None."""
         codes = [record.exit.exit_code for record in self.records if record.HasField("exit")]
         return codes[-1] if codes else None
 

@@ -1,4 +1,4 @@
-"""A W&B server that knows no more than a run needs: it takes a run in, writes down what it is asked, can go silent."""
+"""A minimal W&B server: it accepts runs, records requests, and can stop answering."""
 
 import gzip
 import json
@@ -12,22 +12,22 @@ _BUCKET = {
 _ANSWERS = {
     "upsertBucket": {"bucket": _BUCKET, "inserted": True},
     "createRunFiles": {"runID": "run", "uploadHeaders": [], "files": []},
-    "project(name:": None,  # which has no artifacts yet
+    "project(name:": None,  # a project without artifacts
     "viewer": {"id": "user", "flags": "{}", "username": "me", "entity": "me", "teams": {"edges": []}},
 }
 
 
 class WandbServer:
-    """On a port of this machine; ``silent`` leaves whoever asks about a run waiting, connection open."""
+    """Serves on a local port. While ``silent`` is set, requests about runs get no answer and stay open."""
 
     def __init__(self) -> None:
         self.silent = threading.Event()
-        self.code = 200  # to who only looks whether it is there
+        self.code = 200  # status of the answer to GET and HEAD requests
         self.requests = []
-        self.history = []  # of all runs: where rows were put, and how many
-        self.rows = {}  # of runs by id: how many are here
-        self.refusing = False  # any new run
-        self.ends = []  # exit codes
+        self.history = []  # offset and number of rows of each upload, of all runs
+        self.rows = {}  # number of uploaded rows by run id
+        self.refusing = False  # whether new runs are refused
+        self.ends = []  # exit codes of finished runs
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._closed = threading.Event()
@@ -35,30 +35,30 @@ class WandbServer:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def environment(self):
-        """What a logged-in person's environment says."""
+        """Return the environment variables of a logged-in user."""
         return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": "0" * 40, "WANDB_MODE": "online"}
 
     def variables(self, mutation):
-        """Those of each such GraphQL request so far."""
-        return [asked["variables"] for asked in self.requests if mutation in asked["query"]]
+        """Return the variables of each GraphQL request so far that contains the mutation."""
+        return [request["variables"] for request in self.requests if mutation in request["query"]]
 
     def close(self):
         self._closed.set()
         self._server.shutdown()
         self._server.server_close()
 
-    def _known(self, run):
-        """What is here of a run, to be gone on with; None of one that is new."""
+    def _stored_run(self, run):
+        """Return what a client needs to resume a run, or None for a new run."""
         if run not in self.rows:
             return None
         rows = self.rows[run]
         tail = json.dumps([json.dumps({"_step": rows - 1, "_runtime": 1})])
         lines = {"historyLineCount": rows, "eventsLineCount": 0, "logLineCount": 0}
-        begun = {"wandbConfig": json.dumps({"t": 1}), "config": "{}"}  # without it, a run that waits for its first row
+        begun = {"wandbConfig": json.dumps({"t": 1}), "config": "{}"}  # without these, the run counts as not started
         rest = {"summaryMetrics": "{}", "historyTail": tail, "eventsTail": "[]", "tags": []}
         return {**_BUCKET, "name": run, **lines, **begun, **rest}
 
-    def _keep(self, run, streamed):
+    def _store_stream(self, run, streamed):
         if "exitcode" in streamed:
             self.ends.append(streamed["exitcode"])
         if "wandb-history.jsonl" in (files := streamed.get("files") or {}):
@@ -81,18 +81,21 @@ class WandbServer:
                     return
                 if self.path != "/graphql":
                     if self.path.endswith("/file_stream"):
-                        outer._keep(self.path.split("/")[-2], json.loads(body))
+                        outer._store_stream(self.path.split("/")[-2], json.loads(body))
                     self._answer({})
                     return
-                asked = json.loads(body)
-                outer.requests.append(asked)
-                data = {name.partition("(")[0]: answer for name, answer in _ANSWERS.items() if name in asked["query"]}
+                request = json.loads(body)
+                outer.requests.append(request)
+                data = {name.partition("(")[0]: answer for name, answer in _ANSWERS.items() if name in request["query"]}
                 if outer.refusing:
                     data.pop("upsertBucket", None)
                 if "upsertBucket" in data:
-                    data["upsertBucket"] = {"bucket": {**_BUCKET, "name": asked["variables"]["name"]}, "inserted": True}
-                if "model(name:" in asked["query"]:
-                    data["model"] = {**_BUCKET["project"], "bucket": outer._known(asked["variables"]["name"])}
+                    data["upsertBucket"] = {
+                        "bucket": {**_BUCKET, "name": request["variables"]["name"]},
+                        "inserted": True,
+                    }
+                if "model(name:" in request["query"]:
+                    data["model"] = {**_BUCKET["project"], "bucket": outer._stored_run(request["variables"]["name"])}
                 self._answer({"data": data} if data else {"errors": [{"message": "not known here"}]})
 
             do_PUT = do_POST

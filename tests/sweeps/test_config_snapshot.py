@@ -18,11 +18,11 @@ def live(tmp_path):
     (tmp_path / "conf/scheduler").mkdir(parents=True)
     (tmp_path / "conf/scheduler/linear.yaml").write_text("_target_: mine.linear\n", "utf-8")
     Plugins.instance()  # registers the config sources
-    found = ConfigSearchPathImpl()
-    found.append("main", f"file://{tmp_path}/conf")
-    found.append("hydra", "pkg://hydra.conf")
-    found.append("schema", "structured://")
-    return ConfigLoaderImpl(found)
+    result = ConfigSearchPathImpl()
+    result.append("main", f"file://{tmp_path}/conf")
+    result.append("hydra", "pkg://hydra.conf")
+    result.append("schema", "structured://")
+    return ConfigLoaderImpl(result)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A search through a database that jobs on any machine reach: a real PostgreSQL, its password kept out of files."""
+"""Searches with a real PostgreSQL as the storage, whose password must not be stored or printed."""
 
 import tempfile
 from pathlib import Path
@@ -7,18 +7,22 @@ import optuna
 import pytest
 from helpers import SMALL, command
 from optuna.trial import TrialState
-from postgres import PASSWORD, postgres, why_not
+from postgres import PASSWORD, missing_requirement, postgres
 
 from afqmc.sweeps.study import StudyConfig, study_name
 
 pytest.importorskip("psycopg2", reason="pip install -e '.[rdb]'")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(missing_requirement() is not None, reason=str(missing_requirement())),
+]
 
 
 @pytest.fixture(scope="module")
 def address():
-    with tempfile.TemporaryDirectory() as place, postgres(Path(place)) as found:
-        yield found
+    """Start a server and yield the URL of its database."""
+    with tempfile.TemporaryDirectory() as directory, postgres(Path(directory)) as address:
+        yield address
 
 
 def search(cwd, address, *more):
@@ -29,7 +33,8 @@ def search(cwd, address, *more):
     )  # fmt: skip
 
 
-def test_a_search_in_a_database_is_told_by_its_jobs_and_hides_the_password(tmp_path, address):
+def test_search_in_database(tmp_path, address):
+    """Jobs report to the study in the database, and its password is neither printed nor written to a file."""
     done = search(tmp_path, address, "hydra.launcher.n_jobs=2")
     assert done.returncode == 0, done.stderr
     directory = tmp_path / "outputs/sweeps/s"
@@ -39,7 +44,7 @@ def test_a_search_in_a_database_is_told_by_its_jobs_and_hides_the_password(tmp_p
     ).trials
     assert len(trials) == 4
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
-    assert all(trial.intermediate_values for trial in trials)  # of the jobs themselves
+    assert all(trial.intermediate_values for trial in trials)  # reported by the jobs
     assert not (directory / "journal.log").exists()
     assert PASSWORD not in done.stdout + done.stderr
     files = [path for path in (tmp_path / "outputs").rglob("*") if path.is_file() and ".hydra" not in path.parts]
@@ -49,7 +54,8 @@ def test_a_search_in_a_database_is_told_by_its_jobs_and_hides_the_password(tmp_p
     assert [path for path in files if PASSWORD.encode() in path.read_bytes()] == []
 
 
-def test_a_database_that_does_not_let_one_in_is_told_without_the_password(tmp_path, address):
+def test_rejected_login(tmp_path, address):
+    """A login that the database rejects is reported without the password."""
     done = search(tmp_path, address.replace(PASSWORD, "wrong-horse-battery"))
     assert done.returncode == 2
     assert "hydra.sweeper.storage: cannot be opened" in done.stderr

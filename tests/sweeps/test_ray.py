@@ -39,10 +39,10 @@ def environment(tmp_path):
 
 def seen(cwd):
     """Return the rows that each process recorded, one per step."""
-    found = {}
+    result = {}
     for row in map(json.loads, (cwd / "seen.jsonl").read_text().splitlines()):
-        found.setdefault(row["pid"], []).append(row)
-    return list(found.values())
+        result.setdefault(row["pid"], []).append(row)
+    return list(result.values())
 
 
 def at_once(cwd):
@@ -52,8 +52,8 @@ def at_once(cwd):
 
 
 def statuses(directory):
-    found = {path.parent.name[0]: json.loads(path.read_text())["status"] for path in directory.glob("*/status.json")}
-    return [found[number] for number in sorted(found)]
+    result = {path.parent.name[0]: json.loads(path.read_text())["status"] for path in directory.glob("*/status.json")}
+    return [result[number] for number in sorted(result)]
 
 
 def test_killed_worker_leaves_other_jobs(tmp_path, environment):
@@ -109,8 +109,8 @@ def test_jobs_share_gpu_of_running_cluster(tmp_path, environment):
         cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
-        told = iter(process.stdout.readline, "")
-        address = next(line for line in told if "--address" in line).split("'")[1]
+        lines = iter(process.stdout.readline, "")
+        address = next(line for line in lines if "--address" in line).split("'")[1]
         more = (f"hydra.launcher.address={address}", "hydra.launcher.num_gpus=0.5", "seed=1,2,3")
         done = command("run", "-m", *TINY, *more, cwd=tmp_path, env=environment)
     finally:
@@ -122,7 +122,7 @@ def test_jobs_share_gpu_of_running_cluster(tmp_path, environment):
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("hydra.launcher.num_gpus=64", "hydra.launcher.num_gpus=64: more than any node has; the largest has"),
         ("hydra.launcher.num_gpus=1.5", "must be a whole number if it is > 1"),
@@ -130,9 +130,9 @@ def test_jobs_share_gpu_of_running_cluster(tmp_path, environment):
         ("sweep.fail_fast=true", "hydra/launcher=ray does not support it"),
     ],
 )
-def test_invalid_ray_settings_are_refused(tmp_path, environment, override, told):
+def test_invalid_ray_settings_are_refused(tmp_path, environment, override, message):
     """Invalid settings give one message and no traceback."""
     done = command("run", "-m", *TINY, "seed=1,2", override, cwd=tmp_path, env=environment)
     assert done.returncode == 2, done.stdout
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -92,8 +92,8 @@ def test_conditional_dimension_needs_its_condition():
 
 def test_boundary_trials_contain_all_bounds():
     """Boundary trials contain both ends of each range, and all choices, with conditions met."""
-    found = [override for overrides in boundary_trials(dimensions(*SPACE, ONLY_SGD)) for override in overrides]
-    assert {"lr=1e-05", "lr=0.001", "batch_size=8", "batch_size=64", "optimizer=adamw", "optimizer=sgd"} <= set(found)
+    result = [override for overrides in boundary_trials(dimensions(*SPACE, ONLY_SGD)) for override in overrides]
+    assert {"lr=1e-05", "lr=0.001", "batch_size=8", "batch_size=64", "optimizer=adamw", "optimizer=sgd"} <= set(result)
     with_momentum = [
         one for one in boundary_trials(dimensions(*SPACE, ONLY_SGD)) if any("momentum" in key for key in one)
     ]
@@ -111,21 +111,21 @@ def test_sampler_is_unaffected_by_interruption(tmp_path, sampler):
 
     def draw(directory, cuts):
         directory.mkdir()
-        study, found = open_study(settings, directory, ["dev/f1"]), []
+        study, result = open_study(settings, directory, ["dev/f1"]), []
         for number in range(7):
             if number in cuts:
                 study = open_study(settings, directory, ["dev/f1"])
             study.sampler = settings.sampler_for(number, space)
             trial = study.ask()
-            found.append(suggest_overrides(trial, space))
+            result.append(suggest_overrides(trial, space))
             study.tell(trial, sum(map(float, trial.params.values())))
-        return found
+        return result
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        whole, cut = draw(tmp_path / "a", ()), draw(tmp_path / "b", (2, 5))
-    assert whole == cut
-    assert len({tuple(one) for one in whole}) > 3
+        uninterrupted, cut = draw(tmp_path / "a", ()), draw(tmp_path / "b", (2, 5))
+    assert uninterrupted == cut
+    assert len({tuple(one) for one in uninterrupted}) > 3
 
 
 @pytest.mark.parametrize(
@@ -153,14 +153,14 @@ def test_grid_sampler_tries_every_point_once(tmp_path):
         "optimizer=adamw,sgd", "optimizer.momentum=tag('if optimizer=sgd',range(0.5,0.9,0.2))", "x=range(2)"
     )
     settings = StudyConfig(sampler="grid")
-    study, found = open_study(settings, tmp_path, ["dev/f1"], space), []
+    study, result = open_study(settings, tmp_path, ["dev/f1"], space), []
     for number in range(len(grid_points(space))):
         study.sampler = settings.sampler_for(number, space)
         trial = study.ask()
-        found.append(tuple(suggest_overrides(trial, space)))
+        result.append(tuple(suggest_overrides(trial, space)))
         study.tell(trial, 0.5)
-    assert len(set(found)) == len(found) == 2 + 2 * 2
-    assert found[:2] == [("optimizer=adamw", "x=0"), ("optimizer=adamw", "x=1")]
+    assert len(set(result)) == len(result) == 2 + 2 * 2
+    assert result[:2] == [("optimizer=adamw", "x=0"), ("optimizer=adamw", "x=1")]
     with pytest.raises(InputError, match="lr: sampler=grid needs values"):
         grid_points(dimensions(LR))
 
@@ -287,9 +287,9 @@ def test_killed_search_gives_same_trials(tmp_path):
     )
     arguments = ("-m", *SMALL, "epochs=6", "trainer.monitor=dev/roc_auc", "hydra/sweeper=optuna", *pruner, LR)
     arguments += ("hydra.sweeper.n_trials=10", "hydra.sweeper.sampler_kwargs={n_startup_trials:4}")
-    whole = command("run", *arguments, "sweep.name=s", "hydra.sweep.dir=whole/s", cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
-    assert " pruned: " in whole.stdout
+    uninterrupted = command("run", *arguments, "sweep.name=s", "hydra.sweep.dir=uninterrupted/s", cwd=tmp_path)
+    assert uninterrupted.returncode == 0, uninterrupted.stderr
+    assert " pruned: " in uninterrupted.stdout
 
     directory = tmp_path / "killed/s"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -306,7 +306,7 @@ def test_killed_search_gives_same_trials(tmp_path):
     last = command("run", *arguments, "sweep.name=s", "hydra.sweep.dir=killed/s", cwd=tmp_path)
     assert last.returncode == 0, last.stderr
 
-    expected, resumed = trials_of(tmp_path / "whole/s"), trials_of(directory)
+    expected, resumed = trials_of(tmp_path / "uninterrupted/s"), trials_of(directory)
     assert [(t.params, t.state, t.values) for t in expected] == [(t.params, t.state, t.values) for t in resumed]
     assert TrialState.PRUNED in {trial.state for trial in expected}
     for trial in resumed:

@@ -11,14 +11,14 @@ from pathlib import Path
 import optuna
 import pytest
 from helpers import PATIENCE_S, SMALL, command
-from slurm import slurm, why_not
+from slurm import missing_requirement, slurm
 
 from afqmc.sweeps.study import StudyConfig, study_name
 
 pytest.importorskip("submitit", reason="pip install -e '.[slurm]'")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
+    pytest.mark.skipif(missing_requirement() is not None, reason=str(missing_requirement())),
 ]
 OPTIMIZER = """
 import time, torch
@@ -86,10 +86,10 @@ class Submitted:
     def ids(self):
         """Return Slurm's ids by the numbers of the jobs."""
         try:
-            found = json.loads((self.directory / ".slurm/jobs.json").read_text())
+            result = json.loads((self.directory / ".slurm/jobs.json").read_text())
         except FileNotFoundError:
             return {}
-        return {int(directory.partition("-")[0]): number for directory, number in found.items()}
+        return {int(directory.partition("-")[0]): number for directory, number in result.items()}
 
     def statuses(self):
         return {
@@ -149,9 +149,9 @@ def test_srun_tasks_form_one_run(cluster, tmp_path):
     subprocess.run(["scancel", number], env=cluster, check=True)
     printed = process.communicate(timeout=PATIENCE_S)[0]
     assert printed.count("processes: 2, ddp; a batch of 8 pairs is 2 processes x 4 pairs") == 1
-    found = json.loads((run / "status.json").read_text())
-    assert found["status"] == "interrupted"
-    assert steps_of(run) == list(range(1, found["step"] + 1))
+    result = json.loads((run / "status.json").read_text())
+    assert result["status"] == "interrupted"
+    assert steps_of(run) == list(range(1, result["step"] + 1))
     assert (run / "checkpoints/last").is_dir()
 
 
@@ -274,7 +274,7 @@ def test_concurrent_jobs_share_the_journal(cluster, tmp_path, slow):
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("hydra.launcher.partition=nowhere", "invalid partition"),
         ("+hydra.launcher.partitoin=low", "partitoin"),
@@ -285,11 +285,11 @@ def test_concurrent_jobs_share_the_journal(cluster, tmp_path, slow):
         ("sweep.fail_fast=true", "hydra/launcher=slurm does not support it"),
     ],
 )
-def test_invalid_slurm_settings_are_refused(cluster, tmp_path, override, told):
+def test_invalid_slurm_settings_are_refused(cluster, tmp_path, override, message):
     """Invalid settings give one message and no traceback."""
     done = command("run", "-m", *SMALL, *ON, "seed=1,2", override, cwd=tmp_path, env=cluster)
     assert done.returncode == 2, done.stdout
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 

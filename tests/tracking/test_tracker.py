@@ -98,7 +98,7 @@ def test_no_tracker(small_run):
 
 def test_start_failure_is_a_warning(tmp_path, caplog):
     """A run completes although its tracker cannot start."""
-    # a file where W&B wants its directory
+    # a file where W&B creates its directory
     run_dir = RunDir(tmp_path / "run")
     run_dir.path.mkdir()
     (run_dir.path / "wandb").write_text("in the way")

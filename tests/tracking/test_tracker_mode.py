@@ -110,7 +110,7 @@ def test_mode_variables(name, value, mode, key, monkeypatch):
 
 @pytest.mark.parametrize("value", ["OFFLINE", "offline ", "dry-run", "none", ""])
 def test_unknown_mode_is_not_online(value, key, monkeypatch, home, caplog):
-    """With an invalid WANDB_MODE tracking is off, and a warning says so."""
+    """With an invalid WANDB_MODE tracking is off, with a warning."""
     monkeypatch.setenv("WANDB_MODE", value)
     with caplog.at_level(logging.WARNING):
         assert isinstance(build_tracker(TrackerConfig(), {}, home), NullTracker)

@@ -261,7 +261,7 @@ def forgetful(model):
     return [{"params": list(model.parameters())[:1]}]
 
 
-def test_parameter_groups_of_the_users_own_are_used():
+def test_custom_parameter_groups():
     """``optimizer.param_groups`` names a function; it gets those of model, lr and with_decay that it takes."""
     model = nn.Linear(3, 2)
     groups = {"_target_": f"{__name__}.one_group", "factor": 2.0}

@@ -1,6 +1,6 @@
 """Train several variants of a run one after another within one launch of torchrun.
 
-    torchrun --nproc_per_node N tests/support/together.py DIRECTORY VARIANT ...
+    torchrun --nproc_per_node N tests/support/train_variants.py DIRECTORY VARIANT ...
 
 Each variant has a run directory of its name, in which ``logits.npy`` has the dev logits before the first step.
 """
@@ -104,7 +104,7 @@ if __name__ == "__main__":
     device.build_fsdp_plugin, validation.check_processes = (
         unpinned,
         lambda *_: None,
-    )  # it would refuse off-loading on a CPU
+    )
     experiment.destroy_process_group = lambda: None  # a launch can initialise only one process group
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for name in sys.argv[2:]:

@@ -1,4 +1,4 @@
-"""Measure how much two runs differ that must be the same except for the order of floating-point sums."""
+"""Measure how much two runs differ whose floating-point sums are in different orders."""
 
 import json
 
@@ -11,7 +11,7 @@ _NOISE = "key.bias"  # its gradient is zero up to rounding, and Adam scales that
 _METRICS = ("dev/loss", "dev/accuracy", "dev/f1", "dev/roc_auc", "dev/mcc", "dev/average_precision")
 
 
-def unlikeness(run_a, run_b):
+def largest_differences(run_a, run_b):
     """Return the largest absolute differences: losses of the steps, dev metrics, final weights, initial dev logits."""
     weights_a, weights_b = (read_state(run.path / "checkpoints/last")["training"]["model"] for run in (run_a, run_b))
     best_a, best_b = (load_file(run.path / "checkpoints/best/model.safetensors") for run in (run_a, run_b))
