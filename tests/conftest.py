@@ -20,7 +20,7 @@ atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 os.environ["AFQMC_CACHE"] = _cache
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may reach the network
 if "PYTEST_XDIST_WORKER" not in os.environ and hasattr(os, "pidfd_open"):
-    os.environ["AFQMC_WARM_PROCESS"] = warm_process.start(_cache)  # workers inherit it
+    os.environ["AFQMC_WARM_PYTHON"] = warm_process.start(_cache)  # workers inherit it
 
 
 def pytest_configure(config):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import command, environment, train, words
+from helpers import PYTHON, command, environment, train
 
 from afqmc import compare, evaluate, predict
 from afqmc.cli import run_command
@@ -160,7 +160,7 @@ def test_several_files(run, call, pairs, tmp_path):
 def test_standard_streams(run, pairs, tmp_path):
     """Standard output has the rows and nothing else."""
     done = subprocess.run(
-        words("predict", str(run.path), "-", "-o", "-", "dataset.format=csv"),
+        [PYTHON, "-m", "afqmc.predict", str(run.path), "-", "-o", "-", "dataset.format=csv"],
         input=pairs.read_bytes(), capture_output=True, cwd=tmp_path, check=False, env=environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -255,7 +255,7 @@ def test_stdin_file_is_not_overwritten(name, run, pairs):
     before = pairs.read_bytes()
     with pairs.open("rb") as stream:
         done = subprocess.run(
-            words("predict", str(run.path), name, "-o", "pairs.csv", "dataset.format=csv"),
+            [PYTHON, "-m", "afqmc.predict", run.path, name, "-o", "pairs.csv", "dataset.format=csv"],
             stdin=stream, capture_output=True, text=True, cwd=pairs.parent, check=False, env=environment(),
         )  # fmt: skip
     assert (done.returncode, f"-o pairs.csv: is the same file as the input {name}" in done.stderr) == (2, True)

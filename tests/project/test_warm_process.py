@@ -1,19 +1,16 @@
 """A fork of the warm process does what a new interpreter does."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from helpers import PATIENCE_S, SMALL, words
+from helpers import PATIENCE_S, PYTHON, SMALL, environment
 
 from afqmc.run_dir import RunDir
 
-pytestmark = pytest.mark.skipif("AFQMC_WARM_PROCESS" not in os.environ, reason="there is no warm process here")
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(sys.executable == PYTHON, reason="there is no warm process here")
 REPORT = """
 import json, os, sys
 print(json.dumps({
@@ -36,12 +33,11 @@ def start(tmp_path):
     """Start ``python -m tried``, a module of some source, in the temporary directory."""
     processes = []
 
-    def start(source, *arguments, **environment):
+    def start(source, *arguments, **variables):
         (tmp_path / "tried.py").write_text(source, encoding="utf-8")
-        environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONPATH": str(ROOT), **environment}
         process = subprocess.Popen(
-            [*words("run")[:-1], "tried", *arguments],
-            cwd=tmp_path, env=environment, text=True,
+            [PYTHON, "-m", "tried", *arguments],
+            cwd=tmp_path, env=environment(**variables), text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         processes.append(process)
@@ -89,16 +85,35 @@ def test_group_is_killed_with_client(start):
     process.communicate(timeout=PATIENCE_S)  # until no process of the group has the streams open
 
 
+def test_code_and_open_files(tmp_path):
+    """Code given with -c runs, and files that the client was given are open under their numbers."""
+    code = "import os, sys; print(__name__, sys.argv); os.write(int(sys.argv[1]), b'written')"
+    with (tmp_path / "file").open("wb") as file:
+        command = [PYTHON, "-c", code, str(file.fileno())]
+        done = subprocess.run(command, env=environment(), pass_fds=[file.fileno()], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"__main__ ['-c', '{command[-1]}']\n"), done.stderr
+    assert (tmp_path / "file").read_bytes() == b"written"
+
+
 @pytest.mark.parametrize("threads", [None, "1"])
 def test_same_bits(threads, tmp_path):
     """A run gives the same bits, and records the same environment, as one in a new interpreter."""
-    environment = {name: text for name, text in os.environ.items() if name != "OMP_NUM_THREADS"}
-    environment |= {"PYTHONUTF8": "1", "PYTHONPATH": str(ROOT)} | ({"OMP_NUM_THREADS": threads} if threads else {})
+    variables = environment()
+    variables.pop("OMP_NUM_THREADS", None)
+    variables |= {"OMP_NUM_THREADS": threads} if threads else {}
     runs = []
-    for name, start in (("warm", words("run")), ("new", [sys.executable, "-m", "afqmc.run"])):
+    for name, python in (("warm", PYTHON), ("new", sys.executable)):
         (tmp_path / name).mkdir()
-        command = [*start, *SMALL, "hydra.run.dir=run", "batch_size=32", "model.config_overrides.hidden_size=128"]
-        subprocess.run(command, cwd=tmp_path / name, env=environment, timeout=PATIENCE_S, check=True)
+        command = [
+            python,
+            "-m",
+            "afqmc.run",
+            *SMALL,
+            "hydra.run.dir=run",
+            "batch_size=32",
+            "model.config_overrides.hidden_size=128",
+        ]
+        subprocess.run(command, cwd=tmp_path / name, env=variables, timeout=PATIENCE_S, check=True)
         runs.append(recorded(RunDir(tmp_path / name / "run")))
     assert runs[0] == runs[1]
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE_S, SMALL, environment, words
+from helpers import PATIENCE_S, PYTHON, SMALL, environment
 from wandb_server import WandbServer
 
 from afqmc.utils.signals import Terminated, allow_signals, defer_signals, handle_termination
@@ -25,7 +25,7 @@ class Started:
         self.path = tmp_path / "run"
         usual = {key: value for key, value in environment().items() if not key.startswith("WANDB_")}
         self.process = subprocess.Popen(
-            words("run", *SMALL, f"hydra.run.dir={self.path}", *overrides),
+            [PYTHON, "-m", "afqmc.run", *SMALL, f"hydra.run.dir={self.path}", *overrides],
             cwd=tmp_path,
             env={**usual, **(env or {})},
             stdout=subprocess.PIPE,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from equality import differences, metrics
-from helpers import PATIENCE_S, SMALL, command, environment, small, summary, words
+from helpers import PATIENCE_S, PYTHON, SMALL, command, environment, small, summary
 
 from afqmc.config import compose
 from afqmc.config.resume import Resume, merge_for_resume
@@ -337,7 +337,7 @@ def test_killed_run_is_resumed(tmp_path):
     uninterrupted, killed = RunDir(tmp_path / "uninterrupted"), RunDir(tmp_path / "killed")
     run_experiment(small("epochs=16", "checkpoint.save_steps=5"), uninterrupted)
     process = subprocess.Popen(
-        words("run", *arguments, f"hydra.run.dir={killed.path}"),
+        [PYTHON, "-m", "afqmc.run", *arguments, f"hydra.run.dir={killed.path}"],
         cwd=tmp_path,
         env=environment(),
         stdout=subprocess.DEVNULL,

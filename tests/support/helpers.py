@@ -59,15 +59,9 @@ def summary(run_dir: RunDir) -> dict:
     return json.loads(run_dir.summary.read_text(encoding="utf-8"))
 
 
-def words(module: str, *arguments: str) -> list[str]:
-    """Return the words of ``python -m afqmc.MODULE ARGUMENTS``, run in a fork of the warm process where there is one.
-
-    Tests of the start of a process use ``python -m`` itself.
-    """
-    if socket := os.environ.get("AFQMC_WARM_PROCESS"):
-        client = ["-I", "-S", "-X", "utf8", str(Path(__file__).with_name("warm_process.py")), socket]
-        return [sys.executable, *client, f"afqmc.{module}", *arguments]
-    return [sys.executable, "-m", f"afqmc.{module}", *arguments]
+# Stands for sys.executable before -m MODULE or -c CODE: a fork of the process that tests/support/warm_process.py describes.
+# Tests of how a process starts use sys.executable.
+PYTHON = os.environ.get("AFQMC_WARM_PYTHON", sys.executable)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -78,7 +72,7 @@ def environment(**more: str) -> dict[str, str]:
 def command(module: str, *arguments: str, cwd: Path, env: dict[str, str] | None = None, timeout: float = PATIENCE_S):
     """Run ``python -m afqmc.MODULE ARGUMENTS`` in a new process."""
     return subprocess.run(
-        words(module, *arguments),
+        [PYTHON, "-m", f"afqmc.{module}", *arguments],
         cwd=cwd,
         env=environment(**(env or {})),
         capture_output=True,

@@ -5,7 +5,7 @@ import pty
 import subprocess
 import termios
 
-from helpers import environment, words
+from helpers import PYTHON, environment
 
 
 def on_terminal(module, *arguments, cwd, env=None):
@@ -13,7 +13,7 @@ def on_terminal(module, *arguments, cwd, env=None):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 160))
     process = subprocess.Popen(
-        words(module, *arguments),
+        [PYTHON, "-m", f"afqmc.{module}", *arguments],
         cwd=cwd,
         env={key: value for key, value in environment(**(env or {})).items() if not key.startswith("WANDB_")},
         stdin=theirs,

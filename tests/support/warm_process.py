@@ -2,10 +2,11 @@
 
 A command line spends seconds of CPU time on imports. Here they happen once:
 
-* ``start`` opens a socket. The first command line that arrives there starts the warm process, which does the imports.
-* ``python warm_process.py SOCKET MODULE ARGUMENTS``, the client, stands for ``python -m MODULE ARGUMENTS``. It sends
-  its command line, working directory, environment and standard streams to the socket.
-* The warm process forks a child, which runs the module with all of these, in a session of its own.
+* ``start`` opens a socket, and writes a script, the client, that is used like ``python``. The first command line
+  starts the warm process, which does the imports.
+* The client sends its command line (``-m MODULE ...`` or ``-c CODE ...``), working directory, environment and open
+  files to the socket.
+* The warm process forks a child, which runs the command line with all of these, in a session of its own.
 * The client passes signals on and exits with the same code. If it ends first, the child's process group is killed.
 
 A child whose environment differs in a variable that libraries may read during import becomes a new interpreter instead.
@@ -34,33 +35,42 @@ OTHERS = (  # without wandb, which makes a temporary directory when imported: th
 
 
 def start(directory):
-    """Open the socket of a warm process in a directory, and return its path."""
+    """Write the client into a directory, and return its path."""
+    import shlex
     import subprocess
     import threading
+    from pathlib import Path
 
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path := f"{directory}/warm")
     listener.listen(100)
-    environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONPATH": os.path.abspath(f"{__file__}/../../..")}
+    script = Path(directory, "python")
+    line = shlex.join([sys.executable, *"-I -S -X utf8".split(), __file__, path])  # noqa: SIM905
+    script.write_text(f'#!/bin/sh\nexec {line} "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
+    environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 
     def start_at_first_use():
         select.select([listener], [], [])
-        words = [sys.executable, __file__, "--serve", str(listener.fileno())]
+        words = [sys.executable, __file__, "--serve", str(listener.fileno()), str(script)]
         options = {"stdin": subprocess.PIPE, "pass_fds": [listener.fileno()], "start_new_session": True}
         process = subprocess.Popen(words, env=environment, **options)
         listener.close()
         process.wait()  # it ends when its standard input does, with this process
 
     threading.Thread(target=start_at_first_use, daemon=True).start()
-    return path
+    return str(script)
 
 
 def run_client(path, words):
     """Have the warm process run a command line, and exit with its code or signal."""
+    files = [number for number in map(int, os.listdir("/proc/self/fd")) if is_open(number)]
     server = socket.socket(socket.AF_UNIX)
     server.connect(path)
-    request = {"words": words, "directory": os.getcwd(), "environment": dict(os.environ)}
-    socket.send_fds(server, [json.dumps(request).encode() + b"\n"], [0, 1, 2])
+    request = {"words": words, "directory": os.getcwd(), "environment": dict(os.environ), "files": files}
+    socket.send_fds(server, [json.dumps(request).encode() + b"\n"], files)
+    for number in files:
+        os.close(number)
 
     def forward(number, _):
         with contextlib.suppress(OSError):  # the child has ended
@@ -68,12 +78,20 @@ def run_client(path, words):
 
     for number in SIGNALS:
         signal.signal(number, forward)
-    code = int(server.recv(16) or sys.exit("the warm process has ended"))
+    code = int(server.recv(16) or 1)
     if code < 0:
         with contextlib.suppress(OSError):  # SIGKILL cannot have a handler
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
+
+
+def is_open(number):
+    """Return whether a number is that of an open file."""
+    with contextlib.suppress(OSError):
+        os.fstat(number)
+        return True
+    return False
 
 
 def preload():
@@ -96,7 +114,7 @@ def preload():
 
 
 def serve(listener):
-    """Fork a process per request. Returns in each child: the request, and the client's streams."""
+    """Fork a process per request. Returns in each child: the request, and the client's files."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
     while True:
         if 0 in select.select([listener, 0], [], [])[0]:
@@ -111,16 +129,16 @@ def serve(listener):
 
 def fork_and_watch(connection):
     """Fork the child, pass the client's signals on to it, and send its exit code to the client."""
-    text, streams, *_ = socket.recv_fds(connection, 1 << 20, 3)
+    text, files, *_ = socket.recv_fds(connection, 1 << 20, 200)
     while not text.endswith(b"\n"):
         text += connection.recv(1 << 20)
     child = os.fork()
     if child == 0:
         os.setsid()
         connection.close()
-        return json.loads(text), streams
-    for stream in streams:
-        os.close(stream)
+        return json.loads(text), files
+    for file in files:
+        os.close(file)
     ended = os.pidfd_open(child)
     while ended not in select.select([connection, ended], [], [])[0]:
         if number := connection.recv(1):
@@ -135,24 +153,27 @@ def fork_and_watch(connection):
     os._exit(0)
 
 
-def become(request, streams):
-    """Give this process what ``python -m MODULE ARGUMENTS`` has when MODULE starts; return MODULE."""
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-        os.close(stream)
+def become(request, files, client):
+    """Give this process what a new interpreter has when its command line starts."""
+    high = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 1000) for file in files]  # not among the numbers below
+    for file in files:
+        os.close(file)
+    for number, file in zip(request["files"], high, strict=True):
+        os.dup2(file, number)
+        os.close(file)
     os.chdir(request["directory"])
-    command, environment = [sys.executable, "-m", *request["words"]], request["environment"]
+    environment, words = request["environment"], request["words"]
     if read_during_import(environment) != read_during_import(os.environ):
-        os.execve(sys.executable, command, environment)
+        os.execve(sys.executable, [sys.executable, *words], environment)
     os.environ.clear()
     os.environ.update(environment)
-    sys.orig_argv[:] = command
-    sys.argv[:] = command[2:]
+    multiprocessing.set_executable(client)
+    sys.orig_argv[:] = [sys.executable, *words]
+    sys.argv[:] = words[next(number for number, word in enumerate(words) if word in ("-c", "-m")) :]
     sys.path[0] = os.getcwd()
     sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
     sys.modules["numpy"].random.seed()
     set_threads()
-    return sys.argv[0]
 
 
 def read_during_import(environment):
@@ -180,8 +201,17 @@ def set_threads():
 if __name__ == "__main__":
     if sys.argv[1] != "--serve":
         run_client(sys.argv[1], sys.argv[2:])
+    import fcntl
+    import multiprocessing
+    import types
+
+    _, _, number, client = sys.argv
     preload()
-    module = become(*serve(socket.socket(fileno=int(sys.argv[2]))))
-    runpy.run_module(
-        module, run_name="__main__", alter_sys=True
-    )  # ends as any interpreter does, its exit code included
+    become(*serve(socket.socket(fileno=int(number))), client)
+    # the rest ends as any interpreter does, its exit code included
+    option, argument = sys.argv[0], sys.argv.pop(1)
+    if option == "-m":
+        runpy.run_module(argument, run_name="__main__", alter_sys=True)
+    else:
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(argument, main.__dict__)

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE_S, environment, words
+from helpers import PATIENCE_S, PYTHON, environment
 
 from afqmc.utils.errors import InputError
 from afqmc.utils.safe_files import check_regular, open_regular, read_bytes
@@ -80,7 +80,7 @@ def test_commands_refuse_fifo(small_run, part, tmp_path):
     os.mkfifo(tmp_path / "run" / part)
     for command in (["evaluate", "run"], ["compare", "run"], ["run", "resume=run", "epochs=3"]):
         process = subprocess.Popen(
-            words(*command), cwd=tmp_path, start_new_session=True,
+            [PYTHON, "-m", f"afqmc.{command[0]}", *command[1:]], cwd=tmp_path, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
         )  # fmt: skip
         try:
