@@ -59,8 +59,8 @@ def summary(run_dir: RunDir) -> dict:
     return json.loads(run_dir.summary.read_text(encoding="utf-8"))
 
 
-# Stands for sys.executable before -m MODULE or -c CODE: a fork of the process that tests/support/warm_process.py describes.
-# Tests of how a process starts use sys.executable.
+# Replaces sys.executable before -m MODULE or -c CODE: a fork of the process in warm_process.py. Tests of how a process
+# starts use sys.executable.
 PYTHON = os.environ.get("AFQMC_WARM_PYTHON", sys.executable)
 
 
