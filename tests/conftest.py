@@ -1,4 +1,4 @@
-"""What several tests share: no hub, pairs, a tokenizer learnt from them, and modules to plug in."""
+"""Fixtures for all tests: no network, sample pairs, a small tokenizer, and importable modules for plug-ins."""
 
 import atexit
 import gc
@@ -15,7 +15,7 @@ import warm_process
 
 from afqmc.utils.process import configure_threads
 
-_cache = tempfile.mkdtemp(prefix="afqmc-tests-")  # no test reads or fills the person's own
+_cache = tempfile.mkdtemp(prefix="afqmc-tests-")  # instead of the user's cache
 atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 os.environ["AFQMC_CACHE"] = _cache
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may reach the network
@@ -44,7 +44,7 @@ def pairs():
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer(pairs):
-    """A WordPiece tokenizer learnt from the pairs."""
+    """A WordPiece tokenizer trained on the pairs."""
     from afqmc.models.wordpiece import train_wordpiece
 
     return train_wordpiece([*pairs.sentence1, *pairs.sentence2] * 2, 100)
@@ -86,7 +86,7 @@ def own_log_handlers():
 
 @pytest.fixture
 def little_garbage():
-    """For what collects garbage in each call, as statsmodels does: what the session holds is not looked at again."""
+    """Exclude existing objects from garbage collection, which statsmodels triggers in each call."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -94,7 +94,7 @@ def little_garbage():
 
 @pytest.fixture
 def plug(tmp_path, monkeypatch):
-    """Make a module of some source importable; returns its name."""
+    """Return a function that makes source code importable, and returns the module's name."""
     monkeypatch.syspath_prepend(tmp_path)
     names = []
 
