@@ -15,6 +15,7 @@ import pytest
 _cache = tempfile.mkdtemp(prefix="afqmc-tests-")  # no test reads or fills the person's own
 atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 os.environ["AFQMC_CACHE"] = _cache
+os.environ["AFQMC_LANG"] = "en"  # tests read messages, and the developer's locale may be Chinese
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may reach the network
 
 _CHARACTERS = "花呗借呗怎么还款额度提前逾期利息开通关闭支付宝为什么不能用了"
