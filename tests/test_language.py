@@ -1,5 +1,7 @@
 """Terminal output in Chinese: a complete catalogue, and messages matched to their templates."""
 
+import importlib
+import json
 import logging
 import re
 import subprocess
@@ -7,8 +9,10 @@ import sys
 from string import Formatter
 
 import pytest
+from helpers import SMALL, command, train
 from support.templates import NOT_SHOWN, english_templates, normalized
 
+from afqmc.cli import run_command
 from afqmc.utils.console import Console
 from afqmc.utils.errors import InputError
 from afqmc.utils.language import catalogue, check_language, chinese, language, msg, translate, translate_log
@@ -32,15 +36,16 @@ def adjacent(template):
 
 
 def test_every_message_has_a_translation():
-    """Each text in the code is in the catalogue or listed as not shown; a message in words has a translation."""
+    """Each text in the code is in the catalogue or listed as not shown; those of ``msg`` exactly."""
     known = {normalized(english) for section in catalogue().values() for english in section} | NOT_SHOWN
-    missing = [f"{path.name}:{line}: {text}" for path, line, text in TEMPLATES if normalized(text) not in known]
+    missing = [f"{path.name}:{line}: {text}" for path, line, text, _ in TEMPLATES if normalized(text) not in known]
     assert missing == []
+    assert {text for _, _, text, is_msg in TEMPLATES if is_msg} - set(catalogue()["messages"]) == set()
 
 
 def test_catalogue_has_no_unused_messages():
     """Each message of the catalogue is in the code."""
-    used = {normalized(text) for _, _, text in TEMPLATES}
+    used = {normalized(text) for _, _, text, _ in TEMPLATES}
     assert [english for english in catalogue()["messages"] if normalized(english) not in used] == []
 
 
@@ -127,3 +132,93 @@ def test_english_output_does_not_read_the_catalogue():
         "raise SystemExit(l.catalogue.cache_info().currsize)"
     )
     assert subprocess.run([sys.executable, "-c", code], env={"AFQMC_LANG": "en"}, check=False).returncode == 0
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Call a command in this process; returns the exit code and its output."""
+
+    def call(name, *arguments):
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", [f"afqmc.{name}", *map(str, arguments)])
+        code = run_command(importlib.import_module(f"afqmc.{name}").main)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("lrr=1", "lrr：没有这个键；您是否想用 'lr'？"),
+        ("lr=99", "lr=99.0：应为：> 0 且 <= 10（学习率的最大值）"),
+        ("lr=much", "lr=much：应为：数字 > 0 且 <= 10（学习率的最大值）"),
+        ("optimizer=sgdd", "optimizer=sgdd：没有这样的 optimizer；您是否想用 'sgd'？；现有选项：adafactor, "),
+    ],
+)
+def test_errors_of_the_command_line(call, override, expected):
+    """Errors are printed in Chinese; keys and values stay as they are."""
+    code, shown = call("doctor", "experiment=quickstart", override)
+    assert code == 2
+    assert shown.startswith(expected)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Two small runs; the first from a Chinese terminal, with its output."""
+    place = tmp_path_factory.mktemp("trained")
+    run = command("run", *SMALL, "trainer.max_steps=2", "hydra.run.dir=a", cwd=place, env={"AFQMC_LANG": "zh"})
+    assert run.returncode == 0, run.stderr
+    train(place / "b", "seed=1", "trainer.max_steps=2")
+    return place, run.stdout
+
+
+def test_run_prints_chinese_and_writes_english(trained):
+    """Log lines and the table on the terminal are Chinese; the files of the run have no Chinese text."""
+    place, shown = trained
+    for text in ("设备：cpu，精度", "数据：sample：train", "剩余", "dev 上最佳（按 accuracy）", "多数标签准确率"):
+        assert text in shown
+    english = (place / "a/run.log").read_text("utf-8") + (place / "a/summary.json").read_text("utf-8")
+    assert "device: cpu, precision" in english
+    assert "majority accuracy" in english
+    assert not re.search("[一-龥]", english)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("compare", "a", "b"), ("次运行，按 dev/accuracy 从好到差排列", "注意事项")),
+        (("ls", "."), ("最后写入", "完成")),
+        (("evaluate", "a"), ("各类别的指标", "混淆矩阵", "真实")),
+        (("doctor", *SMALL), ("配置组合成功", "没有重复、矛盾或共有的句对", "这次运行可以正常进行：0 项失败")),
+    ],
+)
+def test_commands_in_chinese(trained, call, monkeypatch, arguments, expected):
+    """Compare, ls, evaluate and doctor print Chinese."""
+    monkeypatch.chdir(trained[0])
+    code, shown = call(*arguments)
+    assert code == 0, shown
+    for text in expected:
+        assert text in shown
+
+
+@pytest.mark.parametrize("arguments", [("ls", "."), ("evaluate", "a"), ("doctor", *SMALL)])
+def test_json_stays_english(trained, call, monkeypatch, arguments):
+    """JSON has no Chinese text."""
+    monkeypatch.chdir(trained[0])
+    code, shown = call(*arguments, "--json")
+    assert code == 0
+    assert json.loads(shown)
+    assert not re.search("[一-龥]", shown)
+
+
+def test_files_of_compare_stay_english(trained, call, monkeypatch):
+    """The JSON, CSV and Markdown of compare are the same in both languages."""
+    monkeypatch.chdir(trained[0])
+    for name in ("en", "zh"):
+        monkeypatch.setenv("AFQMC_LANG", name)
+        assert call("compare", "a", "b", *(f"--{kind}={name}.{kind}" for kind in ("json", "csv", "md")))[0] == 0
+    for kind in ("json", "csv", "md"):
+        english, other = ((trained[0] / f"{name}.{kind}").read_text("utf-8") for name in ("en", "zh"))
+        assert english == other

@@ -31,10 +31,10 @@ def sources():
 
 
 def english_templates():
-    """Yield (file, line, template) of each text of at least two words, and each text of ``msg``."""
+    """Yield (file, line, template, is_msg) of each text of at least two words, and each text of ``msg``."""
     for path in sources():
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        yield from ((path, line, text) for line, text in _texts(tree) if not text.startswith(_NOT_SHOWN_STARTS))
+        yield from ((path, *found) for found in _texts(tree) if not found[1].startswith(_NOT_SHOWN_STARTS))
 
 
 def normalized(template):
@@ -57,10 +57,11 @@ def _texts(node, is_msg=False):
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         is_template = is_msg or re.search(r"\{\w*\}", node.value)  # of msg, or of str.format
         if is_msg or _is_prose(node.value):
-            yield node.lineno, node.value if is_template else node.value.replace("{", "{{").replace("}", "}}")
+            text = node.value if is_template else node.value.replace("{", "{{").replace("}", "}}")
+            yield node.lineno, text, is_msg
     elif isinstance(node, ast.JoinedStr):
         if _is_prose(text := _template(node)):
-            yield node.lineno, text
+            yield node.lineno, text, False
         for part in node.values:
             if isinstance(part, ast.FormattedValue):
                 yield from _texts(part.value)
