@@ -48,8 +48,8 @@ class ReadReport:
         if self.skipped > limit or 2 * self.skipped > self.rows:
             raise InputError(
                 f"{self.file}: {self.skipped} of {self.rows} rows are invalid; dataset.on_bad_row=skip allows "
-                f"{MAX_SKIPPED} or {MAX_SKIPPED_SHARE:.0%} of a file, and never more than half; the first of them:\n  "
-                + "\n  ".join(self.reasons)
+                f"{MAX_SKIPPED} or {MAX_SKIPPED_SHARE:.0%} of a file, and never more than half; the first of them:"
+                + "".join(f"\n  {reason}" for reason in self.reasons)
             )
 
     def as_dict(self) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, lru_cache, reduce
-from importlib import resources
+from pathlib import Path
 from string import Formatter
 from typing import Any, NamedTuple
 
@@ -21,7 +21,8 @@ from afqmc.utils.errors import InputError
 _VARIABLE = "AFQMC_LANG"
 _LOCALE_VARIABLES = ("LC_ALL", "LC_MESSAGES", "LANG")  # the first that is set decides
 _MIN_LETTERS = 3  # outside of the placeholders; templates with fewer would match texts of the user
-_MAX_CUTS = 40  # parts of a message that is not in the catalogue as a whole
+_FEW_LETTERS = 5  # with these, a value at the beginning must be a number
+_MAX_CUTS = 24  # parts of a message that is not in the catalogue as a whole
 _BOUNDARY = re.compile(r"(?=: |; |, | \(|\)$|\n)|(?<=: )|(?<=; )|(?<=, )|(?<= \()|(?<=\n)|(?<=\?)(?= )")
 
 
@@ -99,14 +100,13 @@ def chinese(text: str, words: bool = True) -> str:
     texts = catalogue()
     if words and (known := texts["messages"].get(text) or texts["words"].get(text) or texts["page"].get(text)):
         return known
-    return _match_message(str(text))
+    return _match(str(text)).text
 
 
 @cache
 def catalogue() -> dict[str, dict[str, str]]:
     """Return the texts by section: messages, words and parts of messages, of the help, of the HTML page."""
-    path = resources.files("afqmc.utils").joinpath("chinese.json")
-    sections: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
+    sections: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("chinese.json").read_text("utf-8"))
     return sections
 
 
@@ -121,6 +121,7 @@ class _Template(NamedTuple):
     parts: list[str]
     names: list[str]
     chinese: str
+    letters: int
 
     def values(self, text: str) -> dict[str, str] | None:
         """Return the values with which the template gives this text; None if there are none."""
@@ -139,12 +140,19 @@ class _Template(NamedTuple):
             if stop < start or values.setdefault(name, text[start:stop]) != text[start:stop]:
                 return None
             start = stop + len(part)
+        if (
+            not first
+            and others[0][:1] == " "
+            and self.letters <= _FEW_LETTERS
+            and re.search("[A-Za-z]", values[self.names[0]])
+        ):
+            return None  # as "3 pairs", but not "my pairs"
         return values
 
 
 @cache
 def _templates() -> list[_Template]:
-    """Return all templates with enough constant text, the most specific first."""
+    """Return all templates with enough constant text."""
     texts = catalogue()
     templates = []
     for english, translation in (texts["messages"] | texts["words"] | texts["help"]).items():
@@ -155,46 +163,61 @@ def _templates() -> list[_Template]:
             if name is not None:
                 names.append(name)
                 parts.append("")
-        if len(re.findall(r"[A-Za-z]", "".join(parts))) >= _MIN_LETTERS and (" " in english or names):
-            templates.append(_Template(parts, names, translation))
-    return sorted(templates, key=lambda template: -sum(map(len, template.parts)))
+        letters = len(re.findall(r"[A-Za-z]", "".join(parts)))
+        if letters >= _MIN_LETTERS and (" " in english or names):
+            templates.append(_Template(parts, names, translation, letters))
+    return templates
 
 
-def _fill(template: str, value_of: Callable[[str], str]) -> str:
+def _fill(template: str, values: dict[str, str]) -> str:
     """Fill a template with texts; format specs belong to numbers, and are ignored."""
     return "".join(
-        constant + ("" if name is None else value_of(name)) for constant, name, _, _ in Formatter().parse(template)
+        constant + ("" if name is None else values[name]) for constant, name, _, _ in Formatter().parse(template)
     )
 
 
-def _match_whole(text: str) -> str | None:
-    """Return the translation of a text that is one message; None if it is not."""
+class _Match(NamedTuple):
+    """A translation. ``score`` is the number of characters that belong to templates; the rest is values."""
+
+    score: int
+    text: str
+
+
+@lru_cache(maxsize=4000)
+def _match(text: str) -> _Match:
+    """Translate a message, or the messages that it is put together from, such as a file name, a reason and a hint."""
+    stripped = text.strip()
+    if re.fullmatch(r"""('|").*\1""", stripped) or not re.search("[A-Za-z]{2}", text):
+        return _Match(0, text)  # a quoted value, or no words
+    matches = [_match_parts(text), _match_whole(text)]  # the first one if they are equal: its values are shorter
+    if stripped != text:
+        score, translated = _match(stripped)
+        matches.append(_Match(score, text.replace(stripped, translated, 1)))
+    return max(matches, key=lambda match: match.score)
+
+
+@lru_cache(maxsize=4000)
+def _match_whole(text: str) -> _Match:
+    """Translate a text that is one message, by the template that fits best; any other text is returned unchanged."""
+    best = _Match(0, text)
     for template in _templates():
-        values = template.values(text)
-        if values is not None:
-            return _fill(template.chinese, lambda name, values=values: _match_message(values[name]))  # type: ignore[misc]
-    return None
+        if (values := template.values(text)) is not None:
+            matches = {name: _match(value) for name, value in values.items()}
+            score = sum(map(len, template.parts)) + sum(match.score for match in matches.values())
+            if score > best.score:
+                best = _Match(score, _fill(template.chinese, {name: match.text for name, match in matches.items()}))
+    return best
 
 
-@lru_cache(maxsize=1000)
-def _match_message(text: str) -> str:
-    """Translate a message, or else the messages that it consists of: the longest first, from left to right."""
-    if re.fullmatch(r"""('|").*\1""", text) or not re.search("[A-Za-z]{2}", text):
-        return text  # a quoted value, or no words
-    if (whole := _match_whole(text)) is not None:
-        return whole
-    cuts = [0, *(match.start() for match in _BOUNDARY.finditer(text) if 0 < match.start() < len(text)), len(text)]
-    cuts = sorted(set(cuts))[:_MAX_CUTS]
-    start, translated = 0, ""
-    while start < len(cuts) - 1:
-        for stop in range(len(cuts) - 1, start, -1):
-            if (start, stop) == (0, len(cuts) - 1) and cuts[stop] == len(text):
-                continue
-            part = _match_whole(text[cuts[start] : cuts[stop]])
-            if part is not None:
-                break
-        else:
-            stop, part = start + 1, text[cuts[start] : cuts[start + 1]]
-        translated += part
-        start = stop
-    return translated + text[cuts[-1] :]
+def _match_parts(text: str) -> _Match:
+    """Divide a text at punctuation into messages and other parts, so that most of it is translated."""
+    cuts = sorted({0, len(text), *[match.start() for match in _BOUNDARY.finditer(text)][:_MAX_CUTS]})
+    best = [_Match(0, "")]  # of the text before each cut
+    for stop in range(1, len(cuts)):
+        options = []
+        for start in range(stop):
+            part = text[cuts[start] : cuts[stop]]
+            score, translated = _Match(0, part) if part == text else _match_whole(part)
+            options.append(_Match(best[start].score + score, best[start].text + translated))
+        best.append(max(options, key=lambda match: match.score))
+    return best[-1]
