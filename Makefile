@@ -39,16 +39,16 @@ docs: setup-docs # the site, in site/
 	$(python) -m mkdocs build --strict
 
 soak: setup # kill runs at 100 random moments and compare the results with an uninterrupted run; half an hour at most
-	cd tests && ../$(python) soak.py
+	$(python) tests/support/soak.py
 
 HOSTS ?= 2
 multinode: setup # one run on several hosts (network namespaces), one of them disconnected; some minutes, needs root and iproute2
-	$(python) tests/multinode.py --hosts $(HOSTS)
+	$(python) tests/support/multinode.py --hosts $(HOSTS)
 
 SEED ?= $(shell date +%s)
 fuzz: setup # thousands of damaged files and odd overrides; some minutes; SEED=N repeats an earlier run
 	@echo "SEED=$(SEED)"
-	FUZZ=long $(python) -m pytest -q -m '' --hypothesis-seed=$(SEED) --timeout=1800 tests/test_fuzz_files.py tests/test_fuzz_overrides.py
+	FUZZ=long $(python) -m pytest -q -m '' --hypothesis-seed=$(SEED) --timeout=1800 tests/data/test_fuzz_files.py tests/e2e/test_fuzz_overrides.py
 
 wheel: setup
 	$(python) -m hatchling build -t wheel

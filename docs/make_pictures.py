@@ -124,7 +124,7 @@ def main() -> None:
     subprocess.run(command("run", *SWEEP), cwd=directory, env=environment(), check=True)
     page = directory / "terminal.html"
     prompt = "python -m afqmc.run experiment=quickstart tracker=none"
-    page.write_text(terminal_page(prompt, written.read_bytes().decode()), encoding="utf-8")
+    page.write_text(terminal_page(prompt, written.read_bytes().decode().replace(f"{directory}/", "")), encoding="utf-8")
     draw(page.as_uri(), PICTURES / "terminal.png", 900, 800)
     report = directory / "report.html"
     line = command("compare", "outputs/sweeps/lr", "--html", str(report))

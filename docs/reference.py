@@ -1,6 +1,6 @@
 """Write the generated pages: all config keys and all commands, in English and Chinese.
 
-python docs/reference.py            tests/test_docs.py checks that the pages are current
+python docs/reference.py            tests/project/test_readme.py checks that the pages are current
 """
 
 from __future__ import annotations
@@ -165,7 +165,8 @@ def command_page(language: str) -> str:
 def _positional(action: argparse.Action) -> str:
     if action.option_strings:
         return ""
-    return {None: "{}", "?": "[{}]", "*": "[{} ...]", "+": "{} ..."}[action.nargs].format(action.metavar)
+    shapes: dict[int | str | None, str] = {None: "{}", "?": "[{}]", "*": "[{} ...]", "+": "{} ..."}
+    return shapes[action.nargs].format(action.metavar)
 
 
 def pages() -> dict[Path, str]:

@@ -1,4 +1,4 @@
-"""What several tests share: no hub, pairs, a tokenizer learnt from them, and modules to plug in."""
+"""Fixtures for all tests: no network, sample pairs, a small tokenizer, and importable modules for plug-ins."""
 
 import atexit
 import gc
@@ -11,12 +11,23 @@ import sys
 import tempfile
 
 import pytest
+import warm_process
 
-_cache = tempfile.mkdtemp(prefix="afqmc-tests-")  # no test reads or fills the person's own
+from afqmc.utils.process import configure_threads
+
+_cache = tempfile.mkdtemp(prefix="afqmc-tests-")  # instead of the user's cache
 atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 os.environ["AFQMC_CACHE"] = _cache
 os.environ["AFQMC_LANG"] = "en"  # tests read messages, and the developer's locale may be Chinese
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may reach the network
+if "PYTEST_XDIST_WORKER" not in os.environ and hasattr(os, "pidfd_open"):
+    os.environ["AFQMC_WARM_PYTHON"] = warm_process.start(_cache)  # workers inherit it
+
+
+def pytest_configure(config):
+    """Divide the cores among the workers, as for the jobs of a sweep; workers inherit the setting."""
+    configure_threads(getattr(config.option, "numprocesses", None) or 1)
+
 
 _CHARACTERS = "花呗借呗怎么还款额度提前逾期利息开通关闭支付宝为什么不能用了"
 _numbers = itertools.count()
@@ -34,10 +45,32 @@ def pairs():
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer(pairs):
-    """A WordPiece tokenizer learnt from the pairs."""
+    """A WordPiece tokenizer trained on the pairs."""
     from afqmc.models.wordpiece import train_wordpiece
 
     return train_wordpiece([*pairs.sentence1, *pairs.sentence2] * 2, 100)
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """A complete small run that all tests and workers share. Tests only read it, or a copy of it."""
+    from filelock import FileLock
+    from helpers import train
+
+    from afqmc.run_dir import RunDir
+
+    own = tmp_path_factory.getbasetemp()
+    path = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "small-run"
+    with FileLock(f"{path}.lock"):
+        if not RunDir(path).summary.exists():
+            train(path, "checkpoint.save_steps=5")
+
+    def files():
+        return {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file() and file.name != ".lock"}
+
+    before = files()
+    yield RunDir(path)
+    assert files() == before, "a test has changed the shared run"
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +87,7 @@ def own_log_handlers():
 
 @pytest.fixture
 def little_garbage():
-    """For what collects garbage in each call, as statsmodels does: what the session holds is not looked at again."""
+    """Exclude existing objects from garbage collection, which statsmodels triggers in each call."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -62,7 +95,7 @@ def little_garbage():
 
 @pytest.fixture
 def plug(tmp_path, monkeypatch):
-    """Make a module of some source importable; returns its name."""
+    """Return a function that makes source code importable, and returns the module's name."""
     monkeypatch.syspath_prepend(tmp_path)
     names = []
 

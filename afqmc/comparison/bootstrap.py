@@ -17,7 +17,7 @@ For the difference between the means of settings a and b, with n_a and n_b seeds
     df = V**2 / (V_examples**2 / (N - 1) + sum over the settings with their own variance of V_k**2 / (n_k - 1)
                  + (sum over the settings with the pooled variance of V_k)**2 / df_pooled)          (Satterthwaite)
 
-Intervals and p-values are those of Student's t with df degrees of freedom. tests/test_comparison_calibration.py checks
+Intervals and p-values are those of Student's t with df degrees of freedom. tests/comparison/test_calibration.py checks
 their coverage by simulation, and shows where the plain hierarchical bootstrap fails.
 """
 

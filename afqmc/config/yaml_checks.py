@@ -189,6 +189,12 @@ def _schema_keys() -> dict[str, Any]:
     return schema_fields(Config)
 
 
+@cache
+def _typed_config() -> Any:
+    """Return a config that checks types of values. Its own values are of no use: each check overwrites one."""
+    return OmegaConf.structured(Config)
+
+
 def _check_value(where: str, key: str, kind: Any, node: _Node) -> None:
     """Check that YAML does not read a value as something else, and that it has the type of the schema."""
     kinds = (kind, *get_args(kind), *(inner for argument in get_args(kind) for inner in get_args(argument)))
@@ -202,7 +208,7 @@ def _check_value(where: str, key: str, kind: Any, node: _Node) -> None:
     if "${" in str(value) or value == "???":
         return
     try:
-        OmegaConf.update(OmegaConf.structured(Config), key, value)
+        OmegaConf.update(_typed_config(), key, value)
     except OmegaConfBaseException as error:
         raw = node.value if isinstance(node, yaml.ScalarNode) else value
         reason = format_hydra_error(error).removeprefix(f"{key}: ")

@@ -64,15 +64,6 @@ def read_config(path: Path) -> dict[str, Any]:
         raise InputError(first_line(error).replace(str(path), path.name)) from error
 
 
-def read_log(path: Path) -> str:
-    """Read a text file, such as a log.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
-    return _read(path, LARGE)
-
-
 def _read(path: Path, limit: int, name: str | None = None) -> str:
     name = name or path.name
     try:

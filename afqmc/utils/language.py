@@ -185,7 +185,7 @@ class _Match(NamedTuple):
 
 @lru_cache(maxsize=4000)
 def _match(text: str) -> _Match:
-    """Translate a message, or the messages that it is put together from, such as a file name, a reason and a hint."""
+    """Translate a message, or the parts of a message, such as a file name, a reason and a hint."""
     stripped = text.strip()
     if re.fullmatch(r"""('|").*\1""", stripped) or not re.search("[A-Za-z]{2}", text):
         return _Match(0, text)  # a quoted value, or no words

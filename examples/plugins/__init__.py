@@ -1,1 +1,1 @@
-"""Examples of parts that a user plugs in."""
+"""Examples of custom parts that a user plugs in."""

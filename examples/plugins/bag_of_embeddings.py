@@ -1,4 +1,4 @@
-"""A model of one's own: the mean embedding of each pair's tokens, and one linear layer."""
+"""A custom model: the mean embedding of each pair's tokens, and one linear layer."""
 
 from __future__ import annotations
 

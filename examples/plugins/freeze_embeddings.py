@@ -1,4 +1,4 @@
-"""A model transform of one's own: the token embeddings keep their pretrained values."""
+"""A custom model transform: the token embeddings keep their pretrained values."""
 
 from __future__ import annotations
 

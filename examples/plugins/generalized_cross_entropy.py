@@ -1,4 +1,4 @@
-"""An objective of one's own: a loss that tolerates wrong labels (Zhang & Sabuncu 2018, arXiv:1805.07836)."""
+"""A custom objective: a loss that tolerates wrong labels (Zhang & Sabuncu 2018, arXiv:1805.07836)."""
 
 from __future__ import annotations
 

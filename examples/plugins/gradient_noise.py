@@ -1,4 +1,4 @@
-"""A callback of one's own: Gaussian noise on the gradients (Neelakantan et al. 2015, arXiv:1511.06807)."""
+"""A custom callback: Gaussian noise on the gradients (Neelakantan et al. 2015, arXiv:1511.06807)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameter groups of one's own: another learning rate for the linear layer on top."""
+"""Custom parameter groups: another learning rate for the linear layer on top."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An optimizer of one's own: the sign of the gradient (Bernstein et al. 2018, arXiv:1802.04434)."""
+"""A custom optimizer: the sign of the gradient (Bernstein et al. 2018, arXiv:1802.04434)."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def digest(data: bytes) -> str:
 
 
 def results(run_dir: Path) -> dict[str, str]:
-    """The digests of one finished run."""
+    """Return the digests of one finished run."""
     tensors = load_file(run_dir / "checkpoints/best/model.safetensors")
     weights = b"".join(name.encode() + tensors[name].tobytes() for name in sorted(tensors))
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text("utf-8").splitlines()]
@@ -74,7 +74,7 @@ def finish(process: subprocess.Popen) -> str:
 
 
 def killed_and_resumed(directory: Path) -> dict[str, str]:
-    """SIGKILL once the first checkpoint and ten more steps are written, then resume."""
+    """Kill a run with SIGKILL after its first checkpoint and ten more steps, and resume it."""
     process = afqmc(*QUICKSTART, "checkpoint.save_steps=10", "trainer.logging_steps=1", f"hydra.run.dir={directory}")
     rows = directory / "metrics.jsonl"
     while process.poll() is None:
@@ -90,6 +90,7 @@ def killed_and_resumed(directory: Path) -> dict[str, str]:
 
 
 def several(sweep: Path) -> dict[str, str]:
+    """Return the digests of all runs of a sweep."""
     found = sorted(path.parent for path in sweep.glob("*/summary.json"))
     return {f"{run.name}: {key}": value for run in found for key, value in results(run).items()}
 

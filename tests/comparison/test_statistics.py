@@ -1,0 +1,233 @@
+"""Tests of the differences between settings: significance, adjustment, required seeds and examples, sentences."""
+
+import numpy as np
+import pytest
+from simulated import simulate
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestIndPower
+
+from afqmc.comparison.bootstrap import ALPHA, Difference, PairwiseTests, Resampled, resample
+from afqmc.comparison.mcnemar import mcnemar
+from afqmc.comparison.wording import difference_sentence, required_effort
+from afqmc.results.resampled_metrics import LabelledPredictions
+
+pytestmark = pytest.mark.usefixtures("little_garbage")
+
+
+def family(settings=2, seeds=3, examples=400, seed=1, name="accuracy", **design):
+    answers, setting = simulate(np.random.default_rng(seed), settings, seeds, examples, **design)
+    return PairwiseTests(resample(name, answers, 500), setting)
+
+
+def test_only_large_difference_is_significant():
+    """A large difference is significant, a small one is not."""
+    result = family(quality=(3.0, 1.0)).difference(0, 1)
+    assert result.significant
+    assert result.low > 0
+    assert result.seeds_needed is None
+    assert result.examples_needed is None
+    assert not family(quality=(1.01, 1.0)).difference(0, 1).significant
+
+
+def test_negated_difference_is_symmetric():
+    """Swapping the settings negates the difference."""
+    both = family()
+    one, other = both.difference(0, 1), both.difference(1, 0)
+    assert (one.value, one.low, one.p) == pytest.approx((-other.value, -other.high, other.p))
+    assert one.negated() == other
+
+
+def test_interval_agrees_with_p_value():
+    """The interval contains zero if and only if p > 5%."""
+    for seed in range(20):
+        result = family(quality=(1.5, 1.0), examples=200, seed=seed).difference(0, 1)
+        assert (result.low <= 0 <= result.high) == (result.p > ALPHA)
+
+
+def test_p_values_are_adjusted_over_all_pairs():
+    """Holm's adjustment covers all pairs, not only those with the best setting."""
+    several = family(settings=4, quality=(1.0, 1.4, 1.8, 2.2))
+    upper = np.triu_indices(4, 1)
+    assert several.comparisons == 6
+    assert several.p_adjusted[upper] == pytest.approx(multipletests(several.p[upper], method="holm")[1])
+    assert (several.p_adjusted[upper] >= several.p[upper]).all()
+
+
+def test_varying_seeds_increase_the_error():
+    """The standard error is larger if the seeds vary more."""
+    assert family(seed_sd=0.6).difference(0, 1).error > 1.5 * family(seed_sd=0.0).difference(0, 1).error
+
+
+def test_single_runs_do_not_generalize():
+    """With one run per setting, the result is not about other seeds."""
+    single = family(seeds=1, seed_sd=0.0).difference(0, 1)
+    assert not single.significant
+    assert not single.over_seeds
+    assert single.seeds == (1, 1)
+    assert single.seeds_needed is None
+    assert single.examples_needed > 400
+
+
+def test_single_run_against_several_seeds():
+    """Several seeds against a single run: the result is about these runs only."""
+    answers, _ = simulate(np.random.default_rng(1), 2, 3, 400)
+    result = PairwiseTests(resample("accuracy", answers[:4], 500), [0, 0, 0, 1]).difference(0, 1)
+    assert not result.over_seeds
+    assert result.seeds == (3, 1)
+
+
+def test_pairing_reduces_the_error():
+    """For independent runs the errors would add up; shared difficult examples reduce the error."""
+    answers, _ = simulate(np.random.default_rng(1), 2, 1, 2000, setting_sd=0.1, interaction_sd=0.1)
+    accuracy = [np.mean(one.predicted == one.gold) for one in answers]
+    apart = np.sqrt(sum(share * (1 - share) / 2000 for share in accuracy))
+    assert PairwiseTests(resample("accuracy", answers), [0, 1]).difference(0, 1).error < 0.6 * apart
+
+
+def test_equal_predictions_do_not_differ():
+    """Two runs with equal predictions have no difference and no error."""
+    answers, _ = simulate(np.random.default_rng(1), 1, 1, 100)
+    result = PairwiseTests(resample("f1", answers * 2, 200), [0, 1]).difference(0, 1)
+    assert (result.value, result.error, result.p) == (0, 0, 1)
+    assert (
+        difference_sentence("a", "b", result, "dev/f1", 100) == "a and b do not differ at all in dev/f1 (one run each)"
+    )
+
+
+def test_rounding_errors_are_not_a_difference():
+    """Collapsed runs have equal metrics, but the means over three seeds differ in the last digit."""
+    gold = (np.random.default_rng(0).random(4316) < 0.31).astype(int)
+    predictions = np.zeros_like(gold)
+    answers = [
+        LabelledPredictions(gold, predictions, np.log(np.stack([1 - p, p], axis=1)))
+        for p in np.full((9, 1), 0.1) * np.ones(4316)
+    ]
+    result = PairwiseTests(resample("accuracy", answers, 500), [0, 0, 0, 1, 1, 1, 2, 2, 2])
+    for second in (1, 2):
+        one = result.difference(0, second)
+        assert (one.value, one.error, one.p_adjusted, one.seeds_needed) == (0, 0, 1, None)
+        assert (
+            difference_sentence("a", "b", one, "dev/accuracy", 4316)
+            == "a and b do not differ at all in dev/accuracy (3 seeds)"
+        )
+
+
+@pytest.mark.parametrize(("name", "by"), [("roc_auc", "50.0"), ("f1", "100.0"), ("mcc", "100.0")])
+def test_constant_difference_has_no_interval(name, by):
+    """A perfect and a collapsed model differ by the same amount on every resample."""
+    gold = np.array([0, 1] * 50)
+    answers = [
+        LabelledPredictions(gold, classes, np.stack([1 - classes, classes], axis=1).astype(float))
+        for classes in (gold, 0 * gold)
+    ]
+    result = PairwiseTests(resample(name, answers, 500), [0, 1]).difference(1, 0)
+    start = f"a is ahead of b by {by} points on every resample of the pairs (one run each), so there is no interval"
+    assert difference_sentence("b", "a", result, f"dev/{name}", 100).startswith(start)
+    assert required_effort(result, "dev", 100) == "the same on every resample of the pairs"
+
+
+def test_unstable_setting_does_not_hide_others():
+    """A setting with unstable seeds does not hide the difference between stable ones."""
+    values = np.array([0.70, 0.71, 0.72, 0.76, 0.77, 0.78, 0.70, 0.71, 0.72, 0.3, 0.5, 0.7])
+    draws = values + np.random.default_rng(3).normal(0, 1e-4, (500, 12))
+    result = PairwiseTests(Resampled(values, draws, 4000), np.repeat([0, 1, 2, 3], 3))
+    assert result.difference(0, 1).p_adjusted < 0.05
+    assert result.difference(0, 3).error > 0.11
+
+
+def test_equal_seed_metrics_leave_uncertainty():
+    """The seeds' metrics are equal, but their predictions are not, so the error is not zero."""
+    right = np.zeros((4, 40), dtype=int)
+    right[0, :20], right[1, 20:], right[2, :15], right[3, 25:] = 1, 1, 1, 1
+    gold = np.ones(40, dtype=int)
+    answers = [LabelledPredictions(gold, row, np.stack([1 - row, row], axis=1).astype(float)) for row in right]
+    result = PairwiseTests(resample("accuracy", answers, 500), [0, 0, 1, 1]).difference(0, 1)
+    assert result.value == pytest.approx(0.125)
+    assert result.error > 0.03
+
+
+@pytest.mark.parametrize("by", [0.005, 0.01, 0.015])
+def test_seeds_needed_match_a_t_test(by):
+    """Without uncertainty from the examples, the seeds needed are those of a t-test."""
+    values = np.array([0.70, 0.71, 0.72] * 2) + np.repeat([by / 2, -by / 2], 3)
+    draws = values + np.random.default_rng(3).normal(0, 1e-5, (500, 6))
+    result = PairwiseTests(Resampled(values, draws, 4000), [0, 0, 0, 1, 1, 1]).difference(0, 1)
+    by_statsmodels = TTestIndPower().solve_power(by / 0.01, power=0.8, alpha=0.05)
+    assert result.seeds_needed == pytest.approx(by_statsmodels, abs=1)
+
+
+def test_examples_needed_if_seeds_cannot_help():
+    """If no number of seeds is enough, more examples are recommended."""
+    result = family(seeds=5, examples=60, seed_sd=0.0, setting_sd=3.0, interaction_sd=0.0, seed=3).difference(0, 1)
+    assert not result.significant
+    assert result.seeds_needed is None
+    assert result.examples_needed > 60
+    assert "dev pairs and more than 100 seeds each would be needed" in difference_sentence(
+        "a", "b", result, "dev/f1", 60
+    )
+
+
+def test_mcnemar_counts_discordant_examples():
+    """McNemar's test counts the examples that only one run predicts correctly."""
+    gold = np.array([1] * 10)
+    one, other = np.array([1] * 8 + [0] * 2), np.array([1] + [0] * 8 + [1])
+    result = mcnemar(
+        *(LabelledPredictions(gold, classes, np.stack([1 - classes, classes], axis=1)) for classes in (one, other))
+    )
+    assert (result.only_first, result.only_second) == (7, 1)
+    assert result.p == pytest.approx(0.0703125)  # two-sided probability of at most 1 of 8 for a fair coin
+
+
+def difference(**changes):
+    values = {"value": 0.009, "error": 0.004, "low": 0.001, "high": 0.017, "p": 0.03, "p_adjusted": 0.03}
+    needs = {"over_seeds": True, "detectable": 0.011, "seeds_needed": None, "examples_needed": None}
+    return Difference(**{**values, "seeds": (5, 5), **needs, **changes})
+
+
+@pytest.mark.parametrize(
+    ("metric", "changes", "expected"),
+    [
+        ("dev/f1", {}, "B is better than A by 0.9 points (95% CI 0.1 to 1.7, p = 0.03, 5 seeds)"),
+        (
+            "dev/f1",
+            {"value": -0.009, "low": -0.017, "high": -0.001, "seeds": (5, 3)},
+            "A is better than B by 0.9 points (95% CI 0.1 to 1.7, p = 0.03, 3 and 5 seeds)",
+        ),
+        (
+            "dev/loss",
+            {"value": -0.009, "low": -0.017, "high": -0.001},
+            "B is better than A by 0.0090 (95% CI 0.0010 to 0.0170, p = 0.03, 5 seeds)",
+        ),
+        (
+            "dev/roc_auc",
+            {"low": 0.0002, "p_adjusted": 0.0001},
+            "B is better than A by 0.90 points (95% CI 0.02 to 1.70, p < 0.001, 5 seeds)",
+        ),
+        (
+            "dev/f1",
+            {"over_seeds": False, "seeds": (1, 1)},
+            "B did better than A by 0.9 points in these very runs (95% CI 0.1 to 1.7, p = 0.03, one run each)",
+        ),
+        (
+            "dev/roc_auc",
+            {"value": -2e-6, "low": -3e-6, "high": 1e-6, "p_adjusted": 0.3, "seeds_needed": 7},
+            "A and B cannot be told apart: 0.0002 points (95% CI -0.0001 to 0.0003, p = 0.3, 5 seeds); "
+            "7 seeds each would be needed",
+        ),
+        (
+            "dev/mcc",
+            {"low": -0.002, "p_adjusted": 0.21, "seeds_needed": 12},
+            "B and A cannot be told apart: 0.9 points (95% CI -0.2 to 1.7, p = 0.21, 5 seeds); "
+            "12 seeds each would be needed",
+        ),
+        (
+            "dev/mcc",
+            {"low": -0.002, "p_adjusted": 1.0, "examples_needed": 43210, "over_seeds": False, "seeds": (1, 1)},
+            "B and A cannot be told apart: 0.9 points (95% CI -0.2 to 1.7, p = 1, one run each); "
+            "about 43,000 dev pairs would be needed",
+        ),
+    ],
+)
+def test_difference_sentence(metric, changes, expected):
+    """The sentence names the better setting, the size, the interval, the p-value and the seeds."""
+    assert difference_sentence("B", "A", difference(**changes), metric, 4316) == expected

@@ -1,0 +1,86 @@
+"""The layers of the design: imports only point down, and some libraries are imported in one package only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "afqmc"
+LEVELS = {
+    "__main__": 9,
+    "compare": 8, "doctor": 8, "ls": 8,
+    "run": 7, "evaluate": 7, "predict": 7, "comparison": 7, "diagnostics": 7,
+    "runner": 6, "inference": 6, "results": 6,
+    "config": 5,
+    "training": 4, "sweeps": 4,
+    "evaluation": 3, "checkpoint": 3, "cli": 3,
+    "data": 2, "models": 2, "tracking": 2, "distributed": 2, "run_dir": 2,
+    "utils": 1,
+}  # fmt: skip
+ONLY_IN = {"wandb": {"tracking"}, "hydra": {"config", "run"}, "omegaconf": {"config", "run"}, "yaml": {"config"}}
+
+
+def modules():
+    return [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_module_has_a_layer():
+    assert {part_of(path) for path in modules()} == set(LEVELS)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_only_point_down(path):
+    part = part_of(path)
+    for name in imports(path):
+        if name.startswith("afqmc.") and (imported := name.split(".")[1]) != part:
+            assert LEVELS[imported] < LEVELS[part], f"{path.name} imports {name}"
+
+
+def test_no_circular_imports():
+    """Imports for type checkers and inside functions count too."""
+    names = {".".join(("afqmc", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in modules()}
+    graph = {name: set(imports(path)) & names.keys() - {name} for name, path in names.items()}
+    while leaves := {name for name, imported in graph.items() if not imported}:
+        graph = {name: imported - leaves for name, imported in graph.items() if name not in leaves}
+    assert not graph, f"circle among {sorted(graph)}"
+
+
+def test_package_has_few_top_level_names():
+    assert len({part_of(path) for path in modules()} - {"__main__"}) <= 24
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_libraries_are_imported_in_their_packages_only(path):
+    for name in imports(path):
+        allowed = ONLY_IN.get(name.split(".")[0])
+        assert allowed is None or part_of(path) in allowed, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_module_has_a_docstring(path):
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_public_names_are_unique():
+    """No two modules define the same public function, class or constant."""
+    defined = {}
+    for path in [*modules(), *sorted((PACKAGE.parent / "hydra_plugins").rglob("*.py"))]:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [node]
+            for name in (getattr(target, "name", getattr(target, "id", "_")) for target in targets):
+                if not name.startswith("_") and name not in {"log", "main"}:
+                    defined.setdefault(name, []).append(str(path.relative_to(PACKAGE.parent)))
+    assert {name: paths for name, paths in defined.items() if len(paths) > 1} == {}
