@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# calls whose texts the terminal does not show: patterns, parts of messages of libraries, declarations with sections of their own
+# calls whose texts the terminal does not show: patterns, parts of libraries' messages, and texts of other sections
 _NO_MESSAGES = {
     "config_field", "add_argument", "ArgumentParser", "compile", "search", "match", "fullmatch", "sub", "finditer",
     "_first_match", "startswith", "endswith", "partition", "rpartition", "replace", "removeprefix", "removesuffix",
