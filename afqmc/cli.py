@@ -16,6 +16,7 @@ from afqmc.distributed.rank import check_flags, current_rank, export_torchrun_en
 from afqmc.run_dir import Status
 from afqmc.tracking.background import is_still_working
 from afqmc.utils.errors import InputError, SweepFailed, TrialPruned, visible
+from afqmc.utils.language import check_language, message_of, translate
 from afqmc.utils.process import reexec_in_utf8_mode
 from afqmc.utils.redaction import redacted
 from afqmc.utils.signals import Terminated, handle_termination
@@ -39,7 +40,7 @@ def run_command(command: Callable[[], int]) -> int:
     make_stdio_failsafe()
     code = _run(command)
     if error := stdout_write_error():
-        print(f"standard output: {error}; the output from there on is lost", file=sys.stderr)
+        print(translate(f"standard output: {error}; the output from there on is lost"), file=sys.stderr)
         return code or FAILED
     return code
 
@@ -61,10 +62,11 @@ def outcome_of(error: BaseException) -> tuple[Status, int]:
 def _run(command: Callable[[], int]) -> int:
     try:
         with handle_termination():
+            check_language()
             check_flags()
             return command()
     except KeyboardInterrupt as error:
-        print("terminated" if isinstance(error, Terminated) else "interrupted", file=sys.stderr)
+        print(translate("terminated" if isinstance(error, Terminated) else "interrupted"), file=sys.stderr)
         return outcome_of(error)[1]
     except Exception as error:
         print(visible(redacted(_message(error))), file=sys.stderr)
@@ -95,8 +97,8 @@ def _message(error: Exception) -> str:
     if wants_traceback() and not isinstance(error, SweepFailed):
         return "".join(traceback.format_exception(error)).rstrip()
     if isinstance(error, InputError | SweepFailed):
-        return str(error)
-    return f"failed: {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)"
+        return translate(message_of(error))
+    return translate(f"failed: {type(error).__name__}: {error} (HYDRA_FULL_ERROR=1 shows where)")
 
 
 def exit_now(code: int) -> NoReturn:

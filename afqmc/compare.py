@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from afqmc.cli import DONE, FAILED, reject_several_processes, run_command
 from afqmc.utils.callable_module import make_callable
 from afqmc.utils.errors import InputError
+from afqmc.utils.language import translate
 from afqmc.utils.process import configure_threads
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _send(runs: Sequence[Run], report: ComparisonReport, target: TrackerConfig |
 
     code = DONE
     for result in send(runs, report, target, texts):
-        print(result.message, file=sys.stdout if result.succeeded else sys.stderr, flush=True)
+        print(translate(result.message), file=sys.stdout if result.succeeded else sys.stderr, flush=True)
         code = code if result.succeeded else FAILED
     return code
 

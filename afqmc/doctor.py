@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from afqmc.cli import DONE, FAILED, reject_several_processes, run_command
 from afqmc.config import compose
 from afqmc.utils.errors import InputError
+from afqmc.utils.language import translate
 from afqmc.utils.redaction import redacted, redacted_tree
 
 if TYPE_CHECKING:  # imports torch, which is slow
@@ -58,7 +59,7 @@ def main() -> int:
     failures = sum(finding.verdict is Verdict.fail for finding in findings)
     warnings = sum(finding.verdict is Verdict.warn for finding in findings)
     verdict = "would stop" if failures else "would go through"
-    print(f"\nthis run {verdict}: {failures} failed, {warnings} warnings")
+    print(translate(f"\nthis run {verdict}: {failures} failed, {warnings} warnings"))
     return FAILED if failures else DONE
 
 
@@ -78,8 +79,8 @@ def print_findings(findings: Iterable[Finding]) -> None:
         colour, mark = _MARKS[finding.verdict.value]
         if finding.section != section:
             section = finding.section
-            console.print(Text(section, style="bold"))
-        console.print(Text.assemble("  ", (mark, colour), "  ", redacted(finding.text)))
+            console.print(Text(translate(section), style="bold"))
+        console.print(Text.assemble("  ", (translate(mark), colour), "  ", redacted(translate(finding.text))))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from afqmc.cli import DONE, reject_several_processes, run_command
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError
 from afqmc.utils.files import nan_to_none
+from afqmc.utils.language import translate
 from afqmc.utils.process import configure_threads
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def _evaluate_run(arguments: argparse.Namespace, path: str, overrides: list[str]
         details["data_changed"] = changes = dev_changes(Path(path), pairs, predictor.labels)
         if changes is not None:
             effect = "these metrics are not comparable with those that the run recorded"
-            print(f"warning: {pairs.file}: changed since the run: {changes['text']}; {effect}", file=sys.stderr)
+            warning = f"warning: {pairs.file}: changed since the run: {changes['text']}; {effect}"
+            print(translate(warning), file=sys.stderr)
     return _report(arguments, {"file": pairs.file, "pairs": len(pairs)}, evaluation.metrics, details)
 
 
@@ -127,9 +129,9 @@ def _combine_predictions(arguments: argparse.Namespace, paths: list[str], runs: 
         if metrics := part.figures():
             _print_metrics(title, metrics, part.detail())
         else:
-            print(f"{title}; no metrics, because it has no labels")
+            print(translate(f"{title}; no metrics, because it has no labels"))
     if arguments.out is not None:
-        print(f"written: {arguments.out}")
+        print(translate(f"written: {arguments.out}"))
     return DONE
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from afqmc.cli import DONE, reject_several_processes, run_command
 from afqmc.results.runs import Run, find_runs, format_time, last_written
 from afqmc.run_dir import Status
-from afqmc.utils.console import format_duration
+from afqmc.utils.console import cell_width, format_duration
 from afqmc.utils.errors import InputError, printable
+from afqmc.utils.language import translate
 
 _DEFAULT = "outputs"
 _COLUMNS = ("last written", "status", "best", "time", "run")
@@ -40,18 +41,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print_table(runs: Sequence[Run]) -> None:
-    rows = [_COLUMNS, *(_cells(run) for run in runs)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS) - 1)]
+    rows = [tuple(map(translate, _COLUMNS)), *(_cells(run) for run in runs)]
+    widths = [max(cell_width(row[column]) for row in rows) for column in range(len(_COLUMNS) - 1)]
     for row in rows:
-        print("  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]))
+        cells = (cell + " " * (width - cell_width(cell)) for cell, width in zip(row, widths, strict=False))
+        print("  ".join([*cells, row[-1]]))
 
 
 def _cells(run: Run) -> tuple[str, ...]:
     value = _best_value(run)
     best = "" if value is None else f"{run.monitor} {value:.4f}"
     duration = "" if run.total_seconds is None else format_duration(run.total_seconds)
-    why = "" if run.status == Status.completed.value or not run.why else f"  ({run.why})"
-    return format_time(last_written(run.path)), run.status, best, duration, printable(f"{run.path}{why}")
+    why = "" if run.status == Status.completed.value or not run.why else f"  ({translate(run.why)})"
+    return format_time(last_written(run.path)), translate(run.status), best, duration, printable(f"{run.path}{why}")
 
 
 def _best_value(run: Run) -> float | None:

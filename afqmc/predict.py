@@ -18,6 +18,7 @@ from pathlib import Path
 
 from afqmc.cli import DONE, reject_several_processes, run_command
 from afqmc.utils.errors import InputError
+from afqmc.utils.language import translate
 from afqmc.utils.process import configure_threads
 
 _STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
@@ -65,12 +66,12 @@ def main() -> int:
     if str(out) == "-":
         sys.stdout.buffer.write(content)
         if not arguments.pair:
-            print(summary, file=sys.stderr)
+            print(translate(summary), file=sys.stderr)
         return DONE
     write_output(out, "-o", content)
-    print(f"{out}: {summary}")
+    print(f"{out}: {translate(summary)}")
     if warning := formula_warning(inputs.rows, out.suffix.lower()):
-        print(f"warning: {out}: {warning}", file=sys.stderr)
+        print(translate(f"warning: {out}: {warning}"), file=sys.stderr)
     return DONE
 
 

@@ -20,9 +20,10 @@ from unittest.mock import patch
 from afqmc.config.schema import Config
 from afqmc.utils.command_help import COMMANDS, conf_dir, help_text
 from afqmc.utils.fields import format_bounds
+from afqmc.utils.language import catalogue
 
 DOCS = Path(__file__).parent
-CHINESE: dict[str, str] = json.loads((DOCS / "reference.zh.json").read_text(encoding="utf-8"))
+CHINESE: dict[str, str] = catalogue()["help"] | json.loads((DOCS / "reference.zh.json").read_text(encoding="utf-8"))
 _GENERATED = "<!-- written by docs/reference.py; do not edit -->"
 _OPEN_GROUPS = ("optimizer", "scheduler", "objective", "callbacks", "hydra/launcher", "hydra/sweeper")
 _KEYS = {

@@ -18,6 +18,7 @@ from afqmc.utils.process import configure_threads
 _cache = tempfile.mkdtemp(prefix="afqmc-tests-")  # instead of the user's cache
 atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 os.environ["AFQMC_CACHE"] = _cache
+os.environ["AFQMC_LANG"] = "en"  # tests read messages, and the developer's locale may be Chinese
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test may reach the network
 if "PYTEST_XDIST_WORKER" not in os.environ and hasattr(os, "pidfd_open"):
     os.environ["AFQMC_WARM_PYTHON"] = warm_process.start(_cache)  # workers inherit it

@@ -19,8 +19,8 @@ from afqmc.results.predictions import Predictions
 from afqmc.results.resampled_metrics import MEASURES, resampled_metric
 from afqmc.results.runs import Run
 from afqmc.results.settings import Setting, fill_defaults, group_by_setting, missing_folds, varying_keys
-from afqmc.results.translatable import message_of, msg
 from afqmc.utils.errors import InputError, did_you_mean
+from afqmc.utils.language import message_of, msg
 
 
 def build(runs: Sequence[Run], metric: str | None, top: int) -> ComparisonReport:

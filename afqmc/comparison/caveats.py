@@ -7,8 +7,8 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 from afqmc.comparison.wording import display_name, folds_column, format_size, split_of
-from afqmc.results.translatable import join_messages, msg
 from afqmc.utils.errors import InputError
+from afqmc.utils.language import join_messages, msg
 
 if TYPE_CHECKING:
     from afqmc.comparison.bootstrap import PairwiseTests

@@ -20,6 +20,7 @@ from afqmc.comparison.wording import (
 from afqmc.results.settings import Setting, format_value, short_keys
 from afqmc.utils.console import format_duration
 from afqmc.utils.errors import printable
+from afqmc.utils.language import translate
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _MAX_LINES = 2  # per setting in the table
 _MIN_WIDTH = 24  # of the column "setting"; no number is longer
 _MAX_SENTENCES = 4  # more comparisons than that are shown as a table
+_TRANSLATED_HEADERS = {"data", "sweep", "run", "setting", "epoch", "time", "pairs/s", "accuracy"}
 _EXTRA_METRICS = ("accuracy", "f1", "roc_auc", "mcc")  # shown if there is room
 
 
@@ -89,14 +91,19 @@ def print_report(report: ComparisonReport, top: int) -> None:
     from rich.console import Console
 
     console = Console(file=sys.stdout, highlight=False)
-    unfinished = [f"{run.name}: {', '.join(filter(None, (run.status, run.why)))}" for run in report.unfinished]
+    unfinished = [
+        f"{run.name}: {', '.join(translate(text) for text in (run.status, run.why) if text)}"
+        for run in report.unfinished
+    ]
     _print_list(console, f"Without final metrics: {len(unfinished)}", unfinished)
     if report.settings:
         layout = _choose_layout(report, top, console)
         console.print(_ranking_table(report, layout, top))
         _print_list(console, "", _omissions(report, top, layout))
     _print_findings(console, report)
-    incomparable = [f"{display_name(setting, report.settings)}: {why}" for setting, why in report.incomparable]
+    incomparable = [
+        f"{display_name(setting, report.settings)}: {translate(why)}" for setting, why in report.incomparable
+    ]
     _print_list(console, "Not compared", incomparable)
     _print_list(console, "Caveats", report.caveats)
 
@@ -160,7 +167,7 @@ def _fits(report: ComparisonReport, layout: Layout, top: int, width: int) -> boo
 
     console, remaining, texts = _measuring_console(width), width - 3 * len(layout.columns), []
     for column in layout.columns:
-        cells = [Text(column.header), *(Text(printable(column.cell(setting))) for setting in report.settings[:top])]
+        cells = [Text(_header(column)), *(Text(printable(column.cell(setting))) for setting in report.settings[:top])]
         if column.header == "setting":
             texts = cells
         else:
@@ -168,6 +175,10 @@ def _fits(report: ComparisonReport, layout: Layout, top: int, width: int) -> boo
     if not texts:
         return remaining >= 0
     return remaining >= _MIN_WIDTH and all(len(text.wrap(console, remaining)) <= _MAX_LINES for text in texts)
+
+
+def _header(column: Column) -> str:
+    return translate(column.header) if column.header in _TRANSLATED_HEADERS else column.header  # or a key of the user
 
 
 def _measuring_console(width: int) -> Console:
@@ -183,7 +194,7 @@ def _ranking_table(report: ComparisonReport, layout: Layout, top: int) -> Table:
     table = _table(f"{_count(runs, 'run')} of {_count(len(report.settings), 'setting')}, best {report.metric} first")
     for column in layout.columns:
         table.add_column(
-            column.header, justify="right" if column.is_number else "left", no_wrap=column.is_number, overflow="fold"
+            _header(column), justify="right" if column.is_number else "left", no_wrap=column.is_number, overflow="fold"
         )
     shown = report.settings[:top]
     for index, setting in enumerate(shown):
@@ -202,7 +213,7 @@ def _print_findings(console: Console, report: ComparisonReport) -> None:
     best = display_name(report.compared[0], report.settings)
     table = _table(headline(best, [comparison.difference for comparison in report.comparisons]))
     for header in ("than", "by", "95% CI", "p", "needed to detect it"):
-        table.add_column(header, overflow="fold", no_wrap=header in ("by", "95% CI", "p"))
+        table.add_column(translate(header), overflow="fold", no_wrap=header in ("by", "95% CI", "p"))
     for comparison in report.comparisons:
         difference, examples = comparison.difference, report.tests.examples
         needed = "" if difference.significant else required_effort(difference, split_of(report.metric), examples)
@@ -214,7 +225,9 @@ def _print_findings(console: Console, report: ComparisonReport) -> None:
             p.removeprefix("p = ").removeprefix("p "),
             needed,
         )
-        table.add_row(*(Text(printable(cell)) for cell in cells), style="bold" if difference.significant else "")
+        table.add_row(
+            *(Text(printable(translate(cell))) for cell in cells), style="bold" if difference.significant else ""
+        )
     return console.print(table)
 
 
@@ -222,7 +235,7 @@ def _table(title: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    return Table(title=translate(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
 
 
 def _print_list(console: Console, title: str, lines: Sequence[str]) -> None:
@@ -232,10 +245,12 @@ def _print_list(console: Console, title: str, lines: Sequence[str]) -> None:
     if not lines:
         return
     if title:
-        console.print(Text(title, style="italic"))
+        console.print(Text(translate(title), style="italic"))
     grid = Table.grid(padding=(0, 1))
+    grid.add_column()
+    grid.add_column(overflow="fold")  # a Chinese sentence has no spaces to break at
     for line in lines:
-        grid.add_row("-", Text(printable(line)))
+        grid.add_row("-", Text(printable(translate(line))))
     console.print(grid, "")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from afqmc.comparison.bootstrap import MAX_SEEDS, Difference
 from afqmc.comparison.mcnemar import McNemar
-from afqmc.results.translatable import msg
+from afqmc.utils.language import msg
 
 if TYPE_CHECKING:
     from afqmc.results.settings import Setting

@@ -180,7 +180,7 @@ def _describe_type(kind: Any, bounds: dict[str, float]) -> str:
     if get_origin(kind) is Union:
         return f"{_describe_type(inner[0], bounds)}, or null"
     if _is_enum(kind):
-        return "one of " + ", ".join(member.name for member in kind)
+        return f"one of {', '.join(member.name for member in kind)}"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     word = words.get(kind) or ("a list, as [a,b]" if get_origin(kind) is list else "a mapping, as {a: b}")
     return f"{word} {format_bounds(bounds)}".strip()

@@ -22,6 +22,7 @@ from afqmc.data.resumable_download import Transfer, cache_write_error
 from afqmc.data.sources import READ_ERRORS, find_member
 from afqmc.utils.errors import InputError
 from afqmc.utils.files import expand_user
+from afqmc.utils.language import translate
 from afqmc.utils.proxies import through_proxy
 from afqmc.utils.signals import handle_termination
 
@@ -58,7 +59,7 @@ def fetch_zip(config: DatasetConfig, fetch: bool = True) -> Path:
     if os.path.exists(target):  # Path.exists raises PermissionError for an unsearchable directory
         if not (damage := _integrity_error(target, config)):
             return target
-        tqdm.write(f"{target}: {damage}" + ("; downloading it again" if fetch else ""))
+        tqdm.write(translate(f"{target}: {damage}" + ("; downloading it again" if fetch else "")))
     if not fetch:
         raise InputError(f"dataset.url={config.url}: not the official address, and the cache has no intact copy of it")
     # Concurrent processes write different partial files; the last to finish replaces the target.

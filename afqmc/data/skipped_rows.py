@@ -48,8 +48,8 @@ class ReadReport:
         if self.skipped > limit or 2 * self.skipped > self.rows:
             raise InputError(
                 f"{self.file}: {self.skipped} of {self.rows} rows are invalid; dataset.on_bad_row=skip allows "
-                f"{MAX_SKIPPED} or {MAX_SKIPPED_SHARE:.0%} of a file, and never more than half; the first of them:\n  "
-                + "\n  ".join(self.reasons)
+                f"{MAX_SKIPPED} or {MAX_SKIPPED_SHARE:.0%} of a file, and never more than half; the first of them:"
+                + "".join(f"\n  {reason}" for reason in self.reasons)
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,9 +61,9 @@ class ReadReport:
 
     def skipped_rows(self) -> str:
         """Return the number of skipped rows and the reasons, as text."""
-        first = "the first" if self.skipped > len(self.reasons) else "namely"
+        first = ", the first:" if self.skipped > len(self.reasons) else ", namely:"
         counts = f"{self.skipped} of {self.rows} rows are invalid and skipped (dataset.on_bad_row=skip)"
-        return f"{counts}, {first}:\n  " + "\n  ".join(self.reasons)
+        return f"{counts}{first}\n  " + "\n  ".join(self.reasons)
 
     def other_rows(self) -> list[str]:
         """Return a line on dropped rows if there are any, and one if the file counts as unlabelled."""

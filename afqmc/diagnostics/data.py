@@ -35,7 +35,7 @@ class RowErrors:
             hidden = len(others) - _MAX_LINES
             more = ", ".join(others[:_MAX_LINES]) + (f" and {hidden} more" if hidden > 0 else "")
             text = message.replace(":{}: ", f":{first}: ", 1)
-            yield fail("data", text + (f" (also line{'s' * (len(others) > 1)} {more})" if more else ""))
+            yield fail("data", text + (f" (also line{'s' if len(others) > 1 else ''} {more})" if more else ""))
         if rest := sum(map(len, self.lines.values())):
             yield fail("data", f"and {rest} more invalid rows", odd_rows=rest)
 

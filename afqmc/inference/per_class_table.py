@@ -7,6 +7,7 @@ from typing import Any
 
 from afqmc.utils.console import cell_width, print_grid, width
 from afqmc.utils.errors import printable
+from afqmc.utils.language import translate
 
 _MAX_MATRIX_CLASSES = 20
 _LISTED_CONFUSIONS = 10  # shown instead of a matrix that is too large
@@ -23,14 +24,14 @@ def print_class_tables(details: dict[str, Any], notes: Sequence[str]) -> None:
         [name, *(f"{row[metric]:.4f}" for metric in ("precision", "recall", "f1")), str(row["support"])]
         for name, row in zip(names if headers is numbers else labels, classes, strict=True)
     ]
-    print_grid("by class", ["class", "precision", "recall", "f1", "support"], rows)
+    print_grid("by class", list(map(translate, ("class", "precision", "recall", "f1", "support"))), rows)
     if headers is None:
         _print_confusions(labels, matrix)
     else:
         body = [[name, *map(str, counts)] for name, counts in zip(headers, matrix, strict=True)]
-        print_grid("confusion matrix (row: true, column: predicted)", ["true", *headers], body)
+        print_grid("confusion matrix (row: true, column: predicted)", [translate("true"), *headers], body)
     for note in notes:
-        print(note)
+        print(translate(note))
 
 
 def _fits(names: Sequence[str], matrix: list[list[int]]) -> bool:
@@ -39,7 +40,9 @@ def _fits(names: Sequence[str], matrix: list[list[int]]) -> bool:
         return False
     columns = zip(names, zip(*matrix, strict=True), strict=True)
     cells = [max(cell_width(name), *(len(str(count)) for count in counts)) for name, counts in columns]
-    return max(len("true"), *map(cell_width, names)) + sum(cells) + 3 * (len(cells) + 1) + 1 <= width()
+    return (
+        max(cell_width(translate("true")), *map(cell_width, names)) + sum(cells) + 3 * (len(cells) + 1) + 1 <= width()
+    )
 
 
 def _print_confusions(labels: Sequence[str], matrix: list[list[int]]) -> None:
@@ -49,4 +52,6 @@ def _print_confusions(labels: Sequence[str], matrix: list[list[int]]) -> None:
     )
     rows = [[f"{labels[row]} -> {labels[column]}", str(count)] for count, row, column in wrong[:_LISTED_CONFUSIONS]]
     if rows:
-        print_grid(f"most frequent confusions, of {len(wrong)}", ["true -> predicted", "pairs"], rows)
+        print_grid(
+            f"most frequent confusions, of {len(wrong)}", [translate("true -> predicted"), translate("pairs")], rows
+        )

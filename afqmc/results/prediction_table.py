@@ -15,9 +15,9 @@ from afqmc.evaluation.metrics import logits_of, mean_as_logits, probabilities_of
 from afqmc.evaluation.predictions import LOGITS
 from afqmc.results.resampled_metrics import Array, LabelledPredictions
 from afqmc.results.runs import Run
-from afqmc.results.translatable import message_of, msg
 from afqmc.results.untrusted_files import read_jsonl, read_list
 from afqmc.utils.errors import InputError
+from afqmc.utils.language import message_of, msg
 
 
 @dataclass(frozen=True)

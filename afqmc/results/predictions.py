@@ -13,8 +13,8 @@ from afqmc.evaluation.metrics import log_probabilities_of
 from afqmc.results.prediction_table import PredictionTable, concat_folds, mean_of
 from afqmc.results.resampled_metrics import LabelledPredictions, resampled_metric
 from afqmc.results.runs import Run
-from afqmc.results.translatable import message_of, msg
 from afqmc.utils.errors import InputError
+from afqmc.utils.language import message_of, msg
 
 _TOLERANCE = 1e-4  # relative; resample weights are float32
 # 1 - p has an absolute error of about 2**-53; below this probability the relative error exceeds 2**-13

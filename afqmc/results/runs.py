@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from afqmc.config.renamed_keys import new_value, upgrade_figures
-from afqmc.results.translatable import join_messages, message_of, msg
 from afqmc.results.untrusted_files import read_config, read_jsonl, read_object
 from afqmc.run_dir import Status
 from afqmc.utils.errors import InputError
+from afqmc.utils.language import join_messages, message_of, msg
 from afqmc.utils.redaction import redacted_tree
 from afqmc.utils.secret_names import is_secret_value
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from afqmc.results.runs import Run
-from afqmc.results.translatable import msg
+from afqmc.utils.language import msg
 
 # keys that repeat a setting, or only affect where a run is stored, shown or reported, not its figures
 _NOT_SETTINGS = (

@@ -9,8 +9,8 @@ from typing import Any
 
 from afqmc.config.renamed_keys import upgrade
 from afqmc.config.safe_yaml import read_literal
-from afqmc.results.translatable import msg
 from afqmc.utils.errors import InputError, first_line
+from afqmc.utils.language import msg
 from afqmc.utils.safe_files import LARGE, SMALL, NotRegularError, TooLargeError, read_bytes
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from afqmc.utils.errors import InputError
+from afqmc.utils.language import translate
 
 COMMANDS = {  # in the order of the help
     "run": "train, keep the best on dev, evaluate it, predict the test split",
@@ -79,7 +80,7 @@ def help_text(arguments: list[str]) -> str:
     width = max(map(len, names))
     lines = textwrap.TextWrapper(100, subsequent_indent=" " * (width + 2), break_on_hyphens=False)
     table = (lines.fill(f"{name:{width}}  {', '.join(options(name, directories))}") for name in names)
-    return _HELP.format(groups="\n".join(table))
+    return translate(_HELP).format(groups="\n".join(table))
 
 
 _SCRIPT = r"""_afqmc_completion()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import math
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from afqmc.utils.errors import printable, visible
+from afqmc.utils.language import translate, translate_log
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +31,12 @@ class Console(logging.StreamHandler[Any]):
         """Write the record above the bars."""
         if hasattr(record, "log_file_only"):
             return
-        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         try:
+            shown = copy.copy(record)  # the log file stays English
+            shown.msg, shown.args = translate_log(record.msg, record.args), None
+            prefix = translate(f"{record.levelname.lower()}: ") if record.levelno >= logging.WARNING else ""
             with tqdm.external_write_mode(file=sys.stdout):  # removes the bars, and redraws them afterwards
-                sys.stdout.write(f"{prefix}{self.format(record)}\n")
+                sys.stdout.write(f"{prefix}{self.format(shown)}\n")
                 sys.stdout.flush()
         except Exception:
             self.handleError(record)
@@ -58,16 +65,22 @@ class TrainingBar:
         self.total, self.done = total, done
         self.since = time.perf_counter()
         self.bar = bar(
-            total=total, initial=done, unit="step", desc="train", dynamic_ncols=True, disable=not is_terminal()
+            total=total,
+            initial=done,
+            unit=translate("step"),
+            desc=translate("train"),
+            dynamic_ncols=True,
+            disable=not is_terminal(),
         )
         self.loss, self.lr = math.nan, math.nan
+        self.loss_name, self.speed_unit = translate("loss"), translate("pairs/s")
 
     def step(self, step: int, epoch: float, loss: float | None, lr: float | None, speed: float, due: bool) -> None:
         """Advance to ``step``; a loss or learning rate of None keeps the last known one. ``due`` logs a line."""
         self.loss, self.lr = (self.loss if loss is None else loss), (self.lr if lr is None else lr)
         if not self.bar.disable:
-            figures = f"loss {self.loss:.4f}, lr {self.lr:.2e}, " if math.isfinite(self.loss) else ""
-            self.bar.set_postfix_str(f"{figures}{speed:.0f} pairs/s", refresh=False)
+            figures = f"{self.loss_name} {self.loss:.4f}, lr {self.lr:.2e}, " if math.isfinite(self.loss) else ""
+            self.bar.set_postfix_str(f"{figures}{speed:.0f} {self.speed_unit}", refresh=False)
             self.bar.update(step - self.bar.n)  # tqdm draws at most ten times per second
         if due:
             left = (time.perf_counter() - self.since) / max(step - self.done, 1) * (self.total - step)
@@ -88,7 +101,7 @@ class CountBar:
     def __init__(self, total: int, description: str) -> None:
         self.bar = bar(
             total=total,
-            unit="pair",
+            unit=translate("pair"),
             desc=printable(description),
             leave=False,
             dynamic_ncols=True,
@@ -107,29 +120,37 @@ class CountBar:
 
 
 def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
-    """Print names and values as a table under a title, and log it as plain text.
+    """Print names and values as a table under a title, and log it as plain English text.
 
     Cells are never wrapped: on a terminal that is too narrow for the borders, plain lines are printed instead.
     """
+    cells = [(visible(name), visible(value)) for name, value in rows]
+    shown = [(translate(name), translate(value)) for name, value in cells]
+    if sum(max(map(cell_width, column), default=0) for column in zip(*shown, strict=True)) + 7 > width():
+        print(visible(translate(title)), *(f"{name}: {value}" for name, value in shown), sep="\n")
+        text = "\n".join(f"{name}: {value}" for name, value in cells)
+        log.info("%s\n%s", visible(title), text, extra=LOG_FILE_ONLY)
+    else:
+        _print_titled(title, _two_columns(shown), _two_columns(cells))
+
+
+def _two_columns(cells: Sequence[tuple[str, str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    cells = [(visible(name), visible(value)) for name, value in rows]
-    if sum(max(map(cell_width, column), default=0) for column in zip(*cells, strict=True)) + 7 > width():
-        text = "\n".join(f"{name}: {value}" for name, value in cells)
-        print(f"{visible(title)}\n{text}")
-        log.info("%s\n%s", visible(title), text, extra=LOG_FILE_ONLY)
-        return
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
     for name, value in cells:
         table.add_row(Text(name), Text(value))
-    _print_titled(title, table)
+    return table
 
 
 def print_grid(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table with a header line. The first column holds names; the others hold numbers and are never cut."""
+    """Print a table with a header line. The first column holds names; the others hold numbers and are never cut.
+
+    The title is translated; headers may be names of the user.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -142,18 +163,17 @@ def print_grid(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]
         )  # fmt: skip
     for row in rows:
         table.add_row(*(Text(visible(cell)) for cell in row))
-    _print_titled(title, table)
+    _print_titled(title, table, table)
 
 
-def _print_titled(title: str, table: Any) -> None:
+def _print_titled(title: str, shown: Table, logged: Table) -> None:
     from rich.console import Console as Rich
 
-    title = visible(title)
-    print(title)
-    Rich(file=sys.stdout, soft_wrap=False).print(table)
+    print(visible(translate(title)))
+    Rich(file=sys.stdout, soft_wrap=False).print(shown)
     plain = io.StringIO()
-    Rich(file=plain, width=120).print(table)
-    log.info("%s\n%s", title, plain.getvalue().rstrip(), extra=LOG_FILE_ONLY)
+    Rich(file=plain, width=120).print(logged)
+    log.info("%s\n%s", visible(title), plain.getvalue().rstrip(), extra=LOG_FILE_ONLY)
 
 
 def width() -> int:

@@ -1,10 +1,8 @@
 """Tests of the page's content: two languages, curves, axes, importance, and no active content from the data."""
 
-import ast
 import base64
 import json
 import re
-import string
 import sys
 from pathlib import Path
 
@@ -25,12 +23,11 @@ from afqmc.comparison.html.pair_texts import read_sentences
 from afqmc.data.sample import sample_files
 from afqmc.results.predictions import Predictions
 from afqmc.results.runs import find_runs
-from afqmc.results.translatable import msg, translate
 from afqmc.run_dir import Status
+from afqmc.utils.language import catalogue
 
 PACKAGE = Path(__file__).parents[2] / "afqmc/comparison"
-ASSETS, RESULTS = PACKAGE / "html/assets", PACKAGE.parent / "results"
-CHINESE = json.loads(asset("chinese.json"))
+ASSETS = PACKAGE / "html/assets"
 CONFIG = config_text()
 pytestmark = pytest.mark.usefixtures("little_garbage")
 
@@ -64,47 +61,20 @@ def grid(tmp_path_factory):
     return write_grid(tmp_path_factory.mktemp("grid"))
 
 
-def english_templates():
-    """Yield every translatable text: those of ``msg`` in Python, and those of ``t`` and ``data-t`` in the page."""
-    for path in (*PACKAGE.rglob("*.py"), *RESULTS.glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            is_message = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "msg"
-            if is_message and isinstance(node.args[0], ast.Constant):
-                yield node.args[0].value
+def page_texts():
+    """Every text of the page itself: those of ``t`` in the scripts, and those of ``data-t``."""
     for path in ASSETS.glob("*.js"):
         yield from re.findall(r'\bt\(\s*"(.*?)"[,)\s]', path.read_text(encoding="utf-8"))
     yield from re.findall(r"data-t(?: hidden)?>(.*?)<", asset("page.html"))
     yield "This requires two comparable settings."
 
 
-def placeholders(template):
-    """Return the names of the placeholders of a template, sorted."""
-    return sorted(name for _, name, _, _ in string.Formatter().parse(template) if name)
-
-
-def test_every_text_has_a_translation():
-    """Every text has a Chinese translation with the same placeholders."""
-    assert set(english_templates()) - set(CHINESE) == set()
-    for one, other in CHINESE.items():
-        assert set(placeholders(other)) == set(placeholders(one)), one
-        assert other != one or one in ("ROC", "{shown} of {all}"), one
-
-
-def test_catalogue_has_no_unused_entries():
-    """The catalogue has no unused entries."""
+def test_catalogue_has_the_texts_of_the_page():
+    """The catalogue has a translation of each text of the page, and no others but words in its data."""
     headers = {"run", "epoch", "time", "pairs/s", "accuracy", "data", "sweep"}
     facts = {"code", "precision", "device", "PyTorch", "uncommitted changes", "platform", "threads"}
     states = {status.value for status in Status} | {"incomplete", "unreadable"}
-    assert set(CHINESE) == set(english_templates()) | headers | facts | states
-
-
-def test_nested_messages_are_translated():
-    """A message is translated with the messages in it; other texts stay unchanged."""
-    inner = msg("{seeds} seeds", seeds=3)
-    outer = msg("95% CI {interval}, {p}, {seeds}", interval="1", p="p = 0.5", seeds=inner)
-    assert outer == "95% CI 1, p = 0.5, 3 seeds"
-    assert translate(outer, CHINESE) == "95% 置信区间 1，p = 0.5，3 个种子"
-    assert translate("lr={x}", CHINESE) == "lr={x}"
+    assert set(catalogue()["page"]) == set(page_texts()) | headers | facts | states
 
 
 def test_findings_and_caveats_are_bilingual(grid):

@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from afqmc.config import compose
 from afqmc.data.sample import sample_files
+from afqmc.utils.language import catalogue
 from hydra_plugins.afqmc_sweeps._override_grammar import parse_dimension
 
 ROOT = Path(__file__).parents[2]
@@ -227,6 +228,11 @@ def test_faq_quotes_messages():
     for message in messages:
         for part in re.split(r"\.\.\.|> 0 and <= 10|\(|\)", message):
             assert part.strip(" :;,") in texts, message
+    assert re.findall(r"^英文：`(.*)`$", TEXTS["docs/faq.zh.md"], re.MULTILINE) == messages
+    translations = "\n".join(catalogue()["messages"].values())
+    for message in re.findall(r"^### `(.*)`$", TEXTS["docs/faq.zh.md"], re.MULTILINE):
+        for part in re.split(r"\.\.\.|> 0 且 <= 10|（|）", message):
+            assert part.strip(" ：；，") in translations, message
 
 
 @pytest.mark.parametrize(

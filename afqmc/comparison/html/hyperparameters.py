@@ -11,7 +11,7 @@ from typing import Any
 from afqmc.comparison.report import ComparisonReport
 from afqmc.results.runs import Run
 from afqmc.results.settings import MISSING, canonical, format_value, short_keys
-from afqmc.results.translatable import Message, msg
+from afqmc.utils.language import Message, msg
 
 MIN_RUNS = 10  # with fewer, the shares of a random forest are noise
 _LOG_RATIO = 10  # axes are logarithmic if max / min is at least this

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 import time
 from hashlib import sha256
@@ -20,7 +19,7 @@ from afqmc.comparison.report import ComparisonReport
 from afqmc.comparison.terminal import Column, columns
 from afqmc.comparison.wording import display_name, folds_column, headline, split_of
 from afqmc.results.runs import Run
-from afqmc.results.translatable import msg, translate
+from afqmc.utils.language import catalogue, chinese, msg
 
 _SCRIPTS = (  # in the order of their dependencies
     "base",
@@ -47,13 +46,12 @@ def as_html(report: ComparisonReport, with_sentences: bool = True) -> str:
     """
     from plotly.offline import get_plotlyjs
 
-    chinese = json.loads(asset("chinese.json"))
     script = "\n".join(['"use strict";', *(asset(f"{name}.js") for name in _SCRIPTS)])
     scripts = {"plotly": get_plotlyjs(), "script": f"(() => {{\n{script}\n}})();"}
     parts = {
         "policy": _policy(list(scripts.values())),
         "style": asset("page.css"),
-        "data": embed_json({**_content(report, with_sentences, chinese), "chinese": chinese}),
+        "data": embed_json({**_content(report, with_sentences), "chinese": catalogue()["page"]}),
         **scripts,
     }
     texts = re.split(r"\{\{(\w+)\}\}", asset("page.html"))  # text and names of parts alternate
@@ -74,11 +72,11 @@ def _policy(scripts: list[str]) -> str:
     )
 
 
-def _content(report: ComparisonReport, with_sentences: bool, chinese: dict[str, str]) -> dict[str, Any]:
+def _content(report: ComparisonReport, with_sentences: bool) -> dict[str, Any]:
     """Return everything that the page shows as plain data. Runs are referred to by their index in ``runs``."""
 
     def bilingual(text: str) -> list[str]:
-        return [text, translate(text, chinese)]
+        return [text, chinese(text)]
 
     runs = [run for setting in report.settings for run in setting.runs]
     plot_axes = axes(report, runs)

@@ -11,8 +11,8 @@ from afqmc.results.prediction_table import in_order
 from afqmc.results.predictions import Predictions
 from afqmc.results.resampled_metrics import Array
 from afqmc.results.runs import Run
-from afqmc.results.translatable import Message, msg
 from afqmc.utils.errors import InputError, as_input_error
+from afqmc.utils.language import Message, msg
 
 _MAX_LENGTH = 300  # characters per sentence; the table has thousands of sentences
 
