@@ -33,7 +33,7 @@ class Console(logging.StreamHandler[Any]):
             return
         try:
             shown = copy.copy(record)  # the log file stays English
-            shown.msg, shown.args = translate_log(record.msg, record.args), None
+            shown.msg, shown.args = translate_log(str(record.msg), record.args), None
             prefix = translate(f"{record.levelname.lower()}: ") if record.levelno >= logging.WARNING else ""
             with tqdm.external_write_mode(file=sys.stdout):  # removes the bars, and redraws them afterwards
                 sys.stdout.write(f"{prefix}{self.format(shown)}\n")

@@ -189,7 +189,7 @@ def _match(text: str) -> _Match:
     stripped = text.strip()
     if re.fullmatch(r"""('|").*\1""", stripped) or not re.search("[A-Za-z]{2}", text):
         return _Match(0, text)  # a quoted value, or no words
-    matches = [_match_parts(text), _match_whole(text)]  # the first one if they are equal: its values are shorter
+    matches = [_match_whole(text), _match_parts(text)]  # the first one if they are equal: a value may be a list
     if stripped != text:
         score, translated = _match(stripped)
         matches.append(_Match(score, text.replace(stripped, translated, 1)))

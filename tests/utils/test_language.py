@@ -154,6 +154,7 @@ def call(monkeypatch, capsys):
         ("lrr=1", "lrr：没有这个键；您是否想用 'lr'？"),
         ("lr=99", "lr=99.0：应为：> 0 且 <= 10（学习率的最大值）"),
         ("lr=much", "lr=much：应为：数字 > 0 且 <= 10（学习率的最大值）"),
+        ("model.pooling=x", "model.pooling=x：应为：以下之一：cls, mean, max, first_last_avg"),
         ("optimizer=sgdd", "optimizer=sgdd：没有这样的 optimizer；您是否想用 'sgd'？；现有选项：adafactor, "),
     ],
 )
