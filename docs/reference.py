@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -22,6 +23,7 @@ from afqmc.utils.command_help import COMMANDS, conf_dir, help_text
 from afqmc.utils.fields import format_bounds
 from afqmc.utils.language import catalogue
 
+os.environ["AFQMC_LANG"] = "en"  # of the texts of --help
 DOCS = Path(__file__).parent
 CHINESE: dict[str, str] = catalogue()["help"] | json.loads((DOCS / "reference.zh.json").read_text(encoding="utf-8"))
 _GENERATED = "<!-- written by docs/reference.py; do not edit -->"
