@@ -27,7 +27,7 @@ _SUFFIXES = {"base", "hex", "old", "new", "plain", "raw", "str", "string", "text
 _ORDINARY_WORDS = {"key", "keys", "pat", "sig"}
 _WORD = re.compile(r"[A-Z]+s?(?![a-z])|[A-Z]?[a-z]+")
 _NUMBERS = re.compile(r"(?:choice|range|interval)?[\d\s.,eE+_()\[\]-]*")
-_NOT_SECRET = re.compile(r"(?i:true|false|none|null|no|yes|on|off|\?\?\?|\*\*\*|)")
+_NOT_SECRET = re.compile(r"(?i:true|false|none|null|no|yes|on|off|value|\?\?\?|\*\*\*|)")  # messages say key=value
 
 
 def is_secret(name: str) -> bool:

@@ -65,7 +65,8 @@ def test_versions_agree(installed):
     assert citation["version"] == afqmc.__version__
 
 
-def test_page_assets_are_in_the_wheel(installed):
+def test_page_assets_and_texts_are_in_the_wheel(installed):
     ours = {path.name for path in (ROOT / "afqmc/comparison/html/assets").iterdir()}
     assert {path.name for path in (installed / "afqmc/comparison/html/assets").iterdir()} == ours
-    assert {"page.html", "page.css", "chinese.json", "start.js"} <= ours
+    assert {"page.html", "page.css", "start.js"} <= ours
+    assert (installed / "afqmc/utils/chinese.json").is_file()

@@ -94,7 +94,8 @@ def test_redacted_override(argument, clean):
 @pytest.mark.parametrize(
     "text",
     ["https://h/p?mail=a@b", "write to a@b.example, or c@d.example", "user@host:path/to", "git@host.example:a/b.git",
-     "https://host/a@v1.zip", "Basic text, Bearer: none", "unknown key: lr", "cookies are off: see {a: 1, b: [2]}",
+     "https://host/a@v1.zip", "Basic text, Bearer: none", "unknown key: lr", "lr: has no value; write key=value",
+     "cookies are off: see {a: 1, b: [2]}",
      "the token indices are longer than 512", "https://host:8080/a?b=c"],
 )  # fmt: skip
 def test_ordinary_text(text):

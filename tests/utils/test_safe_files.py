@@ -24,6 +24,7 @@ OPENING = {  # modules that open other files, and which
     "afqmc/diagnostics/machine.py": "/proc/meminfo",
     "afqmc/training/device.py": "/proc/cpuinfo",
     "afqmc/run_dir.py": "appends to metrics.jsonl",
+    "afqmc/utils/language.py": "the texts in the package",
     "afqmc/utils/files.py": "writes a file before it replaces another",
     "afqmc/inference/predictor.py": "standard input and pipes that the user names",
     "afqmc/sweeps/journal.py": "the journal, checked before, to cut its last record",
