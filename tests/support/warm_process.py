@@ -112,6 +112,7 @@ def preload(directory):
     inner = [module.name for module in packages if module.name.count(".") > 1]  # the others are the commands
     for name in (*inner, *OTHERS):
         import_module(name)
+    afqmc.data.sample.sample_files()  # generating the pairs takes most of a second
     assert len(os.listdir("/proc/self/task")) == 1
     for finalizer in weakref.finalize._registry:
         finalizer.atexit = False  # the first child to end would delete the temporary directory of wandb
@@ -207,17 +208,30 @@ def set_threads():
 if __name__ == "__main__":
     if sys.argv[1] != "--serve":
         run_client(sys.argv[1], sys.argv[2:])
+    import atexit
     import fcntl
     import multiprocessing
+    import threading
     import types
 
     _, _, number, client = sys.argv
     preload(os.path.dirname(client))
     become(*serve(socket.socket(fileno=int(number))), client)
-    # the rest ends as any interpreter does, its exit code included
-    option, argument = sys.argv[0], sys.argv.pop(1)
-    if option == "-m":
-        runpy.run_module(argument, run_name="__main__", alter_sys=True)
-    else:
-        main = sys.modules["__main__"] = types.ModuleType("__main__")
-        exec(argument, main.__dict__)
+    option, argument, code = sys.argv[0], sys.argv.pop(1), 0
+    try:
+        if option == "-m":
+            runpy.run_module(argument, run_name="__main__", alter_sys=True)
+        else:
+            main = sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(argument, main.__dict__)
+    except SystemExit as ended:
+        if not isinstance(ended.code, int | None):
+            raise
+        code = ended.code or 0
+    # what an interpreter does at its end, but for the deletion of all objects, which takes a third of a second
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(ValueError):  # it is closed
+            stream.flush()
+    os._exit(code)
