@@ -4,7 +4,6 @@ import ast
 import csv
 import importlib
 import json
-import os
 import re
 import shlex
 import shutil
@@ -13,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import command
+from helpers import PYTHON, command, environment
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from afqmc.config import compose
@@ -363,9 +362,8 @@ def test_help_and_cfg_show_keys_or_groups(shown, tmp_path):
 @pytest.mark.parametrize(("number", "printed"), [(0, "  mean"), (1, "torch.Size([1, 2])")])
 def test_python_examples_run(number, printed, home):
     example = blocks(TEXTS["docs/python.md"], "python")[number].replace("max_steps=100", "max_steps=2")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", example + "\nprint(logits.shape)" * number],
-        cwd=home, env=environment, capture_output=True, text=True, check=True,
+        [PYTHON, "-c", example + "\nprint(logits.shape)" * number],
+        cwd=home, env=environment(), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert printed in done.stdout

@@ -25,12 +25,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.
 NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}  # a fork would lose them
 THREADS = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", *NO_THREADS)  # read during import; counts are set again in each child
 READ_AT_RUN_TIME = (
-    "AFQMC_", "HYDRA_FULL_ERROR", "PYTEST_", "WANDB_", "PATH", "PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES",
-    "KMP_", "TORCHINDUCTOR_",  # set by libraries
+    "ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU", "AFQMC_", "HYDRA_FULL_ERROR", "NETRC", "PYTEST_", "WANDB_",
+    "PATH", "PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES", "KMP_", "TORCHINDUCTOR_",  # libraries set these two
 )  # fmt: skip
-OTHERS = (  # without wandb, which makes a temporary directory when imported: the first child to end would delete it
+OTHERS = (
     "hydra_plugins.afqmc_sweeps.grid_sweeper", "hydra_plugins.afqmc_sweeps.process_launcher", "sklearn.metrics",
-    "threadpoolctl", "transformers.models.bert.modeling_bert",
+    "threadpoolctl", "transformers.models.bert.modeling_bert", "wandb",
 )  # fmt: skip
 
 
@@ -94,22 +94,29 @@ def is_open(number):
     return False
 
 
-def preload():
-    """Import what commands import, with the thread settings of a command."""
+def preload(directory):
+    """Import what commands import, with the thread settings of a command, and temporary files in a directory."""
     import gc
     import pkgutil
+    import tempfile
+    import weakref
     from importlib import import_module
 
     import afqmc
     from afqmc.utils.process import configure_threads
 
+    tempfile.tempdir = directory
     os.environ.update(NO_THREADS)
     configure_threads()
     packages = pkgutil.walk_packages(afqmc.__path__, "afqmc.")
     inner = [module.name for module in packages if module.name.count(".") > 1]  # the others are the commands
     for name in (*inner, *OTHERS):
         import_module(name)
+    afqmc.data.sample.sample_files()  # generating the pairs takes most of a second
     assert len(os.listdir("/proc/self/task")) == 1
+    for finalizer in weakref.finalize._registry:
+        finalizer.atexit = False  # the first child to end would delete the temporary directory of wandb
+    tempfile.tempdir = None
     gc.freeze()  # a garbage collection in a child would copy all of it
 
 
@@ -201,17 +208,30 @@ def set_threads():
 if __name__ == "__main__":
     if sys.argv[1] != "--serve":
         run_client(sys.argv[1], sys.argv[2:])
+    import atexit
     import fcntl
     import multiprocessing
+    import threading
     import types
 
     _, _, number, client = sys.argv
-    preload()
+    preload(os.path.dirname(client))
     become(*serve(socket.socket(fileno=int(number))), client)
-    # the rest ends as any interpreter does, its exit code included
-    option, argument = sys.argv[0], sys.argv.pop(1)
-    if option == "-m":
-        runpy.run_module(argument, run_name="__main__", alter_sys=True)
-    else:
-        main = sys.modules["__main__"] = types.ModuleType("__main__")
-        exec(argument, main.__dict__)
+    option, argument, code = sys.argv[0], sys.argv.pop(1), 0
+    try:
+        if option == "-m":
+            runpy.run_module(argument, run_name="__main__", alter_sys=True)
+        else:
+            main = sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(argument, main.__dict__)
+    except SystemExit as ended:
+        if not isinstance(ended.code, int | None):
+            raise
+        code = ended.code or 0
+    # what an interpreter does at its end, but for the deletion of all objects, which takes a third of a second
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(ValueError):  # it is closed
+            stream.flush()
+    os._exit(code)

@@ -53,7 +53,6 @@ def statuses(directory):
 @pytest.fixture
 def fragile(tmp_path):
     (tmp_path / "fragile.py").write_text(OPTIMIZER)
-    return {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
 
 
 def test_grid_runs_every_combination(tmp_path):
@@ -121,10 +120,11 @@ def test_missing_data_model_or_processes_are_reported(tmp_path, override):
     assert not statuses(tmp_path / "outputs/sweeps/worse")
 
 
-def test_failed_or_killed_job_leaves_others(tmp_path, fragile):
+@pytest.mark.usefixtures("fragile")
+def test_failed_or_killed_job_leaves_others(tmp_path):
     """Other jobs continue after one has failed or was killed, and both are recorded as failed."""
     arguments = ("optimizer._target_=fragile.Fragile", "lr=1e-4,2e-4,3e-4,4e-4", "sweep.name=some")
-    done = sweep(tmp_path, *arguments, env=fragile)
+    done = sweep(tmp_path, *arguments)
     directory = tmp_path / "outputs/sweeps/some"
     assert done.returncode == 1
     assert done.stderr.rstrip().endswith("2 completed, 2 failed: outputs/sweeps/some")
@@ -137,25 +137,27 @@ def test_failed_or_killed_job_leaves_others(tmp_path, fragile):
     assert "SIGKILL" in killed["error"]
 
 
+@pytest.mark.usefixtures("fragile")
 @pytest.mark.slow
-def test_retry_failed_reruns_failed_jobs(tmp_path, fragile):
+def test_retry_failed_reruns_failed_jobs(tmp_path):
     """Failed jobs are rerun only with sweep.retry_failed=true."""
     arguments = ("optimizer._target_=fragile.Fragile", "lr=1e-4,2e-4,3e-4", "sweep.name=some")
-    assert sweep(tmp_path, *arguments, env=fragile).returncode == 1
-    again = sweep(tmp_path, *arguments, env=fragile)
+    assert sweep(tmp_path, *arguments).returncode == 1
+    again = sweep(tmp_path, *arguments)
     assert again.returncode == 1
     assert " starts" not in again.stdout
     (tmp_path / "fragile.py").write_text(OPTIMIZER.replace("2e-4", "0").replace("3e-4", "0"))
-    retried = sweep(tmp_path, *arguments, "sweep.retry_failed=true", env=fragile)
+    retried = sweep(tmp_path, *arguments, "sweep.retry_failed=true")
     assert retried.returncode == 0, retried.stderr
     assert retried.stdout.count(" starts") == 2
 
 
+@pytest.mark.usefixtures("fragile")
 @pytest.mark.slow
-def test_fail_fast_starts_no_more_jobs(tmp_path, fragile):
+def test_fail_fast_starts_no_more_jobs(tmp_path):
     """With sweep.fail_fast=true no job is started after a failure."""
     arguments = ("optimizer._target_=fragile.Fragile", "lr=2e-4,1e-4,4e-4", "sweep.name=fast", "sweep.fail_fast=true")
-    done = sweep(tmp_path, *arguments, env=fragile)
+    done = sweep(tmp_path, *arguments)
     assert done.returncode == 1
     assert done.stderr.rstrip().endswith("1 failed, 2 planned: outputs/sweeps/fast")
 

@@ -2,12 +2,11 @@
 
 import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from helpers import PATIENCE_S, SMALL
+from helpers import PATIENCE_S, PYTHON, SMALL
 from wandb_file import Offline
 
 from afqmc import config as schema
@@ -40,8 +39,8 @@ def agent(tmp_path, monkeypatch):
         monkeypatch.delenv(name)
     environment = {
         "WANDB_SWEEP_ID": "sweep1", "WANDB_MODE": "offline", "NETRC": str(tmp_path / "netrc"),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUTF8": "1",
+        "PATH": f"{Path(PYTHON).parent}{os.pathsep}{os.environ['PATH']}",
     }  # fmt: skip
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -103,11 +103,11 @@ def test_warning_prefix(capsys):
     assert capsys.readouterr().out == "text\nwarning: text\n"
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("unbuffered", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["", "unbuffered"])
 def test_messages_between_bars(unbuffered, tmp_path):
     """A message begins on a new line, not behind a bar."""
     options = ("trainer.logging_steps=1000", f"hydra.run.dir={tmp_path / 'run'}")
-    code, screen = on_terminal("run", *SMALL, *options, cwd=tmp_path, env={"PYTHONUNBUFFERED": unbuffered})
+    code, screen = on_terminal("run", *SMALL, *options, cwd=tmp_path, env=unbuffered)
     assert code == 0, screen
     evaluated = [
         line.rpartition("\r")[2] for line in screen.replace("\r\n", "\n").split("\n") if "dev: accuracy" in line
