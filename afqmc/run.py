@@ -14,7 +14,7 @@ from afqmc.distributed.rank import current_rank, export_torchrun_env
 from afqmc.distributed.rendezvous import get_coordinator
 from afqmc.run_dir import RunDir
 from afqmc.utils.callable_module import make_callable
-from afqmc.utils.command_help import config_dirs, help_text, is_help_asked
+from afqmc.utils.command_help import CONFIG_NAMES, PRETRAIN, RUN, config_dirs, help_text, is_help_asked
 from afqmc.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Run the command line, or in ranks other than 0 the job received from rank 0; return the exit code."""
+    """Run the command line."""
+    return run_main(RUN)
+
+
+def run_main(command: str) -> int:
+    """Run the command line, or in ranks other than 0 the job received from rank 0; return the exit code.
+
+    Args:
+        command: ``run`` or ``pretrain``, which differ in their default config.
+    """
     export_torchrun_env()
     coordinator = get_coordinator()
     if not coordinator.rank.is_main:
@@ -35,24 +44,25 @@ def main() -> int:
         return run_worker()
     try:
         if is_help_asked(sys.argv):
-            print(help_text(sys.argv))
+            print(help_text(sys.argv, command))
         else:
-            compose_and_run(sys.argv)
+            compose_and_run(sys.argv, command=command)
     finally:
         coordinator.dismiss_workers()
     return DONE
 
 
-def compose_and_run(argv: list[str], on_end: Callable[[RunDir], None] | None = None) -> None:
+def compose_and_run(argv: list[str], on_end: Callable[[RunDir], None] | None = None, command: str = RUN) -> None:
     """Let Hydra compose the config, or each config of a multirun, and call ``run`` with it.
 
     Args:
         argv: The command line; Hydra reads ``sys.argv``, which must be the same list.
         on_end: Called with the directory of the run.
+        command: ``run`` or ``pretrain``.
     """
     from afqmc.config import register
     from afqmc.config.hydra_app import run_hydra
-    from afqmc.config.overrides import quote_overrides
+    from afqmc.config.overrides import quote_overrides, reject_unused_overrides
     from afqmc.config.resume import parse_resume
     from afqmc.config.yaml_checks import check_files
     from afqmc.utils.command_help import shell_completion
@@ -62,10 +72,12 @@ def compose_and_run(argv: list[str], on_end: Callable[[RunDir], None] | None = N
         return
     resume, argv[1:] = parse_resume(argv[1:])
     argv[1:] = quote_overrides(argv[1:])
+    if command == PRETRAIN:
+        reject_unused_overrides(argv[1:])
     check_files(argv[1:], config_dirs(argv[1:]))
     register()
     saved = None if resume is None else resume.config()  # before Hydra starts, which composes one config at a time
-    run_hydra(partial(run, saved=saved, on_end=on_end))
+    run_hydra(partial(run, saved=saved, on_end=on_end), CONFIG_NAMES[command])
 
 
 def run(

@@ -19,7 +19,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from unittest.mock import patch
 
 from afqmc.config.schema import Config
-from afqmc.utils.command_help import COMMANDS, conf_dir, help_text
+from afqmc.utils.command_help import COMMANDS, CONFIG_NAMES, conf_dir, help_text
 from afqmc.utils.fields import format_bounds
 from afqmc.utils.language import catalogue
 
@@ -152,8 +152,8 @@ def command_page(language: str) -> str:
     lines = [_GENERATED, f"# {t('All commands')}", "", _COMMANDS[language]]
     for command, purpose in COMMANDS.items():
         lines += ["", f"## `{command}`", "", t(purpose)[0].upper() + t(purpose)[1:] + t("."), ""]
-        if command == "run":
-            lines += ["```", help_text([]), "```"]
+        if command in CONFIG_NAMES:
+            lines += ["```", help_text([], command), "```"]
             continue
         parser = parser_of(command)
         usage = (parser.usage or "").replace("%(prog)s", "").strip()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from afqmc.checkpoint.safety import check_untrusted, tensor_shapes
 from afqmc.checkpoint.store import replace_directory
 from afqmc.models.config import ModelConfig, Pooling
 from afqmc.models.cross_encoder import CrossEncoder, encoder_class, encoder_options, matches_hf_classifier
 from afqmc.models.loading import build_custom_model
+from afqmc.models.masked_lm import MaskedLanguageModel
 from afqmc.models.tensors import with_duplicates, without_duplicates
 from afqmc.utils.errors import InputError, as_input_error
 from afqmc.utils.safe_files import check_regular, read_json
@@ -40,18 +42,21 @@ def save_weights(
     tokenizer: PreTrainedTokenizerBase,
     labels: tuple[str, ...],
     state: dict[str, Tensor] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> None:
     """Replace ``target`` atomically by a directory that ``transformers`` loads.
 
     With the standard head (``pooling=pooler_output``) ``AutoModelForSequenceClassification`` loads all of it. Otherwise
-    ``AutoModel`` loads the encoder, and ``load_weights`` the encoder and the head.
+    ``AutoModel`` loads the encoder, and ``load_weights`` the encoder and the head. ``AutoModelForMaskedLM`` loads a
+    masked language model.
 
     Args:
         target: The directory.
         model: The model, whose weights may be sharded if ``state`` is given.
         tokenizer: The tokenizer of the model.
-        labels: Label names in class order.
+        labels: Label names in class order; empty for a masked language model.
         state: Full weights, used instead of the model's.
+        files: Texts of further files, by name.
     """
 
     def write(directory: Path) -> None:
@@ -60,7 +65,13 @@ def save_weights(
         if tied:  # in a file of its own: safetensors writes its metadata in a different order each time
             (directory / _TIED).write_text(json.dumps(tied, indent=2), encoding="utf-8")
         tokenizer.save_pretrained(directory)
-        (directory / _LABELS).write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
+        for name, text in (files or {}).items():
+            (directory / name).write_text(text, encoding="utf-8")
+        if labels:
+            (directory / _LABELS).write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
+        elif isinstance(model, PreTrainedModel):
+            model.config.architectures = [type(model).__name__]
+            model.config.save_pretrained(directory)
         if isinstance(model, CrossEncoder):
             config = model.encoder.config
             config.id2label = dict(enumerate(labels))
@@ -72,6 +83,11 @@ def save_weights(
             config.save_pretrained(directory)
 
     replace_directory(target, write)
+
+
+def saved_module(model: nn.Module) -> nn.Module:
+    """Return the module whose weights are saved: the model, or what it wraps in pretraining."""
+    return model.lm if isinstance(model, MaskedLanguageModel) else model
 
 
 def restore(model: nn.Module, source: Path) -> None:

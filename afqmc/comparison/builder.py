@@ -17,7 +17,7 @@ from afqmc.comparison.wording import difference_sentence, display_name, split_of
 from afqmc.evaluation.metric_names import higher_is_better
 from afqmc.results.predictions import Predictions
 from afqmc.results.resampled_metrics import MEASURES, resampled_metric
-from afqmc.results.runs import Run
+from afqmc.results.runs import Run, reject_pretraining
 from afqmc.results.settings import Setting, fill_defaults, group_by_setting, missing_folds, varying_keys
 from afqmc.utils.errors import InputError, did_you_mean
 from afqmc.utils.language import message_of, msg
@@ -27,8 +27,9 @@ def build(runs: Sequence[Run], metric: str | None, top: int) -> ComparisonReport
     """Rank the runs' settings by ``metric``, or by the metric they monitored; compare the best ``top`` settings.
 
     Raises:
-        InputError: if no run has the metric, or if the runs monitored different ones.
+        InputError: if no run has the metric, if the runs monitored different ones, or if one is a pretraining.
     """
+    reject_pretraining(runs)
     complete, defaulted_keys = fill_defaults([run for run in runs if run.is_complete])
     metric = _choose_metric(complete, metric)
     read = lru_cache(maxsize=top)(lambda setting: _predictions(setting, metric))  # used for grouping and for the tests

@@ -43,8 +43,12 @@ class HydraTask:
             return None
 
 
-def run_hydra(run: _RunFunction) -> None:
+def run_hydra(run: _RunFunction, config_name: str) -> None:
     """Compose the config of the command line, and run it, or the jobs of a multirun.
+
+    Args:
+        run: Runs one composed config.
+        config_name: The YAML file in ``conf/`` that has the defaults.
 
     Raises:
         InputError: if a config cannot be composed.
@@ -53,7 +57,7 @@ def run_hydra(run: _RunFunction) -> None:
     task = HydraTask(run)
     try:
         with hydra_raises():
-            hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")(task)()
+            hydra.main(version_base="1.3", config_path=conf_dir(), config_name=config_name)(task)()
         for error in task.raised:
             raise error
     except (UnswallowedInputError, HydraException, OmegaConfBaseException) as error:

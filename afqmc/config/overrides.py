@@ -195,3 +195,14 @@ def literal(element: str) -> str:
     unescaped = _ESCAPED.sub(r"\1", text)
     escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), unescaped)
     return f"'{escaped}'"
+
+
+def reject_unused_overrides(arguments: Iterable[str]) -> None:
+    """Check that a command line of ``afqmc.pretrain`` does not set ``model.pooling``, which the model options set.
+
+    Raises:
+        InputError: naming the override.
+    """
+    for argument in arguments:
+        if argument.lstrip("+").startswith("model.pooling="):
+            raise InputError(f"{argument}: not with afqmc.pretrain, whose head predicts tokens; set it in fine-tuning")

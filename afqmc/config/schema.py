@@ -8,13 +8,16 @@ from typing import Any, Optional
 from afqmc.config.renamed_keys import new_value
 from afqmc.data.config import Batching, DatasetConfig, check_column_keys, check_reading
 from afqmc.data.labels import label_name
-from afqmc.evaluation.metric_names import NAMES as METRICS
+from afqmc.data.masking_config import MaskingConfig
+from afqmc.evaluation.metric_names import MASKED_LM_NAMES, NAMES
 from afqmc.models.config import ModelConfig
 from afqmc.sweeps.config import SweepConfig, check_sweep
 from afqmc.tracking.config import TrackerConfig
-from afqmc.training.config import CheckpointConfig, DistributedConfig, PerformanceConfig, TrainerConfig
+from afqmc.training.config import CheckpointConfig, DistributedConfig, PerformanceConfig, Strategy, TrainerConfig
 from afqmc.utils.errors import InputError, did_you_mean
 from afqmc.utils.fields import check_ranges, config_field
+
+MASKED_LM = "afqmc.training.objectives.masked_lm.MaskedLM"
 
 
 @dataclass
@@ -30,6 +33,7 @@ class Config:
     )
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scheduler: dict[str, Any] = field(default_factory=dict)
     objective: dict[str, Any] = field(default_factory=dict)
@@ -54,7 +58,8 @@ def check_config(config: Config, labelled: bool = True) -> None:
     """
     check_ranges(config)
     trainer = config.trainer
-    metrics = [f"dev/{name}" for name in METRICS if name != "majority_accuracy"]
+    names = NAMES if config.masking.unit is None else MASKED_LM_NAMES
+    metrics = [f"dev/{name}" for name in names if name not in ("majority_accuracy", "perplexity")]
     if trainer.monitor not in metrics:
         replacement = new_value("trainer.monitor", trainer.monitor)
         hint = f"; is now {replacement}" if replacement else did_you_mean(trainer.monitor, metrics)
@@ -76,6 +81,7 @@ def check_config(config: Config, labelled: bool = True) -> None:
     _check_batching(config.dataset)
     _check_folds(config.dataset)
     check_sweep(config.sweep)
+    _check_task(config)
 
 
 def _check_drop_labels(dataset: DatasetConfig) -> None:
@@ -114,3 +120,39 @@ def _check_folds(dataset: DatasetConfig) -> None:
         raise InputError(f"dataset.fold={fold}: must be >= 0 and < dataset.num_folds={folds} (folds count from 0)")
     if dataset.streaming:
         raise InputError(f"dataset.num_folds={folds}: not with dataset.streaming=true: folds need all pairs in memory")
+
+
+def _check_task(config: Config) -> None:
+    """Check that the keys are those of one kind of run: pretraining, or fine-tuning.
+
+    Raises:
+        InputError: naming the key that has no meaning in it.
+    """
+    objective, unit = config.objective.get("_target_"), config.masking.unit
+    if unit is None:
+        if objective == MASKED_LM:
+            raise InputError("objective=masked_lm: only with afqmc.pretrain")
+        return
+    dataset, model = config.dataset, config.model
+    rules = (
+        (objective != MASKED_LM, f"objective._target_={objective}", "the objective is masked_lm"),
+        (dataset.streaming, "dataset.streaming=true", "all sentences are kept in memory"),
+        (
+            dataset.max_dev_samples is not None or dataset.max_test_samples is not None,
+            "dataset.max_dev_samples, dataset.max_test_samples",
+            "all sentences of dev and test are left out",
+        ),
+        (model._target_ is not None, f"model._target_={model._target_}", "the model is one of transformers"),
+        (model.classifier_dropout is not None, "model.classifier_dropout", "there is no classifier"),
+        (bool(model.transforms), "model.transforms", "all weights are trained"),
+        (config.tracker.log_model, "tracker.log_model=true", "upload checkpoints/best of the run directory yourself"),
+        (config.performance.padding_free, "performance.padding_free=true", "the head needs padded sentences"),
+        (
+            config.distributed.strategy is Strategy.fsdp,
+            "distributed.strategy=fsdp",
+            "the embeddings are shared with the head; allowed: ddp",
+        ),
+    )
+    for is_violated, key, reason in rules:
+        if is_violated:
+            raise InputError(f"{key}: not with afqmc.pretrain (masking.unit={unit.value}): {reason}")

@@ -22,7 +22,7 @@ class Batch:
 
     Attributes:
         inputs: Arguments of the encoder, such as ``input_ids``, each (B, T).
-        labels: Class indices, (B,); None if unlabelled.
+        labels: Class indices, (B,); None if unlabelled. In pretraining, token ids (B, T), see ``afqmc.data.masking``.
         ids: The pairs' ids.
         tokens: Number of tokens without padding.
     """
@@ -200,15 +200,20 @@ class Shard:
 WHOLE = Shard()
 
 
-def eval_batches(
-    tokenized: TokenizedPairs, pair_tokenizer: PairTokenizer, batch_size: int, shard: Shard = WHOLE
-) -> Iterator[tuple[np.ndarray, Batch]]:
-    """Yield the row indices and the batch of each batch of a shard; rows are sorted by length, longest first.
+def eval_rows(lengths: np.ndarray, batch_size: int, shard: Shard = WHOLE) -> Iterator[np.ndarray]:
+    """Yield the row indices of each batch of a shard; rows are sorted by length, longest first.
 
     The rows of a batch do not depend on the number of ranks. All ranks get the same number of batches: in the last
     round, the ranks without a batch of their own repeat the last one.
     """
-    batches = chunked(np.argsort(-tokenized.lengths, kind="stable"), batch_size)
+    batches = chunked(np.argsort(-lengths, kind="stable"), batch_size)
     for start in range(0, len(batches), shard.size):
-        rows = batches[min(start + shard.rank, len(batches) - 1)]
+        yield batches[min(start + shard.rank, len(batches) - 1)]
+
+
+def eval_batches(
+    tokenized: TokenizedPairs, pair_tokenizer: PairTokenizer, batch_size: int, shard: Shard = WHOLE
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Yield the row indices and the batch of each batch of a shard; see ``eval_rows``."""
+    for rows in eval_rows(tokenized.lengths, batch_size, shard):
         yield rows, collate(tokenized, rows, pair_tokenizer)

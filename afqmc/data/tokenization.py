@@ -18,7 +18,7 @@ from afqmc.data.loading import Pairs
 from afqmc.data.token_cache import load_or_build
 
 _CHUNK = 4096  # pairs tokenised at once
-_Rows = tuple[list[Sequence[int]], list[Sequence[int]]]  # token ids and segment ids of each row
+TokenRows = tuple[list[Sequence[int]], list[Sequence[int]]]  # token ids and segment ids of each row
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class TokenizedPairs:
         offsets: First token of each pair and the end, int64 (N + 1,).
         labels: Class indices, int64 (N,); None if unlabelled.
         ids: The pairs' ids.
+        words: The index of each token's word in its sentence, int32; only for whole-word masks.
     """
 
     tokens: np.ndarray
@@ -38,6 +39,7 @@ class TokenizedPairs:
     offsets: np.ndarray
     labels: np.ndarray | None
     ids: list[int | str]
+    words: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -103,18 +105,18 @@ class PairTokenizer:
         np.cumsum(lengths, out=offsets[1:])
         return {"tokens": np.concatenate(tokens), "segments": np.concatenate(segments), "offsets": offsets}
 
-    def _chunks(self, pairs: Pairs) -> Iterator[_Rows]:
+    def _chunks(self, pairs: Pairs) -> Iterator[TokenRows]:
         for start in range(0, len(pairs), _CHUNK):
             rows = slice(start, start + _CHUNK)
             tokenize = self._fast if self._core is not None else self._slow
             yield tokenize(pairs.sentence1[rows], pairs.sentence2[rows])
 
-    def _fast(self, sentence1: list[str], sentence2: list[str]) -> _Rows:
+    def _fast(self, sentence1: list[str], sentence2: list[str]) -> TokenRows:
         assert self._core is not None
         encodings = self._core.encode_batch_fast(list(zip(sentence1, sentence2, strict=True)))
         return [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
 
-    def _slow(self, sentence1: list[str], sentence2: list[str]) -> _Rows:
+    def _slow(self, sentence1: list[str], sentence2: list[str]) -> TokenRows:
         """Tokenise with one of the few tokenizers written in Python."""
         encoding = self.tokenizer(
             sentence1,
@@ -129,7 +131,9 @@ class PairTokenizer:
 
 def _with_labels(arrays: dict[str, np.ndarray], pairs: Pairs) -> TokenizedPairs:
     labels = None if pairs.labels is None else np.asarray(pairs.labels, np.int64)
-    return TokenizedPairs(arrays["tokens"], arrays["segments"], arrays["offsets"], labels, pairs.ids)
+    return TokenizedPairs(
+        arrays["tokens"], arrays["segments"], arrays["offsets"], labels, pairs.ids, arrays.get("words")
+    )
 
 
 def _flat(rows: list[Sequence[int]], dtype: type[np.generic]) -> np.ndarray:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from afqmc.data.batching import WHOLE, Shard, collate, eval_batches
+from afqmc.data.batching import WHOLE, Batch, Shard, collate, eval_batches
 from afqmc.data.loading import Pairs
 from afqmc.data.tokenization import PairTokenizer, TokenizedPairs
 from afqmc.evaluation.metrics import classification_metrics, has_prediction, probabilities_of
@@ -26,7 +26,10 @@ OnProgress = Callable[[int], None]  # called after each batch with the number of
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Logits (N, C) float32 in the order of the split, and its metrics, which are empty without labels."""
+    """Logits (N, C) float32 in the order of the split, and its metrics, which are empty without labels.
+
+    In pretraining, the columns are those of ``afqmc.evaluation.masked_lm`` in place of logits.
+    """
 
     logits: np.ndarray
     metrics: dict[str, float]
@@ -56,24 +59,53 @@ def predict_logits(
     Rows are batched by length to keep padding small. With several processes, each computes its shard, and all return
     the logits of all rows.
     """
+    batches = eval_batches(tokenized, pair_tokenizer, batch_size, shard)
+
+    def forward(batch: Batch) -> Tensor:
+        logits: Tensor = model(**batch.inputs)
+        return logits.float()
+
+    return compute_rows(model, forward, batches, len(tokenized), device, on_progress, shard)
+
+
+def compute_rows(
+    model: nn.Module,
+    forward: Callable[[Batch], Tensor],
+    batches: Iterable[tuple[np.ndarray, Batch]],
+    count: int,
+    device: torch.device,
+    on_progress: OnProgress | None,
+    shard: Shard,
+) -> np.ndarray:
+    """Return what ``forward`` computes for each row, (count, C) float32 in the order of the split, without dropout.
+
+    Args:
+        model: Is set to evaluation mode meanwhile.
+        forward: Maps a batch of B rows on the device to (B, C).
+        batches: The row indices and the batch of each batch of this process.
+        count: Rows of the split.
+        device: Where the model is.
+        on_progress: Called after each batch.
+        shard: This process; all return the values of all rows.
+    """
     was_training = model.training
     model.eval()
-    batch_logits, batch_rows = [], []
+    batch_values, batch_rows = [], []
     # parameters that FSDP gathers in inference mode could not be trained afterwards
     with torch.no_grad() if isinstance(model, FSDPModule) else torch.inference_mode():
-        for rows, batch in eval_batches(tokenized, pair_tokenizer, batch_size, shard):
-            batch_logits.append(model(**batch.to(device).inputs).float())
+        for rows, batch in batches:
+            batch_values.append(forward(batch.to(device)))
             batch_rows.append(rows)
             if on_progress:
                 on_progress(len(rows) * shard.size)
-        logits = torch.cat(batch_logits).cpu().numpy()
+        values = torch.cat(batch_values).cpu().numpy()
     model.train(was_training)
     indices = np.concatenate(batch_rows)
     if shard.size > 1:
-        gathered = gather_object([(indices, logits)])
-        indices, logits = (np.concatenate(arrays) for arrays in zip(*gathered, strict=True))
-    ordered = np.empty((len(tokenized), logits.shape[1]), logits.dtype)
-    ordered[indices] = logits
+        gathered = gather_object([(indices, values)])
+        indices, values = (np.concatenate(arrays) for arrays in zip(*gathered, strict=True))
+    ordered = np.empty((count, values.shape[1]), values.dtype)
+    ordered[indices] = values
     return ordered
 
 

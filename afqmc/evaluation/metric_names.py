@@ -1,6 +1,7 @@
 """Names of the metrics. A module of its own, so that reading them does not import numpy or scikit-learn."""
 
 NAMES = ("loss", "accuracy", "majority_accuracy", "precision", "recall", "f1", "roc_auc", "average_precision", "mcc")
+MASKED_LM_NAMES = ("loss", "masked_accuracy", "perplexity")  # of afqmc pretrain
 
 
 def higher_is_better(metric: str) -> bool:

@@ -232,7 +232,13 @@ def load_run_config(run: RunDir) -> Config:
         InputError: if it is missing or invalid in any way.
     """
     with as_input_error(f"{run.config}: not a run's config"):
-        return schema.load(run.path)
+        config = schema.load(run.path)
+    if config.masking.unit is not None:
+        raise InputError(
+            f"{run.path}: is a run of afqmc.pretrain, which has no classifier; afqmc.run model=pretrained "
+            f"model.name_or_path={run.path} trains one"
+        )
+    return config
 
 
 def read_weights(best: Path, config: Config, trust: bool) -> Loaded:

@@ -37,6 +37,28 @@ _PREFIX_BYTES = 512  # read to recognise empty files and HTML pages
 _MAX_HEADER_BYTES = 100_000_000  # limit of safetensors
 
 
+def local_directory(name: str) -> Path | None:
+    """Return the directory of a model: the named one, or ``checkpoints/best`` of a run directory; None for a hub id.
+
+    Raises:
+        InputError: if it is the directory of a fine-tuning run, or of a run that has no weights yet.
+    """
+    directory = expand_user(name)
+    if not os.path.isdir(directory):
+        return None
+    best = directory / "checkpoints" / "best"
+    if not (directory / "config.yaml").exists() or (directory / "config.json").exists():
+        return directory
+    if not best.is_dir():
+        raise InputError(f"model.name_or_path={name}: this run has no weights yet (checkpoints/best)")
+    if (best / "labels.json").exists():
+        raise InputError(
+            f"model.name_or_path={name}: is a fine-tuning run, which has seen labels; only a run of afqmc.pretrain is "
+            f"a model; to use its encoder all the same: model.name_or_path={best}"
+        )
+    return best
+
+
 def check_lfs(config: ModelConfig, what: str) -> None:
     """Check that the files of a model are not Git LFS pointers.
 
@@ -143,8 +165,7 @@ def _local_files(config: ModelConfig, names: tuple[str, ...]) -> list[Path]:
     """Return the paths of the named files that exist in the model's directory or in the hub's cache."""
     name = config.name_or_path
     assert name is not None
-    directory = expand_user(name)
-    if os.path.isdir(directory):
+    if directory := local_directory(name):
         return [directory / file for file in names if os.path.isfile(directory / file)]
     try:
         cached = [try_to_load_from_cache(name, file, revision=config.revision or "main") for file in names]

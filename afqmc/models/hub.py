@@ -12,7 +12,7 @@ from huggingface_hub import constants, get_session
 from huggingface_hub.errors import EntryNotFoundError, FileMetadataError, HfHubHTTPError
 
 from afqmc.models.config import ModelConfig
-from afqmc.models.files import check_lfs, damaged_file
+from afqmc.models.files import check_lfs, damaged_file, local_directory
 from afqmc.utils.errors import InputError, first_line
 from afqmc.utils.files import expand_user
 from afqmc.utils.proxies import through_proxy
@@ -64,13 +64,12 @@ def _set_timeout(request: Any) -> None:
 
 
 def resolve_model_path(name: str) -> str:
-    """Return a hub id unchanged, or the path of a directory with ``~`` expanded.
+    """Return a hub id unchanged, or the path of a directory with ``~`` expanded; see ``local_directory``.
 
     Raises:
-        InputError: if the name looks like a path and the directory does not exist.
+        InputError: if the name looks like a path and the directory does not exist, or is not a model.
     """
-    path = expand_user(name)
-    if os.path.isdir(path):
+    if path := local_directory(name):
         return str(path)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"model.name_or_path={name}: no such directory")

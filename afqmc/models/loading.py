@@ -41,6 +41,11 @@ _HEADS = {
     "discriminator_predictions",
     "generator_predictions",
     "generator_lm_head",
+    "vocab_transform",
+    "vocab_layer_norm",
+    "vocab_projector",
+    "head",
+    "decoder",
 }
 _PROBES = (("怎么还款", "额度"), ("how to pay", "my limit"))  # pairs that check_separator tokenises
 _INJECTED = ("num_labels", "vocab_size", "pad_token_id")  # arguments of a custom model beside model.kwargs
@@ -109,17 +114,33 @@ def build_model(
             "allowed: cls, mean, max, first_last_avg"
         )
     if config.from_scratch:
-        try:
-            with torch.device(device) if device else nullcontext():
-                encoder = encoder_class(architecture)(architecture, **options)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            keys = ", ".join(f"model.config_overrides.{key}={value}" for key, value in config.config_overrides.items())
-            raise InputError(f"{keys}: invalid for {architecture.model_type}: {error}") from error
-        if config.mimetic_init:
-            apply_mimetic_init(encoder)
+        encoder = build_from_scratch(config, architecture, encoder_class(architecture), options, device)
     else:
         encoder = load_pretrained(config, architecture, options, device)
     return CrossEncoder(encoder.float(), len(labels), config.pooling, config.classifier_dropout)
+
+
+def build_from_scratch(
+    config: ModelConfig,
+    architecture: PreTrainedConfig,
+    model_class: type[PreTrainedModel],
+    options: dict[str, Any],
+    device: str | None = None,
+) -> PreTrainedModel:
+    """Build an encoder, or a model with a head, with random weights.
+
+    Raises:
+        InputError: with ``model.config_overrides``, if the architecture rejects them.
+    """
+    try:
+        with torch.device(device) if device else nullcontext():
+            model = model_class(architecture, **options)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        keys = ", ".join(f"model.config_overrides.{key}={value}" for key, value in config.config_overrides.items())
+        raise InputError(f"{keys}: invalid for {architecture.model_type}: {error}") from error
+    if config.mimetic_init:
+        apply_mimetic_init(model.base_model)  # type: ignore[arg-type]
+    return model
 
 
 def check_model_config(config: ModelConfig) -> None:
@@ -191,9 +212,13 @@ def _try_forward(key: str, model: nn.Module, tokenizer: PreTrainedTokenizerBase,
 
 
 def load_pretrained(
-    config: ModelConfig, architecture: PreTrainedConfig, options: dict[str, Any], device: str | None = None
+    config: ModelConfig,
+    architecture: PreTrainedConfig,
+    options: dict[str, Any],
+    device: str | None = None,
+    model_class: type[PreTrainedModel] | None = None,
 ) -> PreTrainedModel:
-    """Load the encoder with its weights in float32.
+    """Load the encoder, or ``model_class``, with its weights in float32.
 
     On the ``meta`` device, names and shapes of the weights are checked, and the weights are not read.
 
@@ -209,7 +234,7 @@ def load_pretrained(
         )
     try:
         with _quiet_transformers(progress=not os.path.isdir(name)):
-            loaded: Any = encoder_class(architecture).from_pretrained(
+            loaded: Any = (model_class or encoder_class(architecture)).from_pretrained(
                 name,
                 config=architecture,
                 dtype=torch.float32,
@@ -222,11 +247,11 @@ def load_pretrained(
     except Exception as error:  # see loading_error
         raise loading_error("weights", config, error) from error
     encoder, loading = loaded
-    _check_loading_info(name, architecture.model_type, encoder.base_model_prefix, loading)
+    _check_loading_info(name, architecture.model_type, encoder.base_model_prefix, loading, model_class is not None)
     return encoder  # type: ignore[no-any-return]
 
 
-def _check_loading_info(name: str, kind: str, prefix: str, loading: dict[str, Any]) -> None:
+def _check_loading_info(name: str, kind: str, prefix: str, loading: dict[str, Any], has_head: bool) -> None:
     """Check that the weights match the architecture, and warn of unused ones other than those of known heads.
 
     Raises:
@@ -240,9 +265,13 @@ def _check_loading_info(name: str, kind: str, prefix: str, loading: dict[str, An
             f"such as {key}: {tuple(shape)}, not {tuple(expected)}"
         )
     missing = sorted(loading["missing_keys"])
-    if required := [key for key in missing if not key.startswith("pooler.")]:
+    # the encoder's tensors have its prefix in a model with a head, and none in the encoder itself
+    is_part = [key.startswith(f"{prefix}.") if has_head else not key.startswith("pooler.") for key in missing]
+    if required := [key for key, is_required in zip(missing, is_part, strict=True) if is_required]:
         raise InputError(f"{problem}: {len(required)} tensors are missing, such as {required[0]}")
-    if missing:
+    if missing and has_head:
+        log.warning("%s has no weights for the masked-LM head, which starts from random weights", name)
+    elif missing:
         log.warning("%s has no weights for the pooler, which starts from random weights", name)
     unused = [key for key in sorted(loading["unexpected_keys"]) if not _is_expected(key.removeprefix(f"{prefix}."))]
     if unused:

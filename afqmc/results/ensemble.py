@@ -17,7 +17,7 @@ from afqmc.results.ensemble_predictions import ensemble_test as ensemble_test
 from afqmc.results.ensemble_predictions import out_of_fold as out_of_fold
 from afqmc.results.ensemble_predictions import require_complete as require_complete
 from afqmc.results.ensemble_predictions import require_one_setting as require_one_setting
-from afqmc.results.runs import Run, find_runs, is_run, run_dirs
+from afqmc.results.runs import Run, find_runs, is_run, reject_pretraining, run_dirs
 from afqmc.results.settings import Setting, group_by_setting, missing_folds
 from afqmc.utils.errors import InputError
 from afqmc.utils.files import write_json, write_text
@@ -48,6 +48,7 @@ class Ensemble:
         Raises:
             InputError: If the runs do not belong together, a fold is missing, or there is nothing to combine.
         """
+        reject_pretraining(runs)
         setting = require_one_setting(require_complete(runs, skip_incomplete))
         seeds = [folds for folds in setting.by_seed() if not (skip_incomplete and missing_folds(folds))]
         parts: dict[str, EnsemblePredictions] = {}
@@ -144,7 +145,8 @@ def build_ensembles(directory: Path, run_dirs: Sequence[Path]) -> Iterator[tuple
     Yields:
         The subdirectory, and an error message if nothing was written there, else "".
     """
-    settings = group_by_setting([run for run in find_runs(map(str, run_dirs)) if run.is_complete]) if run_dirs else []
+    runs = find_runs(map(str, run_dirs)) if run_dirs else []
+    settings = group_by_setting([run for run in runs if run.is_complete and not run.is_pretraining])
     for index, setting in enumerate(settings):
         if len(setting.runs) > 1:
             name = "-".join([str(index), *re.findall(r"[\w.+-]+", setting.name if len(settings) > 1 else "")])

@@ -67,6 +67,11 @@ class Run:
         return self.status == Status.completed.value
 
     @property
+    def is_pretraining(self) -> bool:
+        """Whether it is a run of ``afqmc.pretrain``."""
+        return self.config.get("masking.unit") is not None
+
+    @property
     def seed(self) -> Any:
         """The seed; None if the config is unreadable."""
         return self.config.get("seed")
@@ -133,6 +138,19 @@ def find_runs(names: Iterable[str]) -> list[Run]:
     sweeps = [_sweep_dir(path) for path in paths.values()]
     sweep_names = dict(zip(dict.fromkeys(sweeps), _short_names(list(dict.fromkeys(sweeps))), strict=True))
     return [replace(run, sweep=sweep_names[sweep]) for run, sweep in zip(runs, sweeps, strict=True)]
+
+
+def reject_pretraining(runs: Iterable[Run]) -> None:
+    """Check that all runs have predictions of pairs.
+
+    Raises:
+        InputError: naming a run of ``afqmc.pretrain``.
+    """
+    if path := next((run.path for run in runs if run.is_pretraining), None):
+        raise InputError(
+            f"{path}: is a run of afqmc.pretrain, which predicts no pairs; afqmc.ls shows its dev/loss, and afqmc.run "
+            f"model=pretrained model.name_or_path={path} trains a classifier"
+        )
 
 
 def _sweep_dir(run: Path) -> Path:

@@ -6,11 +6,12 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from afqmc.checkpoint.weights import load_weights, read_tensors
+from afqmc.checkpoint.weights import load_weights, read_tensors, saved_module
 from afqmc.config import Config
 from afqmc.data.loading import Pairs, sorted_digest, split_digest
 from afqmc.distributed.collectives import broadcast_state
@@ -26,6 +27,7 @@ from afqmc.runner.callbacks.progress_bar import ProgressBar
 from afqmc.runner.callbacks.pruning import Pruner, Pruning
 from afqmc.runner.lifecycle import RunLifecycle, WorkerLifecycle
 from afqmc.runner.setup import TrainingSetup, build_setup, evaluate_split, rebuild_model
+from afqmc.runner.tasks import Pretraining
 from afqmc.runner.trainer import Trainer
 from afqmc.tracking.base import DevPredictions
 from afqmc.training.callbacks.base import Callback
@@ -115,13 +117,16 @@ def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) 
     merged = are_merged(setup.transforms)
     if merged:  # the saved weights fit only a model without transforms
         setup.model = rebuild_model(setup)
-    load_model(accelerator.unwrap_model(setup.model), broadcast_state(accelerator, tensors))
+    load_model(saved_module(accelerator.unwrap_model(setup.model)), broadcast_state(accelerator, tensors))
     dev = evaluate_split(setup, trainer.dev, "dev")
     tolerance = _MERGED_LOGIT_TOLERANCE if merged else 0.0
     is_same = np.allclose(dev.logits, best.evaluation.logits, rtol=0, atol=tolerance, equal_nan=True)
     # with another eval_batch_size, as a resumed run may have, the last bits of the logits differ
     if not is_same and best.batch_size == config.trainer.eval_batch_size:
         raise RuntimeError("the best weights, loaded again, do not give the dev logits that were recorded")
+    if isinstance(setup.task, Pretraining):
+        trainer.checkpoints.close()
+        return summarize_pretraining(setup, trainer, best, dev, setup.task)
     write_predictions(setup, "dev", setup.data.dev, dev)
     test = None
     if setup.data.test is not None:
@@ -176,18 +181,47 @@ def summarize(
     setup: TrainingSetup, trainer: Trainer, best: BestEvaluation, dev: Evaluation, test: Evaluation | None
 ) -> dict[str, Any]:
     """Return the contents of summary.json. ``train_seconds`` is without evaluations; memory is that of this process."""
-    data, throughput = setup.data, trainer.throughput
+    data = setup.data
     collapsed = collapsed_class(dev.logits)
     test_metrics = {} if test is None else prefixed("test", test.metrics)
     return {
-        "status": Status.completed.value,
-        "best": {"step": best.step, "epoch": round(best.epoch, 6), **nan_to_none(prefixed("dev", dev.metrics))},
+        **describe_best(best, dev),
         **({"test": nan_to_none(test_metrics)} if test_metrics else {}),
         **({"folds": folds.as_dict()} if (folds := data.folds) else {}),
         **({"left_out": left_out} if (left_out := data.left_out()) else {}),
         "data": data_digests(setup),
         "collapsed_label": None if collapsed is None else data.labels[collapsed],
         "beats_majority": dev.metrics["accuracy"] > dev.metrics["majority_accuracy"],
+        **describe_training(setup, trainer),
+    }
+
+
+def summarize_pretraining(
+    setup: TrainingSetup, trainer: Trainer, best: BestEvaluation, dev: Evaluation, task: Pretraining
+) -> dict[str, Any]:
+    """Return the contents of summary.json of a pretraining."""
+    assert task.counts is not None
+    digests = {name: split_digest(split, ()) for name, split in setup.data.splits().items()}
+    return {
+        **describe_best(best, dev),
+        "pretraining": asdict(task.counts) | {"sha256": digests},
+        **describe_training(setup, trainer),
+    }
+
+
+def describe_best(best: BestEvaluation, dev: Evaluation) -> dict[str, Any]:
+    """Return the first entries of summary.json: the status, and the best evaluation."""
+    metrics = nan_to_none(prefixed("dev", dev.metrics))
+    return {
+        "status": Status.completed.value,
+        "best": {"step": best.step, "epoch": round(best.epoch, 6), **metrics},
+    }
+
+
+def describe_training(setup: TrainingSetup, trainer: Trainer) -> dict[str, Any]:
+    """Return the last entries of summary.json: the size and the speed of the training."""
+    throughput = trainer.throughput
+    return {
         "monitor": setup.config.trainer.monitor,
         "steps": trainer.steps,
         "parameters": count_parameters(setup.model),

@@ -9,11 +9,10 @@ import numpy as np
 from torch import nn
 
 from afqmc.config import Config
-from afqmc.data.download import cache_dir
-from afqmc.data.loading import Dataset, Pairs, all_sentences, load_dataset
-from afqmc.data.tokenization import PairTokenizer
+from afqmc.data.loading import Dataset, Pairs, all_sentences
 from afqmc.distributed.rank import Rank
-from afqmc.models.loading import build_model, build_tokenizer
+from afqmc.models.loading import build_tokenizer
+from afqmc.runner.tasks import Task, task_of
 from afqmc.runner.validation import validate_against_data, validate_config, validate_lengths, validate_model
 from afqmc.utils.errors import InputError
 
@@ -54,10 +53,11 @@ class _CachedValidator:
             InputError: as the run would.
         """
         choice = validate_config(config, self.rank)
-        data = _cached(self.datasets, repr(config.dataset), lambda: load_dataset(config.dataset))
+        task = task_of(config)
+        data = _cached(self.datasets, repr((config.dataset, config.masking)), task.load_data)
         validate_against_data(config, data)
-        key = repr((config.dataset, config.model))
-        model, lengths = _cached(self.models, key, lambda: _build_model(config, data))
+        key = repr((config.dataset, config.masking, config.model))
+        model, lengths = _cached(self.models, key, lambda: _build_model(config, task, data))
         validate_model(config, choice, model)
         validate_lengths(config, lambda: lengths)
 
@@ -74,11 +74,10 @@ def _cached(cache: dict[str, _T | InputError], key: str, build: Callable[[], _T]
     return result
 
 
-def _build_model(config: Config, data: Dataset) -> tuple[nn.Module, np.ndarray]:
+def _build_model(config: Config, task: Task, data: Dataset) -> tuple[nn.Module, np.ndarray]:
     """Return the model without its weights, and the number of tokens of each training pair, (N,)."""
     tokenizer = build_tokenizer(config.model, lambda: all_sentences(data))
-    model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
-    pair_tokenizer = PairTokenizer(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
+    model, pair_tokenizer = task.build_model(tokenizer, data), task.build_pair_tokenizer(tokenizer)
     tokenized = {
         name: pair_tokenizer.tokenize_cached(split) for name, split in data.splits().items() if isinstance(split, Pairs)
     }

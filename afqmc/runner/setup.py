@@ -15,15 +15,14 @@ from afqmc import config as schema
 from afqmc.config import Config
 from afqmc.data.batching import Shard
 from afqmc.data.config import Batching
-from afqmc.data.download import cache_dir
-from afqmc.data.loading import Dataset, Pairs, all_sentences, load_dataset
-from afqmc.data.quality import analyze, summary_lines
+from afqmc.data.loading import Dataset, Pairs, all_sentences
 from afqmc.data.tokenization import PairTokenizer, TokenizedPairs
 from afqmc.distributed.rank import Rank, current_rank
-from afqmc.evaluation.evaluator import Evaluation, evaluate, padding_warning
-from afqmc.models.loading import build_model, build_tokenizer, count_parameters, model_name
+from afqmc.evaluation.evaluator import Evaluation, padding_warning
+from afqmc.models.loading import build_tokenizer, count_parameters, model_name
 from afqmc.models.transforms import ModelTransform, apply_transforms, build_transforms
 from afqmc.run_dir import RunDir
+from afqmc.runner.tasks import Task, task_of
 from afqmc.runner.validation import validate_against_data, validate_config, validate_lengths, validate_model
 from afqmc.tracking.base import NullTracker, Tracker
 from afqmc.tracking.factory import build_tracker
@@ -48,12 +47,13 @@ class TrainingSetup:
     pair_tokenizer: PairTokenizer
     tracker: Tracker
     transforms: list[ModelTransform]
+    task: Task
 
 
 def rebuild_model(setup: TrainingSetup) -> nn.Module:
     """Build the model anew, without transforms, for the weights of a checkpoint into which they are merged."""
     config = setup.config
-    model = build_model(config.model, setup.tokenizer, setup.data.labels, config.dataset.max_length)
+    model = setup.task.build_model(setup.tokenizer, setup.data)
     validate_model(config, select_device(config.trainer), model)
     return model.to(setup.accelerator.device)
 
@@ -83,7 +83,7 @@ def evaluate_split(
                 on_batch_end()
 
         try:
-            return evaluate(setup.model, tokenized, setup.pair_tokenizer, size, accelerator.device, advance, shard)
+            return setup.task.evaluate(setup.model, tokenized, setup.pair_tokenizer, accelerator.device, advance, shard)
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
@@ -97,7 +97,7 @@ def build_setup(config: Config, run_dir: RunDir, resumed: bool = False) -> Train
     Raises:
         InputError: for invalid config or data.
     """
-    rank = current_rank()
+    rank, task = current_rank(), task_of(config)
     choice = validate_config(config, rank)
     log.info("device: %s, precision %s (%s)", choice.device, choice.precision, choice.reason)
     if not rank.is_single:
@@ -109,17 +109,14 @@ def build_setup(config: Config, run_dir: RunDir, resumed: bool = False) -> Train
         log.warning("environment changed since the run started (%s); resuming may not be bit-exact", difference)
 
     with accelerator.local_main_process_first():  # it downloads, and the other processes of this host find the files
-        data = load_dataset(config.dataset)
-        stats = analyze(data)
-        for line in summary_lines(data, stats):
-            log.info(line)
-        for text in stats.suspicions:
-            log.warning("data: %s", text)
+        data = task.load_data()
+        task.describe(data)
         validate_against_data(config, data)
         tokenizer = build_tokenizer(config.model, lambda: all_sentences(data))
-        model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
-        pair_tokenizer = PairTokenizer(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
-        if rank.is_main and (warning := padding_warning(model, data.dev, pair_tokenizer)):
+        model = task.build_model(tokenizer, data)
+        pair_tokenizer = task.build_pair_tokenizer(tokenizer)
+        is_classifier = config.masking.unit is None
+        if rank.is_main and is_classifier and (warning := padding_warning(model, data.dev, pair_tokenizer)):
             log.warning("model: %s", warning)
         transforms = build_transforms(config.model.transforms)
         apply_transforms(transforms, model)
@@ -130,7 +127,9 @@ def build_setup(config: Config, run_dir: RunDir, resumed: bool = False) -> Train
     tracker: Tracker = NullTracker()
     if rank.is_main:
         tracker = build_tracker(config.tracker, schema.to_container(config), run_dir.path)
-    return TrainingSetup(config, run_dir, accelerator, data, tokenizer, model, pair_tokenizer, tracker, transforms)
+    return TrainingSetup(
+        config, run_dir, accelerator, data, tokenizer, model, pair_tokenizer, tracker, transforms, task
+    )
 
 
 def _describe_batches(config: Config, rank: Rank) -> str:

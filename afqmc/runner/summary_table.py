@@ -23,6 +23,9 @@ def _test_figures(summary: dict[str, Any]) -> list[tuple[str, float | None]]:
 def print_summary(summary: dict[str, Any]) -> None:
     """Print the main figures of summary.json; warn when the best weights are no better than one label for all pairs."""
     best = summary["best"]
+    if "pretraining" in summary:
+        print_pretraining_summary(summary)
+        return
     majority = best["dev/majority_accuracy"]
 
     def formatted(value: float | None) -> str:
@@ -39,9 +42,7 @@ def print_summary(summary: dict[str, Any]) -> None:
             *((name.replace("_", " "), dev(name)) for name in ("f1", "roc_auc", "average_precision", "mcc", "loss")),
             *((f"test {name}", formatted(value)) for name, value in _test_figures(summary)),
             ("training", f"{summary['train_pairs_per_second']:.0f} pairs/s"),
-            ("training time", format_duration(summary["train_seconds"])),
-            ("padding", f"{summary['train_padding_fraction']:.1%}"),
-            ("whole run", format_duration(summary["total_seconds"])),
+            *_durations(summary),
         ],
     )
     if summary["collapsed_label"] is not None:
@@ -53,6 +54,32 @@ def print_summary(summary: dict[str, Any]) -> None:
             majority,
             NEXT_STEP,
         )
+
+
+def print_pretraining_summary(summary: dict[str, Any]) -> None:
+    """Print the main figures of summary.json of a pretraining."""
+    best, counts = summary["best"], summary["pretraining"]
+    print_table(
+        f"best on held-out sentences by {summary['monitor'].removeprefix('dev/')}: step {best['step']}, epoch "
+        f"{best['epoch']:g}",
+        [
+            ("loss", f"{best['dev/loss']:.4f}"),
+            ("masked accuracy", f"{best['dev/masked_accuracy']:.4f}"),
+            ("perplexity", f"{best['dev/perplexity']:.2f}"),
+            ("sentences", str(counts["pretrained"])),
+            ("left out (in dev or test)", str(counts["excluded"])),
+            ("training", f"{summary['train_pairs_per_second']:.0f} sentences/s"),
+            *_durations(summary),
+        ],
+    )
+
+
+def _durations(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("training time", format_duration(summary["train_seconds"])),
+        ("padding", f"{summary['train_padding_fraction']:.1%}"),
+        ("whole run", format_duration(summary["total_seconds"])),
+    ]
 
 
 def describe_collapse(collapsed_label: str, majority: float) -> str:

@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
-from afqmc.data.batching import TrainLoader
 from afqmc.data.loading import fingerprint
 from afqmc.distributed.collectives import all_gather_objects, broadcast_object, broadcast_state
 from afqmc.evaluation.evaluator import Evaluation
@@ -62,8 +61,7 @@ class Trainer:
         self.setup, self.config, self.start_time = setup, setup.config, start_time
         config, self.accelerator = setup.config, setup.accelerator
         with self.accelerator.local_main_process_first():  # it fills the token cache, which the others read
-            data = setup.data.train
-            self.batches = TrainLoader(data, setup.pair_tokenizer, config.batch_size, config.seed, config.dataset)
+            self.batches = setup.task.build_loader(setup.data, setup.pair_tokenizer)
             self.dev = setup.pair_tokenizer.tokenize_cached(setup.data.dev)
         self.intervals = StepIntervals.of(config.trainer, len(self.batches), config.epochs)
         data_fingerprint = f"{fingerprint(setup.data)} {setup.pair_tokenizer.fingerprint}"

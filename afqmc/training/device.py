@@ -128,7 +128,7 @@ def enable_gradient_checkpointing(model: nn.Module) -> None:
     Raises:
         InputError: when the model does not support it.
     """
-    encoder = model.encoder if isinstance(model, CrossEncoder) else model
+    encoder = model.encoder if isinstance(model, CrossEncoder) else getattr(model, "lm", model)
     if not isinstance(encoder, PreTrainedModel) or not encoder.supports_gradient_checkpointing:
         raise InputError("trainer.gradient_checkpointing=true: this model does not support it")
     old_name = "gradient_checkpointing_enable"  # in transformers before 5.2x

@@ -12,8 +12,11 @@ from pathlib import Path
 from afqmc.utils.errors import InputError
 from afqmc.utils.language import translate
 
+RUN, PRETRAIN = "run", "pretrain"
+CONFIG_NAMES = {RUN: "config", PRETRAIN: "pretrain"}  # the file in conf/ with the defaults of a command
 COMMANDS = {  # in the order of the help
     "run": "train, keep the best on dev, evaluate it, predict the test split",
+    "pretrain": "continue masked-LM pretraining on the sentences of the train split",
     "evaluate": "load the best weights of a run, score a labelled file",
     "predict": "probabilities and decisions for the pairs of a file",
     "compare": "runs and sweeps side by side: table, statistics, HTML page",
@@ -37,6 +40,23 @@ Keys to sweep: lr, batch_size, epochs, seed. Groups, as group=option, their keys
 
 Keys and values: --cfg job. Completion in bash: eval "$(afqmc run -sc install=bash)"
 Hydra's own flags: --hydra-help.\
+"""
+
+_PRETRAIN_HELP = """\
+Continue masked-LM pretraining on the sentences of the train split; those that also occur in dev or test are left out.
+The run directory is a model: python -m afqmc.run model=pretrained model.name_or_path=RUN_DIR
+
+  python -m afqmc.pretrain dataset=sample model=mini lr=5e-4      offline, from scratch
+  python -m afqmc.pretrain dataset.path=DIR                       AFQMC and bert-base-chinese
+  python -m afqmc.pretrain dataset.path=DIR masking=whole_word    words of jieba: pip install 'afqmc[words]'
+  python -m afqmc.pretrain -m masking=token,ngram seed=1,2,3      six runs
+  python -m afqmc.pretrain resume=RUN_DIR
+
+Keys to sweep: lr, batch_size, epochs, seed. Groups, as group=option, their keys as group.key=value:
+
+{groups}
+
+Keys and values: --cfg job. Hydra's own flags: --hydra-help.\
 """
 
 
@@ -70,8 +90,8 @@ def is_help_asked(arguments: list[str]) -> bool:
     return bool({"--help", "-h"} & set(arguments))
 
 
-def help_text(arguments: list[str]) -> str:
-    """Return the text of ``--help``, with the options in ``--config-dir``.
+def help_text(arguments: list[str], command: str = RUN) -> str:
+    """Return the text of ``--help`` of ``run`` or ``pretrain``, with the options in ``--config-dir``.
 
     Hydra's own help would read every YAML file twice.
     """
@@ -80,18 +100,19 @@ def help_text(arguments: list[str]) -> str:
     width = max(map(len, names))
     lines = textwrap.TextWrapper(100, subsequent_indent=" " * (width + 2), break_on_hyphens=False)
     table = (lines.fill(f"{name:{width}}  {', '.join(options(name, directories))}") for name in names)
-    return translate(_HELP).format(groups="\n".join(table))
+    return translate(_HELP if command == RUN else _PRETRAIN_HELP).format(groups="\n".join(table))
 
 
 _SCRIPT = r"""_afqmc_completion()
 {
-    local line="${COMP_LINE:0:$COMP_POINT}" word offers
+    local line="${COMP_LINE:0:$COMP_POINT}" command word offers
     case "$line" in
-        "afqmc run "* | "afqmc doctor "*) ;;
+        "afqmc run "* | "afqmc pretrain "* | "afqmc doctor "*) ;;
         *) COMPREPLY=($(compgen -W "COMMANDS" -- "${line##* }")); return ;;
     esac
     word="${line##* }"
-    offers="$(COMP_LINE="$line" afqmc run -sc query=bash 2> /dev/null)"
+    [[ "$line" == "afqmc pretrain "* ]] && command=pretrain || command=run
+    offers="$(COMP_LINE="$line" afqmc "$command" -sc query=bash 2> /dev/null)"
     COMPREPLY=($(compgen -W "$offers" -- "$word"))
     if [[ "$COMP_WORDBREAKS" == *=* && "$word" == *=* ]]; then
         COMPREPLY=("${COMPREPLY[@]#"${word%=*}="}") # bash completes what follows the last =
@@ -112,7 +133,9 @@ def shell_completion(arguments: list[str]) -> str | None:
     if not {"-sc", "--shell-completion"} & set(arguments):
         return None
     if arguments[-1] == "query=bash":
-        os.environ["COMP_LINE"] = re.sub(r"^afqmc (run|doctor) ", "afqmc ", os.environ.get("COMP_LINE", "afqmc "))
+        os.environ["COMP_LINE"] = re.sub(
+            r"^afqmc (run|pretrain|doctor) ", "afqmc ", os.environ.get("COMP_LINE", "afqmc ")
+        )
         return None
     scripts = {"install=bash": _SCRIPT.replace("COMMANDS", " ".join(COMMANDS)), "uninstall=bash": _UNDO}
     if arguments[-1] not in scripts:

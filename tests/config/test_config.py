@@ -26,13 +26,14 @@ OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF /
 
 @cache
 def composed(option):
-    return compose([option])
+    is_pretraining = option.startswith("masking=") or option == "objective=masked_lm"
+    return compose([option], config_name="pretrain" if is_pretraining else "config")
 
 
 def test_every_yaml_is_listed():
     """The tests below cover every YAML file in conf/."""
     files = [path for path in CONF.rglob("*.yaml") if "hydra" not in path.parts]
-    assert len(OPTIONS) == len(files) - 2 == 45  # without config.yaml and wandb-sweep.yaml
+    assert len(OPTIONS) == len(files) - 3 == 50  # without config.yaml, pretrain.yaml and wandb-sweep.yaml
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "afqmc"
 LEVELS = {
     "__main__": 9,
-    "compare": 8, "doctor": 8, "ls": 8,
+    "compare": 8, "doctor": 8, "ls": 8, "pretrain": 8,
     "run": 7, "evaluate": 7, "predict": 7, "comparison": 7, "diagnostics": 7,
     "runner": 6, "inference": 6, "results": 6,
     "config": 5,

@@ -36,7 +36,7 @@ SHORT = (
     "dataset.max_test_samples=16", "dataset.max_length=64",
 )  # fmt: skip
 AFTER_A_RUN = ("evaluate", "predict", "compare", "ls")
-GROUPS = "dataset|model|trainer|checkpoint|distributed|performance|tracker|sweep"
+GROUPS = "dataset|model|masking|trainer|checkpoint|distributed|performance|tracker|sweep"
 
 
 def blocks(text, *languages):
@@ -109,7 +109,7 @@ def test_every_command_is_of_a_known_kind():
     )
     assert len(ALL_COMMANDS) > 80
     for line in ALL_COMMANDS:
-        assert module_of(line) in ("run", "doctor", *AFTER_A_RUN) or re.match(kinds, line), line
+        assert module_of(line) in ("run", "pretrain", "doctor", *AFTER_A_RUN) or re.match(kinds, line), line
 
 
 @pytest.mark.parametrize("line", [line for line in ALL_COMMANDS if line.startswith("make ")])
@@ -127,7 +127,9 @@ def test_commands_without_make_equal_those_of_make():
         assert call.removeprefix(".venv/bin/python") in recipes
 
 
-@pytest.mark.parametrize("line", [line for line in calls(ALL_COMMANDS, "run", "doctor") if "venv" not in line])
+@pytest.mark.parametrize(
+    "line", [line for line in calls(ALL_COMMANDS, "run", "pretrain", "doctor") if "venv" not in line]
+)
 def test_each_run_composes(line, tmp_path, monkeypatch):
     given = [word for word in arguments(line) if word not in ("--cfg", "job", "--help")]
     config_dir = None
@@ -138,7 +140,7 @@ def test_each_run_composes(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     jobs = jobs_of(given)
     for overrides in jobs if line in COMMANDS else jobs[-1:]:
-        assert compose(overrides, config_dir)
+        assert compose(overrides, config_dir, "pretrain" if module_of(line) == "pretrain" else "config")
 
 
 def jobs_of(given):

@@ -61,4 +61,5 @@ def _without_times(row):
 
 
 def _sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Return the sha256 of a file; None if there is none, as of the predictions of a pretraining."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None

@@ -18,6 +18,7 @@ NOT_SHOWN = {  # names, patterns, and texts for files, programmers or other prog
     '"use strict";', "comparison of {}", "dataset.train_file=... dataset.dev_file=...", "did you", "new-line character",
     "unexpected end", "usage: python -m afqmc.data.sample DIR", "how to pay", "my limit", " trust=true",
     "callbacks.{}: conflicts", "{} {}, lr {}, ", " and ", " or ",
+    " words rjieba {}", "{} (held out)", "{} sentences of dev or test would be pretrained on",
     r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'",
     r"Could not override '([^']+)'\.\s*No match in the defaults list",
     r"Could not append to config\. An item is already at '([^']+)'",

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from afqmc.checkpoint.weights import save_weights
+from afqmc.checkpoint.weights import save_weights, saved_module
 from afqmc.evaluation.evaluator import Evaluation, prefixed
 from afqmc.evaluation.metrics import collapsed_class
 from afqmc.runner.setup import TrainingSetup
@@ -80,15 +80,18 @@ class BestWeights(Callback):
 
     def _save(self, target: Path) -> None:
         setup, is_main = self.setup, self.setup.accelerator.is_main_process
-        model = setup.accelerator.unwrap_model(setup.model)
+        model = saved_module(setup.accelerator.unwrap_model(setup.model))
         state = gather_full(model.state_dict(), is_main)
         if is_main:
             for transform in reversed(setup.transforms):
                 state = transform.merge(model, state)
-            save_weights(target, model, setup.tokenizer, setup.data.labels, state)
+            files = setup.task.weights_files(setup.data)
+            save_weights(target, model, setup.tokenizer, setup.data.labels, state, files)
 
     def _warn_of_collapse(self, evaluation: Evaluation) -> None:
         """Warn once per run; summary.json says whether it is true of the best weights."""
+        if not self.setup.data.labels:  # there are no classes in pretraining
+            return
         label = collapsed_class(evaluation.logits)
         if label is not None and not self.warned_of_collapse:
             self.warned_of_collapse = True

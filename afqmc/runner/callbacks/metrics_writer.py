@@ -16,7 +16,7 @@ from afqmc.utils.files import nan_to_none
 
 log = logging.getLogger(__name__)
 
-_SHOWN = ("accuracy", "f1", "roc_auc", "mcc", "loss")
+_SHOWN = ("accuracy", "f1", "roc_auc", "mcc", "loss", "masked_accuracy", "perplexity")
 
 
 class MetricsWriter(Callback):
@@ -34,7 +34,7 @@ class MetricsWriter(Callback):
         """Write the metrics of dev."""
         metrics = event.evaluation.metrics
         self.tracker.log(self._write(event.step, event.epoch, nan_to_none(prefixed("dev", metrics))))
-        shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in _SHOWN)
+        shown = "  ".join(f"{name} {metrics[name]:.4f}" for name in _SHOWN if name in metrics)
         log.info("epoch %.2f  dev: %s%s", event.epoch, shown, "  (best so far)" if event.is_best else "")
 
     def on_nonfinite_loss(self, trainer: TrainerView, error: NonFiniteLossError) -> None:
