@@ -105,7 +105,7 @@ def test_masks_do_not_depend_on_the_batch(loader):
     assert by_id(loader(batch_size=3).epoch(0)) == expected
     assert by_id(loader(batching="random").epoch(0)) == expected
     rest = by_id(loader().epoch(0, skip=2))
-    assert len(rest) == 34
+    assert 0 < len(rest) < len(expected)
     assert rest == {pair_id: expected[pair_id] for pair_id in rest}
 
 
