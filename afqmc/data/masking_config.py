@@ -10,7 +10,7 @@ from afqmc.utils.fields import config_field
 
 
 class MaskingUnit(Enum):
-    """What is masked as a whole."""
+    """The unit that is masked as a whole."""
 
     token = "token"  # noqa: S105 each token by itself, as in BERT
     whole_word = "whole_word"  # all tokens of a Chinese or other word

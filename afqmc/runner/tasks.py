@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Task(Protocol):
-    """What a run trains, and how it is evaluated."""
+    """The kind of a run: its data, model, batches and metrics."""
 
     def load_data(self) -> Dataset:
         """Read the data."""

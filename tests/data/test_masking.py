@@ -55,7 +55,7 @@ def test_replacements(masker):
     assert predicted[:, 1:-1].mean(axis=0) == pytest.approx(0.3, abs=0.04)  # at every position
 
 
-def test_whole_words(masker):
+def test_words_are_whole(masker):
     """A word is masked as a whole or not at all."""
     words = np.array([0, 0, 0, 1, 1, 2, 3, 3, 3, 4, 0])
     _, _, labels = drawn(masker("whole_word", probability=0.4), 9, words, count=300)
