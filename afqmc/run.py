@@ -14,7 +14,7 @@ from afqmc.distributed.rank import current_rank, export_torchrun_env
 from afqmc.distributed.rendezvous import get_coordinator
 from afqmc.run_dir import RunDir
 from afqmc.utils.callable_module import make_callable
-from afqmc.utils.command_help import CONFIG_NAMES, PRETRAIN, RUN, config_dirs, help_text, is_help_asked
+from afqmc.utils.command_help import CONFIG_NAMES, RUN, config_dirs, help_text, is_help_asked
 from afqmc.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def compose_and_run(argv: list[str], on_end: Callable[[RunDir], None] | None = N
     """
     from afqmc.config import register
     from afqmc.config.hydra_app import run_hydra
-    from afqmc.config.overrides import quote_overrides, reject_unused_overrides
+    from afqmc.config.overrides import check_command, quote_overrides
     from afqmc.config.resume import parse_resume
     from afqmc.config.yaml_checks import check_files
     from afqmc.utils.command_help import shell_completion
@@ -72,8 +72,7 @@ def compose_and_run(argv: list[str], on_end: Callable[[RunDir], None] | None = N
         return
     resume, argv[1:] = parse_resume(argv[1:])
     argv[1:] = quote_overrides(argv[1:])
-    if command == PRETRAIN:
-        reject_unused_overrides(argv[1:])
+    check_command(argv[1:], command)
     check_files(argv[1:], config_dirs(argv[1:]))
     register()
     saved = None if resume is None else resume.config()  # before Hydra starts, which composes one config at a time

@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 
 from afqmc.config.error_messages import format_hydra_error, schema_fields
 from afqmc.config.schema import Config
-from afqmc.utils.command_help import groups, options
+from afqmc.utils.command_help import PRETRAIN, RUN, groups, options
 from afqmc.utils.errors import InputError, elide, first_line
 from afqmc.utils.files import is_utf8
 
@@ -197,12 +197,15 @@ def literal(element: str) -> str:
     return f"'{escaped}'"
 
 
-def reject_unused_overrides(arguments: Iterable[str]) -> None:
-    """Check that a command line of ``afqmc.pretrain`` does not set ``model.pooling``, which the model options set.
+def check_command(arguments: Iterable[str], command: str) -> None:
+    """Check that no override of a command line belongs to the other one of ``run`` and ``pretrain``.
 
     Raises:
         InputError: naming the override.
     """
     for argument in arguments:
-        if argument.lstrip("+").startswith("model.pooling="):
+        key = argument.lstrip("+").partition("=")[0]
+        if command == RUN and key.partition(".")[0] == "masking":
+            raise InputError(f"{argument}: only with afqmc.pretrain")
+        if command == PRETRAIN and key == "model.pooling":
             raise InputError(f"{argument}: not with afqmc.pretrain, whose head predicts tokens; set it in fine-tuning")

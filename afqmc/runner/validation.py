@@ -19,6 +19,8 @@ from afqmc.data.batching import count_token_budget_batches
 from afqmc.data.config import Batching
 from afqmc.data.download import cache_dir
 from afqmc.data.loading import Dataset
+from afqmc.data.masking_config import MaskingUnit
+from afqmc.data.sentence_tokenization import load_segmenter
 from afqmc.data.sentences import PRETRAINING_FILE, count_pretrained
 from afqmc.distributed.rank import Rank
 from afqmc.evaluation.monitor import check_monitor
@@ -71,6 +73,8 @@ def config_checks(config: Config, rank: Rank) -> Iterator[Check]:
     counts = [1] * len(config.dataset.labels or ())  # the real counts are known only with the data
     yield "config", lambda: build_objective(config.objective, counts)
     yield "config", lambda: check_callbacks(config)
+    if config.masking.unit is MaskingUnit.whole_word:
+        yield "config", load_segmenter
     yield "model", lambda: check_model_config(config.model)
     yield "model", lambda: build_transforms(config.model.transforms)
     yield "device", lambda: select_device(trainer)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from helpers import PATIENCE_S, PYTHON, SMALL, command, environment, rows, summary
 from run_differences import largest_differences
-from train_variants import VARIANTS
+from train_variants import PRETRAINING, VARIANTS
 from transformers import AutoConfig, AutoModel, MegatronBertConfig, MegatronBertModel
 
 from afqmc.data.batching import Shard, TrainLoader, eval_batches
@@ -36,7 +36,7 @@ from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 LOSS, WEIGHTS, METRICS = 1e-6, 2e-6, 1e-6  # bounds after 24 steps, for float32 sums in another order
-QUICK = ("accumulated", "fsdp")
+QUICK = ("accumulated", "fsdp", PRETRAINING)
 
 
 def launch(processes, *command, **options):

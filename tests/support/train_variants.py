@@ -49,6 +49,13 @@ VARIANTS = {
         "distributed.strategy=fsdp", "trainer.gradient_checkpointing=true", "trainer.max_grad_norm=0.5",
     ),
 }  # fmt: skip
+PRETRAINING = "pretraining, accumulated"
+VARIANTS[PRETRAINING] = (
+    *("dataset=sample", "model=mini", "tracker=none", "lr=1e-3", "batch_size=8", "epochs=2"),
+    *("dataset.max_train_samples=40", "trainer.mixed_precision=no", "trainer.logging_steps=1"),
+    *("trainer.gradient_accumulation_steps=2", "trainer.eval_batch_size=3", "model.config_overrides.hidden_size=48"),
+    *(f"+model.config_overrides.{name}=0" for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")),
+)
 SEVERAL_PROCESSES_ONLY = ("distributed.strategy=", "distributed.fsdp_sharding=", "distributed.fsdp_cpu_offload=")
 
 
@@ -83,7 +90,10 @@ def train(directory, variant):
         for override in VARIANTS[variant]
         if not (rank.is_single and override.startswith(SEVERAL_PROCESSES_ONLY))
     ]
-    config = schema.compose([*BASE, *overrides])
+    if variant == PRETRAINING:
+        config = schema.compose(overrides, config_name="pretrain")
+    else:
+        config = schema.compose([*BASE, *overrides])
     run_dir = (RunDir if rank.is_main else NullRunDir)(directory / variant)
     run_dir.path.mkdir(parents=True, exist_ok=True)
     summary = run_experiment(
