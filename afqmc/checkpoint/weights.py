@@ -60,7 +60,11 @@ def save_weights(
     """
 
     def write(directory: Path) -> None:
-        tensors, tied = without_duplicates(state or model.state_dict())
+        full = state or model.state_dict()
+        if isinstance(model, PreTrainedModel):  # AutoModel looks for tied tensors under the encoder's names
+            prefix = f"{model.base_model_prefix}."
+            full = dict(sorted(full.items(), key=lambda item: not item[0].startswith(prefix)))
+        tensors, tied = without_duplicates(full)
         save_file(tensors, directory / _WEIGHTS, metadata={"format": "pt"})
         if tied:  # in a file of its own: safetensors writes its metadata in a different order each time
             (directory / _TIED).write_text(json.dumps(tied, indent=2), encoding="utf-8")
