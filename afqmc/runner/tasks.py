@@ -23,6 +23,7 @@ from afqmc.evaluation.evaluator import Evaluation, OnProgress, evaluate
 from afqmc.evaluation.masked_lm import evaluate_masked_lm
 from afqmc.models.loading import build_model
 from afqmc.models.masked_lm import build_masked_lm
+from afqmc.runner.pretraining_text import pretrained_hashes
 
 log = logging.getLogger(__name__)
 
@@ -178,10 +179,13 @@ class Pretraining:
         return evaluate_masked_lm(model, tokenized, pair_tokenizer, size, device, self.masker, seed, on_progress, shard)
 
     def weights_files(self, data: Dataset) -> dict[str, str]:
-        """Return the hashes of the pretraining text, against which a fine-tuning run checks its dev and test pairs."""
+        """Return the hashes of the pretraining text, against which a fine-tuning run checks its dev and test pairs.
+
+        They include those of an earlier pretraining that this one continues.
+        """
         assert isinstance(data.train, Pairs)
-        hashes = sorted(map(sentence_hash, data.train.sentence1))
-        return {PRETRAINING_FILE: "".join(f"{line}\n" for line in hashes)}
+        hashes = {sentence_hash(text) for text in data.train.sentence1} | pretrained_hashes(self.config.model)
+        return {PRETRAINING_FILE: "".join(f"{line}\n" for line in sorted(hashes))}
 
 
 def task_of(config: Config) -> Task:

@@ -21,12 +21,11 @@ from afqmc.data.download import cache_dir
 from afqmc.data.loading import Dataset
 from afqmc.data.masking_config import MaskingUnit
 from afqmc.data.sentence_tokenization import load_segmenter
-from afqmc.data.sentences import PRETRAINING_FILE, count_pretrained
 from afqmc.distributed.rank import Rank
 from afqmc.evaluation.monitor import check_monitor
-from afqmc.models.files import local_directory
 from afqmc.models.loading import check_model_config
 from afqmc.models.transforms import build_transforms
+from afqmc.runner.pretraining_text import check_not_pretrained_on
 from afqmc.tracking.validation import check_tracker
 from afqmc.training.callbacks.factory import build_callbacks
 from afqmc.training.device import DeviceConfig, prepare_model, select_device
@@ -131,31 +130,10 @@ def data_checks(config: Config, data: Dataset) -> Iterator[Check]:
     """Yield the checks that need the data, but no model."""
     trainer, train_counts, dev_counts = config.trainer, data.label_counts(data.train), data.label_counts(data.dev)
     yield "config", lambda: build_objective(config.objective, train_counts)
-    yield "data", lambda: check_not_pretrained_on(config, data)
+    yield "data", lambda: check_not_pretrained_on(config.model, data)
     yield "config", lambda: check_monitor(trainer.monitor, data.labels, dev_counts, config.dataset.max_dev_samples)
     if steps := total_steps(config, data):
         yield "config", lambda: check_optimizer_config(config.optimizer, config.scheduler, config.lr, steps)
-
-
-def check_not_pretrained_on(config: Config, data: Dataset) -> None:
-    """Check that an encoder of ``afqmc pretrain`` was not pretrained on sentences of this run's dev or test split.
-
-    Raises:
-        InputError: with the number of such sentences.
-    """
-    name = config.model.name_or_path
-    if config.model.from_scratch or name is None or (directory := local_directory(name)) is None:
-        return
-    record = directory / PRETRAINING_FILE
-    if not record.exists():
-        return
-    hashes = set(record.read_text(encoding="utf-8").split())
-    for split, pairs in (("dev", data.dev), ("test", data.test)):
-        if pairs is not None and (count := count_pretrained(pairs, hashes)):
-            raise InputError(
-                f"model.name_or_path={name}: was pretrained on {count} sentences of this run's {split} split; pretrain "
-                "it with the dataset keys of this run (files, num_folds, fold, split_seed)"
-            )
 
 
 def validate_model(config: Config, choice: DeviceConfig, model: nn.Module) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from afqmc.compare import compare_paths
 from afqmc.config import compose
 from afqmc.config.resume import Resume
 from afqmc.data.loading import load_dataset
-from afqmc.data.sentences import load_sentences, sentence_key
+from afqmc.data.sentences import PRETRAINING_FILE, load_sentences, sentence_key
 from afqmc.inference.predictor import Predictor
 from afqmc.models.loading import check_model_config
 from afqmc.results.runs import find_runs
@@ -230,6 +231,10 @@ def test_pretraining_can_continue(pretrained, tmp_path):
     saved, loaded = load_file(pretrained.best / "model.safetensors"), setup.model.lm.state_dict()
     assert any(name.startswith("cls.predictions.transform") for name in saved)
     assert all(torch.equal(saved[name], loaded[name]) for name in saved)
+    text = (pretrained.best / PRETRAINING_FILE).read_text()
+    assert len(text.split()) == summary(pretrained)["pretraining"]["pretrained"]
+    other = replace(setup.data, train=setup.data.train.select([0, 1], "other"))
+    assert setup.task.weights_files(other) == {PRETRAINING_FILE: text}  # of both
 
 
 def test_pretrained_on_dev_is_refused(pretrained, tmp_path):
