@@ -96,7 +96,7 @@ def help_text(arguments: list[str], command: str = RUN) -> str:
     Hydra's own help would read every YAML file twice.
     """
     directories = config_dirs(arguments)
-    names = groups(directories)
+    names = [name for name in groups(directories) if command == PRETRAIN or name != "masking"]
     width = max(map(len, names))
     lines = textwrap.TextWrapper(100, subsequent_indent=" " * (width + 2), break_on_hyphens=False)
     table = (lines.fill(f"{name:{width}}  {', '.join(options(name, directories))}") for name in names)
