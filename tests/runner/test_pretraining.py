@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import signal
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +18,11 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, get_scheduler
 
 from afqmc.compare import compare_paths
 from afqmc.config import compose
+from afqmc.config.overrides import check_command
 from afqmc.config.resume import Resume
 from afqmc.data.loading import load_dataset
 from afqmc.data.sentences import PRETRAINING_FILE, load_sentences, sentence_key
+from afqmc.distributed.rank import current_rank
 from afqmc.inference.predictor import Predictor
 from afqmc.models.loading import check_model_config
 from afqmc.results.runs import find_runs
@@ -28,6 +31,7 @@ from afqmc.runner.callbacks.metrics_writer import MetricsWriter
 from afqmc.runner.experiment import run_experiment
 from afqmc.runner.setup import build_setup
 from afqmc.runner.trainer import Trainer
+from afqmc.runner.validation import validate_config
 from afqmc.utils.errors import InputError
 
 SMALL = (
@@ -291,6 +295,20 @@ def test_invalid_configs(override, message):
 def test_fine_tuning_refuses_the_objective():
     with pytest.raises(InputError, match="objective=masked_lm: only with afqmc.pretrain"):
         small("objective=masked_lm")
+
+
+def test_missing_segmenter_is_found_first(monkeypatch):
+    """Without the segmenter, whole-word masks are refused before anything is read."""
+    monkeypatch.setitem(sys.modules, "rjieba", None)
+    with pytest.raises(InputError, match=r"pip install 'afqmc\[words\]'"):
+        validate_config(pretraining("masking=whole_word"), current_rank())
+
+
+@pytest.mark.parametrize("override", ["masking=token", "masking.unit=token", "+masking.probability=0.2"])
+def test_run_refuses_masking(override):
+    with pytest.raises(InputError, match=re.escape(f"{override}: only with afqmc.pretrain")):
+        check_command(["lr=1e-3", override], "run")
+    check_command([override], "pretrain")
 
 
 def test_command(tmp_path):
