@@ -61,7 +61,7 @@ def save_weights(
 
     def write(directory: Path) -> None:
         full = state or model.state_dict()
-        if isinstance(model, PreTrainedModel):  # AutoModel looks for tied tensors under the encoder's names
+        if isinstance(model, PreTrainedModel) and not labels:  # AutoModel looks for tied tensors under encoder names
             prefix = f"{model.base_model_prefix}."
             full = dict(sorted(full.items(), key=lambda item: not item[0].startswith(prefix)))
         tensors, tied = without_duplicates(full)
