@@ -30,7 +30,7 @@ from afqmc.runner.trainer import Trainer
 from afqmc.tracking.base import DevPredictions
 from afqmc.training.callbacks.base import Callback
 from afqmc.training.callbacks.early_stopping import EarlyStopping
-from afqmc.training.callbacks.factory import build_callbacks
+from afqmc.training.callbacks.factory import build_callbacks, without_switched_off
 from afqmc.training.device import peak_memory
 from afqmc.training.parallel import destroy_process_group, load_model
 from afqmc.utils.errors import InputError
@@ -79,8 +79,8 @@ def run_experiment(
             setup = build_setup(config, run_dir, run.resumed)
             run.tracker = setup.tracker
             best = BestWeights(setup)
-            added = [*build_callbacks(config.callbacks).values(), *callbacks]
-            trainer = Trainer(setup, [*added, *built_in_callbacks(setup, best, pruner)], start_time)
+            methods = without_switched_off(build_callbacks(config.callbacks))
+            trainer = Trainer(setup, [*callbacks, *built_in_callbacks(setup, best, pruner)], start_time, methods)
             if run.resumed:
                 trainer.resume()
             run.begin_training(trainer)
@@ -112,7 +112,7 @@ def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) 
         raise RuntimeError(f"no evaluation gave a finite {monitor}: there are no best weights; try a lower lr")
     accelerator = setup.accelerator
     tensors = read_tensors(setup.run_dir.best) if accelerator.is_main_process else None
-    merged = are_merged(setup.transforms)
+    merged = are_merged(setup.transforms.values())
     if merged:  # the saved weights fit only a model without transforms
         setup.model = rebuild_model(setup)
     load_model(accelerator.unwrap_model(setup.model), broadcast_state(accelerator, tensors))
@@ -186,6 +186,7 @@ def summarize(
         **({"folds": folds.as_dict()} if (folds := data.folds) else {}),
         **({"left_out": left_out} if (left_out := data.left_out()) else {}),
         "data": data_digests(setup),
+        **({"methods": methods} if (methods := trainer.methods.latest) else {}),
         "collapsed_label": None if collapsed is None else data.labels[collapsed],
         "beats_majority": dev.metrics["accuracy"] > dev.metrics["majority_accuracy"],
         "monitor": setup.config.trainer.monitor,

@@ -47,7 +47,7 @@ class TrainingSetup:
     model: nn.Module
     pair_tokenizer: PairTokenizer
     tracker: Tracker
-    transforms: list[ModelTransform]
+    transforms: dict[str, ModelTransform]
 
 
 def rebuild_model(setup: TrainingSetup) -> nn.Module:

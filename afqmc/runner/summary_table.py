@@ -38,6 +38,7 @@ def print_summary(summary: dict[str, Any]) -> None:
             ("majority accuracy", formatted(majority)),
             *((name.replace("_", " "), dev(name)) for name in ("f1", "roc_auc", "average_precision", "mcc", "loss")),
             *((f"test {name}", formatted(value)) for name, value in _test_figures(summary)),
+            *((name, f"{value:.4g}") for name, value in summary.get("methods", {}).items()),
             ("training", f"{summary['train_pairs_per_second']:.0f} pairs/s"),
             ("training time", format_duration(summary["train_seconds"])),
             ("padding", f"{summary['train_padding_fraction']:.1%}"),

@@ -25,6 +25,7 @@ from afqmc.models.loading import check_model_config
 from afqmc.models.transforms import build_transforms
 from afqmc.tracking.validation import check_tracker
 from afqmc.training.callbacks.factory import build_callbacks
+from afqmc.training.config import TrainerConfig
 from afqmc.training.device import DeviceConfig, prepare_model, select_device
 from afqmc.training.objectives.factory import build_objective
 from afqmc.training.optim import check_optimizer_config
@@ -66,11 +67,8 @@ def config_checks(config: Config, rank: Rank) -> Iterator[Check]:
     """
     trainer = config.trainer
     yield "config", lambda: check_optimizer_config(config.optimizer, config.scheduler, config.lr)
-    counts = [1] * len(config.dataset.labels or ())  # the real counts are known only with the data
-    yield "config", lambda: build_objective(config.objective, counts)
-    yield "config", lambda: check_callbacks(config)
+    yield "config", lambda: check_methods(config, rank)
     yield "model", lambda: check_model_config(config.model)
-    yield "model", lambda: build_transforms(config.model.transforms)
     yield "device", lambda: select_device(trainer)
     yield (
         "config",
@@ -83,22 +81,39 @@ def config_checks(config: Config, rank: Rank) -> Iterator[Check]:
     yield "tracker", lambda: check_tracker(config.tracker)
 
 
-def check_callbacks(config: Config) -> None:
-    """Build the callbacks of a config, and check their declared conflicts.
+def check_methods(config: Config, rank: Rank) -> None:
+    """Build callbacks, objective and model transforms of a config, and check what they declare not to work with.
 
     Raises:
-        InputError: naming the callback or its argument, and the key that it conflicts with.
+        InputError: naming the method or its argument, and the key that it conflicts with.
     """
     values = asdict(config)
-    for name, callback in build_callbacks(config.callbacks).items():
-        for conflict in callback.conflicts:
+    counts = [1] * len(config.dataset.labels or ())  # the real counts are known only with the data
+    callbacks = {name: part for name, part in build_callbacks(config.callbacks).items() if not part.is_off}
+    methods: dict[str, Any] = {f"callbacks.{name}": callback for name, callback in callbacks.items()}
+    methods["objective"] = build_objective(config.objective, counts)
+    methods |= {f"model.transforms.{name}": part for name, part in build_transforms(config.model.transforms).items()}
+    for name, method in methods.items():
+        for conflict in getattr(method, "conflicts", ()):
             key, _, value = conflict.partition("=")
             if key.startswith("callbacks."):
-                conflicting = key.removeprefix("callbacks.") in config.callbacks
+                conflicting = key.removeprefix("callbacks.") in callbacks
             else:
-                conflicting = _value_as_text(values, key, f"callbacks.{name}: conflicts") == value
+                conflicting = _value_as_text(values, key, f"{name}: conflicts") == value
             if conflicting:
-                raise InputError(f"callbacks.{name}: not with {conflict}")
+                raise InputError(f"{name}: not with {conflict}")
+        if getattr(method, "needs_whole_batch", False) and (divided := _divides_batch(config.trainer, rank)):
+            raise InputError(f"{name}: needs all pairs of a batch at once, so it does not work with {divided}")
+
+
+def _divides_batch(config: TrainerConfig, rank: Rank) -> str | None:
+    """Return what divides the batch of an optimizer step into parts, or None."""
+    if not rank.is_single:
+        return "several processes"
+    if config.auto_microbatch:
+        return "trainer.auto_microbatch=true"
+    steps = config.gradient_accumulation_steps
+    return f"trainer.gradient_accumulation_steps={steps}" if steps > 1 else None
 
 
 def _value_as_text(values: Any, key: str, where: str) -> str:

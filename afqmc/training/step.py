@@ -75,6 +75,7 @@ class TrainStep:
         self._after_backward = overriding([*callbacks], "on_after_backward")
         self._before_step = overriding([*callbacks], "on_before_optimizer_step")
         self._after_step = overriding([*callbacks], "on_after_optimizer_step")
+        self._current: tuple[Batch, int] | None = None  # the batch, in the hooks before the optimizer step
 
     @property
     def lr(self) -> float:
@@ -144,6 +145,29 @@ class TrainStep:
 
     def backward(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
         """Compute the gradients of a batch and clip them; return its loss, and their norm before clipping."""
+        total = self._backward_batch(batch, step, self._after_backward)
+        self._current = batch, step
+        for callback in self._before_step:
+            callback.on_before_optimizer_step(self)
+        self._current = None
+        if self.config.max_grad_norm is None:
+            return total, None
+        norm = full_norm(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm))
+        if not self.guard.allows(norm, step) and self.accelerator.mixed_precision != "fp16":
+            raise self._nonfinite("the gradients' norm is", norm, total, batch, step)
+        return total, norm
+
+    def repeat_backward(self) -> None:
+        """Run forward and backward over the batch again, in a hook before the optimizer step; add to the gradients.
+
+        Raises:
+            NonFiniteLossError: if that loss is NaN or infinite.
+        """
+        assert self._current is not None
+        self._backward_batch(*self._current)
+
+    def _backward_batch(self, batch: Batch, step: int, callbacks: Sequence[Callback] = ()) -> Tensor:
+        """Add the gradients of a batch; return its loss. ``callbacks`` are called after each microbatch."""
         microbatches = batch.split(self.num_microbatches)
         normalizer = self.objective.normalizer(batch)
         total = torch.zeros((), device=self.accelerator.device)
@@ -156,17 +180,10 @@ class TrainStep:
                 if not self.guard.allows(total, step):
                     raise self._nonfinite("loss is", total, total, batch, step)
                 self._accumulate(loss)
-                for callback in self._after_backward:
+                for callback in callbacks:
                     again = partial(self._backward_again, shard, counts, normalizer, batch, step)
                     callback.on_after_backward(self, shard, again)
-        for callback in self._before_step:
-            callback.on_before_optimizer_step(self)
-        if self.config.max_grad_norm is None:
-            return total, None
-        norm = full_norm(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm))
-        if not self.guard.allows(norm, step) and self.accelerator.mixed_precision != "fp16":
-            raise self._nonfinite("the gradients' norm is", norm, total, batch, step)
-        return total, norm
+        return total
 
     def _autocast_forward(self, **inputs: Tensor) -> Tensor:
         with self.accelerator.autocast():

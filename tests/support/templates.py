@@ -17,7 +17,7 @@ NOT_SHOWN = {  # names, patterns, and texts for files, programmers or other prog
     "## Without final metrics\n\n",
     '"use strict";', "comparison of {}", "dataset.train_file=... dataset.dev_file=...", "did you", "new-line character",
     "unexpected end", "usage: python -m afqmc.data.sample DIR", "how to pay", "my limit", " trust=true",
-    "callbacks.{}: conflicts", "{} {}, lr {}, ", " and ", " or ",
+    "{}: conflicts", "{} {}, lr {}, ", " and ", " or ",
     r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'",
     r"Could not override '([^']+)'\.\s*No match in the defaults list",
     r"Could not append to config\. An item is already at '([^']+)'",

@@ -45,15 +45,17 @@ class BestWeights(Callback):
         self.best: BestEvaluation | None = None
         self.warned_of_collapse = False
 
+    def on_new_best(self, trainer: TrainerView, event: EvaluationEnd) -> None:
+        """Save the best weights."""
+        size = self.setup.config.trainer.eval_batch_size
+        self.best = BestEvaluation(event.step, event.epoch, event.evaluation, size)
+        self._save(self.run_dir.best)
+        metrics = nan_to_none(prefixed("dev", event.evaluation.metrics))
+        self.setup.tracker.log_summary({"step": event.step, "epoch": event.epoch, **metrics})
+
     def on_evaluation_end(self, trainer: TrainerView, event: EvaluationEnd) -> None:
-        """Save the weights if they are the best, or if all are kept."""
+        """Save the weights if those of past evaluations are kept."""
         self._warn_of_collapse(event.evaluation)
-        if event.is_best:
-            size = self.setup.config.trainer.eval_batch_size
-            self.best = BestEvaluation(event.step, event.epoch, event.evaluation, size)
-            self._save(self.run_dir.best)
-            metrics = nan_to_none(prefixed("dev", event.evaluation.metrics))
-            self.setup.tracker.log_summary({"step": event.step, "epoch": event.epoch, **metrics})
         limit = self.setup.config.checkpoint.keep_weights
         if limit != 0:
             self._save(self.run_dir.weights_path(event.step))
@@ -83,7 +85,7 @@ class BestWeights(Callback):
         model = setup.accelerator.unwrap_model(setup.model)
         state = gather_full(model.state_dict(), is_main)
         if is_main:
-            for transform in reversed(setup.transforms):
+            for transform in reversed(setup.transforms.values()):
                 state = transform.merge(model, state)
             save_weights(target, model, setup.tokenizer, setup.data.labels, state)
 
