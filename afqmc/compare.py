@@ -50,7 +50,7 @@ def main() -> int:
     for path, flag, _ in files:
         reject_input_as_output(path, flag, inputs)
     target = _upload_target(runs, arguments)
-    report = build(runs, arguments.metric, arguments.top)
+    report = build(runs, arguments.metric, arguments.top, arguments.baseline)
     print_report(report, arguments.top)
     for path, flag, render in files:
         exports.write(path, render(report), flag)
@@ -63,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m afqmc.compare", description=__doc__)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="run directories, directories with runs, or globs")
     parser.add_argument("--metric", metavar="NAME", help="for example dev/f1; default: the metric that runs monitored")
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help="the setting to compare all others with; default: sweep.baseline, or the best",
+    )
     parser.add_argument("--top", type=_count, default=20, metavar="N", help="settings to show and compare; default 20")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row per run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything")
@@ -115,13 +120,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def compare_paths(paths: Sequence[str | Path], metric: str | None = None, top: int = 20) -> ComparisonReport:
+def compare_paths(
+    paths: Sequence[str | Path], metric: str | None = None, top: int = 20, baseline: str | None = None
+) -> ComparisonReport:
     """Rank the settings of runs and sweeps, and test whether the best one beats the others.
 
     Args:
         paths: Run directories, directories with runs, or globs.
         metric: Such as ``dev/f1``; by default, the metric that the runs monitored.
         top: Settings to compare.
+        baseline: Name of the setting to compare all others with; by default ``sweep.baseline``, or the best.
 
     Returns:
         The comparison; ``to_pandas()`` has a row per setting.
@@ -132,7 +140,7 @@ def compare_paths(paths: Sequence[str | Path], metric: str | None = None, top: i
     from afqmc.comparison.builder import build
     from afqmc.results.runs import find_runs
 
-    return build(find_runs(map(str, paths)), metric, top)
+    return build(find_runs(map(str, paths)), metric, top, baseline)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from afqmc.comparison.wording import (
     display_name,
     folds_column,
     format_difference,
-    headline,
     required_effort,
     split_of,
 )
@@ -208,10 +207,10 @@ def _print_findings(console: Console, report: ComparisonReport) -> None:
     """Print a sentence per comparison, or a table if there are many."""
     from rich.text import Text
 
-    if len(report.comparisons) <= _MAX_SENTENCES or report.tests is None:
-        return _print_list(console, "Findings", [comparison.sentence for comparison in report.comparisons])
-    best = display_name(report.compared[0], report.settings)
-    table = _table(headline(best, [comparison.difference for comparison in report.comparisons]))
+    if len(report.comparisons) <= _MAX_SENTENCES or report.tests is None or report.baseline is not None:
+        title = report.headline if report.baseline is not None and report.headline else "Findings"
+        return _print_list(console, title, [comparison.sentence for comparison in report.comparisons])
+    table = _table(report.headline or "")
     for header in ("than", "by", "95% CI", "p", "needed to detect it"):
         table.add_column(translate(header), overflow="fold", no_wrap=header in ("by", "95% CI", "p"))
     for comparison in report.comparisons:

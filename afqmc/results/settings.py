@@ -20,6 +20,7 @@ _NOT_SETTINGS = (
     "checkpoint.save_steps", "checkpoint.save_interval_minutes", "checkpoint.on_save_failure", "trainer.detect_anomaly",
 )  # fmt: skip
 _NOT_GROUPS = ("tracker.", "sweep.")
+VARIANT, BASELINE = "sweep.variant", "sweep.baseline"
 
 _MAX_NAMED = 8  # missing folds named in a message
 
@@ -90,7 +91,20 @@ def group_by_setting(runs: Sequence[Run]) -> list[Setting]:
 
 
 def varying_keys(runs: Sequence[Run]) -> list[str]:
-    """Return the settings that differ between the runs, top-level keys first, then in config order."""
+    """Return the settings that differ between the runs, top-level keys first, then in config order.
+
+    If all runs are variants of a sweep, this is the variant's name, and the settings that differ within a variant.
+    """
+    variants: dict[Any, list[Run]] = {}
+    for run in runs:
+        variants.setdefault(run.config.get(VARIANT), []).append(run)
+    if len(variants) > 1 and None not in variants:
+        within = [key for group in variants.values() for key in _varying_keys(group)]
+        return [VARIANT, *dict.fromkeys(within)]
+    return _varying_keys(runs)
+
+
+def _varying_keys(runs: Sequence[Run]) -> list[str]:
     keys = dict.fromkeys(key for run in runs for key in run.config)
     settings = [key for key in keys if key not in _NOT_SETTINGS and not key.startswith(_NOT_GROUPS)]
     varying = [key for key in settings if len({canonical(run.config.get(key, MISSING)) for run in runs}) > 1]
@@ -155,7 +169,8 @@ def _setting(keys: list[str], runs: list[Run]) -> Setting:
     repeats = tuple(run for run in runs if first_runs[repetition_key(run)] is not run)
     values = {key: runs[0].config.get(key, MISSING) for key in keys}
     short = short_keys(keys)
-    name = " ".join(f"{short[key]}={format_value(value)}" for key, value in values.items() if value is not MISSING)
+    texts = {key: format_value(value) for key, value in values.items() if value is not MISSING}
+    name = " ".join(text if key == VARIANT else f"{short[key]}={text}" for key, text in texts.items())
     more = f" (+{len(counted) - 1})" if len(counted) > 1 else ""
     return Setting(name or f"{counted[0].name}{more}", values, tuple(counted), repeats)
 
