@@ -155,6 +155,8 @@ def load(run_dir: Path) -> Config:
         InputError: if there is none, or it is invalid in this version.
     """
     path = RunDir(run_dir).config
+    if not os.path.lexists(run_dir):
+        raise InputError(f"{run_dir}: no such directory")
     if not path.exists():
         raise InputError(f"{run_dir}: not a run directory (it has no config.yaml)")
     content = check_yaml_limits(path)

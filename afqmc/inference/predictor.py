@@ -129,12 +129,15 @@ class Predictor:
         there are two, else of each), and ``prediction`` (a label name).
 
         Raises:
-            InputError: if there is no pair, or a sentence is not a text.
+            InputError: if there is no pair, or a sentence is not a text or empty; names the pair.
         """
-        columns = [*zip(*pairs, strict=True)]
-        if len(columns) != 2 or not all(isinstance(text, str) for column in columns for text in column):
-            raise InputError("pairs: must be a non-empty list of two texts each")
-        first, second = map(list, columns)
+        listed = [pair if isinstance(pair, str) else tuple(pair) for pair in pairs]
+        if not listed:
+            raise InputError("pairs: must not be empty")
+        for index, pair in enumerate(listed):
+            if isinstance(pair, str) or len(pair) != 2 or not all(_is_sentence(text) for text in pair):
+                raise InputError(f"pairs[{index}]={pair}: must be two texts that are not empty")
+        first, second = ([pair[side] for pair in listed] for side in (0, 1))
         logits = self.evaluate(Pairs("pairs", [*range(len(first))], first, second, None)).logits
         return prediction_rows(range(len(first)), logits, None, self.labels)
 
@@ -148,6 +151,10 @@ class Predictor:
         if problem := evaluation.describe_missing(Path(pairs.file).name):
             log.warning("%s: they have no prediction, and metrics are undefined", problem)
         return evaluation
+
+
+def _is_sentence(text: object) -> bool:
+    return isinstance(text, str) and bool(text.strip())
 
 
 @dataclass(frozen=True)

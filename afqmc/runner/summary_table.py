@@ -9,9 +9,7 @@ from afqmc.utils.console import format_duration, print_table
 
 log = logging.getLogger(__name__)
 
-NEXT_STEP = (
-    "to try: trainer.monitor=dev/roc_auc or dev/f1, another threshold (predictions/dev.jsonl), more epochs, a higher lr"
-)
+NEXT_STEP = "to try: a pretrained model, more pairs or epochs, another lr, trainer.monitor=dev/roc_auc or dev/f1"
 
 
 def _test_figures(summary: dict[str, Any]) -> list[tuple[str, float | None]]:

@@ -96,7 +96,7 @@ def test_values_stay_as_they_are():
     )
     assert translate("run: no such directory") == "run：目录不存在"
     assert "'no labels, missing'" in translate(
-        "label 'no labels, missing' is not one of: a, b (dataset.labels sets them)"
+        "label 'no labels, missing' is not one of: a, b (dataset.labels sets them; a finished run keeps its own)"
     )
     assert translate("花呗 a, b") == "花呗 a, b"
 
