@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from afqmc.cli import DONE, FAILED, reject_several_processes, run_command
 from afqmc.utils.callable_module import make_callable
+from afqmc.utils.command_help import CommandParser
 from afqmc.utils.errors import InputError
 from afqmc.utils.language import translate
 from afqmc.utils.process import configure_threads
@@ -60,7 +61,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m afqmc.compare", description=__doc__)
+    parser = CommandParser("compare")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="run directories, directories with runs, or globs")
     parser.add_argument("--metric", metavar="NAME", help="for example dev/f1; default: the metric that runs monitored")
     parser.add_argument(
