@@ -81,10 +81,6 @@ class CrossEncoder(nn.Module):
         """The encoder, which is stored under its prefix in ``transformers``, such as ``bert``."""
         return self.get_submodule(self.prefix)  # type: ignore[return-value]
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the layer that maps token ids (B, T) to word embeddings (B, T, H)."""
-        return self.encoder.get_input_embeddings()
-
     def forward(self, **inputs: Tensor) -> Tensor:
         """Return the logits (B, num_labels) of ``input_ids`` (B, T), ``attention_mask`` (B, T), and so on."""
         mask, need_first_layer = inputs["attention_mask"], self.pooling is Pooling.first_last_avg

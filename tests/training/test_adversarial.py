@@ -99,7 +99,7 @@ def test_equals_plain_loop(tmp_path, plain, arguments, reported):
     assert largest_difference(ours, {n: p.detach() for n, p in clean.model.named_parameters()}) > 1e-5
     report = trainer.callbacks[0].report()
     assert {value: report[value] for value in reported} == pytest.approx(reported, rel=0.1 if name == "pgd" else 1e-4)
-    assert trainer.model.get_input_embeddings()._forward_hooks == {}
+    assert trainer.model.encoder.get_input_embeddings()._forward_hooks == {}
 
 
 def test_unit_of_zero_and_infinite_gradients():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from afqmc.data.batching import Batch
+from afqmc.models.cross_encoder import CrossEncoder
 from afqmc.training.callbacks.base import Callback, StepView, TrainerView
 from afqmc.utils.errors import InputError
 
@@ -97,7 +98,8 @@ class EmbeddingAttack(AdversarialTraining):
         """
         super().on_fit_start(trainer)
         model = trainer.model
-        get_input_embeddings = getattr(model, "get_input_embeddings", None)
+        encoder = model.encoder if isinstance(model, CrossEncoder) else model
+        get_input_embeddings = getattr(encoder, "get_input_embeddings", None)  # the name in transformers
         if get_input_embeddings is None:
             name = type(self).__name__.lower()
             raise InputError(f"{name}: {type(model).__name__} must have a method get_input_embeddings()")
