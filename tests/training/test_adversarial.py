@@ -180,7 +180,7 @@ def test_recomputed_activations(tmp_path):
 def test_first_epoch(tmp_path):
     """Before the first epoch of the method, nothing is perturbed; one after the end of the run is refused."""
     config = small("callbacks=[fgm]", "callbacks.fgm.first_epoch=2")
-    with pytest.raises(InputError, match="fgm: first_epoch=2: must be < 2, the epochs of this run"):
+    with pytest.raises(InputError, match="callbacks.fgm.first_epoch=2: must be < 2, the epochs of this run"):
         run_experiment(config, RunDir(tmp_path / "refused"))
     config = small("callbacks=[awp]", "callbacks.awp.first_epoch=0.5", "epochs=1")
     norms = []
@@ -224,5 +224,5 @@ def test_not_with_other_forward_passes(name, override):
 
 def test_model_without_word_embeddings():
     (callback,) = build_callbacks(small("callbacks=[fgm]").callbacks).values()
-    with pytest.raises(InputError, match=r"fgm: Linear must have a method get_input_embeddings\(\)"):
+    with pytest.raises(InputError, match=r"callbacks.fgm: Linear must have a method get_input_embeddings\(\)"):
         attack(callback, nn.Linear(2, 2))

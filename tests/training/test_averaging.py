@@ -1,5 +1,6 @@
 """Averages of the weights."""
 
+import copy
 import math
 from types import SimpleNamespace
 
@@ -69,7 +70,7 @@ def test_ema_does_not_change_the_training(tmp_path):
 
 
 def test_ema_without_frozen_weights_and_skipped_steps():
-    """Frozen weights are not averaged, and a step that fp16 skips does not count."""
+    """Frozen weights are not averaged, a step that fp16 skips does not count, and a rollback restores the average."""
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1, bias=False))
     model[0].requires_grad_(False)
     ema, accelerator = Ema(0.5), SimpleNamespace(optimizer_step_was_skipped=True)
@@ -79,7 +80,13 @@ def test_ema_without_frozen_weights_and_skipped_steps():
     assert ema.state_dict()["updates"] == 0
     accelerator.optimizer_step_was_skipped = False
     ema.on_after_optimizer_step(SimpleNamespace(accelerator=accelerator))
-    assert ema.state_dict()["updates"] == 1
+    saved = copy.deepcopy(ema.state_dict())
+    assert saved["updates"] == 1
+    nn.init.ones_(model[1].weight)
+    ema.on_after_optimizer_step(SimpleNamespace(accelerator=accelerator))
+    assert not ema.state_dict()["average"]["1.weight"].equal(saved["average"]["1.weight"])
+    ema.load_state_dict(saved)  # as a rollback does
+    assert ema.state_dict()["average"]["1.weight"].equal(saved["average"]["1.weight"])
 
 
 class Recorder(Callback):
@@ -143,7 +150,7 @@ def test_soup_of_averages(tmp_path):
 
 
 def test_soup_needs_two_evaluations(tmp_path):
-    with pytest.raises(InputError, match="soup: this run has one evaluation"):
+    with pytest.raises(InputError, match="callbacks.soup: this run has one evaluation"):
         run_experiment(small("callbacks=[soup]", "epochs=1"), RunDir(tmp_path / "run"))
 
 

@@ -41,7 +41,8 @@ class AdversarialTraining(Callback):
         epochs = trainer.intervals.total / trainer.intervals.epoch
         if self.first_epoch >= epochs:
             name = type(self).__name__.lower()
-            raise InputError(f"{name}: first_epoch={self.first_epoch}: must be < {epochs:g}, the epochs of this run")
+            first = f"callbacks.{name}.first_epoch={self.first_epoch}"
+            raise InputError(f"{first}: must be < {epochs:g}, the epochs of this run")
 
     @property
     def has_begun(self) -> bool:
@@ -102,7 +103,7 @@ class EmbeddingAttack(AdversarialTraining):
         get_input_embeddings = getattr(encoder, "get_input_embeddings", None)  # the name in transformers
         if get_input_embeddings is None:
             name = type(self).__name__.lower()
-            raise InputError(f"{name}: {type(model).__name__} must have a method get_input_embeddings()")
+            raise InputError(f"callbacks.{name}: {type(model).__name__} must have a method get_input_embeddings()")
         self._hooks = [
             model.register_forward_pre_hook(self._keep_mask, with_kwargs=True),
             get_input_embeddings().register_forward_hook(self._perturb),

@@ -45,28 +45,29 @@ class Awp(AdversarialTraining):
         """Replace the gradients by those at w + v."""
         if not self.has_begun:
             return
-        matrices = [
-            (parameter, parameter.detach().clone(), self._perturbation(parameter, parameter.grad))
-            for parameter in step.model.parameters()
-            if parameter.grad is not None and parameter.ndim > 1
-        ]
-        total = torch.stack([torch.linalg.vector_norm(w) for _, w, _ in matrices]).norm()
-        self.relative_norm = torch.stack([torch.linalg.vector_norm(v) for _, _, v in matrices]).norm() / total
-        step.optimizer.zero_grad(set_to_none=True)
+        saved: list[tuple[Tensor, Tensor]] = []
+        norms = []  # of v and w
         try:
             with torch.no_grad():
-                for parameter, _, v in matrices:
-                    parameter.add_(v)
+                for parameter in step.model.parameters():
+                    if parameter.grad is not None and parameter.ndim > 1:
+                        v = self._perturbation(parameter, parameter.grad)
+                        norms.append(torch.stack([torch.linalg.vector_norm(v), torch.linalg.vector_norm(parameter)]))
+                        saved.append((parameter, parameter.clone()))
+                        parameter.add_(v)
+            step.optimizer.zero_grad(set_to_none=True)
             step.repeat_backward()
         finally:
             with torch.no_grad():
-                for parameter, w, _ in matrices:
-                    parameter.copy_(w)
+                for perturbed, w in saved:
+                    perturbed.copy_(w)
+        norm, reference = torch.stack(norms).norm(dim=0)
+        self.relative_norm = norm / reference
 
     def _perturbation(self, parameter: Tensor, gradient: Tensor) -> Tensor:
         """Return v; 0 for a gradient that is 0, NaN or infinite (fp16)."""
         norm = torch.linalg.vector_norm(gradient)
-        scale = self.gamma * torch.linalg.vector_norm(parameter.detach()) / norm
+        scale = self.gamma * torch.linalg.vector_norm(parameter) / norm
         return torch.where(norm.isfinite() & (norm > 0), scale * gradient, 0.0)
 
     def report(self) -> dict[str, float]:

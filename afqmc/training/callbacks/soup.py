@@ -86,7 +86,9 @@ class Soup(Callback):
             InputError: if there is only one.
         """
         if trainer.intervals.evaluate >= trainer.intervals.total:
-            raise InputError("soup: this run has one evaluation, and at least 2 are needed; lower trainer.eval_steps")
+            raise InputError(
+                "callbacks.soup: this run has one evaluation, and at least 2 are needed; lower trainer.eval_steps"
+            )
 
     def on_evaluation_end(self, trainer: TrainerView, event: EvaluationEnd) -> None:
         """Keep the weights if they are among the best k."""
