@@ -131,7 +131,7 @@ def load_model(model: nn.Module, state: dict[str, Tensor]) -> None:
     """
     if isinstance(model, FSDPModule):
         sharded = model.state_dict()
-        state = {name: _shard_like(tensor, sharded.get(name)) for name, tensor in state.items()}
+        state = {name: shard_like(tensor, sharded.get(name)) for name, tensor in state.items()}
     model.load_state_dict(state)
 
 
@@ -140,14 +140,14 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if any(isinstance(parameter, DTensor) for parameter in parameters):
         sharded = {
-            index: {name: _shard_like(value, parameters[int(index)]) for name, value in entry.items()}
+            index: {name: shard_like(value, parameters[int(index)]) for name, value in entry.items()}
             for index, entry in state["state"].items()
         }
         state = {**state, "state": sharded}
     optimizer.load_state_dict(state)
 
 
-def _shard_like(value: Any, target: Any) -> Any:
+def shard_like(value: Any, target: Any) -> Any:
     """Shard a full tensor as ``target`` is sharded, without communication; return any other value unchanged.
 
     Values of another shape than ``target``, such as an optimizer's step count, are not sharded.
@@ -157,6 +157,13 @@ def _shard_like(value: Any, target: Any) -> Any:
     local = value.to(target.device_mesh.device_type, target.dtype)
     sharded = distribute_tensor(local, target.device_mesh, target.placements, src_data_rank=None)
     return sharded.to(target.device) if target.device != sharded.device else sharded
+
+
+def reshard(model: nn.Module) -> None:
+    """Make ``model.parameters()`` the sharded ones again; after an evaluation, some are still gathered copies."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def full_norm(value: Tensor) -> Tensor:

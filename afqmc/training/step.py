@@ -43,8 +43,8 @@ class TrainStep:
         config: The ``trainer`` group.
         distributed: The ``distributed`` group.
         objective: The training loss.
-        callbacks: Their hooks ``on_after_backward``, ``on_before_optimizer_step`` and ``on_after_optimizer_step`` are
-            called.
+        callbacks: Their hooks ``on_before_forward``, ``on_after_backward``, ``on_before_optimizer_step`` and
+            ``on_after_optimizer_step`` are called.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class TrainStep:
         unwrapped = getattr(optimizer, "optimizer", optimizer)  # without Accelerate's wrapper
         optimizer_device = torch.device("cpu") if distributed.fsdp_cpu_offload else accelerator.device
         self.guard = NonFiniteGuard(unwrapped, optimizer_device, accelerator.mixed_precision, config.on_nonfinite)
+        self._before_forward = overriding([*callbacks], "on_before_forward")
         self._after_backward = overriding([*callbacks], "on_after_backward")
         self._before_step = overriding([*callbacks], "on_before_optimizer_step")
         self._after_step = overriding([*callbacks], "on_after_optimizer_step")
@@ -145,7 +146,7 @@ class TrainStep:
 
     def backward(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
         """Compute the gradients of a batch and clip them; return its loss, and their norm before clipping."""
-        total = self._backward_batch(batch, step, self._after_backward)
+        total = self._backward_batch(batch, step, with_callbacks=True)
         self._current = batch, step
         for callback in self._before_step:
             callback.on_before_optimizer_step(self)
@@ -166,8 +167,8 @@ class TrainStep:
         assert self._current is not None
         self._backward_batch(*self._current)
 
-    def _backward_batch(self, batch: Batch, step: int, callbacks: Sequence[Callback] = ()) -> Tensor:
-        """Add the gradients of a batch; return its loss. ``callbacks`` are called after each microbatch."""
+    def _backward_batch(self, batch: Batch, step: int, with_callbacks: bool = False) -> Tensor:
+        """Add the gradients of a batch; return its loss."""
         microbatches = batch.split(self.num_microbatches)
         normalizer = self.objective.normalizer(batch)
         total = torch.zeros((), device=self.accelerator.device)
@@ -175,12 +176,14 @@ class TrainStep:
             defers_sync = self.sync_last_only and index < len(microbatches)
             with self.accelerator.no_sync(self.model) if defers_sync else nullcontext():
                 shard, counts = microbatch.shard(self.accelerator.process_index, self.world_size)
+                for callback in self._before_forward if with_callbacks else ():
+                    callback.on_before_forward(self, shard)
                 loss = self._loss(shard, counts, normalizer)
                 total += self._sum_over_processes(loss.detach())
                 if not self.guard.allows(total, step):
                     raise self._nonfinite("loss is", total, total, batch, step)
                 self._accumulate(loss)
-                for callback in callbacks:
+                for callback in self._after_backward if with_callbacks else ():
                     again = partial(self._backward_again, shard, counts, normalizer, batch, step)
                     callback.on_after_backward(self, shard, again)
         return total

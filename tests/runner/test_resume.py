@@ -47,6 +47,7 @@ VARIANTS = {
     "a fold": ("dataset.num_folds=3", "dataset.fold=1", "dataset.max_train_samples=144"),
     "saves often": ("checkpoint.save_steps=1", "checkpoint.keep_weights=1"),
 }
+METHODS = ("ema", "soup", "fgm", "pgd", "awp")
 QUICK = ("fast dropout, bf16, microbatches",)
 
 
@@ -328,18 +329,20 @@ def test_saved_config_does_not_resume(tmp_path):
     assert merge_for_resume(compose([]), compose(["resume=auto"])).resume is None
 
 
-def test_killed_run_is_resumed(schedule, tmp_path):
-    """A run that was killed, and its lock with it, is resumed bit for bit."""
-    config = with_schedule(schedule, "checkpoint.save_steps=5")
+@pytest.mark.parametrize(
+    "methods", ["", "ema,soup,fgm", *(pytest.param(name, marks=pytest.mark.slow) for name in METHODS)]
+)
+def test_killed_run_is_resumed(schedule, tmp_path, methods):
+    """A run that was killed, and its lock with it, is resumed bit for bit, with any method."""
+    overrides = ("checkpoint.save_steps=5", "trainer.eval_steps=7", "trainer.logging_steps=2", f"callbacks=[{methods}]")
+    config = with_schedule(schedule, *overrides)
     uninterrupted, killed = RunDir(tmp_path / "uninterrupted"), RunDir(tmp_path / "killed")
     run_experiment(config, uninterrupted)
     source = SCHEDULE.replace("at = {}", "at = {17: signal.SIGKILL}")
     (tmp_path / f"{schedule.__name__}.py").write_text(source, encoding="utf-8")
     dropout = [f"model.config_overrides.{name}=0.1" for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")]
     target = f"scheduler._target_={schedule.__name__}.linear"
-    done = command(
-        "run", *SMALL, *dropout, "checkpoint.save_steps=5", target, f"hydra.run.dir={killed.path}", cwd=tmp_path
-    )
+    done = command("run", *SMALL, *dropout, *overrides, target, f"hydra.run.dir={killed.path}", cwd=tmp_path)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert killed.read_status()["status"] == "running"
     assert len(metrics(killed)) < len(metrics(uninterrupted))

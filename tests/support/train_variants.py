@@ -39,6 +39,17 @@ VARIANTS = {
     ),
     "packed, recomputed": ("performance.padding_free=true", "trainer.gradient_checkpointing=true"),
     "sgd": ("optimizer=sgd", "lr=0.1"),
+    "ema, fgm": ("callbacks=[ema,fgm]", "trainer.gradient_accumulation_steps=2"),
+    "soup, pgd": ("callbacks=[soup,pgd]", "trainer.gradient_accumulation_steps=2"),
+    "awp": ("callbacks=[awp]", "trainer.gradient_accumulation_steps=2"),
+    "fsdp, ema, fgm": ("distributed.strategy=fsdp", "callbacks=[ema,fgm]", "trainer.gradient_accumulation_steps=2"),
+    "fsdp, gradients, soup, fgm": (
+        "distributed.strategy=fsdp", "distributed.fsdp_sharding=shard_grad_op", "trainer.gradient_accumulation_steps=2",
+        "callbacks=[soup,fgm]",
+    ),
+    "fsdp, off-loaded, ema": (
+        "distributed.strategy=fsdp", "distributed.fsdp_cpu_offload=true", "callbacks=[ema]",
+    ),
     "fsdp": ("distributed.strategy=fsdp",),
     "fsdp, accumulated": ("distributed.strategy=fsdp", "trainer.gradient_accumulation_steps=2"),
     "fsdp, off-loaded": ("distributed.strategy=fsdp", "distributed.fsdp_cpu_offload=true"),

@@ -84,6 +84,12 @@ class Callback:
     def on_fit_start(self, trainer: TrainerView) -> None:
         """Called once before the first step, after a checkpoint has been restored."""
 
+    def on_before_forward(self, step: StepView, microbatch: Batch) -> None:
+        """Called before the forward pass of each microbatch, with the same ``microbatch`` as ``on_after_backward``.
+
+        Not called before a pass that a callback repeats.
+        """
+
     def on_after_backward(self, step: StepView, microbatch: Batch, backward: Callable[[], None]) -> None:
         """Called after the backward pass of each microbatch; ``.grad`` has the sum over the microbatches so far.
 
