@@ -81,8 +81,11 @@ class CrossEncoder(nn.Module):
         """The encoder, which is stored under its prefix in ``transformers``, such as ``bert``."""
         return self.get_submodule(self.prefix)  # type: ignore[return-value]
 
-    def forward(self, **inputs: Tensor) -> Tensor:
-        """Return the logits (B, num_labels) of ``input_ids`` (B, T), ``attention_mask`` (B, T), and so on."""
+    def forward(self, *, return_pooled: bool = False, **inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the logits (B, num_labels) of ``input_ids`` (B, T), ``attention_mask`` (B, T), and so on.
+
+        With ``return_pooled``, return also the pooled vectors before dropout (B, H).
+        """
         mask, need_first_layer = inputs["attention_mask"], self.pooling is Pooling.first_last_avg
         if self.one_segment:
             inputs.pop("token_type_ids", None)
@@ -96,7 +99,7 @@ class CrossEncoder(nn.Module):
             pooled = output.pooler_output if self.pooling is Pooling.pooler_output else None
         vector = pool(states, first_layer_states, mask, self.pooling) if pooled is None else pooled
         logits: Tensor = self.classifier(self.dropout(vector))
-        return logits
+        return (logits, vector) if return_pooled else logits
 
 
 def default_classifier_dropout(config: PreTrainedConfig) -> float:

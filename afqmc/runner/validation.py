@@ -146,12 +146,17 @@ def data_checks(config: Config, data: Dataset) -> Iterator[Check]:
 
 
 def validate_model(config: Config, choice: DeviceConfig, model: nn.Module) -> None:
-    """Check that a model supports the config, by preparing it for its device. It may be on the ``meta`` device.
+    """Check that a model supports the config and its objective. It may be on the ``meta`` device.
+
+    It is prepared for its device.
 
     Raises:
         InputError: naming the key that this model does not support.
     """
     prepare_model(model, choice, config.trainer, config.performance)
+    check_model = getattr(build_objective(config.objective, ()), "check_model", None)
+    if check_model is not None:
+        check_model(model)
 
 
 def validate_lengths(config: Config, lengths: Callable[[], np.ndarray]) -> None:
