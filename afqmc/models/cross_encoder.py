@@ -81,10 +81,16 @@ class CrossEncoder(nn.Module):
         """The encoder, which is stored under its prefix in ``transformers``, such as ``bert``."""
         return self.get_submodule(self.prefix)  # type: ignore[return-value]
 
-    def forward(self, *, return_pooled: bool = False, **inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, *, return_pooled: bool = False, dropout_samples: int = 1, **inputs: Tensor
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the logits (B, num_labels) of ``input_ids`` (B, T), ``attention_mask`` (B, T), and so on.
 
-        With ``return_pooled``, return also the pooled vectors before dropout (B, H).
+        Args:
+            return_pooled: Whether to return also the pooled vectors before dropout (B, H).
+            dropout_samples: Number N of dropout masks before the linear layer; the logits are (N * B, num_labels), all
+                pairs with the first mask first.
+            inputs: Of the encoder.
         """
         mask, need_first_layer = inputs["attention_mask"], self.pooling is Pooling.first_last_avg
         if self.one_segment:
@@ -98,7 +104,8 @@ class CrossEncoder(nn.Module):
             states, first_layer_states = output.last_hidden_state, output.hidden_states[1] if need_first_layer else None
             pooled = output.pooler_output if self.pooling is Pooling.pooler_output else None
         vector = pool(states, first_layer_states, mask, self.pooling) if pooled is None else pooled
-        logits: Tensor = self.classifier(self.dropout(vector))
+        repeated = vector if dropout_samples == 1 else vector.repeat(dropout_samples, 1)
+        logits: Tensor = self.classifier(self.dropout(repeated))
         return (logits, vector) if return_pooled else logits
 
 

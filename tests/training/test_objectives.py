@@ -12,6 +12,7 @@ from afqmc.runner.experiment import run_experiment
 from afqmc.runner.validation import validate_config
 from afqmc.training.objectives.cross_entropy import CrossEntropy
 from afqmc.training.objectives.focal import Focal
+from afqmc.training.objectives.multi_sample_dropout import MultiSampleDropout
 from afqmc.training.objectives.poly1 import Poly1
 from afqmc.training.objectives.r_drop import RDrop
 from afqmc.training.objectives.supervised_contrastive import SupervisedContrastive, supervised_contrastive_loss
@@ -224,3 +225,52 @@ def test_faster_computation_gives_the_same_losses(tmp_path, name):
     plain = rows(train(tmp_path / "plain", *options), "train/loss")
     for variant in ("performance.padding_free=true", "trainer.gradient_checkpointing=true"):
         assert rows(train(tmp_path / variant, *options, variant), "train/loss") == pytest.approx(plain, abs=1e-5)
+
+
+def masked(logits, return_pooled=False, dropout_samples=1):
+    """A model with three fixed dropout masks before its head."""
+    factors = torch.tensor([0.7, 1.0, 1.4])[:dropout_samples]
+    samples = (factors[:, None, None] * logits).flatten(0, 1)
+    samples = noisy(samples) if len(logits) == 16 else samples
+    return (samples, logits) if return_pooled else samples
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", *BUILT, "supervised_contrastive"])
+def test_multi_sample_dropout_averages_losses(name):
+    """The loss is the mean over the masks of the loss with one of them, for every objective."""
+    built = {**BUILT, "cross_entropy": CrossEntropy, "supervised_contrastive": SupervisedContrastive}
+    objective, whole = built[name](class_weights=WEIGHTS), batch()
+    loss = MultiSampleDropout(objective, 3)(masked, whole)
+
+    def with_factor(factor):
+        def model(logits, return_pooled=False):
+            sample = noisy(factor * logits) if len(logits) == 16 else factor * logits
+            return (sample, logits) if return_pooled else sample
+
+        return model
+
+    expected = sum(objective(with_factor(factor), whole) for factor in (0.7, 1.0, 1.4)) / 3
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("objective", ["cross_entropy", "r_drop"])
+def test_multi_sample_dropout_reports_activity(tmp_path, objective):
+    """A run reports the spread of the logits over the masks, in addition to the values of its objective."""
+    run = train(tmp_path / "run", f"objective={objective}", *PLAIN, "model.dropout.multi_sample=3")
+    assert min(rows(run, "multi_sample/logit_std")) > 0
+    assert bool(rows(run, "objective/kl_divergence")) == (objective == "r_drop")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.dropout.multi_sample=0"], "model.dropout.multi_sample=0: must be >= 1"),
+        (["model.dropout.multi_sample=2", f"model._target_={__name__}.Bag"], "not with a custom model"),
+        (["model.dropout.multi_sample=2", "model.classifier_dropout=0"], "no dropout before the linear head"),
+    ],
+)
+def test_invalid_multi_sample_dropout(tmp_path, overrides, message):
+    """Invalid numbers, and models without dropout in the head, are refused before training."""
+    with pytest.raises(InputError) as error:
+        run_experiment(small(*overrides), RunDir(tmp_path / "run"))
+    assert message in str(error.value)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from afqmc.data.batching import Batch
 from afqmc.models.cross_encoder import CrossEncoder
+from afqmc.models.mixout import MixoutLinear
 from afqmc.training.objectives.base import Forward
 from afqmc.training.objectives.variant import CrossEntropyVariant
 from afqmc.utils.errors import InputError
@@ -55,8 +56,10 @@ class RDrop(CrossEntropyVariant):
         """Check that the two passes can differ. Whether a custom model has dropout is not known.
 
         Raises:
-            InputError: if the model has no dropout.
+            InputError: if the model has no dropout, or mixout in its place.
         """
+        if not self.is_off and any(isinstance(module, MixoutLinear) for module in model.modules()):
+            raise InputError("objective: R-Drop does not work with model.mixout, which has one mask for both passes")
         has_dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
         if not self.is_off and isinstance(model, CrossEncoder) and not has_dropout:
             raise InputError(

@@ -72,8 +72,9 @@ class SupervisedContrastive(CrossEntropyVariant):
     def loss(self, model: Forward, microbatch: Batch, labels: Tensor) -> Tensor:
         """Return the loss summed over the pairs; the microbatch is the whole batch."""
         logits, vectors = model(**microbatch.inputs, return_pooled=True)
-        contrastive = supervised_contrastive_loss(vectors, labels, self.temperature)
-        self.means.add(len(labels), contrastive_loss=contrastive.sum())
+        # multi-sample dropout repeats labels and logits, but not vectors
+        contrastive = supervised_contrastive_loss(vectors, labels[: len(vectors)], self.temperature)
+        self.means.add(len(vectors), contrastive_loss=contrastive.sum())
         # the mean over the pairs, times the normalizer, by which the sum is divided
         mean = contrastive.mean() * self.normalizer(microbatch)
         return (1 - self.weight) * self.sum_cross_entropy(logits, labels) + self.weight * mean
