@@ -136,6 +136,14 @@ def test_strength_zero_is_cross_entropy(off):
     assert off.report() == {}
 
 
+@pytest.mark.parametrize("off", ["r_drop", "supervised_contrastive"])
+def test_run_with_strength_zero(tmp_path, off):
+    """A run with strength 0 has the losses of plain training, and is not refused as inactive."""
+    strength = {"r_drop": "objective.alpha=0", "supervised_contrastive": "objective.weight=0"}[off]
+    plain, run = train(tmp_path / "plain", *PLAIN), train(tmp_path / "off", *PLAIN, f"objective={off}", strength)
+    assert rows(run, "train/loss") == rows(plain, "train/loss")
+
+
 def test_reports_are_means_since_the_last():
     """A report is the mean over all pairs since the last one, also after the state was saved and restored."""
     objective, restored = Focal(2.0), Focal(2.0)
