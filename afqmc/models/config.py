@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Optional
 
@@ -17,6 +17,15 @@ class Pooling(Enum):
     max = "max"  # maximum over the same tokens
     first_last_avg = "first_last_avg"  # mean over tokens and over the first and last layer
     pooler_output = "pooler_output"  # the encoder's pooler; for BERT, a linear layer and tanh on [CLS]
+
+
+@dataclass
+class DropoutConfig:
+    """Dropout before the linear head, in addition to ``classifier_dropout``."""
+
+    multi_sample: int = config_field(
+        1, "dropout masks per pair before the linear head; the loss is the mean over them; 1: off", ge=1
+    )
 
 
 @dataclass
@@ -38,6 +47,14 @@ class ModelConfig:
     pooling: Pooling = config_field(Pooling.cls, "cls, mean, max, first_last_avg or pooler_output")
     classifier_dropout: Optional[float] = config_field(
         None, "dropout before the linear head; null takes that of the encoder's config", ge=0, lt=1
+    )
+    dropout: DropoutConfig = field(default_factory=DropoutConfig)
+    mixout: float = config_field(
+        0.0,
+        "probability that weights of the encoder are replaced by the initial ones in training, instead of dropout; "
+        "0: off",
+        ge=0,
+        lt=1,
     )
     _target_: Optional[str] = config_field(
         None,

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from afqmc.models.config import ModelConfig
 from afqmc.utils.errors import InputError
 from afqmc.utils.targets import instantiate_all
 
@@ -69,6 +70,17 @@ def apply_transforms(transforms: Mapping[str, ModelTransform], model: nn.Module)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise InputError(f"model.transforms: {name} leaves no weight to train")
         names = {*model.state_dict()}
+
+
+def built_in_transforms(config: ModelConfig) -> dict[str, ModelTransform]:
+    """Build the transforms that have a key of their own in the ``model`` group and are on, by that key.
+
+    They are applied before those of ``model.transforms``.
+    """
+    targets: dict[str, dict[str, Any]] = {}
+    if config.mixout > 0:
+        targets["mixout"] = {"_target_": "afqmc.models.mixout.Mixout", "p": config.mixout}
+    return instantiate_all(targets, "model", _EXAMPLE, ModelTransform)
 
 
 def build_transforms(config: Mapping[str, Any]) -> dict[str, ModelTransform]:

@@ -28,7 +28,9 @@ from afqmc.training.events import EvaluationEnd, Event, StepEnd, StepSkipped
 from afqmc.training.loop import train
 from afqmc.training.methods import MethodReports
 from afqmc.training.nonfinite import NonFiniteLossError
+from afqmc.training.objectives.base import Objective
 from afqmc.training.objectives.factory import build_objective
+from afqmc.training.objectives.multi_sample_dropout import MultiSampleDropout
 from afqmc.training.optim import build_optimizer, build_scheduler
 from afqmc.training.parallel import wrap
 from afqmc.training.rng import preserve_rng_state
@@ -80,7 +82,7 @@ class Trainer:
         self.checkpoints = ResumeCheckpoints(setup.run_dir, config.checkpoint, self.intervals, data_fingerprint)
         self.callbacks = [*(methods or {}).values(), *callbacks, self.checkpoints]
         self.step = self._build_step()
-        self.methods = MethodReports({**setup.transforms, **(methods or {}), "objective": self.step.objective})
+        self.methods = MethodReports({**setup.transforms, **(methods or {}), **self._named_objectives()})
         self.state = TrainState.initial(config.trainer)
         self.throughput = Throughput()
         self.shutdown = ShutdownCoordinator(self.accelerator)
@@ -107,6 +109,8 @@ class Trainer:
         scheduler = build_scheduler(config.scheduler, optimizer, self.intervals.total, config.lr)
         counts = setup.data.label_counts(setup.data.train)
         objective = build_objective(config.objective, counts, accelerator.device)
+        if (samples := config.model.dropout.multi_sample) > 1:
+            objective = MultiSampleDropout(objective, samples)
         probe = None if accelerator.num_processes == 1 else next(self.batches.epoch(0)).shard(0, 2)[0]
         setup.model, optimizer = wrap(setup.model, optimizer, accelerator, probe)
         return TrainStep(
@@ -119,6 +123,12 @@ class Trainer:
             objective,
             self.callbacks,
         )
+
+    def _named_objectives(self) -> dict[str, Objective]:
+        objective = self.step.objective
+        if isinstance(objective, MultiSampleDropout):
+            return {"multi_sample": objective, "objective": objective.objective}
+        return {"objective": objective}
 
     def fit(self) -> None:
         """Train to the end. A signal ends the training after the current step, or in an evaluation.

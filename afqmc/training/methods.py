@@ -13,7 +13,8 @@ class MethodReports:
     """Collects the values that show that methods were active.
 
     Args:
-        methods: Callbacks, objectives and so on by their name in the config. Those without ``report`` are ignored.
+        methods: Callbacks, objectives and so on by their name in the config. Those that are off or have no ``report``
+            are ignored.
 
     Attributes:
         latest: The last values of each method, by ``NAME/value``.
@@ -58,4 +59,5 @@ class MethodReports:
 
 def _reports(method: Any) -> bool:
     bases = [Callback.report, ModelTransform.report]
-    return hasattr(method, "report") and getattr(type(method), "report", None) not in bases
+    has_report = hasattr(method, "report") and getattr(type(method), "report", None) not in bases
+    return has_report and not getattr(method, "is_off", False)

@@ -80,8 +80,12 @@ def wrap(
     elif probe is not None:
         if _has_unused_parameters(model, probe):
             accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
-        # DDP broadcasts buffers before each forward pass; integers (positions, counters) are the same in all ranks
-        constant = [name for name, buffer in model.named_buffers() if not buffer.is_floating_point()]
+        # DDP broadcasts buffers before each forward pass; integers (positions, counters) and buffers that are not saved
+        # (constants) are the same in all ranks
+        saved = {*model.state_dict()}
+        constant = [
+            name for name, buffer in model.named_buffers() if not buffer.is_floating_point() or name not in saved
+        ]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
             model, constant
         )

@@ -28,6 +28,8 @@ from afqmc.training.parallel import build_fsdp_plugin
 
 # no dropout, since its masks differ between processes; with 91 pairs the last batch has 3, fewer than some shares
 BASE = (*SMALL, "dataset.max_train_samples=91", "dataset.max_dev_samples=70", "trainer.eval_batch_size=16")
+# with multi-sample dropout; the transform stands for dropout
+R_DROP = ("objective=r_drop", "model.dropout.multi_sample=2", "+model.transforms.odd._target_=odd_rows.ScaleOddRows")
 VARIANTS = {
     "bucketed": (),
     "accumulated": ("trainer.gradient_accumulation_steps=2",),
@@ -38,6 +40,10 @@ VARIANTS = {
         "trainer.max_grad_norm=0.5",
     ),
     "packed, recomputed": ("performance.padding_free=true", "trainer.gradient_checkpointing=true"),
+    "focal, clipped": ("objective=focal", "trainer.max_grad_norm=0.5"),
+    "poly1": ("objective=poly1", "objective.class_weights=balanced", "trainer.gradient_accumulation_steps=2"),
+    "r_drop": (*R_DROP, "trainer.gradient_accumulation_steps=2"),
+    "fsdp, r_drop": ("distributed.strategy=fsdp", *R_DROP),
     "sgd": ("optimizer=sgd", "lr=0.1"),
     "ema, fgm": ("callbacks=[ema,fgm]", "trainer.gradient_accumulation_steps=2"),
     "soup, pgd": ("callbacks=[soup,pgd]", "trainer.gradient_accumulation_steps=2"),

@@ -39,9 +39,11 @@ class TutorialModel(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, 2)
 
+    def vectors(self, inputs):
+        return self.bert(**inputs).last_hidden_state[:, 0]
+
     def forward(self, inputs):
-        vector = self.bert(**inputs).last_hidden_state[:, 0]
-        return self.classifier(self.dropout(vector))
+        return self.classifier(self.dropout(self.vectors(inputs)))
 
 
 def backward(model, inputs, labels):
