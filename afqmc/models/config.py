@@ -43,6 +43,12 @@ class ModelConfig:
         None,
         "your own model: a callable that takes num_labels, vocab_size, pad_token_id and kwargs, and returns a module",
     )
+    freeze: list[Any] = config_field(
+        [], "layers that are not trained: embeddings, encoder, pooler, layer numbers or ranges such as 0-5"
+    )
+    reinit_layers: int = config_field(
+        0, "top layers of the encoder that start from new random weights, with the pooler if it is used", ge=0
+    )
     transforms: dict[str, Any] = config_field(
         {}, "changes after loading, such as freezing: a name and a _target_ with arguments each"
     )

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from afqmc.models.config import ModelConfig
 from afqmc.utils.errors import InputError
-from afqmc.utils.targets import instantiate_all
+from afqmc.utils.targets import import_target, instantiate_all
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,29 @@ def apply_transforms(transforms: Mapping[str, ModelTransform], model: nn.Module)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise InputError(f"model.transforms: {name} leaves no weight to train")
         names = {*model.state_dict()}
+
+
+def built_in_transforms(config: ModelConfig) -> dict[str, ModelTransform]:
+    """Return the transforms that keys of the ``model`` group switch on, by key, in the order of their application."""
+    transforms: dict[str, ModelTransform] = {}
+    # by their paths, since these modules import this one
+    if config.reinit_layers:
+        transforms["reinit_layers"] = import_target("afqmc.models.reinit.ReinitLayers", "model")(config.reinit_layers)
+    if config.freeze:
+        transforms["freeze"] = import_target("afqmc.models.freezing.Freeze", "model")(config.freeze)
+    return transforms
+
+
+def all_transforms(config: ModelConfig) -> dict[str, ModelTransform]:
+    """Build the built-in transforms and those of ``model.transforms``, in the order of their application.
+
+    Raises:
+        InputError: naming the transform, or the argument that it does not have or rejects.
+    """
+    built_in, own = built_in_transforms(config), build_transforms(config.transforms)
+    if shared := sorted(built_in.keys() & own.keys()):
+        raise InputError(f"model.transforms.{shared[0]}: has the name of model.{shared[0]}; give it another name")
+    return built_in | own
 
 
 def build_transforms(config: Mapping[str, Any]) -> dict[str, ModelTransform]:

@@ -31,10 +31,13 @@ from afqmc.training.nonfinite import NonFiniteLossError
 from afqmc.training.objectives.factory import build_objective
 from afqmc.training.optim import build_optimizer, build_scheduler
 from afqmc.training.parallel import wrap
+from afqmc.training.parameter_groups import RateReport, describe_groups
 from afqmc.training.rng import preserve_rng_state
 from afqmc.training.state import StepIntervals, Throughput, TrainState
 from afqmc.training.step import TrainStep
+from afqmc.utils.console import print_grid
 from afqmc.utils.errors import InputError, as_input_error
+from afqmc.utils.language import translate
 from afqmc.utils.signals import allow_signals, defer_signals
 
 log = logging.getLogger(__name__)
@@ -80,7 +83,8 @@ class Trainer:
         self.checkpoints = ResumeCheckpoints(setup.run_dir, config.checkpoint, self.intervals, data_fingerprint)
         self.callbacks = [*(methods or {}).values(), *callbacks, self.checkpoints]
         self.step = self._build_step()
-        self.methods = MethodReports({**setup.transforms, **(methods or {}), "objective": self.step.objective})
+        reports = {**setup.transforms, **(methods or {}), "objective": self.step.objective}
+        self.methods = MethodReports(reports | ({"optimizer": self.rates} if len(self.rates.rates) > 1 else {}))
         self.state = TrainState.initial(config.trainer)
         self.throughput = Throughput()
         self.shutdown = ShutdownCoordinator(self.accelerator)
@@ -104,6 +108,10 @@ class Trainer:
         """Build optimizer, schedule and objective, wrap ``setup.model``, and return the training step."""
         setup, config, accelerator = self.setup, self.config, self.accelerator
         optimizer = build_optimizer(config.optimizer, setup.model, config.lr)
+        self.rates = RateReport(optimizer)
+        if (groups := describe_groups(optimizer)) and accelerator.is_main_process:
+            headers = ("layer", "parameters", "learning rate", "weight decay")
+            print_grid("parameter groups", [*map(translate, headers)], groups)
         scheduler = build_scheduler(config.scheduler, optimizer, self.intervals.total, config.lr)
         counts = setup.data.label_counts(setup.data.train)
         objective = build_objective(config.objective, counts, accelerator.device)

@@ -22,13 +22,13 @@ from afqmc.data.loading import Dataset
 from afqmc.distributed.rank import Rank
 from afqmc.evaluation.monitor import check_monitor
 from afqmc.models.loading import check_model_config
-from afqmc.models.transforms import build_transforms
+from afqmc.models.transforms import all_transforms, built_in_transforms
 from afqmc.tracking.validation import check_tracker
 from afqmc.training.callbacks.factory import build_callbacks
 from afqmc.training.config import TrainerConfig
 from afqmc.training.device import DeviceConfig, prepare_model, select_device
 from afqmc.training.objectives.factory import build_objective
-from afqmc.training.optim import check_optimizer_config
+from afqmc.training.optim import check_optimizer_config, check_parameter_groups
 from afqmc.training.process_checks import check_launcher, check_processes, describe_batch_division
 from afqmc.utils.errors import InputError
 
@@ -92,7 +92,9 @@ def check_methods(config: Config, rank: Rank) -> None:
     callbacks = {name: part for name, part in build_callbacks(config.callbacks).items() if not part.is_off}
     methods: dict[str, Any] = {f"callbacks.{name}": callback for name, callback in callbacks.items()}
     methods["objective"] = build_objective(config.objective, counts)
-    methods |= {f"model.transforms.{name}": part for name, part in build_transforms(config.model.transforms).items()}
+    built_in = built_in_transforms(config.model)
+    for name, part in all_transforms(config.model).items():
+        methods[f"model.{name}" if name in built_in else f"model.transforms.{name}"] = part
     for name, method in methods.items():
         for conflict in getattr(method, "conflicts", ()):
             key, _, value = conflict.partition("=")
@@ -146,11 +148,12 @@ def data_checks(config: Config, data: Dataset) -> Iterator[Check]:
 
 
 def validate_model(config: Config, choice: DeviceConfig, model: nn.Module) -> None:
-    """Check that a model supports the config, by preparing it for its device. It may be on the ``meta`` device.
+    """Check that a model supports the config, and prepare it for its device. It may be on the ``meta`` device.
 
     Raises:
         InputError: naming the key that this model does not support.
     """
+    check_parameter_groups(config.optimizer, model, config.lr)
     prepare_model(model, choice, config.trainer, config.performance)
 
 

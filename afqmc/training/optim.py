@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from afqmc.training.parameter_groups import build_parameter_groups
+from afqmc.training.parameter_groups import GROUP_KEYS, build_parameter_groups
 from afqmc.utils.errors import InputError
 from afqmc.utils.targets import (
     REJECTIONS,
@@ -31,7 +31,9 @@ _WARMUP = ("num_warmup_steps", "warmup_steps")
 
 
 def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer:
-    """Build the optimizer over the groups of the model's parameters (``optimizer.param_groups``).
+    """Build the optimizer over the groups of the model's parameters.
+
+    They are those of ``optimizer.layer_decay`` and ``optimizer.head_lr``, or of ``optimizer.param_groups``.
 
     Raises:
         InputError: naming the argument that the target does not have or rejects.
@@ -39,7 +41,8 @@ def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer
     target, arguments = split_target(config, "optimizer", "torch.optim.AdamW")
     if "lr" in arguments:
         raise InputError(f"optimizer.lr={arguments['lr']}: the learning rate is a top-level key: lr={arguments['lr']}")
-    parameter_groups = build_parameter_groups(arguments.pop("param_groups", None))
+    parameter_groups = build_parameter_groups(arguments)
+    arguments = {name: value for name, value in arguments.items() if name not in GROUP_KEYS}
     function = import_target(target, "optimizer._target_")
     check_arguments(function, arguments, "optimizer", provided=("params", "lr"))
     with_decay = "weight_decay" in signature_parameters(function)
@@ -76,8 +79,9 @@ def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, l
     """Build the learning-rate schedule over ``total_steps`` optimizer steps.
 
     The target is called with the optimizer, the number of steps (under whichever name of ``_STEPS`` its signature has),
-    the warm-up steps and ``max_lr``, as far as its signature has them. A target without an ``optimizer`` parameter is a
-    function ``(step, total_steps, ...)`` that returns the factor on the learning rate.
+    the warm-up steps and ``max_lr`` (a list if the groups have different rates), as far as its signature has them. A
+    target without an ``optimizer`` parameter is a function ``(step, total_steps, ...)`` that returns the factor on the
+    learning rate.
 
     Raises:
         InputError: naming the argument that the target does not have or rejects.
@@ -92,7 +96,9 @@ def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, l
     warmup = warmup_steps(arguments, total_steps)
     if warmup >= total_steps:
         raise InputError(f"scheduler.warmup_steps={warmup}: this run has {total_steps} steps; must be fewer than them")
-    offered = dict.fromkeys(_STEPS, total_steps) | dict.fromkeys(_WARMUP, warmup) | {"max_lr": lr}
+    rates = [group["lr"] for group in optimizer.param_groups]
+    max_lr = lr if len({*rates}) == 1 else rates
+    offered = dict.fromkeys(_STEPS, total_steps) | dict.fromkeys(_WARMUP, warmup) | {"max_lr": max_lr}
     provided: Arguments = {
         name: value
         for name, value in offered.items()
@@ -129,8 +135,18 @@ def check_optimizer_config(
     Raises:
         InputError: naming the argument.
     """
-    build_parameter_groups(optimizer.get("param_groups"))  # groups need the real model: only arguments are checked
-    plain = {key: value for key, value in optimizer.items() if key != "param_groups"}
+    build_parameter_groups(optimizer)  # groups need the real model: only arguments are checked
+    plain = {key: value for key, value in optimizer.items() if key not in GROUP_KEYS}
     toy = build_optimizer(plain, nn.Linear(2, 2), lr)
     build_scheduler(scheduler, toy, total_steps, lr)
     return toy
+
+
+def check_parameter_groups(optimizer: Arguments, model: nn.Module, lr: float) -> None:
+    """Check that the model has the layers that the ``optimizer`` group needs. It may be on the ``meta`` device.
+
+    Raises:
+        InputError: naming the key.
+    """
+    if optimizer.get("param_groups") is None:
+        build_parameter_groups(optimizer)(model, lr, True)
