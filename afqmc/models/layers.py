@@ -90,3 +90,18 @@ def select_layers(layers: Layers, names: Sequence[str | int], key: str) -> list[
                 f"the layers 0 to {numbers[-1]} (also as a range, such as 0-{numbers[-1]})"
             )
     return [name for name in layers if name in selected]
+
+
+def hidden_matrices(model: nn.Module, key: str) -> list[nn.Parameter]:
+    """Return the trainable matrices (A, B) of the encoder's layers: not those of embeddings, pooler and classifier.
+
+    Args:
+        model: A ``CrossEncoder``.
+        key: The override that needs them, for the message.
+
+    Raises:
+        InputError: as ``encoder_layers``.
+    """
+    layers = named_layers(model, key)
+    numbered = (parameters for name, parameters in layers.items() if name.isdigit())
+    return [p for parameters in numbered for p in parameters.values() if p.ndim == 2 and p.requires_grad]

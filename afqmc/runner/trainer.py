@@ -21,6 +21,7 @@ from afqmc.evaluation.evaluator import Evaluation
 from afqmc.runner.callbacks.resume_checkpoints import ResumeCheckpoints
 from afqmc.runner.setup import TrainingSetup, evaluate_split
 from afqmc.runner.shutdown import ShutdownCoordinator
+from afqmc.training.callbacks.averaged_weights import AveragedWeights, keeps_averaged_weights
 from afqmc.training.callbacks.base import Callback, overriding
 from afqmc.training.checkpoint_state import capture_state, restore_state, scale_lr
 from afqmc.training.config import NonFinite
@@ -31,7 +32,7 @@ from afqmc.training.nonfinite import NonFiniteLossError
 from afqmc.training.objectives.factory import build_objective
 from afqmc.training.optim import build_optimizer, build_scheduler
 from afqmc.training.parallel import wrap
-from afqmc.training.parameter_groups import RateReport, describe_groups
+from afqmc.training.parameter_groups import OptimizerReport, describe_groups
 from afqmc.training.rng import preserve_rng_state
 from afqmc.training.state import StepIntervals, Throughput, TrainState
 from afqmc.training.step import TrainStep
@@ -83,8 +84,14 @@ class Trainer:
         self.checkpoints = ResumeCheckpoints(setup.run_dir, config.checkpoint, self.intervals, data_fingerprint)
         self.callbacks = [*(methods or {}).values(), *callbacks, self.checkpoints]
         self.step = self._build_step()
-        reports = {**setup.transforms, **(methods or {}), "objective": self.step.objective}
-        self.methods = MethodReports(reports | ({"optimizer": self.rates} if len(self.rates.rates) > 1 else {}))
+        reports: dict[str, Any] = {**setup.transforms, **(methods or {}), "objective": self.step.objective}
+        if self._optimizer_report.report():
+            reports["optimizer"] = self._optimizer_report
+        if keeps_averaged_weights(optimizer := self.step.guard.optimizer):
+            averaged = AveragedWeights(optimizer)
+            self.callbacks.insert(0, averaged)
+            reports["averaged_weights"] = averaged
+        self.methods = MethodReports(reports)
         self.state = TrainState.initial(config.trainer)
         self.throughput = Throughput()
         self.shutdown = ShutdownCoordinator(self.accelerator)
@@ -108,7 +115,7 @@ class Trainer:
         """Build optimizer, schedule and objective, wrap ``setup.model``, and return the training step."""
         setup, config, accelerator = self.setup, self.config, self.accelerator
         optimizer = build_optimizer(config.optimizer, setup.model, config.lr)
-        self.rates = RateReport(optimizer)
+        self._optimizer_report = OptimizerReport(optimizer)
         if (groups := describe_groups(optimizer)) and accelerator.is_main_process:
             headers = ("layer", "parameters", "learning rate", "weight decay")
             print_grid("parameter groups", [*map(translate, headers)], groups)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from afqmc.models.layers import hidden_matrices
+from afqmc.training.callbacks.averaged_weights import keeps_averaged_weights
 from afqmc.training.parameter_groups import GROUP_KEYS, build_parameter_groups
 from afqmc.utils.errors import InputError
 from afqmc.utils.targets import (
@@ -30,10 +33,19 @@ _TOY_STEPS = 10**9  # more than any warm-up
 _WARMUP = ("num_warmup_steps", "warmup_steps")
 
 
-def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer:
+def build_optimizer(
+    config: Arguments, model: nn.Module, lr: float, matrices: Sequence[Tensor] | None = None
+) -> Optimizer:
     """Build the optimizer over the groups of the model's parameters.
 
-    They are those of ``optimizer.layer_decay`` and ``optimizer.head_lr``, or of ``optimizer.param_groups``.
+    They are those of ``optimizer.layer_decay`` and ``optimizer.head_lr``, or of ``optimizer.param_groups``. A target
+    whose signature has ``hidden_matrices`` is called with the matrices of the encoder's layers.
+
+    Args:
+        config: The ``optimizer`` group.
+        model: The model to train.
+        lr: Peak learning rate.
+        matrices: The matrices to pass, if not those of the model.
 
     Raises:
         InputError: naming the argument that the target does not have or rejects.
@@ -44,11 +56,15 @@ def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer
     parameter_groups = build_parameter_groups(arguments)
     arguments = {name: value for name, value in arguments.items() if name not in GROUP_KEYS}
     function = import_target(target, "optimizer._target_")
-    check_arguments(function, arguments, "optimizer", provided=("params", "lr"))
+    provided: Arguments = {"lr": lr}
+    if "hidden_matrices" in signature_parameters(function):
+        key = f"optimizer._target_={target}"
+        provided["hidden_matrices"] = hidden_matrices(model, key) if matrices is None else matrices
+    check_arguments(function, arguments, "optimizer", provided=("params", *provided))
     with_decay = "weight_decay" in signature_parameters(function)
 
     def build(arguments: Arguments) -> Any:
-        return function(parameter_groups(model, lr, with_decay), lr=lr, **arguments)
+        return function(parameter_groups(model, lr, with_decay), **provided, **arguments)
 
     try:
         optimizer = build(arguments)
@@ -137,8 +153,15 @@ def check_optimizer_config(
     """
     build_parameter_groups(optimizer)  # groups need the real model: only arguments are checked
     plain = {key: value for key, value in optimizer.items() if key not in GROUP_KEYS}
-    toy = build_optimizer(plain, nn.Linear(2, 2), lr)
+    linear = nn.Linear(2, 2)
+    toy = build_optimizer(plain, linear, lr, [linear.weight])
     build_scheduler(scheduler, toy, total_steps, lr)
+    target = str(scheduler["_target_"])
+    if keeps_averaged_weights(toy) and not target.rpartition(".")[2].startswith("get_constant_schedule"):
+        raise InputError(
+            f"scheduler._target_={target}: {type(toy).__name__} averages its weights in place of a schedule; use "
+            "scheduler=constant, with scheduler.warmup_ratio if needed"
+        )
     return toy
 
 
@@ -148,5 +171,9 @@ def check_parameter_groups(optimizer: Arguments, model: nn.Module, lr: float) ->
     Raises:
         InputError: naming the key.
     """
+    target, _ = split_target(optimizer, "optimizer", "torch.optim.AdamW")
+    key = f"optimizer._target_={target}"
+    if "hidden_matrices" in signature_parameters(import_target(target, key)) and not hidden_matrices(model, key):
+        raise InputError(f"{key}: no matrix of the encoder's layers is trained; use optimizer=adamw")
     if optimizer.get("param_groups") is None:
         build_parameter_groups(optimizer)(model, lr, True)

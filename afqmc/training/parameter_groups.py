@@ -168,12 +168,18 @@ def _from_bottom_up(layer: str) -> int:
     return int(layer) + 1 if layer.isdigit() else {EMBEDDINGS: 0, POOLER: 10**6, CLASSIFIER: 10**6 + 1}[layer]
 
 
-class RateReport:
-    """Reports the lowest and the highest peak learning rate of an optimizer that was just built."""
+class OptimizerReport:
+    """Reports the lowest and the highest peak learning rate of an optimizer, if its groups differ in it.
+
+    An optimizer may have ``report`` itself, with the meaning that it has for a callback.
+    """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self.rates = {group["lr"] for group in optimizer.param_groups}
+        rates = {group["lr"] for group in optimizer.param_groups}  # just built: the schedule will change them
+        self.rates = {"lowest_lr": min(rates), "highest_lr": max(rates)} if len(rates) > 1 else {}
+        self.optimizer = optimizer
 
     def report(self) -> dict[str, float]:
-        """Return the two rates."""
-        return {"lowest_lr": min(self.rates), "highest_lr": max(self.rates)}
+        """Return the values; empty if there are none."""
+        own: dict[str, float] = self.optimizer.report() if hasattr(self.optimizer, "report") else {}
+        return self.rates | own
