@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -42,6 +43,15 @@ class ModelTransform:
         """
         return state
 
+    def save(self, directory: Path, model: nn.Module, state: dict[str, Tensor]) -> None:
+        """Write files beside saved weights, such as an adapter in its own format.
+
+        Args:
+            directory: Of the weights.
+            model: The transformed model.
+            state: Its state dict, on the CPU, before ``merge``.
+        """
+
     def report(self) -> dict[str, float]:
         """Return values that show what was changed, such as the number of trainable parameters, in summary.json."""
         return {}
@@ -73,13 +83,24 @@ def apply_transforms(transforms: Mapping[str, ModelTransform], model: nn.Module)
 
 
 def built_in_transforms(config: ModelConfig) -> dict[str, ModelTransform]:
-    """Return the transforms that keys of the ``model`` group switch on, by key, in the order of their application."""
+    """Return the transforms that keys of the ``model`` group switch on, by key, in the order of their application.
+
+    Raises:
+        InputError: if two of them exclude each other, or a package is missing.
+    """
     transforms: dict[str, ModelTransform] = {}
+    lora = config.lora
     # by their paths, since these modules import this one
     if config.reinit_layers:
         transforms["reinit_layers"] = import_target("afqmc.models.reinit.ReinitLayers", "model")(config.reinit_layers)
     if config.freeze:
         transforms["freeze"] = import_target("afqmc.models.freezing.Freeze", "model")(config.freeze)
+    if lora.r:
+        if config.freeze or config.reinit_layers:
+            other = "freeze" if config.freeze else "reinit_layers"
+            raise InputError(f"model.lora.r={lora.r}: not with model.{other}; LoRA freezes all layers of the encoder")
+        arguments = (lora.r, lora.alpha, lora.dropout, lora.targets)
+        transforms["lora"] = import_target("afqmc.models.lora.Lora", "model")(*arguments)
     return transforms
 
 

@@ -354,8 +354,9 @@ METHODS = {
     "muon": ("optimizer=muon", "trainer.gradient_accumulation_steps=2"),
     "stable_adamw": ("optimizer=stable_adamw",),
     "schedule_free": ("optimizer=schedule_free", "scheduler=constant", "trainer.eval_steps=4"),
+    "lora": ("model.lora.r=2", "model.lora.dropout=0.1", "lr=1e-2"),
 }  # fmt: skip
-PACKAGES = {"stable_adamw": "pytorch_optimizer", "schedule_free": "pytorch_optimizer"}
+PACKAGES = {"lora": "peft", "stable_adamw": "pytorch_optimizer", "schedule_free": "pytorch_optimizer"}
 KILLER = """
 import os, signal
 from afqmc.training.callbacks.base import Callback

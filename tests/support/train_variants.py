@@ -54,6 +54,8 @@ VARIANTS = {
     "muon": ("optimizer=muon", "trainer.gradient_accumulation_steps=2"),
     "stable_adamw": ("optimizer=stable_adamw", "trainer.gradient_accumulation_steps=2"),
     "schedule_free": ("optimizer=schedule_free", "scheduler=constant"),
+    "lora": ("model.lora.r=2", "lr=1e-2", "trainer.gradient_accumulation_steps=2"),
+    "fsdp, lora": ("distributed.strategy=fsdp", "model.lora.r=2", "lr=1e-2"),
     "fsdp, layers": (
         "distributed.strategy=fsdp", "optimizer.layer_decay=0.8", "model.freeze=[embeddings]", "model.reinit_layers=1",
     ),
