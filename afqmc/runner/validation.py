@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from afqmc.training.callbacks.factory import build_callbacks
 from afqmc.training.config import TrainerConfig
 from afqmc.training.device import DeviceConfig, prepare_model, select_device
 from afqmc.training.objectives.factory import build_objective
-from afqmc.training.optim import check_optimizer_config, check_parameter_groups
+from afqmc.training.optim import check_optimizer_config, check_parameter_groups, optimizer_conflicts
 from afqmc.training.process_checks import check_launcher, check_processes, describe_batch_division
 from afqmc.utils.errors import InputError
 
@@ -82,7 +83,7 @@ def config_checks(config: Config, rank: Rank) -> Iterator[Check]:
 
 
 def check_methods(config: Config, rank: Rank) -> None:
-    """Build callbacks, objective and model transforms of a config, and check what they declare not to work with.
+    """Check what callbacks, objective, model transforms and optimizer of a config declare not to work with.
 
     Raises:
         InputError: naming the method or its argument, and the key that it conflicts with.
@@ -95,6 +96,7 @@ def check_methods(config: Config, rank: Rank) -> None:
     built_in = built_in_transforms(config.model)
     for name, part in all_transforms(config.model).items():
         methods[f"model.{name}" if name in built_in else f"model.transforms.{name}"] = part
+    methods["optimizer"] = SimpleNamespace(conflicts=optimizer_conflicts(config.optimizer))
     for name, method in methods.items():
         for conflict in getattr(method, "conflicts", ()):
             key, _, value = conflict.partition("=")

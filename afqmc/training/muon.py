@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,7 +29,13 @@ class Muon(Optimizer):
         betas: Of AdamW.
         eps: Of AdamW.
         fused: Of AdamW.
+
+    Attributes:
+        conflicts: As for a callback. The iterations round sums over sharded matrices differently, so that weights would
+            differ from those of one process.
     """
+
+    conflicts: ClassVar[tuple[str, ...]] = ("distributed.strategy=fsdp",)
 
     def __init__(
         self,

@@ -30,6 +30,11 @@ _STEPS = (
     "T_max",
 )  # names of the number of steps in libraries' schedules
 _TOY_STEPS = 10**9  # more than any warm-up
+_CONFLICTS = {  # as ``Callback.conflicts``, for optimizers of libraries
+    "pytorch_optimizer.StableAdamW": (
+        "distributed.strategy=fsdp",
+    ),  # its in-place square root fails for sharded tensors
+}
 _WARMUP = ("num_warmup_steps", "warmup_steps")
 
 
@@ -73,6 +78,13 @@ def build_optimizer(
     if not isinstance(optimizer, Optimizer):
         raise InputError(f"optimizer._target_={target}: built a {type(optimizer).__name__}; must be a torch Optimizer")
     return optimizer
+
+
+def optimizer_conflicts(config: Arguments) -> tuple[str, ...]:
+    """Return the overrides that the optimizer does not work with; its class may have them as ``conflicts``."""
+    target, _ = split_target(config, "optimizer", "torch.optim.AdamW")
+    conflicts: tuple[str, ...] = getattr(import_target(target, "optimizer._target_"), "conflicts", ())
+    return _CONFLICTS.get(target, conflicts)
 
 
 def warmup_steps(arguments: Arguments, total_steps: int) -> int:

@@ -59,8 +59,6 @@ VARIANTS = {
     "fsdp, layers": (
         "distributed.strategy=fsdp", "optimizer.layer_decay=0.8", "model.freeze=[embeddings]", "model.reinit_layers=1",
     ),
-    "fsdp, muon": ("distributed.strategy=fsdp", "optimizer=muon"),
-    "fsdp, stable_adamw": ("distributed.strategy=fsdp", "optimizer=stable_adamw"),
     "fsdp, schedule_free": ("distributed.strategy=fsdp", "optimizer=schedule_free", "scheduler=constant"),
 }  # fmt: skip
 SEVERAL_PROCESSES_ONLY = ("distributed.strategy=", "distributed.fsdp_sharding=", "distributed.fsdp_cpu_offload=")

@@ -111,6 +111,31 @@ def test_losses_equal_plain_loop(tmp_path, name):
     np.testing.assert_allclose(trainer_losses(setup), plain, rtol=0, atol=1e-6)
 
 
+NO_DROPOUT = tuple(
+    f"model.config_overrides.{name}=0" for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
+)
+METHODS = {
+    "layers": ("optimizer.layer_decay=0.8", "model.freeze=[embeddings]", "model.reinit_layers=1"),
+    "lora": ("model.lora.r=2",),
+    "muon": ("optimizer=muon",),
+    "stable_adamw": ("optimizer=stable_adamw",),
+    "schedule_free": ("optimizer=schedule_free", "scheduler=constant"),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_accumulation_gives_the_same_losses(tmp_path, method):
+    """Losses do not depend on the number of microbatches."""
+    if method not in ("layers", "muon"):
+        pytest.importorskip("peft" if method == "lora" else "pytorch_optimizer", reason="needs an extra")
+    overrides = (*METHODS[method], *NO_DROPOUT, f"lr={LR}", "trainer.max_steps=8")
+    losses = []
+    for count in (1, 3):
+        division = f"trainer.gradient_accumulation_steps={count}"
+        losses.append(trainer_losses(prepared(tmp_path / str(count), *overrides, division)))
+    np.testing.assert_allclose(*losses, rtol=0, atol=1e-6)
+
+
 def test_matrices_for_muon(tmp_path):
     """Muon gets the matrices of the encoder's layers; its state is saved and loaded as one."""
     setup = prepared(tmp_path, "optimizer=muon", "optimizer.layer_decay=0.5", "model.pooling=pooler_output")
@@ -205,6 +230,13 @@ def test_own_optimizer_with_two_modes(plug):
 def test_invalid_arguments(overrides, message):
     with pytest.raises(InputError, match=message):
         validate_config(small(*overrides), Rank())
+
+
+@pytest.mark.parametrize("name", ["muon", "stable_adamw"])
+def test_not_with_sharded_weights(name):
+    skip_without_package(name)
+    with pytest.raises(InputError, match="optimizer: not with distributed.strategy=fsdp"):
+        validate_config(small(f"optimizer={name}", "distributed.strategy=fsdp"), Rank(0, 2, 0, 2))
 
 
 def test_muon_without_matrices():
