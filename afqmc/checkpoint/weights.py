@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def save_weights(
     tokenizer: PreTrainedTokenizerBase,
     labels: tuple[str, ...],
     state: dict[str, Tensor] | None = None,
+    write_more: Callable[[Path], None] | None = None,
 ) -> None:
     """Replace ``target`` atomically by a directory that ``transformers`` loads.
 
@@ -52,6 +54,7 @@ def save_weights(
         tokenizer: The tokenizer of the model.
         labels: Label names in class order.
         state: Full weights, used instead of the model's.
+        write_more: Writes further files into the directory that it gets.
     """
 
     def write(directory: Path) -> None:
@@ -70,6 +73,8 @@ def save_weights(
                 name.replace("Model", "ForSequenceClassification") if matches_hf_classifier(model) else name
             ]
             config.save_pretrained(directory)
+        if write_more is not None:
+            write_more(directory)
 
     replace_directory(target, write)
 

@@ -15,6 +15,7 @@ from afqmc.diagnostics.findings import Finding, Verdict, fail, ok, warn
 from afqmc.distributed.rank import current_rank
 from afqmc.evaluation.evaluator import padding_warning
 from afqmc.models.loading import build_tokenizer
+from afqmc.models.transforms import apply_transforms, built_in_transforms
 from afqmc.runner.validation import config_checks, data_checks, refusals, validate_lengths, validate_model
 from afqmc.training.device import select_device
 from afqmc.utils.errors import InputError
@@ -115,6 +116,7 @@ class Checks:
         """Check that the trainer can use this model with pairs of these lengths."""
         config, max_length = self.config, self.config.dataset.max_length
         if self.model is not None:
+            apply_transforms(built_in_transforms(config.model), self.model)
             validate_model(config, select_device(config.trainer), self.model)
         if "train" in self.token_lengths:
             validate_lengths(config, lambda: self.token_lengths["train"].clip(max=max_length))

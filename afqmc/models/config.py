@@ -29,6 +29,18 @@ class DropoutConfig:
 
 
 @dataclass
+class LoraConfig:
+    """Low-rank adaptation (Hu et al. 2022), with ``peft``."""
+
+    r: Optional[int] = config_field(None, "rank of the changes to the weights; null or 0: no LoRA", ge=0)
+    alpha: float = config_field(16.0, "scale of the changes, alpha / r", gt=0)
+    dropout: float = config_field(0.0, "dropout on the inputs of the adapter", ge=0, lt=1)
+    targets: Optional[list[str]] = config_field(
+        None, "names of linear layers, such as [query,value]; null: all linear layers of the encoder's layers"
+    )
+
+
+@dataclass
 class ModelConfig:
     """The model: an encoder with a linear head, or any module given by ``_target_``."""
 
@@ -60,6 +72,13 @@ class ModelConfig:
         None,
         "your own model: a callable that takes num_labels, vocab_size, pad_token_id and kwargs, and returns a module",
     )
+    freeze: list[Any] = config_field(
+        [], "layers that are not trained: embeddings, encoder, pooler, layer numbers or ranges such as 0-5"
+    )
+    reinit_layers: int = config_field(
+        0, "top layers of the encoder that start from new random weights, with the pooler if it is used", ge=0
+    )
+    lora: LoraConfig = field(default_factory=LoraConfig)
     transforms: dict[str, Any] = config_field(
         {}, "changes after loading, such as freezing: a name and a _target_ with arguments each"
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from afqmc.models.config import ModelConfig
 from afqmc.utils.errors import InputError
-from afqmc.utils.targets import instantiate_all
+from afqmc.utils.targets import import_target, instantiate_all
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,15 @@ class ModelTransform:
             state: Its state dict, on the CPU.
         """
         return state
+
+    def save(self, directory: Path, model: nn.Module, state: dict[str, Tensor]) -> None:
+        """Write files beside saved weights, such as an adapter in its own format.
+
+        Args:
+            directory: Of the weights.
+            model: The transformed model.
+            state: Its state dict, on the CPU, before ``merge``.
+        """
 
     def report(self) -> dict[str, float]:
         """Return values that show what was changed, such as the number of trainable parameters, in summary.json."""
@@ -73,14 +83,39 @@ def apply_transforms(transforms: Mapping[str, ModelTransform], model: nn.Module)
 
 
 def built_in_transforms(config: ModelConfig) -> dict[str, ModelTransform]:
-    """Build the transforms that have a key of their own in the ``model`` group and are on, by that key.
+    """Return the transforms that keys of the ``model`` group switch on, by key, in the order of their application.
 
-    They are applied before those of ``model.transforms``.
+    Raises:
+        InputError: if two of them exclude each other, or a package is missing.
     """
-    targets: dict[str, dict[str, Any]] = {}
-    if config.mixout > 0:
-        targets["mixout"] = {"_target_": "afqmc.models.mixout.Mixout", "p": config.mixout}
-    return instantiate_all(targets, "model", _EXAMPLE, ModelTransform)
+    transforms: dict[str, ModelTransform] = {}
+    lora = config.lora
+    # by their paths, since these modules import this one
+    if config.reinit_layers:
+        transforms["reinit_layers"] = import_target("afqmc.models.reinit.ReinitLayers", "model")(config.reinit_layers)
+    if config.freeze:
+        transforms["freeze"] = import_target("afqmc.models.freezing.Freeze", "model")(config.freeze)
+    if lora.r:
+        if config.freeze or config.reinit_layers:
+            other = "freeze" if config.freeze else "reinit_layers"
+            raise InputError(f"model.lora.r={lora.r}: not with model.{other}; LoRA freezes all layers of the encoder")
+        arguments = (lora.r, lora.alpha, lora.dropout, lora.targets)
+        transforms["lora"] = import_target("afqmc.models.lora.Lora", "model")(*arguments)
+    if config.mixout:
+        transforms["mixout"] = import_target("afqmc.models.mixout.Mixout", "model")(config.mixout)
+    return transforms
+
+
+def all_transforms(config: ModelConfig) -> dict[str, ModelTransform]:
+    """Build the built-in transforms and those of ``model.transforms``, in the order of their application.
+
+    Raises:
+        InputError: naming the transform, or the argument that it does not have or rejects.
+    """
+    built_in, own = built_in_transforms(config), build_transforms(config.transforms)
+    if shared := sorted(built_in.keys() & own.keys()):
+        raise InputError(f"model.transforms.{shared[0]}: has the name of model.{shared[0]}; give it another name")
+    return built_in | own
 
 
 def build_transforms(config: Mapping[str, Any]) -> dict[str, ModelTransform]:

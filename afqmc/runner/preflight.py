@@ -14,6 +14,7 @@ from afqmc.data.loading import Dataset, Pairs, all_sentences, load_dataset
 from afqmc.data.tokenization import PairTokenizer
 from afqmc.distributed.rank import Rank
 from afqmc.models.loading import build_model, build_tokenizer
+from afqmc.models.transforms import all_transforms, apply_transforms
 from afqmc.runner.validation import validate_against_data, validate_config, validate_lengths, validate_model
 from afqmc.utils.errors import InputError
 
@@ -78,6 +79,7 @@ def _build_model(config: Config, data: Dataset) -> tuple[nn.Module, np.ndarray]:
     """Return the model without its weights, and the number of tokens of each training pair, (N,)."""
     tokenizer = build_tokenizer(config.model, lambda: all_sentences(data))
     model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
+    apply_transforms(all_transforms(config.model), model)
     pair_tokenizer = PairTokenizer(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
     tokenized = {
         name: pair_tokenizer.tokenize_cached(split) for name, split in data.splits().items() if isinstance(split, Pairs)

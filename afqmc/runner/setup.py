@@ -22,7 +22,7 @@ from afqmc.data.tokenization import PairTokenizer, TokenizedPairs
 from afqmc.distributed.rank import Rank, current_rank
 from afqmc.evaluation.evaluator import Evaluation, evaluate, padding_warning
 from afqmc.models.loading import build_model, build_tokenizer, count_parameters, model_name
-from afqmc.models.transforms import ModelTransform, apply_transforms, build_transforms, built_in_transforms
+from afqmc.models.transforms import ModelTransform, all_transforms, apply_transforms
 from afqmc.run_dir import RunDir
 from afqmc.runner.validation import validate_against_data, validate_config, validate_lengths, validate_model
 from afqmc.tracking.base import NullTracker, Tracker
@@ -121,7 +121,7 @@ def build_setup(config: Config, run_dir: RunDir, resumed: bool = False) -> Train
         pair_tokenizer = PairTokenizer(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
         if rank.is_main and (warning := padding_warning(model, data.dev, pair_tokenizer)):
             log.warning("model: %s", warning)
-        transforms = {**built_in_transforms(config.model), **build_transforms(config.model.transforms)}
+        transforms = all_transforms(config.model)
         apply_transforms(transforms, model)
         validate_model(config, choice, model)
         if isinstance(train := data.train, Pairs):

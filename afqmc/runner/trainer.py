@@ -21,6 +21,7 @@ from afqmc.evaluation.evaluator import Evaluation
 from afqmc.runner.callbacks.resume_checkpoints import ResumeCheckpoints
 from afqmc.runner.setup import TrainingSetup, evaluate_split
 from afqmc.runner.shutdown import ShutdownCoordinator
+from afqmc.training.callbacks.averaged_weights import AveragedWeights, keeps_averaged_weights
 from afqmc.training.callbacks.base import Callback, overriding
 from afqmc.training.checkpoint_state import capture_state, restore_state, scale_lr
 from afqmc.training.config import NonFinite
@@ -33,10 +34,13 @@ from afqmc.training.objectives.factory import build_objective
 from afqmc.training.objectives.multi_sample_dropout import MultiSampleDropout
 from afqmc.training.optim import build_optimizer, build_scheduler
 from afqmc.training.parallel import wrap
+from afqmc.training.parameter_groups import OptimizerReport, describe_groups
 from afqmc.training.rng import preserve_rng_state
 from afqmc.training.state import StepIntervals, Throughput, TrainState
 from afqmc.training.step import TrainStep
+from afqmc.utils.console import print_grid
 from afqmc.utils.errors import InputError, as_input_error
+from afqmc.utils.language import translate
 from afqmc.utils.signals import allow_signals, defer_signals
 
 log = logging.getLogger(__name__)
@@ -82,7 +86,14 @@ class Trainer:
         self.checkpoints = ResumeCheckpoints(setup.run_dir, config.checkpoint, self.intervals, data_fingerprint)
         self.callbacks = [*(methods or {}).values(), *callbacks, self.checkpoints]
         self.step = self._build_step()
-        self.methods = MethodReports({**setup.transforms, **(methods or {}), **self._named_objectives()})
+        reports: dict[str, Any] = {**setup.transforms, **(methods or {}), **self._named_objectives()}
+        if self._optimizer_report.report():
+            reports["optimizer"] = self._optimizer_report
+        if keeps_averaged_weights(optimizer := self.step.guard.optimizer):
+            averaged = AveragedWeights(optimizer)
+            self.callbacks.insert(0, averaged)
+            reports["averaged_weights"] = averaged
+        self.methods = MethodReports(reports)
         self.state = TrainState.initial(config.trainer)
         self.throughput = Throughput()
         self.shutdown = ShutdownCoordinator(self.accelerator)
@@ -106,6 +117,10 @@ class Trainer:
         """Build optimizer, schedule and objective, wrap ``setup.model``, and return the training step."""
         setup, config, accelerator = self.setup, self.config, self.accelerator
         optimizer = build_optimizer(config.optimizer, setup.model, config.lr)
+        self._optimizer_report = OptimizerReport(optimizer)
+        if (groups := describe_groups(optimizer)) and accelerator.is_main_process:
+            headers = ("layer", "parameters", "learning rate", "weight decay")
+            print_grid("parameter groups", [*map(translate, headers)], groups)
         scheduler = build_scheduler(config.scheduler, optimizer, self.intervals.total, config.lr)
         counts = setup.data.label_counts(setup.data.train)
         objective = build_objective(config.objective, counts, accelerator.device)

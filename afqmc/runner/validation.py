@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,14 @@ from afqmc.data.loading import Dataset
 from afqmc.distributed.rank import Rank
 from afqmc.evaluation.monitor import check_monitor
 from afqmc.models.loading import check_model_config
-from afqmc.models.transforms import build_transforms, built_in_transforms
+from afqmc.models.transforms import all_transforms, built_in_transforms
 from afqmc.tracking.validation import check_tracker
 from afqmc.training.callbacks.factory import build_callbacks
 from afqmc.training.config import TrainerConfig
 from afqmc.training.device import DeviceConfig, prepare_model, select_device
 from afqmc.training.objectives.factory import build_objective
 from afqmc.training.objectives.multi_sample_dropout import check_multi_sample
-from afqmc.training.optim import check_optimizer_config
+from afqmc.training.optim import check_optimizer_config, check_parameter_groups, optimizer_conflicts
 from afqmc.training.process_checks import check_launcher, check_processes, describe_batch_division
 from afqmc.utils.errors import InputError
 
@@ -83,7 +84,7 @@ def config_checks(config: Config, rank: Rank) -> Iterator[Check]:
 
 
 def check_methods(config: Config, rank: Rank) -> None:
-    """Build callbacks, objective and model transforms of a config, and check what they declare not to work with.
+    """Check what callbacks, objective, model transforms and optimizer of a config declare not to work with.
 
     Raises:
         InputError: naming the method or its argument, and the key that it conflicts with.
@@ -93,8 +94,10 @@ def check_methods(config: Config, rank: Rank) -> None:
     callbacks = {name: part for name, part in build_callbacks(config.callbacks).items() if not part.is_off}
     methods: dict[str, Any] = {f"callbacks.{name}": callback for name, callback in callbacks.items()}
     methods["objective"] = build_objective(config.objective, counts)
-    methods |= {f"model.{name}": part for name, part in built_in_transforms(config.model).items()}
-    methods |= {f"model.transforms.{name}": part for name, part in build_transforms(config.model.transforms).items()}
+    built_in = built_in_transforms(config.model)
+    for name, part in all_transforms(config.model).items():
+        methods[f"model.{name}" if name in built_in else f"model.transforms.{name}"] = part
+    methods["optimizer"] = SimpleNamespace(conflicts=optimizer_conflicts(config.optimizer))
     for name, method in methods.items():
         for conflict in getattr(method, "conflicts", ()):
             key, _, value = conflict.partition("=")
@@ -155,6 +158,7 @@ def validate_model(config: Config, choice: DeviceConfig, model: nn.Module) -> No
     Raises:
         InputError: naming the key that this model does not support.
     """
+    check_parameter_groups(config.optimizer, model, config.lr)
     prepare_model(model, choice, config.trainer, config.performance)
     check_model = getattr(build_objective(config.objective, ()), "check_model", None)
     if check_model is not None:

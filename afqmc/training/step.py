@@ -80,8 +80,12 @@ class TrainStep:
 
     @property
     def lr(self) -> float:
-        """Learning rate of the next step. On a GPU, reading it may wait for the device."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        """Learning rate of the next step for parameters whose peak rate is ``lr`` of the config.
+
+        On a GPU, reading it may wait for the device.
+        """
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"]) / float(group.get("lr_scale", 1.0))
 
     def __call__(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
         """Take step ``step``, counted from 1.

@@ -362,6 +362,45 @@ def test_killed_run_is_resumed(schedule, tmp_path, method):
     assert differences(uninterrupted, killed) == []
 
 
+MODEL_METHODS = {
+    "layer rates, frozen, re-initialised": (
+        "optimizer.layer_decay=0.8", "optimizer.head_lr=2e-3", "model.freeze=[embeddings]", "model.reinit_layers=1",
+    ),
+    "muon": ("optimizer=muon", "trainer.gradient_accumulation_steps=2"),
+    "stable_adamw": ("optimizer=stable_adamw",),
+    "schedule_free": ("optimizer=schedule_free", "scheduler=constant", "trainer.eval_steps=4"),
+    "lora": ("model.lora.r=2", "model.lora.dropout=0.1", "lr=1e-2"),
+}  # fmt: skip
+PACKAGES = {"lora": "peft", "stable_adamw": "pytorch_optimizer", "schedule_free": "pytorch_optimizer"}
+KILLER = """
+import os, signal
+from afqmc.training.callbacks.base import Callback
+class Kill(Callback):
+    def on_step_end(self, trainer, event):
+        if event.step == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("method", MODEL_METHODS)
+def test_killed_method_is_resumed(tmp_path, method):
+    """A run with a method that is killed in the middle of an epoch is resumed bit for bit."""
+    if method in PACKAGES:
+        pytest.importorskip(PACKAGES[method], reason="needs an extra")
+    overrides = ("epochs=1", "checkpoint.save_steps=3", *MODEL_METHODS[method])
+    uninterrupted, killed = RunDir(tmp_path / "uninterrupted"), RunDir(tmp_path / "killed")
+    run_experiment(small(*overrides), uninterrupted)
+    (tmp_path / "killer.py").write_text(KILLER, encoding="utf-8")
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    dropout = [f"model.config_overrides.{name}=0.1" for name in names]
+    kill = ("+callbacks.kill._target_=killer.Kill", f"hydra.run.dir={killed.path}")
+    done = command("run", *SMALL, *dropout, *overrides, *kill, cwd=tmp_path)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert 0 < len(metrics(killed)) < len(metrics(uninterrupted))
+    run_experiment(small(*overrides), killed, resume=True)
+    assert differences(uninterrupted, killed) == []
+
+
 def test_complete_run_without_checkpoint(run):
     """A complete run without a checkpoint is refused, not started again."""
     shutil.rmtree(run.path / "checkpoints/last")

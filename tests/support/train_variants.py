@@ -65,6 +65,18 @@ VARIANTS = {
     "fsdp, recomputed, clipped": (
         "distributed.strategy=fsdp", "trainer.gradient_checkpointing=true", "trainer.max_grad_norm=0.5",
     ),
+    "layers": (
+        "optimizer.layer_decay=0.8", "optimizer.head_lr=2e-3", "model.freeze=[embeddings]", "model.reinit_layers=1",
+    ),
+    "muon": ("optimizer=muon", "trainer.gradient_accumulation_steps=2"),
+    "stable_adamw": ("optimizer=stable_adamw", "trainer.gradient_accumulation_steps=2"),
+    "schedule_free": ("optimizer=schedule_free", "scheduler=constant"),
+    "lora": ("model.lora.r=2", "lr=1e-2", "trainer.gradient_accumulation_steps=2"),
+    "fsdp, lora": ("distributed.strategy=fsdp", "model.lora.r=2", "lr=1e-2"),
+    "fsdp, layers": (
+        "distributed.strategy=fsdp", "optimizer.layer_decay=0.8", "model.freeze=[embeddings]", "model.reinit_layers=1",
+    ),
+    "fsdp, schedule_free": ("distributed.strategy=fsdp", "optimizer=schedule_free", "scheduler=constant"),
 }  # fmt: skip
 SEVERAL_PROCESSES_ONLY = ("distributed.strategy=", "distributed.fsdp_sharding=", "distributed.fsdp_cpu_offload=")
 

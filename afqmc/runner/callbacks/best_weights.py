@@ -85,9 +85,15 @@ class BestWeights(Callback):
         model = setup.accelerator.unwrap_model(setup.model)
         state = gather_full(model.state_dict(), is_main)
         if is_main:
-            for transform in reversed(setup.transforms.values()):
-                state = transform.merge(model, state)
-            save_weights(target, model, setup.tokenizer, setup.data.labels, state)
+            merged, transforms = state, setup.transforms.values()
+            for transform in reversed(transforms):
+                merged = transform.merge(model, merged)
+
+            def write_more(directory: Path) -> None:
+                for transform in transforms:
+                    transform.save(directory, model, state)
+
+            save_weights(target, model, setup.tokenizer, setup.data.labels, merged, write_more)
 
     def _warn_of_collapse(self, evaluation: Evaluation) -> None:
         """Warn once per run; summary.json says whether it is true of the best weights."""
