@@ -38,6 +38,7 @@ VARIANTS = {
         "trainer.max_grad_norm=0.5",
     ),
     "packed, recomputed": ("performance.padding_free=true", "trainer.gradient_checkpointing=true"),
+    "both orders, added pairs": ("dataset.swap=both", "dataset.transitive=true"),
     "sgd": ("optimizer=sgd", "lr=0.1"),
     "fsdp": ("distributed.strategy=fsdp",),
     "fsdp, accumulated": ("distributed.strategy=fsdp", "trainer.gradient_accumulation_steps=2"),
