@@ -181,6 +181,11 @@ def _logits_of(
     run_dir = RunDir(run.path)
     with as_input_error(f"{run_dir.path}: not usable as a teacher"):
         config = schema.load(run_dir.path)
+        if config.model._target_ is not None:
+            raise InputError(
+                f"{run_dir.path}: model._target_={config.model._target_} is untrusted code; with "
+                "dataset.unlabelled_file, a teacher needs a model without it"
+            )
         loaded = load_weights(run_dir.best, config.model)
     if loaded.labels != tuple(labels):
         raise InputError(f"{run_dir.path}: its labels are {', '.join(loaded.labels)}, this run has {', '.join(labels)}")

@@ -1,8 +1,8 @@
 """Distillation from a sweep over folds: out-of-fold logits, unlabelled pairs, the loss, resuming and refusals."""
 
 import copy
-import itertools
 import json
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -13,12 +13,12 @@ import torch
 from equality import differences, metrics
 from helpers import SMALL, command, prepared, rows, small, summary, train
 from plain_loop import PLAIN, plain_losses, shuffled_batches
+from teacher import write_teacher
 
 from afqmc.config import compose
 from afqmc.data.batching import Batch
 from afqmc.data.config import Swap
 from afqmc.data.loading import load_dataset
-from afqmc.data.sample import sample_files
 from afqmc.distributed.rank import Rank
 from afqmc.evaluation.metrics import mean_as_logits
 from afqmc.inference.predictor import Predictor
@@ -32,7 +32,6 @@ from afqmc.training.objectives.distillation import Distillation
 from afqmc.utils.errors import InputError
 
 STEPS = 30
-FOLDS = ("dataset.num_folds=2", "dataset.max_dev_samples=null", "trainer.max_steps=4", "dataset.test_file=null")
 
 # A schedule that kills the process at step 7, in the middle of an epoch.
 KILLING = """
@@ -46,16 +45,9 @@ def linear(step, total_steps):
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    """A sweep of two folds, and a file of 20 unlabelled pairs, of which one is repeated and one is in train."""
+    """A directory with a sweep of two folds and a file of unlabelled pairs."""
     directory = tmp_path_factory.mktemp("teacher")
-    for fold in range(2):
-        train(directory / "sweep" / str(fold), *FOLDS, f"dataset.fold={fold}")
-    test, train_rows = (map(json.loads, sample_files()[f"{name}.json"].splitlines()) for name in ("test", "train"))
-    test_rows = [*itertools.islice(test, 19)]
-    rows = [
-        {key: row[key] for key in ("sentence1", "sentence2")} for row in [*test_rows, test_rows[0], next(train_rows)]
-    ]
-    (directory / "more.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    write_teacher(directory)
     return directory
 
 
@@ -215,6 +207,20 @@ def test_teacher_of_other_pairs_is_refused(teacher, change, message):
     with pytest.raises(InputError) as refusal:
         training_pairs(config, load_dataset(config))
     assert message in str(refusal.value)
+
+
+def test_teacher_with_custom_code_is_refused(teacher, tmp_path):
+    """The directory may be untrusted: code that a run names is not imported."""
+    shutil.copytree(teacher / "sweep", tmp_path / "sweep")
+    for name in "01":
+        config = tmp_path / "sweep" / name / "config.yaml"
+        text = config.read_text("utf-8")
+        config.write_text(
+            re.sub("model:\n", "model:\n  _target_: evil.Model\n", text.replace("  _target_: null\n", ""))
+        )
+    overrides = (f"dataset.teacher={tmp_path / 'sweep'}", f"dataset.unlabelled_file={teacher / 'more.jsonl'}")
+    with pytest.raises(InputError, match="model._target_=evil.Model is untrusted code"):
+        prepared(tmp_path / "run", "objective=distillation", *overrides)
 
 
 def test_incomplete_or_unsuitable_teachers_are_refused(teacher, small_run, tmp_path):

@@ -28,6 +28,7 @@ from afqmc.training.parallel import build_fsdp_plugin
 
 # no dropout, since its masks differ between processes; with 91 pairs the last batch has 3, fewer than some shares
 BASE = (*SMALL, "dataset.max_train_samples=91", "dataset.max_dev_samples=70", "trainer.eval_batch_size=16")
+TEACHER = os.environ.get("TEACHER", "")  # set by the test: a directory with a sweep over folds and unlabelled pairs
 VARIANTS = {
     "bucketed": (),
     "accumulated": ("trainer.gradient_accumulation_steps=2",),
@@ -39,6 +40,10 @@ VARIANTS = {
     ),
     "packed, recomputed": ("performance.padding_free=true", "trainer.gradient_checkpointing=true"),
     "both orders, added pairs": ("dataset.swap=both", "dataset.transitive=true"),
+    "distilled": (
+        "dataset.swap=augment", "objective=distillation", f"dataset.teacher={TEACHER}/sweep",
+        f"dataset.unlabelled_file={TEACHER}/more.jsonl", "trainer.gradient_accumulation_steps=2",
+    ),
     "sgd": ("optimizer=sgd", "lr=0.1"),
     "fsdp": ("distributed.strategy=fsdp",),
     "fsdp, accumulated": ("distributed.strategy=fsdp", "trainer.gradient_accumulation_steps=2"),
