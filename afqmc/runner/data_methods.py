@@ -83,8 +83,8 @@ def training_pairs(config: DatasetConfig, data: Dataset) -> TrainingPairs:
         pairs, share = pairs.followed_by(unlabelled), len(unlabelled) / (len(unlabelled) + left_out)
         report |= {"teacher/unlabelled": len(unlabelled), "teacher/unlabelled_share": round(share, 6)}
         lines.append(
-            f"teacher: {len(unlabelled)} unlabelled pairs are added to train, {share:.1%} of {unlabelled.file}; the "
-            "others are repeated, or in train or dev"
+            f"teacher: {len(unlabelled)} unlabelled pairs are added to train, {share:.1%} of {unlabelled.file}; "
+            f"{left_out} are left out, since they are repeated, or in train or dev"
         )
     if config.swap is not Swap.none:
         report["swap/pairs"] = len(pairs)

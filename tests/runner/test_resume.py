@@ -45,6 +45,7 @@ VARIANTS = {
         "optimizer=adafactor",
     ),
     "a fold": ("dataset.num_folds=3", "dataset.fold=1", "dataset.max_train_samples=144"),
+    "both orders, added pairs": ("dataset.swap=both", "dataset.transitive=true"),
     "saves often": ("checkpoint.save_steps=1", "checkpoint.keep_weights=1"),
 }
 QUICK = ("fast dropout, bf16, microbatches",)
