@@ -29,7 +29,7 @@ _MAX_LINES = 2  # per setting in the table
 _MIN_WIDTH = 24  # of the column "setting"; no number is longer
 _MAX_SENTENCES = 4  # more comparisons than that are shown as a table
 _TRANSLATED_HEADERS = {"data", "sweep", "run", "setting", "epoch", "time", "pairs/s", "accuracy"}
-_EXTRA_METRICS = ("accuracy", "f1", "roc_auc", "mcc")  # shown if there is room
+_EXTRA_METRICS = ("accuracy", "f1", "roc_auc", "mcc", "asymmetry")  # shown if there is room
 
 
 @dataclass(frozen=True)

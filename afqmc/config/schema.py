@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from afqmc.config.renamed_keys import new_value
-from afqmc.data.config import Batching, DatasetConfig, check_column_keys, check_reading
+from afqmc.data.config import Batching, DatasetConfig, Swap, check_column_keys, check_reading
 from afqmc.data.labels import label_name
 from afqmc.evaluation.metric_names import NAMES as METRICS
 from afqmc.models.config import ModelConfig
@@ -75,6 +75,7 @@ def check_config(config: Config, labelled: bool = True) -> None:
     _check_drop_labels(config.dataset)
     _check_batching(config.dataset)
     _check_folds(config.dataset)
+    _check_methods(config.dataset)
     check_sweep(config.sweep)
 
 
@@ -114,3 +115,29 @@ def _check_folds(dataset: DatasetConfig) -> None:
         raise InputError(f"dataset.fold={fold}: must be >= 0 and < dataset.num_folds={folds} (folds count from 0)")
     if dataset.streaming:
         raise InputError(f"dataset.num_folds={folds}: not with dataset.streaming=true: folds need all pairs in memory")
+
+
+def _check_methods(dataset: DatasetConfig) -> None:
+    """Check that data methods are not used with a stream, and that a teacher has predictions for all pairs."""
+    methods = {
+        f"dataset.swap={dataset.swap.value}": dataset.swap is not Swap.none,
+        "dataset.transitive=true": dataset.transitive,
+        f"dataset.teacher={dataset.teacher}": dataset.teacher is not None,
+    }
+    if dataset.streaming and (active := [name for name, is_on in methods.items() if is_on]):
+        raise InputError(f"{active[0]}: not with dataset.streaming=true: it needs all pairs in memory")
+    if dataset.teacher is None:
+        if dataset.unlabelled_file is not None:
+            raise InputError(
+                f"dataset.unlabelled_file={dataset.unlabelled_file}: also set dataset.teacher, which scores it"
+            )
+    elif dataset.num_folds is not None:
+        raise InputError(
+            f"dataset.teacher={dataset.teacher}: not with dataset.num_folds: the models of the teacher have been "
+            "trained on the labels of each fold, also the one that would be dev"
+        )
+    elif dataset.transitive:
+        raise InputError(
+            f"dataset.teacher={dataset.teacher}: not with dataset.transitive=true: the teacher has no predictions for "
+            "added pairs"
+        )

@@ -31,6 +31,7 @@ class TokenizedPairs:
         offsets: First token of each pair and the end, int64 (N + 1,).
         labels: Class indices, int64 (N,); None if unlabelled.
         ids: The pairs' ids.
+        teacher_logits: Logits of a teacher, float32 (N, C); None without one.
     """
 
     tokens: np.ndarray
@@ -38,6 +39,7 @@ class TokenizedPairs:
     offsets: np.ndarray
     labels: np.ndarray | None
     ids: list[int | str]
+    teacher_logits: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -129,7 +131,9 @@ class PairTokenizer:
 
 def _with_labels(arrays: dict[str, np.ndarray], pairs: Pairs) -> TokenizedPairs:
     labels = None if pairs.labels is None else np.asarray(pairs.labels, np.int64)
-    return TokenizedPairs(arrays["tokens"], arrays["segments"], arrays["offsets"], labels, pairs.ids)
+    return TokenizedPairs(
+        arrays["tokens"], arrays["segments"], arrays["offsets"], labels, pairs.ids, pairs.teacher_logits
+    )
 
 
 def _flat(rows: list[Sequence[int]], dtype: type[np.generic]) -> np.ndarray:

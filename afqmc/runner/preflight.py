@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -11,10 +12,12 @@ from torch import nn
 from afqmc.config import Config
 from afqmc.data.download import cache_dir
 from afqmc.data.loading import Dataset, Pairs, all_sentences, load_dataset
+from afqmc.data.pairs import PairStream
 from afqmc.data.tokenization import PairTokenizer
 from afqmc.distributed.rank import Rank
 from afqmc.models.loading import build_model, build_tokenizer
 from afqmc.models.transforms import all_transforms, apply_transforms
+from afqmc.runner.data_methods import TrainingPairs, training_pairs
 from afqmc.runner.validation import validate_against_data, validate_config, validate_lengths, validate_model
 from afqmc.utils.errors import InputError
 
@@ -46,6 +49,7 @@ class _CachedValidator:
     def __init__(self, rank: Rank) -> None:
         self.rank = rank
         self.datasets: dict[str, Dataset | InputError] = {}
+        self.train: dict[str, TrainingPairs | InputError] = {}
         self.models: dict[str, tuple[nn.Module, np.ndarray] | InputError] = {}
 
     def validate(self, config: Config) -> None:
@@ -56,9 +60,10 @@ class _CachedValidator:
         """
         choice = validate_config(config, self.rank)
         data = _cached(self.datasets, repr(config.dataset), lambda: load_dataset(config.dataset))
-        validate_against_data(config, data)
+        train = _cached(self.train, repr(config.dataset), lambda: training_pairs(config.dataset, data)).pairs
+        validate_against_data(config, replace(data, train=train))
         key = repr((config.dataset, config.model))
-        model, lengths = _cached(self.models, key, lambda: _build_model(config, data))
+        model, lengths = _cached(self.models, key, lambda: _build_model(config, data, train))
         validate_model(config, choice, model)
         validate_lengths(config, lambda: lengths)
 
@@ -75,14 +80,15 @@ def _cached(cache: dict[str, _T | InputError], key: str, build: Callable[[], _T]
     return result
 
 
-def _build_model(config: Config, data: Dataset) -> tuple[nn.Module, np.ndarray]:
+def _build_model(config: Config, data: Dataset, train: Pairs | PairStream) -> tuple[nn.Module, np.ndarray]:
     """Return the model without its weights, and the number of tokens of each training pair, (N,)."""
     tokenizer = build_tokenizer(config.model, lambda: all_sentences(data))
     model = build_model(config.model, tokenizer, data.labels, config.dataset.max_length)
     apply_transforms(all_transforms(config.model), model)
     pair_tokenizer = PairTokenizer(tokenizer, config.dataset.max_length, cache_dir(config.dataset) / "tokens")
+    splits = data.splits() | {"train": train}
     tokenized = {
-        name: pair_tokenizer.tokenize_cached(split) for name, split in data.splits().items() if isinstance(split, Pairs)
+        name: pair_tokenizer.tokenize_cached(split) for name, split in splits.items() if isinstance(split, Pairs)
     }
     lengths = tokenized["train"].lengths if "train" in tokenized else np.empty(0, np.int64)
     return model.to("meta"), lengths

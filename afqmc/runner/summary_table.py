@@ -35,6 +35,7 @@ def print_summary(summary: dict[str, Any]) -> None:
             ("accuracy", dev("accuracy")),
             ("majority accuracy", formatted(majority)),
             *((name.replace("_", " "), dev(name)) for name in ("f1", "roc_auc", "average_precision", "mcc", "loss")),
+            *((("asymmetry", dev("asymmetry")),) if "dev/asymmetry" in best else ()),  # not in runs of version 0.1.0
             *((f"test {name}", formatted(value)) for name, value in _test_figures(summary)),
             *((name, f"{value:.4g}") for name, value in summary.get("methods", {}).items()),
             ("training", f"{summary['train_pairs_per_second']:.0f} pairs/s"),

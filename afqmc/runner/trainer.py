@@ -19,7 +19,7 @@ from afqmc.data.loading import fingerprint
 from afqmc.distributed.collectives import all_gather_objects, broadcast_object, broadcast_state
 from afqmc.evaluation.evaluator import Evaluation
 from afqmc.runner.callbacks.resume_checkpoints import ResumeCheckpoints
-from afqmc.runner.setup import TrainingSetup, evaluate_split
+from afqmc.runner.setup import TrainingSetup, evaluate_split, tokenize_swapped
 from afqmc.runner.shutdown import ShutdownCoordinator
 from afqmc.training.callbacks.averaged_weights import AveragedWeights, keeps_averaged_weights
 from afqmc.training.callbacks.base import Callback, overriding
@@ -57,6 +57,7 @@ class Trainer:
 
     Attributes:
         dev: The tokenized dev split.
+        swapped_dev: The same with the sentences swapped, if both orders are evaluated.
         batches: Loads the training batches of each epoch.
         intervals: The length of the training, and when to evaluate, log and save; in optimizer steps.
         state: The progress of the training; replaced when a checkpoint is restored.
@@ -77,11 +78,14 @@ class Trainer:
         self.setup, self.config, self.start_time = setup, setup.config, start_time
         config, self.accelerator = setup.config, setup.accelerator
         with self.accelerator.local_main_process_first():  # it fills the token cache, which the others read
-            data = setup.data.train
+            data = setup.train.pairs
             self.batches = TrainLoader(data, setup.pair_tokenizer, config.batch_size, config.seed, config.dataset)
             self.dev = setup.pair_tokenizer.tokenize_cached(setup.data.dev)
+            self.swapped_dev = tokenize_swapped(setup, setup.data.dev)
         self.intervals = StepIntervals.of(config.trainer, len(self.batches), config.epochs)
         data_fingerprint = f"{fingerprint(setup.data)} {setup.pair_tokenizer.fingerprint}"
+        if setup.train.report:
+            data_fingerprint += f" {setup.train.digest(setup.data.labels)}"
         check_same_data_on_all_ranks(self.accelerator, data_fingerprint)
         self.checkpoints = ResumeCheckpoints(setup.run_dir, config.checkpoint, self.intervals, data_fingerprint)
         self.callbacks = [*(methods or {}).values(), *callbacks, self.checkpoints]
@@ -122,7 +126,7 @@ class Trainer:
             headers = ("layer", "parameters", "learning rate", "weight decay")
             print_grid("parameter groups", [*map(translate, headers)], groups)
         scheduler = build_scheduler(config.scheduler, optimizer, self.intervals.total, config.lr)
-        counts = setup.data.label_counts(setup.data.train)
+        counts = setup.data.label_counts(setup.train.pairs)
         objective = build_objective(config.objective, counts, accelerator.device)
         if (samples := config.model.dropout.multi_sample) > 1:
             objective = MultiSampleDropout(objective, samples)
@@ -230,7 +234,7 @@ class Trainer:
         is_single = self.accelerator.num_processes == 1
         with preserve_rng_state(), allow_signals() if is_single else nullcontext():
             on_batch_end = None if is_single else self._poll_shutdown
-            evaluation = evaluate_split(self.setup, self.dev, "dev", on_batch_end)
+            evaluation = evaluate_split(self.setup, self.dev, "dev", on_batch_end, self.swapped_dev)
         self._check_logits(evaluation)
         return evaluation
 

@@ -94,6 +94,7 @@ def check_methods(config: Config, rank: Rank) -> None:
     callbacks = {name: part for name, part in build_callbacks(config.callbacks).items() if not part.is_off}
     methods: dict[str, Any] = {f"callbacks.{name}": callback for name, callback in callbacks.items()}
     methods["objective"] = build_objective(config.objective, counts)
+    _check_teacher(config.dataset.teacher, methods["objective"])
     built_in = built_in_transforms(config.model)
     for name, part in all_transforms(config.model).items():
         methods[f"model.{name}" if name in built_in else f"model.transforms.{name}"] = part
@@ -109,6 +110,19 @@ def check_methods(config: Config, rank: Rank) -> None:
                 raise InputError(f"{name}: not with {conflict}")
         if getattr(method, "needs_whole_batch", False) and (divided := _divides_batch(config.trainer, rank)):
             raise InputError(f"{name}: needs all pairs of a batch at once, so it does not work with {divided}")
+
+
+def _check_teacher(teacher: str | None, objective: Any) -> None:
+    """Check that a teacher is set if and only if the objective uses one.
+
+    Raises:
+        InputError: naming the key that is missing.
+    """
+    uses_teacher = getattr(objective, "uses_teacher", False)
+    if teacher is not None and not uses_teacher:
+        raise InputError(f"dataset.teacher={teacher}: also set objective=distillation, which uses it")
+    if uses_teacher and teacher is None:
+        raise InputError("objective=distillation: also set dataset.teacher, the directory of a sweep over dataset.fold")
 
 
 def _divides_batch(config: TrainerConfig, rank: Rank) -> str | None:

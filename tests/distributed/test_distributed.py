@@ -14,6 +14,7 @@ import pytest
 import torch
 from helpers import PATIENCE_S, PYTHON, SMALL, command, environment, rows, summary
 from run_differences import largest_differences
+from teacher import write_teacher
 from train_variants import VARIANTS
 from transformers import AutoConfig, AutoModel, MegatronBertConfig, MegatronBertModel
 
@@ -80,10 +81,12 @@ def test_two_processes_match_one(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_match_one_in_every_variant(tmp_path, processes):
+def test_processes_match_one_in_every_variant(tmp_path, processes, monkeypatch):
     """Two and three processes match one process in every variant."""
     for package in ("pytorch_optimizer", "peft"):
         pytest.importorskip(package, reason="some variants need an extra")
+    write_teacher(tmp_path, "dataset.max_train_samples=91")
+    monkeypatch.setenv("TEACHER", str(tmp_path))
     check_against_one_process(tmp_path, processes, tuple(VARIANTS))
 
 

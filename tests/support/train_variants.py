@@ -30,6 +30,7 @@ from afqmc.training.parallel import build_fsdp_plugin
 BASE = (*SMALL, "dataset.max_train_samples=91", "dataset.max_dev_samples=70", "trainer.eval_batch_size=16")
 # with multi-sample dropout; the transform stands for dropout
 R_DROP = ("objective=r_drop", "model.dropout.multi_sample=2", "+model.transforms.odd._target_=odd_rows.ScaleOddRows")
+TEACHER = os.environ.get("TEACHER", "")  # set by the test: a directory with a sweep over folds and unlabelled pairs
 VARIANTS = {
     "bucketed": (),
     "accumulated": ("trainer.gradient_accumulation_steps=2",),
@@ -44,6 +45,11 @@ VARIANTS = {
     "poly1": ("objective=poly1", "objective.class_weights=balanced", "trainer.gradient_accumulation_steps=2"),
     "r_drop": (*R_DROP, "trainer.gradient_accumulation_steps=2"),
     "fsdp, r_drop": ("distributed.strategy=fsdp", *R_DROP),
+    "both orders, added pairs": ("dataset.swap=both", "dataset.transitive=true"),
+    "distilled": (
+        "dataset.swap=augment", "objective=distillation", f"dataset.teacher={TEACHER}/sweep",
+        f"dataset.unlabelled_file={TEACHER}/more.jsonl", "trainer.gradient_accumulation_steps=2",
+    ),
     "sgd": ("optimizer=sgd", "lr=0.1"),
     "ema, fgm": ("callbacks=[ema,fgm]", "trainer.gradient_accumulation_steps=2"),
     "soup, pgd": ("callbacks=[soup,pgd]", "trainer.gradient_accumulation_steps=2"),

@@ -23,6 +23,9 @@ class Objective(Protocol):
     A target named by ``objective._target_`` is called with its own arguments, and with those of ``label_counts``
     (training pairs per class, a sequence of C integers) and ``device`` that its signature has.
 
+    An objective that reads ``Batch.teacher_logits`` sets ``uses_teacher = True``; a run without ``dataset.teacher`` is
+    then refused.
+
     An objective may also have ``conflicts``, ``needs_whole_batch``, ``is_off``, ``report``, ``state_dict`` and
     ``load_state_dict``, with the meanings that they have for a callback
     (``afqmc.training.callbacks.base.Callback``), and ``check_model(model)``, which raises an ``InputError`` for a model
