@@ -36,7 +36,7 @@ from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 LOSS, WEIGHTS, METRICS = 1e-6, 2e-6, 1e-6  # bounds after 24 steps, for float32 sums in another order
-QUICK = ("accumulated", "fsdp")
+QUICK = ("accumulated", "fsdp", "ema, fgm")
 
 
 def launch(processes, *command, **options):
