@@ -38,7 +38,7 @@ from afqmc.utils.errors import InputError
 ROOT = Path(__file__).parents[2]
 LOSS, WEIGHTS, METRICS = 1e-6, 2e-6, 1e-6  # bounds after 24 steps, for float32 sums in another order
 MUON_WEIGHTS = 5e-4  # its iterations in bfloat16 amplify the rounding of the gradients
-QUICK = ("accumulated", "fsdp", "r_drop")
+QUICK = ("accumulated", "fsdp", "r_drop", "ema, fgm")
 
 
 def launch(processes, *command, **options):

@@ -87,7 +87,7 @@ class Soup(Callback):
         """
         if trainer.intervals.evaluate >= trainer.intervals.total:
             raise InputError(
-                "callbacks.soup: this run has one evaluation, and at least 2 are needed; lower trainer.eval_steps"
+                "callbacks.soup: this run has one evaluation, and needs at least 2; lower trainer.eval_steps"
             )
 
     def on_evaluation_end(self, trainer: TrainerView, event: EvaluationEnd) -> None:
