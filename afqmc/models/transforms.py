@@ -96,8 +96,8 @@ def built_in_transforms(config: ModelConfig) -> dict[str, ModelTransform]:
     if config.freeze:
         transforms["freeze"] = import_target("afqmc.models.freezing.Freeze", "model")(config.freeze)
     if lora.r:
-        if config.freeze or config.reinit_layers:
-            other = "freeze" if config.freeze else "reinit_layers"
+        if config.freeze or config.reinit_layers or config.mixout:
+            other = "freeze" if config.freeze else "reinit_layers" if config.reinit_layers else "mixout"
             raise InputError(f"model.lora.r={lora.r}: not with model.{other}; LoRA freezes all layers of the encoder")
         arguments = (lora.r, lora.alpha, lora.dropout, lora.targets)
         transforms["lora"] = import_target("afqmc.models.lora.Lora", "model")(*arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import MISSING as NO_FACTORY
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import islice
@@ -192,10 +193,14 @@ def _has(config: dict[str, Any], key: str) -> bool:
 
 
 def _defaults() -> dict[str, Any]:
-    """Return the schema's defaults by dotted key, for keys with a scalar default."""
+    """Return the schema's defaults by dotted key, for keys whose default is a scalar or a list."""
     from afqmc.config import Config
     from afqmc.config.error_messages import schema_fields
 
-    defaults = {key: item.default for key, (item, _) in schema_fields(Config).items()}
+    defaults: dict[str, Any] = {}
+    for key, (item, _) in schema_fields(Config).items():
+        value = item.default if item.default_factory is NO_FACTORY else item.default_factory()
+        nested = {f"{key}.{name}": entry for name, entry in value.items()} if isinstance(value, dict) else {key: value}
+        defaults |= nested
     plain = {key: value.name if isinstance(value, Enum) else value for key, value in defaults.items()}
-    return {key: value for key, value in plain.items() if isinstance(value, int | float | str | None)}
+    return {key: value for key, value in plain.items() if isinstance(value, int | float | str | list | None)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import prepared, rows, small, summary, train
-from plain_loop import PLAIN, plain_losses, trainer_losses
+from plain_training import PLAIN, plain_losses, trainer_losses
 from safetensors.torch import load_file
 from torch.optim import Optimizer
 

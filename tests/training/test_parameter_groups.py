@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import prepared, rows, small, train
-from plain_loop import PLAIN, plain_losses, trainer_losses
+from plain_training import PLAIN, plain_losses, trainer_losses
 from torch import nn
 from transformers import AlbertConfig, AlbertModel
 
