@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from afqmc.cli import DONE, FAILED, reject_several_processes, run_command
 from afqmc.utils.callable_module import make_callable
+from afqmc.utils.command_help import CommandParser
 from afqmc.utils.errors import InputError
 from afqmc.utils.language import translate
 from afqmc.utils.process import configure_threads
@@ -50,7 +51,7 @@ def main() -> int:
     for path, flag, _ in files:
         reject_input_as_output(path, flag, inputs)
     target = _upload_target(runs, arguments)
-    report = build(runs, arguments.metric, arguments.top)
+    report = build(runs, arguments.metric, arguments.top, arguments.baseline)
     print_report(report, arguments.top)
     for path, flag, render in files:
         exports.write(path, render(report), flag)
@@ -60,9 +61,14 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m afqmc.compare", description=__doc__)
+    parser = CommandParser("compare")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="run directories, directories with runs, or globs")
     parser.add_argument("--metric", metavar="NAME", help="for example dev/f1; default: the metric that runs monitored")
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help="the setting to compare all others with; default: sweep.baseline, or the best",
+    )
     parser.add_argument("--top", type=_count, default=20, metavar="N", help="settings to show and compare; default 20")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row per run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything")
@@ -115,13 +121,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def compare_paths(paths: Sequence[str | Path], metric: str | None = None, top: int = 20) -> ComparisonReport:
+def compare_paths(
+    paths: Sequence[str | Path], metric: str | None = None, top: int = 20, baseline: str | None = None
+) -> ComparisonReport:
     """Rank the settings of runs and sweeps, and test whether the best one beats the others.
 
     Args:
         paths: Run directories, directories with runs, or globs.
         metric: Such as ``dev/f1``; by default, the metric that the runs monitored.
         top: Settings to compare.
+        baseline: Name of the setting to compare all others with; by default ``sweep.baseline``, or the best.
 
     Returns:
         The comparison; ``to_pandas()`` has a row per setting.
@@ -132,7 +141,7 @@ def compare_paths(paths: Sequence[str | Path], metric: str | None = None, top: i
     from afqmc.comparison.builder import build
     from afqmc.results.runs import find_runs
 
-    return build(find_runs(map(str, paths)), metric, top)
+    return build(find_runs(map(str, paths)), metric, top, baseline)
 
 
 if __name__ == "__main__":

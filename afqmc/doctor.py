@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from afqmc.cli import DONE, FAILED, reject_several_processes, run_command
 from afqmc.config import compose
+from afqmc.utils.command_help import CommandParser
 from afqmc.utils.errors import InputError
 from afqmc.utils.language import translate
 from afqmc.utils.redaction import redacted, redacted_tree
@@ -24,7 +24,7 @@ _MARKS = {"ok": ("green", "ok  "), "warn": ("yellow", "warn"), "fail": ("red", "
 def main() -> int:
     """Print the report. The exit code is 0 if the run would start, 1 if not, and 2 for invalid overrides."""
     reject_several_processes("doctor")
-    parser = argparse.ArgumentParser(prog="python -m afqmc.doctor", description=__doc__)
+    parser = CommandParser("doctor")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for afqmc.run")
     parser.add_argument("--config-dir", "-cd", type=Path, metavar="DIR", help="as for afqmc.run")
     parser.add_argument("--config-name", "-cn", default="config", metavar="NAME", help="as for afqmc.run")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from afqmc.cli import DONE, reject_several_processes, run_command
 from afqmc.run_dir import RunDir
+from afqmc.utils.command_help import CommandParser
 from afqmc.utils.errors import InputError
 from afqmc.utils.files import nan_to_none
 from afqmc.utils.language import translate
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def main() -> int:
     """Evaluate on a file, or on the dev split of the run, and print the metrics."""
     reject_several_processes("evaluate")
-    parser = argparse.ArgumentParser(prog="python -m afqmc.evaluate", description=__doc__)
+    parser = CommandParser("evaluate")
     parser.add_argument(
         "paths",
         nargs="+",

@@ -11,6 +11,7 @@ from pathlib import Path
 from afqmc.cli import DONE, reject_several_processes, run_command
 from afqmc.results.runs import Run, find_runs, format_time, last_written
 from afqmc.run_dir import Status
+from afqmc.utils.command_help import CommandParser
 from afqmc.utils.console import cell_width, format_duration
 from afqmc.utils.errors import InputError, printable
 from afqmc.utils.language import translate
@@ -34,7 +35,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m afqmc.ls", description=__doc__)
+    parser = CommandParser("ls")
     parser.add_argument("path", nargs="?", metavar="PATH", help=f"a directory with runs; default: {_DEFAULT}")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

@@ -1,11 +1,4 @@
-"""``python -m afqmc.predict RUN_DIR FILE -o OUT``: predict pairs; ``--clue`` writes the CLUE submission.
-
-A PATH that is a directory is a run or a sweep; the mean of several runs is predicted. Any other PATH is a file of
-pairs, and ``-`` is standard input (JSON lines unless dataset.format is set). Files have the column names of the run's
-data unless dataset.key=value changes them. The suffix of OUT chooses the format: .jsonl has id, probability and
-prediction; .csv, .tsv, .parquet and .xlsx have all columns of FILE, then probability and prediction. ``-`` prints JSON
-lines. With two classes, the probability is that of the second; with more, there is one per class.
-"""
+"""``python -m afqmc.predict RUN_DIR FILE -o OUT``: predict pairs; ``--clue`` writes the CLUE submission."""
 
 from __future__ import annotations
 
@@ -17,10 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from afqmc.cli import DONE, reject_several_processes, run_command
+from afqmc.utils.command_help import CommandParser
 from afqmc.utils.errors import InputError
 from afqmc.utils.language import translate
 from afqmc.utils.process import configure_threads
 
+_DETAILS = """\
+A PATH that is a directory is a run or a sweep; the mean of several runs is predicted. Any other PATH is a file of
+pairs, and - is standard input (JSON lines unless dataset.format is set). Files have the column names of the run's
+data unless dataset.key=value changes them. The suffix of OUT chooses the format: .jsonl has id, probability and
+prediction; .csv, .tsv, .parquet and .xlsx have all columns of FILE, then probability and prediction. - prints JSON
+lines. With two classes, the probability is that of the second; with more, there is one per class."""
 _STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _SWEEP_FILES = ("sweep.json", "results.csv", "results.jsonl", "multirun.yaml")  # ignored, so that SWEEP/* works
 
@@ -77,11 +77,10 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line. ``paths`` has runs, files and overrides in one list."""
-    parser = argparse.ArgumentParser(
-        prog="python -m afqmc.predict",
+    parser = CommandParser(
+        "predict",
         usage="%(prog)s RUN_DIR [RUN_DIR ...] FILE [FILE ...] -o OUT [dataset.key=value ...] [options]",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        details=_DETAILS,
     )
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="first a run or sweep directory; then files, or more directories"

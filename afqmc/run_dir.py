@@ -55,6 +55,11 @@ class RunDir:
         return self.path / "checkpoints" / "best"
 
     @property
+    def teacher_logits(self) -> Path:
+        """The file of a teacher's logits for unlabelled pairs."""
+        return self.path / "checkpoints" / "teacher.npy"
+
+    @property
     def summary(self) -> Path:
         """The file of the final metrics."""
         return self.path / "summary.json"

@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.processes import ROOT, start_process, wait_for_all
 from benchmarks.saving import build_overrides
@@ -26,8 +27,8 @@ def build_command(processes: int, overrides: list[str]) -> list[str]:
     return [sys.executable, *(torchrun if processes > 1 else []), "-m", "afqmc.run", *overrides]
 
 
-def measure_rate(processes: int, overrides: list[str], directory: Path) -> float:
-    """Run a training in a new directory and return its pairs per second.
+def run_training(processes: int, overrides: list[str], directory: Path) -> dict[str, Any]:
+    """Run a training in a new directory and return its summary.
 
     Raises:
         RuntimeError: with the last lines of its output if it fails.
@@ -38,7 +39,7 @@ def measure_rate(processes: int, overrides: list[str], directory: Path) -> float
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
     if error := wait_for_all([start_process(command, directory, env)]):
         raise RuntimeError(error)
-    return float(json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))["train_pairs_per_second"])
+    return dict(json.loads((run_dir / "summary.json").read_text(encoding="utf-8")))
 
 
 def main() -> None:
@@ -55,7 +56,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="afqmc-scaling-") as name:
         for index in range(options.rounds):
             for processes, measured in rates.items():
-                measured.append(measure_rate(processes, overrides, Path(name) / f"{index}-{processes}"))
+                summary = run_training(processes, overrides, Path(name) / f"{index}-{processes}")
+                measured.append(summary["train_pairs_per_second"])
     single, several = rates.values()
     ratios = [b / a for a, b in zip(single, several, strict=True)]
     print(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def save_weights(
     tokenizer: PreTrainedTokenizerBase,
     labels: tuple[str, ...],
     state: dict[str, Tensor] | None = None,
-    files: Mapping[str, str] | None = None,
+    write_more: Callable[[Path], None] | None = None,
 ) -> None:
     """Replace ``target`` atomically by a directory that ``transformers`` loads.
 
@@ -56,7 +56,7 @@ def save_weights(
         tokenizer: The tokenizer of the model.
         labels: Label names in class order; empty for a masked language model.
         state: Full weights, used instead of the model's.
-        files: Texts of further files, by name.
+        write_more: Writes further files into the directory that it gets.
     """
 
     def write(directory: Path) -> None:
@@ -69,8 +69,6 @@ def save_weights(
         if tied:  # in a file of its own: safetensors writes its metadata in a different order each time
             (directory / _TIED).write_text(json.dumps(tied, indent=2), encoding="utf-8")
         tokenizer.save_pretrained(directory)
-        for name, text in (files or {}).items():
-            (directory / name).write_text(text, encoding="utf-8")
         if labels:
             (directory / _LABELS).write_text(json.dumps(labels, ensure_ascii=False), encoding="utf-8")
         elif isinstance(model, PreTrainedModel):
@@ -85,6 +83,8 @@ def save_weights(
                 name.replace("Model", "ForSequenceClassification") if matches_hf_classifier(model) else name
             ]
             config.save_pretrained(directory)
+        if write_more is not None:
+            write_more(directory)
 
     replace_directory(target, write)
 

@@ -141,11 +141,18 @@ class PairwiseTests:
         draws: The means on R resamples of the examples, (R, K).
         p: P-value of each pair, (K, K).
         p_adjusted: P-values with Holm's adjustment over all pairs, so that the best setting may be chosen by looking
-            at the results, (K, K).
+            at the results; with a baseline, over its pairs, and 1 for all others; (K, K).
     """
 
-    def __init__(self, resampled: Resampled, setting: Sequence[int]) -> None:
-        """``setting`` is the index of each run's setting, from 0."""
+    def __init__(self, resampled: Resampled, setting: Sequence[int], has_baseline: bool = False) -> None:
+        """Test the settings.
+
+        Args:
+            resampled: Metric of each run, on all examples and on resamples.
+            setting: The index of each run's setting, from 0.
+            has_baseline: Whether setting 0, chosen before looking at the results, is compared with each other one.
+        """
+        self._has_baseline = has_baseline
         index = np.asarray(setting)
         self.seeds = np.bincount(index)
         self.examples = resampled.examples
@@ -166,7 +173,9 @@ class PairwiseTests:
 
     @property
     def comparisons(self) -> int:
-        """Number of pairs."""
+        """Number of pairs that are compared."""
+        if self._has_baseline:
+            return len(self.seeds) - 1
         return len(self.seeds) * (len(self.seeds) - 1) // 2
 
     def difference(self, a: int, b: int) -> Difference:
@@ -272,11 +281,13 @@ class PairwiseTests:
         from statsmodels.stats.multitest import multipletests
 
         a, b = np.triu_indices(len(self.seeds), 1)
+        family = a == 0 if self._has_baseline else np.ones(len(a), dtype=bool)
         variance, df = self._uncertainty(a, b)
         distance = np.abs(self._difference(a, b))
         statistic = np.divide(distance, np.sqrt(variance), out=np.zeros_like(distance), where=variance > 0)
         p = np.asarray(2 * t.sf(statistic, df))
-        adjusted = multipletests(p, ALPHA, method="holm")[1] if len(p) > 1 else p
+        adjusted = np.ones(len(p))
+        adjusted[family] = multipletests(p[family], ALPHA, method="holm")[1]
         return _symmetric(p, len(self.seeds)), _symmetric(adjusted, len(self.seeds))
 
 

@@ -13,21 +13,25 @@ from afqmc.comparison.caveats import caveats
 from afqmc.comparison.dev_data import data_groups
 from afqmc.comparison.mcnemar import mcnemar
 from afqmc.comparison.report import Comparison, ComparisonReport
-from afqmc.comparison.wording import difference_sentence, display_name, split_of, with_mcnemar
+from afqmc.comparison.wording import difference_sentence, display_name, split_of, with_cost, with_mcnemar
 from afqmc.evaluation.metric_names import higher_is_better
 from afqmc.results.predictions import Predictions
 from afqmc.results.resampled_metrics import MEASURES, resampled_metric
 from afqmc.results.runs import Run, reject_pretraining
-from afqmc.results.settings import Setting, fill_defaults, group_by_setting, missing_folds, varying_keys
+from afqmc.results.settings import BASELINE, Setting, fill_defaults, group_by_setting, missing_folds, varying_keys
 from afqmc.utils.errors import InputError, did_you_mean
 from afqmc.utils.language import message_of, msg
 
 
-def build(runs: Sequence[Run], metric: str | None, top: int) -> ComparisonReport:
+def build(runs: Sequence[Run], metric: str | None, top: int, baseline: str | None = None) -> ComparisonReport:
     """Rank the runs' settings by ``metric``, or by the metric they monitored; compare the best ``top`` settings.
 
+    The best setting is compared with each other one; or the setting named ``baseline``, or by ``sweep.baseline`` of all
+    runs.
+
     Raises:
-        InputError: if no run has the metric, if the runs monitored different ones, or if one is a pretraining.
+        InputError: if no run has the metric, the runs monitored different ones, one is a pretraining, or there is no
+            such baseline.
     """
     reject_pretraining(runs)
     complete, defaulted_keys = fill_defaults([run for run in runs if run.is_complete])
@@ -36,14 +40,19 @@ def build(runs: Sequence[Run], metric: str | None, top: int) -> ComparisonReport
     ranked = _rank(group_by_setting(complete), metric)
     data_index = data_groups(ranked, metric, top, read)
     settings = sorted(ranked, key=data_index.__getitem__)
-    compared, predictions, incomparable = _comparable(settings, data_index, metric, top, read)
+    reference = _baseline(settings, baseline)
+    candidates = settings[:top]
+    if reference is not None:
+        candidates = [reference, *(setting for setting in candidates if setting is not reference)]
+    compared, predictions, incomparable = _comparable(settings, candidates, data_index, metric, read)
     tests, comparisons = None, []
     if len(compared) > 1:
         answers = [repetition.answers for repetitions in predictions for repetition in repetitions]
         setting_index = [index for index, repetitions in enumerate(predictions) for _ in repetitions]
-        tests = PairwiseTests(resample(metric.partition("/")[2], answers), setting_index)
+        tests = PairwiseTests(resample(metric.partition("/")[2], answers), setting_index, reference is not None)
         comparisons = [
-            _compare(settings, compared, predictions, tests, metric, other) for other in range(1, len(compared))
+            _compare(settings, compared, predictions, tests, metric, other, reference is not None)
+            for other in range(1, len(compared))
         ]
     report = ComparisonReport(
         metric=metric,
@@ -58,8 +67,20 @@ def build(runs: Sequence[Run], metric: str | None, top: int) -> ComparisonReport
         incomparable=incomparable,
         defaulted_keys=defaulted_keys,
         caveats=[],
+        baseline=reference,
     )
     return replace(report, caveats=list(caveats(report, top)))
+
+
+def _baseline(settings: Sequence[Setting], requested: str | None) -> Setting | None:
+    """Return the setting that all others are compared with, or None."""
+    names = {setting.name: setting for setting in settings}
+    if requested is not None:
+        if requested not in names:
+            raise InputError(f"--baseline {requested}: no setting has that name{did_you_mean(requested, names)}")
+        return names[requested]
+    configured = {run.config.get(BASELINE) for setting in settings for run in setting.runs}
+    return names.get(str(configured.pop())) if len(configured) == 1 else None
 
 
 def _choose_metric(runs: Sequence[Run], requested: str | None) -> str:
@@ -86,15 +107,15 @@ def _rank(settings: Sequence[Setting], metric: str) -> list[Setting]:
 
 def _comparable(
     settings: Sequence[Setting],
+    candidates: Sequence[Setting],
     data_index: dict[Setting, int],
     metric: str,
-    top: int,
     read: Callable[[Setting], list[Predictions]],
 ) -> tuple[list[Setting], list[list[Predictions]], list[tuple[Setting, str]]]:
-    """Return those of the top settings that predict the same examples, their predictions, and the others with why."""
+    """Return the candidates that predict the same examples, their predictions, and the others with why."""
     comparable: dict[Setting, list[Predictions]] = {}
     incomparable: list[tuple[Setting, str]] = []
-    for setting in settings[:top]:
+    for setting in candidates:
         try:
             predictions = read(setting)
         except InputError as error:
@@ -162,8 +183,9 @@ def _compare(
     tests: PairwiseTests,
     metric: str,
     other: int,
+    has_baseline: bool,
 ) -> Comparison:
-    """Compare the best setting with another one, given by its index."""
+    """Compare the best setting, or the baseline, with another one, given by its index."""
     difference = tests.difference(0, other)
     is_single = difference.seeds == (1, 1)
     test = mcnemar(predictions[0][0].answers, predictions[other][0].answers) if is_single else None
@@ -172,4 +194,13 @@ def _compare(
     sentence = difference_sentence(*names, difference, metric, tests.examples, has_folds)
     if test is not None and difference.error and metric.endswith("/accuracy"):
         sentence = with_mcnemar(sentence, *names, test)
+    if has_baseline:
+        sentence = with_cost(sentence, names[1], *_relative_cost(compared[other], compared[0]))
     return Comparison(compared[0], compared[other], difference, test, sentence)
+
+
+def _relative_cost(setting: Setting, baseline: Setting) -> tuple[float | None, float | None]:
+    """Return time per training pair and peak memory of a setting, divided by those of the baseline."""
+    speeds = baseline.mean_of("pairs_per_second"), setting.mean_of("pairs_per_second")
+    memory = setting.mean_of("peak_memory_gib"), baseline.mean_of("peak_memory_gib")
+    return tuple(a / b if a and b else None for a, b in (speeds, memory))  # type: ignore[return-value]

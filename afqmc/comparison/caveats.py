@@ -89,14 +89,22 @@ def _combined_folds(split: str) -> str:
 def _test_caveats(report: ComparisonReport, tests: PairwiseTests) -> Iterator[str]:
     if tests.comparisons > 1:
         has_mcnemar = any(comparison.mcnemar for comparison in report.comparisons)
-        yield msg(
-            "p-values are Holm-adjusted over the {pairs} pairs of {settings} settings; {intervals} are not adjusted",
-            pairs=tests.comparisons,
-            settings=len(report.compared),
-            intervals=msg("confidence intervals and McNemar's p-values")
-            if has_mcnemar
-            else msg("confidence intervals"),
-        )
+        intervals = msg("confidence intervals and McNemar's p-values") if has_mcnemar else msg("confidence intervals")
+        if report.baseline is not None:
+            yield msg(
+                "p-values are Holm-adjusted over the {pairs} comparisons with {baseline}; {intervals} are not adjusted",
+                pairs=tests.comparisons,
+                baseline=display_name(report.baseline, report.settings),
+                intervals=intervals,
+            )
+        else:
+            yield msg(
+                "p-values are Holm-adjusted over the {pairs} pairs of {settings} settings; {intervals} are not "
+                "adjusted",
+                pairs=tests.comparisons,
+                settings=len(report.compared),
+                intervals=intervals,
+            )
     yield from _power_caveats(report, tests.examples)
     seeds = [comparison.difference.seeds for comparison in report.comparisons if comparison.difference.over_seeds]
     if any(2 in pair for pair in seeds):

@@ -219,7 +219,7 @@ def _run_as_dict(run: Run) -> dict[str, Any]:
 def _comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
     test = comparison.mcnemar
     return {
-        "first": comparison.best.name,
+        "first": comparison.reference.name,
         "second": comparison.other.name,
         "sentence": comparison.sentence,
         "is_found": comparison.difference.significant,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from afqmc.comparison.bootstrap import Difference, PairwiseTests
 from afqmc.comparison.mcnemar import McNemar
+from afqmc.comparison.wording import baseline_headline, display_name, headline
 from afqmc.evaluation.metric_names import higher_is_better
 from afqmc.results.runs import Run
 from afqmc.results.settings import MISSING, Setting
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The best setting against another one; ``mcnemar`` is set if each of them is a single run."""
+    """The best setting, or the baseline, against another one; ``mcnemar`` is set if each of them is a single run."""
 
-    best: Setting
+    reference: Setting
     other: Setting
     difference: Difference
     mcnemar: McNemar | None
@@ -36,13 +37,14 @@ class ComparisonReport:
         settings: Sorted by ``data_index``, then best first; settings without the metric come last.
         data_index: Number of the data that each setting was evaluated on, from 1.
         unfinished: Runs without final metrics.
-        compared: The settings compared, in the order of the indices of ``tests``.
+        compared: The settings compared, in the order of the indices of ``tests``: the baseline or the best one first.
         folds_metric: Metric of each compared setting with folds: the folds of a seed combined, averaged over seeds.
         tests: Differences between any two compared settings; None if there are fewer than two.
-        comparisons: The best setting against each other one.
+        comparisons: The best setting, or the baseline, against each other one.
         incomparable: Settings that cannot be compared with the best one, and why.
         defaulted_keys: Keys that some runs' configs lack; their default is assumed.
         caveats: What readers need to know to interpret the results.
+        baseline: The setting that all others are compared with; None: the best one.
     """
 
     metric: str
@@ -57,23 +59,25 @@ class ComparisonReport:
     incomparable: list[tuple[Setting, str]]
     defaulted_keys: list[str]
     caveats: list[str]
+    baseline: Setting | None = None
 
     def to_pandas(self) -> DataFrame:
         """Return one row per setting, best first within each data set.
 
         Columns: the config keys in which the settings differ; ``mean``, ``sd`` (n - 1) and ``n`` of the metric over
-        runs; and against the best setting ``difference``, its 95% interval ``low`` to ``high``, ``p_adjusted`` and the
-        ``sentence`` that the command prints. NaN and None where a setting was not compared.
+        runs; and the ``difference`` of the best setting (or the baseline) minus this one, its 95% interval ``low`` to
+        ``high``, ``p_adjusted`` and the ``sentence`` that the command prints. NaN and None where a setting was not
+        compared.
         """
         import pandas as pd
 
-        against_best = {comparison.other: comparison for comparison in self.comparisons}
+        by_setting = {comparison.other: comparison for comparison in self.comparisons}
         rows = []
         for setting in self.settings:
             row = {key: None if value is MISSING else value for key, value in setting.values.items()}
             row |= {"mean": setting.mean(self.metric), "sd": setting.deviation(self.metric)}
             row |= {"n": len(setting.figures(self.metric))}
-            comparison = against_best.get(setting)
+            comparison = by_setting.get(setting)
             test = None if comparison is None else comparison.difference
             row |= {
                 "difference": None if test is None else test.value,
@@ -84,6 +88,17 @@ class ComparisonReport:
             }
             rows.append(row)
         return pd.DataFrame(rows, index=pd.Index([setting.name for setting in self.settings], name="setting"))
+
+    @property
+    def headline(self) -> str | None:
+        """One sentence about all comparisons; None without any."""
+        if not self.comparisons:
+            return None
+        name = display_name(self.compared[0], self.settings)
+        differences = [comparison.difference for comparison in self.comparisons]
+        if self.baseline is not None:
+            return baseline_headline(name, differences, self.metric)
+        return headline(name, differences)
 
     @property
     def higher_is_better(self) -> bool:

@@ -13,7 +13,6 @@ from afqmc.comparison.wording import (
     display_name,
     folds_column,
     format_difference,
-    headline,
     required_effort,
     split_of,
 )
@@ -30,7 +29,7 @@ _MAX_LINES = 2  # per setting in the table
 _MIN_WIDTH = 24  # of the column "setting"; no number is longer
 _MAX_SENTENCES = 4  # more comparisons than that are shown as a table
 _TRANSLATED_HEADERS = {"data", "sweep", "run", "setting", "epoch", "time", "pairs/s", "accuracy"}
-_EXTRA_METRICS = ("accuracy", "f1", "roc_auc", "mcc")  # shown if there is room
+_EXTRA_METRICS = ("accuracy", "f1", "roc_auc", "mcc", "asymmetry")  # shown if there is room
 
 
 @dataclass(frozen=True)
@@ -208,10 +207,10 @@ def _print_findings(console: Console, report: ComparisonReport) -> None:
     """Print a sentence per comparison, or a table if there are many."""
     from rich.text import Text
 
-    if len(report.comparisons) <= _MAX_SENTENCES or report.tests is None:
-        return _print_list(console, "Findings", [comparison.sentence for comparison in report.comparisons])
-    best = display_name(report.compared[0], report.settings)
-    table = _table(headline(best, [comparison.difference for comparison in report.comparisons]))
+    if len(report.comparisons) <= _MAX_SENTENCES or report.tests is None or report.baseline is not None:
+        title = report.headline if report.baseline is not None and report.headline else "Findings"
+        return _print_list(console, title, [comparison.sentence for comparison in report.comparisons])
+    table = _table(report.headline or "")
     for header in ("than", "by", "95% CI", "p", "needed to detect it"):
         table.add_column(translate(header), overflow="fold", no_wrap=header in ("by", "95% CI", "p"))
     for comparison in report.comparisons:

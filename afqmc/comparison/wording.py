@@ -81,6 +81,31 @@ def headline(best: str, differences: Sequence[Difference]) -> str:
     return msg("{best} did better than {count} of {others} others in these very runs", **values)
 
 
+def baseline_headline(baseline: str, differences: Sequence[Difference], metric: str) -> str:
+    """Return how many settings are better and worse than the baseline; differences are the baseline's advantage."""
+    signs = [_sign(metric) * difference.value for difference in differences if difference.significant]
+    better, worse = sum(sign < 0 for sign in signs), sum(sign > 0 for sign in signs)
+    values = {"baseline": baseline, "better": better, "worse": worse, "others": len(differences)}
+    if all(difference.over_seeds for difference in differences):
+        return msg("of {others} settings, {better} are better than {baseline} and {worse} are worse", **values)
+    return msg(
+        "of {others} settings, {better} did better than {baseline} in these very runs and {worse} did worse", **values
+    )
+
+
+def with_cost(sentence: str, name: str, time: float | None, memory: float | None) -> str:
+    """Append time per pair and peak memory, relative to those of the baseline; None if not recorded."""
+    if time is None or memory is None:
+        return sentence
+    return msg(
+        "{sentence}; {name} takes {time} times the time per pair and {memory} times the memory",
+        sentence=sentence,
+        name=name,
+        time=f"{time:.2f}",
+        memory=f"{memory:.2f}",
+    )
+
+
 def format_difference(difference: Difference, metric: str) -> tuple[str, str, str]:
     """Return size, 95% interval and adjusted p-value, as ``0.9 points``, ``0.1 to 1.7`` and ``p = 0.03``.
 

@@ -33,6 +33,7 @@ from afqmc.utils.files import expand_user, write_text
 from afqmc.utils.redaction import redacted_argument
 
 _SLUG_LENGTH = 60
+_PATHS = ("path", "cache_dir", "teacher", "unlabelled_file")  # of the dataset group, relative to the working directory
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +156,8 @@ def load(run_dir: Path) -> Config:
         InputError: if there is none, or it is invalid in this version.
     """
     path = RunDir(run_dir).config
+    if not os.path.lexists(run_dir):
+        raise InputError(f"{run_dir}: no such directory")
     if not path.exists():
         raise InputError(f"{run_dir}: not a run directory (it has no config.yaml)")
     content = check_yaml_limits(path)
@@ -206,7 +209,7 @@ def _strings(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 def with_absolute_paths(config: Config) -> Config:
     """Return a copy with absolute paths, which is valid in any working directory."""
     dataset, model = config.dataset, config.model
-    changes: dict[str, Any] = {name: _absolute(getattr(dataset, name)) for name in ("path", "cache_dir")}
+    changes: dict[str, Any] = {name: _absolute(getattr(dataset, name)) for name in _PATHS}
     if dataset.path is None and dataset.source is Source.files:
         changes |= {name: _absolute(getattr(dataset, name)) for name in ("train_file", "dev_file", "test_file")}
     name = model.name_or_path

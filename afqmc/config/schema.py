@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from afqmc.config.renamed_keys import new_value
-from afqmc.data.config import Batching, DatasetConfig, check_column_keys, check_reading
+from afqmc.data.config import Batching, DatasetConfig, Swap, check_column_keys, check_reading
 from afqmc.data.labels import label_name
 from afqmc.data.masking_config import MaskingConfig
 from afqmc.evaluation.metric_names import MASKED_LM_NAMES, NAMES
@@ -34,7 +34,7 @@ class Config:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
-    optimizer: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"layer_decay": None, "head_lr": None})
     scheduler: dict[str, Any] = field(default_factory=dict)
     objective: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
@@ -80,8 +80,9 @@ def check_config(config: Config, labelled: bool = True) -> None:
     _check_drop_labels(config.dataset)
     _check_batching(config.dataset)
     _check_folds(config.dataset)
-    check_sweep(config.sweep)
     _check_task(config)
+    _check_methods(config.dataset)
+    check_sweep(config.sweep)
 
 
 def _check_drop_labels(dataset: DatasetConfig) -> None:
@@ -122,6 +123,32 @@ def _check_folds(dataset: DatasetConfig) -> None:
         raise InputError(f"dataset.num_folds={folds}: not with dataset.streaming=true: folds need all pairs in memory")
 
 
+def _check_methods(dataset: DatasetConfig) -> None:
+    """Check that data methods are not used with a stream, and that a teacher has predictions for all pairs."""
+    methods = {
+        f"dataset.swap={dataset.swap.value}": dataset.swap is not Swap.none,
+        "dataset.transitive=true": dataset.transitive,
+        f"dataset.teacher={dataset.teacher}": dataset.teacher is not None,
+    }
+    if dataset.streaming and (active := [name for name, is_on in methods.items() if is_on]):
+        raise InputError(f"{active[0]}: not with dataset.streaming=true: it needs all pairs in memory")
+    if dataset.teacher is None:
+        if dataset.unlabelled_file is not None:
+            raise InputError(
+                f"dataset.unlabelled_file={dataset.unlabelled_file}: also set dataset.teacher, which scores it"
+            )
+    elif dataset.num_folds is not None:
+        raise InputError(
+            f"dataset.teacher={dataset.teacher}: not with dataset.num_folds: the models of the teacher have been "
+            "trained on the labels of each fold, also the one that would be dev"
+        )
+    elif dataset.transitive:
+        raise InputError(
+            f"dataset.teacher={dataset.teacher}: not with dataset.transitive=true: the teacher has no predictions for "
+            "added pairs"
+        )
+
+
 def _check_task(config: Config) -> None:
     """Check that the keys are those of one kind of run: pretraining, or fine-tuning.
 
@@ -143,8 +170,29 @@ def _check_task(config: Config) -> None:
             "all sentences of dev and test are left out",
         ),
         (model._target_ is not None, f"model._target_={model._target_}", "the model is one of transformers"),
+        (dataset.swap is not Swap.none, f"dataset.swap={dataset.swap.value}", "sentences are used one by one"),
+        (dataset.transitive, "dataset.transitive=true", "sentences are used one by one, without labels"),
+        (
+            dataset.teacher is not None or dataset.unlabelled_file is not None,
+            "dataset.teacher, dataset.unlabelled_file",
+            "a teacher predicts labels of pairs",
+        ),
         (model.classifier_dropout is not None, "model.classifier_dropout", "there is no classifier"),
+        (
+            model.dropout.multi_sample > 1,
+            f"model.dropout.multi_sample={model.dropout.multi_sample}",
+            "there is no classifier",
+        ),
+        (bool(model.freeze), "model.freeze", "all weights are trained"),
+        (bool(model.reinit_layers), f"model.reinit_layers={model.reinit_layers}", "no weights are replaced"),
+        (bool(model.lora.r), f"model.lora.r={model.lora.r}", "all weights are trained"),
+        (model.mixout > 0, f"model.mixout={model.mixout}", "no weights are replaced"),
         (bool(model.transforms), "model.transforms", "all weights are trained"),
+        (
+            config.sweep.baseline is not None,
+            f"sweep.baseline={config.sweep.baseline}",
+            "afqmc.compare compares runs of afqmc.run",
+        ),
         (config.tracker.log_model, "tracker.log_model=true", "upload checkpoints/best of the run directory yourself"),
         (config.performance.padding_free, "performance.padding_free=true", "the head needs padded sentences"),
         (

@@ -25,12 +25,15 @@ class Batch:
         labels: Class indices, (B,); None if unlabelled. In pretraining, token ids (B, T), see ``afqmc.data.masking``.
         ids: The pairs' ids.
         tokens: Number of tokens without padding.
+        teacher_logits: Logits of a teacher, (B, C) float32; None without one. The label of an unlabelled pair, which
+            only a teacher scores, is -100.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor | None
     ids: list[int | str]
     tokens: int
+    teacher_logits: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -43,8 +46,9 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device."""
         labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
+        teacher = None if self.teacher_logits is None else self.teacher_logits.to(device, non_blocking=True)
         moved = {k: v.to(device, non_blocking=True) for k, v in self.inputs.items()}
-        return Batch(moved, labels, self.ids, self.tokens)
+        return Batch(moved, labels, self.ids, self.tokens, teacher)
 
     def split(self, count: int) -> list[Batch]:
         """Split into at most ``count`` microbatches of nearly equal size, in order."""
@@ -68,8 +72,10 @@ class Batch:
     def _rows(self, rows: slice, count_tokens: bool = True) -> Batch:
         """Return some rows. Counting their tokens is optional because it synchronises with a GPU."""
         labels = None if self.labels is None else self.labels[rows]
+        teacher = None if self.teacher_logits is None else self.teacher_logits[rows]
         inputs = {k: v[rows] for k, v in self.inputs.items()}
-        return Batch(inputs, labels, self.ids[rows], int(inputs["attention_mask"].sum()) if count_tokens else 0)
+        tokens = int(inputs["attention_mask"].sum()) if count_tokens else 0
+        return Batch(inputs, labels, self.ids[rows], tokens, teacher)
 
 
 def collate(
@@ -88,7 +94,8 @@ def collate(
         segments[mask] = tokenized.segments[sources]
         inputs["token_type_ids"] = torch.from_numpy(segments)
     labels = None if tokenized.labels is None else torch.from_numpy(tokenized.labels[rows])
-    return Batch(inputs, labels, [tokenized.ids[row] for row in rows], len(sources))
+    teacher = None if tokenized.teacher_logits is None else torch.from_numpy(tokenized.teacher_logits[rows])
+    return Batch(inputs, labels, [tokenized.ids[row] for row in rows], len(sources), teacher)
 
 
 def chunked(order: np.ndarray, batch_size: int) -> list[np.ndarray]:

@@ -55,6 +55,14 @@ class Batching(Enum):
     token_budget = "token_budget"  # noqa: S105 by length, with as many pairs as max_tokens_per_batch allows
 
 
+class Swap(Enum):
+    """Use of (b, a) in addition to each pair (a, b)."""
+
+    none = "none"
+    augment = "augment"  # in training
+    both = "both"  # in training, and evaluation and prediction use the mean of both orders
+
+
 # keys that say how to read a file; predict and evaluate accept other values for another file
 READING = ("format", "delimiter", "quoting", "encoding", "columns", *_ROLES)
 
@@ -116,6 +124,21 @@ class DatasetConfig:
     )
     max_tokens_per_batch: int = config_field(
         2048, "maximum tokens per batch, including padding, with batching=token_budget", ge=8
+    )
+    swap: Swap = config_field(
+        Swap.none,
+        "none, augment (train on each pair also with its sentences swapped), or both (also evaluate and predict with "
+        "the mean of both orders)",
+    )
+    transitive: bool = config_field(
+        False, "add pairs to train that follow from others: a = b and b = c give a = c, a = b and b != c give a != c"
+    )
+    teacher: Optional[str] = config_field(
+        None,
+        "directory of a sweep over dataset.fold of this training file, whose models objective=distillation imitates",
+    )
+    unlabelled_file: Optional[str] = config_field(
+        None, "further pairs to train on, which the models of dataset.teacher score; labels in it are ignored"
     )
     streaming: bool = config_field(False, "read the training file in each epoch instead of keeping it in memory")
     shuffle_buffer_size: int = config_field(10_000, "pairs that are shuffled together when streaming", ge=1)

@@ -75,10 +75,15 @@ class Folds:
     @property
     def digest(self) -> str:
         """The sha256 of all pairs and labels, equal for runs on folds of the same file."""
-        digest = hashlib.sha256()
-        for column in (self.pairs.sentence1, self.pairs.sentence2, [str(label) for label in self.pairs.labels or ()]):
-            update_digest(digest, column)
-        return digest.hexdigest()
+        return labelled_digest(self.pairs)
+
+
+def labelled_digest(pairs: Pairs) -> str:
+    """Return the sha256 of sentences and labels, in order."""
+    digest = hashlib.sha256()
+    for column in (pairs.sentence1, pairs.sentence2, [str(label) for label in pairs.labels or ()]):
+        update_digest(digest, column)
+    return digest.hexdigest()
 
 
 def make_folds(pairs: Pairs, config: DatasetConfig, names: tuple[str, ...]) -> Folds:

@@ -67,7 +67,8 @@ def code_points(name: str) -> str:
 def unknown_label(name: str, valid: Iterable[str]) -> str:
     """Return the message for an invalid label, with a hint if its cause is likely."""
     names = list(valid)
-    message = f"label {name!r} is not one of: {elide(', '.join(names))} (dataset.labels sets them)"
+    shown = elide(", ".join(names))
+    message = f"label {name!r} is not one of: {shown} (dataset.labels sets them; a finished run keeps its own)"
     if alike := [label for label in names if appearance(label) == appearance(name)]:
         return f"{message}; it looks like one of them: {code_points(name)} here, {code_points(alike[0])} there"
     if any(name.lower() in _YAML_BOOLEANS.get(label, ()) for label in names):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from hashlib import _Hash as Hash
 
 
+UNLABELLED = -100  # the class index of a pair without a label in a labelled split; PyTorch's cross-entropy ignores it
+
+
 @dataclass(frozen=True)
 class Pairs:
     """A split in memory, as columns of equal length.
@@ -30,6 +33,7 @@ class Pairs:
         labels: Class indices; None for an unlabelled split.
         lines: Line of each pair in its file; None if the pairs do not come from a file.
         report: Counts of the skipped rows.
+        teacher_logits: Logits of a teacher (N, C), float32, from which a student learns; None without a teacher.
     """
 
     file: str
@@ -39,6 +43,7 @@ class Pairs:
     labels: list[int] | None
     lines: list[int] | None = None
     report: ReadReport = field(default_factory=ReadReport, compare=False)
+    teacher_logits: np.ndarray | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,6 +51,23 @@ class Pairs:
     def line(self, row: int) -> int:
         """Return the line in the file of a row, counted from 0."""
         return row + 1 if self.lines is None else self.lines[row]
+
+    def swapped(self) -> Pairs:
+        """Return the pairs (b, a) instead of (a, b)."""
+        return replace(self, sentence1=self.sentence2, sentence2=self.sentence1)
+
+    def followed_by(self, others: Pairs) -> Pairs:
+        """Return these pairs and then the others. The result is not a file, so it has no lines."""
+        teacher = [column for column in (self.teacher_logits, others.teacher_logits) if column is not None]
+        return replace(
+            self,
+            ids=[*self.ids, *others.ids],
+            sentence1=[*self.sentence1, *others.sentence1],
+            sentence2=[*self.sentence2, *others.sentence2],
+            labels=None if self.labels is None or others.labels is None else [*self.labels, *others.labels],
+            lines=None,
+            teacher_logits=np.concatenate(teacher) if len(teacher) == 2 else None,
+        )
 
     def select(self, rows: Sequence[int], file: str) -> Pairs:
         """Return the given rows, counted from 0, in the given order. Messages call the result ``file``."""
@@ -56,6 +78,7 @@ class Pairs:
             [self.sentence2[row] for row in rows],
             None if self.labels is None else [self.labels[row] for row in rows],
             [self.line(row) for row in rows],
+            teacher_logits=None if self.teacher_logits is None else self.teacher_logits[rows],
         )
 
 

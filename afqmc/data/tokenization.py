@@ -32,6 +32,7 @@ class TokenizedPairs:
         labels: Class indices, int64 (N,); None if unlabelled.
         ids: The pairs' ids.
         words: The index of each token's word in its sentence, int32; only for whole-word masks.
+        teacher_logits: Logits of a teacher, float32 (N, C); None without one.
     """
 
     tokens: np.ndarray
@@ -40,6 +41,7 @@ class TokenizedPairs:
     labels: np.ndarray | None
     ids: list[int | str]
     words: np.ndarray | None = None
+    teacher_logits: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -132,7 +134,13 @@ class PairTokenizer:
 def _with_labels(arrays: dict[str, np.ndarray], pairs: Pairs) -> TokenizedPairs:
     labels = None if pairs.labels is None else np.asarray(pairs.labels, np.int64)
     return TokenizedPairs(
-        arrays["tokens"], arrays["segments"], arrays["offsets"], labels, pairs.ids, arrays.get("words")
+        arrays["tokens"],
+        arrays["segments"],
+        arrays["offsets"],
+        labels,
+        pairs.ids,
+        arrays.get("words"),
+        pairs.teacher_logits,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from torch import nn
@@ -15,6 +16,8 @@ from afqmc.diagnostics.findings import Finding, Verdict, fail, ok, warn
 from afqmc.distributed.rank import current_rank
 from afqmc.evaluation.evaluator import padding_warning
 from afqmc.models.loading import build_tokenizer
+from afqmc.models.transforms import apply_transforms, built_in_transforms
+from afqmc.runner.data_methods import TrainingPairs, training_pairs
 from afqmc.runner.validation import config_checks, data_checks, refusals, validate_lengths, validate_model
 from afqmc.training.device import select_device
 from afqmc.utils.errors import InputError
@@ -27,6 +30,7 @@ class Checks:
 
     Attributes:
         data: The dataset without its invalid rows, or None if it cannot be read.
+        train: The pairs to train on; None until the data methods are applied.
         model: The model without pretrained weights; None until it is built.
         model_size: Its dimensions, for the estimates of memory and disk; None until it is built.
         token_lengths: For each split, the number of tokens of each pair before truncation, (N,).
@@ -36,6 +40,7 @@ class Checks:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.data: Dataset | None = None
+        self.train: TrainingPairs | None = None
         self.model: nn.Module | None = None
         self.model_size: model.ModelSize | None = None
         self.token_lengths: dict[str, np.ndarray] = {}
@@ -90,7 +95,9 @@ class Checks:
     def check_config_against_data(self) -> Iterator[Finding]:
         """Report where the config does not fit the data."""
         if self.data is not None:
-            for section, text in refusals(data_checks(self.config, self.data)):
+            self.train = training_pairs(self.config.dataset, self.data)
+            yield from (ok("data", line) for line in self.train.lines)
+            for section, text in refusals(data_checks(self.config, self._training_data(self.data))):
                 yield fail(section, text)
 
     def check_model(self) -> Iterator[Finding]:
@@ -108,13 +115,14 @@ class Checks:
             self.model, self.model_size, findings = model.cross_encoder(config, tokenizer, labels)
             yield from findings
         if self.data is not None:
-            self.token_lengths = model.lengths(config, tokenizer, self.data)
+            self.token_lengths = model.lengths(config, tokenizer, self._training_data(self.data))
             yield from model.length_findings(self.token_lengths, config.dataset.max_length)
 
     def check_model_support(self) -> Iterator[Finding]:
         """Check that the trainer can use this model with pairs of these lengths."""
         config, max_length = self.config, self.config.dataset.max_length
         if self.model is not None:
+            apply_transforms(built_in_transforms(config.model), self.model)
             validate_model(config, select_device(config.trainer), self.model)
         if "train" in self.token_lengths:
             validate_lengths(config, lambda: self.token_lengths["train"].clip(max=max_length))
@@ -124,6 +132,10 @@ class Checks:
         """Report on device, precision and memory."""
         longest = int(self.token_lengths["train"].max()) if self.token_lengths else None
         yield from machine.device(self.config, self.model_size, longest)
+
+    def _training_data(self, data: Dataset) -> Dataset:
+        """Return the dataset with the pairs to train on in place of the train split."""
+        return data if self.train is None else replace(data, train=self.train.pairs)
 
     def _loaded_data(self) -> Dataset:
         if self.data is None:

@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule
 from afqmc.data.batching import WHOLE, Batch, Shard, collate, eval_batches
 from afqmc.data.loading import Pairs
 from afqmc.data.tokenization import PairTokenizer, TokenizedPairs
-from afqmc.evaluation.metrics import classification_metrics, has_prediction, probabilities_of
+from afqmc.evaluation.metrics import classification_metrics, has_prediction, mean_as_logits, probabilities_of
 
 # the padding check takes the pairs at these quantiles of length among the first 256
 _PADDING_SAMPLE, _PADDING_QUANTILES = 256, (0, 0.25, 0.5, 0.9)
@@ -28,11 +28,13 @@ OnProgress = Callable[[int], None]  # called after each batch with the number of
 class Evaluation:
     """Logits (N, C) float32 in the order of the split, and its metrics, which are empty without labels.
 
-    In pretraining, the columns are those of ``afqmc.evaluation.masked_lm`` in place of logits.
+    ``by_order`` has the logits of the pairs (a, b) and, if they were computed, of (b, a). ``logits`` are their mean. In
+    pretraining, the columns are those of ``afqmc.evaluation.masked_lm`` in place of logits.
     """
 
     logits: np.ndarray
     metrics: dict[str, float]
+    by_order: tuple[np.ndarray, ...] = ()
 
     @property
     def without_prediction(self) -> np.ndarray:
@@ -117,10 +119,20 @@ def evaluate(
     device: torch.device,
     on_progress: OnProgress | None = None,
     shard: Shard = WHOLE,
+    swapped: TokenizedPairs | None = None,
 ) -> Evaluation:
-    """Compute the logits of a split and, if it is labelled, its metrics; see ``predict_logits``."""
-    logits = predict_logits(model, tokenized, pair_tokenizer, batch_size, device, on_progress, shard)
-    return Evaluation(logits, {} if tokenized.labels is None else classification_metrics(logits, tokenized.labels))
+    """Compute the logits of a split and, if it is labelled, its metrics; see ``predict_logits``.
+
+    With ``swapped``, the same pairs in the other order, the logits are the logarithms of the mean probabilities.
+    """
+    by_order = tuple(
+        predict_logits(model, pairs, pair_tokenizer, batch_size, device, on_progress, shard)
+        for pairs in (tokenized, swapped)
+        if pairs is not None
+    )
+    logits = by_order[0] if swapped is None else mean_as_logits([*by_order]).astype(np.float32)
+    metrics = {} if tokenized.labels is None else classification_metrics(logits, tokenized.labels)
+    return Evaluation(logits, metrics, by_order)
 
 
 def prefixed(split: str, metrics: dict[str, float]) -> dict[str, float]:

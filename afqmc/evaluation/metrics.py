@@ -66,6 +66,19 @@ def mean_as_logits(members: list[np.ndarray]) -> np.ndarray:
     return np.asarray(logsumexp(log_probabilities, axis=0) - np.log(len(members)))
 
 
+def asymmetry(logits: np.ndarray, swapped: np.ndarray) -> float:
+    """Return how much probabilities depend on the order of the sentences: 0 if not at all, at most 1.
+
+    It is the mean over pairs of the total variation distance, half of the sum over classes of |p(a, b) - p(b, a)|. With
+    two classes this is the mean absolute difference of the probability of class 1. NaN if any logit is not finite.
+
+    Args:
+        logits: (N, C), of the pairs (a, b).
+        swapped: (N, C), of the pairs (b, a).
+    """
+    return float(np.abs(probabilities_of(logits) - probabilities_of(swapped)).sum(axis=1).mean() / 2)
+
+
 def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Compute all metrics in ``NAMES``.
 

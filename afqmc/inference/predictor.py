@@ -18,7 +18,7 @@ from afqmc import config as schema
 from afqmc.checkpoint.weights import Loaded, load_weights
 from afqmc.config import Config
 from afqmc.config.reading_options import with_reading_options
-from afqmc.data.config import DatasetConfig
+from afqmc.data.config import DatasetConfig, Swap
 from afqmc.data.loading import Pairs, label_to_index, load_dev, reject_empty, resolve_files, to_columns
 from afqmc.data.parsing import OnRow, read_pairs
 from afqmc.data.skipped_rows import ReadReport
@@ -129,25 +129,39 @@ class Predictor:
         there are two, else of each), and ``prediction`` (a label name).
 
         Raises:
-            InputError: if there is no pair, or a sentence is not a text.
+            InputError: if there is no pair, or a sentence is not a text or empty; names the pair.
         """
-        columns = [*zip(*pairs, strict=True)]
-        if len(columns) != 2 or not all(isinstance(text, str) for column in columns for text in column):
-            raise InputError("pairs: must be a non-empty list of two texts each")
-        first, second = map(list, columns)
+        listed = [pair if isinstance(pair, str) else tuple(pair) for pair in pairs]
+        if not listed:
+            raise InputError("pairs: must not be empty")
+        for index, pair in enumerate(listed):
+            if isinstance(pair, str) or len(pair) != 2 or not all(_is_sentence(text) for text in pair):
+                raise InputError(f"pairs[{index}]={pair}: must be two texts that are not empty")
+        first, second = ([pair[side] for pair in listed] for side in (0, 1))
         logits = self.evaluate(Pairs("pairs", [*range(len(first))], first, second, None)).logits
         return prediction_rows(range(len(first)), logits, None, self.labels)
 
     def evaluate(self, pairs: Pairs) -> Evaluation:
-        """Compute logits and, if the pairs are labelled, metrics. Shows a progress bar."""
+        """Compute logits and, if the pairs are labelled, metrics. Shows a progress bar.
+
+        A run with ``dataset.swap=both`` gives the mean of both orders of the sentences.
+        """
         device = next(self.model.parameters()).device
-        with CountBar(len(pairs), Path(pairs.file).name) as bar, self.accelerator.autocast():
+        both_orders = self.config.dataset.swap is Swap.both
+        with CountBar(len(pairs) * (1 + both_orders), Path(pairs.file).name) as bar, self.accelerator.autocast():
             tokenized = self.pair_tokenizer.encode(pairs)
+            swapped = self.pair_tokenizer.encode(pairs.swapped()) if both_orders else None
             batch_size = self.config.trainer.eval_batch_size
-            evaluation = evaluate(self.model, tokenized, self.pair_tokenizer, batch_size, device, bar.add)
+            evaluation = evaluate(
+                self.model, tokenized, self.pair_tokenizer, batch_size, device, bar.add, swapped=swapped
+            )
         if problem := evaluation.describe_missing(Path(pairs.file).name):
             log.warning("%s: they have no prediction, and metrics are undefined", problem)
         return evaluation
+
+
+def _is_sentence(text: object) -> bool:
+    return isinstance(text, str) and bool(text.strip())
 
 
 @dataclass(frozen=True)

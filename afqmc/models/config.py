@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Optional
 
@@ -17,6 +17,27 @@ class Pooling(Enum):
     max = "max"  # maximum over the same tokens
     first_last_avg = "first_last_avg"  # mean over tokens and over the first and last layer
     pooler_output = "pooler_output"  # the encoder's pooler; for BERT, a linear layer and tanh on [CLS]
+
+
+@dataclass
+class DropoutConfig:
+    """Dropout before the linear head, in addition to ``classifier_dropout``."""
+
+    multi_sample: int = config_field(
+        1, "dropout masks per pair before the linear head; the loss is the mean over them; 1: off", ge=1
+    )
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adaptation (Hu et al. 2022), with ``peft``."""
+
+    r: Optional[int] = config_field(None, "rank of the changes to the weights; null or 0: no LoRA", ge=0)
+    alpha: float = config_field(16.0, "scale of the changes, alpha / r", gt=0)
+    dropout: float = config_field(0.0, "dropout on the inputs of the adapter", ge=0, lt=1)
+    targets: Optional[list[str]] = config_field(
+        None, "names of linear layers, such as [query,value]; null: all linear layers of the encoder's layers"
+    )
 
 
 @dataclass
@@ -39,10 +60,25 @@ class ModelConfig:
     classifier_dropout: Optional[float] = config_field(
         None, "dropout before the linear head; null takes that of the encoder's config", ge=0, lt=1
     )
+    dropout: DropoutConfig = field(default_factory=DropoutConfig)
+    mixout: float = config_field(
+        0.0,
+        "probability that weights of the encoder are replaced by the initial ones in training, instead of dropout; "
+        "0: off",
+        ge=0,
+        lt=1,
+    )
     _target_: Optional[str] = config_field(
         None,
         "your own model: a callable that takes num_labels, vocab_size, pad_token_id and kwargs, and returns a module",
     )
+    freeze: list[Any] = config_field(
+        [], "layers that are not trained: embeddings, encoder, pooler, layer numbers or ranges such as 0-5"
+    )
+    reinit_layers: int = config_field(
+        0, "top layers of the encoder that start from new random weights, with the pooler if it is used", ge=0
+    )
+    lora: LoraConfig = field(default_factory=LoraConfig)
     transforms: dict[str, Any] = config_field(
         {}, "changes after loading, such as freezing: a name and a _target_ with arguments each"
     )

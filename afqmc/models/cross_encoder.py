@@ -81,8 +81,17 @@ class CrossEncoder(nn.Module):
         """The encoder, which is stored under its prefix in ``transformers``, such as ``bert``."""
         return self.get_submodule(self.prefix)  # type: ignore[return-value]
 
-    def forward(self, **inputs: Tensor) -> Tensor:
-        """Return the logits (B, num_labels) of ``input_ids`` (B, T), ``attention_mask`` (B, T), and so on."""
+    def forward(
+        self, *, return_pooled: bool = False, dropout_samples: int = 1, **inputs: Tensor
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the logits (B, num_labels) of ``input_ids`` (B, T), ``attention_mask`` (B, T), and so on.
+
+        Args:
+            return_pooled: Whether to return also the pooled vectors before dropout (B, H).
+            dropout_samples: Number N of dropout masks before the linear layer; the logits are (N * B, num_labels), all
+                pairs with the first mask first.
+            inputs: Of the encoder.
+        """
         mask, need_first_layer = inputs["attention_mask"], self.pooling is Pooling.first_last_avg
         if self.one_segment:
             inputs.pop("token_type_ids", None)
@@ -95,8 +104,9 @@ class CrossEncoder(nn.Module):
             states, first_layer_states = output.last_hidden_state, output.hidden_states[1] if need_first_layer else None
             pooled = output.pooler_output if self.pooling is Pooling.pooler_output else None
         vector = pool(states, first_layer_states, mask, self.pooling) if pooled is None else pooled
-        logits: Tensor = self.classifier(self.dropout(vector))
-        return logits
+        repeated = vector if dropout_samples == 1 else vector.repeat(dropout_samples, 1)
+        logits: Tensor = self.classifier(self.dropout(repeated))
+        return (logits, vector) if return_pooled else logits
 
 
 def default_classifier_dropout(config: PreTrainedConfig) -> float:

@@ -97,7 +97,7 @@ def loading_error(what: str, config: ModelConfig, error: Exception) -> InputErro
         f"model.name_or_path={name}: cannot get its {what}; tried {tried}: {redacted(reason)}\n{damaged}"
         "  a mirror:            HF_ENDPOINT=https://hf-mirror.com python -m afqmc.run ...\n"
         "  a local directory:   model.name_or_path=DIR (config.json, tokenizer.json, model.safetensors)\n"
-        "  no network:          python -m afqmc.run experiment=quickstart"
+        "  no network:          model=mini (a small model with random weights, to try your data)"
     )
 
 

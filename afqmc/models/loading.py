@@ -153,6 +153,9 @@ def check_model_config(config: ModelConfig) -> None:
         resolve_model_path(config.name_or_path)
     if config.mimetic_init and not config.from_scratch:
         raise InputError("model.mimetic_init=true: only with model.from_scratch=true")
+    if config._target_ is not None and (config.mixout > 0 or config.dropout.multi_sample > 1):
+        key = f"mixout={config.mixout}" if config.mixout > 0 else f"dropout.multi_sample={config.dropout.multi_sample}"
+        raise InputError(f"model.{key}: not with a custom model (model._target_)")
     if config._target_ is None:
         if config.kwargs:
             raise InputError("model.kwargs: only with model._target_")

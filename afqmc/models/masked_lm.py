@@ -36,6 +36,10 @@ class MaskedLanguageModel(nn.Module):
         logits: Tensor = self.lm(**inputs).logits
         return logits
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the word embeddings, as for a model of ``transformers``."""
+        return self.lm.get_input_embeddings()
+
     def _select(self, encoder: nn.Module, inputs: Any, output: Any) -> Any:
         """Keep only the hidden states of the masked tokens: (B, T, H) to (M, H)."""
         if self._masked is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import MISSING as NO_FACTORY
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import islice
@@ -20,6 +21,7 @@ _NOT_SETTINGS = (
     "checkpoint.save_steps", "checkpoint.save_interval_minutes", "checkpoint.on_save_failure", "trainer.detect_anomaly",
 )  # fmt: skip
 _NOT_GROUPS = ("tracker.", "sweep.")
+VARIANT, BASELINE = "sweep.variant", "sweep.baseline"
 
 _MAX_NAMED = 8  # missing folds named in a message
 
@@ -90,7 +92,20 @@ def group_by_setting(runs: Sequence[Run]) -> list[Setting]:
 
 
 def varying_keys(runs: Sequence[Run]) -> list[str]:
-    """Return the settings that differ between the runs, top-level keys first, then in config order."""
+    """Return the settings that differ between the runs, top-level keys first, then in config order.
+
+    If all runs are variants of a sweep, this is the variant's name, and the settings that differ within a variant.
+    """
+    variants: dict[Any, list[Run]] = {}
+    for run in runs:
+        variants.setdefault(run.config.get(VARIANT), []).append(run)
+    if len(variants) > 1 and None not in variants:
+        within = [key for group in variants.values() for key in _varying_keys(group)]
+        return [VARIANT, *dict.fromkeys(within)]
+    return _varying_keys(runs)
+
+
+def _varying_keys(runs: Sequence[Run]) -> list[str]:
     keys = dict.fromkeys(key for run in runs for key in run.config)
     settings = [key for key in keys if key not in _NOT_SETTINGS and not key.startswith(_NOT_GROUPS)]
     varying = [key for key in settings if len({canonical(run.config.get(key, MISSING)) for run in runs}) > 1]
@@ -155,7 +170,8 @@ def _setting(keys: list[str], runs: list[Run]) -> Setting:
     repeats = tuple(run for run in runs if first_runs[repetition_key(run)] is not run)
     values = {key: runs[0].config.get(key, MISSING) for key in keys}
     short = short_keys(keys)
-    name = " ".join(f"{short[key]}={format_value(value)}" for key, value in values.items() if value is not MISSING)
+    texts = {key: format_value(value) for key, value in values.items() if value is not MISSING}
+    name = " ".join(text if key == VARIANT else f"{short[key]}={text}" for key, text in texts.items())
     more = f" (+{len(counted) - 1})" if len(counted) > 1 else ""
     return Setting(name or f"{counted[0].name}{more}", values, tuple(counted), repeats)
 
@@ -177,10 +193,14 @@ def _has(config: dict[str, Any], key: str) -> bool:
 
 
 def _defaults() -> dict[str, Any]:
-    """Return the schema's defaults by dotted key, for keys with a scalar default."""
+    """Return the schema's defaults by dotted key, for keys whose default is a scalar or a list."""
     from afqmc.config import Config
     from afqmc.config.error_messages import schema_fields
 
-    defaults = {key: item.default for key, (item, _) in schema_fields(Config).items()}
+    defaults: dict[str, Any] = {}
+    for key, (item, _) in schema_fields(Config).items():
+        value = item.default if item.default_factory is NO_FACTORY else item.default_factory()
+        nested = {f"{key}.{name}": entry for name, entry in value.items()} if isinstance(value, dict) else {key: value}
+        defaults |= nested
     plain = {key: value.name if isinstance(value, Enum) else value for key, value in defaults.items()}
-    return {key: value for key, value in plain.items() if isinstance(value, int | float | str | None)}
+    return {key: value for key, value in plain.items() if isinstance(value, int | float | str | list | None)}

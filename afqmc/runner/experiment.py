@@ -16,7 +16,7 @@ from afqmc.config import Config
 from afqmc.data.loading import Pairs, sorted_digest, split_digest
 from afqmc.distributed.collectives import broadcast_state
 from afqmc.evaluation.evaluator import Evaluation, padding_warning, prefixed
-from afqmc.evaluation.metrics import collapsed_class, probabilities_of
+from afqmc.evaluation.metrics import asymmetry, collapsed_class, probabilities_of
 from afqmc.evaluation.predictions import prediction_rows
 from afqmc.models.loading import count_parameters
 from afqmc.models.transforms import are_merged
@@ -26,13 +26,13 @@ from afqmc.runner.callbacks.metrics_writer import MetricsWriter
 from afqmc.runner.callbacks.progress_bar import ProgressBar
 from afqmc.runner.callbacks.pruning import Pruner, Pruning
 from afqmc.runner.lifecycle import RunLifecycle, WorkerLifecycle
-from afqmc.runner.setup import TrainingSetup, build_setup, evaluate_split, rebuild_model
+from afqmc.runner.setup import TrainingSetup, build_setup, evaluate_split, rebuild_model, tokenize_swapped
 from afqmc.runner.tasks import Pretraining
 from afqmc.runner.trainer import Trainer
 from afqmc.tracking.base import DevPredictions
 from afqmc.training.callbacks.base import Callback
 from afqmc.training.callbacks.early_stopping import EarlyStopping
-from afqmc.training.callbacks.factory import build_callbacks
+from afqmc.training.callbacks.factory import build_callbacks, without_switched_off
 from afqmc.training.device import peak_memory
 from afqmc.training.parallel import destroy_process_group, load_model
 from afqmc.utils.errors import InputError
@@ -81,8 +81,8 @@ def run_experiment(
             setup = build_setup(config, run_dir, run.resumed)
             run.tracker = setup.tracker
             best = BestWeights(setup)
-            added = [*build_callbacks(config.callbacks).values(), *callbacks]
-            trainer = Trainer(setup, [*added, *built_in_callbacks(setup, best, pruner)], start_time)
+            methods = without_switched_off(build_callbacks(config.callbacks))
+            trainer = Trainer(setup, [*callbacks, *built_in_callbacks(setup, best, pruner)], start_time, methods)
             if run.resumed:
                 trainer.resume()
             run.begin_training(trainer)
@@ -114,11 +114,11 @@ def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) 
         raise RuntimeError(f"no evaluation gave a finite {monitor}: there are no best weights; try a lower lr")
     accelerator = setup.accelerator
     tensors = read_tensors(setup.run_dir.best) if accelerator.is_main_process else None
-    merged = are_merged(setup.transforms)
+    merged = are_merged(setup.transforms.values())
     if merged:  # the saved weights fit only a model without transforms
         setup.model = rebuild_model(setup)
     load_model(saved_module(accelerator.unwrap_model(setup.model)), broadcast_state(accelerator, tensors))
-    dev = evaluate_split(setup, trainer.dev, "dev")
+    dev = evaluate_split(setup, trainer.dev, "dev", swapped=trainer.swapped_dev)
     tolerance = _MERGED_LOGIT_TOLERANCE if merged else 0.0
     is_same = np.allclose(dev.logits, best.evaluation.logits, rtol=0, atol=tolerance, equal_nan=True)
     # with another eval_batch_size, as a resumed run may have, the last bits of the logits differ
@@ -129,14 +129,29 @@ def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) 
         return summarize_pretraining(setup, trainer, best, dev, setup.task)
     write_predictions(setup, "dev", setup.data.dev, dev)
     test = None
-    if setup.data.test is not None:
-        test = evaluate_split(setup, setup.pair_tokenizer.tokenize_cached(setup.data.test), "test")
-        write_predictions(setup, "test", setup.data.test, test)
+    if (pairs := setup.data.test) is not None:
+        tokenized = setup.pair_tokenizer.tokenize_cached(pairs)
+        test = evaluate_split(setup, tokenized, "test", swapped=tokenize_swapped(setup, pairs))
+        write_predictions(setup, "test", pairs, test)
     if accelerator.is_main_process and config.model._target_ is not None:
         warn_if_padding_matters(setup)
     setup.tracker.report(build_report(setup, best))
     trainer.checkpoints.close()  # deletes the checkpoint before the last
-    return summarize(setup, trainer, best, dev, test)
+    return summarize(setup, trainer, best, dev, test, measure_asymmetry(setup, dev))
+
+
+def measure_asymmetry(setup: TrainingSetup, dev: Evaluation) -> float:
+    """Return ``dev/asymmetry`` of the best weights, and report it to the tracker.
+
+    It costs one more pass over dev, unless ``dataset.swap=both`` has evaluated both orders already.
+    """
+    by_order = dev.by_order
+    if len(by_order) == 1:
+        swapped = setup.pair_tokenizer.tokenize_cached(setup.data.dev.swapped())
+        by_order += (evaluate_split(setup, swapped, "dev").logits,)
+    value = asymmetry(*by_order)
+    setup.tracker.log_summary(nan_to_none({"dev/asymmetry": value}))
+    return value
 
 
 def write_predictions(setup: TrainingSetup, split: str, pairs: Pairs, evaluation: Evaluation) -> None:
@@ -178,18 +193,25 @@ def build_report(setup: TrainingSetup, best: BestEvaluation) -> DevPredictions:
 
 
 def summarize(
-    setup: TrainingSetup, trainer: Trainer, best: BestEvaluation, dev: Evaluation, test: Evaluation | None
+    setup: TrainingSetup,
+    trainer: Trainer,
+    best: BestEvaluation,
+    dev: Evaluation,
+    test: Evaluation | None,
+    dev_asymmetry: float,
 ) -> dict[str, Any]:
     """Return the contents of summary.json. ``train_seconds`` is without evaluations; memory is that of this process."""
     data = setup.data
     collapsed = collapsed_class(dev.logits)
+    dev_metrics = prefixed("dev", dev.metrics | {"asymmetry": dev_asymmetry})
     test_metrics = {} if test is None else prefixed("test", test.metrics)
     return {
-        **describe_best(best, dev),
+        **describe_best(best, dev_metrics),
         **({"test": nan_to_none(test_metrics)} if test_metrics else {}),
         **({"folds": folds.as_dict()} if (folds := data.folds) else {}),
         **({"left_out": left_out} if (left_out := data.left_out()) else {}),
         "data": data_digests(setup),
+        **({"methods": methods} if (methods := setup.train.report | trainer.methods.latest) else {}),
         "collapsed_label": None if collapsed is None else data.labels[collapsed],
         "beats_majority": dev.metrics["accuracy"] > dev.metrics["majority_accuracy"],
         **describe_training(setup, trainer),
@@ -203,18 +225,18 @@ def summarize_pretraining(
     assert task.counts is not None
     digests = {name: split_digest(split, ()) for name, split in setup.data.splits().items()}
     return {
-        **describe_best(best, dev),
+        **describe_best(best, prefixed("dev", dev.metrics)),
         "pretraining": asdict(task.counts) | {"sha256": digests},
+        **({"methods": methods} if (methods := trainer.methods.latest) else {}),
         **describe_training(setup, trainer),
     }
 
 
-def describe_best(best: BestEvaluation, dev: Evaluation) -> dict[str, Any]:
-    """Return the first entries of summary.json: the status, and the best evaluation."""
-    metrics = nan_to_none(prefixed("dev", dev.metrics))
+def describe_best(best: BestEvaluation, metrics: dict[str, float]) -> dict[str, Any]:
+    """Return the first entries of summary.json: the status, and the best evaluation with its metrics."""
     return {
         "status": Status.completed.value,
-        "best": {"step": best.step, "epoch": round(best.epoch, 6), **metrics},
+        "best": {"step": best.step, "epoch": round(best.epoch, 6), **nan_to_none(metrics)},
     }
 
 

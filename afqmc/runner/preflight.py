@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -10,8 +11,11 @@ from torch import nn
 
 from afqmc.config import Config
 from afqmc.data.loading import Dataset, Pairs, all_sentences
+from afqmc.data.pairs import PairStream
 from afqmc.distributed.rank import Rank
 from afqmc.models.loading import build_tokenizer
+from afqmc.models.transforms import all_transforms, apply_transforms
+from afqmc.runner.data_methods import TrainingPairs
 from afqmc.runner.tasks import Task, task_of
 from afqmc.runner.validation import validate_against_data, validate_config, validate_lengths, validate_model
 from afqmc.utils.errors import InputError
@@ -44,6 +48,7 @@ class _CachedValidator:
     def __init__(self, rank: Rank) -> None:
         self.rank = rank
         self.datasets: dict[str, Dataset | InputError] = {}
+        self.train: dict[str, TrainingPairs | InputError] = {}
         self.models: dict[str, tuple[nn.Module, np.ndarray] | InputError] = {}
 
     def validate(self, config: Config) -> None:
@@ -54,10 +59,12 @@ class _CachedValidator:
         """
         choice = validate_config(config, self.rank)
         task = task_of(config)
-        data = _cached(self.datasets, repr((config.dataset, config.masking)), task.load_data)
-        validate_against_data(config, data)
+        key = repr((config.dataset, config.masking))
+        data = _cached(self.datasets, key, task.load_data)
+        train = _cached(self.train, key, lambda: task.training_pairs(data)).pairs
+        validate_against_data(config, replace(data, train=train))
         key = repr((config.dataset, config.masking, config.model))
-        model, lengths = _cached(self.models, key, lambda: _build_model(config, task, data))
+        model, lengths = _cached(self.models, key, lambda: _build_model(config, task, data, train))
         validate_model(config, choice, model)
         validate_lengths(config, lambda: lengths)
 
@@ -74,12 +81,15 @@ def _cached(cache: dict[str, _T | InputError], key: str, build: Callable[[], _T]
     return result
 
 
-def _build_model(config: Config, task: Task, data: Dataset) -> tuple[nn.Module, np.ndarray]:
+def _build_model(config: Config, task: Task, data: Dataset, train: Pairs | PairStream) -> tuple[nn.Module, np.ndarray]:
     """Return the model without its weights, and the number of tokens of each training pair, (N,)."""
     tokenizer = build_tokenizer(config.model, lambda: all_sentences(data))
-    model, pair_tokenizer = task.build_model(tokenizer, data), task.build_pair_tokenizer(tokenizer)
+    model = task.build_model(tokenizer, data)
+    apply_transforms(all_transforms(config.model), model)
+    pair_tokenizer = task.build_pair_tokenizer(tokenizer)
+    splits = data.splits() | {"train": train}
     tokenized = {
-        name: pair_tokenizer.tokenize_cached(split) for name, split in data.splits().items() if isinstance(split, Pairs)
+        name: pair_tokenizer.tokenize_cached(split) for name, split in splits.items() if isinstance(split, Pairs)
     }
     lengths = tokenized["train"].lengths if "train" in tokenized else np.empty(0, np.int64)
     return model.to("meta"), lengths

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from accelerate import Accelerator
 from accelerate.utils.memory import should_reduce_batch_size
@@ -14,15 +14,17 @@ from transformers import PreTrainedTokenizerBase
 from afqmc import config as schema
 from afqmc.config import Config
 from afqmc.data.batching import Shard
-from afqmc.data.config import Batching
+from afqmc.data.config import Batching, Swap
 from afqmc.data.loading import Dataset, Pairs, all_sentences
 from afqmc.data.tokenization import PairTokenizer, TokenizedPairs
 from afqmc.distributed.rank import Rank, current_rank
 from afqmc.evaluation.evaluator import Evaluation, padding_warning
 from afqmc.models.loading import build_tokenizer, count_parameters, model_name
-from afqmc.models.transforms import ModelTransform, apply_transforms, build_transforms
+from afqmc.models.transforms import ModelTransform, all_transforms, apply_transforms
 from afqmc.run_dir import RunDir
+from afqmc.runner.data_methods import TrainingPairs
 from afqmc.runner.tasks import Task, task_of
+from afqmc.runner.teacher import score_unlabelled
 from afqmc.runner.validation import validate_against_data, validate_config, validate_lengths, validate_model
 from afqmc.tracking.base import NullTracker, Tracker
 from afqmc.tracking.factory import build_tracker
@@ -36,17 +38,22 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class TrainingSetup:
-    """The parts of a run before its first step. ``model`` is wrapped later, by the accelerator."""
+    """The parts of a run before its first step.
+
+    ``data`` are the splits as they were read, and ``train`` the pairs to train on, to which data methods may have
+    added some. ``model`` is wrapped later, by the accelerator.
+    """
 
     config: Config
     run_dir: RunDir
     accelerator: Accelerator
     data: Dataset
+    train: TrainingPairs
     tokenizer: PreTrainedTokenizerBase
     model: nn.Module
     pair_tokenizer: PairTokenizer
     tracker: Tracker
-    transforms: list[ModelTransform]
+    transforms: dict[str, ModelTransform]
     task: Task
 
 
@@ -59,7 +66,11 @@ def rebuild_model(setup: TrainingSetup) -> nn.Module:
 
 
 def evaluate_split(
-    setup: TrainingSetup, tokenized: TokenizedPairs, split: str, on_batch_end: Callable[[], None] | None = None
+    setup: TrainingSetup,
+    tokenized: TokenizedPairs,
+    split: str,
+    on_batch_end: Callable[[], None] | None = None,
+    swapped: TokenizedPairs | None = None,
 ) -> Evaluation:
     """Evaluate a split with a progress bar. Several processes share the work, and each returns the whole result.
 
@@ -68,6 +79,7 @@ def evaluate_split(
         tokenized: The pairs of the split.
         split: Its name.
         on_batch_end: Called after each batch.
+        swapped: The same pairs with their sentences swapped; the result is then the mean of both orders.
 
     Raises:
         BatchOutOfMemoryError: when a batch does not fit.
@@ -75,7 +87,8 @@ def evaluate_split(
     size, accelerator = setup.config.trainer.eval_batch_size, setup.accelerator
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     # one autocast context around all batches, so that weights are cast once
-    with CountBar(len(tokenized), split) as bar, accelerator.autocast():
+    passes = 1 if swapped is None else 2
+    with CountBar(passes * len(tokenized), split) as bar, accelerator.autocast():
 
         def advance(count: int) -> None:
             bar.add(count)
@@ -83,12 +96,20 @@ def evaluate_split(
                 on_batch_end()
 
         try:
-            return setup.task.evaluate(setup.model, tokenized, setup.pair_tokenizer, accelerator.device, advance, shard)
+            return setup.task.evaluate(
+                setup.model, tokenized, setup.pair_tokenizer, accelerator.device, advance, shard, swapped
+            )
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
             message = f"out of memory while evaluating {split}: use a smaller trainer.eval_batch_size (now {size})"
             raise BatchOutOfMemoryError(message) from error
+
+
+def tokenize_swapped(setup: TrainingSetup, pairs: Pairs) -> TokenizedPairs | None:
+    """Return the tokenized pairs (b, a) of a split that ``dataset.swap=both`` evaluates in both orders, else None."""
+    is_used = setup.config.dataset.swap is Swap.both
+    return setup.pair_tokenizer.tokenize_cached(pairs.swapped()) if is_used else None
 
 
 def build_setup(config: Config, run_dir: RunDir, resumed: bool = False) -> TrainingSetup:
@@ -111,24 +132,34 @@ def build_setup(config: Config, run_dir: RunDir, resumed: bool = False) -> Train
     with accelerator.local_main_process_first():  # it downloads, and the other processes of this host find the files
         data = task.load_data()
         task.describe(data)
-        validate_against_data(config, data)
+        train = task.training_pairs(data)
+        for line in train.lines:
+            log.info("data: %s", line)
+        validate_against_data(config, replace(data, train=train.pairs))
         tokenizer = build_tokenizer(config.model, lambda: all_sentences(data))
         model = task.build_model(tokenizer, data)
         pair_tokenizer = task.build_pair_tokenizer(tokenizer)
         is_classifier = config.masking.unit is None
         if rank.is_main and is_classifier and (warning := padding_warning(model, data.dev, pair_tokenizer)):
             log.warning("model: %s", warning)
-        transforms = build_transforms(config.model.transforms)
+        transforms = all_transforms(config.model)
         apply_transforms(transforms, model)
         validate_model(config, choice, model)
-        if isinstance(train := data.train, Pairs):
-            validate_lengths(config, lambda: pair_tokenizer.tokenize_cached(train).lengths)
+        if isinstance(pairs := train.pairs, Pairs):
+            validate_lengths(config, lambda: pair_tokenizer.tokenize_cached(pairs).lengths)
+    if not train.are_scored:
+        assert isinstance(train.pairs, Pairs)
+        saved, batch_size = run_dir.teacher_logits if rank.is_main else None, config.trainer.eval_batch_size
+        scored = score_unlabelled(
+            train.pairs, data.labels, train.teacher, accelerator, choice, batch_size, saved, resumed
+        )
+        train = replace(train, pairs=scored)
     log.info("model: %s, %.1f M parameters", model_name(config.model), count_parameters(model) / 1e6)
     tracker: Tracker = NullTracker()
     if rank.is_main:
         tracker = build_tracker(config.tracker, schema.to_container(config), run_dir.path)
     return TrainingSetup(
-        config, run_dir, accelerator, data, tokenizer, model, pair_tokenizer, tracker, transforms, task
+        config, run_dir, accelerator, data, train, tokenizer, model, pair_tokenizer, tracker, transforms, task
     )
 
 

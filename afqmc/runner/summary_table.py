@@ -9,9 +9,7 @@ from afqmc.utils.console import format_duration, print_table
 
 log = logging.getLogger(__name__)
 
-NEXT_STEP = (
-    "to try: trainer.monitor=dev/roc_auc or dev/f1, another threshold (predictions/dev.jsonl), more epochs, a higher lr"
-)
+NEXT_STEP = "to try: a pretrained model, more pairs or epochs, another lr, trainer.monitor=dev/roc_auc or dev/f1"
 
 
 def _test_figures(summary: dict[str, Any]) -> list[tuple[str, float | None]]:
@@ -40,7 +38,9 @@ def print_summary(summary: dict[str, Any]) -> None:
             ("accuracy", dev("accuracy")),
             ("majority accuracy", formatted(majority)),
             *((name.replace("_", " "), dev(name)) for name in ("f1", "roc_auc", "average_precision", "mcc", "loss")),
+            *((("asymmetry", dev("asymmetry")),) if "dev/asymmetry" in best else ()),  # not in runs of version 0.1.0
             *((f"test {name}", formatted(value)) for name, value in _test_figures(summary)),
+            *_methods(summary),
             ("training", f"{summary['train_pairs_per_second']:.0f} pairs/s"),
             *_durations(summary),
         ],
@@ -68,10 +68,16 @@ def print_pretraining_summary(summary: dict[str, Any]) -> None:
             ("perplexity", f"{best['dev/perplexity']:.2f}"),
             ("sentences", str(counts["pretrained"])),
             ("left out (in dev or test)", str(counts["excluded"])),
+            *_methods(summary),
             ("training", f"{summary['train_pairs_per_second']:.0f} sentences/s"),
             *_durations(summary),
         ],
     )
+
+
+def _methods(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what the methods of the run report."""
+    return [(name, f"{value:.4g}") for name, value in summary.get("methods", {}).items()]
 
 
 def _durations(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerBase
 from afqmc.config import Config
 from afqmc.data.batching import Shard, TrainLoader
 from afqmc.data.download import cache_dir
-from afqmc.data.loading import Dataset, Pairs, load_dataset
+from afqmc.data.loading import Dataset, load_dataset
 from afqmc.data.masking import MaskedLoader, Masker
 from afqmc.data.masking_config import MaskingUnit
+from afqmc.data.pairs import Pairs, PairStream
 from afqmc.data.quality import analyze, summary_lines
 from afqmc.data.sentence_tokenization import SentenceTokenizer
 from afqmc.data.sentences import PRETRAINING_FILE, SentenceCounts, load_sentences, sentence_hash
@@ -23,6 +24,7 @@ from afqmc.evaluation.evaluator import Evaluation, OnProgress, evaluate
 from afqmc.evaluation.masked_lm import evaluate_masked_lm
 from afqmc.models.loading import build_model
 from afqmc.models.masked_lm import build_masked_lm
+from afqmc.runner.data_methods import TrainingPairs, training_pairs
 from afqmc.runner.pretraining_text import pretrained_hashes
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,10 @@ class Task(Protocol):
         """Log what is in the data."""
         ...
 
+    def training_pairs(self, data: Dataset) -> TrainingPairs:
+        """Return the rows to train on, to which data methods may add some."""
+        ...
+
     def build_model(self, tokenizer: PreTrainedTokenizerBase, data: Dataset) -> nn.Module:
         """Build the model in float32, without transforms."""
         ...
@@ -47,7 +53,7 @@ class Task(Protocol):
         """Return what makes tokens of the rows of the data."""
         ...
 
-    def build_loader(self, data: Dataset, pair_tokenizer: PairTokenizer) -> TrainLoader:
+    def build_loader(self, train: Pairs | PairStream, pair_tokenizer: PairTokenizer) -> TrainLoader:
         """Return the batches of each epoch."""
         ...
 
@@ -59,8 +65,9 @@ class Task(Protocol):
         device: torch.device,
         on_progress: OnProgress,
         shard: Shard,
+        swapped: TokenizedPairs | None,
     ) -> Evaluation:
-        """Evaluate a split."""
+        """Evaluate a split; with ``swapped``, the pairs in the other order, the logits are the mean of both orders."""
         ...
 
     def weights_files(self, data: Dataset) -> dict[str, str]:
@@ -86,6 +93,10 @@ class PairClassification:
         for text in stats.suspicions:
             log.warning("data: %s", text)
 
+    def training_pairs(self, data: Dataset) -> TrainingPairs:
+        """Apply the data methods to the train split."""
+        return training_pairs(self.config.dataset, data)
+
     def build_model(self, tokenizer: PreTrainedTokenizerBase, data: Dataset) -> nn.Module:
         """Build the classifier."""
         return build_model(self.config.model, tokenizer, data.labels, self.config.dataset.max_length)
@@ -95,10 +106,10 @@ class PairClassification:
         dataset = self.config.dataset
         return PairTokenizer(tokenizer, dataset.max_length, cache_dir(dataset) / "tokens")
 
-    def build_loader(self, data: Dataset, pair_tokenizer: PairTokenizer) -> TrainLoader:
+    def build_loader(self, train: Pairs | PairStream, pair_tokenizer: PairTokenizer) -> TrainLoader:
         """Return the batches of pairs."""
         config = self.config
-        return TrainLoader(data.train, pair_tokenizer, config.batch_size, config.seed, config.dataset)
+        return TrainLoader(train, pair_tokenizer, config.batch_size, config.seed, config.dataset)
 
     def evaluate(
         self,
@@ -108,10 +119,11 @@ class PairClassification:
         device: torch.device,
         on_progress: OnProgress,
         shard: Shard,
+        swapped: TokenizedPairs | None,
     ) -> Evaluation:
         """Compute logits and, if the split is labelled, metrics."""
         size = self.config.trainer.eval_batch_size
-        return evaluate(model, tokenized, pair_tokenizer, size, device, on_progress, shard)
+        return evaluate(model, tokenized, pair_tokenizer, size, device, on_progress, shard, swapped)
 
     def weights_files(self, data: Dataset) -> dict[str, str]:
         """Return none."""
@@ -146,6 +158,10 @@ class Pretraining:
             counts.excluded, counts.unique, counts.in_dev, counts.in_test,
         )  # fmt: skip
 
+    def training_pairs(self, data: Dataset) -> TrainingPairs:
+        """Return the sentences; the config allows no data methods."""
+        return TrainingPairs(data.train)
+
     def build_model(self, tokenizer: PreTrainedTokenizerBase, data: Dataset) -> nn.Module:
         """Build the encoder with its masked-LM head."""
         return build_masked_lm(self.config.model, tokenizer, self.config.dataset.max_length)
@@ -157,12 +173,12 @@ class Pretraining:
         with_words = masking.unit is MaskingUnit.whole_word
         return SentenceTokenizer(tokenizer, dataset.max_length, cache_dir(dataset) / "tokens", with_words)
 
-    def build_loader(self, data: Dataset, pair_tokenizer: PairTokenizer) -> TrainLoader:
+    def build_loader(self, train: Pairs | PairStream, pair_tokenizer: PairTokenizer) -> TrainLoader:
         """Return the batches of masked sentences."""
         config = self.config
         assert self.masker is not None
-        assert isinstance(data.train, Pairs)
-        return MaskedLoader(data.train, pair_tokenizer, config.batch_size, config.seed, config.dataset, self.masker)
+        assert isinstance(train, Pairs)
+        return MaskedLoader(train, pair_tokenizer, config.batch_size, config.seed, config.dataset, self.masker)
 
     def evaluate(
         self,
@@ -172,6 +188,7 @@ class Pretraining:
         device: torch.device,
         on_progress: OnProgress,
         shard: Shard,
+        swapped: TokenizedPairs | None,
     ) -> Evaluation:
         """Compute the loss on masks that depend on ``dataset.split_seed`` alone, so that runs can be compared."""
         assert self.masker is not None

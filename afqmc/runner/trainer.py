@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -18,21 +18,28 @@ from afqmc.data.loading import fingerprint
 from afqmc.distributed.collectives import all_gather_objects, broadcast_object, broadcast_state
 from afqmc.evaluation.evaluator import Evaluation
 from afqmc.runner.callbacks.resume_checkpoints import ResumeCheckpoints
-from afqmc.runner.setup import TrainingSetup, evaluate_split
+from afqmc.runner.setup import TrainingSetup, evaluate_split, tokenize_swapped
 from afqmc.runner.shutdown import ShutdownCoordinator
+from afqmc.training.callbacks.averaged_weights import AveragedWeights, keeps_averaged_weights
 from afqmc.training.callbacks.base import Callback, overriding
 from afqmc.training.checkpoint_state import capture_state, restore_state, scale_lr
 from afqmc.training.config import NonFinite
-from afqmc.training.events import Event, StepEnd, StepSkipped
+from afqmc.training.events import EvaluationEnd, Event, StepEnd, StepSkipped
 from afqmc.training.loop import train
+from afqmc.training.methods import MethodReports
 from afqmc.training.nonfinite import NonFiniteLossError
+from afqmc.training.objectives.base import Objective
 from afqmc.training.objectives.factory import build_objective
+from afqmc.training.objectives.multi_sample_dropout import MultiSampleDropout
 from afqmc.training.optim import build_optimizer, build_scheduler
 from afqmc.training.parallel import wrap
+from afqmc.training.parameter_groups import OptimizerReport, describe_groups
 from afqmc.training.rng import preserve_rng_state
 from afqmc.training.state import StepIntervals, Throughput, TrainState
 from afqmc.training.step import TrainStep
+from afqmc.utils.console import print_grid
 from afqmc.utils.errors import InputError, as_input_error
+from afqmc.utils.language import translate
 from afqmc.utils.signals import allow_signals, defer_signals
 
 log = logging.getLogger(__name__)
@@ -43,32 +50,52 @@ class Trainer:
 
     Args:
         setup: The parts of the run; its model is wrapped here.
-        callbacks: Called in this order; the resume checkpoints come last.
+        callbacks: Called in this order, after ``methods``; the resume checkpoints come last.
         start_time: ``time.perf_counter()`` at the start of the run, in seconds.
+        methods: The callbacks of the config, by name.
 
     Attributes:
         dev: The tokenized dev split.
+        swapped_dev: The same with the sentences swapped, if both orders are evaluated.
         batches: Loads the training batches of each epoch.
         intervals: The length of the training, and when to evaluate, log and save; in optimizer steps.
         state: The progress of the training; replaced when a checkpoint is restored.
         step: Takes one optimizer step; ``steps`` is the number of steps taken.
+        methods: What callbacks, objective and model transforms report.
         throughput: Pairs, tokens and seconds of the optimizer steps.
         checkpoints: Saves and loads ``checkpoints/last``; also the last callback.
         shutdown: Makes all processes end after the same step.
     """
 
-    def __init__(self, setup: TrainingSetup, callbacks: Sequence[Callback], start_time: float) -> None:
+    def __init__(
+        self,
+        setup: TrainingSetup,
+        callbacks: Sequence[Callback],
+        start_time: float,
+        methods: Mapping[str, Callback] | None = None,
+    ) -> None:
         self.setup, self.config, self.start_time = setup, setup.config, start_time
         config, self.accelerator = setup.config, setup.accelerator
         with self.accelerator.local_main_process_first():  # it fills the token cache, which the others read
-            self.batches = setup.task.build_loader(setup.data, setup.pair_tokenizer)
+            self.batches = setup.task.build_loader(setup.train.pairs, setup.pair_tokenizer)
             self.dev = setup.pair_tokenizer.tokenize_cached(setup.data.dev)
+            self.swapped_dev = tokenize_swapped(setup, setup.data.dev)
         self.intervals = StepIntervals.of(config.trainer, len(self.batches), config.epochs)
         data_fingerprint = f"{fingerprint(setup.data)} {setup.pair_tokenizer.fingerprint}"
+        if setup.train.report:
+            data_fingerprint += f" {setup.train.digest(setup.data.labels)}"
         check_same_data_on_all_ranks(self.accelerator, data_fingerprint)
         self.checkpoints = ResumeCheckpoints(setup.run_dir, config.checkpoint, self.intervals, data_fingerprint)
-        self.callbacks = [*callbacks, self.checkpoints]
+        self.callbacks = [*(methods or {}).values(), *callbacks, self.checkpoints]
         self.step = self._build_step()
+        reports: dict[str, Any] = {**setup.transforms, **(methods or {}), **self._named_objectives()}
+        if self._optimizer_report.report():
+            reports["optimizer"] = self._optimizer_report
+        if keeps_averaged_weights(optimizer := self.step.guard.optimizer):
+            averaged = AveragedWeights(optimizer)
+            self.callbacks.insert(0, averaged)
+            reports["averaged_weights"] = averaged
+        self.methods = MethodReports(reports)
         self.state = TrainState.initial(config.trainer)
         self.throughput = Throughput()
         self.shutdown = ShutdownCoordinator(self.accelerator)
@@ -92,9 +119,15 @@ class Trainer:
         """Build optimizer, schedule and objective, wrap ``setup.model``, and return the training step."""
         setup, config, accelerator = self.setup, self.config, self.accelerator
         optimizer = build_optimizer(config.optimizer, setup.model, config.lr)
+        self._optimizer_report = OptimizerReport(optimizer)
+        if (groups := describe_groups(optimizer)) and accelerator.is_main_process:
+            headers = ("layer", "parameters", "learning rate", "weight decay")
+            print_grid("parameter groups", [*map(translate, headers)], groups)
         scheduler = build_scheduler(config.scheduler, optimizer, self.intervals.total, config.lr)
-        counts = setup.data.label_counts(setup.data.train)
+        counts = setup.data.label_counts(setup.train.pairs)
         objective = build_objective(config.objective, counts, accelerator.device)
+        if (samples := config.model.dropout.multi_sample) > 1:
+            objective = MultiSampleDropout(objective, samples)
         probe = None if accelerator.num_processes == 1 else next(self.batches.epoch(0)).shard(0, 2)[0]
         setup.model, optimizer = wrap(setup.model, optimizer, accelerator, probe)
         return TrainStep(
@@ -108,6 +141,12 @@ class Trainer:
             self.callbacks,
         )
 
+    def _named_objectives(self) -> dict[str, Objective]:
+        objective = self.step.objective
+        if isinstance(objective, MultiSampleDropout):
+            return {"multi_sample": objective, "objective": objective.objective}
+        return {"objective": objective}
+
     def fit(self) -> None:
         """Train to the end. A signal ends the training after the current step, or in an evaluation.
 
@@ -119,6 +158,9 @@ class Trainer:
             try:
                 self._notify("on_fit_start")
                 self._run_loop()
+                self._notify("on_train_end")
+                self.methods.collect()
+                self.methods.check_active()
             except BaseException as error:
                 self._notify("on_exception", error)
                 if isinstance(error, KeyboardInterrupt):
@@ -153,6 +195,8 @@ class Trainer:
         """Pass an event to the callbacks."""
         if isinstance(event, StepEnd):
             self._count(event)
+            if event.metrics is not None:
+                event.metrics.update(self.methods.collect())
             self._notify("on_step_end", event)
             self._warn_if_microbatches_grew()
         elif isinstance(event, StepSkipped):
@@ -160,6 +204,8 @@ class Trainer:
             log.warning("%s; this batch is skipped (trainer.on_nonfinite=skip)", event.error)
         else:
             with preserve_rng_state(), self._evaluation_weights():  # callbacks must not change the training
+                if event.is_best:
+                    self._notify("on_new_best", event)
                 self._notify("on_evaluation_end", event)
 
     def _notify(self, hook: str, *arguments: Any) -> None:
@@ -175,13 +221,26 @@ class Trainer:
             yield
 
     def _evaluate(self, _: nn.Module) -> Evaluation:
-        """Evaluate on dev. A signal interrupts it, with several processes after the current batch of all of them."""
+        with self._evaluation_weights():
+            return self.evaluate()
+
+    def evaluate(self) -> Evaluation:
+        """Evaluate the model on dev, with the weights that it has now.
+
+        A signal interrupts it, with several processes after the current batch of all of them.
+        """
         is_single = self.accelerator.num_processes == 1
-        with preserve_rng_state(), self._evaluation_weights(), allow_signals() if is_single else nullcontext():
+        with preserve_rng_state(), allow_signals() if is_single else nullcontext():
             on_batch_end = None if is_single else self._poll_shutdown
-            evaluation = evaluate_split(self.setup, self.dev, "dev", on_batch_end)
+            evaluation = evaluate_split(self.setup, self.dev, "dev", on_batch_end, self.swapped_dev)
         self._check_logits(evaluation)
         return evaluation
+
+    def keep_as_best(self, evaluation: Evaluation) -> None:
+        """Save the weights that the model has now as the best, with their evaluation."""
+        self.state.best.value = evaluation.metrics[self.state.best.monitor]
+        event = EvaluationEnd(self.state.step, self.state.step / self.intervals.epoch, evaluation, is_best=True)
+        self._notify("on_new_best", event)
 
     def _poll_shutdown(self) -> None:
         self.shutdown.poll()
@@ -224,11 +283,14 @@ class Trainer:
         """
         if bad_step := self.step.guard.first_bad_step():
             raise NonFiniteLossError("the loss or the gradients were not finite", bad_step, self.step.lr, math.nan, [])
+        state_of_objective = getattr(self.step.objective, "state_dict", None)
         captured = {
             "training": capture_state(self.step, self.state),
             "callbacks": {
                 name: state for name, callback in self._named_callbacks() if (state := callback.state_dict())
             },
+            "methods": self.methods.state_dict(),
+            "objective": state_of_objective() if state_of_objective is not None else {},
             "throughput": vars(self.throughput),
             "seconds": time.perf_counter() - self.start_time,
         }
@@ -266,6 +328,10 @@ class Trainer:
         callbacks = dict(self._named_callbacks())
         for name, state in saved["callbacks"].items():
             callbacks[name].load_state_dict(state)
+        if "methods" in saved:  # checkpoints of version 0.1.0 have none
+            self.methods.load_state_dict(saved["methods"])
+        if objective_state := saved.get("objective"):
+            self.step.objective.load_state_dict(objective_state)  # type: ignore[attr-defined]
         self.throughput = Throughput(**saved["throughput"])
         self._num_microbatches = self.step.num_microbatches
 

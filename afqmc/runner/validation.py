@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,15 @@ from afqmc.data.sentence_tokenization import load_segmenter
 from afqmc.distributed.rank import Rank
 from afqmc.evaluation.monitor import check_monitor
 from afqmc.models.loading import check_model_config
-from afqmc.models.transforms import build_transforms
+from afqmc.models.transforms import all_transforms, built_in_transforms
 from afqmc.runner.pretraining_text import check_not_pretrained_on
 from afqmc.tracking.validation import check_tracker
 from afqmc.training.callbacks.factory import build_callbacks
+from afqmc.training.config import TrainerConfig
 from afqmc.training.device import DeviceConfig, prepare_model, select_device
 from afqmc.training.objectives.factory import build_objective
-from afqmc.training.optim import check_optimizer_config
+from afqmc.training.objectives.multi_sample_dropout import check_multi_sample
+from afqmc.training.optim import check_optimizer_config, check_parameter_groups, optimizer_conflicts
 from afqmc.training.process_checks import check_launcher, check_processes, describe_batch_division
 from afqmc.utils.errors import InputError
 
@@ -69,13 +72,10 @@ def config_checks(config: Config, rank: Rank) -> Iterator[Check]:
     """
     trainer = config.trainer
     yield "config", lambda: check_optimizer_config(config.optimizer, config.scheduler, config.lr)
-    counts = [1] * len(config.dataset.labels or ())  # the real counts are known only with the data
-    yield "config", lambda: build_objective(config.objective, counts)
-    yield "config", lambda: check_callbacks(config)
+    yield "config", lambda: check_methods(config, rank)
     if config.masking.unit is MaskingUnit.whole_word:
         yield "config", load_segmenter
     yield "model", lambda: check_model_config(config.model)
-    yield "model", lambda: build_transforms(config.model.transforms)
     yield "device", lambda: select_device(trainer)
     yield (
         "config",
@@ -88,22 +88,56 @@ def config_checks(config: Config, rank: Rank) -> Iterator[Check]:
     yield "tracker", lambda: check_tracker(config.tracker)
 
 
-def check_callbacks(config: Config) -> None:
-    """Build the callbacks of a config, and check their declared conflicts.
+def check_methods(config: Config, rank: Rank) -> None:
+    """Check what callbacks, objective, model transforms and optimizer of a config declare not to work with.
 
     Raises:
-        InputError: naming the callback or its argument, and the key that it conflicts with.
+        InputError: naming the method or its argument, and the key that it conflicts with.
     """
     values = asdict(config)
-    for name, callback in build_callbacks(config.callbacks).items():
-        for conflict in callback.conflicts:
+    counts = [1] * len(config.dataset.labels or ())  # the real counts are known only with the data
+    callbacks = {name: part for name, part in build_callbacks(config.callbacks).items() if not part.is_off}
+    methods: dict[str, Any] = {f"callbacks.{name}": callback for name, callback in callbacks.items()}
+    methods["objective"] = build_objective(config.objective, counts)
+    _check_teacher(config.dataset.teacher, methods["objective"])
+    built_in = built_in_transforms(config.model)
+    for name, part in all_transforms(config.model).items():
+        methods[f"model.{name}" if name in built_in else f"model.transforms.{name}"] = part
+    methods["optimizer"] = SimpleNamespace(conflicts=optimizer_conflicts(config.optimizer))
+    for name, method in methods.items():
+        for conflict in getattr(method, "conflicts", ()):
             key, _, value = conflict.partition("=")
             if key.startswith("callbacks."):
-                conflicting = key.removeprefix("callbacks.") in config.callbacks
+                conflicting = key.removeprefix("callbacks.") in callbacks
             else:
-                conflicting = _value_as_text(values, key, f"callbacks.{name}: conflicts") == value
+                conflicting = _value_as_text(values, key, f"{name}: conflicts") == value
             if conflicting:
-                raise InputError(f"callbacks.{name}: not with {conflict}")
+                raise InputError(f"{name}: not with {conflict}")
+        if getattr(method, "needs_whole_batch", False) and (divided := _divides_batch(config.trainer, rank)):
+            raise InputError(f"{name}: needs all pairs of a batch at once, so it does not work with {divided}")
+
+
+def _check_teacher(teacher: str | None, objective: Any) -> None:
+    """Check that a teacher is set if and only if the objective uses one.
+
+    Raises:
+        InputError: naming the key that is missing.
+    """
+    uses_teacher = getattr(objective, "uses_teacher", False)
+    if teacher is not None and not uses_teacher:
+        raise InputError(f"dataset.teacher={teacher}: also set objective=distillation, which uses it")
+    if uses_teacher and teacher is None:
+        raise InputError("objective=distillation: also set dataset.teacher, the directory of a sweep over dataset.fold")
+
+
+def _divides_batch(config: TrainerConfig, rank: Rank) -> str | None:
+    """Return what divides the batch of an optimizer step into parts, or None."""
+    if not rank.is_single:
+        return "several processes"
+    if config.auto_microbatch:
+        return "trainer.auto_microbatch=true"
+    steps = config.gradient_accumulation_steps
+    return f"trainer.gradient_accumulation_steps={steps}" if steps > 1 else None
 
 
 def _value_as_text(values: Any, key: str, where: str) -> str:
@@ -137,12 +171,19 @@ def data_checks(config: Config, data: Dataset) -> Iterator[Check]:
 
 
 def validate_model(config: Config, choice: DeviceConfig, model: nn.Module) -> None:
-    """Check that a model supports the config, by preparing it for its device. It may be on the ``meta`` device.
+    """Check that a model supports the config and its objective. It may be on the ``meta`` device.
+
+    It is prepared for its device.
 
     Raises:
         InputError: naming the key that this model does not support.
     """
+    check_parameter_groups(config.optimizer, model, config.lr)
     prepare_model(model, choice, config.trainer, config.performance)
+    check_model = getattr(build_objective(config.objective, ()), "check_model", None)
+    if check_model is not None:
+        check_model(model)
+    check_multi_sample(config.model.dropout.multi_sample, model)
 
 
 def validate_lengths(config: Config, lengths: Callable[[], np.ndarray]) -> None:

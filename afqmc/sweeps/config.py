@@ -17,6 +17,8 @@ class SweepConfig:
         None, "directory under outputs/sweeps; using the same name again resumes the sweep"
     )
     fail_fast: bool = config_field(False, "start no further jobs after one has failed")
+    variant: Optional[str] = config_field(None, "one of hydra.sweeper.variants; names the run's setting in comparisons")
+    baseline: Optional[str] = config_field(None, "the variant that afqmc.compare compares all others with")
     retry_failed: bool = config_field(False, "when resuming a sweep, rerun failed and cancelled jobs")
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from afqmc.training.parameter_groups import build_parameter_groups
+from afqmc.models.layers import hidden_matrices
+from afqmc.training.callbacks.averaged_weights import keeps_averaged_weights
+from afqmc.training.parameter_groups import GROUP_KEYS, build_parameter_groups
 from afqmc.utils.errors import InputError
 from afqmc.utils.targets import (
     REJECTIONS,
@@ -27,11 +30,27 @@ _STEPS = (
     "T_max",
 )  # names of the number of steps in libraries' schedules
 _TOY_STEPS = 10**9  # more than any warm-up
+_CONFLICTS = {  # as ``Callback.conflicts``, for optimizers of libraries
+    "pytorch_optimizer.StableAdamW": (
+        "distributed.strategy=fsdp",
+    ),  # its in-place square root fails for sharded tensors
+}
 _WARMUP = ("num_warmup_steps", "warmup_steps")
 
 
-def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer:
-    """Build the optimizer over the groups of the model's parameters (``optimizer.param_groups``).
+def build_optimizer(
+    config: Arguments, model: nn.Module, lr: float, matrices: Sequence[Tensor] | None = None
+) -> Optimizer:
+    """Build the optimizer over the groups of the model's parameters.
+
+    They are those of ``optimizer.layer_decay`` and ``optimizer.head_lr``, or of ``optimizer.param_groups``. A target
+    whose signature has ``hidden_matrices`` is called with the matrices of the encoder's layers.
+
+    Args:
+        config: The ``optimizer`` group.
+        model: The model to train.
+        lr: Peak learning rate.
+        matrices: The matrices to pass, if not those of the model.
 
     Raises:
         InputError: naming the argument that the target does not have or rejects.
@@ -39,13 +58,18 @@ def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer
     target, arguments = split_target(config, "optimizer", "torch.optim.AdamW")
     if "lr" in arguments:
         raise InputError(f"optimizer.lr={arguments['lr']}: the learning rate is a top-level key: lr={arguments['lr']}")
-    parameter_groups = build_parameter_groups(arguments.pop("param_groups", None))
+    parameter_groups = build_parameter_groups(arguments)
+    arguments = {name: value for name, value in arguments.items() if name not in GROUP_KEYS}
     function = import_target(target, "optimizer._target_")
-    check_arguments(function, arguments, "optimizer", provided=("params", "lr"))
+    provided: Arguments = {"lr": lr}
+    if "hidden_matrices" in signature_parameters(function):
+        key = f"optimizer._target_={target}"
+        provided["hidden_matrices"] = hidden_matrices(model, key) if matrices is None else matrices
+    check_arguments(function, arguments, "optimizer", provided=("params", *provided))
     with_decay = "weight_decay" in signature_parameters(function)
 
     def build(arguments: Arguments) -> Any:
-        return function(parameter_groups(model, lr, with_decay), lr=lr, **arguments)
+        return function(parameter_groups(model, lr, with_decay), **provided, **arguments)
 
     try:
         optimizer = build(arguments)
@@ -54,6 +78,13 @@ def build_optimizer(config: Arguments, model: nn.Module, lr: float) -> Optimizer
     if not isinstance(optimizer, Optimizer):
         raise InputError(f"optimizer._target_={target}: built a {type(optimizer).__name__}; must be a torch Optimizer")
     return optimizer
+
+
+def optimizer_conflicts(config: Arguments) -> tuple[str, ...]:
+    """Return the overrides that the optimizer does not work with; its class may have them as ``conflicts``."""
+    target, _ = split_target(config, "optimizer", "torch.optim.AdamW")
+    conflicts: tuple[str, ...] = getattr(import_target(target, "optimizer._target_"), "conflicts", ())
+    return _CONFLICTS.get(target, conflicts)
 
 
 def warmup_steps(arguments: Arguments, total_steps: int) -> int:
@@ -76,8 +107,9 @@ def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, l
     """Build the learning-rate schedule over ``total_steps`` optimizer steps.
 
     The target is called with the optimizer, the number of steps (under whichever name of ``_STEPS`` its signature has),
-    the warm-up steps and ``max_lr``, as far as its signature has them. A target without an ``optimizer`` parameter is a
-    function ``(step, total_steps, ...)`` that returns the factor on the learning rate.
+    the warm-up steps and ``max_lr`` (a list if the groups have different rates), as far as its signature has them. A
+    target without an ``optimizer`` parameter is a function ``(step, total_steps, ...)`` that returns the factor on the
+    learning rate.
 
     Raises:
         InputError: naming the argument that the target does not have or rejects.
@@ -92,7 +124,9 @@ def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, l
     warmup = warmup_steps(arguments, total_steps)
     if warmup >= total_steps:
         raise InputError(f"scheduler.warmup_steps={warmup}: this run has {total_steps} steps; must be fewer than them")
-    offered = dict.fromkeys(_STEPS, total_steps) | dict.fromkeys(_WARMUP, warmup) | {"max_lr": lr}
+    rates = [group["lr"] for group in optimizer.param_groups]
+    max_lr = lr if len({*rates}) == 1 else rates
+    offered = dict.fromkeys(_STEPS, total_steps) | dict.fromkeys(_WARMUP, warmup) | {"max_lr": max_lr}
     provided: Arguments = {
         name: value
         for name, value in offered.items()
@@ -129,8 +163,29 @@ def check_optimizer_config(
     Raises:
         InputError: naming the argument.
     """
-    build_parameter_groups(optimizer.get("param_groups"))  # groups need the real model: only arguments are checked
-    plain = {key: value for key, value in optimizer.items() if key != "param_groups"}
-    toy = build_optimizer(plain, nn.Linear(2, 2), lr)
+    build_parameter_groups(optimizer)  # groups need the real model: only arguments are checked
+    plain = {key: value for key, value in optimizer.items() if key not in GROUP_KEYS}
+    linear = nn.Linear(2, 2)
+    toy = build_optimizer(plain, linear, lr, [linear.weight])
     build_scheduler(scheduler, toy, total_steps, lr)
+    target = str(scheduler["_target_"])
+    if keeps_averaged_weights(toy) and not target.rpartition(".")[2].startswith("get_constant_schedule"):
+        raise InputError(
+            f"scheduler._target_={target}: {type(toy).__name__} averages its weights in place of a schedule; use "
+            "scheduler=constant, with scheduler.warmup_ratio if needed"
+        )
     return toy
+
+
+def check_parameter_groups(optimizer: Arguments, model: nn.Module, lr: float) -> None:
+    """Check that the model has the layers that the ``optimizer`` group needs. It may be on the ``meta`` device.
+
+    Raises:
+        InputError: naming the key.
+    """
+    target, _ = split_target(optimizer, "optimizer", "torch.optim.AdamW")
+    key = f"optimizer._target_={target}"
+    if "hidden_matrices" in signature_parameters(import_target(target, key)) and not hidden_matrices(model, key):
+        raise InputError(f"{key}: no matrix of the encoder's layers is trained; use optimizer=adamw")
+    if optimizer.get("param_groups") is None:
+        build_parameter_groups(optimizer)(model, lr, True)

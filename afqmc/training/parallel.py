@@ -80,8 +80,12 @@ def wrap(
     elif probe is not None:
         if _has_unused_parameters(model, probe):
             accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
-        # DDP broadcasts buffers before each forward pass; integers (positions, counters) are the same in all ranks
-        constant = [name for name, buffer in model.named_buffers() if not buffer.is_floating_point()]
+        # DDP broadcasts buffers before each forward pass; integers (positions, counters) and buffers that are not saved
+        # (constants) are the same in all ranks
+        saved = {*model.state_dict()}
+        constant = [
+            name for name, buffer in model.named_buffers() if not buffer.is_floating_point() or name not in saved
+        ]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
             model, constant
         )
@@ -131,7 +135,7 @@ def load_model(model: nn.Module, state: dict[str, Tensor]) -> None:
     """
     if isinstance(model, FSDPModule):
         sharded = model.state_dict()
-        state = {name: _shard_like(tensor, sharded.get(name)) for name, tensor in state.items()}
+        state = {name: shard_like(tensor, sharded.get(name)) for name, tensor in state.items()}
     model.load_state_dict(state)
 
 
@@ -140,14 +144,14 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if any(isinstance(parameter, DTensor) for parameter in parameters):
         sharded = {
-            index: {name: _shard_like(value, parameters[int(index)]) for name, value in entry.items()}
+            index: {name: shard_like(value, parameters[int(index)]) for name, value in entry.items()}
             for index, entry in state["state"].items()
         }
         state = {**state, "state": sharded}
     optimizer.load_state_dict(state)
 
 
-def _shard_like(value: Any, target: Any) -> Any:
+def shard_like(value: Any, target: Any) -> Any:
     """Shard a full tensor as ``target`` is sharded, without communication; return any other value unchanged.
 
     Values of another shape than ``target``, such as an optimizer's step count, are not sharded.
@@ -157,6 +161,13 @@ def _shard_like(value: Any, target: Any) -> Any:
     local = value.to(target.device_mesh.device_type, target.dtype)
     sharded = distribute_tensor(local, target.device_mesh, target.placements, src_data_rank=None)
     return sharded.to(target.device) if target.device != sharded.device else sharded
+
+
+def reshard(model: nn.Module) -> None:
+    """Make ``model.parameters()`` the sharded ones again; after an evaluation, some are still gathered copies."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def full_norm(value: Tensor) -> Tensor:

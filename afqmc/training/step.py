@@ -43,8 +43,8 @@ class TrainStep:
         config: The ``trainer`` group.
         distributed: The ``distributed`` group.
         objective: The training loss.
-        callbacks: Their hooks ``on_after_backward``, ``on_before_optimizer_step`` and ``on_after_optimizer_step`` are
-            called.
+        callbacks: Their hooks ``on_before_forward``, ``on_after_backward``, ``on_before_optimizer_step`` and
+            ``on_after_optimizer_step`` are called.
     """
 
     def __init__(
@@ -72,14 +72,20 @@ class TrainStep:
         unwrapped = getattr(optimizer, "optimizer", optimizer)  # without Accelerate's wrapper
         optimizer_device = torch.device("cpu") if distributed.fsdp_cpu_offload else accelerator.device
         self.guard = NonFiniteGuard(unwrapped, optimizer_device, accelerator.mixed_precision, config.on_nonfinite)
+        self._before_forward = overriding([*callbacks], "on_before_forward")
         self._after_backward = overriding([*callbacks], "on_after_backward")
         self._before_step = overriding([*callbacks], "on_before_optimizer_step")
         self._after_step = overriding([*callbacks], "on_after_optimizer_step")
+        self._current: tuple[Batch, int] | None = None  # the batch, in the hooks before the optimizer step
 
     @property
     def lr(self) -> float:
-        """Learning rate of the next step. On a GPU, reading it may wait for the device."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        """Learning rate of the next step for parameters whose peak rate is ``lr`` of the config.
+
+        On a GPU, reading it may wait for the device.
+        """
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"]) / float(group.get("lr_scale", 1.0))
 
     def __call__(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
         """Take step ``step``, counted from 1.
@@ -144,6 +150,29 @@ class TrainStep:
 
     def backward(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
         """Compute the gradients of a batch and clip them; return its loss, and their norm before clipping."""
+        total = self._backward_batch(batch, step, with_callbacks=True)
+        self._current = batch, step
+        for callback in self._before_step:
+            callback.on_before_optimizer_step(self)
+        self._current = None
+        if self.config.max_grad_norm is None:
+            return total, None
+        norm = full_norm(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm))
+        if not self.guard.allows(norm, step) and self.accelerator.mixed_precision != "fp16":
+            raise self._nonfinite("the gradients' norm is", norm, total, batch, step)
+        return total, norm
+
+    def repeat_backward(self) -> None:
+        """Run forward and backward over the batch again, in a hook before the optimizer step; add to the gradients.
+
+        Raises:
+            NonFiniteLossError: if that loss is NaN or infinite.
+        """
+        assert self._current is not None
+        self._backward_batch(*self._current)
+
+    def _backward_batch(self, batch: Batch, step: int, with_callbacks: bool = False) -> Tensor:
+        """Add the gradients of a batch; return its loss."""
         microbatches = batch.split(self.num_microbatches)
         normalizer = self.objective.normalizer(batch)
         total = torch.zeros((), device=self.accelerator.device)
@@ -151,22 +180,17 @@ class TrainStep:
             defers_sync = self.sync_last_only and index < len(microbatches)
             with self.accelerator.no_sync(self.model) if defers_sync else nullcontext():
                 shard, counts = microbatch.shard(self.accelerator.process_index, self.world_size)
+                for callback in self._before_forward if with_callbacks else ():
+                    callback.on_before_forward(self, shard)
                 loss = self._loss(shard, counts, normalizer)
                 total += self._sum_over_processes(loss.detach())
                 if not self.guard.allows(total, step):
                     raise self._nonfinite("loss is", total, total, batch, step)
                 self._accumulate(loss)
-                for callback in self._after_backward:
+                for callback in self._after_backward if with_callbacks else ():
                     again = partial(self._backward_again, shard, counts, normalizer, batch, step)
                     callback.on_after_backward(self, shard, again)
-        for callback in self._before_step:
-            callback.on_before_optimizer_step(self)
-        if self.config.max_grad_norm is None:
-            return total, None
-        norm = full_norm(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm))
-        if not self.guard.allows(norm, step) and self.accelerator.mixed_precision != "fp16":
-            raise self._nonfinite("the gradients' norm is", norm, total, batch, step)
-        return total, norm
+        return total
 
     def _autocast_forward(self, **inputs: Tensor) -> Tensor:
         with self.accelerator.autocast():

@@ -1,13 +1,15 @@
-"""The config groups and their options (the YAML files), the text of ``--help``, and shell completion."""
+"""The config groups and their options (the YAML files), the texts of ``--help``, and shell completion."""
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import os
 import re
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NoReturn
 
 from afqmc.utils.errors import InputError
 from afqmc.utils.language import translate
@@ -58,6 +60,43 @@ Keys to sweep: lr, batch_size, epochs, seed. Groups, as group=option, their keys
 
 Keys and values: --cfg job. Hydra's own flags: --hydra-help.\
 """
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parses the arguments of a command other than ``run``. Its help is in the language of the terminal.
+
+    Args:
+        command: A key of ``COMMANDS``.
+        usage: Replaces the generated usage.
+        details: Shown after the options.
+    """
+
+    def __init__(self, command: str, usage: str | None = None, details: str | None = None) -> None:
+        super().__init__(
+            prog=f"python -m afqmc.{command}",
+            usage=usage,
+            description=COMMANDS[command],
+            epilog=details,
+            formatter_class=_HelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, and exit with code 2."""
+        super().error(translate(message))
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    def add_usage(self, usage: str | None, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        super().add_usage(usage, actions, groups, translate("usage: ") if prefix is None else prefix)
+
+    def start_section(self, heading: str | None) -> None:
+        super().start_section(heading and translate(heading))
+
+    def add_text(self, text: str | None) -> None:
+        super().add_text(text and translate(text))
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help and translate(action.help)
 
 
 def conf_dir() -> str:

@@ -42,6 +42,17 @@ def _is_inside(value: float, bounds: dict[str, float]) -> bool:
     return finite and all(tests[name](limit) for name, limit in bounds.items())
 
 
+def check_number(name: str, value: object, **bounds: float) -> float:
+    """Return an argument as a float; bounds as in ``config_field``.
+
+    Raises:
+        ValueError: naming the argument, if it is not a finite number within the bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_inside(value, bounds):
+        raise ValueError(f"{name}={value}: must be {format_bounds(bounds)}")
+    return float(value)
+
+
 def check_ranges(config: Any, prefix: str = "") -> None:
     """Check every field of a nested config dataclass against its bounds, and that mappings and lists are such.
 

@@ -15,7 +15,13 @@ _T = TypeVar("_T")
 _TRUSTED = {  # prefixes of the targets that an untrusted config may name, by key; under other keys, none
     "objective": ("afqmc.training.objectives.",),
     "callbacks.*": ("afqmc.training.callbacks.",),
-    "optimizer": ("torch.optim.", "transformers.optimization.", "bitsandbytes.optim.", "pytorch_optimizer."),
+    "optimizer": (
+        "torch.optim.",
+        "transformers.optimization.",
+        "bitsandbytes.optim.",
+        "pytorch_optimizer.",
+        "afqmc.training.muon.",
+    ),
     "optimizer.param_groups": ("afqmc.training.parameter_groups.",),
     "scheduler": ("torch.optim.lr_scheduler.", "transformers.get_", "transformers.optimization.get_"),
 }

@@ -24,17 +24,21 @@ class GradientNoise(Callback):
         if eta <= 0:
             raise ValueError(f"eta={eta}: must be > 0")
         self.eta, self.gamma, self.seed = eta, gamma, seed
-        self.steps = 0
+        self.steps, self.deviation = 0, 0.0
 
     def on_before_optimizer_step(self, step: StepView) -> None:
         """Add the noise. With DDP, all processes have the same gradients, and must add the same noise."""
-        deviation = (self.eta / (1 + self.steps) ** self.gamma) ** 0.5
+        self.deviation = (self.eta / (1 + self.steps) ** self.gamma) ** 0.5
         generator = torch.Generator(step.accelerator.device).manual_seed((self.seed << 32) + self.steps)
         for parameter in step.model.parameters():
             if parameter.grad is not None:
-                noise = torch.empty_like(parameter.grad).normal_(0, deviation, generator=generator)
+                noise = torch.empty_like(parameter.grad).normal_(0, self.deviation, generator=generator)
                 parameter.grad.add_(noise)
         self.steps += 1
+
+    def report(self) -> dict[str, float]:
+        """Return the standard deviation of the last step's noise."""
+        return {"deviation": self.deviation}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of steps: a resumed run draws the same noise."""

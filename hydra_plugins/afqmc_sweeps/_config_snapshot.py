@@ -86,15 +86,28 @@ class SnapshotLoader(ConfigLoaderImpl):
             InputError: If a key names code that conf/ does not, or a setting of Hydra.
         """
         params = dict(super().load_sweep_config(master_config, overrides).hydra.sweeper.params)
-        if self.changed:
-            _check_names(_code_names(params), self._trusted, self.copy, self.copy)
-            for override in OverridesParser.create().parse_overrides(
-                [f"{key}={value}" for key, value in params.items()]
-            ):
-                parts = re.split(r"[./@]", f"{override.key_or_group.lstrip('/')}@{override.package or ''}")
-                if {"hydra", "_global_"} & set(parts):
-                    raise InputError(f"{self.copy}: hydra.sweeper.params: {override.input_line}: is not a key of a run")
+        self._check_overrides([f"{key}={value}" for key, value in params.items()], "params")
         return params
+
+    def prepared_variants(self, master_config: DictConfig, overrides: list[str]) -> dict[str, list[str]]:
+        """Return the variants that the copy prepares in ``hydra.sweeper.variants``.
+
+        Raises:
+            InputError: If a key names code that conf/ does not, or a setting of Hydra.
+        """
+        sweeper = super().load_sweep_config(master_config, overrides).hydra.sweeper
+        variants = {name: list(values) for name, values in (sweeper.get("variants") or {}).items()}
+        self._check_overrides([override for values in variants.values() for override in values], "variants")
+        return variants
+
+    def _check_overrides(self, overrides: list[str], key: str) -> None:
+        if not self.changed:
+            return
+        _check_names(_code_names(overrides), self._trusted, self.copy, self.copy)
+        for override in OverridesParser.create().parse_overrides(overrides):
+            parts = re.split(r"[./@]", f"{override.key_or_group.lstrip('/')}@{override.package or ''}")
+            if {"hydra", "_global_"} & set(parts):
+                raise InputError(f"{self.copy}: hydra.sweeper.{key}: {override.input_line}: is not a key of a run")
 
 
 def _plain(node: DictConfig) -> Any:

@@ -92,19 +92,32 @@ class Session:
                 raise SweepFailed(report)
             log.info(report)
 
-    def merge_overrides(self, prepared: Mapping[str, str], arguments: Sequence[str]) -> list[Override]:
+    def variants(self, prepared: Mapping[str, Sequence[str]], arguments: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Return the variants of a grid. Once the sweep has started, they are those of its copy of conf/."""
+        return self.loader.prepared_variants(self.config, self._single(arguments)) if self.jobs else prepared
+
+    def merge_overrides(
+        self, prepared: Mapping[str, str], arguments: Sequence[str], variants: Sequence[str] = ()
+    ) -> list[Override]:
         """Return the overrides of a sweep: those of the command line, and the prepared ones of other keys.
 
-        Once the sweep has started, the prepared overrides are those of its copy of conf/.
+        Once the sweep has started, the prepared overrides are those of its copy of conf/. With variants, one of these
+        overrides sweeps over their names.
         """
         parser = OverridesParser.create(config_loader=self.loader)
         typed = parser.parse_overrides(list(arguments))
         if self.jobs:
-            single = [str(override.input_line) for override in typed if not override.is_sweep_override()]
-            prepared = self.loader.prepared_params(self.config, single)
+            prepared = self.loader.prepared_params(self.config, self._single(arguments))
+        if variants:
+            prepared = {"sweep.variant": ",".join(variants), **prepared}
         typed_keys = {override.get_key_element() for override in typed}
         defaults = parser.parse_overrides([f"{key}={value}" for key, value in prepared.items()])
         return [*(override for override in defaults if override.get_key_element() not in typed_keys), *typed]
+
+    def _single(self, arguments: Sequence[str]) -> list[str]:
+        """Return the overrides that have a single value."""
+        typed = OverridesParser.create(config_loader=self.loader).parse_overrides(list(arguments))
+        return [str(override.input_line) for override in typed if not override.is_sweep_override()]
 
     def plan(self, requested: Sequence[tuple[str, Sequence[str]]], metadata: dict[str, Any]) -> list[Job]:
         """Check the jobs of a grid and write its plan; nothing is written if a job is invalid.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -9,6 +10,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from afqmc.config import slug
+from afqmc.sweeps.variants import add_variant, check_variants
 from hydra_plugins.afqmc_sweeps._sweep_session import Session
 
 
@@ -17,10 +19,15 @@ class GridSweeper(BasicSweeper):
 
     Args:
         params: Sweep overrides by key, from a file in conf/sweep; those of the command line take precedence.
+        variants: Lists of overrides by name. ``sweep.variant`` is swept over the names unless it is typed, and each job
+            gets the overrides of its variant.
     """
 
-    def __init__(self, params: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, params: dict[str, str] | None = None, variants: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         super().__init__(max_batch_size=None, params=params)
+        self.variants = {name: list(overrides) for name, overrides in (variants or {}).items()}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Store what Hydra passes; the launcher is created later, with the sweep."""
@@ -31,10 +38,13 @@ class GridSweeper(BasicSweeper):
         assert self.hydra_context is not None
         assert self.config is not None
         with Session.open(self.hydra_context, self.task_function, self.config) as session:
-            axes = session.merge_overrides(self.params, arguments)
+            variants = session.variants(self.variants, arguments)
+            axes = session.merge_overrides(self.params, arguments, [*variants])
+            check_variants(variants, [axis.get_key_element() for axis in axes])
             swept = tuple(f"{axis.get_key_element()}=" for axis in axes if axis.is_sweep_override())
             combinations = self.split_arguments(axes, None)[0]
             requested = [
-                (slug([override for override in job if override.startswith(swept)]), job) for job in combinations
+                (slug([override for override in job if override.startswith(swept)]), add_variant(job, variants))
+                for job in combinations
             ]
             session.launch(session.plan(requested, {"sweeper": "grid", "axes": [axis.input_line for axis in axes]}))

@@ -127,11 +127,11 @@ def test_invalid_value_creates_no_directory(refused, tmp_path):
 
 
 def test_unreachable_hub_names_alternatives(tmp_path):
-    """If the hub is unreachable, the message names a mirror, a local directory and the quickstart."""
+    """If the hub is unreachable, the message names a mirror, a local directory and a small model."""
     unreachable = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub")}
     result = command("run", "dataset=sample", "tracker=none", cwd=tmp_path, env=unreachable)
     assert result.returncode == 2
-    for way in ("http://127.0.0.1:9 (no answer: ", "HF_ENDPOINT=", "model.name_or_path=DIR", "experiment=quickstart"):
+    for way in ("http://127.0.0.1:9 (no answer: ", "HF_ENDPOINT=", "model.name_or_path=DIR", "model=mini"):
         assert way in result.stderr
     assert "Traceback" not in result.stderr
 

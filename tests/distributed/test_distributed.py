@@ -14,6 +14,7 @@ import pytest
 import torch
 from helpers import PATIENCE_S, PYTHON, SMALL, command, environment, rows, summary
 from run_differences import largest_differences
+from teacher import write_teacher
 from train_variants import PRETRAINING, VARIANTS
 from transformers import AutoConfig, AutoModel, MegatronBertConfig, MegatronBertModel
 
@@ -36,7 +37,8 @@ from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 LOSS, WEIGHTS, METRICS = 1e-6, 2e-6, 1e-6  # bounds after 24 steps, for float32 sums in another order
-QUICK = ("accumulated", "fsdp", PRETRAINING)
+MUON_WEIGHTS = 5e-4  # its iterations in bfloat16 amplify the rounding of the gradients
+QUICK = ("accumulated", "fsdp", "r_drop", "ema, fgm", PRETRAINING)
 
 
 def launch(processes, *command, **options):
@@ -69,7 +71,7 @@ def check_against_one_process(tmp_path, processes, variants):
         assert difference["logits"] == 0, variant
         assert difference["loss"] < LOSS, variant
         assert difference["metrics"] < METRICS, variant
-        assert difference["weights"] < WEIGHTS, variant
+        assert difference["weights"] < (MUON_WEIGHTS if variant == "muon" else WEIGHTS), variant
 
 
 def test_two_processes_match_one(tmp_path):
@@ -79,8 +81,12 @@ def test_two_processes_match_one(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_match_one_in_every_variant(tmp_path, processes):
+def test_processes_match_one_in_every_variant(tmp_path, processes, monkeypatch):
     """Two and three processes match one process in every variant."""
+    for package in ("pytorch_optimizer", "peft"):
+        pytest.importorskip(package, reason="some variants need an extra")
+    write_teacher(tmp_path, "dataset.max_train_samples=91")
+    monkeypatch.setenv("TEACHER", str(tmp_path))
     check_against_one_process(tmp_path, processes, tuple(VARIANTS))
 
 

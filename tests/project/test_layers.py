@@ -7,10 +7,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "afqmc"
 LEVELS = {
-    "__main__": 9,
-    "compare": 8, "doctor": 8, "ls": 8, "pretrain": 8,
-    "run": 7, "evaluate": 7, "predict": 7, "comparison": 7, "diagnostics": 7,
-    "runner": 6, "inference": 6, "results": 6,
+    "__main__": 10,
+    "compare": 9, "doctor": 9, "ls": 9, "pretrain": 9,
+    "run": 8, "evaluate": 8, "predict": 8, "comparison": 8, "diagnostics": 8,
+    "runner": 7,
+    "inference": 6, "results": 6,
     "config": 5,
     "training": 4, "sweeps": 4,
     "evaluation": 3, "checkpoint": 3, "cli": 3,

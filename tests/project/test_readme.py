@@ -195,6 +195,7 @@ def test_arguments_of_other_commands_parse(line, reference):
 @pytest.mark.parametrize("page", [*MANUAL, *(PAGES[page] for page in MANUAL)])
 def test_keys_in_pages_exist(page, reference):
     keys = {key for key, _, _ in reference.config_keys(reference.Config)} | {"model._target_"}
+    keys |= {".".join(key.split(".")[:2]) for key in keys}  # of groups in groups, such as model.lora
     named = re.findall(rf"`\+?({GROUPS})\.(\w+)", re.sub(r"```.*?```", "", TEXTS[page], flags=re.DOTALL))
     files = {path.suffix[1:] for path in ROOT.rglob("*.*")} | {"txt"}
     assert {f"{group}.{key}" for group, key in named if key not in files} <= keys

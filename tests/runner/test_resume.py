@@ -45,8 +45,22 @@ VARIANTS = {
         "optimizer=adafactor",
     ),
     "a fold": ("dataset.num_folds=3", "dataset.fold=1", "dataset.max_train_samples=144"),
+    "both orders, added pairs": ("dataset.swap=both", "dataset.transitive=true"),
     "saves often": ("checkpoint.save_steps=1", "checkpoint.keep_weights=1"),
 }
+# methods with state of their own; with a row every 4 steps, the checkpoint of step 15 has part of a row's values
+METHODS = {
+    "plain": (),
+    "ema, soup, fgm": ("callbacks=[ema,soup,fgm]", "trainer.eval_steps=7"),
+    "soup": ("callbacks=[soup]", "trainer.eval_steps=7"),
+    "pgd": ("callbacks=[pgd]",),
+    "awp": ("callbacks=[awp]",),
+    "r_drop, multi_sample": ("objective=r_drop", "model.dropout.multi_sample=2"),
+    "supervised_contrastive, mixout": ("objective=supervised_contrastive", "model.mixout=0.5"),
+    "focal": ("objective=focal",),
+    "poly1": ("objective=poly1",),
+}
+SLOW_METHODS = ("soup", "pgd", "awp", "focal", "poly1")
 QUICK = ("fast dropout, bf16, microbatches",)
 
 
@@ -328,22 +342,63 @@ def test_saved_config_does_not_resume(tmp_path):
     assert merge_for_resume(compose([]), compose(["resume=auto"])).resume is None
 
 
-def test_killed_run_is_resumed(schedule, tmp_path):
-    """A run that was killed, and its lock with it, is resumed bit for bit."""
-    config = with_schedule(schedule, "checkpoint.save_steps=5")
+@pytest.mark.parametrize(
+    "method", [pytest.param(name, marks=pytest.mark.slow if name in SLOW_METHODS else ()) for name in METHODS]
+)
+def test_killed_run_is_resumed(schedule, tmp_path, method):
+    """A run that was killed in the middle of an epoch, and its lock with it, is resumed bit for bit."""
+    options = ("checkpoint.save_steps=5", "trainer.logging_steps=4", *METHODS[method])
+    config = with_schedule(schedule, *options)
     uninterrupted, killed = RunDir(tmp_path / "uninterrupted"), RunDir(tmp_path / "killed")
     run_experiment(config, uninterrupted)
     source = SCHEDULE.replace("at = {}", "at = {17: signal.SIGKILL}")
     (tmp_path / f"{schedule.__name__}.py").write_text(source, encoding="utf-8")
     dropout = [f"model.config_overrides.{name}=0.1" for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")]
     target = f"scheduler._target_={schedule.__name__}.linear"
-    done = command(
-        "run", *SMALL, *dropout, "checkpoint.save_steps=5", target, f"hydra.run.dir={killed.path}", cwd=tmp_path
-    )
+    done = command("run", *SMALL, *dropout, *options, target, f"hydra.run.dir={killed.path}", cwd=tmp_path)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert killed.read_status()["status"] == "running"
     assert len(metrics(killed)) < len(metrics(uninterrupted))
     run_experiment(config, killed, resume=True)
+    assert differences(uninterrupted, killed) == []
+
+
+MODEL_METHODS = {
+    "layer rates, frozen, re-initialised": (
+        "optimizer.layer_decay=0.8", "optimizer.head_lr=2e-3", "model.freeze=[embeddings]", "model.reinit_layers=1",
+    ),
+    "muon": ("optimizer=muon", "trainer.gradient_accumulation_steps=2"),
+    "stable_adamw": ("optimizer=stable_adamw",),
+    "schedule_free": ("optimizer=schedule_free", "scheduler=constant", "trainer.eval_steps=4"),
+    "lora": ("model.lora.r=2", "model.lora.dropout=0.1", "lr=1e-2"),
+}  # fmt: skip
+PACKAGES = {"lora": "peft", "stable_adamw": "pytorch_optimizer", "schedule_free": "pytorch_optimizer"}
+KILLER = """
+import os, signal
+from afqmc.training.callbacks.base import Callback
+class Kill(Callback):
+    def on_step_end(self, trainer, event):
+        if event.step == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("method", MODEL_METHODS)
+def test_killed_method_is_resumed(tmp_path, method):
+    """A run with a method that is killed in the middle of an epoch is resumed bit for bit."""
+    if method in PACKAGES:
+        pytest.importorskip(PACKAGES[method], reason="needs an extra")
+    overrides = ("epochs=1", "checkpoint.save_steps=3", *MODEL_METHODS[method])
+    uninterrupted, killed = RunDir(tmp_path / "uninterrupted"), RunDir(tmp_path / "killed")
+    run_experiment(small(*overrides), uninterrupted)
+    (tmp_path / "killer.py").write_text(KILLER, encoding="utf-8")
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    dropout = [f"model.config_overrides.{name}=0.1" for name in names]
+    kill = ("+callbacks.kill._target_=killer.Kill", f"hydra.run.dir={killed.path}")
+    done = command("run", *SMALL, *dropout, *overrides, *kill, cwd=tmp_path)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert 0 < len(metrics(killed)) < len(metrics(uninterrupted))
+    run_experiment(small(*overrides), killed, resume=True)
     assert differences(uninterrupted, killed) == []
 
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from afqmc.checkpoint.serialization import read_state
 
-_NOISE = "key.bias"  # its gradient is zero up to rounding, and Adam scales that up to the size of any other gradient
+NOISE = "key.bias"  # its gradient is zero up to rounding, and Adam scales that up to the size of any other gradient
 _METRICS = (
     "dev/loss",
     "dev/accuracy",
@@ -27,7 +27,7 @@ def largest_differences(run_a, run_b):
     return {
         "loss": _largest(values(run_a, "train/loss"), values(run_b, "train/loss")),
         "metrics": max(_largest(values(run_a, name), values(run_b, name)) for name in _METRICS if values(run_a, name)),
-        "weights": max(_largest(weights_a[name], weights_b[name]) for name in weights_a if not name.endswith(_NOISE)),
+        "weights": max(_largest(weights_a[name], weights_b[name]) for name in weights_a if not name.endswith(NOISE)),
         "logits": _largest(*(np.load(run.path / "logits.npy") for run in (run_a, run_b))),
     }
 

@@ -8,16 +8,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 # calls whose texts the terminal does not show: patterns, parts of libraries' messages, and texts of other sections
 _NO_MESSAGES = {
-    "config_field", "add_argument", "ArgumentParser", "compile", "search", "match", "fullmatch", "sub", "finditer",
+    "config_field", "add_argument", "CommandParser", "compile", "search", "match", "fullmatch", "sub", "finditer",
     "_first_match", "startswith", "endswith", "partition", "rpartition", "replace", "removeprefix", "removesuffix",
     "count", "getLogger", "RedactingFormatter", "confusion_matrix", "line", "Table", "find_spec",
 }  # fmt: skip
 NOT_SHOWN = {  # names, patterns, and texts for files, programmers or other programs
-    "module {} has no attribute {}", "  afqmc {} {}", "call wait() first", "# Runs by {}",
+    "module {} has no attribute {}", "  afqmc {} {}", "python -m afqmc.{}", "call wait() first", "# Runs by {}",
     "## Without final metrics\n\n",
     '"use strict";', "comparison of {}", "dataset.train_file=... dataset.dev_file=...", "did you", "new-line character",
     "unexpected end", "usage: python -m afqmc.data.sample DIR", "how to pay", "my limit", " trust=true",
-    "callbacks.{}: conflicts", "{} {}, lr {}, ", " and ", " or ",
+    "{}: conflicts", "{} {}, lr {}, ", " and ", " or ",
     " words rjieba {}", "{} (held out)", "{} sentences of dev or test would be pretrained on",
     r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'",
     r"Could not override '([^']+)'\.\s*No match in the defaults list",

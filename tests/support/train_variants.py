@@ -28,6 +28,9 @@ from afqmc.training.parallel import build_fsdp_plugin
 
 # no dropout, since its masks differ between processes; with 91 pairs the last batch has 3, fewer than some shares
 BASE = (*SMALL, "dataset.max_train_samples=91", "dataset.max_dev_samples=70", "trainer.eval_batch_size=16")
+# with multi-sample dropout; the transform stands for dropout
+R_DROP = ("objective=r_drop", "model.dropout.multi_sample=2", "+model.transforms.odd._target_=odd_rows.ScaleOddRows")
+TEACHER = os.environ.get("TEACHER", "")  # set by the test: a directory with a sweep over folds and unlabelled pairs
 VARIANTS = {
     "bucketed": (),
     "accumulated": ("trainer.gradient_accumulation_steps=2",),
@@ -38,7 +41,27 @@ VARIANTS = {
         "trainer.max_grad_norm=0.5",
     ),
     "packed, recomputed": ("performance.padding_free=true", "trainer.gradient_checkpointing=true"),
+    "focal, clipped": ("objective=focal", "trainer.max_grad_norm=0.5"),
+    "poly1": ("objective=poly1", "objective.class_weights=balanced", "trainer.gradient_accumulation_steps=2"),
+    "r_drop": (*R_DROP, "trainer.gradient_accumulation_steps=2"),
+    "fsdp, r_drop": ("distributed.strategy=fsdp", *R_DROP),
+    "both orders, added pairs": ("dataset.swap=both", "dataset.transitive=true"),
+    "distilled": (
+        "dataset.swap=augment", "objective=distillation", f"dataset.teacher={TEACHER}/sweep",
+        f"dataset.unlabelled_file={TEACHER}/more.jsonl", "trainer.gradient_accumulation_steps=2",
+    ),
     "sgd": ("optimizer=sgd", "lr=0.1"),
+    "ema, fgm": ("callbacks=[ema,fgm]", "trainer.gradient_accumulation_steps=2"),
+    "soup, pgd": ("callbacks=[soup,pgd]", "trainer.gradient_accumulation_steps=2"),
+    "awp": ("callbacks=[awp]", "trainer.gradient_accumulation_steps=2"),
+    "fsdp, ema, fgm": ("distributed.strategy=fsdp", "callbacks=[ema,fgm]", "trainer.gradient_accumulation_steps=2"),
+    "fsdp, gradients, soup, fgm": (
+        "distributed.strategy=fsdp", "distributed.fsdp_sharding=shard_grad_op", "trainer.gradient_accumulation_steps=2",
+        "callbacks=[soup,fgm]",
+    ),
+    "fsdp, off-loaded, ema": (
+        "distributed.strategy=fsdp", "distributed.fsdp_cpu_offload=true", "callbacks=[ema]",
+    ),
     "fsdp": ("distributed.strategy=fsdp",),
     "fsdp, accumulated": ("distributed.strategy=fsdp", "trainer.gradient_accumulation_steps=2"),
     "fsdp, off-loaded": ("distributed.strategy=fsdp", "distributed.fsdp_cpu_offload=true"),
@@ -48,6 +71,18 @@ VARIANTS = {
     "fsdp, recomputed, clipped": (
         "distributed.strategy=fsdp", "trainer.gradient_checkpointing=true", "trainer.max_grad_norm=0.5",
     ),
+    "layers": (
+        "optimizer.layer_decay=0.8", "optimizer.head_lr=2e-3", "model.freeze=[embeddings]", "model.reinit_layers=1",
+    ),
+    "muon": ("optimizer=muon", "trainer.gradient_accumulation_steps=2"),
+    "stable_adamw": ("optimizer=stable_adamw", "trainer.gradient_accumulation_steps=2"),
+    "schedule_free": ("optimizer=schedule_free", "scheduler=constant"),
+    "lora": ("model.lora.r=2", "lr=1e-2", "trainer.gradient_accumulation_steps=2"),
+    "fsdp, lora": ("distributed.strategy=fsdp", "model.lora.r=2", "lr=1e-2"),
+    "fsdp, layers": (
+        "distributed.strategy=fsdp", "optimizer.layer_decay=0.8", "model.freeze=[embeddings]", "model.reinit_layers=1",
+    ),
+    "fsdp, schedule_free": ("distributed.strategy=fsdp", "optimizer=schedule_free", "scheduler=constant"),
 }  # fmt: skip
 PRETRAINING = "pretraining, accumulated"
 VARIANTS[PRETRAINING] = (

@@ -279,4 +279,4 @@ def test_custom_parameter_groups():
 )
 def test_wrong_parameter_groups_are_refused(groups, message):
     with pytest.raises(InputError, match=message):
-        build_parameter_groups(groups)(nn.Linear(3, 2), 0.1, True)
+        build_parameter_groups({"param_groups": groups})(nn.Linear(3, 2), 0.1, True)

@@ -209,6 +209,9 @@ class Hooks(Callback):
     def __init__(self):
         self.calls = []
 
+    def on_before_forward(self, step, microbatch):
+        self.calls.append(("before_forward", len(microbatch)))
+
     def on_after_backward(self, step, microbatch, backward):
         self.calls.append(("after_backward", len(microbatch)))
         backward()
@@ -226,9 +229,10 @@ def test_step_hooks():
     plain = build_step(config=config)
     plain.backward(batch(), 1)
     build_step(config=config, callbacks=[hooks])(batch(), 1)
-    assert [name for name, _ in hooks.calls] == ["after_backward", "after_backward", "before_step", "after_step"]
+    passes = ["before_forward", "after_backward"] * 2
+    assert [name for name, _ in hooks.calls] == [*passes, "before_step", "after_step"]
     assert sum(size for name, size in hooks.calls if name == "after_backward") == 3
-    torch.testing.assert_close(hooks.calls[2][1], 2 * plain.model.layer.weight.grad)
+    torch.testing.assert_close(hooks.calls[4][1], 2 * plain.model.layer.weight.grad)
 
 
 @pytest.mark.parametrize(

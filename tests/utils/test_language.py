@@ -13,6 +13,7 @@ from helpers import SMALL, command, train
 from templates import NOT_SHOWN, english_templates, normalized
 
 from afqmc.cli import run_command
+from afqmc.utils.command_help import COMMANDS
 from afqmc.utils.console import Console
 from afqmc.utils.errors import InputError
 from afqmc.utils.language import catalogue, check_language, chinese, language, msg, translate, translate_log
@@ -88,6 +89,19 @@ def test_unknown_language_is_rejected(monkeypatch):
         check_language()
 
 
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "run"])
+def test_help_is_translated(name, capsys, monkeypatch):
+    """Headings, the purpose and the meaning of each argument are Chinese."""
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"afqmc.{name}").main()
+    printed = capsys.readouterr().out
+    assert printed.startswith("用法：")
+    assert translate(COMMANDS[name]) in printed
+    assert "选项" in printed
+    assert [line for line in printed.splitlines() if re.search(r"  (\w+ ){4}", line)] == []  # four English words
+
+
 def test_values_stay_as_they_are():
     """Keys and values of the user are not translated, even if they are words of the program."""
     assert (
@@ -96,7 +110,7 @@ def test_values_stay_as_they_are():
     )
     assert translate("run: no such directory") == "run：目录不存在"
     assert "'no labels, missing'" in translate(
-        "label 'no labels, missing' is not one of: a, b (dataset.labels sets them)"
+        "label 'no labels, missing' is not one of: a, b (dataset.labels sets them; a finished run keeps its own)"
     )
     assert translate("花呗 a, b") == "花呗 a, b"
 

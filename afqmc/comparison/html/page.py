@@ -17,7 +17,7 @@ from afqmc.comparison.html.learning_curves import curves
 from afqmc.comparison.html.provenance import configs, machines
 from afqmc.comparison.report import ComparisonReport
 from afqmc.comparison.terminal import Column, columns
-from afqmc.comparison.wording import display_name, folds_column, headline, split_of
+from afqmc.comparison.wording import display_name, folds_column, split_of
 from afqmc.results.runs import Run
 from afqmc.utils.language import catalogue, chinese, msg
 
@@ -93,9 +93,7 @@ def _content(report: ComparisonReport, with_sentences: bool) -> dict[str, Any]:
         "higher_is_better": report.higher_is_better,
         "findings": [bilingual(comparison.sentence) for comparison in report.comparisons],
         "significant": [difference.significant for difference in differences],
-        "headline": bilingual(headline(display_name(report.compared[0], report.settings), differences))
-        if differences
-        else None,
+        "headline": bilingual(report.headline) if report.headline else None,
         "caveats": [bilingual(caveat) for caveat in report.caveats],
         "incomparable": [
             bilingual(msg("{setting}: {why}", setting=display_name(setting, report.settings), why=why))

@@ -45,15 +45,17 @@ class BestWeights(Callback):
         self.best: BestEvaluation | None = None
         self.warned_of_collapse = False
 
+    def on_new_best(self, trainer: TrainerView, event: EvaluationEnd) -> None:
+        """Save the best weights."""
+        size = self.setup.config.trainer.eval_batch_size
+        self.best = BestEvaluation(event.step, event.epoch, event.evaluation, size)
+        self._save(self.run_dir.best)
+        metrics = nan_to_none(prefixed("dev", event.evaluation.metrics))
+        self.setup.tracker.log_summary({"step": event.step, "epoch": event.epoch, **metrics})
+
     def on_evaluation_end(self, trainer: TrainerView, event: EvaluationEnd) -> None:
-        """Save the weights if they are the best, or if all are kept."""
+        """Save the weights if those of past evaluations are kept."""
         self._warn_of_collapse(event.evaluation)
-        if event.is_best:
-            size = self.setup.config.trainer.eval_batch_size
-            self.best = BestEvaluation(event.step, event.epoch, event.evaluation, size)
-            self._save(self.run_dir.best)
-            metrics = nan_to_none(prefixed("dev", event.evaluation.metrics))
-            self.setup.tracker.log_summary({"step": event.step, "epoch": event.epoch, **metrics})
         limit = self.setup.config.checkpoint.keep_weights
         if limit != 0:
             self._save(self.run_dir.weights_path(event.step))
@@ -83,10 +85,17 @@ class BestWeights(Callback):
         model = saved_module(setup.accelerator.unwrap_model(setup.model))
         state = gather_full(model.state_dict(), is_main)
         if is_main:
-            for transform in reversed(setup.transforms):
-                state = transform.merge(model, state)
-            files = setup.task.weights_files(setup.data)
-            save_weights(target, model, setup.tokenizer, setup.data.labels, state, files)
+            merged, transforms = state, setup.transforms.values()
+            for transform in reversed(transforms):
+                merged = transform.merge(model, merged)
+
+            def write_more(directory: Path) -> None:
+                for transform in transforms:
+                    transform.save(directory, model, state)
+                for name, text in setup.task.weights_files(setup.data).items():
+                    (directory / name).write_text(text, encoding="utf-8")
+
+            save_weights(target, model, setup.tokenizer, setup.data.labels, merged, write_more)
 
     def _warn_of_collapse(self, evaluation: Evaluation) -> None:
         """Warn once per run; summary.json says whether it is true of the best weights."""

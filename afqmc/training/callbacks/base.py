@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from afqmc.data.batching import Batch
+from afqmc.evaluation.evaluator import Evaluation
 from afqmc.training.events import EvaluationEnd, StepEnd
 from afqmc.training.nonfinite import NonFiniteLossError
 from afqmc.training.state import StepIntervals, TrainState
@@ -22,6 +23,13 @@ class StepView(Protocol):
     model: nn.Module
     optimizer: Optimizer
     accelerator: Accelerator
+
+    def repeat_backward(self) -> None:
+        """Run forward and backward over the whole batch again, and add to the gradients.
+
+        Only in ``on_before_optimizer_step``; see ``TrainStep.repeat_backward``.
+        """
+        ...
 
 
 class TrainerView(Protocol):
@@ -40,6 +48,14 @@ class TrainerView(Protocol):
         """Device, precision and processes."""
         ...
 
+    def evaluate(self) -> Evaluation:
+        """Evaluate the model on dev, with the weights that it has now."""
+        ...
+
+    def keep_as_best(self, evaluation: Evaluation) -> None:
+        """Save the weights that the model has now as the best, with their evaluation."""
+        ...
+
 
 class Callback:
     """Base class of training callbacks. All hooks do nothing.
@@ -53,12 +69,26 @@ class Callback:
         conflicts: Overrides that this callback does not work with, such as ``distributed.strategy=fsdp``, and other
             callbacks by their name in the group, such as ``callbacks.ema``. A run with one of them is refused before it
             loads anything.
+        needs_whole_batch: Whether it needs all pairs of a batch at once. A run with gradient accumulation or several
+            processes is then refused.
     """
 
     conflicts: ClassVar[tuple[str, ...]] = ()
+    needs_whole_batch: ClassVar[bool] = False
+
+    @property
+    def is_off(self) -> bool:
+        """Whether its arguments switch it off, such as a perturbation of size 0. The run then leaves it out."""
+        return False
 
     def on_fit_start(self, trainer: TrainerView) -> None:
         """Called once before the first step, after a checkpoint has been restored."""
+
+    def on_before_forward(self, step: StepView, microbatch: Batch) -> None:
+        """Called before the forward pass of each microbatch, with the same ``microbatch`` as ``on_after_backward``.
+
+        Not called before a pass that a callback repeats.
+        """
 
     def on_after_backward(self, step: StepView, microbatch: Batch, backward: Callable[[], None]) -> None:
         """Called after the backward pass of each microbatch; ``.grad`` has the sum over the microbatches so far.
@@ -83,17 +113,31 @@ class Callback:
         """Return a context in which ``model`` has the weights to evaluate and to save, such as a moving average."""
         return nullcontext()
 
+    def on_new_best(self, trainer: TrainerView, event: EvaluationEnd) -> None:
+        """Called when the weights that the model has now are the best so far, before ``on_evaluation_end``."""
+
     def on_evaluation_end(self, trainer: TrainerView, event: EvaluationEnd) -> None:
         """Called after each evaluation on dev, within ``evaluation_weights``."""
 
     def on_nonfinite_loss(self, trainer: TrainerView, error: NonFiniteLossError) -> None:
         """Called when a loss is NaN or infinite: after the step was skipped or rolled back, or before the run fails."""
 
+    def on_train_end(self, trainer: TrainerView) -> None:
+        """Called once after the last step, with the weights of that step; not if the training ends by an exception."""
+
     def on_exception(self, trainer: TrainerView, error: BaseException) -> None:
         """Called when the training ends by an exception, a signal included."""
 
     def on_fit_end(self, trainer: TrainerView) -> None:
         """Called once at the end, also after an exception."""
+
+    def report(self) -> dict[str, float]:
+        """Return values that show that the callback was active since the last call, such as the norm of a perturbation.
+
+        They are in each row of training metrics, as ``NAME/value`` with the callback's name in the config, and the last
+        ones in summary.json. If a callback has this method and no value was ever other than 0, the run fails.
+        """
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs: a nested dict of numbers, strings, lists and tensors."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from afqmc.training.callbacks.base import Callback
 from afqmc.utils.errors import InputError, did_you_mean
 from afqmc.utils.targets import instantiate_all
+
+log = logging.getLogger(__name__)
 
 _EXAMPLE = "my_module.MyCallback"
 _HOOKS = {name: hook for name, hook in vars(Callback).items() if inspect.isfunction(hook)}
@@ -24,6 +27,14 @@ def build_callbacks(config: Mapping[str, Any]) -> dict[str, Callback]:
     for name, callback in callbacks.items():
         _check_hooks(type(callback), f"callbacks.{name}")
     return callbacks
+
+
+def without_switched_off(callbacks: Mapping[str, Callback]) -> dict[str, Callback]:
+    """Return the callbacks that are on, and log those that their arguments switch off."""
+    for name, callback in callbacks.items():
+        if callback.is_off:
+            log.warning("callbacks.%s: its arguments switch it off, so this run is without it", name)
+    return {name: callback for name, callback in callbacks.items() if not callback.is_off}
 
 
 def _check_hooks(callback: type[Callback], key: str) -> None:

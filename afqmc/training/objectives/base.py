@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from afqmc.data.batching import Batch
 
-Forward = Callable[..., Tensor]  # the model: keyword inputs (input_ids, attention_mask, ...) to logits (B, C)
+Forward = Callable[..., Any]  # the model: keyword inputs (input_ids, attention_mask, ...) to logits (B, C)
 
 
 class Objective(Protocol):
@@ -22,6 +22,15 @@ class Objective(Protocol):
 
     A target named by ``objective._target_`` is called with its own arguments, and with those of ``label_counts``
     (training pairs per class, a sequence of C integers) and ``device`` that its signature has.
+
+    An objective that reads ``Batch.teacher_logits`` sets ``uses_teacher = True``; a run without ``dataset.teacher`` is
+    then refused.
+
+    An objective may also have ``conflicts``, ``needs_whole_batch``, ``is_off``, ``report``, ``state_dict`` and
+    ``load_state_dict``, with the meanings that they have for a callback
+    (``afqmc.training.callbacks.base.Callback``), and ``check_model(model)``, which raises an ``InputError`` for a model
+    that it does not work with. The model of this package, ``CrossEncoder``, takes ``return_pooled=True`` and then
+    returns logits and pooled vectors.
     """
 
     def normalizer(self, batch: Batch) -> Tensor | float:

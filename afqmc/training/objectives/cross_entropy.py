@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from afqmc.data.batching import Batch
 from afqmc.training.objectives.base import Forward
+from afqmc.utils.fields import check_number
 
 _LARGEST = 3.4e38  # of float32
 
@@ -36,9 +37,7 @@ class CrossEntropy:
         label_counts: Sequence[int] = (),
         device: torch.device | None = None,
     ) -> None:
-        if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing={label_smoothing}: must be >= 0 and < 1")
-        self.label_smoothing = float(label_smoothing)
+        self.label_smoothing = check_number("label_smoothing", label_smoothing, ge=0, lt=1)
         weights = balanced_weights(label_counts) or None if class_weights == "balanced" else class_weights
         check_class_weights(weights, len(label_counts) or None)
         self.class_weights = None if weights is None else torch.tensor(weights, dtype=torch.float32, device=device)
@@ -51,14 +50,17 @@ class CrossEntropy:
     def __call__(self, model: Forward, microbatch: Batch) -> Tensor:
         """Return the summed cross-entropy, computed in float32."""
         assert microbatch.labels is not None
-        logits = model(**microbatch.inputs)
+        return self.sum_cross_entropy(model(**microbatch.inputs), microbatch.labels)
+
+    def sum_cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the summed cross-entropy of logits (B, C) and labels (B,), computed in float32."""
         return F.cross_entropy(
-            logits.float(),
-            microbatch.labels,
-            weight=self.class_weights,
-            label_smoothing=self.label_smoothing,
-            reduction="sum",
+            logits.float(), labels, weight=self.class_weights, label_smoothing=self.label_smoothing, reduction="sum"
         )
+
+    def sum_weighted(self, values: Tensor, labels: Tensor) -> Tensor:
+        """Return the sum of one value per pair (B,), each times the weight of its class."""
+        return values.sum() if self.class_weights is None else (values * self.class_weights[labels]).sum()
 
 
 def balanced_weights(label_counts: Sequence[int]) -> list[float]:

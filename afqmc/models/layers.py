@@ -1,0 +1,107 @@
+"""Find the layers of a cross-encoder: embeddings, encoder layers from the bottom up, pooler and classifier."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from torch import nn
+
+from afqmc.models.cross_encoder import CrossEncoder
+from afqmc.utils.errors import InputError
+
+Layers = dict[str, dict[str, nn.Parameter]]  # layer: name in the model: parameter
+EMBEDDINGS, POOLER, CLASSIFIER = "embeddings", "pooler", "classifier"
+
+
+def encoder_layers(model: nn.Module, key: str) -> tuple[str, nn.ModuleList]:
+    """Return the encoder's stack of layers and its name in the model, such as ``bert.encoder.layer``.
+
+    Args:
+        model: The model of a run.
+        key: The override that needs the layers, for the message.
+
+    Raises:
+        InputError: for a custom model, and for an encoder without a list of layers of its own, such as ALBERT, whose
+            layers share their weights.
+    """
+    if not isinstance(model, CrossEncoder):
+        raise InputError(f"{key}: not with a custom model (model._target_), whose layers are not known")
+    count = getattr(model.encoder.config, "num_hidden_layers", None)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return name, module
+    raise InputError(f"{key}: not supported for {model.encoder.config.model_type}, whose layers are not known")
+
+
+def named_layers(model: nn.Module, key: str) -> Layers:
+    """Return all parameters by layer: ``embeddings``, ``0``, ``1``, ..., ``pooler``, ``classifier``.
+
+    Parameters of the encoder that belong to no layer, such as a final norm, count as part of the top layer. The pooler
+    is missing if the model has none.
+
+    Args:
+        model: A ``CrossEncoder``.
+        key: The override that needs the layers, for the message.
+
+    Raises:
+        InputError: as ``encoder_layers``.
+    """
+    stack, modules = encoder_layers(model, key)
+    layers: Layers = {name: {} for name in (EMBEDDINGS, *map(str, range(len(modules))), POOLER, CLASSIFIER)}
+    for name, parameter in model.named_parameters():
+        if match := re.match(rf"{re.escape(stack)}\.(\d+)\.", name):
+            layer = match[1]
+        elif name.startswith("classifier."):
+            layer = CLASSIFIER
+        elif ".pooler." in name:
+            layer = POOLER
+        else:
+            layer = EMBEDDINGS if "embed" in name else str(len(modules) - 1)
+        layers[layer][name] = parameter
+    return {name: parameters for name, parameters in layers.items() if parameters}
+
+
+def select_layers(layers: Layers, names: Sequence[str | int], key: str) -> list[str]:
+    """Return the layers that a list names: layers, ``encoder`` for all that have a number, and ranges such as ``0-5``.
+
+    Args:
+        layers: Of ``named_layers``.
+        names: The list.
+        key: Of the list, for the message.
+
+    Raises:
+        InputError: with the layers that exist, if there is no such layer.
+    """
+    numbers = [name for name in layers if name.isdigit()]
+    selected = set()
+    for name in map(str, names):
+        first, dash, last = name.partition("-")
+        if name == "encoder":
+            selected.update(numbers)
+        elif dash and first in numbers and last in numbers and int(first) <= int(last):
+            selected.update(numbers[int(first) : int(last) + 1])
+        elif name in layers and name != CLASSIFIER:
+            selected.add(name)
+        else:
+            exist = [layer for layer in layers if not layer.isdigit() and layer != CLASSIFIER]
+            raise InputError(
+                f"{key}: {name}: there is no such layer; this model has {', '.join(exist)}, encoder (all layers), and "
+                f"the layers 0 to {numbers[-1]} (also as a range, such as 0-{numbers[-1]})"
+            )
+    return [name for name in layers if name in selected]
+
+
+def hidden_matrices(model: nn.Module, key: str) -> list[nn.Parameter]:
+    """Return the trainable matrices (A, B) of the encoder's layers: not those of embeddings, pooler and classifier.
+
+    Args:
+        model: A ``CrossEncoder``.
+        key: The override that needs them, for the message.
+
+    Raises:
+        InputError: as ``encoder_layers``.
+    """
+    layers = named_layers(model, key)
+    numbered = (parameters for name, parameters in layers.items() if name.isdigit())
+    return [p for parameters in numbered for p in parameters.values() if p.ndim == 2 and p.requires_grad]
