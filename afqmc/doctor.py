@@ -32,6 +32,10 @@ def main() -> int:
     arguments = parser.parse_intermixed_args()
     try:
         config = compose(arguments.overrides, arguments.config_dir, arguments.config_name)
+        if config.masking.unit is not None:
+            raise InputError(
+                "afqmc.doctor: checks runs of afqmc.run; afqmc.pretrain makes its checks itself, before it trains"
+            )
     except InputError as error:
         if arguments.json:
             print_json(False, [{"section": "config", "verdict": "fail", "text": str(error)}])

@@ -1,4 +1,4 @@
-"""Find the layers of a cross-encoder: embeddings, encoder layers from the bottom up, pooler and classifier."""
+"""Find the layers of a model: embeddings, encoder layers from the bottom up, pooler and head."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from torch import nn
 
 from afqmc.models.cross_encoder import CrossEncoder
+from afqmc.models.masked_lm import MaskedLanguageModel
 from afqmc.utils.errors import InputError
 
 Layers = dict[str, dict[str, nn.Parameter]]  # layer: name in the model: parameter
 EMBEDDINGS, POOLER, CLASSIFIER = "embeddings", "pooler", "classifier"
+LM_HEAD = "lm_head"  # of a masked language model, in place of the classifier
 
 
 def encoder_layers(model: nn.Module, key: str) -> tuple[str, nn.ModuleList]:
@@ -25,35 +27,39 @@ def encoder_layers(model: nn.Module, key: str) -> tuple[str, nn.ModuleList]:
         InputError: for a custom model, and for an encoder without a list of layers of its own, such as ALBERT, whose
             layers share their weights.
     """
-    if not isinstance(model, CrossEncoder):
+    if not isinstance(model, CrossEncoder | MaskedLanguageModel):
         raise InputError(f"{key}: not with a custom model (model._target_), whose layers are not known")
-    count = getattr(model.encoder.config, "num_hidden_layers", None)
+    config = (model.encoder if isinstance(model, CrossEncoder) else model.lm).config
+    count = getattr(config, "num_hidden_layers", None)
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return name, module
-    raise InputError(f"{key}: not supported for {model.encoder.config.model_type}, whose layers are not known")
+    raise InputError(f"{key}: not supported for {config.model_type}, whose layers are not known")
 
 
 def named_layers(model: nn.Module, key: str) -> Layers:
-    """Return all parameters by layer: ``embeddings``, ``0``, ``1``, ..., ``pooler``, ``classifier``.
+    """Return all parameters by layer: ``embeddings``, ``0``, ``1``, ..., ``pooler``, ``classifier`` or ``lm_head``.
 
     Parameters of the encoder that belong to no layer, such as a final norm, count as part of the top layer. The pooler
-    is missing if the model has none.
+    is missing if the model has none. Embeddings that are tied to the last matrix of the head are ``embeddings``.
 
     Args:
-        model: A ``CrossEncoder``.
+        model: A ``CrossEncoder`` or a ``MaskedLanguageModel``.
         key: The override that needs the layers, for the message.
 
     Raises:
         InputError: as ``encoder_layers``.
     """
     stack, modules = encoder_layers(model, key)
-    layers: Layers = {name: {} for name in (EMBEDDINGS, *map(str, range(len(modules))), POOLER, CLASSIFIER)}
+    layers: Layers = {name: {} for name in (EMBEDDINGS, *map(str, range(len(modules))), POOLER, CLASSIFIER, LM_HEAD)}
+    encoder = f"lm.{model.lm.base_model_prefix}." if isinstance(model, MaskedLanguageModel) else ""
     for name, parameter in model.named_parameters():
         if match := re.match(rf"{re.escape(stack)}\.(\d+)\.", name):
             layer = match[1]
         elif name.startswith("classifier."):
             layer = CLASSIFIER
+        elif not name.startswith(encoder):
+            layer = LM_HEAD
         elif ".pooler." in name:
             layer = POOLER
         else:
@@ -93,10 +99,10 @@ def select_layers(layers: Layers, names: Sequence[str | int], key: str) -> list[
 
 
 def hidden_matrices(model: nn.Module, key: str) -> list[nn.Parameter]:
-    """Return the trainable matrices (A, B) of the encoder's layers: not those of embeddings, pooler and classifier.
+    """Return the trainable matrices (A, B) of the encoder's layers: not those of embeddings, pooler and head.
 
     Args:
-        model: A ``CrossEncoder``.
+        model: A ``CrossEncoder`` or a ``MaskedLanguageModel``.
         key: The override that needs them, for the message.
 
     Raises:

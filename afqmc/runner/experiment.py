@@ -96,7 +96,8 @@ def run_experiment(
 def built_in_callbacks(setup: TrainingSetup, best: BestWeights, pruner: Pruner | None) -> list[Callback]:
     """Return the callbacks of every run, in the order of their calls; they come after those of the config."""
     trainer_config = setup.config.trainer
-    callbacks = [ProgressBar(), MetricsWriter(setup.run_dir, setup.tracker), best, Pruning(pruner)]
+    speed_unit = "sentences/s" if isinstance(setup.task, Pretraining) else "pairs/s"
+    callbacks = [ProgressBar(speed_unit), MetricsWriter(setup.run_dir, setup.tracker), best, Pruning(pruner)]
     if trainer_config.patience is not None:
         callbacks.append(EarlyStopping(trainer_config.patience, trainer_config.min_delta))
     return callbacks

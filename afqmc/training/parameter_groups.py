@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from afqmc.models.layers import CLASSIFIER, EMBEDDINGS, POOLER, named_layers
+from afqmc.models.layers import CLASSIFIER, EMBEDDINGS, LM_HEAD, POOLER, named_layers
 from afqmc.utils.errors import InputError
 from afqmc.utils.targets import check_arguments, import_target, instantiate, signature_parameters, split_target
 
@@ -53,7 +53,7 @@ class LayerRates:
 
     Args:
         layer_decay: Factor on the learning rate from each encoder layer to the one below it, in (0, 1].
-        head_lr: Learning rate of pooler and classifier; None is that of the top encoder layer.
+        head_lr: Learning rate of pooler and classifier, or of the masked-LM head; None is that of the top layer.
     """
 
     layer_decay: float = 1.0
@@ -84,10 +84,11 @@ class LayerRates:
         layers = named_layers(model, key)
         depth = sum(name.isdigit() for name in layers)
         head_lr = lr if self.head_lr is None else self.head_lr
-        rates = {POOLER: head_lr, CLASSIFIER: head_lr, EMBEDDINGS: lr * self.layer_decay**depth}
+        heads = (POOLER, CLASSIFIER, LM_HEAD)
+        rates = {**dict.fromkeys(heads, head_lr), EMBEDDINGS: lr * self.layer_decay**depth}
         rates |= {str(index): lr * self.layer_decay ** (depth - 1 - index) for index in range(depth)}
-        encoder = [name for name in reversed(layers) if name not in (POOLER, CLASSIFIER)]
-        head = [name for name in layers if name in (POOLER, CLASSIFIER)]
+        encoder = [name for name in reversed(layers) if name not in heads]
+        head = [name for name in layers if name in heads]
         return [
             {**group, "layer": name, "lr": rates[name], "lr_scale": rates[name] / lr}
             for name in [*encoder, *head]
@@ -165,7 +166,7 @@ def describe_groups(optimizer: Optimizer) -> list[tuple[str, str, str, str]]:
 
 
 def _from_bottom_up(layer: str) -> int:
-    return int(layer) + 1 if layer.isdigit() else {EMBEDDINGS: 0, POOLER: 10**6, CLASSIFIER: 10**6 + 1}[layer]
+    return int(layer) + 1 if layer.isdigit() else 0 if layer == EMBEDDINGS else 10**6 + (layer != POOLER)
 
 
 class OptimizerReport:

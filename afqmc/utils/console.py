@@ -56,12 +56,12 @@ def bar(**settings: Any) -> tqdm[Any]:
 
 
 class TrainingBar:
-    """Training progress with loss, learning rate, pairs per second and time left.
+    """Training progress with loss, learning rate, speed and time left.
 
     A bar on a terminal; elsewhere one log line per logged step.
     """
 
-    def __init__(self, total: int, done: int = 0) -> None:
+    def __init__(self, total: int, done: int = 0, speed_unit: str = "pairs/s") -> None:
         self.total, self.done = total, done
         self.since = time.perf_counter()
         self.bar = bar(
@@ -73,7 +73,7 @@ class TrainingBar:
             disable=not is_terminal(),
         )
         self.loss, self.lr = math.nan, math.nan
-        self.loss_name, self.speed_unit = translate("loss"), translate("pairs/s")
+        self.loss_name, self.speed_unit = translate("loss"), translate(speed_unit)
 
     def step(self, step: int, epoch: float, loss: float | None, lr: float | None, speed: float, due: bool) -> None:
         """Advance to ``step``; a loss or learning rate of None keeps the last known one. ``due`` logs a line."""
@@ -85,8 +85,8 @@ class TrainingBar:
         if due:
             left = (time.perf_counter() - self.since) / max(step - self.done, 1) * (self.total - step)
             log.info(
-                "step %d/%d  epoch %.2f  loss %.4f  lr %.2e  %.0f pairs/s  %s left",
-                step, self.total, epoch, self.loss, self.lr, speed, tqdm.format_interval(left),
+                "step %d/%d  epoch %.2f  loss %.4f  lr %.2e  %.0f %s  %s left",
+                step, self.total, epoch, self.loss, self.lr, speed, self.speed_unit, tqdm.format_interval(left),
                 extra=None if self.bar.disable else LOG_FILE_ONLY,
             )  # fmt: skip
 

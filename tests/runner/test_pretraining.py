@@ -24,14 +24,18 @@ from afqmc.data.loading import load_dataset
 from afqmc.data.sentences import PRETRAINING_FILE, load_sentences, sentence_key
 from afqmc.distributed.rank import current_rank
 from afqmc.inference.predictor import Predictor
+from afqmc.models.layers import named_layers
 from afqmc.models.loading import check_model_config
 from afqmc.results.runs import find_runs
 from afqmc.run_dir import RunDir
 from afqmc.runner.callbacks.metrics_writer import MetricsWriter
 from afqmc.runner.experiment import run_experiment
 from afqmc.runner.setup import build_setup
+from afqmc.runner.teacher import find_teacher
 from afqmc.runner.trainer import Trainer
 from afqmc.runner.validation import validate_config
+from afqmc.training.optim import build_optimizer
+from afqmc.training.parameter_groups import describe_groups
 from afqmc.utils.errors import InputError
 
 SMALL = (
@@ -283,6 +287,16 @@ def test_commands_for_pairs_refuse_it(pretrained):
         ("distributed=fsdp", "distributed.strategy=fsdp: not with afqmc.pretrain"),
         ("model.classifier_dropout=0.1", "model.classifier_dropout: not with afqmc.pretrain"),
         ("tracker.log_model=true", "tracker.log_model=true: not with afqmc.pretrain"),
+        ("dataset.swap=both", "dataset.swap=both: not with afqmc.pretrain"),
+        ("dataset.transitive=true", "dataset.transitive=true: not with afqmc.pretrain"),
+        ("dataset.teacher=runs", "dataset.teacher, dataset.unlabelled_file: not with afqmc.pretrain"),
+        ("dataset.unlabelled_file=a.jsonl", "dataset.teacher, dataset.unlabelled_file: not with afqmc.pretrain"),
+        ("model.dropout.multi_sample=5", "model.dropout.multi_sample=5: not with afqmc.pretrain"),
+        ("model.freeze=[embeddings]", "model.freeze: not with afqmc.pretrain"),
+        ("model.reinit_layers=1", "model.reinit_layers=1: not with afqmc.pretrain"),
+        ("model.lora.r=8", "model.lora.r=8: not with afqmc.pretrain"),
+        ("model.mixout=0.5", "model.mixout=0.5: not with afqmc.pretrain"),
+        ("sweep.baseline=plain", "sweep.baseline=plain: not with afqmc.pretrain"),
     ],
 )
 def test_invalid_configs(override, message):
@@ -290,6 +304,45 @@ def test_invalid_configs(override, message):
     with pytest.raises(InputError) as refusal:
         pretraining(override)
     assert message in str(refusal.value)
+
+
+METHODS = {
+    "averages": (("callbacks=[ema,soup]", "trainer.eval_steps=4"), {"ema/distance", "soup/ingredients"}),
+    "attack": (("callbacks=[fgm]",), {"fgm/norm"}),
+    "weight attack": (("callbacks=[awp]",), {"awp/relative_norm"}),
+    "muon": (("optimizer=muon",), set()),
+    "schedule_free": (("optimizer=schedule_free", "scheduler=constant"), {"averaged_weights/average_distance"}),
+    "layer rates": (("optimizer.layer_decay=0.5", "optimizer.head_lr=2e-3"), {"optimizer/lowest_lr"}),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods(tmp_path, name):
+    """Methods that do not need pairs work with the masked language model, and report that they were active."""
+    overrides, reports = METHODS[name]
+    result = summary(pretrain(tmp_path / "run", "trainer.max_steps=12", *overrides))
+    assert reports <= result.get("methods", {}).keys()
+    assert "dev/asymmetry" not in result["best"]
+
+
+def test_layers_of_the_masked_lm(tmp_path):
+    """Tied embeddings have the lowest rate, and the head the rate of the head."""
+    setup = build_setup(pretraining("optimizer.layer_decay=0.5", "optimizer.head_lr=2e-3"), RunDir(tmp_path))
+    optimizer = build_optimizer(setup.config.optimizer, setup.model, 1e-3)
+    rates = {name: float(lr) for name, _, lr, _ in describe_groups(optimizer)}
+    assert rates == {"embeddings": 2.5e-4, "0": 5e-4, "1": 1e-3, "lm_head": 2e-3}
+    assert list(named_layers(setup.model, "")["lm_head"])[-1] == "lm.cls.predictions.transform.LayerNorm.bias"
+
+
+def test_doctor_refuses_it(tmp_path):
+    done = command("doctor", "--config-name", "pretrain", *SMALL, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "afqmc.doctor: checks runs of afqmc.run" in done.stderr
+
+
+def test_a_pretraining_is_no_teacher(pretrained):
+    with pytest.raises(InputError, match=r"dataset.teacher=.*is a run of afqmc.pretrain"):
+        find_teacher(str(pretrained.path))
 
 
 def test_fine_tuning_refuses_the_objective():

@@ -8,14 +8,19 @@ from afqmc.utils.console import TrainingBar
 
 
 class ProgressBar(Callback):
-    """Shows steps, loss, learning rate and the time left: a bar on a terminal, a line per row of metrics elsewhere."""
+    """Shows steps, loss, learning rate and the time left: a bar on a terminal, a line per row of metrics elsewhere.
 
-    def __init__(self) -> None:
+    Args:
+        speed_unit: What is counted per second.
+    """
+
+    def __init__(self, speed_unit: str) -> None:
+        self.speed_unit = speed_unit
         self.bar: TrainingBar | None = None
 
     def on_fit_start(self, trainer: TrainerView) -> None:
         """Draw the bar."""
-        self.bar = TrainingBar(trainer.intervals.total, trainer.state.step)
+        self.bar = TrainingBar(trainer.intervals.total, trainer.state.step, self.speed_unit)
 
     def on_step_end(self, trainer: TrainerView, event: StepEnd) -> None:
         """Advance by one step."""
