@@ -16,6 +16,7 @@ from helpers import PYTHON, command, environment
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from afqmc.config import compose
+from afqmc.config.overrides import quote_overrides
 from afqmc.data.sample import sample_files
 from afqmc.utils.language import catalogue
 from hydra_plugins.afqmc_sweeps._override_grammar import parse_dimension
@@ -105,7 +106,8 @@ def test_readme_is_short():
 
 def test_every_command_is_of_a_known_kind():
     kinds = (
-        r"(make|sh scripts/setup.sh|pip install|\. \.venv/bin/activate|wandb (sweep|agent)|python -m benchmarks\.)\b"
+        r"(make|sh scripts/setup.sh|pip install|\. \.venv/bin/activate|wandb (sweep|agent)|python -m benchmarks\.|"
+        r"python -c)\b"
     )
     assert len(ALL_COMMANDS) > 80
     for line in ALL_COMMANDS:
@@ -131,7 +133,7 @@ def test_commands_without_make_equal_those_of_make():
     "line", [line for line in calls(ALL_COMMANDS, "run", "pretrain", "doctor") if "venv" not in line]
 )
 def test_each_run_composes(line, tmp_path, monkeypatch):
-    given = [word for word in arguments(line) if word not in ("--cfg", "job", "--help")]
+    given = quote_overrides(word for word in arguments(line) if word not in ("--cfg", "job", "--help"))
     config_dir = None
     if "--config-dir" in given:
         at = given.index("--config-dir")
@@ -302,6 +304,7 @@ def write_own_pairs(home):
     for name, columns in (
         ("train.xlsx", ["sentence1", "sentence2", "label"]),
         ("dev.xlsx", ["sentence1", "sentence2", "label"]),
+        ("labelled.xlsx", ["sentence1", "sentence2", "label"]),
         ("new.xlsx", ["sentence1", "sentence2"]),
     ):
         book = openpyxl.Workbook()
