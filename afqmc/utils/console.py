@@ -73,20 +73,21 @@ class TrainingBar:
             disable=not is_terminal(),
         )
         self.loss, self.lr = math.nan, math.nan
-        self.loss_name, self.speed_unit = translate("loss"), translate(speed_unit)
+        self.loss_name, self.speed_unit = translate("loss"), speed_unit
 
     def step(self, step: int, epoch: float, loss: float | None, lr: float | None, speed: float, due: bool) -> None:
         """Advance to ``step``; a loss or learning rate of None keeps the last known one. ``due`` logs a line."""
         self.loss, self.lr = (self.loss if loss is None else loss), (self.lr if lr is None else lr)
+        shown_speed = f"{speed:.0f} {self.speed_unit}"
         if not self.bar.disable:
             figures = f"{self.loss_name} {self.loss:.4f}, lr {self.lr:.2e}, " if math.isfinite(self.loss) else ""
-            self.bar.set_postfix_str(f"{figures}{speed:.0f} {self.speed_unit}", refresh=False)
+            self.bar.set_postfix_str(f"{figures}{translate(shown_speed)}", refresh=False)
             self.bar.update(step - self.bar.n)  # tqdm draws at most ten times per second
         if due:
             left = (time.perf_counter() - self.since) / max(step - self.done, 1) * (self.total - step)
             log.info(
-                "step %d/%d  epoch %.2f  loss %.4f  lr %.2e  %.0f %s  %s left",
-                step, self.total, epoch, self.loss, self.lr, speed, self.speed_unit, tqdm.format_interval(left),
+                "step %d/%d  epoch %.2f  loss %.4f  lr %.2e  %s  %s left",
+                step, self.total, epoch, self.loss, self.lr, shown_speed, tqdm.format_interval(left),
                 extra=None if self.bar.disable else LOG_FILE_ONLY,
             )  # fmt: skip
 

@@ -340,7 +340,7 @@ def test_doctor_refuses_it(tmp_path):
     assert "afqmc.doctor: checks runs of afqmc.run" in done.stderr
 
 
-def test_a_pretraining_is_no_teacher(pretrained):
+def test_teacher_of_pretraining_runs_is_refused(pretrained):
     with pytest.raises(InputError, match=r"dataset.teacher=.*is a run of afqmc.pretrain"):
         find_teacher(str(pretrained.path))
 
