@@ -16,6 +16,7 @@ from helpers import PYTHON, command, environment
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from afqmc.config import compose
+from afqmc.config.overrides import quote_overrides
 from afqmc.data.sample import sample_files
 from afqmc.utils.language import catalogue
 from hydra_plugins.afqmc_sweeps._override_grammar import parse_dimension
@@ -105,7 +106,7 @@ def test_readme_is_short():
 
 def test_every_command_is_of_a_known_kind():
     kinds = (
-        r"(make|sh scripts/setup.sh|pip install|\. \.venv/bin/activate|wandb (sweep|agent)|python -m benchmarks\.)\b"
+        r"(make|sh scripts/setup.sh|pip install|\. \.venv/bin/activate|wandb (sweep|agent)|python -m benchmarks\.|python -c)\b"
     )
     assert len(ALL_COMMANDS) > 80
     for line in ALL_COMMANDS:
@@ -143,7 +144,7 @@ def test_each_run_composes(line, tmp_path, monkeypatch):
 
 def jobs_of(given):
     """Return the overrides of a run, or those of the first and the last job of a sweep."""
-    overrides = OverridesParser.create().parse_overrides([argument for argument in given if argument != "-m"])
+    overrides = OverridesParser.create().parse_overrides(quote_overrides(word for word in given if word != "-m"))
     if "-m" not in given:
         return [given]
     ends = ([], [])
@@ -300,6 +301,7 @@ def write_own_pairs(home):
     for name, columns in (
         ("train.xlsx", ["sentence1", "sentence2", "label"]),
         ("dev.xlsx", ["sentence1", "sentence2", "label"]),
+        ("labelled.xlsx", ["sentence1", "sentence2", "label"]),
         ("new.xlsx", ["sentence1", "sentence2"]),
     ):
         book = openpyxl.Workbook()
@@ -339,6 +341,13 @@ def check_command(line, home):
     assert done.returncode == 0, done.stderr
     if name == "predict" and "-o" in given:
         assert (home / given[given.index("-o") + 1]).stat().st_size > 0
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("python -c")])
+def test_python_lines_of_readme(line, home):
+    done = subprocess.run([PYTHON, *shlex.split(line)[1:]], cwd=home, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "'probability'" in done.stdout
 
 
 @pytest.mark.parametrize("line", calls(COMMANDS, *AFTER_A_RUN))

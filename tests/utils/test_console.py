@@ -125,7 +125,7 @@ def test_summary_on_narrow_terminal(drawn, capsys, monkeypatch):
         assert all(len(line.rstrip()) <= columns for line in lines)
         rows = [re.split(r" *│ *|: +", line.strip(" │")) for line in lines if re.search(r"\w", line)]
         assert ("│" in lines[1]) == (columns > 26)
-        assert [len(row) for row in rows] == [2] * 11, lines
+        assert [len(row) for row in rows] == [2] * 12, lines
         assert {"accuracy", "majority accuracy", "average precision", "padding"} <= {name.strip() for name, _ in rows}
         assert any(re.fullmatch(r"\d+ pairs/s", value) for _, value in rows)
 
