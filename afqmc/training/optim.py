@@ -31,9 +31,9 @@ _STEPS = (
 )  # names of the number of steps in libraries' schedules
 _TOY_STEPS = 10**9  # more than any warm-up
 _CONFLICTS = {  # as ``Callback.conflicts``, for optimizers of libraries
-    "pytorch_optimizer.StableAdamW": (
-        "distributed.strategy=fsdp",
-    ),  # its in-place square root fails for sharded tensors
+    # its in-place square root fails for sharded tensors
+    "pytorch_optimizer.StableAdamW": ("distributed.strategy=fsdp",),
+    "pytorch_optimizer.ScheduleFreeAdamW": ("callbacks.ema",),  # it averages the weights itself
 }
 _WARMUP = ("num_warmup_steps", "warmup_steps")
 

@@ -327,7 +327,7 @@ def test_unreachable_hub_lists_alternatives():
         "(no answer: OfflineModeIsEnabled: ",
         "HF_ENDPOINT=",
         "model.name_or_path=DIR",
-        "experiment=quickstart",
+        "model=mini",
     ):
         assert way in str(refused.value)
 

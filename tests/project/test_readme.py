@@ -147,7 +147,7 @@ def test_each_run_composes(line, tmp_path, monkeypatch):
 
 def jobs_of(given):
     """Return the overrides of a run, or those of the first and the last job of a sweep."""
-    overrides = OverridesParser.create().parse_overrides([argument for argument in given if argument != "-m"])
+    overrides = OverridesParser.create().parse_overrides(quote_overrides(word for word in given if word != "-m"))
     if "-m" not in given:
         return [given]
     ends = ([], [])
@@ -344,6 +344,13 @@ def check_command(line, home):
     assert done.returncode == 0, done.stderr
     if name == "predict" and "-o" in given:
         assert (home / given[given.index("-o") + 1]).stat().st_size > 0
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("python -c")])
+def test_python_lines_of_readme(line, home):
+    done = subprocess.run([PYTHON, *shlex.split(line)[1:]], cwd=home, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "'probability'" in done.stdout
 
 
 @pytest.mark.parametrize("line", calls(COMMANDS, *AFTER_A_RUN))

@@ -298,7 +298,7 @@ def test_auto_on_command_line(tmp_path):
     [
         (("resume=auto",), "needs a fixed directory: hydra.run.dir=DIR"),
         (("-m", "resume=auto"), "sweep.name=NAME"),
-        (("resume=nowhere",), "nowhere: not a run directory"),
+        (("resume=nowhere",), "nowhere: no such directory"),
         (("-m", "resume=somewhere"), "resumes one run"),
         (("resume=somewhere", "hydra.run.dir=x"), "hydra.run.dir=x: not with resume=RUN_DIR"),
         (("resume=somewhere", "--cfg", "job"), "--cfg: not with resume="),

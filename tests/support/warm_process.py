@@ -180,6 +180,8 @@ def become(request, files, client):
     sys.path[0] = os.getcwd()
     sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
     sys.modules["numpy"].random.seed()
+    media = sys.modules["wandb.sdk.data_types._private"].MEDIA_TMP  # a command that used wandb deletes it at its end
+    media.name = sys.modules["tempfile"].mkdtemp(dir=os.path.dirname(media.name))
     set_threads()
 
 

@@ -1,6 +1,7 @@
 """Muon, StableAdamW and schedule-free AdamW: equal to a hand-written loop, with the right weights evaluated."""
 
 import copy
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -225,6 +226,11 @@ def test_own_optimizer_with_two_modes(plug):
         (["optimizer=muon", "optimizer.ns_steps=a"], "optimizer.ns_steps=a"),
         (["optimizer=muon", "+optimizer.hidden_matrices=1"], "optimizer.hidden_matrices: is passed by afqmc itself"),
         (["optimizer=muon", "optimizer.weight_decay=-1"], "optimizer.weight_decay=-1"),
+        pytest.param(
+            ["optimizer=schedule_free", "scheduler=constant", "callbacks=[ema]"],
+            "optimizer: not with callbacks.ema",
+            marks=pytest.mark.skipif(find_spec("pytorch_optimizer") is None, reason="needs an extra"),
+        ),
     ],
 )
 def test_invalid_arguments(overrides, message):

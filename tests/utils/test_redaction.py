@@ -380,15 +380,15 @@ def test_sweep(plug, tmp_path, monkeypatch, capsys):
     """A sweep prints and writes no secrets of its jobs."""
     monkeypatch.chdir(tmp_path)
     arguments = ["-m", *SMALL, "hydra.sweep.dir=sweep", f"optimizer._target_={plug(OPTIMIZER)}.Failing"]
-    secrets = ["+hydra.job.env_set={DB_PASS:alphadb,PRIVATE_TOKEN:alphat}", "tracker.tags=['PRIVATE-TOKEN: alphah']"]
-    monkeypatch.setattr(sys, "argv", ["afqmc.run", *arguments, *secrets, "+optimizer.api_key=alpha"])
+    secrets = ["+hydra.job.env_set={DB_PASS:alephdb,PRIVATE_TOKEN:alepht}", "tracker.tags=['PRIVATE-TOKEN: alephh']"]
+    monkeypatch.setattr(sys, "argv", ["afqmc.run", *arguments, *secrets, "+optimizer.api_key=aleph"])
     assert run_command(entry.main) == 1
     printed = capsys.readouterr()
     assert "1 failed: sweep" in printed.err
-    assert "alpha" not in printed.out + printed.err
+    assert "aleph" not in printed.out + printed.err
     for name in ("multirun.yaml", "sweep.json", "results.csv", "results.jsonl"):
         text = (tmp_path / "sweep" / name).read_text("utf-8")
-        assert "alpha" not in text
+        assert "aleph" not in text
         assert "***" in text
     monkeypatch.setattr(sys, "argv", ["afqmc.run", *arguments, "+optimizer.api_key=beta,gamma"])
     assert run_command(entry.main) == 2
