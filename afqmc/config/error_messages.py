@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -111,12 +112,14 @@ def unknown_key(key: str, siblings: Iterable[str] = ()) -> str:
     return f"{key}: no such key{hint}{added}"
 
 
-def schema_fields(schema: Any, prefix: str = "") -> dict[str, Any]:
+@cache
+def schema_fields(schema: type, prefix: str = "") -> Mapping[str, Any]:
     """Return (dataclass field, type) of every key of the schema, by its full name."""
     by_key: dict[str, Any] = {}
+    kinds = get_type_hints(schema)
     for item in fields(schema):
-        kind, key = get_type_hints(schema)[item.name], prefix + item.name
-        by_key |= schema_fields(kind, f"{key}.") if is_dataclass(kind) else {key: (item, kind)}
+        kind, key = kinds[item.name], prefix + item.name
+        by_key |= schema_fields(kind, f"{key}.") if is_dataclass(kind) else {key: (item, kind)}  # type: ignore[arg-type]
     return by_key
 
 

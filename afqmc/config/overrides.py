@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -51,7 +51,7 @@ def _parse(parser: OverridesParser, text: str) -> Override:
         raise InputError(f"{elide(text)}: cannot be read: {first_line(error)}") from error
 
 
-def _check_key(text: str, override: Override, known: dict[str, Any]) -> None:
+def _check_key(text: str, override: Override, known: Mapping[str, Any]) -> None:
     """Reject the deletion of a key of the schema, and keys inside a value that is not a mapping."""
     key = override.key_or_group
     if override.is_delete() and (key in known or key in Config.__dataclass_fields__):

@@ -161,7 +161,7 @@ def _package(path: Path, text: str, group: str) -> str | None:
 
 def _check_key(path: Path, prefix: str, key: _Node, value: _Node) -> None:
     """Check a key with its value, or all keys of a section."""
-    name, where, known = f"{prefix}{key.value}", _line(path, key), _schema_keys()
+    name, where, known = f"{prefix}{key.value}", _line(path, key), schema_fields(Config)
     if key.value == "<<":  # YAML merges a mapping here
         return
     if "." in key.value:
@@ -182,11 +182,6 @@ def _check_key(path: Path, prefix: str, key: _Node, value: _Node) -> None:
         raise InputError(f"{where}: {name}: must hold keys, indented on the lines below; leave it out for none")
     for child, content in _items(path, value):
         _check_key(path, f"{name}.", child, content)
-
-
-@cache
-def _schema_keys() -> dict[str, Any]:
-    return schema_fields(Config)
 
 
 @cache
