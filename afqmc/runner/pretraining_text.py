@@ -7,7 +7,7 @@ from afqmc.data.sentences import PRETRAINING_FILE, count_pretrained
 from afqmc.models.config import ModelConfig
 from afqmc.models.files import local_directory
 from afqmc.utils.errors import InputError, as_input_error
-from afqmc.utils.safe_files import check_regular
+from afqmc.utils.safe_files import LARGE, read_bytes
 
 
 def pretrained_hashes(model: ModelConfig) -> set[str]:
@@ -22,8 +22,7 @@ def pretrained_hashes(model: ModelConfig) -> set[str]:
     if not record.exists():
         return set()
     with as_input_error(f"{record}: not readable"):
-        check_regular(record)
-        return set(record.read_text(encoding="ascii").split())
+        return set(read_bytes(record, LARGE).decode("ascii").split())
 
 
 def check_not_pretrained_on(model: ModelConfig, data: Dataset) -> None:

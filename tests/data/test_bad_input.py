@@ -170,7 +170,7 @@ def test_data_mismatch_before_model_is_built(refused, monkeypatch):
 
 def test_missing_model_before_data_is_read(refused, monkeypatch):
     """A model directory that does not exist is rejected before the data is read."""
-    monkeypatch.setattr("afqmc.runner.setup.load_dataset", None)
+    monkeypatch.setattr("afqmc.runner.tasks.load_dataset", None)
     assert "no such directory" in refused("model.name_or_path=./nowhere")
 
 

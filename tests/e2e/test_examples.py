@@ -125,6 +125,6 @@ def test_examples_have_an_effect(tmp_path):
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_loaded(tmp_path, monkeypatch, overrides, message):
-    monkeypatch.setattr("afqmc.runner.setup.load_dataset", None)
+    monkeypatch.setattr("afqmc.runner.tasks.load_dataset", None)
     with pytest.raises(InputError, match=message):
         run_experiment(composed(*overrides), RunDir(tmp_path / "run"))
