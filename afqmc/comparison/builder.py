@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 
@@ -13,7 +14,14 @@ from afqmc.comparison.caveats import caveats
 from afqmc.comparison.dev_data import data_groups
 from afqmc.comparison.mcnemar import mcnemar
 from afqmc.comparison.report import Comparison, ComparisonReport
-from afqmc.comparison.wording import difference_sentence, display_name, split_of, with_cost, with_mcnemar
+from afqmc.comparison.wording import (
+    baseline_sentence,
+    difference_sentence,
+    display_name,
+    split_of,
+    with_cost,
+    with_mcnemar,
+)
 from afqmc.evaluation.metric_names import higher_is_better
 from afqmc.results.predictions import Predictions
 from afqmc.results.resampled_metrics import MEASURES, resampled_metric
@@ -76,11 +84,23 @@ def _baseline(settings: Sequence[Setting], requested: str | None) -> Setting | N
     """Return the setting that all others are compared with, or None."""
     names = {setting.name: setting for setting in settings}
     if requested is not None:
-        if requested not in names:
-            raise InputError(f"--baseline {requested}: no setting has that name{did_you_mean(requested, names)}")
-        return names[requested]
+        name = _as_named(requested)
+        if name not in names:
+            raise InputError(f"--baseline {requested}: no setting has that name{did_you_mean(name, names)}")
+        return names[name]
     configured = {run.config.get(BASELINE) for setting in settings for run in setting.runs}
     return names.get(str(configured.pop())) if len(configured) == 1 else None
+
+
+def _as_named(text: str) -> str:
+    """Return ``lr=1e-5 seed=1`` with numbers as they are in the names of settings."""
+    parts = []
+    for part in text.split(" "):
+        key, equals, value = part.partition("=")
+        with suppress(ValueError):
+            value = value if value.lstrip("-").isdecimal() else f"{float(value):g}"
+        parts.append(f"{key}{equals}{value}")
+    return " ".join(parts)
 
 
 def _choose_metric(runs: Sequence[Run], requested: str | None) -> str:
@@ -191,16 +211,24 @@ def _compare(
     test = mcnemar(predictions[0][0].answers, predictions[other][0].answers) if is_single else None
     names = display_name(compared[0], settings), display_name(compared[other], settings)
     has_folds = compared[0].has_folds or compared[other].has_folds
+    if has_baseline:
+        difference = difference.negated()
+        sentence = baseline_sentence(names[1], names[0], difference, metric, tests.examples, has_folds)
+        sentence = with_cost(sentence, names[1], *_relative_cost(compared[other], compared[0]))
+        return Comparison(compared[0], compared[other], difference, test, sentence)
     sentence = difference_sentence(*names, difference, metric, tests.examples, has_folds)
     if test is not None and difference.error and metric.endswith("/accuracy"):
         sentence = with_mcnemar(sentence, *names, test)
-    if has_baseline:
-        sentence = with_cost(sentence, names[1], *_relative_cost(compared[other], compared[0]))
     return Comparison(compared[0], compared[other], difference, test, sentence)
 
 
 def _relative_cost(setting: Setting, baseline: Setting) -> tuple[float | None, float | None]:
-    """Return time per training pair and peak memory of a setting, divided by those of the baseline."""
+    """Return time per training pair and peak memory of a setting, divided by those of the baseline.
+
+    None with a single run: the speed of one run on a machine that does other work says little.
+    """
+    if min(len(setting.runs), len(baseline.runs)) < 2:
+        return None, None
     speeds = baseline.mean_of("pairs_per_second"), setting.mean_of("pairs_per_second")
     memory = setting.mean_of("peak_memory_gib"), baseline.mean_of("peak_memory_gib")
     return tuple(a / b if a and b else None for a, b in (speeds, memory))  # type: ignore[return-value]

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The best setting, or the baseline, against another one; ``mcnemar`` is set if each of them is a single run."""
+    """The best setting, or the baseline, against another one; ``mcnemar`` is set if each of them is a single run.
+
+    ``difference`` is the metric of the best setting minus that of the other one; with a baseline, it is that of the
+    other one minus that of the baseline.
+    """
 
     reference: Setting
     other: Setting
@@ -65,9 +69,9 @@ class ComparisonReport:
         """Return one row per setting, best first within each data set.
 
         Columns: the config keys in which the settings differ; ``mean``, ``sd`` (n - 1) and ``n`` of the metric over
-        runs; and the ``difference`` of the best setting (or the baseline) minus this one, its 95% interval ``low`` to
-        ``high``, ``p_adjusted`` and the ``sentence`` that the command prints. NaN and None where a setting was not
-        compared.
+        runs; and the ``difference`` of the best setting minus this one (or of this one minus the baseline), its 95%
+        interval ``low`` to ``high``, ``p_adjusted`` and the ``sentence`` that the command prints. NaN and None where a
+        setting was not compared.
         """
         import pandas as pd
 

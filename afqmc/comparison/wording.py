@@ -72,6 +72,41 @@ def difference_sentence(
     return msg("{a} and {b} cannot be told apart: {size} ({details}); {needed}", **values, needed=needed)
 
 
+def baseline_sentence(
+    name: str, baseline: str, difference: Difference, metric: str, examples: int, has_folds: bool = False
+) -> str:
+    """Return whether a setting is better or worse than the baseline, and by how much.
+
+    Args:
+        name: Of the setting.
+        baseline: Name of the baseline.
+        difference: The metric of the setting minus that of the baseline.
+        metric: As ``split/name``.
+        examples: Number of examples.
+        has_folds: Whether the folds of each seed were combined.
+    """
+    if difference.error == 0:
+        return difference_sentence(name, baseline, difference, metric, examples, has_folds)
+    size, interval, p = format_difference(difference, metric, signed=True)
+    details = msg(
+        "95% CI {interval}, adjusted {p}, {seeds}", interval=interval, p=p, seeds=_format_seeds(difference, has_folds)
+    )
+    values = {"name": name, "baseline": baseline, "size": size, "details": details}
+    if not difference.significant:
+        needed = required_effort(difference, split_of(metric), examples)
+        if difference.value:
+            needed = msg("{needed} would be needed", needed=needed)
+        return msg("{name} cannot be told apart from {baseline}: {size} ({details}); {needed}", **values, needed=needed)
+    is_better = difference.value * _sign(metric) > 0
+    if difference.over_seeds:
+        if is_better:
+            return msg("{name} is better than {baseline}: {size} ({details})", **values)
+        return msg("{name} is worse than {baseline}: {size} ({details})", **values)
+    if is_better:
+        return msg("{name} did better than {baseline} in these very runs: {size} ({details})", **values)
+    return msg("{name} did worse than {baseline} in these very runs: {size} ({details})", **values)
+
+
 def headline(best: str, differences: Sequence[Difference]) -> str:
     """Return how many of the other settings the best one beats."""
     count = sum(difference.significant for difference in differences)
@@ -82,9 +117,9 @@ def headline(best: str, differences: Sequence[Difference]) -> str:
 
 
 def baseline_headline(baseline: str, differences: Sequence[Difference], metric: str) -> str:
-    """Return how many settings are better and worse than the baseline; differences are the baseline's advantage."""
+    """Return how many settings are better and worse than the baseline; differences are settings minus baseline."""
     signs = [_sign(metric) * difference.value for difference in differences if difference.significant]
-    better, worse = sum(sign < 0 for sign in signs), sum(sign > 0 for sign in signs)
+    better, worse = sum(sign > 0 for sign in signs), sum(sign < 0 for sign in signs)
     values = {"baseline": baseline, "better": better, "worse": worse, "others": len(differences)}
     if all(difference.over_seeds for difference in differences):
         return msg("of {others} settings, {better} are better than {baseline} and {worse} are worse", **values)
@@ -106,16 +141,17 @@ def with_cost(sentence: str, name: str, time: float | None, memory: float | None
     )
 
 
-def format_difference(difference: Difference, metric: str) -> tuple[str, str, str]:
+def format_difference(difference: Difference, metric: str, signed: bool = False) -> tuple[str, str, str]:
     """Return size, 95% interval and adjusted p-value, as ``0.9 points``, ``0.1 to 1.7`` and ``p = 0.03``.
 
-    The size is positive if the first setting is better, also for a loss.
+    The size is positive if the first setting is better, also for a loss; ``signed`` writes the sign of a positive one.
     """
     sign = _sign(metric)
     low, high = sorted((sign * difference.low, sign * difference.high))
     scale, digits, unit = _number_format(metric, (low, high))
     interval = msg("{low} to {high}", low=f"{low * scale:z.{digits}f}", high=f"{high * scale:z.{digits}f}")
-    size = _with_unit(f"{sign * difference.value * scale:z.{digits}f}", unit)
+    value = sign * difference.value * scale
+    size = _with_unit(f"{value:+z.{digits}f}" if signed else f"{value:z.{digits}f}", unit)
     return size, interval, format_p(difference.p_adjusted)
 
 

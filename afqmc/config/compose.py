@@ -158,6 +158,8 @@ def load(run_dir: Path) -> Config:
     path = RunDir(run_dir).config
     if not os.path.lexists(run_dir):
         raise InputError(f"{run_dir}: no such directory")
+    if (run_dir / "sweep.json").exists():
+        raise InputError(f"{run_dir}: a sweep; to resume it, run its command again with the same sweep.name")
     if not path.exists():
         raise InputError(f"{run_dir}: not a run directory (it has no config.yaml)")
     content = check_yaml_limits(path)

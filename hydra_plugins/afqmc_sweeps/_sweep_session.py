@@ -85,6 +85,8 @@ class Session:
                 except KeyboardInterrupt:
                     if session.jobs:
                         log.info(status_report(session.sweep, session.jobs))
+                        name = config.sweep.name
+                        log.info("to resume the sweep, run the same command again, with sweep.name=%s", name)
                     raise
             session._build_ensembles()
             report = status_report(session.sweep, session.jobs)
