@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ _PATHS = ("path", "cache_dir", "teacher", "unlabelled_file")  # of the dataset g
 log = logging.getLogger(__name__)
 
 
+@cache
 def register() -> None:
-    """Register the schema and the ``slug`` resolver with Hydra."""
+    """Register the schema and the ``slug`` resolver with Hydra, once per process."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("slug", slug, replace=True)
 
@@ -109,12 +111,20 @@ def to_config(node: DictConfig, labelled: bool = True) -> Config:
     """
     try:
         _reject_added_keys(node, Config())
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), node))
+        config = OmegaConf.to_object(OmegaConf.merge(_schema(), node))
     except OmegaConfBaseException as error:
         raise InputError(format_hydra_error(error)) from error
     assert isinstance(config, Config)
     check_config(config, labelled)
     return config
+
+
+@cache
+def _schema() -> DictConfig:
+    """Return the schema as a node; OmegaConf.merge copies it."""
+    node = OmegaConf.structured(Config)
+    assert isinstance(node, DictConfig)
+    return node
 
 
 def _reject_added_keys(node: DictConfig, config: Any, prefix: str = "") -> None:

@@ -1,6 +1,7 @@
 """Whatever a run rejects, the doctor and the check before a sweep reject with the same message."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -219,6 +220,13 @@ INVALID = [  # rejected by the checks of the schema
 
 
 @pytest.mark.parametrize(("overrides", "message"), INVALID)
+def test_invalid_config_is_not_composed(overrides, message, inside):
+    """A config that does not fit the schema is rejected while it is composed, which all commands do first."""
+    with pytest.raises(InputError, match=re.escape(message)):
+        compose([*MINI, "tracker=none", *overrides.split()])
+
+
+@pytest.mark.parametrize(("overrides", "message"), INVALID[:2])  # an unknown key, and a value out of range
 def test_invalid_config_is_rejected_by_all_commands(overrides, message, inside, monkeypatch, capsys):
     """A run, the doctor and a sweep reject a config that does not fit the schema with the same message."""
     arguments, messages = [*MINI, "tracker=none", *overrides.split()], []
