@@ -1,13 +1,14 @@
 """Config: every YAML composes, ranges are checked, and a saved config loads back equal."""
 
 import math
+import re
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
-from helpers import command, small
+from helpers import SMALL, command, quick_compose, small
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.utils import instantiate
@@ -200,6 +201,23 @@ def test_load_rejects_missing_and_broken_config(tmp_path):
 def test_small_config_has_dropout():
     """The small config of the tests uses dropout, so that tests of resuming cover its random numbers."""
     assert small().model.config_overrides["hidden_dropout_prob"] == 0.1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["lr=1e-3", "seed=2", "optimizer=sgd", "+optimizer.maximize=true", "scheduler.warmup_ratio=0.1"],
+        ["callbacks=ema", "callbacks.ema.decay=0.9", "trainer.monitor=dev/loss", "dataset.labels=[0,1]"],
+        ["model.config_overrides={hidden_size: 48}", "trainer.max_steps=null", "model.pooling=max"],
+    ],
+)
+def test_quick_compose(overrides):
+    """The tests' shortcut returns what Hydra composes, and its errors."""
+    base = (*SMALL, "sweep.name=x")
+    assert quick_compose(base, *overrides) == compose([*base, *overrides])
+    for invalid in ("optimizer.foo=1", "trainer.foo=1", "lr=a"):
+        with pytest.raises(InputError, match=re.escape(invalid.partition("=")[0])):
+            quick_compose(base, *overrides, invalid)
 
 
 @pytest.mark.parametrize(
