@@ -29,6 +29,11 @@ def pytest_configure(config):
     configure_threads(getattr(config.option, "numprocesses", None) or 1)
 
 
+def pytest_collection_finish():
+    """Exclude the objects of imported libraries from garbage collection: each collection would visit millions."""
+    gc.freeze()
+
+
 _CHARACTERS = "花呗借呗怎么还款额度提前逾期利息开通关闭支付宝为什么不能用了"
 _numbers = itertools.count()
 
@@ -83,14 +88,6 @@ def own_log_handlers():
         if not type(handler).__module__.startswith("_pytest"):
             root.removeHandler(handler)
             handler.close()
-
-
-@pytest.fixture
-def little_garbage():
-    """Exclude existing objects from garbage collection, which statsmodels triggers in each call."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

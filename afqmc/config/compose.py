@@ -7,6 +7,8 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
+from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,9 @@ _PATHS = ("path", "cache_dir", "teacher", "unlabelled_file")  # of the dataset g
 log = logging.getLogger(__name__)
 
 
+@cache
 def register() -> None:
-    """Register the schema and the ``slug`` resolver with Hydra."""
+    """Register the schema and the ``slug`` resolver with Hydra, once per process."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("slug", slug, replace=True)
 
@@ -109,12 +112,20 @@ def to_config(node: DictConfig, labelled: bool = True) -> Config:
     """
     try:
         _reject_added_keys(node, Config())
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), node))
+        config = OmegaConf.to_object(OmegaConf.merge(_schema(), node))
     except OmegaConfBaseException as error:
         raise InputError(format_hydra_error(error)) from error
     assert isinstance(config, Config)
     check_config(config, labelled)
     return config
+
+
+@cache
+def _schema() -> DictConfig:
+    """Return the schema as a node; OmegaConf.merge copies it."""
+    node = OmegaConf.structured(Config)
+    assert isinstance(node, DictConfig)
+    return node
 
 
 def _reject_added_keys(node: DictConfig, config: Any, prefix: str = "") -> None:
@@ -134,7 +145,7 @@ def save(config: Config, path: Path) -> None:
 
 def to_yaml(config: Config) -> str:
     """Return a config as resolved YAML."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    return OmegaConf.to_yaml(to_container(config))
 
 
 def parse(text: str) -> Config:
@@ -146,7 +157,17 @@ def parse(text: str) -> Config:
 
 def to_container(config: Config) -> dict[str, Any]:
     """Return a config as plain containers with enums by name, for trackers."""
-    return _as_dict(OmegaConf.structured(config), enum_to_str=True)
+    return {item.name: _plain(getattr(config, item.name)) for item in fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.name if isinstance(value, Enum) else value
 
 
 def load(run_dir: Path) -> Config:
@@ -181,8 +202,8 @@ def load(run_dir: Path) -> Config:
         raise InputError(f"{path}: {error}") from error
 
 
-def _as_dict(node: DictConfig, enum_to_str: bool = False) -> dict[str, Any]:
-    container = OmegaConf.to_container(node, enum_to_str=enum_to_str)
+def _as_dict(node: DictConfig) -> dict[str, Any]:
+    container = OmegaConf.to_container(node)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 

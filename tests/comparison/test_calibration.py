@@ -24,7 +24,6 @@ DESIGNS = {
     "one run each": {"seeds": 1, "examples": 400, "seed_sd": 0.0, "interaction_sd": 0.0},
 }
 RESAMPLES = 300
-pytestmark = pytest.mark.usefixtures("little_garbage")
 
 
 def families(times, settings=2, name="accuracy", **design):

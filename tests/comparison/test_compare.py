@@ -32,7 +32,6 @@ from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError
 
 CONFIG = config_text()
-pytestmark = pytest.mark.usefixtures("little_garbage")
 ANSWERS = simulate(np.random.default_rng(0), 1, 4, 200)[0]
 
 

@@ -29,7 +29,6 @@ from afqmc.utils.language import catalogue
 PACKAGE = Path(__file__).parents[2] / "afqmc/comparison"
 ASSETS = PACKAGE / "html/assets"
 CONFIG = config_text()
-pytestmark = pytest.mark.usefixtures("little_garbage")
 
 
 def report_of(*directories, metric=None):

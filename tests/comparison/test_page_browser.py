@@ -15,10 +15,7 @@ from test_page import report_of, write_grid, write_on_sample
 from afqmc import compare
 from afqmc.comparison.html.page import as_html
 
-pytestmark = [
-    pytest.mark.usefixtures("little_garbage"),
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 CONFIG = config_text()
 PLOTS = "[...document.querySelectorAll('.plot')].filter((one) => one.checkVisibility())"
 

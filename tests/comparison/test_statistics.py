@@ -11,8 +11,6 @@ from afqmc.comparison.mcnemar import mcnemar
 from afqmc.comparison.wording import difference_sentence, required_effort
 from afqmc.results.resampled_metrics import LabelledPredictions
 
-pytestmark = pytest.mark.usefixtures("little_garbage")
-
 
 def family(settings=2, seeds=3, examples=400, seed=1, name="accuracy", **design):
     answers, setting = simulate(np.random.default_rng(seed), settings, seeds, examples, **design)

@@ -1,21 +1,21 @@
 """Config: every YAML composes, ranges are checked, and a saved config loads back equal."""
 
 import math
+import re
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
-from functools import cache
 from pathlib import Path
 
 import pytest
-from helpers import command, small
+from helpers import SMALL, command, quick_compose, small
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from afqmc import config as schema
-from afqmc.config import Config, compose, conf_dir, slug
+from afqmc.config import Config, compose, conf_dir, slug, to_config
 from afqmc.config.renamed_keys import upgrade, upgrade_figures
 from afqmc.utils.errors import InputError
 
@@ -24,22 +24,10 @@ GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.n
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
 
-@cache
-def composed(option):
-    is_pretraining = option.startswith("masking=") or option == "objective=masked_lm"
-    return compose([option], config_name="pretrain" if is_pretraining else "config")
-
-
 def test_every_yaml_is_listed():
     """The tests below cover every YAML file in conf/."""
     files = [path for path in CONF.rglob("*.yaml") if "hydra" not in path.parts]
     assert len(OPTIONS) == len(files) - 3 == 64  # without config.yaml, pretrain.yaml and wandb-sweep.yaml
-
-
-@pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_composes(option):
-    """Every option of every group composes to a valid config."""
-    assert isinstance(composed(option), Config)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +42,7 @@ def test_every_option_composes(option):
 )
 def test_sweep_option_selects_its_sweeper(option, sweeper):
     """Each option of the sweep group selects the sweeper that it is written for; all but the default have params."""
+    schema.register()
     with initialize_config_dir(conf_dir(), version_base="1.3"):
         node = hydra_compose("config", [f"sweep={option}"], return_hydra_config=True).hydra.sweeper
     instance = instantiate(node)
@@ -117,10 +106,12 @@ def test_experiment_sets_keys_and_override_wins():
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_saved_config_loads_equal(option, tmp_path):
-    """A saved config loads back equal, for every option."""
-    schema.save(composed(option), tmp_path / "config.yaml")
-    assert schema.load(tmp_path) == composed(option)
+def test_every_option_composes_and_loads(option, tmp_path):
+    """Every option of every group composes to a valid config, which loads back equal once it is saved."""
+    is_pretraining = option.startswith("masking=") or option == "objective=masked_lm"
+    config = compose([option], config_name="pretrain" if is_pretraining else "config")
+    schema.save(config, tmp_path / "config.yaml")
+    assert schema.load(tmp_path) == config
 
 
 def bounded(node=None, prefix=""):
@@ -140,8 +131,10 @@ def test_every_bound_is_checked(key, bounds):
     outside = [value - 1 if name in ("ge", "gt") else value + 1 for name, value in bounds.items()]
     for value in outside:
         invalid = value if isinstance(value, float) and not value.is_integer() else int(value)
+        node = OmegaConf.structured(Config)
+        OmegaConf.update(node, key, invalid)
         with pytest.raises(InputError, match=f"{key}=.*must be"):
-            compose([f"{key}={invalid}"])
+            to_config(node)
 
 
 def test_infinite_learning_rate_is_invalid():
@@ -208,6 +201,23 @@ def test_load_rejects_missing_and_broken_config(tmp_path):
 def test_small_config_has_dropout():
     """The small config of the tests uses dropout, so that tests of resuming cover its random numbers."""
     assert small().model.config_overrides["hidden_dropout_prob"] == 0.1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["lr=1e-3", "seed=2", "optimizer=sgd", "+optimizer.maximize=true", "scheduler.warmup_ratio=0.1"],
+        ["callbacks=ema", "callbacks.ema.decay=0.9", "trainer.monitor=dev/loss", "dataset.labels=[0,1]"],
+        ["model.config_overrides={hidden_size: 48}", "trainer.max_steps=null", "model.pooling=max"],
+    ],
+)
+def test_quick_compose(overrides):
+    """The tests' shortcut returns what Hydra composes, and its errors."""
+    base = (*SMALL, "sweep.name=x")
+    assert quick_compose(base, *overrides) == compose([*base, *overrides])
+    for invalid in ("optimizer.foo=1", "trainer.foo=1", "lr=a"):
+        with pytest.raises(InputError, match=re.escape(invalid.partition("=")[0])):
+            quick_compose(base, *overrides, invalid)
 
 
 @pytest.mark.parametrize(

@@ -41,41 +41,17 @@ def refused(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("lrr=1", "lrr: no such key; did you mean 'lr'?"),
         ("+foo=1", "foo: no such key"),
         ("+trainer.max_step=1", "trainer.max_step: no such key; did you mean 'max_steps'?"),
         ("trainer.patiense=1", "did you mean 'patience'?"),
         ("optimizer.weight_dekay=1", "did you mean 'weight_decay'?"),
         ("lr=abc", "lr=abc: must be a number > 0 and <= 10 (peak learning rate)"),
         ("lr=-1", "lr=-1.0: must be > 0 and <= 10"),
-        ("batch_size=0", "batch_size=0: must be >= 1"),
         ("dataset.max_length=2", "dataset.max_length=2: must be >= 8"),
-        ("dataset.max_length=100000", "dataset.max_length=100000: this model has 512 positions; must be <= 512"),
         ("model=bert-bas", "did you mean 'bert-base-chinese'?"),
-        ("experiment=quickstrt", "did you mean 'quickstart'?"),
-        ("model.pooling=men", "must be one of cls, mean, max, first_last_avg, pooler_output"),
-        ("trainer.monitor=dev/f2", "did you mean 'dev/f1'?"),
-        ("trainer.device=cuda", "trainer.device=cuda: not on this machine"),
         ("trainer.mixed_precision=fp16", "allowed on this machine: auto, no, bf16"),
-        ("trainer.gradient_accumulation_steps=9", "must be <= batch_size=4"),
-        ("objective.class_weights=[1,2,3]", "a list of 2 positive, finite numbers"),
-        ("objective.class_weights=[1,inf]", "a list of positive, finite numbers"),
-        ("optimizer.weight_decay=abc", "optimizer.weight_decay=abc: torch.optim.AdamW rejects it"),
-        ("scheduler.warmup_steps=30", "scheduler.warmup_steps=30: this run has 30 steps; must be fewer"),
-        ("optimizer.weight_decay=-3", "torch.optim.AdamW rejects it: Invalid weight_decay value: -3"),
-        ("+optimizer.foo=1", "optimizer.foo: AdamW has no such argument"),
-        ("+optimizer.lr=1", "the learning rate is a top-level key: lr=1"),
-        ("optimizer._target_=torch.optim.Adamm", "did you mean 'Adam'?"),
         ("optimizer._target_=no_such_module.Adam", "is it installed here?"),
-        ("scheduler.warmup_ratio=2", "scheduler.warmup_ratio=2: must be >= 0 and < 1"),
-        ("+scheduler.foo=1", "scheduler.foo"),
-        ("model.name_or_path=./nowhere", "model.name_or_path=./nowhere: no such directory"),
-        ("model.config_overrides.hidden_size=100", "must be a multiple of num_attention_heads=12"),
-        ("+model.config_overrides.hiden_size=100", "model.config_overrides.hiden_size"),
-        ("dataset.train_file=null", "dataset.train_file: is not set"),
         ("dataset.train_file=trian.jsonl", "no such file; did you mean 'train.jsonl'?"),
-        ("dataset.train_file=.", "is a directory; a file was expected"),
-        ("dataset.path=nowhere", "dataset.path=nowhere: no such directory or zip"),
         ("dataset.sentence1_field=question1", "train.jsonl:1: no 'question1'"),
         ("dataset.labels=[no,yes]", "train.jsonl:1: label "),
         ("lr=[1", "lr=[1: cannot be read"),
@@ -86,7 +62,7 @@ def refused(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_invalid_override(override, message, refused):
-    """The message names the override and what is allowed."""
+    """The message names the override and what is allowed; tests/runner/test_validation.py tries many more."""
     assert message in refused(override)
 
 

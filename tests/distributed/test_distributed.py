@@ -52,9 +52,12 @@ def launch(processes, *command, **options):
 
 def train_variants(directory, processes, variants):
     """Train the variants under torchrun."""
-    process = launch(processes, ROOT / "tests/support/train_variants.py", directory, *variants)
-    out, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, out
+    command = (PYTHON, "-m", "train_variants", directory, *variants)
+    torchrun = (PYTHON, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--no-python", *command)
+    done = subprocess.run(
+        torchrun, cwd=ROOT / "tests/support", env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def check_against_one_process(tmp_path, processes, variants):

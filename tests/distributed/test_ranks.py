@@ -1,14 +1,12 @@
 """Rank and world size from the variables of launchers, complete or not."""
 
 import importlib
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from accelerate import PartialState
-from helpers import small
+from helpers import PATIENCE_S, PYTHON, small
+from helpers import environment as command_environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +16,6 @@ from afqmc.training.config import DistributedConfig
 from afqmc.training.device import build_accelerator, select_device
 from afqmc.utils.errors import InputError
 
-ROOT = Path(__file__).parents[2]
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 SLURM = (
     "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_TASKS_PER_NODE",
@@ -125,11 +122,10 @@ def test_single_process_commands(name, monkeypatch, capsys):
 
 def test_torchrun_refusal(tmp_path):
     """Under torchrun the refusal is printed once."""
-    command = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "afqmc.predict", "RUN", "FILE"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        [sys.executable, "-m", *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
-    )
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"]
+    command = [PYTHON, "-m", *torchrun, PYTHON, "-m", "afqmc.predict", "RUN", "FILE"]
+    variables = command_environment(OMP_NUM_THREADS="1")
+    ended = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=PATIENCE_S)
     assert ended.returncode != 0
     assert ended.stderr.count("afqmc.predict: runs as one process") == 1
     assert "terminated" not in ended.stderr

@@ -162,7 +162,7 @@ def test_tables_fit_terminal(columns, copied, call, monkeypatch):
     assert details["classes"][1]["f1"] == pytest.approx(details["f1"])
 
 
-def test_per_class_matches_scikit_learn(little_garbage):
+def test_per_class_matches_scikit_learn():
     """Metrics per class are those of scikit-learn."""
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 

@@ -1,9 +1,8 @@
 """The layers of the design: imports only point down, and some libraries are imported in one package only."""
 
 import ast
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 PACKAGE = Path(__file__).parents[2] / "afqmc"
 LEVELS = {
@@ -29,25 +28,36 @@ def part_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@cache
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def imports(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    names = []
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
 
 
 def test_every_module_has_a_layer():
     assert {part_of(path) for path in modules()} == set(LEVELS)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_only_point_down(path):
-    part = part_of(path)
-    for name in imports(path):
-        if name.startswith("afqmc.") and (imported := name.split(".")[1]) != part:
-            assert LEVELS[imported] < LEVELS[part], f"{path.name} imports {name}"
+def test_imports_only_point_down():
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for path in modules()
+        for name in imports(path)
+        if name.startswith("afqmc.")
+        and (imported := name.split(".")[1]) != (part := part_of(path))
+        and LEVELS[imported] >= LEVELS[part]
+    ]
+    assert wrong == []
 
 
 def test_no_circular_imports():
@@ -63,23 +73,25 @@ def test_package_has_few_top_level_names():
     assert len({part_of(path) for path in modules()} - {"__main__"}) <= 24
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_libraries_are_imported_in_their_packages_only(path):
-    for name in imports(path):
-        allowed = ONLY_IN.get(name.split(".")[0])
-        assert allowed is None or part_of(path) in allowed, f"{path.name} imports {name}"
+def test_libraries_are_imported_in_their_packages_only():
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for path in modules()
+        for name in imports(path)
+        if part_of(path) not in ONLY_IN.get(name.split(".")[0], {part_of(path)})
+    ]
+    assert wrong == []
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_every_module_has_a_docstring(path):
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+def test_every_module_has_a_docstring():
+    assert [path for path in modules() if not ast.get_docstring(tree(path))] == []
 
 
 def test_public_names_are_unique():
     """No two modules define the same public function, class or constant."""
     defined = {}
     for path in [*modules(), *sorted((PACKAGE.parent / "hydra_plugins").rglob("*.py"))]:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in tree(path).body:
             targets = node.targets if isinstance(node, ast.Assign) else [node]
             for name in (getattr(target, "name", getattr(target, "id", "_")) for target in targets):
                 if not name.startswith("_") and name not in {"log", "main"}:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from equality import differences
-from helpers import command, rows, small, summary
+from helpers import command, quick_compose, rows, small, summary
 from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer, get_scheduler
 
@@ -52,7 +52,7 @@ STEPS = 30
 
 
 def pretraining(*overrides):
-    return compose([*SMALL, *overrides], config_name="pretrain")
+    return quick_compose(SMALL, *overrides, config_name="pretrain")
 
 
 def pretrain(directory, *overrides):

@@ -1,10 +1,11 @@
 """Whatever a run rejects, the doctor and the check before a sweep reject with the same message."""
 
 import json
+import re
 import sys
 
 import pytest
-from helpers import SMALL
+from helpers import SMALL, quick_compose
 from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model
 
 from afqmc import doctor
@@ -173,15 +174,14 @@ TRACKED = [  # overrides with W&B, offline
     (f"tracker.project={'x' * 129}", "exceeded 128 characters"),
 ]
 CASES = [
-    *(((*MINI, "tracker=none", *overrides.split()), message) for overrides, message in REFUSED),
-    *(((*CUSTOM, "tracker=none", *overrides.split()), message) for overrides, message in CUSTOM_REFUSED),
-    *(((*MINI, *WANDB, override), message) for override, message in TRACKED),
+    *(((*MINI, "tracker=none"), overrides.split(), message) for overrides, message in REFUSED),
+    *(((*CUSTOM, "tracker=none"), overrides.split(), message) for overrides, message in CUSTOM_REFUSED),
+    *(((*MINI, *WANDB), [override], message) for override, message in TRACKED),
 ]
 
 
-def check_same_message(overrides, expected, directory):
+def check_same_message(config, expected, directory):
     """Check that a run, the doctor and the check before a sweep reject a config with the same message."""
-    config = compose(list(overrides))
     with pytest.raises(InputError) as error:
         run_experiment(config, RunDir(directory / "run"))
     message = str(error.value)
@@ -194,10 +194,10 @@ def check_same_message(overrides, expected, directory):
     assert preflight([config]) == {0: message}
 
 
-@pytest.mark.parametrize(("overrides", "message"), CASES, ids=[" ".join(overrides[5:]) for overrides, _ in CASES])
-def test_run_doctor_and_preflight_agree(overrides, message, inside, tmp_path):
+@pytest.mark.parametrize(("base", "overrides", "message"), CASES, ids=[" ".join(case[1]) for case in CASES])
+def test_run_doctor_and_preflight_agree(base, overrides, message, inside, tmp_path):
     """A run, the doctor and the check before a sweep reject a config with the same message."""
-    check_same_message(overrides, message, tmp_path)
+    check_same_message(quick_compose(base, *overrides), message, tmp_path)
 
 
 INVALID = [  # rejected by the checks of the schema
@@ -219,6 +219,13 @@ INVALID = [  # rejected by the checks of the schema
 
 
 @pytest.mark.parametrize(("overrides", "message"), INVALID)
+def test_invalid_config_is_not_composed(overrides, message, inside):
+    """A config that does not fit the schema is rejected while it is composed, which all commands do first."""
+    with pytest.raises(InputError, match=re.escape(message)):
+        compose([*MINI, "tracker=none", *overrides.split()])
+
+
+@pytest.mark.parametrize(("overrides", "message"), INVALID[:2])  # an unknown key, and a value out of range
 def test_invalid_config_is_rejected_by_all_commands(overrides, message, inside, monkeypatch, capsys):
     """A run, the doctor and a sweep reject a config that does not fit the schema with the same message."""
     arguments, messages = [*MINI, "tracker=none", *overrides.split()], []
@@ -234,7 +241,7 @@ def test_invalid_config_is_rejected_by_all_commands(overrides, message, inside, 
 def test_launcher_settings_are_checked(inside, monkeypatch, tmp_path):
     """Settings of accelerate that the trainer does not support are rejected by all three."""
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    check_same_message((*MINI, "tracker=none"), "use_deepspeed: not supported", tmp_path)
+    check_same_message(compose([*MINI, "tracker=none"]), "use_deepspeed: not supported", tmp_path)
 
 
 def test_independent_errors_are_all_reported(inside):

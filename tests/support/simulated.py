@@ -5,6 +5,7 @@ python tests/support/simulated.py DIR --settings 200 --seeds 5 --rows 200 --exam
 
 import argparse
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ def answers_of(gold, logits):
     return LabelledPredictions(gold, logits.argmax(axis=1), logits)
 
 
+@cache
 def config_text():
     """Return the saved config of the quickstart, in which tests replace values."""
     from omegaconf import OmegaConf

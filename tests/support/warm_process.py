@@ -25,8 +25,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.
 NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}  # a fork would lose them
 THREADS = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", *NO_THREADS)  # read during import; counts are set again in each child
 READ_AT_RUN_TIME = (
-    "ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU", "AFQMC_", "HYDRA_FULL_ERROR", "NETRC", "PYTEST_", "WANDB_",
-    "PATH", "PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES", "KMP_", "TORCHINDUCTOR_",  # libraries set these two
+    "ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU", "AFQMC_", "HF_TOKEN", "HYDRA_FULL_ERROR", "NETRC", "PYTEST_",
+    "WANDB_", "PATH", "PS1", "PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES",
+    "GROUP_", "LOCAL_", "MASTER_", "RANK", "ROLE_", "TORCHELASTIC_", "TORCH_NCCL_", "WORLD_SIZE",  # set by torchrun
+    "KMP_", "TORCHINDUCTOR_",  # set by libraries
 )  # fmt: skip
 OTHERS = (
     "hydra_plugins.afqmc_sweeps.grid_sweeper", "hydra_plugins.afqmc_sweeps.process_launcher", "sklearn.metrics",

@@ -55,15 +55,15 @@ def printed(code, **environment):
 
 def test_threads_per_job():
     """torch uses the cores divided by the number of parallel jobs."""
-    code = (
-        "configure_threads(jobs_at_once={})\nimport torch\nprint(torch.get_num_threads(), os.environ['GOMP_SPINCOUNT'])"
-    )
-    assert printed(code.format(1)) == [str(usable_cores()), "2000"]
-    assert printed(code.format(1000)) == ["1", "2000"]
+    shown = "print(os.environ['OMP_NUM_THREADS'], os.environ['GOMP_SPINCOUNT'])"
+    code = f"configure_threads()\nimport torch\n{shown}\nprint(torch.get_num_threads())"
+    assert printed(code) == [str(usable_cores()), "2000", str(usable_cores())]
+    assert printed(f"configure_threads(jobs_at_once=1000)\n{shown}") == ["1", "2000"]
 
 
 def test_user_settings():
     """Environment variables of the user are unchanged."""
-    code = "configure_threads()\nimport torch\nprint(torch.get_num_threads(), os.environ.get('GOMP_SPINCOUNT'))"
+    shown = "print(os.environ['OMP_NUM_THREADS'], os.environ.get('GOMP_SPINCOUNT'))"
+    code = f"configure_threads()\n{shown}"
     assert printed(code, OMP_NUM_THREADS="1", OMP_WAIT_POLICY="active") == ["1", "None"]
     assert printed(code, GOMP_SPINCOUNT="7")[1] == "7"
