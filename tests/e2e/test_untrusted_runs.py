@@ -214,14 +214,21 @@ def test_pickled_state_is_rejected(copied, tmp_path, name):
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("target", ["os.system", "evil.build", "subprocess.run", "afqmc.run_dir.write_text"])
-@pytest.mark.parametrize(
-    "key",
-    [
-        "optimizer", "optimizer.param_groups", "scheduler", "model", "model.transforms.x", "objective", "callbacks.x",
-        "objective.config",
-    ],
+TARGETS = ("os.system", "evil.build", "subprocess.run", "afqmc.run_dir.write_text")
+KEYS_OF_TARGETS = (
+    "optimizer", "optimizer.param_groups", "scheduler", "model", "model.transforms.x", "objective", "callbacks.x",
+    "objective.config",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "target"),
+    [  # each key and each target; the slow tests have the other combinations
+        pytest.param(key, target, marks=() if index % len(TARGETS) == number else pytest.mark.slow)
+        for index, key in enumerate(KEYS_OF_TARGETS)
+        for number, target in enumerate(TARGETS)
+    ],
+)
 def test_untrusted_target_is_not_imported_on_resume(copied, tmp_path, key, target):
     """The message names the key, wherever in the config the target is."""
     hostile.plant_code(copied, tmp_path / "canary")
