@@ -56,7 +56,7 @@ class RDrop(CrossEntropyVariant):
         """Check that the two passes can differ. Whether a custom model has dropout is not known.
 
         Raises:
-            InputError: if the model has no dropout, or mixout in its place.
+            InputError: if the model has no dropout, or has mixout.
         """
         if not self.is_off and any(isinstance(module, MixoutLinear) for module in model.modules()):
             raise InputError("objective: R-Drop does not work with model.mixout, which has one mask for both passes")
