@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
-from afqmc.comparison.bootstrap import PairwiseTests, resample
+from afqmc.comparison.bootstrap import resample
 from afqmc.comparison.caveats import caveats
 from afqmc.comparison.dev_data import data_groups
+from afqmc.comparison.evaluations import EvaluationCounts, choice_corrections
 from afqmc.comparison.mcnemar import mcnemar
+from afqmc.comparison.pairwise import PairwiseTests
 from afqmc.comparison.report import Comparison, ComparisonReport
 from afqmc.comparison.wording import (
     baseline_sentence,
     difference_sentence,
     display_name,
     split_of,
+    with_correction,
     with_cost,
     with_mcnemar,
+    with_unfinished,
 )
 from afqmc.evaluation.metric_names import higher_is_better
 from afqmc.results.predictions import Predictions
@@ -53,21 +57,19 @@ def build(runs: Sequence[Run], metric: str | None, top: int, baseline: str | Non
     if reference is not None:
         candidates = [reference, *(setting for setting in candidates if setting is not reference)]
     compared, predictions, incomparable = _comparable(settings, candidates, data_index, metric, read)
+    unfinished = [run for run in runs if not run.is_complete]
     tests, comparisons = None, []
+    evaluations = [EvaluationCounts.of(setting, metric) for setting in compared]
     if len(compared) > 1:
-        answers = [repetition.answers for repetitions in predictions for repetition in repetitions]
-        setting_index = [index for index, repetitions in enumerate(predictions) for _ in repetitions]
-        tests = PairwiseTests(resample(metric.partition("/")[2], answers), setting_index, reference is not None)
-        comparisons = [
-            _compare(settings, compared, predictions, tests, metric, other, reference is not None)
-            for other in range(1, len(compared))
-        ]
+        tests = _tests(predictions, evaluations, metric, reference is not None)
+        compare = _Comparer(settings, compared, predictions, tests, evaluations, unfinished, metric)
+        comparisons = [compare(other, reference is not None) for other in range(1, len(compared))]
     report = ComparisonReport(
         metric=metric,
         keys=varying_keys(complete),
         settings=settings,
         data_index=data_index,
-        unfinished=[run for run in runs if not run.is_complete],
+        unfinished=unfinished,
         compared=compared,
         folds_metric=_folds_metric(compared, predictions, metric),
         tests=tests,
@@ -196,30 +198,58 @@ def _folds_metric(compared: list[Setting], predictions: list[list[Predictions]],
     return metrics
 
 
-def _compare(
-    settings: list[Setting],
-    compared: list[Setting],
-    predictions: list[list[Predictions]],
-    tests: PairwiseTests,
-    metric: str,
-    other: int,
-    has_baseline: bool,
-) -> Comparison:
-    """Compare the best setting, or the baseline, with another one, given by its index."""
-    difference = tests.difference(0, other)
-    is_single = difference.seeds == (1, 1)
-    test = mcnemar(predictions[0][0].answers, predictions[other][0].answers) if is_single else None
-    names = display_name(compared[0], settings), display_name(compared[other], settings)
-    has_folds = compared[0].has_folds or compared[other].has_folds
-    if has_baseline:
-        difference = difference.negated()
-        sentence = baseline_sentence(names[1], names[0], difference, metric, tests.examples, has_folds)
-        sentence = with_cost(sentence, names[1], *_relative_cost(compared[other], compared[0]))
-        return Comparison(compared[0], compared[other], difference, test, sentence)
-    sentence = difference_sentence(*names, difference, metric, tests.examples, has_folds)
-    if test is not None and difference.error and metric.endswith("/accuracy"):
-        sentence = with_mcnemar(sentence, *names, test)
-    return Comparison(compared[0], compared[other], difference, test, sentence)
+def _tests(
+    predictions: list[list[Predictions]], evaluations: Sequence[EvaluationCounts], metric: str, has_baseline: bool
+) -> PairwiseTests:
+    """Test the settings; if their runs chose among unequal numbers of evaluations, correct for it."""
+    answers = [repetition.answers for repetitions in predictions for repetition in repetitions]
+    index = [setting for setting, repetitions in enumerate(predictions) for _ in repetitions]
+    resampled = resample(metric.partition("/")[2], answers, groups=predictions[0][0].rows.groups)
+    tests = PairwiseTests(resampled, index, has_baseline)
+    corrections = choice_corrections(evaluations, tests.run_variance, higher_is_better(metric))
+    return tests if corrections is None else PairwiseTests(resampled, index, has_baseline, corrections)
+
+
+@dataclass(frozen=True)
+class _Comparer:
+    """Compares the best setting, or the baseline, with another one."""
+
+    settings: Sequence[Setting]
+    compared: Sequence[Setting]
+    predictions: Sequence[Sequence[Predictions]]
+    tests: PairwiseTests
+    evaluations: Sequence[EvaluationCounts]
+    unfinished: Sequence[Run]
+    metric: str
+
+    def __call__(self, other: int, has_baseline: bool) -> Comparison:
+        """Compare setting 0 with another one, given by its index."""
+        first, second = self.compared[0], self.compared[other]
+        difference = self.tests.difference(0, other)
+        is_single = difference.seeds == (1, 1)
+        answers = self.predictions[0][0].answers, self.predictions[other][0].answers
+        test = mcnemar(*answers) if is_single else None
+        names = display_name(first, self.settings), display_name(second, self.settings)
+        counts = str(self.evaluations[0]), str(self.evaluations[other])
+        has_folds = first.has_folds or second.has_folds
+        if has_baseline:
+            difference = difference.negated()
+            sentence = baseline_sentence(names[1], names[0], difference, self.metric, has_folds)
+            sentence = with_correction(sentence, names[1], names[0], difference, counts[::-1], self.metric)
+            sentence = with_cost(sentence, names[1], *_relative_cost(second, first))
+        else:
+            sentence = difference_sentence(*names, difference, self.metric, has_folds)
+            if test is not None and difference.error and self.metric.endswith("/accuracy"):
+                sentence = with_mcnemar(sentence, *names, test)
+            sentence = with_correction(sentence, *names, difference, counts, self.metric)
+        sentence = with_unfinished(
+            sentence, [(names[0], self._unfinished(first)), (names[1], self._unfinished(second))]
+        )
+        return Comparison(first, second, difference, test, sentence)
+
+    def _unfinished(self, setting: Setting) -> int:
+        """Count the runs of a setting without final metrics."""
+        return sum(setting.has_config_of(run) for run in self.unfinished)
 
 
 def _relative_cost(setting: Setting, baseline: Setting) -> tuple[float | None, float | None]:

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING
 
+from afqmc.comparison.evaluations import evaluation_values
 from afqmc.comparison.wording import display_name, folds_column, format_size, split_of
-from afqmc.utils.errors import InputError
 from afqmc.utils.language import join_messages, msg
 
 if TYPE_CHECKING:
-    from afqmc.comparison.bootstrap import PairwiseTests
+    from afqmc.comparison.pairwise import PairwiseTests
     from afqmc.comparison.report import ComparisonReport
-    from afqmc.results.runs import Run
 
 _MAX_LISTED = 8  # names in a sentence
 _NEGLIGIBLE = 1e-6  # selection bias below this is not mentioned
@@ -88,23 +87,22 @@ def _combined_folds(split: str) -> str:
 
 def _test_caveats(report: ComparisonReport, tests: PairwiseTests) -> Iterator[str]:
     if tests.comparisons > 1:
-        has_mcnemar = any(comparison.mcnemar for comparison in report.comparisons)
-        intervals = msg("confidence intervals and McNemar's p-values") if has_mcnemar else msg("confidence intervals")
         if report.baseline is not None:
             yield msg(
-                "p-values are Holm-adjusted over the {pairs} comparisons with {baseline}; {intervals} are not adjusted",
+                "confidence intervals and p-values hold for all {pairs} comparisons with {baseline} together "
+                "(Bonferroni)",
                 pairs=tests.comparisons,
                 baseline=display_name(report.baseline, report.settings),
-                intervals=intervals,
             )
         else:
             yield msg(
-                "p-values are Holm-adjusted over the {pairs} pairs of {settings} settings; {intervals} are not "
-                "adjusted",
+                "confidence intervals and p-values hold for all {pairs} pairs of {settings} settings together "
+                "(Bonferroni)",
                 pairs=tests.comparisons,
                 settings=len(report.compared),
-                intervals=intervals,
             )
+        if any(comparison.mcnemar for comparison in report.comparisons):
+            yield msg("McNemar's p-values are not adjusted for the number of pairs")
     yield from _power_caveats(report, tests.examples)
     seeds = [comparison.difference.seeds for comparison in report.comparisons if comparison.difference.over_seeds]
     if any(2 in pair for pair in seeds):
@@ -133,8 +131,8 @@ def _power_caveats(report: ComparisonReport, examples: int) -> Iterator[str]:
     )
     if any(difference.error and difference.value and not difference.significant for difference in differences):
         yield msg(
-            "the seeds or pairs needed are a rough estimate, which assumes that the true difference is as large as the "
-            "observed one; a smaller one needs more"
+            "the seeds and pairs needed are for a cautious estimate of each difference, the lower end of a one-sided "
+            "60% interval; a smaller difference needs more"
         )
 
 
@@ -170,7 +168,7 @@ def _selection_caveats(report: ComparisonReport) -> Iterator[str]:
 
 def _weight_selection(report: ComparisonReport) -> Iterator[str]:
     runs = [run for setting in report.compared or report.settings[:1] for run in setting.runs]
-    counts = sorted({count for run in runs if (count := _count_evaluations(run))})
+    counts = sorted({count for run in runs if (count := len(evaluation_values(run, str(run.monitor))))})
     if counts == [1]:
         return
     number = msg("several") if not counts else f"{counts[0]}"
@@ -192,15 +190,21 @@ def _setting_selection(report: ComparisonReport) -> Iterator[str]:
         "row 1 is the best of {settings} settings on the same dev pairs, which makes it look better than it is",
         settings=count,
     )
-    bias = report.tests.selection_bias(report.higher_is_better) if report.tests is not None else 0
-    if bias > _NEGLIGIBLE:
-        caveat = msg("{caveat} by about {size} or more", caveat=caveat, size=format_size(report.metric, bias))
-    yield caveat
-
-
-def _count_evaluations(run: Run) -> int | None:
-    """Count the evaluations of a run; None if its metrics.jsonl cannot be read."""
-    try:
-        return sum(run.monitor in row for row in run.rows())
-    except InputError:
-        return None
+    bias = report.selection_bias
+    if bias is None or bias <= _NEGLIGIBLE:
+        yield caveat
+        return
+    size, corrected = format_size(report.metric, bias), report.settings[0].mean(report.metric)
+    assert corrected is not None
+    corrected -= bias if report.higher_is_better else -bias
+    assert report.tests is not None
+    if (report.tests.seeds > 1).any():
+        yield msg(
+            "{caveat} by about {size}: corrected, it is {value}", caveat=caveat, size=size, value=f"{corrected:.4f}"
+        )
+    else:
+        yield msg(
+            "{caveat} by about {size} or more, since single runs do not show how much seeds vary",
+            caveat=caveat,
+            size=size,
+        )

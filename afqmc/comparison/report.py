@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from afqmc.comparison.bootstrap import Difference, PairwiseTests
+import numpy as np
+
 from afqmc.comparison.mcnemar import McNemar
+from afqmc.comparison.pairwise import Difference, PairwiseTests
+from afqmc.comparison.selection import setting_selection_bias
 from afqmc.comparison.wording import baseline_headline, display_name, headline
 from afqmc.evaluation.metric_names import higher_is_better
 from afqmc.results.runs import Run
@@ -103,6 +106,16 @@ class ComparisonReport:
         if self.baseline is not None:
             return baseline_headline(name, differences, self.metric)
         return headline(name, differences)
+
+    @property
+    def selection_bias(self) -> float | None:
+        """By how much the choice of row 1 flatters its metric, in its unit; None if nothing was compared."""
+        metrics = [setting.mean(self.metric) for setting in self.settings if self.data_index[setting] == 1]
+        means = np.array([mean for mean in metrics if mean is not None])
+        if self.tests is None or len(means) < 2:
+            return None
+        seeds = np.array([len(setting.figures(self.metric)) for setting in self.settings[: len(means)]])
+        return setting_selection_bias(self.tests, means, seeds, self.higher_is_better)
 
     @property
     def higher_is_better(self) -> bool:

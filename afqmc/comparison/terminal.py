@@ -19,7 +19,7 @@ from afqmc.comparison.wording import (
 from afqmc.results.settings import Setting, format_value, short_keys
 from afqmc.utils.console import format_duration
 from afqmc.utils.errors import printable
-from afqmc.utils.language import translate
+from afqmc.utils.language import join_messages, msg, translate
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,10 +90,7 @@ def print_report(report: ComparisonReport, top: int) -> None:
     from rich.console import Console
 
     console = Console(file=sys.stdout, highlight=False)
-    unfinished = [
-        f"{run.name}: {', '.join(translate(text) for text in (run.status, run.why) if text)}"
-        for run in report.unfinished
-    ]
+    unfinished = [translate(line) for line in unfinished_runs(report)]
     _print_list(console, f"Without final metrics: {len(unfinished)}", unfinished)
     if report.settings:
         layout = _choose_layout(report, top, console)
@@ -105,6 +102,17 @@ def print_report(report: ComparisonReport, top: int) -> None:
     ]
     _print_list(console, "Not compared", incomparable)
     _print_list(console, "Caveats", report.caveats)
+
+
+def unfinished_runs(report: ComparisonReport) -> list[str]:
+    """Return one line per run without final metrics: its name, its setting, its status and the reason."""
+    lines: list[str] = []
+    for run in report.unfinished:
+        setting = next((setting.name for setting in report.settings if setting.has_config_of(run)), None)
+        name = run.name if setting is None else f"{run.name} ({setting})"
+        why = join_messages([text for text in (msg(run.status), run.why) if text])
+        lines.append(msg("{name}: {why}", name=name, why=why))
+    return lines
 
 
 def _has_sweeps(report: ComparisonReport) -> bool:
@@ -214,8 +222,8 @@ def _print_findings(console: Console, report: ComparisonReport) -> None:
     for header in ("than", "by", "95% CI", "p", "needed to detect it"):
         table.add_column(translate(header), overflow="fold", no_wrap=header in ("by", "95% CI", "p"))
     for comparison in report.comparisons:
-        difference, examples = comparison.difference, report.tests.examples
-        needed = "" if difference.significant else required_effort(difference, split_of(report.metric), examples)
+        difference = comparison.difference
+        needed = "" if difference.significant else required_effort(difference, report.metric)
         size, interval, p = format_difference(difference, report.metric)
         cells = (
             display_name(comparison.other, report.settings),

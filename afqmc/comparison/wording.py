@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from afqmc.comparison.bootstrap import MAX_SEEDS, Difference
 from afqmc.comparison.mcnemar import McNemar
+from afqmc.comparison.pairwise import MAX_SEEDS, Difference
 from afqmc.utils.language import msg
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _MAX_NAME = 40  # characters; settings with longer names are referred to by their rank
 _MAX_DIGITS = 7  # decimals of a difference
+_MIN_CORRECTION = 1e-4  # a smaller correction is not mentioned
 
 
 def display_name(setting: Setting, ranked: Sequence[Setting]) -> str:
@@ -31,9 +32,7 @@ def folds_column(split: str) -> str:
     return "oof" if split == "dev" else "folds"
 
 
-def difference_sentence(
-    a: str, b: str, difference: Difference, metric: str, examples: int, has_folds: bool = False
-) -> str:
+def difference_sentence(a: str, b: str, difference: Difference, metric: str, has_folds: bool = False) -> str:
     """Return which of two settings is better and by how much, or what is needed to detect the difference.
 
     Args:
@@ -41,7 +40,6 @@ def difference_sentence(
         b: Name of the second one.
         difference: The metric of a minus that of b.
         metric: As ``split/name``.
-        examples: Number of examples.
         has_folds: Whether the folds of each seed were combined.
     """
     if difference.error == 0 and difference.value == 0:
@@ -65,16 +63,13 @@ def difference_sentence(
     if difference.significant and difference.over_seeds:
         return msg("{a} is better than {b} by {size} ({details})", **values)
     if difference.significant:
-        return msg("{a} did better than {b} by {size} in these very runs ({details})", **values)
-    needed = required_effort(difference, split_of(metric), examples)
-    if difference.value:
-        needed = msg("{needed} would be needed", needed=needed)
+        sentence = msg("{a} did better than {b} by {size} in these very runs ({details})", **values)
+        return with_other_seeds(sentence, difference, metric)
+    needed = required_effort(difference, metric)
     return msg("{a} and {b} cannot be told apart: {size} ({details}); {needed}", **values, needed=needed)
 
 
-def baseline_sentence(
-    name: str, baseline: str, difference: Difference, metric: str, examples: int, has_folds: bool = False
-) -> str:
+def baseline_sentence(name: str, baseline: str, difference: Difference, metric: str, has_folds: bool = False) -> str:
     """Return whether a setting is better or worse than the baseline, and by how much.
 
     Args:
@@ -82,20 +77,17 @@ def baseline_sentence(
         baseline: Name of the baseline.
         difference: The metric of the setting minus that of the baseline.
         metric: As ``split/name``.
-        examples: Number of examples.
         has_folds: Whether the folds of each seed were combined.
     """
     if difference.error == 0:
-        return difference_sentence(name, baseline, difference, metric, examples, has_folds)
+        return difference_sentence(name, baseline, difference, metric, has_folds)
     size, interval, p = format_difference(difference, metric, signed=True)
     details = msg(
         "95% CI {interval}, adjusted {p}, {seeds}", interval=interval, p=p, seeds=_format_seeds(difference, has_folds)
     )
     values = {"name": name, "baseline": baseline, "size": size, "details": details}
     if not difference.significant:
-        needed = required_effort(difference, split_of(metric), examples)
-        if difference.value:
-            needed = msg("{needed} would be needed", needed=needed)
+        needed = required_effort(difference, metric)
         return msg("{name} cannot be told apart from {baseline}: {size} ({details}); {needed}", **values, needed=needed)
     is_better = difference.value * _sign(metric) > 0
     if difference.over_seeds:
@@ -103,8 +95,10 @@ def baseline_sentence(
             return msg("{name} is better than {baseline}: {size} ({details})", **values)
         return msg("{name} is worse than {baseline}: {size} ({details})", **values)
     if is_better:
-        return msg("{name} did better than {baseline} in these very runs: {size} ({details})", **values)
-    return msg("{name} did worse than {baseline} in these very runs: {size} ({details})", **values)
+        sentence = msg("{name} did better than {baseline} in these very runs: {size} ({details})", **values)
+    else:
+        sentence = msg("{name} did worse than {baseline} in these very runs: {size} ({details})", **values)
+    return with_other_seeds(sentence, difference, metric)
 
 
 def headline(best: str, differences: Sequence[Difference]) -> str:
@@ -147,28 +141,120 @@ def format_difference(difference: Difference, metric: str, signed: bool = False)
     The size is positive if the first setting is better, also for a loss; ``signed`` writes the sign of a positive one.
     """
     sign = _sign(metric)
-    low, high = sorted((sign * difference.low, sign * difference.high))
-    scale, digits, unit = _number_format(metric, (low, high))
-    interval = msg("{low} to {high}", low=f"{low * scale:z.{digits}f}", high=f"{high * scale:z.{digits}f}")
+    scale, digits, unit = _number_format(metric, (difference.low, difference.high))
+    interval = format_interval(difference.low, difference.high, metric)
     value = sign * difference.value * scale
     size = _with_unit(f"{value:+z.{digits}f}" if signed else f"{value:z.{digits}f}", unit)
     return size, interval, format_p(difference.p_adjusted)
 
 
-def required_effort(difference: Difference, split: str, examples: int) -> str:
-    """Return how many seeds or examples would make a difference significant that is not."""
+def format_interval(low: float, high: float, metric: str) -> str:
+    """Return ``0.1 to 1.7``; positive if the first setting is better, also for a loss."""
+    low, high = sorted((_sign(metric) * low, _sign(metric) * high))
+    scale, digits, _ = _number_format(metric, (low, high))
+    return msg("{low} to {high}", low=f"{low * scale:z.{digits}f}", high=f"{high * scale:z.{digits}f}")
+
+
+def required_effort(difference: Difference, metric: str) -> str:
+    """Return which seeds and examples would detect a difference that is not significant."""
     if not difference.value:
         return msg("there is no difference to detect")
     if not difference.error:
         return msg("the same on every resample of the pairs")
-    if difference.seeds_needed is not None:
-        return msg("{seeds} seeds each", seeds=difference.seeds_needed)
-    if difference.examples_needed is None:
-        return msg("more than {seeds} seeds each", seeds=MAX_SEEDS)
-    pairs = msg("about {examples:,} {split} pairs", examples=_round(difference.examples_needed), split=split)
+    if not difference.plans:
+        return msg("the difference may well be zero")
+    split = split_of(metric)
+    values = {"size": format_size(metric, difference.assumed)}
     if not difference.over_seeds:
-        return pairs
-    return msg("{pairs} and more than {seeds} seeds each", pairs=pairs, seeds=MAX_SEEDS)
+        pairs = _format_pairs(_round(difference.plans[0].examples), split)
+        return msg("a difference of {size} would need about {pairs}", **values, pairs=pairs)
+    plans = [plan for plan in difference.plans if plan.seeds is not None]
+    if not plans:
+        pairs = _format_pairs(difference.plans[-1].examples, split)
+        return msg(
+            "a difference of {size} would need more than {seeds} seeds each, even with {pairs}",
+            **values,
+            seeds=MAX_SEEDS,
+            pairs=pairs,
+        )
+    values["seeds"] = str(plans[0].seeds)
+    now = difference.plans[0].examples
+    if plans[0].examples == now and len(plans) > 1 and plans[1].seeds != plans[0].seeds:
+        return msg(
+            "a difference of {size} would need {seeds} seeds each, or {fewer} with {pairs}",
+            **values,
+            fewer=plans[1].seeds,
+            pairs=_format_pairs(plans[1].examples, split),
+        )
+    if plans[0].examples == now:
+        return msg("a difference of {size} would need {seeds} seeds each", **values)
+    pairs = _format_pairs(plans[0].examples, split)
+    return msg("a difference of {size} would need {seeds} seeds each with {pairs}", **values, pairs=pairs)
+
+
+def _format_pairs(examples: int, split: str) -> str:
+    return msg("{examples:,} {split} pairs", examples=examples, split=split)
+
+
+def with_other_seeds(sentence: str, difference: Difference, metric: str) -> str:
+    """Append what other seeds of single runs would give, if they vary as is usual or as assumed."""
+    parts = []
+    for other in difference.other_seeds:
+        interval = format_interval(other.low, other.high, metric)
+        deviation = format_size(metric, other.deviation)
+        parts.append(msg("{interval} if seeds vary by {deviation} (sd)", interval=interval, deviation=deviation))
+    if not parts:
+        return sentence
+    if difference.other_seeds[0].is_assumed:
+        values = {"sentence": sentence, "low": parts[0], "high": parts[-1]}
+        return msg("{sentence}; for other seeds the 95% CI is {low}, {high}: not known here", **values)
+    return msg(
+        "{sentence}; for other seeds the 95% CI is {interval}, as is usual here", sentence=sentence, interval=parts[0]
+    )
+
+
+def with_correction(
+    sentence: str, a: str, b: str, difference: Difference, evaluations: tuple[str, str], metric: str
+) -> str:
+    """Append what was subtracted because the runs of one setting had more evaluations to choose from.
+
+    Args:
+        sentence: About the difference.
+        a: Name of the first setting.
+        b: Name of the second one.
+        difference: Of a minus b.
+        evaluations: Numbers of evaluations of the runs of a and of b.
+        metric: As ``split/name``.
+    """
+    if abs(difference.correction) < _MIN_CORRECTION:
+        return sentence
+    if difference.correction * _sign(metric) < 0:
+        a, b, evaluations = b, a, evaluations[::-1]
+    return msg(
+        "{sentence}; {size} are subtracted from {a}, whose runs kept the best of {more} evaluations, those of {b} of "
+        "{fewer}",
+        sentence=sentence,
+        size=format_size(metric, abs(difference.correction)),
+        a=a,
+        b=b,
+        more=evaluations[0],
+        fewer=evaluations[1],
+    )
+
+
+def with_unfinished(sentence: str, counts: Sequence[tuple[str, int]]) -> str:
+    """Append how many runs of each setting have no final metrics, for settings that have such runs."""
+    for name, count in counts:
+        if count == 1:
+            sentence = msg("{sentence}; 1 more run of {name} has no final metrics", sentence=sentence, name=name)
+        elif count:
+            sentence = msg(
+                "{sentence}; {count} more runs of {name} have no final metrics",
+                sentence=sentence,
+                count=count,
+                name=name,
+            )
+    return sentence
 
 
 def with_mcnemar(sentence: str, a: str, b: str, test: McNemar) -> str:

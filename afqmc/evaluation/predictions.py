@@ -57,5 +57,18 @@ def prediction_rows(
     return rows
 
 
+def add_groups(rows: list[dict[str, Any]], groups: np.ndarray) -> None:
+    """Add ``group`` to the rows of pairs that share a sentence with others: the id of the first pair of the group.
+
+    Args:
+        rows: The N rows, in the order of the split.
+        groups: The group of each pair, (N,).
+    """
+    _, first, inverse, sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    for row, group in zip(rows, inverse.tolist(), strict=True):
+        if sizes[group] > 1:
+            row["group"] = rows[first[group]]["id"]
+
+
 def _finite_or_none(values: list[float]) -> list[float | None]:
     return [value if math.isfinite(value) else None for value in values]

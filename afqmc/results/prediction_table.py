@@ -31,6 +31,8 @@ class PredictionTable:
         predicted: The most probable classes, (N,).
         gold: True classes, (N,), or None if the split has no labels.
         is_exact: Whether the run stored logits; some metrics cannot be recomputed from rounded probabilities.
+        groups: The group of each pair, (N,), from 0: pairs that share a sentence. None if each pair is its own, or the
+            run did not record them.
     """
 
     ids: list[int | str]
@@ -39,6 +41,7 @@ class PredictionTable:
     predicted: Array
     gold: Array | None
     is_exact: bool = True
+    groups: Array | None = None
 
     @cached_property
     def probabilities(self) -> Array:
@@ -79,7 +82,7 @@ class PredictionTable:
             raise ValueError(
                 msg("contains predictions that are not the most probable of {labels}", labels=", ".join(classes))
             )
-        return cls([row["id"] for row in rows], classes, logits, predicted, gold, is_exact)
+        return cls([row["id"] for row in rows], classes, logits, predicted, gold, is_exact, _groups(rows))
 
     def answers(self) -> LabelledPredictions:
         """Return the predictions of a labelled split in the form that metrics take.
@@ -115,6 +118,15 @@ class PredictionTable:
     def _label(self, row: Any) -> str:
         assert self.gold is not None
         return self.classes[int(self.gold[row])]
+
+
+def _groups(rows: list[dict[str, Any]]) -> Array | None:
+    """Number the groups; rows without ``group`` are groups of one."""
+    if not any("group" in row for row in rows):
+        return None
+    names = [("group", row["group"]) if "group" in row else ("pair", index) for index, row in enumerate(rows)]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names])
 
 
 def _logits(rows: list[dict[str, Any]], classes: list[str]) -> Array:
@@ -178,7 +190,28 @@ def concat_folds(folds: Sequence[PredictionTable]) -> PredictionTable:
     gold = None if first.gold is None else np.concatenate([fold.answers().gold for fold in folds])[order]
     logits = np.concatenate([fold.logits for fold in folds])[order]
     predicted = np.concatenate([fold.predicted for fold in folds])[order]
-    return PredictionTable([ids[index] for index in order], first.classes, logits, predicted, gold)
+    groups = _concat_groups(folds)
+    return PredictionTable(
+        [ids[index] for index in order],
+        first.classes,
+        logits,
+        predicted,
+        gold,
+        groups=None if groups is None else groups[order],
+    )
+
+
+def _concat_groups(folds: Sequence[PredictionTable]) -> Array | None:
+    """Return the groups of all folds, which have no pairs in common."""
+    if all(fold.groups is None for fold in folds):
+        return None
+    parts: list[Array] = []
+    start = 0
+    for fold in folds:
+        groups = np.arange(len(fold.ids)) if fold.groups is None else fold.groups
+        parts.append(groups + start)
+        start += int(groups.max()) + 1
+    return np.concatenate(parts)
 
 
 def mean_of(tables: Sequence[PredictionTable]) -> PredictionTable:

@@ -55,6 +55,12 @@ class Setting:
         """The names of the sweeps that its runs belong to, in order."""
         return ", ".join(dict.fromkeys(run.sweep for run in self.runs))
 
+    def has_config_of(self, run: Run) -> bool:
+        """Return whether a run, such as one that failed, has the values of this setting."""
+        return bool(self.values) and all(
+            canonical(run.config.get(key, MISSING)) == canonical(value) for key, value in self.values.items()
+        )
+
     def by_seed(self) -> list[list[Run]]:
         """Return the runs of each seed, sorted by fold."""
         groups: dict[str, list[Run]] = {}

@@ -13,11 +13,12 @@ import numpy as np
 
 from afqmc.checkpoint.weights import load_weights, read_tensors, saved_module
 from afqmc.config import Config
+from afqmc.data.folds import connected_groups
 from afqmc.data.loading import Pairs, sorted_digest, split_digest
 from afqmc.distributed.collectives import broadcast_state
 from afqmc.evaluation.evaluator import Evaluation, padding_warning, prefixed
 from afqmc.evaluation.metrics import asymmetry, collapsed_class, probabilities_of
-from afqmc.evaluation.predictions import prediction_rows
+from afqmc.evaluation.predictions import add_groups, prediction_rows
 from afqmc.models.loading import count_parameters
 from afqmc.models.transforms import are_merged
 from afqmc.run_dir import RunDir, Status
@@ -160,6 +161,8 @@ def write_predictions(setup: TrainingSetup, split: str, pairs: Pairs, evaluation
     if problem := evaluation.describe_missing(split):
         log.warning("%s: null in predictions/%s.jsonl, and the metrics are undefined", problem, split)
     rows = prediction_rows(pairs.ids, evaluation.logits, pairs.labels, setup.data.labels)
+    if pairs.labels is not None:
+        add_groups(rows, connected_groups(pairs.sentence1, pairs.sentence2))
     setup.run_dir.write_predictions(split, rows)
 
 
