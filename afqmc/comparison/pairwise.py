@@ -37,7 +37,7 @@ _ASSUMED_SEED_RATIOS = (0.87, 2.1)
 
 @dataclass(frozen=True)
 class Plan:
-    """What would detect a difference with a power of 80%; ``seeds`` per setting are None if more than 100."""
+    """Examples and seeds that detect a difference with a power of 80%; ``seeds`` is None for more than 100."""
 
     examples: int
     seeds: int | None

@@ -198,18 +198,23 @@ def _format_pairs(examples: int, split: str) -> str:
 
 def with_other_seeds(sentence: str, difference: Difference, metric: str) -> str:
     """Append what other seeds of single runs would give, if they vary as is usual or as assumed."""
-    parts = []
-    for other in difference.other_seeds:
-        interval = format_interval(other.low, other.high, metric)
-        deviation = format_size(metric, other.deviation)
-        parts.append(msg("{interval} if seeds vary by {deviation} (sd)", interval=interval, deviation=deviation))
-    if not parts:
+    if not difference.other_seeds:
         return sentence
-    if difference.other_seeds[0].is_assumed:
-        values = {"sentence": sentence, "low": parts[0], "high": parts[-1]}
-        return msg("{sentence}; for other seeds the 95% CI is {low}, {high}: not known here", **values)
+    intervals = [format_interval(other.low, other.high, metric) for other in difference.other_seeds]
+    deviations = [format_size(metric, other.deviation) for other in difference.other_seeds]
+    values = {"sentence": sentence, "interval": intervals[0], "deviation": deviations[0]}
+    if not difference.other_seeds[0].is_assumed:
+        return msg(
+            "{sentence}; with other seeds, which vary by {deviation} here (standard deviation), the 95% CI is "
+            "{interval}",
+            **values,
+        )
     return msg(
-        "{sentence}; for other seeds the 95% CI is {interval}, as is usual here", sentence=sentence, interval=parts[0]
+        "{sentence}; with other seeds, the 95% CI would be {interval} if seeds vary by {deviation} (standard "
+        "deviation), and {wider} if by {more}; single runs do not show which",
+        **values,
+        wider=intervals[-1],
+        more=deviations[-1],
     )
 
 

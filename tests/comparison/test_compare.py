@@ -25,6 +25,7 @@ from afqmc.comparison.exports import _escape_markdown as escape_markdown
 from afqmc.comparison.exports import as_csv
 from afqmc.config.safe_yaml import read_literal
 from afqmc.evaluation.metrics import classification_metrics
+from afqmc.evaluation.predictions import add_groups
 from afqmc.results.resampled_metrics import LabelledPredictions, resampled_metric
 from afqmc.results.runs import find_runs
 from afqmc.results.settings import group_by_setting
@@ -132,7 +133,7 @@ def test_findings_are_sentences(sweep, run_compare):
     _, text = run_compare(sweep)
     result = line_with(text, "lr=2e-05 is better than lr=1e-05 by")
     assert re.search(r"by \d+\.\d points \(95% CI \d+\.\d to \d+\.\d, p (=|<) [\d.]+, 3 seeds\)$", result.strip())
-    assert "Holm-adjusted over the 3 pairs of 3 settings" in text
+    assert "hold for all 3 pairs of 3 settings together" in text
     assert re.search(r"a difference of [\d.]+ (to [\d.]+ )?points.* is detected with a power of 80%", text)
 
 
@@ -157,6 +158,56 @@ def test_narrow_terminal_truncates_nothing(columns, sweep, monkeypatch, capsys):
     assert "…" not in "".join(lines)
 
 
+def test_unfinished_runs_are_in_the_sentence(sweep, run_compare):
+    """If a seed of a setting failed, its sentence says so, and the failed run is listed with its setting."""
+    failed = sorted(sweep.iterdir())[3]
+    (failed / "summary.json").unlink()
+    (failed / "status.json").write_text(json.dumps({"status": "failed", "step": 7, "error": "diverged"}))
+    _, text = run_compare(sweep)
+    assert "3-lr-2e-05_seed-1 (lr=2e-05): failed, step 7, diverged" in text
+    for other in ("1e-05", "3e-05"):
+        sentence = line_with(text, f"lr=2e-05 is better than lr={other} by")
+        assert sentence.rstrip().endswith("2 and 3 seeds); 1 more run of lr=2e-05 has no final metrics")
+
+
+def test_more_evaluations_are_corrected_for(sweep, tmp_path, run_compare):
+    """If the runs of a setting kept the best of more evaluations, the advantage is subtracted and named."""
+    for directory in sweep.glob("*lr-2e-05*"):
+        best = summary(RunDir(directory))["best"]["dev/accuracy"]
+        rng = np.random.default_rng(int(directory.name[0]))
+        values = [best, *(best - abs(rng.normal(0, 0.01, 29)))]
+        lines = [json.dumps({"step": i, "dev/accuracy": value}) for i, value in enumerate(values)]
+        (directory / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _, text = run_compare(sweep, "--json", tmp_path / "out.json")
+    subtracted = r"points are subtracted from lr=2e-05, whose runs kept the best of 30 evaluations, those of lr="
+    assert len(re.findall(subtracted, text)) == 2
+    document = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    means = {setting["name"]: setting["mean"] for setting in document["settings"]}
+    for one in document["comparisons"]:
+        assert one["correction"] > 0.001
+        assert one["value"] == pytest.approx(means[one["first"]] - means[one["second"]] - one["correction"])
+
+
+def test_pairs_that_share_a_sentence_count_once(tmp_path):
+    """Predictions with groups have a larger error than the same predictions without."""
+    answers, setting = simulate(np.random.default_rng(3), 2, 1, 200)
+    errors = {}
+    for name in ("grouped", "alone"):
+        for job, (one, index) in enumerate(zip(answers, setting, strict=True)):
+            directory = tmp_path / name / f"{job}"
+            repeated = answers_of(np.repeat(one.gold, 4), np.repeat(one.logits, 4, axis=0))
+            config = CONFIG.replace("lr: 0.0005", f"lr: {index + 1}.0e-5").replace("seed: 42", f"seed: {job}")
+            write_run(directory, config, repeated)
+            if name == "grouped":
+                file = directory / "predictions/dev.jsonl"
+                table = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+                add_groups(table, np.repeat(np.arange(200), 4))
+                file.write_text("".join(json.dumps(row) + "\n" for row in table), encoding="utf-8")
+        report = build(find_runs([str(tmp_path / name)]), "dev/accuracy", 20)
+        errors[name] = report.tests.difference(0, 1).error
+    assert errors["grouped"] > 1.3 * errors["alone"]
+
+
 def test_long_settings_share_a_column(tmp_path, run_compare):
     """Settings with many varying keys share a column, and sentences call them by their rank."""
     better, worse = simulate(np.random.default_rng(0), 2, 1, 200, quality=(3.0, 0.5))[0]
@@ -172,7 +223,8 @@ def test_long_settings_share_a_column(tmp_path, run_compare):
     write_run(tmp_path / "b", many, worse)
     _, text = run_compare(tmp_path, columns=80)
     assert re.search(
-        r"#1 did better than #2 by .* in these very runs \(.*, one run each\); McNemar: \d+ pairs correct only with #1",
+        r"#1 did better than #2 by .* in these very runs \(.*, one run each\); with other seeds, the 95% CI would be "
+        r".*; single runs do not show which; McNemar: \d+ pairs correct only with #1",
         text,
     )
     assert "other seeds may reverse them" in text

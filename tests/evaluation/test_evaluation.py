@@ -5,9 +5,10 @@ import pytest
 import torch
 from helpers import prepared
 
+from afqmc.data.folds import connected_groups
 from afqmc.data.tokenization import PairTokenizer
 from afqmc.evaluation.evaluator import evaluate, predict_logits
-from afqmc.evaluation.predictions import prediction_rows
+from afqmc.evaluation.predictions import add_groups, prediction_rows
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +47,10 @@ def test_prediction_rows_order(job):
     rows = prediction_rows(job.data.dev.ids, logits, job.data.dev.labels, ("no", "yes"))
     assert [row["prediction"] for row in rows[:4]] == ["yes", "no", "yes", "no"]
     assert [row["id"] for row in rows] == job.data.dev.ids
+
+
+def test_groups_name_their_first_pair():
+    """Pairs that share a sentence get the id of the first of them; other pairs get no group."""
+    rows = [{"id": name} for name in "abcde"]
+    add_groups(rows, connected_groups(["x", "y", "z", "p", "q"], ["y", "w", "z2", "x", "r"]))
+    assert [row.get("group") for row in rows] == ["a", "a", None, "a", None]
