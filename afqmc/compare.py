@@ -32,6 +32,7 @@ def main() -> int:
     configure_threads()
     from afqmc.comparison import exports
     from afqmc.comparison.builder import build
+    from afqmc.comparison.published import PublishedResults
     from afqmc.comparison.terminal import print_report
     from afqmc.inference.protected_files import named_files, reject_input_as_output
     from afqmc.results.runs import find_runs
@@ -51,7 +52,8 @@ def main() -> int:
     for path, flag, _ in files:
         reject_input_as_output(path, flag, inputs)
     target = _upload_target(runs, arguments)
-    report = build(runs, arguments.metric, arguments.top, arguments.baseline)
+    published = None if arguments.published is None else PublishedResults.read(arguments.published)
+    report = build(runs, arguments.metric, arguments.top, arguments.baseline, published)
     print_report(report, arguments.top)
     for path, flag, render in files:
         exports.write(path, render(report), flag)
@@ -68,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         "--baseline",
         metavar="NAME",
         help="the setting to compare all others with; default: sweep.baseline, or the best",
+    )
+    parser.add_argument(
+        "--published", metavar="NAME", help="compare with published results: afqmc, or a .yaml file like it"
     )
     parser.add_argument("--top", type=_count, default=20, metavar="N", help="settings to show and compare; default 20")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row per run")

@@ -11,16 +11,19 @@ import numpy as np
 
 from afqmc.comparison.bootstrap import resample
 from afqmc.comparison.caveats import caveats
+from afqmc.comparison.churn import Churn, churn, churn_sentence
 from afqmc.comparison.dev_data import data_groups
 from afqmc.comparison.evaluations import EvaluationCounts, choice_corrections
 from afqmc.comparison.mcnemar import mcnemar
 from afqmc.comparison.pairwise import PairwiseTests
+from afqmc.comparison.published import PublishedResults, published_sentences
 from afqmc.comparison.report import Comparison, ComparisonReport
 from afqmc.comparison.wording import (
     baseline_sentence,
     difference_sentence,
     display_name,
     split_of,
+    with_collapsed,
     with_correction,
     with_cost,
     with_mcnemar,
@@ -35,7 +38,13 @@ from afqmc.utils.errors import InputError, did_you_mean
 from afqmc.utils.language import message_of, msg
 
 
-def build(runs: Sequence[Run], metric: str | None, top: int, baseline: str | None = None) -> ComparisonReport:
+def build(
+    runs: Sequence[Run],
+    metric: str | None,
+    top: int,
+    baseline: str | None = None,
+    published: PublishedResults | None = None,
+) -> ComparisonReport:
     """Rank the runs' settings by ``metric``, or by the metric they monitored; compare the best ``top`` settings.
 
     The best setting is compared with each other one; or the setting named ``baseline``, or by ``sweep.baseline`` of all
@@ -79,7 +88,19 @@ def build(runs: Sequence[Run], metric: str | None, top: int, baseline: str | Non
         caveats=[],
         baseline=reference,
     )
-    return replace(report, caveats=list(caveats(report, top)))
+    sentences = _published(report, predictions, published) if published is not None else []
+    return replace(report, caveats=list(caveats(report, top)), published=sentences)
+
+
+def _published(
+    report: ComparisonReport, predictions: list[list[Predictions]], published: PublishedResults
+) -> list[str]:
+    """Compare the best setting, or the baseline and the best one, with published results."""
+    best = [*dict.fromkeys([report.compared[0], *report.settings[:1]])]
+    if not best or not predictions:
+        return []
+    examples = len(predictions[0][0].rows.ids)
+    return published_sentences(report.settings, best, report.metric, examples, published)
 
 
 def _baseline(settings: Sequence[Setting], requested: str | None) -> Setting | None:
@@ -242,10 +263,21 @@ class _Comparer:
             if test is not None and difference.error and self.metric.endswith("/accuracy"):
                 sentence = with_mcnemar(sentence, *names, test)
             sentence = with_correction(sentence, *names, difference, counts, self.metric)
+        collapsed = [
+            (name, sum(run.collapsed_label is not None for run in setting.runs), len(setting.runs))
+            for name, setting in zip(names, (first, second), strict=True)
+        ]
+        sentence = with_collapsed(sentence, collapsed)
         sentence = with_unfinished(
             sentence, [(names[0], self._unfinished(first)), (names[1], self._unfinished(second))]
         )
-        return Comparison(first, second, difference, test, sentence)
+        flips = self._churn(0, other) if not has_baseline else self._churn(other, 0)
+        changes = churn_sentence(*(names[::-1] if has_baseline else names), flips)
+        return Comparison(first, second, difference, test, sentence, flips, changes)
+
+    def _churn(self, a: int, b: int) -> Churn:
+        first, second = ([run.answers for run in self.predictions[index]] for index in (a, b))
+        return churn(first, second, self.predictions[0][0].rows.groups)
 
     def _unfinished(self, setting: Setting) -> int:
         """Count the runs of a setting without final metrics."""

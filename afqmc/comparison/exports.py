@@ -139,6 +139,8 @@ def as_markdown(report: ComparisonReport) -> str:
         blocks.append("## Without final metrics\n\n" + _table(["run", "status", "why"], rows))
     sections = {
         "Findings": [comparison.sentence for comparison in report.comparisons],
+        "Changed predictions": [comparison.churn_sentence for comparison in report.comparisons],
+        "Published results": report.published,
         "Not compared": [f"{display_name(setting, report.settings)}: {why}" for setting, why in report.incomparable],
         "Caveats": report.caveats,
     }
@@ -180,6 +182,7 @@ def as_dict(report: ComparisonReport) -> dict[str, Any]:
         "unfinished": [_run_as_dict(run) for run in report.unfinished],
         "comparisons": [_comparison_as_dict(comparison) for comparison in report.comparisons],
         "refused": [{"setting": setting.name, "why": reason} for setting, reason in report.incomparable],
+        "published": [*report.published],
         "notes": report.caveats,
     }
 
@@ -225,4 +228,5 @@ def _comparison_as_dict(comparison: Comparison) -> dict[str, Any]:
         "is_found": comparison.difference.significant,
         **vars(comparison.difference),
         "mcnemar": None if test is None else vars(test),
+        "churn": vars(comparison.churn),
     }

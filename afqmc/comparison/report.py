@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from afqmc.comparison.churn import Churn
 from afqmc.comparison.mcnemar import McNemar
 from afqmc.comparison.pairwise import Difference, PairwiseTests
 from afqmc.comparison.selection import setting_selection_bias
@@ -32,6 +34,8 @@ class Comparison:
     difference: Difference
     mcnemar: McNemar | None
     sentence: str
+    churn: Churn
+    churn_sentence: str
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class ComparisonReport:
         defaulted_keys: Keys that some runs' configs lack; their default is assumed.
         caveats: What readers need to know to interpret the results.
         baseline: The setting that all others are compared with; None: the best one.
+        published: Sentences about the compared settings and published results.
     """
 
     metric: str
@@ -67,6 +72,7 @@ class ComparisonReport:
     defaulted_keys: list[str]
     caveats: list[str]
     baseline: Setting | None = None
+    published: Sequence[str] = ()
 
     def to_pandas(self) -> DataFrame:
         """Return one row per setting, best first within each data set.

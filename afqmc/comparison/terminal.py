@@ -100,6 +100,9 @@ def print_report(report: ComparisonReport, top: int) -> None:
     incomparable = [
         f"{display_name(setting, report.settings)}: {translate(why)}" for setting, why in report.incomparable
     ]
+    changes = [comparison.churn_sentence for comparison in report.comparisons]
+    _print_list(console, "Changed predictions", changes[:_MAX_SENTENCES])
+    _print_list(console, "Published results", report.published)
     _print_list(console, "Not compared", incomparable)
     _print_list(console, "Caveats", report.caveats)
 

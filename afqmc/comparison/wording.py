@@ -247,6 +247,20 @@ def with_correction(
     )
 
 
+def with_collapsed(sentence: str, counts: Sequence[tuple[str, int, int]]) -> str:
+    """Append which settings have runs that predict a single label; given with the count of these and of all runs."""
+    for name, count, runs in counts:
+        if count:
+            sentence = msg(
+                "{sentence}; {count} of {runs} runs of {name} predict the same label for (nearly) every pair",
+                sentence=sentence,
+                count=count,
+                runs=runs,
+                name=name,
+            )
+    return sentence
+
+
 def with_unfinished(sentence: str, counts: Sequence[tuple[str, int]]) -> str:
     """Append how many runs of each setting have no final metrics, for settings that have such runs."""
     for name, count in counts:
