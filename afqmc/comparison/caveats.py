@@ -103,6 +103,15 @@ def _test_caveats(report: ComparisonReport, tests: PairwiseTests) -> Iterator[st
             )
         if any(comparison.mcnemar for comparison in report.comparisons):
             yield msg("McNemar's p-values are not adjusted for the number of pairs")
+    if len(report.compared) > 2 and report.baseline is None:
+        possible = report.possible_best
+        yield msg(
+            "settings that may be the best, since none of the compared ones is significantly better: {count} of "
+            "{settings}: {names}",
+            count=len(possible),
+            settings=len(report.compared),
+            names=_shorten_list([display_name(setting, report.settings) for setting in possible]),
+        )
     yield from _power_caveats(report, tests.examples)
     seeds = [comparison.difference.seeds for comparison in report.comparisons if comparison.difference.over_seeds]
     if any(2 in pair for pair in seeds):

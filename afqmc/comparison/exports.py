@@ -182,6 +182,10 @@ def as_dict(report: ComparisonReport) -> dict[str, Any]:
         "unfinished": [_run_as_dict(run) for run in report.unfinished],
         "comparisons": [_comparison_as_dict(comparison) for comparison in report.comparisons],
         "refused": [{"setting": setting.name, "why": reason} for setting, reason in report.incomparable],
+        "standings": [
+            {"setting": setting.name, **vars(standing)}
+            for setting, standing in zip(report.compared, report.standings, strict=False)
+        ],
         "published": [*report.published],
         "notes": report.caveats,
     }

@@ -178,6 +178,21 @@ class PairwiseTests:
         a, b = np.triu_indices(len(self.seeds), 1)
         return float(np.mean(self._examples_variance(a, b)) / 2)
 
+    def is_better(self, a: int, b: int, sign: int) -> bool:
+        """Return whether setting a is significantly better than b; ``sign`` is -1 if lower values are better."""
+        return bool(self.p_adjusted[a, b] <= ALPHA and sign * self._difference(a, b) > 0)
+
+    def margin_of_mean(self, index: int) -> float:
+        """Return half of the 95% interval of a setting's mean, over examples and, with several seeds, seeds."""
+        from scipy.stats import t
+
+        variances = self.seed_variance
+        examples = np.maximum(self._covariance[index, index] - variances.interaction[index], 0)
+        variance = examples + variances.total[index]
+        own_df = variances.pooled_df if variances.is_pooled[index] else self.seeds[index] - 1
+        df = degrees_of_freedom(variance, [(examples, self.units - 1), (variances.observed[index], own_df)])
+        return float(t.ppf(1 - ALPHA / 2, df) * np.sqrt(variance))
+
     def difference(self, a: int, b: int) -> Difference:
         """Return the difference between two settings, given by their indices."""
         from scipy.stats import t

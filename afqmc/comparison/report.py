@@ -12,6 +12,7 @@ from afqmc.comparison.churn import Churn
 from afqmc.comparison.mcnemar import McNemar
 from afqmc.comparison.pairwise import Difference, PairwiseTests
 from afqmc.comparison.selection import setting_selection_bias
+from afqmc.comparison.standing import Standing, standings
 from afqmc.comparison.wording import baseline_headline, display_name, headline
 from afqmc.evaluation.metric_names import higher_is_better
 from afqmc.results.runs import Run
@@ -112,6 +113,17 @@ class ComparisonReport:
         if self.baseline is not None:
             return baseline_headline(name, differences, self.metric)
         return headline(name, differences)
+
+    @property
+    def standings(self) -> list[Standing]:
+        """Where each compared setting stands."""
+        return [] if self.tests is None else standings(self.tests, self.higher_is_better)
+
+    @property
+    def possible_best(self) -> list[Setting]:
+        """The compared settings that may be the best, since no other one is significantly better."""
+        pairs = zip(self.compared, self.standings, strict=False)
+        return [setting for setting, standing in pairs if standing.may_be_best]
 
     @property
     def selection_bias(self) -> float | None:

@@ -304,6 +304,11 @@ def _with_unit(number: str, unit: str) -> str:
     return msg("{number} points", number=number) if unit else number
 
 
+def metric_scale(metric: str) -> int:
+    """Return by how much values of a metric are multiplied to be in its unit: percentage points, or none for a loss."""
+    return 1 if metric.endswith("loss") else 100
+
+
 def _number_format(metric: str, values: Sequence[float]) -> tuple[int, int, str]:
     """Return factor, decimals and unit.
 

@@ -15,6 +15,7 @@ from afqmc.comparison.html.hyperparameters import axes, importance
 from afqmc.comparison.html.json_embedding import embed_json
 from afqmc.comparison.html.learning_curves import curves
 from afqmc.comparison.html.provenance import configs, machines
+from afqmc.comparison.html.standing_plots import cost_data, standing_data, trial_data
 from afqmc.comparison.report import ComparisonReport
 from afqmc.comparison.terminal import Column, columns
 from afqmc.comparison.wording import display_name, folds_column, split_of
@@ -26,6 +27,7 @@ _SCRIPTS = (  # in the order of their dependencies
     "tables",
     "plots",
     "ranking",
+    "standing",
     "curves",
     "axes",
     "parallel",
@@ -104,6 +106,11 @@ def _content(report: ComparisonReport, with_sentences: bool) -> dict[str, Any]:
         "runs": [
             _run(run, index, report.metric) for index, setting in enumerate(report.settings) for run in setting.runs
         ],
+        "standing": standing_data(report),
+        "trials": trial_data(report),
+        "costs": cost_data(report),
+        "changes": [bilingual(comparison.churn_sentence) for comparison in report.comparisons],
+        "published": [bilingual(sentence) for sentence in report.published],
         "curves": curves(runs),
         "axes": [axis.as_dict() for axis in plot_axes],
         "importance": {"shares": shares, "note": bilingual(note)},
