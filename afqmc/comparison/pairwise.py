@@ -73,6 +73,8 @@ class Difference:
         correction: What was subtracted because the runs of a chose their weights among more evaluations than those of
             b.
         other_seeds: For single runs: the interval for other seeds, by how much these vary.
+        bound: The settings differ by less than this, at the same level as the interval (two one-sided tests, Schuirmann
+            1987).
     """
 
     value: float
@@ -88,6 +90,7 @@ class Difference:
     plans: tuple[Plan, ...] = ()
     correction: float = 0.0
     other_seeds: tuple[OtherSeeds, ...] = ()
+    bound: float = math.inf
 
     @property
     def significant(self) -> bool:
@@ -142,6 +145,7 @@ class PairwiseTests:
         setting: Sequence[int],
         has_baseline: bool = False,
         corrections: Array | None = None,
+        alpha: float = ALPHA,
     ) -> None:
         """Test the settings.
 
@@ -150,7 +154,9 @@ class PairwiseTests:
             setting: The index of each run's setting, from 0.
             has_baseline: Whether setting 0, chosen before looking at the results, is compared with each other one.
             corrections: Subtracted from the mean of each setting in differences, (K,).
+            alpha: Level of all intervals together; smaller if this is one of several such comparisons.
         """
+        self._level = alpha
         self._has_baseline = has_baseline
         index = np.asarray(setting)
         self.seeds = np.bincount(index)
@@ -202,6 +208,7 @@ class PairwiseTests:
         variance, df = self._uncertainty(a, b)
         error = float(np.sqrt(variance))
         margin = t.ppf(1 - self._alpha / 2, df) * error
+        one_sided = float(t.ppf(1 - self._alpha, df) * error)
         assumed, plans = 0.0, tuple[Plan, ...]()
         if self.p_adjusted[a, b] > ALPHA and value:
             assumed, plans = self._plans(a, b, abs(value), error, over_seeds)
@@ -219,12 +226,13 @@ class PairwiseTests:
             plans=plans,
             correction=float(self._corrections[a] - self._corrections[b]),
             other_seeds=() if over_seeds or not error else tuple(self._other_seeds(a, b, value)),
+            bound=abs(value) + one_sided,
         )
 
     @property
     def _alpha(self) -> float:
         """The level of each comparison, such that all hold together (Bonferroni)."""
-        return ALPHA / max(self.comparisons, 1)
+        return self._level / max(self.comparisons, 1)
 
     def _plans(self, a: int, b: int, value: float, error: float, over_seeds: bool) -> tuple[float, tuple[Plan, ...]]:
         """Return the difference to plan for, and the numbers of examples and seeds that detect it."""

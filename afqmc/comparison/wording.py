@@ -12,6 +12,7 @@ from afqmc.utils.language import msg
 if TYPE_CHECKING:
     from afqmc.results.settings import Setting
 
+EQUIVALENT = 0.005  # a difference below this matters to nobody
 _MAX_NAME = 40  # characters; settings with longer names are referred to by their rank
 _MAX_DIGITS = 7  # decimals of a difference
 _MIN_CORRECTION = 1e-4  # a smaller correction is not mentioned
@@ -65,6 +66,9 @@ def difference_sentence(a: str, b: str, difference: Difference, metric: str, has
     if difference.significant:
         sentence = msg("{a} did better than {b} by {size} in these very runs ({details})", **values)
         return with_other_seeds(sentence, difference, metric)
+    if is_equivalent(difference, metric):
+        values["margin"] = format_size(metric, EQUIVALENT)
+        return msg("{a} and {b} differ by less than {margin}: {size} ({details})", **values)
     needed = required_effort(difference, metric)
     return msg("{a} and {b} cannot be told apart: {size} ({details}); {needed}", **values, needed=needed)
 
@@ -87,6 +91,9 @@ def baseline_sentence(name: str, baseline: str, difference: Difference, metric: 
     )
     values = {"name": name, "baseline": baseline, "size": size, "details": details}
     if not difference.significant:
+        if is_equivalent(difference, metric):
+            values["margin"] = format_size(metric, EQUIVALENT)
+            return msg("{name} and {baseline} differ by less than {margin}: {size} ({details})", **values)
         needed = required_effort(difference, metric)
         return msg("{name} cannot be told apart from {baseline}: {size} ({details}); {needed}", **values, needed=needed)
     is_better = difference.value * _sign(metric) > 0
@@ -99,6 +106,15 @@ def baseline_sentence(name: str, baseline: str, difference: Difference, metric: 
     else:
         sentence = msg("{name} did worse than {baseline} in these very runs: {size} ({details})", **values)
     return with_other_seeds(sentence, difference, metric)
+
+
+def is_equivalent(difference: Difference, metric: str) -> bool:
+    """Return whether two settings are shown to differ by less than half a point, and no difference is found.
+
+    A loss has no natural margin, and single runs say nothing about settings.
+    """
+    has_margin = metric_scale(metric) == 100 and difference.over_seeds
+    return has_margin and not difference.significant and difference.bound < EQUIVALENT
 
 
 def headline(best: str, differences: Sequence[Difference]) -> str:

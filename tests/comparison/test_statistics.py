@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from simulated import simulate
 from statsmodels.stats.power import TTestIndPower
+from worlds import world
 
 from afqmc.comparison.bootstrap import Resampled, resample
 from afqmc.comparison.mcnemar import mcnemar
@@ -48,6 +49,19 @@ def test_p_values_are_adjusted_over_all_pairs():
     upper = np.triu_indices(4, 1)
     assert several.comparisons == 6
     assert several.p_adjusted[upper] == pytest.approx(np.minimum(6 * several.p[upper], 1))
+
+
+def test_equivalence_is_rarely_claimed_falsely():
+    """Settings that differ by half a point are called equivalent in at most 5% of cases; equal ones often are."""
+    claims = {0.0: 0, 0.5: 0}
+    for gain in claims:
+        for trial in range(200):
+            rng = np.random.default_rng(trial)
+            resampled, index = world(rng, [gain, 0], 10, examples=100_000, seed_sd=0.1)
+            difference = PairwiseTests(resampled, index).difference(0, 1)
+            claims[gain] += bool(difference.bound < 0.5)
+    assert claims[0.5] <= 0.05 * 200 + 8
+    assert claims[0.0] > 150
 
 
 def test_varying_seeds_increase_the_error():
@@ -209,6 +223,11 @@ def difference(**changes):
     ("metric", "changes", "expected"),
     [
         ("dev/f1", {}, "B is better than A by 0.9 points (95% CI 0.1 to 1.7, p = 0.03, 5 seeds)"),
+        (
+            "dev/f1",
+            {"value": 0.001, "low": -0.002, "high": 0.004, "p_adjusted": 0.4, "bound": 0.0035},
+            "B and A differ by less than 0.5 points: 0.1 points (95% CI -0.2 to 0.4, p = 0.4, 5 seeds)",
+        ),
         (
             "dev/f1",
             {"value": -0.009, "low": -0.017, "high": -0.001, "seeds": (5, 3)},

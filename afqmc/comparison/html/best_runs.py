@@ -13,12 +13,14 @@ from sklearn.metrics import brier_score_loss, confusion_matrix, precision_recall
 from afqmc.comparison.html.json_embedding import base64_array
 from afqmc.comparison.html.pair_texts import read_sentences
 from afqmc.comparison.report import ComparisonReport
+from afqmc.comparison.slices import slice_differences
 from afqmc.comparison.wording import split_of
 from afqmc.evaluation.metrics import log_odds_of
 from afqmc.results.predictions import Predictions
 from afqmc.results.resampled_metrics import Array, LabelledPredictions
 from afqmc.results.runs import Run
 from afqmc.results.settings import Setting
+from afqmc.utils.language import chinese
 
 MAX_RUNS = 8  # as many as there are distinguishable colours
 MAX_PAIRS = 5000  # in the table of disagreements
@@ -49,20 +51,47 @@ def best_runs(report: ComparisonReport, with_sentences: bool) -> dict[str, Any] 
         "matrix_classes": matrix_classes,
         "examples": len(gold),
         "results": [_results(run.answers, curve_classes, matrix_classes) for run in predictions],
+        "slices": _slices(report, predictions[0], runs[0]),
         "pairs": _disagreements(runs[0], split_of(report.metric), predictions, with_sentences),
     }
 
 
 def median_repetition(setting: Setting, metric: str) -> list[Run]:
     """Return the median run by the metric, or all folds of the median seed; the better one of two."""
-    repetitions = setting.by_seed() if setting.has_folds else [[run] for run in setting.runs]
+    repetitions = _repetitions(setting)
     defined = [runs for runs in repetitions if all(run.figures.get(metric) is not None for run in runs)]
     return sorted(defined, key=lambda runs: fmean(run.figures[metric] or 0.0 for run in runs))[len(defined) // 2]
+
+
+def _repetitions(setting: Setting) -> list[list[Run]]:
+    """Return the runs of each seed: one, or all folds."""
+    return setting.by_seed() if setting.has_folds else [[run] for run in setting.runs]
 
 
 def _read_predictions(repetition: Sequence[Run], metric: str) -> Predictions:
     folds = [Predictions.of(run, metric) for run in repetition]
     return folds[0] if len(folds) == 1 else Predictions.of_folds(folds, split_of(metric))
+
+
+def _slices(report: ComparisonReport, predictions: Predictions, run: Run) -> dict[str, Any] | None:
+    """Compare the first two compared settings by slice of the pairs."""
+    if len(report.compared) < 2:
+        return None
+    split = split_of(report.metric)
+    first, second = (
+        [_read_predictions(one, report.metric).answers for one in _repetitions(setting)]
+        for setting in report.compared[:2]
+    )
+    sentences, _ = read_sentences(run, split, predictions, range(len(predictions.rows.ids)))
+    differences = slice_differences(first, second, predictions.rows.classes, sentences)
+    return {
+        "settings": [report.settings.index(setting) for setting in report.compared[:2]],
+        "rows": [
+            [*([text, chinese(text)] for text in (one.name, str(one.pairs), one.value, one.interval)), [one.p, one.p]]
+            for one in differences
+        ],
+        "significant": [one.is_significant for one in differences],
+    }
 
 
 def _results(
@@ -83,13 +112,23 @@ def _class_curves(answers: LabelledPredictions, label: int) -> dict[str, Any] | 
     false_positive_rate, true_positive_rate, _ = roc_curve(is_positive, log_odds)
     precision, recall, _ = precision_recall_curve(is_positive, log_odds, drop_intermediate=True)
     observed, predicted = calibration_curve(is_positive, probability, n_bins=_BINS, strategy="quantile")
+    low, high = _wilson_interval(observed, len(probability) / len(observed))
     return {
         "roc": _points(false_positive_rate, true_positive_rate),
         "pr": _points(recall, precision),
         "calibration": _points(predicted, observed),
+        "calibration_interval": _points(low, high),
         "brier": round(float(brier_score_loss(is_positive, probability)), _DIGITS),
         "base_rate": round(float(is_positive.mean()), _DIGITS),
     }
+
+
+def _wilson_interval(shares: Array, pairs: float) -> tuple[Array, Array]:
+    """Return the 95% interval of shares of a number of pairs each (Wilson 1927)."""
+    z = 1.96
+    centre = (shares + z**2 / (2 * pairs)) / (1 + z**2 / pairs)
+    margin = z / (1 + z**2 / pairs) * np.sqrt(shares * (1 - shares) / pairs + z**2 / (4 * pairs**2))
+    return np.maximum(centre - margin, 0), np.minimum(centre + margin, 1)
 
 
 def _points(x: Array, y: Array) -> list[list[float]]:

@@ -20,6 +20,7 @@ function classCurves(name, xTitle, yTitle, hasDiagonal) {
         y,
         mode: name === "calibration" ? "lines+markers" : "lines",
         line: { color: colour(run), dash: dash(run), width: 1.8 },
+        ...(name === "calibration" ? { error_y: calibrationErrors(curves, run) } : {}),
         text: plotText(bestRunName(run) + more, 90),
         hovertemplate: "%{text}<br>%{x:.3f}, %{y:.3f}<extra></extra>",
       },
@@ -30,6 +31,41 @@ function classCurves(name, xTitle, yTitle, hasDiagonal) {
   const dotted = { x: [0, 1], y: hasDiagonal ? [0, 1] : [base, base], ...guide };
   const range = { range: [-0.02, 1.02] };
   return { traces: [dotted, ...traces], layout: layout({ xaxis: axis(xTitle, range), yaxis: axis(yTitle, range) }) };
+}
+
+// The 95% interval of the observed share of each group of pairs.
+function calibrationErrors({ calibration, calibration_interval }, run) {
+  const [low, high] = calibration_interval;
+  return {
+    type: "data",
+    symmetric: false,
+    array: high.map((value, index) => value - calibration[1][index]),
+    arrayminus: low.map((value, index) => calibration[1][index] - value),
+    thickness: 1,
+    width: 2,
+    color: colour(run),
+  };
+}
+
+function sliceTable() {
+  const { settings, rows, significant } = bestRuns.slices;
+  const header = (text, isNumber) => element("th", { scope: "col", class: isNumber ? "number" : "" }, text);
+  const texts = [t("slice"), t("pairs"), t("difference"), t("95% CI"), "p"];
+  const titles = texts.map((text, index) => header(text, index > 0));
+  const lines = rows.map((cells, row) =>
+    element(
+      "tr",
+      { style: { fontWeight: significant[row] ? "bold" : "" } },
+      ...cells.map((cell, index) => element("td", { class: index ? "number" : "" }, inLanguage(cell))),
+    ),
+  );
+  byId("slices-caption").textContent = t("Accuracy of {a} minus that of {b}, by slice of the pairs", {
+    a: settingName(settings[0]),
+    b: settingName(settings[1]),
+  });
+  byId("slices-table").replaceChildren(
+    element("table", {}, element("thead", {}, element("tr", {}, ...titles)), element("tbody", {}, ...lines)),
+  );
 }
 
 function confusionMatrix(run) {
@@ -113,6 +149,8 @@ onDraw(() => {
     t("Calibration: ten groups of pairs by probability. On the dotted line, predicted and observed shares are equal."),
   );
   byId("best-runs-note").textContent = sentences.join(state.chinese ? "" : " ");
+  byId("slices-box").hidden = !bestRuns.slices?.rows.length;
+  if (bestRuns.slices?.rows.length) sliceTable();
   byId("confusions").replaceChildren(...bestRuns.runs.map((_, run) => confusionMatrix(run)));
   drawClassCurves();
 });

@@ -1,0 +1,58 @@
+"""Tests of differences on slices of the pairs."""
+
+import numpy as np
+import pytest
+from simulated import answers_of, simulate
+
+from afqmc.comparison.slices import slice_differences
+
+
+def by_name(differences):
+    return {str(one.name): one for one in differences}
+
+
+def test_slices_partition_the_pairs():
+    """The slices by class, length and overlap contain each pair once, and their names have the borders."""
+    answers, _ = simulate(np.random.default_rng(0), 2, 1, 600)
+    sentences = [["你好" * (1 + index % 3), "你好吗" if index % 2 else "再见"] for index in range(600)]
+    result = by_name(slice_differences(answers[:1], answers[1:], ["0", "1"], sentences))
+    sizes = {
+        kind: [one.pairs for name, one in result.items() if kind in name] for kind in ("label", "characters", "overlap")
+    }
+    assert {kind: sum(counts) for kind, counts in sizes.items()} == dict.fromkeys(sizes, 600)
+    assert "5 to 6 characters" in result
+    assert "character overlap 0.00 to 0.00" in result
+
+
+def test_difference_on_one_slice_is_found():
+    """A setting that is better only on class 1 differs on that slice, and not on the other one."""
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 2, 1000)
+
+    def runs(right_on_1):
+        predictions = [
+            np.where(rng.random(1000) < np.where(gold == 1, right_on_1, 0.8), gold, 1 - gold) for _ in range(3)
+        ]
+        return [answers_of(gold, np.eye(2)[one]) for one in predictions]
+
+    result = by_name(slice_differences(runs(0.9), runs(0.7), ["no", "yes"], None))
+    assert result["label yes"].is_significant
+    assert not result["label no"].is_significant
+
+
+@pytest.mark.slow
+def test_slices_of_equal_settings_rarely_differ():
+    """In at most 5% of comparisons of equal settings any slice is significant."""
+    wrong = 0
+    for trial in range(200):
+        rng = np.random.default_rng(trial)
+        answers, _ = simulate(rng, 2, 3, 600, seed_sd=0.05)
+        sentences = [["a" * rng.integers(1, 30), "b" * rng.integers(1, 30)] for _ in range(600)]
+        result = slice_differences(answers[:3], answers[3:], ["0", "1"], sentences)
+        wrong += any(one.is_significant for one in result)
+    assert wrong <= 0.05 * 200 + 10
+
+
+def test_small_slices_are_left_out():
+    answers, _ = simulate(np.random.default_rng(0), 2, 1, 60)
+    assert all(one.pairs >= 50 for one in slice_differences(answers[:1], answers[1:], ["0", "1"], None))
