@@ -12,7 +12,7 @@ from afqmc.utils.language import msg
 if TYPE_CHECKING:
     from afqmc.results.settings import Setting
 
-EQUIVALENT = 0.005  # a difference below this matters to nobody
+EQUIVALENT = 0.005  # half a point; smaller differences rarely matter
 _MAX_NAME = 40  # characters; settings with longer names are referred to by their rank
 _MAX_DIGITS = 7  # decimals of a difference
 _MIN_CORRECTION = 1e-4  # a smaller correction is not mentioned
