@@ -102,7 +102,7 @@ class Problem(BaseModel):
 
 
 class ModelAnswer(BaseModel):
-    """What the service predicts."""
+    """The labels and the rule for the prediction."""
 
     labels: list[str] = Field(description="in class order; the second of two is the positive one")
     threshold: float | None = Field(description="the probability from which the second of two labels is predicted")
@@ -220,6 +220,7 @@ def _add_endpoints(app: FastAPI) -> None:
 
     @app.get("/metrics", summary="Metrics for Prometheus")
     async def metrics() -> Response:
+        app.state.metrics.waiting.set(app.state.batcher.waiting)
         return Response(app.state.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from afqmc.inference.serving.json_log import log_event
 from afqmc.inference.serving.service_metrics import ServiceMetrics
-from afqmc.inference.serving.settings import is_loopback
+from afqmc.inference.serving.settings import MAX_BODY, is_loopback
 
 OPEN_PATHS = {"/", "/page.js", "/page.css", "/health", "/ready", "/docs", "/openapi.json"}  # without a token: no data
 PATHS = OPEN_PATHS | {"/predict", "/explain", "/model", "/examples", "/metrics"}
@@ -92,6 +92,9 @@ class Guard:
             sent = headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip()
             if not hmac.compare_digest(sent, self._token.encode()):
                 return 401, "Authorization: must be Bearer TOKEN"
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > MAX_BODY:
+            return 413, f"Content-Length: at most {MAX_BODY} bytes"
         if scope["method"] == "POST" and scope["path"] in PATHS:
             kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
             if kind != b"application/json":

@@ -44,11 +44,15 @@ def docs_page(openapi: dict[str, Any]) -> str:
         for method, operation in methods.items()
     ]
     schemas = [
-        f"<h3 id='{escape(name)}'>{escape(name)}</h3><pre>{escape(json.dumps(schema, indent=1))}</pre>"
+        f"<h3 id='{escape(name)}'>{escape(name)}</h3><pre>{_as_json(schema)}</pre>"
         for name, schema in openapi["components"]["schemas"].items()
         if "Validation" not in name  # FastAPI's own errors, which this service replaces
     ]
     return _PAGE.format(endpoints="\n".join(endpoints), schemas="\n".join(schemas))
+
+
+def _as_json(value: Any) -> str:
+    return escape(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def _endpoint(method: str, path: str, operation: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ MAX_EXPLANATIONS = 8  # that run or wait
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """What a worker needs to serve; it is pickled for worker processes.
+    """All that a worker needs to serve; it is pickled for worker processes.
 
     Attributes:
         run_dir: The run.
