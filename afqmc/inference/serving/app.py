@@ -152,7 +152,7 @@ async def _lifespan(
     state.explainer, state.explanations = ThreadPoolExecutor(1, thread_name_prefix="explain"), 0
     running = asyncio.create_task(batcher.run())
     state.ready = True
-    log_event("ready", labels=list(loaded.labels))
+    log_event("loaded", labels=list(loaded.labels))
     yield
     state.ready = False
     running.cancel()
