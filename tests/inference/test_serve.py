@@ -414,7 +414,7 @@ def test_workers_share_a_port_and_metrics(start):
     for number in range(40):
         service.predict(PAIRS[number : number + 1])
     assert service.metric("afqmc_pairs_total") >= 40
-    service.stop()
+    assert service.stop() == 143
     pids = {row["pid"] for row in service.log if row["event"] == "request" and row["status"] == 200}
     assert len(pids) == 2
     assert len([row for row in service.log if row["event"] == "stopped"]) == 2

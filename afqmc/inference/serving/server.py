@@ -9,12 +9,14 @@ import tempfile
 from functools import partial
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from afqmc.inference.predictor import Predictor
 from afqmc.inference.serving.app import build_app
 from afqmc.inference.serving.json_log import configure_json_log
 from afqmc.inference.serving.settings import ServeSettings
+from afqmc.utils.signals import Terminated
 
 _KEEP_ALIVE_S = 30  # an idle connection is closed
 _SHUTDOWN_MARGIN_S = 5  # seconds after the time limit of requests
@@ -26,6 +28,10 @@ def serve_on(bound: socket.socket, settings: ServeSettings, predictor: Predictor
 
     With one worker, ``predictor`` serves. Several workers are processes that load the run themselves; they share the
     socket and the metrics, and each has its own model, queue and limits.
+
+    Raises:
+        Terminated: after a signal; for SIGINT, KeyboardInterrupt.
+        RuntimeError: if a worker cannot start.
     """
     configure_json_log()
     raise_open_files()
@@ -36,6 +42,9 @@ def serve_on(bound: socket.socket, settings: ServeSettings, predictor: Predictor
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory  # workers inherit it
         supervisor = Multiprocess(_config(partial(build_app, settings), settings, workers), [bound])
         supervisor.run()
+        if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+            raise RuntimeError("a worker could not start; the log has the reason")
+        raise Terminated
 
 
 def raise_open_files() -> None:
