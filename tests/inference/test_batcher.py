@@ -66,16 +66,35 @@ def test_pairs_that_arrive_meanwhile_form_batches():
     assert gate.batches == [1, 4, 4, 1]
 
 
-def test_full_batch_does_not_wait():
-    """A batch of maximum size starts although the delay is not over."""
+def test_delay():
+    """A client that is alone does not wait. Then concurrent ones wait for a full batch, which starts at once."""
     gate = Gate()
     gate.opened.set()
 
     async def scenario(batcher):
-        return await asyncio.gather(*(batcher.submit(pairs_of(name, 2)) for name in "ab"))
+        await batcher.submit(pairs_of("a", 1))
+        await batcher.submit(pairs_of("b", 1))
+        await asyncio.gather(*(batcher.submit(pairs_of(name, 1)) for name in "cd"))
+        late = asyncio.create_task(batcher.submit(pairs_of("e", 1)))
+        await asyncio.sleep(0.05)
+        assert gate.batches == [1, 1, 2]
+        await asyncio.gather(late, batcher.submit(pairs_of("f", 3)))
 
     run(scenario, gate, max_delay_s=3600.0)
-    assert gate.batches == [4]
+    assert gate.batches == [1, 1, 2, 4]
+
+
+def test_delay_ends():
+    """After the delay, a batch that is not full starts."""
+    gate = Gate()
+    gate.opened.set()
+
+    async def scenario(batcher):
+        await asyncio.gather(*(batcher.submit(pairs_of(name, 1)) for name in "ab"))
+        await batcher.submit(pairs_of("c", 1))
+
+    run(scenario, gate, max_delay_s=0.05)
+    assert gate.batches == [2, 1]
 
 
 def test_queue_has_a_capacity():

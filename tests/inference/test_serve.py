@@ -26,6 +26,7 @@ SENTENCES = [
     f"{start}{middle}{end}" for start in ("花呗", "借呗") for middle in ("怎么", "如何") for end in ("还款", "开通")
 ]
 PAIRS = [(first, second) for first in SENTENCES for second in SENTENCES]
+MANY = PAIRS * 300  # half a minute of work, one by one
 
 
 class Service:
@@ -253,11 +254,11 @@ def test_token(start):
 
 def test_full_queue_and_kill(start):
     """A request that does not fit gets 429 with Retry-After. After a kill, a waiting request fails visibly."""
-    service = start("--queue", "4", "--max-batch", "5", "--max-delay-ms", "10000")
-    waiting = service.send("POST", "/predict", {"pairs": PAIRS[:4]})
-    while service.metric("afqmc_waiting_pairs") != 4:
+    service = start("--queue", str(len(MANY)), "--max-batch", "1")
+    waiting = service.send("POST", "/predict", {"pairs": MANY})
+    while service.metric("afqmc_waiting_pairs") == 0:
         pass
-    status, headers, answer = service.call("POST", "/predict", {"pairs": PAIRS[:1]})
+    status, headers, answer = service.call("POST", "/predict", {"pairs": MANY})
     assert (status, answer) == (429, {"error": "the queue is full"})
     assert int(headers["Retry-After"]) >= 1
     service.stop(signal.SIGKILL)
@@ -267,9 +268,10 @@ def test_full_queue_and_kill(start):
 
 def test_time_limit(start):
     """A request that waits too long gets 504; a body that does not arrive, 408."""
-    service = start("--timeout", "0.2", "--max-delay-ms", "10000")
-    status, _, answer = service.call("POST", "/predict", {"pairs": PAIRS[:1]})
+    service = start("--timeout", "0.5", "--queue", str(len(MANY)), "--max-batch", "1")
+    status, _, answer = service.call("POST", "/predict", {"pairs": MANY})
     assert (status, answer) == (504, {"error": "no answer in time"})
+    assert service.metric("afqmc_waiting_pairs") == 0
     head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
     with socket.create_connection(("127.0.0.1", service.port), PATIENCE_S) as connection:
         connection.sendall(head.encode())
@@ -278,14 +280,14 @@ def test_time_limit(start):
 
 def test_shutdown_answers_waiting_requests(start):
     """After SIGTERM, requests in the queue are answered, new connections are refused, and the exit code is 143."""
-    service = start("--max-delay-ms", "2000")
-    waiting = [service.send("POST", "/predict", {"pairs": PAIRS[:3]}) for _ in range(3)]
-    while service.metric("afqmc_waiting_pairs") != 9:
-        pass
+    service = start("--max-batch", "1")
+    waiting = [service.send("POST", "/predict", {"pairs": MANY[:300]}) for _ in range(3)]
+    while service.metric("afqmc_waiting_pairs") + service.metric("afqmc_pairs_total") <= 600:
+        pass  # until all three have arrived
     service.process.terminate()
     answers = [connection.getresponse() for connection in waiting]
     assert [answer.status for answer in answers] == [200, 200, 200]
-    assert [len(json.loads(answer.read())["predictions"]) for answer in answers] == [3, 3, 3]
+    assert [len(json.loads(answer.read())["predictions"]) for answer in answers] == [300, 300, 300]
     for connection in waiting:
         connection.close()
     with pytest.raises(ConnectionRefusedError):

@@ -35,8 +35,9 @@ class _Request:
 class Batcher:
     """Queues pairs and predicts them in batches, first in, first out. All methods belong to one event loop.
 
-    A batch starts when it is full, or when its oldest pair has waited for ``max_delay_s``. One thread predicts, so
-    pairs that arrive meanwhile form the next batch. A request may be divided into several batches.
+    A batch starts when it is full, or when its oldest pair has waited for ``max_delay_s``. If the last batch had a
+    single request, the next one does not wait: a client that is alone would gain nothing. One thread predicts, so pairs
+    that arrive meanwhile form the next batch. A request may be divided into several batches.
 
     Args:
         predict: Maps pairs to one row each; called in the thread.
@@ -62,6 +63,7 @@ class Batcher:
         self._arrival = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
         self._seconds_per_pair = 0.0
+        self._was_shared = False  # whether the last batch had several requests
         self.waiting = 0  # pairs
 
     async def submit(self, pairs: Sequence[SentencePair]) -> list[dict[str, Any]]:
@@ -100,6 +102,8 @@ class Batcher:
 
     async def _fill(self) -> None:
         """Wait until the batch is full or its oldest pair has waited long enough."""
+        if not self._was_shared:
+            return
         deadline = self._requests[0].arrived + self._max_delay_s
         while self.waiting < self._max_batch and asyncio.get_running_loop().time() < deadline:
             self._arrival.clear()
@@ -111,7 +115,8 @@ class Batcher:
 
     def _take(self) -> list[tuple[_Request, Sequence[SentencePair]]]:
         """Remove up to ``max_batch`` pairs from the queue."""
-        batch, free = [], self._max_batch
+        batch: list[tuple[_Request, Sequence[SentencePair]]] = []
+        free = self._max_batch
         while self._requests and free:
             request = self._requests[0]
             part = request.pairs[request.taken : request.taken + free]
@@ -121,6 +126,7 @@ class Batcher:
             batch.append((request, part))
             if request.taken == len(request.pairs):
                 self._requests.popleft()
+        self._was_shared = len(batch) > 1
         return batch
 
     async def _answer(self, batch: list[tuple[_Request, Sequence[SentencePair]]]) -> None:
