@@ -124,7 +124,7 @@ def _check_arguments(arguments: argparse.Namespace, token: str | None) -> None:
     for option, value, low, high in (
         ("--port", arguments.port, 0, 65535),
         ("--workers", arguments.workers, 1, 256),
-        ("--max-batch", arguments.max_batch, 1, 4096),
+        ("--max-batch", arguments.max_batch, 1, 512),
         ("--max-delay-ms", arguments.max_delay_ms, 0, 10_000),
         ("--queue", arguments.queue, 1, 1_000_000),
         ("--timeout", arguments.timeout, 0.1, 3600),

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Browser
@@ -142,6 +143,14 @@ def test_explanation_is_that_of_the_predictor(service, small_run):
     assert [word["word"] for word in answer["words"]] == [word.word for word in expected.words]
     contributions = [word["contribution"] for word in answer["words"]]
     assert contributions == pytest.approx([word.contribution for word in expected.words], abs=1e-5)
+
+
+def test_documented_client(service, capsys):
+    """The example of the documentation prints a label and a probability per pair."""
+    text = (Path(__file__).parents[2] / "docs/deployment.md").read_text("utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    exec(example.replace(":8000/", f":{service.port}/"), {})
+    assert [line.split()[0] in "01" for line in capsys.readouterr().out.splitlines()] == [True, True]
 
 
 def test_model_and_probes(service):
@@ -317,7 +326,7 @@ def test_log_has_no_texts(start):
     [
         (["--host", "0.0.0.0"], "--host 0.0.0.0: other machines can reach it, so a token is needed"),
         (["--port", "70000"], "--port 70000: must be between 0 and 65535"),
-        (["--max-batch", "0"], "--max-batch 0: must be between 1 and 4096"),
+        (["--max-batch", "0"], "--max-batch 0: must be between 1 and 512"),
         (["--timeout", "nan"], "--timeout nan: must be between 0.1 and 3600"),
         (["--host", "256.0.0.1"], "--host 256.0.0.1: "),
         (["--token-file", "missing"], "--token-file missing: cannot be read"),
