@@ -13,7 +13,7 @@ from afqmc.cli import DONE, reject_several_processes, run_command
 from afqmc.utils.command_help import CommandParser
 from afqmc.utils.errors import InputError
 from afqmc.utils.language import translate
-from afqmc.utils.process import configure_threads
+from afqmc.utils.process import configure_threads, limit_kernel_caches
 
 _TOKEN_VARIABLE = "AFQMC_SERVE_TOKEN"  # noqa: S105 the name of a variable
 _MIN_TOKEN = 16  # characters
@@ -35,6 +35,7 @@ def main() -> int:
     _check_arguments(arguments, token)
 
     configure_threads(arguments.workers)
+    limit_kernel_caches()
     from afqmc.comparison.wrong_examples import wrong_dev_pairs
     from afqmc.inference.predictor import Predictor
     from afqmc.inference.serving.server import serve_on
