@@ -51,6 +51,9 @@ class ServiceProcess:
     def __init__(self, run_dir: Path, options: list[str]) -> None:
         command = [sys.executable, "-m", "afqmc.serve", str(run_dir), "--port", "0", "--queue", "4096", *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    def wait(self) -> None:
+        """Wait until it answers."""
         assert self.process.stdout is not None
         match = re.search(r"http://[\d.]+:(\d+) ", self.process.stdout.readline())
         assert match is not None, "the service did not start"
@@ -77,10 +80,11 @@ def serving(run_dir: Path, options: list[str]) -> Iterator[ServiceProcess]:
     """Run a service."""
     service = ServiceProcess(run_dir, options)
     try:
+        service.wait()
         yield service
     finally:
         service.process.kill()
-        service.process.wait()
+        service.process.communicate()
 
 
 class Client:
@@ -117,7 +121,9 @@ class Client:
         return json.loads(await reader.readexactly(int(length[1])))
 
 
-def load(port: int, clients: int, pairs: list[SentencePair], seconds: float, requests: int = 10**9) -> list[Client]:
+def run_clients(
+    port: int, clients: int, pairs: list[SentencePair], seconds: float, requests: int = 10**9
+) -> list[Client]:
     """Run clients concurrently, and return them with what they recorded."""
 
     async def run() -> list[Client]:
@@ -146,8 +152,8 @@ def measure_speed(options: argparse.Namespace, pairs: list[SentencePair], expect
             row = {}
             for name, arguments in VARIANTS.items():
                 with serving(options.run_dir, arguments) as service:
-                    load(service.port, count, pairs, options.seconds / 4)  # warm-up
-                    clients = load(service.port, count, pairs, options.seconds)
+                    run_clients(service.port, count, pairs, options.seconds / 4)  # warm-up
+                    clients = run_clients(service.port, count, pairs, options.seconds)
                 row[name] = speed(clients, options.seconds)
                 differences = (abs(value - expected[index]) for client in clients for index, value in client.answers)
                 worst = max(worst, *differences)
@@ -166,7 +172,7 @@ def measure_kill(options: argparse.Namespace, pairs: list[SentencePair]) -> str:
     with serving(options.run_dir, []) as service:
         killer = threading.Timer(_KILL_AFTER_S, service.process.kill)
         killer.start()
-        clients = load(service.port, 64, pairs, 3600)
+        clients = run_clients(service.port, 64, pairs, 3600)
         killer.join()
     sent, answered = (sum(counts) for counts in zip(*((c.sent, len(c.answers)) for c in clients), strict=True))
     failed = sum(client.failed for client in clients)
@@ -179,7 +185,7 @@ def measure_memory(options: argparse.Namespace, pairs: list[SentencePair]) -> li
     with serving(options.run_dir, []) as service:
         sizes = []
         for _ in range(10):
-            load(service.port, 64, pairs, 3600, options.requests // 10)
+            run_clients(service.port, 64, pairs, 3600, options.requests // 10)
             sizes.append(service.resident_mib())
     return sizes
 
