@@ -41,7 +41,10 @@ def main() -> int:
     from afqmc.inference.serving.server import serve_on
     from afqmc.inference.serving.settings import ServeSettings
 
-    predictor = Predictor.load(arguments.run_dir, arguments.device, arguments.trust)
+    # with several workers, this only checks the run, and each worker loads its own
+    predictor: Predictor | None = Predictor.load(arguments.run_dir, arguments.device, arguments.trust)
+    if arguments.workers > 1:
+        predictor = None
     examples, examples_missing = wrong_dev_pairs(arguments.run_dir)
     settings = ServeSettings(
         run_dir=arguments.run_dir,

@@ -11,7 +11,7 @@ from afqmc.comparison.html.pair_texts import read_sentences
 from afqmc.results.predictions import Predictions
 from afqmc.results.runs import read_run
 from afqmc.utils.errors import InputError
-from afqmc.utils.language import chinese, message_of
+from afqmc.utils.language import chinese, message_of, msg
 
 _MAX_EXAMPLES = 50
 
@@ -24,6 +24,8 @@ def wrong_dev_pairs(run_dir: Path) -> tuple[list[dict[str, Any]], tuple[str, str
     """
     try:
         run = read_run(run_dir, run_dir.name)
+        if not run.is_complete:
+            raise InputError(msg("the run is not complete"))
         predictions = Predictions.of(run, run.monitor or "dev/accuracy")
     except InputError as error:
         return [], (message_of(error), chinese(message_of(error)))

@@ -367,6 +367,8 @@ def test_wrong_dev_pairs(small_run, tmp_path):
     examples, missing = wrong_dev_pairs(tmp_path / "run")
     assert (examples, missing[0]) == ([], "predictions/dev.jsonl: missing")
     assert re.search("[一-龥]", missing[1])
+    os.remove(tmp_path / "run/summary.json")
+    assert wrong_dev_pairs(tmp_path / "run") == ([], ("the run is not complete", "运行尚未完成"))
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")

@@ -23,7 +23,7 @@ _SHUTDOWN_MARGIN_S = 5  # seconds after the time limit of requests
 _WORKER_PATIENCE_S = 120  # in which a worker must answer its supervisor, also while it imports and loads
 
 
-def serve_on(bound: socket.socket, settings: ServeSettings, predictor: Predictor, workers: int) -> None:
+def serve_on(bound: socket.socket, settings: ServeSettings, predictor: Predictor | None, workers: int) -> None:
     """Serve until SIGINT or SIGTERM, then answer all requests that have arrived.
 
     With one worker, ``predictor`` serves. Several workers are processes that load the run themselves; they share the
