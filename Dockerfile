@@ -2,6 +2,7 @@
 #              docker run --rm --user "$(id -u)" -v "$PWD:/work" afqmc run experiment=quickstart tracker=none
 # For GPUs:    docker build -t afqmc:cuda --build-arg TORCH=cuda .
 #              docker run --rm --user "$(id -u)" -v "$PWD:/work" --gpus all --ipc=host afqmc:cuda run dataset.path=DIR
+# A service:   compose.yaml
 # The GPU image needs the NVIDIA container toolkit on the host. PyTorch's packages bring the CUDA libraries.
 FROM python:3.13-slim
 
@@ -12,7 +13,7 @@ RUN apt-get update \
 
 ARG TORCH=cpu
 COPY . /opt/afqmc
-RUN PIP_NO_CACHE_DIR=1 TORCH="$TORCH" sh /opt/afqmc/scripts/setup.sh tables \
+RUN PIP_NO_CACHE_DIR=1 TORCH="$TORCH" sh /opt/afqmc/scripts/setup.sh tables,serve \
     && /opt/afqmc/.venv/bin/python -m compileall -q /opt/afqmc/afqmc /opt/afqmc/hydra_plugins
 
 # any user id works, so that the files of a run can belong to the user who starts it

@@ -262,10 +262,19 @@ def _sentence(row: dict[str, Any], key: str, config: DatasetConfig) -> str:
         raise ValueError(f"{field!r} is {text!r}; it must be a string")
     if not text.strip():
         raise ValueError(_missing(row, key, config))
+    check_sentence(field, text)
+    return text
+
+
+def check_sentence(field: str, text: str) -> None:
+    """Check that a sentence can be tokenized and written: no lone surrogate, no NUL, not only invisible characters.
+
+    Raises:
+        ValueError: naming ``field``.
+    """
     if not text.isprintable():
         _reject_unwritable(field, text)
         _reject_invisible(field, text)
-    return text
 
 
 def _reject_unwritable(field: str, text: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import logging
 import stat
+import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from afqmc.config import Config
 from afqmc.config.reading_options import with_reading_options
 from afqmc.data.config import DatasetConfig, Swap
 from afqmc.data.loading import Pairs, label_to_index, load_dev, reject_empty, resolve_files, to_columns
-from afqmc.data.parsing import OnRow, read_pairs
+from afqmc.data.parsing import OnRow, check_sentence, read_pairs
 from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.sources import DataFile
 from afqmc.data.tokenization import PairTokenizer
 from afqmc.evaluation.evaluator import Evaluation, evaluate
 from afqmc.evaluation.metrics import mean_as_logits, probabilities_of
 from afqmc.evaluation.predictions import prediction_rows
+from afqmc.inference.explanation import Explanation, explain_pair
 from afqmc.run_dir import RunDir
 from afqmc.training.config import Device, DistributedConfig
 from afqmc.training.device import build_accelerator, prepare_model, select_device
@@ -36,10 +38,14 @@ from afqmc.utils.errors import InputError, as_input_error
 
 log = logging.getLogger(__name__)
 
+_BAR_FROM = 1000  # pairs of ``predict`` and ``probabilities`` from which a terminal shows a progress bar
+
 
 @dataclass(frozen=True)
 class Predictor:
     """The best weights of a finished run on their device. It uses the precision and batch size of that run.
+
+    Threads may share a predictor: one at a time uses the model, and the others wait.
 
     Attributes:
         config: The run's config, with the overrides given to ``load``.
@@ -54,6 +60,12 @@ class Predictor:
     model: nn.Module
     pair_tokenizer: PairTokenizer
     accelerator: Accelerator
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    @property
+    def threshold(self) -> float | None:
+        """The probability from which the second of two labels is predicted; None with more labels (argmax)."""
+        return 0.5 if len(self.labels) == 2 else None
 
     @classmethod
     def load(
@@ -131,24 +143,45 @@ class Predictor:
         Raises:
             InputError: if there is no pair, or a sentence is not a text or empty; names the pair.
         """
-        listed = [pair if isinstance(pair, str) else tuple(pair) for pair in pairs]
-        if not listed:
-            raise InputError("pairs: must not be empty")
-        for index, pair in enumerate(listed):
-            if isinstance(pair, str) or len(pair) != 2 or not all(_is_sentence(text) for text in pair):
-                raise InputError(f"pairs[{index}]={pair}: must be two texts that are not empty")
-        first, second = ([pair[side] for pair in listed] for side in (0, 1))
-        logits = self.evaluate(Pairs("pairs", [*range(len(first))], first, second, None)).logits
-        return prediction_rows(range(len(first)), logits, None, self.labels)
+        logits = self._logits(_as_pairs(pairs))
+        return prediction_rows(range(len(logits)), logits, None, self.labels)
 
-    def evaluate(self, pairs: Pairs) -> Evaluation:
-        """Compute logits and, if the pairs are labelled, metrics. Shows a progress bar.
+    def probabilities(self, pairs: Iterable[tuple[str, str]]) -> np.ndarray:
+        """Return the probability of each label, (N, C) float64; NaN in rows whose logits are not finite.
+
+        Raises:
+            InputError: as ``predict``.
+        """
+        return probabilities_of(self._logits(_as_pairs(pairs)))
+
+    def explain(self, sentence1: str, sentence2: str) -> Explanation:
+        """Return how much each word of a pair contributes to the probability, by leaving it out.
+
+        With two labels, the explained probability is that of the second, else that of the predicted label. The cost is
+        one pair per word, and one for the whole pair. See ``afqmc.inference.explanation``.
+
+        Raises:
+            InputError: as ``predict``.
+        """
+        pairs = _as_pairs([(sentence1, sentence2)])
+
+        def probabilities(columns: Pairs) -> np.ndarray:
+            return probabilities_of(self._logits(columns))
+
+        return explain_pair(probabilities, pairs.sentence1[0], pairs.sentence2[0], self.labels)
+
+    def _logits(self, pairs: Pairs) -> np.ndarray:
+        return self.evaluate(pairs, show_progress=len(pairs) >= _BAR_FROM).logits
+
+    def evaluate(self, pairs: Pairs, show_progress: bool = True) -> Evaluation:
+        """Compute logits and, if the pairs are labelled, metrics. Shows a progress bar on a terminal.
 
         A run with ``dataset.swap=both`` gives the mean of both orders of the sentences.
         """
         device = next(self.model.parameters()).device
         both_orders = self.config.dataset.swap is Swap.both
-        with CountBar(len(pairs) * (1 + both_orders), Path(pairs.file).name) as bar, self.accelerator.autocast():
+        bar = CountBar(len(pairs) * (1 + both_orders), Path(pairs.file).name, show_progress)
+        with self._lock, bar, self.accelerator.autocast():
             tokenized = self.pair_tokenizer.encode(pairs)
             swapped = self.pair_tokenizer.encode(pairs.swapped()) if both_orders else None
             batch_size = self.config.trainer.eval_batch_size
@@ -160,8 +193,38 @@ class Predictor:
         return evaluation
 
 
-def _is_sentence(text: object) -> bool:
-    return isinstance(text, str) and bool(text.strip())
+def check_pair(pair: object) -> None:
+    """Check that a pair is two texts that can be predicted, by the rules for the rows of files.
+
+    Raises:
+        ValueError: with what is wrong. The message does not have the pair.
+    """
+    if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2 or not all(map(_is_text, pair)):
+        raise ValueError("must be two texts that are not empty")
+    for number, text in enumerate(pair, 1):
+        check_sentence(f"sentence{number}", text)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _as_pairs(pairs: Iterable[tuple[str, str]]) -> Pairs:
+    """Check the pairs of a caller.
+
+    Raises:
+        InputError: naming the first invalid one.
+    """
+    listed = [tuple(pair) if isinstance(pair, Iterable) and not isinstance(pair, str) else pair for pair in pairs]
+    if not listed:
+        raise InputError("pairs: must not be empty")
+    for index, pair in enumerate(listed):
+        try:
+            check_pair(pair)
+        except ValueError as error:
+            raise InputError(f"pairs[{index}]={pair!r}: {error}") from None
+    first, second = ([pair[side] for pair in listed] for side in (0, 1))
+    return Pairs("pairs", [*range(len(listed))], first, second, None)
 
 
 @dataclass(frozen=True)

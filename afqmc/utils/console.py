@@ -97,16 +97,16 @@ class TrainingBar:
 
 
 class CountBar:
-    """Progress of an evaluation in pairs; shown only on a terminal."""
+    """Progress of an evaluation in pairs; shown only on a terminal, and not if ``show`` is false."""
 
-    def __init__(self, total: int, description: str) -> None:
+    def __init__(self, total: int, description: str, show: bool = True) -> None:
         self.bar = bar(
             total=total,
             unit=translate("pair"),
             desc=printable(description),
             leave=False,
             dynamic_ncols=True,
-            disable=not is_terminal(),
+            disable=not (show and is_terminal()),
         )
 
     def __enter__(self) -> CountBar:

@@ -18,7 +18,7 @@ from helpers import command
 from omegaconf import OmegaConf
 
 from afqmc import config as schema
-from afqmc import evaluate, predict
+from afqmc import evaluate, predict, serve
 from afqmc.checkpoint.store import write_checksums
 from afqmc.cli import run_command
 from afqmc.config import to_config
@@ -36,6 +36,7 @@ COMMANDS = {
     "evaluate": (evaluate.main, ["--data", "pairs.jsonl", "--json"]),
     "predict": (predict.main, ["pairs.jsonl", "-o", "out.jsonl"]),
 }
+REFUSING = COMMANDS | ({"serve": (serve.main, ["--port", "0"])} if importlib.util.find_spec("fastapi") else {})
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +55,12 @@ def expected(small_run, tmp_path_factory):
 def call(tmp_path, monkeypatch, capsys):
     """Run a command in this process, with "y" as the answer to every prompt; return exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
+    for variable in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):  # serve sets them
+        monkeypatch.setenv(variable, "128")
     (tmp_path / "pairs.jsonl").write_bytes(b"".join(ROWS))
 
     def run(name, directory, *arguments):
-        main, usual = COMMANDS[name]
+        main, usual = REFUSING[name]
         monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 20))
         monkeypatch.setattr(sys, "argv", [name, str(directory), *(arguments or usual)])
         code = run_command(main)
@@ -110,7 +113,7 @@ def test_unneeded_files_are_ignored(payload, expected, copied, call, tmp_path):
 def test_malicious_files_are_refused(payload, copied, call, tmp_path):
     """A malicious replacement of a needed file is refused with one message, and not executed."""
     hostile.plant(payload, copied, tmp_path / "canary")
-    for code, out, error in [call(name, copied) for name in COMMANDS]:
+    for code, out, error in [call(name, copied) for name in REFUSING]:
         assert (code, out) == (2, ""), error
         assert hostile.REFUSED[payload][1] in error
         assert str(copied) in error

@@ -5,9 +5,11 @@ import random
 
 import pytest
 import torch
+from helpers import PATIENCE_S
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
+import afqmc
 from afqmc.config import compose
 from benchmarks import report
 from benchmarks.clock import Clock
@@ -16,9 +18,11 @@ from benchmarks.contestants.afqmc_without import WITHOUT
 from benchmarks.floor import Floor, training_flop
 from benchmarks.plan import Plan
 from benchmarks.processes import Bench
+from benchmarks.serve import VARIANTS, run_clients, serving, speed
 from benchmarks.speed import hide_paths
 from benchmarks.work import Work
 
+SENTENCES = [("花呗怎么还款", "如何还花呗"), ("借呗额度", "提前还款"), ("a", "b")]
 SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
 
 
@@ -158,3 +162,16 @@ def test_each_optimisation_can_be_disabled(part):
     name = f"afqmc-without-{part}"
     disabled = load(name).disabled
     assert callable(disabled) or compose(["experiment=quickstart", *disabled]) != compose(["experiment=quickstart"])
+
+
+def test_load_of_the_service(small_run):
+    """All requests of concurrent clients are answered, with the probabilities of predict."""
+    pytest.importorskip("fastapi", reason="needs the extra serve: pip install 'afqmc[serve]'")
+    with serving(small_run.path, VARIANTS["batched"]) as service:
+        clients = run_clients(service.port, 4, SENTENCES, PATIENCE_S, requests=40)
+        assert service.resident_mib() > 0
+    answers = [answer for client in clients for answer in client.answers]
+    expected = [row["probability"] for row in afqmc.load(small_run.path).predict(SENTENCES)]
+    assert len(answers) == sum(client.sent for client in clients) == 40
+    assert [value for _, value in answers] == pytest.approx([expected[index] for index, _ in answers], abs=1e-5)
+    assert {*speed(clients, 1.0)} == {"rate", "p50", "p95", "p99"}

@@ -66,7 +66,8 @@ def test_versions_agree(installed):
 
 
 def test_page_assets_and_texts_are_in_the_wheel(installed):
-    ours = {path.name for path in (ROOT / "afqmc/comparison/html/assets").iterdir()}
-    assert {path.name for path in (installed / "afqmc/comparison/html/assets").iterdir()} == ours
-    assert {"page.html", "page.css", "start.js"} <= ours
+    for package, expected in (("comparison/html", "start.js"), ("inference/serving", "page.js")):
+        ours = {path.name for path in (ROOT / f"afqmc/{package}/assets").iterdir()}
+        assert {path.name for path in (installed / f"afqmc/{package}/assets").iterdir()} == ours
+        assert {"page.html", "page.css", expected} <= ours
     assert (installed / "afqmc/utils/chinese.json").is_file()

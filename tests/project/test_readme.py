@@ -111,7 +111,7 @@ def test_every_command_is_of_a_known_kind():
     )
     assert len(ALL_COMMANDS) > 80
     for line in ALL_COMMANDS:
-        assert module_of(line) in ("run", "pretrain", "doctor", *AFTER_A_RUN) or re.match(kinds, line), line
+        assert module_of(line) in ("run", "pretrain", "doctor", "serve", *AFTER_A_RUN) or re.match(kinds, line), line
 
 
 @pytest.mark.parametrize("line", [line for line in ALL_COMMANDS if line.startswith("make ")])
@@ -188,7 +188,7 @@ def test_reference_lists_every_key_once(reference):
     assert listed == keys
 
 
-@pytest.mark.parametrize("line", calls(ALL_COMMANDS, *AFTER_A_RUN))
+@pytest.mark.parametrize("line", calls(ALL_COMMANDS, "serve", *AFTER_A_RUN))
 def test_arguments_of_other_commands_parse(line, reference):
     parser = reference.parser_of(module_of(line))
     assert vars(parser.parse_intermixed_args(arguments(line)))
@@ -372,11 +372,18 @@ def test_help_and_cfg_show_keys_or_groups(shown, tmp_path):
     assert "mixed_precision" in done.stdout or "experiment" in done.stdout
 
 
-@pytest.mark.parametrize(("number", "printed"), [(0, "  mean"), (1, "torch.Size([1, 2])")])
-def test_python_examples_run(number, printed, home):
+@pytest.mark.parametrize(
+    ("number", "before", "after", "printed"),
+    [
+        (0, "", "", "  mean"),
+        (1, "import afqmc\npredictor = afqmc.load('RUN_DIR')\n", "", "2 花 "),
+        (2, "", "\nprint(logits.shape)", "torch.Size([1, 2])"),
+    ],
+)
+def test_python_examples_run(number, before, after, printed, home):
     example = blocks(TEXTS["docs/python.md"], "python")[number].replace("max_steps=100", "max_steps=2")
     done = subprocess.run(
-        [PYTHON, "-c", example + "\nprint(logits.shape)" * number],
+        [PYTHON, "-c", before + example + after],
         cwd=home, env=environment(), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert printed in done.stdout

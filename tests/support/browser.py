@@ -86,12 +86,12 @@ class Browser:
         self("Network.setUserAgentOverride", userAgent=agent, acceptLanguage=language)
         self("Emulation.setLocaleOverride", locale=language)
 
-    def open(self, path: Path):
-        """Open a page from disk and wait until it is loaded."""
+    def open(self, page: Path | str):
+        """Open a page from disk, or by its address, and wait until it is loaded."""
         self.complaints.clear()
         self.requests.clear()
         self._loaded = False
-        self("Page.navigate", url=path.resolve().as_uri())
+        self("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not self._loaded:
             self._next()
 

@@ -27,8 +27,9 @@ _NOT_SHOWN_STARTS = ("_afqmc_completion()", "complete -r afqmc", "default-src 'n
 
 
 def sources():
-    """Return the files of the package and of the launchers."""
-    return sorted(path for root in ("afqmc", "hydra_plugins") for path in (ROOT / root).rglob("*.py"))
+    """Return the files of the package and of the launchers, without the service: it answers programs in English."""
+    files = sorted(path for root in ("afqmc", "hydra_plugins") for path in (ROOT / root).rglob("*.py"))
+    return [path for path in files if path.parent.name != "serving"]
 
 
 def english_templates():

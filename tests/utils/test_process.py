@@ -45,7 +45,7 @@ def printed(code, **environment):
     command = [
         sys.executable,
         "-c",
-        f"import os\nfrom afqmc.utils.process import configure_threads, usable_cores\n{code}",
+        f"import os\nfrom afqmc.utils.process import configure_threads, limit_kernel_caches, usable_cores\n{code}",
     ]
     clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(path for path in sys.path if path), **environment}
     return subprocess.run(
@@ -59,6 +59,15 @@ def test_threads_per_job():
     code = f"configure_threads()\nimport torch\n{shown}\nprint(torch.get_num_threads())"
     assert printed(code) == [str(usable_cores()), "2000", str(usable_cores())]
     assert printed(f"configure_threads(jobs_at_once=1000)\n{shown}") == ["1", "2000"]
+
+
+def test_kernel_caches_are_limited():
+    """The variables are those that torch and oneDNN read; a user's own value is kept."""
+    shown = (
+        "limit_kernel_caches()\nprint(os.environ['LRU_CACHE_CAPACITY'], os.environ['ONEDNN_PRIMITIVE_CACHE_CAPACITY'])"
+    )
+    assert printed(shown) == ["128", "128"]
+    assert printed(shown, LRU_CACHE_CAPACITY="7") == ["7", "128"]
 
 
 def test_user_settings():
