@@ -70,6 +70,11 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def exports(self) -> Path:
+        """The directory of exports of the best weights."""
+        return self.path / "exports"
+
+    @property
     def metrics(self) -> Path:
         """The file of logged metrics, one JSON object per line."""
         return self.path / "metrics.jsonl"

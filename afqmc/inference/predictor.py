@@ -28,7 +28,7 @@ from afqmc.evaluation.evaluator import Evaluation, evaluate
 from afqmc.evaluation.metrics import mean_as_logits, probabilities_of
 from afqmc.evaluation.predictions import prediction_rows
 from afqmc.run_dir import RunDir
-from afqmc.training.config import Device, DistributedConfig
+from afqmc.training.config import Device, DistributedConfig, MixedPrecision
 from afqmc.training.device import build_accelerator, prepare_model, select_device
 from afqmc.training.process_checks import check_launcher
 from afqmc.utils.console import CountBar
@@ -63,6 +63,7 @@ class Predictor:
         trust: bool = False,
         reading: Sequence[str] = (),
         labelled: bool = True,
+        precision: str | None = None,
     ) -> Predictor:
         """Load an untrusted run directory. Nothing in it is unpickled, and no code is run unless ``trust`` is set.
 
@@ -72,6 +73,7 @@ class Predictor:
             trust: Allow the model code that the config names.
             reading: Overrides ``dataset.key=value`` that change how files are read.
             labelled: Whether labels will be read from files.
+            precision: Replaces ``trainer.mixed_precision`` of the run's config.
 
         Raises:
             InputError: if this is not a run directory, it has no usable weights, or they need code that is not trusted.
@@ -80,6 +82,8 @@ class Predictor:
         config = with_reading_options(load_run_config(run), list(reading), labelled)
         if device is not None:
             config.trainer.device = Device[device]
+        if precision is not None:
+            config.trainer.mixed_precision = MixedPrecision[precision]
         loaded = read_weights(run.best, config, trust)
         config.distributed = DistributedConfig()  # evaluate and predict use one process
         choice = select_device(config.trainer)
@@ -89,6 +93,11 @@ class Predictor:
         model = accelerator.prepare(loaded.model)
         pair_tokenizer = PairTokenizer(loaded.tokenizer, config.dataset.max_length)
         return cls(config, loaded.labels, model, pair_tokenizer, accelerator)
+
+    @property
+    def swaps(self) -> bool:
+        """Whether a prediction is the mean over both orders of the sentences."""
+        return self.config.dataset.swap is Swap.both
 
     def read_pairs(self, path: Path | None, labelled: bool | None, key: str = "", on_row: OnRow | None = None) -> Pairs:
         """Read a file of pairs with the column names of the run.
@@ -147,7 +156,7 @@ class Predictor:
         A run with ``dataset.swap=both`` gives the mean of both orders of the sentences.
         """
         device = next(self.model.parameters()).device
-        both_orders = self.config.dataset.swap is Swap.both
+        both_orders = self.swaps
         with CountBar(len(pairs) * (1 + both_orders), Path(pairs.file).name) as bar, self.accelerator.autocast():
             tokenized = self.pair_tokenizer.encode(pairs)
             swapped = self.pair_tokenizer.encode(pairs.swapped()) if both_orders else None

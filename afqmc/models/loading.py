@@ -236,7 +236,7 @@ def load_pretrained(
             "model.from_scratch=true trains its architecture from random weights"
         )
     try:
-        with _quiet_transformers(progress=not os.path.isdir(name)):
+        with quiet_transformers(progress=not os.path.isdir(name)):
             loaded: Any = (model_class or encoder_class(architecture)).from_pretrained(
                 name,
                 config=architecture,
@@ -287,7 +287,7 @@ def _is_expected(key: str) -> bool:
 
 
 @contextmanager
-def _quiet_transformers(progress: bool) -> Iterator[None]:
+def quiet_transformers(progress: bool) -> Iterator[None]:
     """Silence the warnings of transformers about tensors, and its progress bars unless ``progress`` is set."""
     level, had_progress = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 
 class PooledConfig(PretrainedConfig):
-    """The config of an encoder, and its pooling: ``cls``, ``mean``, ``max``, ``first_last_avg`` or ``pooler_output``."""
+    """The config of an encoder, and its pooling: cls, mean, max, first_last_avg or pooler_output."""
 
     model_type = "afqmc_pooled"
 
@@ -39,8 +39,8 @@ class PooledForSequenceClassification(PreTrainedModel):
         if config.pooling != "pooler_output" and hasattr(self.encoder, "pooler"):
             self.encoder.pooler = None  # it is not used
         self.one_segment = getattr(architecture, "type_vocab_size", None) == 1
-        self.classifier = nn.Linear(architecture.hidden_size, config.num_labels)
-        self.post_init()
+        self.classifier = nn.Linear(architecture.hidden_size, config.num_labels or 2)
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
         self,

@@ -28,6 +28,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from afqmc.inference.export import modeling_pooled
 from afqmc.models.cross_encoder import CrossEncoder
+from afqmc.models.loading import quiet_transformers
 from afqmc.utils.errors import InputError
 
 STANDARD, REWRITTEN, OWN_CODE = "standard", "rewritten", "own_code"
@@ -62,7 +63,8 @@ def write_checkpoint(
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = "single_label_classification"
-    exported.save_pretrained(directory)
+    with quiet_transformers(progress=False):
+        exported.save_pretrained(directory)
     if kind == OWN_CODE:
         source = Path(modeling_pooled.__file__)
         shutil.copyfile(source, directory / source.name)
@@ -113,8 +115,7 @@ def _layers_of_head(standard: PreTrainedModel, classes: int) -> Iterator[tuple[n
     head = [
         module
         for name, module in standard.named_modules()
-        if isinstance(module, nn.Linear)
-        and (not name.startswith(f"{standard.base_model_prefix}.") or "pooler" in name)
+        if isinstance(module, nn.Linear) and (not name.startswith(f"{standard.base_model_prefix}.") or "pooler" in name)
     ]
     for first in head:
         for last in head:
@@ -163,7 +164,8 @@ def _own_model(model: CrossEncoder, classes: int) -> PreTrainedModel:
     encoder = model.encoder.config.to_dict()
     options: dict[str, Any] = {"encoder": encoder, "pooling": model.pooling.value, "num_labels": classes}
     with torch.random.fork_rng(devices=[]):
-        own = modeling_pooled.PooledForSequenceClassification(modeling_pooled.PooledConfig(**options)).float().eval()
+        config = modeling_pooled.PooledConfig(**options)
+        own: Any = modeling_pooled.PooledForSequenceClassification(config).float().eval()
     state = {
         name.replace(f"{model.prefix}.", "encoder.", 1) if name.startswith(f"{model.prefix}.") else name: value
         for name, value in model.state_dict().items()
@@ -177,4 +179,4 @@ def _own_model(model: CrossEncoder, classes: int) -> PreTrainedModel:
     own.config.architectures = [name]
     if (longest := encoder.get("max_position_embeddings")) is not None:
         own.config.max_position_embeddings = longest  # sentence-transformers reads it
-    return own
+    return own  # type: ignore[no-any-return]
