@@ -25,7 +25,7 @@ _TOLERANCES = {"transformers": 1e-3, "onnx": 0.05, "openvino": 0.05, "torch": 0.
 def main() -> int:
     """Export one run, and print how the exported model differs from PyTorch."""
     reject_several_processes("export")
-    arguments = parse_arguments()
+    arguments = _parse_arguments()
     configure_threads()
 
     from afqmc.inference.export.writing import write_export
@@ -74,7 +74,7 @@ def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
     return [*lines, [translate("pairs/s"), *(f"{row['pairs_per_second']:.1f}" for row in rows)]]
 
 
-def parse_arguments() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     """Parse the command line.
 
     Raises:

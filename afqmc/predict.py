@@ -60,7 +60,9 @@ def main() -> int:
         check_output_columns(predictor, inputs, pairs, out, arguments.clue)
         return pairs
 
-    scores = predict_mean(run_dirs, read, arguments.device, arguments.trust, overrides, labelled=False)
+    scores = predict_mean(run_dirs, read, arguments.device, arguments.trust, overrides, False, arguments.engine)
+    for note in scores.engine_notes:
+        print(translate(note), file=sys.stderr)
     scores.reject_nan()
     content, summary = render(scores, inputs, out, arguments.clue), f"{len(scores.pairs)} pairs{ensemble_note}"
     if str(out) == "-":
@@ -94,6 +96,13 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--skip-incomplete", action="store_true", help="for several runs: leave out incomplete ones")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="replaces the device of the run")
+    parser.add_argument(
+        "--engine",
+        default="torch",
+        metavar="NAME",
+        help="torch, torch-bf16, onnx, openvino, openvino-bf16, the directory of an export, or auto: the fastest that "
+        "an export in RUN_DIR/exports found within its tolerance",
+    )
     parser.add_argument("--trust", action="store_true", help="allow the model code that the run's config names")
     return parser.parse_intermixed_args()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from torch import nn
 
@@ -27,14 +28,18 @@ from afqmc.data.tokenization import PairTokenizer
 from afqmc.evaluation.evaluator import Evaluation, evaluate
 from afqmc.evaluation.metrics import mean_as_logits, probabilities_of
 from afqmc.evaluation.predictions import prediction_rows
+from afqmc.inference.engine_choice import select_engine
+from afqmc.inference.engines import TORCH
 from afqmc.run_dir import RunDir
 from afqmc.training.config import Device, DistributedConfig, MixedPrecision
-from afqmc.training.device import build_accelerator, prepare_model, select_device
+from afqmc.training.device import DeviceConfig, build_accelerator, prepare_model, select_device
 from afqmc.training.process_checks import check_launcher
 from afqmc.utils.console import CountBar
 from afqmc.utils.errors import InputError, as_input_error
 
 log = logging.getLogger(__name__)
+
+_CPU = DeviceConfig("cpu", "no", "")  # of engines other than torch
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Predictor:
         model: Prepared for its device.
         pair_tokenizer: Makes the model's input.
         accelerator: Holds the precision.
+        engine_note: Which engine was chosen; "" if none was asked for.
     """
 
     config: Config
@@ -54,6 +60,7 @@ class Predictor:
     model: nn.Module
     pair_tokenizer: PairTokenizer
     accelerator: Accelerator
+    engine_note: str = ""
 
     @classmethod
     def load(
@@ -64,6 +71,7 @@ class Predictor:
         reading: Sequence[str] = (),
         labelled: bool = True,
         precision: str | None = None,
+        engine: str = "torch",
     ) -> Predictor:
         """Load an untrusted run directory. Nothing in it is unpickled, and no code is run unless ``trust`` is set.
 
@@ -74,6 +82,7 @@ class Predictor:
             reading: Overrides ``dataset.key=value`` that change how files are read.
             labelled: Whether labels will be read from files.
             precision: Replaces ``trainer.mixed_precision`` of the run's config.
+            engine: ``torch``, another engine of ``afqmc.inference.engines``, ``auto``, or the directory of an export.
 
         Raises:
             InputError: if this is not a run directory, it has no usable weights, or they need code that is not trusted.
@@ -85,14 +94,20 @@ class Predictor:
         if precision is not None:
             config.trainer.mixed_precision = MixedPrecision[precision]
         loaded = read_weights(run.best, config, trust)
+        pair_tokenizer = PairTokenizer(loaded.tokenizer, config.dataset.max_length)
         config.distributed = DistributedConfig()  # evaluate and predict use one process
         choice = select_device(config.trainer)
+        note = ""
+        if engine != TORCH:
+            module, note = select_engine(engine, run, loaded, pair_tokenizer, choice)
+            if module is not None:
+                accelerator = build_accelerator(_CPU, config.trainer, config.distributed, config.seed)
+                return cls(config, loaded.labels, module, pair_tokenizer, accelerator, note)
         check_launcher(choice.device, None)
         prepare_model(loaded.model, choice, config.trainer, config.performance)
         accelerator = build_accelerator(choice, config.trainer, config.distributed, config.seed)
         model = accelerator.prepare(loaded.model)
-        pair_tokenizer = PairTokenizer(loaded.tokenizer, config.dataset.max_length)
-        return cls(config, loaded.labels, model, pair_tokenizer, accelerator)
+        return cls(config, loaded.labels, model, pair_tokenizer, accelerator, note)
 
     @property
     def swaps(self) -> bool:
@@ -155,7 +170,7 @@ class Predictor:
 
         A run with ``dataset.swap=both`` gives the mean of both orders of the sentences.
         """
-        device = next(self.model.parameters()).device
+        device = next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
         both_orders = self.swaps
         with CountBar(len(pairs) * (1 + both_orders), Path(pairs.file).name) as bar, self.accelerator.autocast():
             tokenized = self.pair_tokenizer.encode(pairs)
@@ -181,11 +196,13 @@ class EnsembleScores:
         pairs: As the first run reads them.
         labels: Label names, in class order.
         logits: (N, C): those of one run, or the logarithms of the mean probabilities of several.
+        engine_notes: Which engines were chosen, if one was asked for.
     """
 
     pairs: Pairs
     labels: tuple[str, ...]
     logits: np.ndarray
+    engine_notes: tuple[str, ...] = ()
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -209,6 +226,7 @@ def predict_mean(
     trust: bool = False,
     reading: Sequence[str] = (),
     labelled: bool = True,
+    engine: str = "torch",
 ) -> EnsembleScores:
     """Average the probabilities of several runs for the same pairs. One run at a time is in memory.
 
@@ -219,16 +237,19 @@ def predict_mean(
     """
     first: Predictor | None = None
     logits: list[np.ndarray] = []
+    notes: list[str] = []
     for run_dir in run_dirs:
-        predictor = Predictor.load(run_dir, device, trust, reading, labelled)
+        predictor = Predictor.load(run_dir, device, trust, reading, labelled, engine=engine)
         if first is None:
             first, pairs = predictor, read(predictor)
         if predictor.labels != first.labels:
             difference = f"{', '.join(predictor.labels)}, {run_dirs[0]} has {', '.join(first.labels)}"
             raise InputError(f"{run_dir}: its labels are {difference}; a mean needs the same, in the same order")
         logits.append(predictor.evaluate(pairs).logits)
+        notes += [predictor.engine_note] if predictor.engine_note else []
     assert first is not None
-    return EnsembleScores(pairs, first.labels, logits[0] if len(logits) == 1 else mean_as_logits(logits))
+    combined = logits[0] if len(logits) == 1 else mean_as_logits(logits)
+    return EnsembleScores(pairs, first.labels, combined, tuple(dict.fromkeys(notes)))
 
 
 def open_data_file(path: Path, dataset: DatasetConfig, key: str = "") -> DataFile:

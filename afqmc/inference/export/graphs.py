@@ -20,7 +20,7 @@ from afqmc.inference.engines import ONNX_FILE, OPENVINO_FILE
 from afqmc.utils.errors import InputError, first_line
 
 TORCH_FILE = "model.pt2"
-_PROBES = (("怎么还款", "额度"), ("how do I pay it back", "what is my limit"))
+_PROBES = (("怎么还款", "额度"), ("how to pay", "my limit"))
 _PACKAGES = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino",),

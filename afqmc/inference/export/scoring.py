@@ -38,7 +38,7 @@ EXPORTED = "exported"  # the model of the export, where no engine of predict run
 
 @dataclass(frozen=True)
 class Scores:
-    """What the engines computed for N pairs.
+    """The results of the engines for N pairs.
 
     Attributes:
         logits: (N, C) float32 by engine; the first engine is the reference.

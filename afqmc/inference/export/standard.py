@@ -164,8 +164,8 @@ def _own_model(model: CrossEncoder, classes: int) -> PreTrainedModel:
     encoder = model.encoder.config.to_dict()
     options: dict[str, Any] = {"encoder": encoder, "pooling": model.pooling.value, "num_labels": classes}
     with torch.random.fork_rng(devices=[]):
-        config = modeling_pooled.PooledConfig(**options)
-        own: Any = modeling_pooled.PooledForSequenceClassification(config).float().eval()
+        own: Any = modeling_pooled.PooledForSequenceClassification(modeling_pooled.PooledConfig(**options))
+    own = own.float().eval()
     state = {
         name.replace(f"{model.prefix}.", "encoder.", 1) if name.startswith(f"{model.prefix}.") else name: value
         for name, value in model.state_dict().items()

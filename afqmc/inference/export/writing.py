@@ -21,11 +21,11 @@ from afqmc.utils.process import usable_cores
 from afqmc.utils.safe_files import sha256
 
 _PACKAGES = ("afqmc", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "onnxscript", "openvino")
-Check = Callable[[Scores], list[dict[str, Any]]]  # prints the comparison and returns its rows
+Compare = Callable[[Scores], list[dict[str, Any]]]  # prints the comparison and returns its rows
 
 
 def write_export(
-    run_dir: Path, target: Path, format: str, int8: bool, tolerance: float, trust: bool, check: Check
+    run_dir: Path, target: Path, format: str, int8: bool, tolerance: float, trust: bool, check: Compare
 ) -> str | None:
     """Export the best weights of an untrusted run into ``target``, which is replaced if it is an export.
 
