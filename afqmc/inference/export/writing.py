@@ -25,7 +25,14 @@ Compare = Callable[[Scores], list[dict[str, Any]]]  # prints the comparison and 
 
 
 def write_export(
-    run_dir: Path, target: Path, format: str, int8: bool, tolerance: float, trust: bool, check: Compare
+    run_dir: Path,
+    target: Path,
+    format: str,
+    int8: bool,
+    tolerance: float,
+    trust: bool,
+    check: Compare,
+    score: Callable[[Path, Path, bool], Scores] = score_in_new_process,
 ) -> str | None:
     """Export the best weights of an untrusted run into ``target``, which is replaced if it is an export.
 
@@ -37,6 +44,7 @@ def write_export(
         tolerance: Largest difference of a logit.
         trust: Allow the model code that the run's config names.
         check: Gets what the engines computed, and returns a row per engine.
+        score: Computes that.
 
     Returns:
         How the head is stored (``transformers``), else None.
@@ -78,7 +86,7 @@ def write_export(
             machine={"processor": cpu_name(), "cores": usable_cores()},
         )
         manifest.write(directory)
-        scores = score_in_new_process(run_dir, directory, trust)
+        scores = score(run_dir, directory, trust)
         manifest.engines.extend(check(scores))
         manifest.dev["pairs"] = len(scores.gold)
         manifest.write(directory)
