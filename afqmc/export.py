@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from afqmc.cli import DONE, reject_several_processes, run_command
 from afqmc.run_dir import RunDir
@@ -13,6 +14,9 @@ from afqmc.utils.command_help import CommandParser
 from afqmc.utils.errors import InputError
 from afqmc.utils.language import translate
 from afqmc.utils.process import configure_threads
+
+if TYPE_CHECKING:
+    from afqmc.inference.export.manifest import Manifest
 
 _DETAILS = """\
 transformers: loads with AutoModelForSequenceClassification, pipeline("text-classification") and the CrossEncoder of
@@ -28,8 +32,10 @@ def main() -> int:
     arguments = _parse_arguments()
     configure_threads()
 
+    from afqmc.inference.export.upload import check_repository, upload_export
     from afqmc.inference.export.writing import write_export
     from afqmc.results.engine_comparison import compare_engines
+    from afqmc.results.model_card import model_card
     from afqmc.utils.console import print_grid
 
     run_dir = Path(arguments.run_dir)
@@ -41,11 +47,31 @@ def main() -> int:
         print_grid(f"{len(scores.gold)} dev pairs", ["", *(row["engine"] for row in rows)], _cells(rows))
         return rows
 
-    kind = write_export(run_dir, target, arguments.format, arguments.int8, tolerance, arguments.trust, check)
+    if arguments.push is not None:
+        check_repository(arguments.push)
+
+    def card(manifest: Manifest) -> str:
+        return model_card(run_dir, asdict(manifest), arguments.push)
+
+    kind = write_export(
+        run_dir,
+        target,
+        arguments.format,
+        arguments.int8,
+        tolerance,
+        arguments.trust,
+        check,
+        card=card if arguments.push is not None else None,
+    )
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(translate(f"{target}: written, {size / 2**20:.1f} MiB"))
     if kind is not None:
         print(translate(_KINDS[kind]))
+    if arguments.push is not None and arguments.dry_run:
+        print(translate(f"--dry-run: nothing was uploaded; the model card is {target / 'README.md'}"))
+    elif arguments.push is not None:
+        address = upload_export(target, arguments.push, arguments.public)
+        print(translate(f"uploaded to {address}"))
     return DONE
 
 
@@ -89,7 +115,12 @@ def _parse_arguments() -> argparse.Namespace:
         "--tolerance", type=float, metavar="X", help="largest difference of a logit; 0.001 for transformers, else 0.05"
     )
     parser.add_argument("--trust", action="store_true", help="allow the model code that the run's config names")
+    parser.add_argument("--push", metavar="REPO", help="upload to OWNER/NAME on the hub, with a model card; private")
+    parser.add_argument("--public", action="store_true", help="with --push: everybody may read the repository")
+    parser.add_argument("--dry-run", action="store_true", help="with --push: write the model card, upload nothing")
     arguments = parser.parse_args()
+    if arguments.push is None and (arguments.public or arguments.dry_run):
+        raise InputError("--public, --dry-run: only with --push REPO")
     if arguments.int8 and arguments.format != "onnx":
         raise InputError(f"--int8: only with --format onnx; --format {arguments.format} has no dynamic quantizer here")
     if arguments.tolerance is not None and not arguments.tolerance >= 0:

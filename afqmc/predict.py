@@ -50,9 +50,12 @@ def main() -> int:
     from afqmc.inference.prediction_columns import formula_warning
     from afqmc.inference.predictor import Predictor, predict_mean
     from afqmc.inference.protected_files import write_output
+    from afqmc.inference.streaming import is_large
 
     run_dirs, ensemble_note = _resolve_runs(runs, out, files, arguments.skip_incomplete)
     check_format(out, arguments.clue)
+    if len(run_dirs) == len(files) == 1 and not arguments.clue and is_large(files[0], out):
+        return _predict_large(arguments, run_dirs[0], files[0], out, overrides)
     inputs = Inputs(files, arguments.pair)
 
     def read(predictor: Predictor) -> Pairs:
@@ -74,6 +77,25 @@ def main() -> int:
     print(f"{out}: {translate(summary)}")
     if warning := formula_warning(inputs.rows, out.suffix.lower()):
         print(translate(f"warning: {out}: {warning}"), file=sys.stderr)
+    return DONE
+
+
+def _predict_large(arguments: argparse.Namespace, run_dir: Path, path: Path, out: Path, overrides: list[str]) -> int:
+    """Predict a large file in chunks; the same command resumes after an interruption."""
+    from afqmc.inference.predictor import Predictor, open_data_file
+    from afqmc.inference.streaming import LargeFile
+    from afqmc.run_dir import RunDir
+
+    predictor = Predictor.load(
+        run_dir, arguments.device, arguments.trust, overrides, labelled=False, engine=arguments.engine
+    )
+    if predictor.engine_note:
+        print(translate(predictor.engine_note), file=sys.stderr)
+    file = open_data_file(path, predictor.config.dataset, "FILE")
+    count = LargeFile(predictor, RunDir(run_dir), file, out).predict()
+    for note in file.notes:
+        print(translate(f"warning: {file.name}: {note}"), file=sys.stderr)
+    print(f"{out}: {translate(f'{count} pairs')}")
     return DONE
 
 

@@ -6,6 +6,7 @@ import io
 import logging
 import stat
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -165,19 +166,21 @@ class Predictor:
         logits = self.evaluate(Pairs("pairs", [*range(len(first))], first, second, None)).logits
         return prediction_rows(range(len(first)), logits, None, self.labels)
 
-    def evaluate(self, pairs: Pairs) -> Evaluation:
-        """Compute logits and, if the pairs are labelled, metrics. Shows a progress bar.
+    def evaluate(self, pairs: Pairs, bar: CountBar | None = None) -> Evaluation:
+        """Compute logits and, if the pairs are labelled, metrics. Advances ``bar``, or shows a progress bar of its own.
 
         A run with ``dataset.swap=both`` gives the mean of both orders of the sentences.
         """
         device = next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
         both_orders = self.swaps
-        with CountBar(len(pairs) * (1 + both_orders), Path(pairs.file).name) as bar, self.accelerator.autocast():
+        total = len(pairs) * (1 + both_orders)
+        own_bar = CountBar(total, Path(pairs.file).name) if bar is None else nullcontext(bar)
+        with own_bar as shown, self.accelerator.autocast():
             tokenized = self.pair_tokenizer.encode(pairs)
             swapped = self.pair_tokenizer.encode(pairs.swapped()) if both_orders else None
             batch_size = self.config.trainer.eval_batch_size
             evaluation = evaluate(
-                self.model, tokenized, self.pair_tokenizer, batch_size, device, bar.add, swapped=swapped
+                self.model, tokenized, self.pair_tokenizer, batch_size, device, shown.add, swapped=swapped
             )
         if problem := evaluation.describe_missing(Path(pairs.file).name):
             log.warning("%s: they have no prediction, and metrics are undefined", problem)

@@ -4,11 +4,14 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
 import torch
 from helpers import command, train
+from huggingface_hub.errors import RepositoryNotFoundError
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -24,12 +27,14 @@ from afqmc.data.tokenization import PairTokenizer
 from afqmc.inference.engines import OnnxEngine
 from afqmc.inference.export.scoring import score
 from afqmc.inference.export.standard import write_checkpoint
+from afqmc.inference.export.upload import check_repository, upload_export
 from afqmc.inference.export.writing import write_export
 from afqmc.inference.predictor import Predictor
 from afqmc.models.config import Pooling
 from afqmc.models.cross_encoder import CrossEncoder, encoder_class, encoder_options
 from afqmc.models.wordpiece import train_wordpiece
 from afqmc.results.engine_comparison import compare_engines
+from afqmc.results.model_card import model_card
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError
 
@@ -348,3 +353,80 @@ def test_too_large_difference_removes_the_export(run, tmp_path):
     ):
         write_export(run.path, tmp_path / "out", "transformers", False, 0.05, False, differs, score)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_model_card(run, tmp_path):
+    """``--push --dry-run`` writes a card with data, recipe, intervals and limitations, and no path of this machine."""
+    out = tmp_path / "out"
+    arguments = [str(run.path), "-o", str(out), "--push", "me/pairs", "--dry-run"]
+    done = command("export", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "nothing was uploaded" in done.stdout
+    card = (out / "README.md").read_text(encoding="utf-8")
+    for text in (
+        "train: 96 pairs, SHA-256",
+        "- lr: `0.0005`",
+        "seed: `42`",
+        "95% interval",
+        "always predicting",
+        "Nothing",
+    ):
+        assert text in card
+    assert str(tmp_path.parent) not in card
+    assert "## Limitations" in card
+
+
+def test_model_card_lists_all_runs_of_the_sweep(run, tmp_path):
+    """Never only the best one: all complete runs, with mean and standard deviation."""
+    for seed, accuracy in ((1, 0.6), (2, 0.8)):
+        shutil.copytree(run.path, tmp_path / f"{seed}-run", ignore=shutil.ignore_patterns("exports"))
+        for name, old, new in (("config.yaml", "seed: 42", f"seed: {seed}"), ("summary.json", None, accuracy)):
+            path = tmp_path / f"{seed}-run" / name
+            if old is None:
+                content = json.loads(path.read_text())
+                content["best"]["dev/accuracy"] = new
+                path.write_text(json.dumps(content))
+            else:
+                path.write_text(path.read_text().replace(old, new))
+    (tmp_path / "sweep.json").write_text("{}")
+    interval = {"value": 0.8, "low": 0.7, "high": 0.9}
+    row = {"engine": "x", "max_logit_difference": 0, "changed_predictions": 0, "pairs_per_second": 1}
+    row |= {"accuracy": interval, "f1": interval}
+    facts = {"labels": ["0", "1"], "engines": [row], "dev": {"pairs": 64}, "format": "onnx", "inputs": [], "head": None}
+    card = model_card(tmp_path / "2-run", facts, "me/pairs")
+    assert "| 1-run | `1` | 0.6000 |" in card
+    assert "| 2-run (this one) | `2` | 0.8000 |" in card
+    assert "0.7000 ± 0.1414" in card
+
+
+class Hub:
+    """The hub's client, with one public repository."""
+
+    endpoint = "https://hub"
+
+    def __init__(self):
+        self.calls = []
+
+    def repo_info(self, repository):
+        if repository == "me/public":
+            return SimpleNamespace(private=False)
+        raise RepositoryNotFoundError("404", response=httpx.Response(404, request=httpx.Request("GET", "https://hub")))
+
+    def create_repo(self, repository, private):
+        self.calls.append((repository, private))
+        return SimpleNamespace(repo_id=repository)
+
+    def upload_folder(self, repo_id, folder_path, commit_message):
+        self.calls.append((repo_id, folder_path))
+
+
+def test_uploads_are_private(monkeypatch, tmp_path):
+    """A new repository is private; an existing public one is refused without ``public``."""
+    hub = Hub()
+    monkeypatch.setattr("afqmc.inference.export.upload.HfApi", lambda: hub)
+    assert upload_export(tmp_path, "me/new", public=False) == "https://hub/me/new"
+    assert hub.calls == [("me/new", True), ("me/new", tmp_path)]
+    with pytest.raises(InputError, match="--push me/public: exists and is public"):
+        upload_export(tmp_path, "me/public", public=False)
+    with pytest.raises(InputError, match="--push a b: must be NAME or OWNER/NAME"):
+        check_repository("a b")

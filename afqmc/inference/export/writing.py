@@ -33,6 +33,7 @@ def write_export(
     trust: bool,
     check: Compare,
     score: Callable[[Path, Path, bool], Scores] = score_in_new_process,
+    card: Callable[[Manifest], str] | None = None,
 ) -> str | None:
     """Export the best weights of an untrusted run into ``target``, which is replaced if it is an export.
 
@@ -45,6 +46,7 @@ def write_export(
         trust: Allow the model code that the run's config names.
         check: Gets what the engines computed, and returns a row per engine.
         score: Computes that.
+        card: Returns the model card, README.md; None for none.
 
     Returns:
         How the head is stored (``transformers``), else None.
@@ -91,6 +93,8 @@ def write_export(
         manifest.dev["pairs"] = len(scores.gold)
         manifest.write(directory)
         _reject_different(manifest, tolerance)
+        if card is not None:
+            (directory / "README.md").write_text(card(manifest), encoding="utf-8")
 
     target.parent.mkdir(parents=True, exist_ok=True)
     replace_directory(target, write)
