@@ -36,7 +36,7 @@ def afqmc(engine: str) -> Callable[[Path], Scorer]:
         from afqmc.data.loading import Pairs
         from afqmc.inference.predictor import Predictor
 
-        name = str(run / "exports" / engine) if (run / "exports" / engine).is_dir() else engine
+        name = str(run / "exports" / engine) if engine.startswith("onnx") else engine
         predictor = Predictor.load(run, "cpu", labelled=False, engine=name)
 
         def score(texts: Texts) -> np.ndarray:
@@ -136,6 +136,7 @@ CONTESTANTS: dict[str, Callable[[Path], Scorer]] = {
     "afqmc-onnx": afqmc("onnx"),
     "afqmc-onnx-int8": afqmc("onnx-int8"),
     "afqmc-openvino": afqmc("openvino"),
+    "afqmc-openvino-bf16": afqmc("openvino-bf16"),
     "afqmc-auto": afqmc("auto"),
 }
 
