@@ -21,7 +21,7 @@ from afqmc.utils.redaction import redacted_tree
 
 _OWN_FILES = (
     "config.yaml", "environment.json", "metrics.jsonl", "status.json", "summary.json", "run.log", ".lock",
-    "checkpoints", ".hydra", "logs", "wandb",
+    "checkpoints", "exports", ".hydra", "logs", "wandb",
     "sweep.json", "results.csv", "results.jsonl", "multirun.yaml", ".conf", ".study",
 )  # fmt: skip
 

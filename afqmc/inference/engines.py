@@ -7,6 +7,8 @@ An engine is a module that maps token ids (B, T) to logits (B, C) in float32, as
 from __future__ import annotations
 
 import copy
+import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -79,8 +81,7 @@ class OpenVinoEngine(nn.Module):
 
     def __init__(self, path: Path, precision: str) -> None:
         super().__init__()
-        import openvino
-
+        openvino = import_openvino()
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
@@ -99,6 +100,12 @@ class OpenVinoEngine(nn.Module):
         """Return the logits (B, C)."""
         result = self._compiled({name: inputs[name].numpy() for name in self._names})
         return torch.from_numpy(result[0].copy())
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without the package by which its converter sends statistics of its use to a server."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return import_module("openvino")
 
 
 def open_engine(name: str, directory: Path) -> nn.Module:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from afqmc.data.batching import collate
 from afqmc.data.loading import Pairs
 from afqmc.data.tokenization import PairTokenizer
-from afqmc.inference.engines import ONNX_FILE, OPENVINO_FILE
+from afqmc.inference.engines import ONNX_FILE, OPENVINO_FILE, import_openvino
 from afqmc.utils.errors import InputError, first_line
 
 TORCH_FILE = "model.pt2"
@@ -101,8 +101,7 @@ def _write_onnx(directory: Path, program: Any, names: list[str]) -> None:
 
 
 def _write_openvino(directory: Path, program: Any, names: list[str]) -> None:
-    import openvino
-
+    openvino = import_openvino()
     model = openvino.convert_model(program)
     for port, name in zip(model.inputs, names, strict=True):
         port.get_tensor().set_names({name})

@@ -68,7 +68,15 @@ def read_manifest(directory: Path) -> Manifest:
         raise InputError(f"{directory}: is not an export ({MANIFEST} is missing); afqmc export writes one")
     with as_input_error(f"{path}: not the manifest of an export"):
         manifest = Manifest(**read_json(path))
-        types = {"format": str, "inputs": list, "labels": list, "tokenizer_sha256": str, "engines": list, "dev": dict}
+        types = {
+            "format": str,
+            "inputs": list,
+            "labels": list,
+            "tokenizer_sha256": str,
+            "engines": list,
+            "dev": dict,
+            "machine": dict,
+        }
         if wrong := [name for name, kind in types.items() if not isinstance(getattr(manifest, name), kind)]:
             raise ValueError(f"{wrong[0]} has the wrong type")
         for row in manifest.engines:
