@@ -100,16 +100,18 @@ def _fastest(
     """Return the engine that was fastest at export among those that are close enough and installed."""
     if device.device != "cpu":
         return None, f"engine: torch on {device.device}; the others run on the CPU"
+    weights = sha256(run.best / "model.safetensors")
     candidates = [
         candidate
         for candidate in _recorded(run)
         if candidate.is_close
+        and candidate.manifest.weights_sha256 == weights  # the best weights may have changed since
         and candidate.speed > 1
         and is_installed(candidate.name)
         and candidate.manifest.machine.get("processor") == cpu_name()
     ]
     if not candidates:
-        return None, f"engine: torch; no export in {run.exports} found a faster one on this processor"
+        return None, f"engine: torch; no export in {run.exports} found a faster one for these weights on this processor"
     best = max(candidates, key=lambda candidate: candidate.speed)
     return _bf16(loaded, best) if best.name == TORCH_BF16 else _open(best, run, loaded, pair_tokenizer)
 

@@ -256,6 +256,8 @@ def test_auto_takes_the_fastest_within_the_tolerance(copy):
     rewrite(path, manifest)
     shutil.rmtree(copy.exports / "openvino")
     assert Predictor.load(copy.path, "cpu", engine="auto").engine_note.startswith("engine: onnx (")
+    rewrite(path, manifest | {"weights_sha256": "0"})
+    assert Predictor.load(copy.path, "cpu", engine="auto").engine_note.startswith("engine: torch; no export")
     rewrite(path, manifest | {"machine": {"processor": "another"}})
     assert Predictor.load(copy.path, "cpu", engine="auto").engine_note.startswith("engine: torch; no export")
 
