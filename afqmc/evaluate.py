@@ -41,6 +41,13 @@ def main() -> int:
     parser.add_argument("--skip-incomplete", action="store_true", help="for several runs: leave out incomplete ones")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="replaces the device of the run")
+    parser.add_argument(
+        "--engine",
+        default="torch",
+        metavar="NAME",
+        help="torch, torch-bf16, onnx, openvino, openvino-bf16, the directory of an export, or auto: the fastest that "
+        "an export in RUN_DIR/exports found within its tolerance",
+    )
     parser.add_argument("--trust", action="store_true", help="allow the model code that the run's config names")
     arguments = parser.parse_intermixed_args()
     from afqmc.config.reading_options import split_overrides
@@ -63,6 +70,8 @@ def main() -> int:
         raise InputError(
             f"{overrides[0]}: only with --data FILE; without it, the stored predictions of the runs are read"
         )
+    if arguments.engine != "torch":
+        raise InputError("--engine: only with --data FILE; without it, the stored predictions of the runs are read")
     return _combine_predictions(arguments, paths, runs)
 
 
@@ -73,7 +82,9 @@ def _evaluate_run(arguments: argparse.Namespace, path: str, overrides: list[str]
 
     if arguments.out is not None:
         raise InputError(f"-o: only for several runs; {path} is one run, and its predictions are in predictions/")
-    predictor = Predictor.load(Path(path), arguments.device, arguments.trust, overrides)
+    predictor = Predictor.load(Path(path), arguments.device, arguments.trust, overrides, engine=arguments.engine)
+    if predictor.engine_note:
+        print(translate(predictor.engine_note), file=sys.stderr)
     pairs = predictor.read_pairs(arguments.data, labelled=True, key="--data")
     evaluation = predictor.evaluate(pairs)
     details = _details(evaluation.metrics, probabilities_of(evaluation.logits), pairs.labels, predictor.labels)
@@ -101,7 +112,10 @@ def _evaluate_ensemble(arguments: argparse.Namespace, runs: list[Run], overrides
         arguments.device,
         arguments.trust,
         overrides,
+        engine=arguments.engine,
     )
+    for note in scores.engine_notes:
+        print(translate(note), file=sys.stderr)
     metrics = classification_metrics(scores.logits, np.asarray(scores.pairs.labels))
     details = _details(metrics, scores.probabilities, scores.pairs.labels, scores.labels)
     source = {"file": scores.pairs.file, "pairs": len(scores.pairs), "runs": len(paths)}

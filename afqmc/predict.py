@@ -50,9 +50,12 @@ def main() -> int:
     from afqmc.inference.prediction_columns import formula_warning
     from afqmc.inference.predictor import Predictor, predict_mean
     from afqmc.inference.protected_files import write_output
+    from afqmc.inference.streaming import is_large
 
     run_dirs, ensemble_note = _resolve_runs(runs, out, files, arguments.skip_incomplete)
     check_format(out, arguments.clue)
+    if len(run_dirs) == len(files) == 1 and not arguments.clue and is_large(files[0], out):
+        return _predict_large(arguments, run_dirs[0], files[0], out, overrides)
     inputs = Inputs(files, arguments.pair)
 
     def read(predictor: Predictor) -> Pairs:
@@ -60,7 +63,9 @@ def main() -> int:
         check_output_columns(predictor, inputs, pairs, out, arguments.clue)
         return pairs
 
-    scores = predict_mean(run_dirs, read, arguments.device, arguments.trust, overrides, labelled=False)
+    scores = predict_mean(run_dirs, read, arguments.device, arguments.trust, overrides, False, arguments.engine)
+    for note in scores.engine_notes:
+        print(translate(note), file=sys.stderr)
     scores.reject_nan()
     content, summary = render(scores, inputs, out, arguments.clue), f"{len(scores.pairs)} pairs{ensemble_note}"
     if str(out) == "-":
@@ -72,6 +77,25 @@ def main() -> int:
     print(f"{out}: {translate(summary)}")
     if warning := formula_warning(inputs.rows, out.suffix.lower()):
         print(translate(f"warning: {out}: {warning}"), file=sys.stderr)
+    return DONE
+
+
+def _predict_large(arguments: argparse.Namespace, run_dir: Path, path: Path, out: Path, overrides: list[str]) -> int:
+    """Predict a large file in chunks; the same command resumes after an interruption."""
+    from afqmc.inference.predictor import Predictor, open_data_file
+    from afqmc.inference.streaming import LargeFile
+    from afqmc.run_dir import RunDir
+
+    predictor = Predictor.load(
+        run_dir, arguments.device, arguments.trust, overrides, labelled=False, engine=arguments.engine
+    )
+    if predictor.engine_note:
+        print(translate(predictor.engine_note), file=sys.stderr)
+    file = open_data_file(path, predictor.config.dataset, "FILE")
+    count = LargeFile(predictor, RunDir(run_dir), file, out).predict()
+    for note in file.notes:
+        print(translate(f"warning: {file.name}: {note}"), file=sys.stderr)
+    print(f"{out}: {translate(f'{count} pairs')}")
     return DONE
 
 
@@ -94,6 +118,13 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--skip-incomplete", action="store_true", help="for several runs: leave out incomplete ones")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="replaces the device of the run")
+    parser.add_argument(
+        "--engine",
+        default="torch",
+        metavar="NAME",
+        help="torch, torch-bf16, onnx, openvino, openvino-bf16, the directory of an export, or auto: the fastest that "
+        "an export in RUN_DIR/exports found within its tolerance",
+    )
     parser.add_argument("--trust", action="store_true", help="allow the model code that the run's config names")
     return parser.parse_intermixed_args()
 

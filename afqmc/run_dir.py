@@ -21,7 +21,7 @@ from afqmc.utils.redaction import redacted_tree
 
 _OWN_FILES = (
     "config.yaml", "environment.json", "metrics.jsonl", "status.json", "summary.json", "run.log", ".lock",
-    "checkpoints", ".hydra", "logs", "wandb",
+    "checkpoints", "exports", ".hydra", "logs", "wandb",
     "sweep.json", "results.csv", "results.jsonl", "multirun.yaml", ".conf", ".study",
 )  # fmt: skip
 
@@ -68,6 +68,11 @@ class RunDir:
     def checkpoints(self) -> Path:
         """The directory of all weights and training states."""
         return self.path / "checkpoints"
+
+    @property
+    def exports(self) -> Path:
+        """The directory of exports of the best weights."""
+        return self.path / "exports"
 
     @property
     def metrics(self) -> Path:

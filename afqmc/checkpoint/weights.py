@@ -10,12 +10,19 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from afqmc.checkpoint.safety import check_untrusted, tensor_shapes
 from afqmc.checkpoint.store import replace_directory
-from afqmc.models.config import ModelConfig, Pooling
-from afqmc.models.cross_encoder import CrossEncoder, encoder_class, encoder_options, matches_hf_classifier
+from afqmc.models.config import Head, ModelConfig, Pooling
+from afqmc.models.cross_encoder import (
+    CrossEncoder,
+    NativeCrossEncoder,
+    encoder_class,
+    encoder_options,
+    matches_hf_classifier,
+    native_class,
+)
 from afqmc.models.loading import build_custom_model
 from afqmc.models.masked_lm import MaskedLanguageModel
 from afqmc.models.tensors import with_duplicates, without_duplicates
@@ -78,10 +85,8 @@ def save_weights(
             config = model.encoder.config
             config.id2label = dict(enumerate(labels))
             config.label2id = {label: index for index, label in enumerate(labels)}
-            name = type(model.encoder).__name__
-            config.architectures = [
-                name.replace("Model", "ForSequenceClassification") if matches_hf_classifier(model) else name
-            ]
+            encoder = type(model.encoder)
+            config.architectures = [(native_class(config) if matches_hf_classifier(model) else encoder).__name__]
             config.save_pretrained(directory)
         if write_more is not None:
             write_more(directory)
@@ -138,17 +143,24 @@ def load_weights(source: Path, config: ModelConfig, trust: bool = False) -> Load
         model = build_custom_model(config, tokenizer, labels)
     else:
         architecture = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        options = encoder_options(architecture, Pooling(config.pooling))
         with torch.device("meta"):  # allocates nothing, to compare the shapes first
-            encoder = encoder_class(architecture)(architecture, **options)
-            _check_shapes(source, CrossEncoder(encoder, len(labels), config.pooling, config.classifier_dropout))
-        encoder = encoder_class(architecture)(architecture, **options)
-        model = CrossEncoder(encoder.float(), len(labels), config.pooling, config.classifier_dropout)
+            _check_shapes(source, _cross_encoder(architecture, config, len(labels)))
+        model = _cross_encoder(architecture, config, len(labels)).float()
     try:
         restore(model, source)
     except RuntimeError as error:
         raise InputError(f"{source}: its weights do not fit its config: {str(error).splitlines()[0]}") from error
     return Loaded(model.eval(), tokenizer, labels)
+
+
+def _cross_encoder(architecture: PreTrainedConfig, config: ModelConfig, classes: int) -> CrossEncoder:
+    """Build the model of a checkpoint, without its weights."""
+    if config.head is Head.native:
+        architecture.num_labels = classes
+        return NativeCrossEncoder(native_class(architecture)(architecture))
+    options = encoder_options(architecture, Pooling(config.pooling))
+    encoder = encoder_class(architecture)(architecture, **options)
+    return CrossEncoder(encoder, classes, config.pooling, config.classifier_dropout)
 
 
 def _check_shapes(source: Path, model: nn.Module) -> None:

@@ -207,5 +207,5 @@ def check_command(arguments: Iterable[str], command: str) -> None:
         key = argument.lstrip("+").partition("=")[0]
         if command == RUN and key.partition(".")[0] == "masking":
             raise InputError(f"{argument}: only with afqmc.pretrain")
-        if command == PRETRAIN and key == "model.pooling":
+        if command == PRETRAIN and key in ("model.pooling", "model.head"):
             raise InputError(f"{argument}: not with afqmc.pretrain, whose head predicts tokens; set it in fine-tuning")

@@ -7,11 +7,13 @@ import logging
 import stat
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from torch import nn
 
@@ -28,10 +30,12 @@ from afqmc.data.tokenization import PairTokenizer
 from afqmc.evaluation.evaluator import Evaluation, evaluate
 from afqmc.evaluation.metrics import mean_as_logits, probabilities_of
 from afqmc.evaluation.predictions import prediction_rows
+from afqmc.inference.engine_choice import select_engine
+from afqmc.inference.engines import TORCH
 from afqmc.inference.explanation import Explanation, explain_pair
 from afqmc.run_dir import RunDir
-from afqmc.training.config import Device, DistributedConfig
-from afqmc.training.device import build_accelerator, prepare_model, select_device
+from afqmc.training.config import Device, DistributedConfig, MixedPrecision
+from afqmc.training.device import DeviceConfig, build_accelerator, prepare_model, select_device
 from afqmc.training.process_checks import check_launcher
 from afqmc.utils.console import CountBar
 from afqmc.utils.errors import InputError, as_input_error
@@ -39,6 +43,7 @@ from afqmc.utils.errors import InputError, as_input_error
 log = logging.getLogger(__name__)
 
 _BAR_FROM = 1000  # pairs of ``predict`` and ``probabilities`` from which a terminal shows a progress bar
+_CPU = DeviceConfig("cpu", "no", "")  # of engines other than torch
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Predictor:
         model: Prepared for its device.
         pair_tokenizer: Makes the model's input.
         accelerator: Holds the precision.
+        engine_note: Which engine was chosen; "" if none was asked for.
     """
 
     config: Config
@@ -60,6 +66,7 @@ class Predictor:
     model: nn.Module
     pair_tokenizer: PairTokenizer
     accelerator: Accelerator
+    engine_note: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     @property
@@ -75,6 +82,8 @@ class Predictor:
         trust: bool = False,
         reading: Sequence[str] = (),
         labelled: bool = True,
+        precision: str | None = None,
+        engine: str = "torch",
     ) -> Predictor:
         """Load an untrusted run directory. Nothing in it is unpickled, and no code is run unless ``trust`` is set.
 
@@ -84,6 +93,8 @@ class Predictor:
             trust: Allow the model code that the config names.
             reading: Overrides ``dataset.key=value`` that change how files are read.
             labelled: Whether labels will be read from files.
+            precision: Replaces ``trainer.mixed_precision`` of the run's config.
+            engine: ``torch``, another engine of ``afqmc.inference.engines``, ``auto``, or the directory of an export.
 
         Raises:
             InputError: if this is not a run directory, it has no usable weights, or they need code that is not trusted.
@@ -92,15 +103,28 @@ class Predictor:
         config = with_reading_options(load_run_config(run), list(reading), labelled)
         if device is not None:
             config.trainer.device = Device[device]
+        if precision is not None:
+            config.trainer.mixed_precision = MixedPrecision[precision]
         loaded = read_weights(run.best, config, trust)
+        pair_tokenizer = PairTokenizer(loaded.tokenizer, config.dataset.max_length)
         config.distributed = DistributedConfig()  # evaluate and predict use one process
         choice = select_device(config.trainer)
+        note = ""
+        if engine != TORCH:
+            module, note = select_engine(engine, run, loaded, pair_tokenizer, choice)
+            if module is not None:
+                accelerator = build_accelerator(_CPU, config.trainer, config.distributed, config.seed)
+                return cls(config, loaded.labels, module, pair_tokenizer, accelerator, note)
         check_launcher(choice.device, None)
         prepare_model(loaded.model, choice, config.trainer, config.performance)
         accelerator = build_accelerator(choice, config.trainer, config.distributed, config.seed)
         model = accelerator.prepare(loaded.model)
-        pair_tokenizer = PairTokenizer(loaded.tokenizer, config.dataset.max_length)
-        return cls(config, loaded.labels, model, pair_tokenizer, accelerator)
+        return cls(config, loaded.labels, model, pair_tokenizer, accelerator, note)
+
+    @property
+    def swaps(self) -> bool:
+        """Whether a prediction is the mean over both orders of the sentences."""
+        return self.config.dataset.swap is Swap.both
 
     def read_pairs(self, path: Path | None, labelled: bool | None, key: str = "", on_row: OnRow | None = None) -> Pairs:
         """Read a file of pairs with the column names of the run.
@@ -173,20 +197,21 @@ class Predictor:
     def _logits(self, pairs: Pairs) -> np.ndarray:
         return self.evaluate(pairs, show_progress=len(pairs) >= _BAR_FROM).logits
 
-    def evaluate(self, pairs: Pairs, show_progress: bool = True) -> Evaluation:
-        """Compute logits and, if the pairs are labelled, metrics. Shows a progress bar on a terminal.
+    def evaluate(self, pairs: Pairs, bar: CountBar | None = None, show_progress: bool = True) -> Evaluation:
+        """Compute logits and, if the pairs are labelled, metrics. Advances ``bar``, or shows a progress bar of its own.
 
         A run with ``dataset.swap=both`` gives the mean of both orders of the sentences.
         """
-        device = next(self.model.parameters()).device
-        both_orders = self.config.dataset.swap is Swap.both
-        bar = CountBar(len(pairs) * (1 + both_orders), Path(pairs.file).name, show_progress)
-        with self._lock, bar, self.accelerator.autocast():
+        device = next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
+        both_orders = self.swaps
+        total = len(pairs) * (1 + both_orders)
+        own_bar = CountBar(total, Path(pairs.file).name, show_progress) if bar is None else nullcontext(bar)
+        with self._lock, own_bar as shown, self.accelerator.autocast():
             tokenized = self.pair_tokenizer.encode(pairs)
             swapped = self.pair_tokenizer.encode(pairs.swapped()) if both_orders else None
             batch_size = self.config.trainer.eval_batch_size
             evaluation = evaluate(
-                self.model, tokenized, self.pair_tokenizer, batch_size, device, bar.add, swapped=swapped
+                self.model, tokenized, self.pair_tokenizer, batch_size, device, shown.add, swapped=swapped
             )
         if problem := evaluation.describe_missing(Path(pairs.file).name):
             log.warning("%s: they have no prediction, and metrics are undefined", problem)
@@ -235,11 +260,13 @@ class EnsembleScores:
         pairs: As the first run reads them.
         labels: Label names, in class order.
         logits: (N, C): those of one run, or the logarithms of the mean probabilities of several.
+        engine_notes: Which engines were chosen, if one was asked for.
     """
 
     pairs: Pairs
     labels: tuple[str, ...]
     logits: np.ndarray
+    engine_notes: tuple[str, ...] = ()
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -263,6 +290,7 @@ def predict_mean(
     trust: bool = False,
     reading: Sequence[str] = (),
     labelled: bool = True,
+    engine: str = "torch",
 ) -> EnsembleScores:
     """Average the probabilities of several runs for the same pairs. One run at a time is in memory.
 
@@ -273,16 +301,19 @@ def predict_mean(
     """
     first: Predictor | None = None
     logits: list[np.ndarray] = []
+    notes: list[str] = []
     for run_dir in run_dirs:
-        predictor = Predictor.load(run_dir, device, trust, reading, labelled)
+        predictor = Predictor.load(run_dir, device, trust, reading, labelled, engine=engine)
         if first is None:
             first, pairs = predictor, read(predictor)
         if predictor.labels != first.labels:
             difference = f"{', '.join(predictor.labels)}, {run_dirs[0]} has {', '.join(first.labels)}"
             raise InputError(f"{run_dir}: its labels are {difference}; a mean needs the same, in the same order")
         logits.append(predictor.evaluate(pairs).logits)
+        notes += [predictor.engine_note] if predictor.engine_note else []
     assert first is not None
-    return EnsembleScores(pairs, first.labels, logits[0] if len(logits) == 1 else mean_as_logits(logits))
+    combined = logits[0] if len(logits) == 1 else mean_as_logits(logits)
+    return EnsembleScores(pairs, first.labels, combined, tuple(dict.fromkeys(notes)))
 
 
 def open_data_file(path: Path, dataset: DatasetConfig, key: str = "") -> DataFile:

@@ -19,6 +19,13 @@ class Pooling(Enum):
     pooler_output = "pooler_output"  # the encoder's pooler; for BERT, a linear layer and tanh on [CLS]
 
 
+class Head(Enum):
+    """The part of the model that computes logits (B, C) from the hidden states (B, T, H)."""
+
+    linear = "linear"  # pooling, dropout and one linear layer
+    native = "native"  # the classification head of the architecture in transformers, with its own pooling
+
+
 @dataclass
 class DropoutConfig:
     """Dropout before the linear head, in addition to ``classifier_dropout``."""
@@ -42,7 +49,7 @@ class LoraConfig:
 
 @dataclass
 class ModelConfig:
-    """The model: an encoder with a linear head, or any module given by ``_target_``."""
+    """The model: an encoder with a classification head, or any module given by ``_target_``."""
 
     name_or_path: Optional[str] = config_field(None, "hub id, or local directory with weights, config and tokenizer")
     revision: Optional[str] = config_field(None, "branch, tag or commit of the hub model")
@@ -56,6 +63,11 @@ class ModelConfig:
         8000, "with from_scratch and no name_or_path: size of the WordPiece vocabulary", ge=100, le=1_000_000
     )
     mimetic_init: bool = config_field(False, "with from_scratch: initialise attention to match equal tokens")
+    head: Head = config_field(
+        Head.linear,
+        "linear (pooling, dropout, a linear layer) or native (the architecture's own classification head and pooling, "
+        "pretrained if its number of labels fits)",
+    )
     pooling: Pooling = config_field(Pooling.cls, "cls, mean, max, first_last_avg or pooler_output")
     classifier_dropout: Optional[float] = config_field(
         None, "dropout before the linear head; null takes that of the encoder's config", ge=0, lt=1

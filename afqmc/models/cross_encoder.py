@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING
 
 from afqmc.models.config import Pooling
 from afqmc.models.padding_free import can_pack, encode_packed, use_packed_attention
@@ -109,6 +109,47 @@ class CrossEncoder(nn.Module):
         return (logits, vector) if return_pooled else logits
 
 
+class NativeCrossEncoder(CrossEncoder):
+    """A cross-encoder with the classification head of its architecture, as ``AutoModelForSequenceClassification``.
+
+    It has the parameter names of that class, and computes the same.
+
+    Args:
+        classifier: The model of ``transformers``, whose parts become parts of this module.
+    """
+
+    def __init__(self, classifier: PreTrainedModel) -> None:
+        nn.Module.__init__(self)
+        self.pooling = Pooling.cls  # not used
+        self.prefix = classifier.base_model_prefix
+        for name, module in classifier.named_children():
+            self.add_module(name, module)
+        self._hf = [classifier]  # in a list, so that its parts are not registered twice
+        self.one_segment = getattr(classifier.config, "type_vocab_size", None) == 1
+        self.padding_free = False
+        self.use_4d_mask = False  # not used: some heads average over the mask (B, T)
+
+    def forward(self, **inputs: Tensor) -> Tensor:  # type: ignore[override]
+        """Return the logits (B, num_labels) of ``input_ids`` (B, T), ``attention_mask`` (B, T), and so on."""
+        if self.one_segment:
+            inputs.pop("token_type_ids", None)
+        logits: Tensor = self._hf[0](**inputs).logits
+        return logits
+
+
+def native_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """Return the class of the model with a classification head.
+
+    Raises:
+        InputError: if ``transformers`` has none for this architecture.
+    """
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise InputError(
+            f"model.head=native: {config.model_type} has no classification head in transformers; use model.head=linear"
+        )
+    return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]  # type: ignore[return-value]
+
+
 def default_classifier_dropout(config: PreTrainedConfig) -> float:
     """Return the dropout before the last layer of the architecture's sequence classifier in ``transformers``."""
     for name in _HEAD_DROPOUTS:
@@ -140,6 +181,8 @@ def enable_padding_free(model: CrossEncoder) -> None:
     Raises:
         InputError: if its encoder does not support that.
     """
+    if isinstance(model, NativeCrossEncoder):
+        raise InputError("performance.padding_free=true: not with model.head=native; use model.head=linear")
     check_padding_free(model.encoder, model.pooling)
     _skip_padding(model)
 
@@ -192,8 +235,10 @@ def matches_hf_classifier(model: nn.Module) -> bool:
     """Return whether ``AutoModelForSequenceClassification`` computes the same from the same parameters.
 
     True for BERT-style encoders (BERT, ERNIE, MegatronBERT, ...) with ``pooling=pooler_output``: they have the same
-    parameter names, and their head is dropout and a linear layer on the pooled vector.
+    parameter names, and their head is dropout and a linear layer on the pooled vector. True for ``model.head=native``.
     """
+    if isinstance(model, NativeCrossEncoder):
+        return True
     if not isinstance(model, CrossEncoder) or model.pooling is not Pooling.pooler_output:
         return False
     with torch.device("meta"):

@@ -56,7 +56,7 @@ def named_layers(model: nn.Module, key: str) -> Layers:
     for name, parameter in model.named_parameters():
         if match := re.match(rf"{re.escape(stack)}\.(\d+)\.", name):
             layer = match[1]
-        elif name.startswith("classifier."):
+        elif isinstance(model, CrossEncoder) and not name.startswith(f"{model.prefix}."):
             layer = CLASSIFIER
         elif not name.startswith(encoder):
             layer = LM_HEAD

@@ -15,8 +15,8 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTr
 from transformers.utils import logging as hf_logging
 
 from afqmc.models.architecture import build_architecture, check_length
-from afqmc.models.config import ModelConfig, Pooling
-from afqmc.models.cross_encoder import CrossEncoder, encoder_class, encoder_options
+from afqmc.models.config import Head, ModelConfig, Pooling
+from afqmc.models.cross_encoder import CrossEncoder, NativeCrossEncoder, encoder_class, encoder_options, native_class
 from afqmc.models.files import WEIGHT_FILES, check_lfs
 from afqmc.models.hub import hub_options, loading_error, resolve_model_path
 from afqmc.models.mimetic_init import apply_mimetic_init
@@ -107,6 +107,8 @@ def build_model(
     architecture = build_architecture(config, tokenizer)
     check_length(max_length, architecture, tokenizer)
     check_model_config(config)
+    if config.head is Head.native:
+        return build_native(config, architecture, labels, device)
     options = encoder_options(architecture, config.pooling)
     if config.pooling is Pooling.pooler_output and not options:
         raise InputError(
@@ -118,6 +120,24 @@ def build_model(
     else:
         encoder = load_pretrained(config, architecture, options, device)
     return CrossEncoder(encoder.float(), len(labels), config.pooling, config.classifier_dropout)
+
+
+def build_native(
+    config: ModelConfig, architecture: PreTrainedConfig, labels: tuple[str, ...], device: str | None = None
+) -> NativeCrossEncoder:
+    """Build the model with the architecture's own classification head, which is pretrained if its labels fit.
+
+    Raises:
+        InputError: if the architecture has none, or weights cannot be loaded or do not match the architecture.
+    """
+    model_class = native_class(architecture)
+    log.info("model.head=native: model.pooling=%s is not used", config.pooling.value)
+    before = dict(getattr(architecture, "id2label", None) or {})
+    architecture.num_labels = len(labels)
+    architecture.problem_type = "single_label_classification"
+    if config.from_scratch:
+        return NativeCrossEncoder(build_from_scratch(config, architecture, model_class, {}, device).float())
+    return NativeCrossEncoder(load_pretrained(config, architecture, {}, device, model_class, before).float())
 
 
 def build_from_scratch(
@@ -156,6 +176,8 @@ def check_model_config(config: ModelConfig) -> None:
     if config._target_ is not None and (config.mixout > 0 or config.dropout.multi_sample > 1):
         key = f"mixout={config.mixout}" if config.mixout > 0 else f"dropout.multi_sample={config.dropout.multi_sample}"
         raise InputError(f"model.{key}: not with a custom model (model._target_)")
+    if config.head is Head.native:
+        _check_native(config)
     if config._target_ is None:
         if config.kwargs:
             raise InputError("model.kwargs: only with model._target_")
@@ -163,6 +185,24 @@ def check_model_config(config: ModelConfig) -> None:
             raise InputError("model.name_or_path: is not set; set a hub id or a directory, or model.from_scratch=true")
         return
     check_arguments(import_target(config._target_, "model._target_"), config.kwargs, "model.kwargs", provided=_INJECTED)
+
+
+def _check_native(config: ModelConfig) -> None:
+    """Check that no key is set that only a linear head has.
+
+    Raises:
+        InputError: naming the key.
+    """
+    values = {
+        "classifier_dropout": config.classifier_dropout,
+        "dropout.multi_sample": config.dropout.multi_sample if config.dropout.multi_sample > 1 else None,
+        "_target_": config._target_,
+    }
+    for key, value in values.items():
+        if value is not None:
+            raise InputError(
+                f"model.{key}={value}: not with model.head=native, which has its own; use model.head=linear"
+            )
 
 
 def build_custom_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...]) -> nn.Module:
@@ -220,8 +260,17 @@ def load_pretrained(
     options: dict[str, Any],
     device: str | None = None,
     model_class: type[PreTrainedModel] | None = None,
+    pretrained_labels: dict[int, str] | None = None,
 ) -> PreTrainedModel:
     """Load the encoder, or ``model_class``, with its weights in float32.
+
+    Args:
+        config: The ``model`` group.
+        architecture: Of the encoder.
+        options: Further arguments of the class.
+        device: Where to build it; None for the CPU.
+        model_class: Of a model with a head; None for the encoder alone.
+        pretrained_labels: Of a classification head; None for a masked-LM head. One of another size is replaced.
 
     On the ``meta`` device, names and shapes of the weights are checked, and the weights are not read.
 
@@ -236,7 +285,7 @@ def load_pretrained(
             "model.from_scratch=true trains its architecture from random weights"
         )
     try:
-        with _quiet_transformers(progress=not os.path.isdir(name)):
+        with quiet_transformers(progress=not os.path.isdir(name)):
             loaded: Any = (model_class or encoder_class(architecture)).from_pretrained(
                 name,
                 config=architecture,
@@ -250,8 +299,37 @@ def load_pretrained(
     except Exception as error:  # see loading_error
         raise loading_error("weights", config, error) from error
     encoder, loading = loaded
+    if pretrained_labels is not None:
+        _report_native_head(name, encoder, loading, pretrained_labels)
     _check_loading_info(name, architecture.model_type, encoder.base_model_prefix, loading, model_class is not None)
     return encoder  # type: ignore[no-any-return]
+
+
+def _report_native_head(name: str, model: PreTrainedModel, loading: dict[str, Any], labels: dict[int, str]) -> None:
+    """Log whether the pretrained head is used, and take its tensors out of ``loading``, which lists the exceptions."""
+    prefix = f"{model.base_model_prefix}."
+
+    def in_head(key: str) -> bool:
+        return not key.startswith(prefix) or key.startswith(f"{prefix}pooler.")
+
+    new = sorted(key for key in loading["missing_keys"] if in_head(key))
+    resized = sorted(entry[0] for entry in loading["mismatched_keys"] if in_head(entry[0]))
+    loading["missing_keys"] = {key for key in loading["missing_keys"] if not in_head(key)}
+    loading["mismatched_keys"] = {entry for entry in loading["mismatched_keys"] if not in_head(entry[0])}
+    classes = model.config.num_labels
+    if resized:
+        log.warning(
+            "model.head=native: the head of %s has %d labels, this run %d: %s start from random weights",
+            name, len(labels), classes, ", ".join(dict.fromkeys([*resized, *new])),
+        )  # fmt: skip
+    elif new:
+        log.warning(
+            "model.head=native: %s has no weights for %s, which start from random weights", name, ", ".join(new)
+        )
+    else:
+        log.info(
+            "model.head=native: the pretrained head is used; its classes: %s", ", ".join(map(str, labels.values()))
+        )
 
 
 def _check_loading_info(name: str, kind: str, prefix: str, loading: dict[str, Any], has_head: bool) -> None:
@@ -287,7 +365,7 @@ def _is_expected(key: str) -> bool:
 
 
 @contextmanager
-def _quiet_transformers(progress: bool) -> Iterator[None]:
+def quiet_transformers(progress: bool) -> Iterator[None]:
     """Silence the warnings of transformers about tensors, and its progress bars unless ``progress`` is set."""
     level, had_progress = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()

@@ -21,6 +21,7 @@ COMMANDS = {  # in the order of the help
     "pretrain": "continue masked-LM pretraining on the sentences of the train split",
     "evaluate": "load the best weights of a run, score a labelled file",
     "predict": "probabilities and decisions for the pairs of a file",
+    "export": "write the best weights for transformers, ONNX, OpenVINO or torch.export, and check them on dev",
     "serve": "an HTTP service for the best weights of a run, with a page to try it",
     "compare": "runs and sweeps side by side: table, statistics, HTML page",
     "ls": "list the runs in a directory, newest first",

@@ -46,6 +46,7 @@ VARIANTS = {
     ),
     "a fold": ("dataset.num_folds=3", "dataset.fold=1", "dataset.max_train_samples=144"),
     "both orders, added pairs": ("dataset.swap=both", "dataset.transitive=true"),
+    "native head": ("model.head=native",),
     "saves often": ("checkpoint.save_steps=1", "checkpoint.keep_weights=1"),
 }
 # methods with state of their own; with a row every 4 steps, the checkpoint of step 15 has part of a row's values

@@ -1,0 +1,138 @@
+"""Export a run into a directory, check it in a new process, and keep it only if it is equal enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from afqmc.checkpoint.store import replace_directory
+from afqmc.data.tokenization import PairTokenizer
+from afqmc.inference.export.graphs import check_packages, trace, write_graph
+from afqmc.inference.export.manifest import MANIFEST, Manifest, tokenizer_digest
+from afqmc.inference.export.scoring import Scores, score_in_new_process
+from afqmc.inference.export.standard import write_checkpoint
+from afqmc.inference.predictor import load_run_config, read_weights
+from afqmc.run_dir import RunDir
+from afqmc.training.device import cpu_name
+from afqmc.utils.errors import InputError
+from afqmc.utils.process import usable_cores
+from afqmc.utils.safe_files import sha256
+
+_PACKAGES = ("afqmc", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "onnxscript", "openvino")
+Compare = Callable[[Scores], list[dict[str, Any]]]  # prints the comparison and returns its rows
+
+
+def write_export(
+    run_dir: Path,
+    target: Path,
+    format: str,
+    int8: bool,
+    tolerance: float,
+    trust: bool,
+    check: Compare,
+    score: Callable[[Path, Path, bool], Scores] = score_in_new_process,
+    card: Callable[[Manifest], str] | None = None,
+) -> str | None:
+    """Export the best weights of an untrusted run into ``target``, which is replaced if it is an export.
+
+    Args:
+        run_dir: The run.
+        target: The directory to write.
+        format: One of ``FORMATS``.
+        int8: Whether to quantise the weights (ONNX only).
+        tolerance: Largest difference of a logit.
+        trust: Allow the model code that the run's config names.
+        check: Gets what the engines computed, and returns a row per engine.
+        score: Computes that.
+        card: Returns the model card, README.md; None for none.
+
+    Returns:
+        How the head is stored (``transformers``), else None.
+
+    Raises:
+        InputError: if the model cannot be exported, or the export differs too much, and then nothing is left of it.
+    """
+    check_packages(format)
+    run = RunDir(run_dir)
+    run.ensure_inside(target, "-o")
+    _check_target(target, run)
+    config = load_run_config(run)
+    loaded = read_weights(run.best, config, trust)
+    pair_tokenizer = PairTokenizer(loaded.tokenizer, config.dataset.max_length)
+    head: list[str | None] = [None]
+
+    def write(directory: Path) -> None:
+        names: list[str] = []
+        digest = tokenizer_digest(pair_tokenizer)
+        if format == "transformers":
+            head[0] = write_checkpoint(
+                directory, loaded.model, loaded.tokenizer, loaded.labels, config.dataset.max_length
+            )
+        else:
+            program, names = trace(loaded.model, pair_tokenizer)
+            write_graph(directory, format, program, names, int8)
+            loaded.tokenizer.save_pretrained(directory)
+        manifest = Manifest(
+            format=format,
+            int8=int8,
+            head=head[0],
+            inputs=names,
+            labels=[*loaded.labels],
+            max_length=config.dataset.max_length,
+            tokenizer_sha256=digest,
+            weights_sha256=sha256(run.best / "model.safetensors"),
+            tolerance=tolerance,
+            versions=_versions(),
+            machine={"processor": cpu_name(), "cores": usable_cores()},
+        )
+        manifest.write(directory)
+        scores = score(run_dir, directory, trust)
+        manifest.engines.extend(check(scores))
+        manifest.dev["pairs"] = len(scores.gold)
+        manifest.write(directory)
+        _reject_different(manifest, tolerance)
+        if card is not None:
+            (directory / "README.md").write_text(card(manifest), encoding="utf-8")
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    replace_directory(target, write)
+    return head[0]
+
+
+def _reject_different(manifest: Manifest, tolerance: float) -> None:
+    """Check that at least one engine runs the exported model within the tolerance."""
+    exported = [row for row in manifest.engines if not row["engine"].startswith("torch")]
+    if any(row["within_tolerance"] for row in exported):
+        return
+    row = exported[0]
+    difference, changed = row["max_logit_difference"], row["changed_predictions"]
+    raise InputError(
+        f"--tolerance {tolerance:g}: a logit of the exported model differs by {difference:.2g}, and {changed} of "
+        f"{manifest.dev['pairs']} predictions change; the export is removed"
+    )
+
+
+def _check_target(target: Path, run: RunDir) -> None:
+    """Check that ``target`` is new, empty, or an export to replace.
+
+    Raises:
+        InputError: if it is anything else, or the run itself.
+    """
+    if target.exists() and not target.is_dir():
+        raise InputError(f"-o {target}: is a file; must be a directory")
+    if target.exists() and any(target.iterdir()) and not (target / MANIFEST).exists():
+        raise InputError(f"-o {target}: has other files; give a new or empty directory, or an export to replace")
+    if target.resolve().is_relative_to(run.checkpoints.resolve()):
+        raise InputError(f"-o {target}: is in the checkpoints of the run; give another directory")
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

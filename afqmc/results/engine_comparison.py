@@ -1,0 +1,66 @@
+"""Compare the logits of engines with those of a reference, on the same labelled pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from afqmc.results.resampled_metrics import LabelledPredictions, resample_counts, resampled_metric
+
+_RESAMPLES, _BATCH = 1000, 50
+_METRICS = ("accuracy", "f1")
+
+
+def compare_engines(
+    logits: Mapping[str, np.ndarray], seconds: Mapping[str, float], gold: np.ndarray, tolerance: float
+) -> list[dict[str, Any]]:
+    """Return one row per engine: differences from the first one, accuracy and F1 with 95% intervals, and speed.
+
+    Intervals are percentiles of a bootstrap over the pairs, the same resamples for all engines.
+
+    Args:
+        logits: (N, C) by engine.
+        seconds: Time by engine.
+        gold: Classes, (N,).
+        tolerance: Largest difference of a logit that counts as equal. NaN never does.
+    """
+    reference, rows = next(iter(logits.values())), []
+    intervals = _intervals(logits, gold)
+    for name, values in logits.items():
+        difference = float(np.abs(values - reference).max())
+        changed = int((values.argmax(axis=1) != reference.argmax(axis=1)).sum())
+        rows.append(
+            {
+                "engine": name,
+                "max_logit_difference": difference,
+                "within_tolerance": bool(difference <= tolerance),
+                "changed_predictions": changed,
+                "pairs_per_second": len(gold) / seconds[name],
+                **intervals[name],
+            }
+        )
+    return rows
+
+
+def _intervals(logits: Mapping[str, np.ndarray], gold: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Return per engine and metric the value, and the ends of its 95% interval."""
+    answers = [
+        LabelledPredictions(gold, values.argmax(axis=1), np.nan_to_num(values.astype(np.float64)))
+        for values in logits.values()
+    ]
+    examples, rng = len(gold), np.random.default_rng(0)
+    draws: dict[str, list[np.ndarray]] = {name: [] for name in _METRICS}
+    for _ in range(_RESAMPLES // _BATCH):
+        counts = resample_counts(rng.integers(examples, size=(_BATCH, examples)), examples)
+        for name in _METRICS:
+            draws[name].append(resampled_metric(name, answers, counts))
+    whole, result = np.ones((examples, 1), np.float32), {engine: dict[str, Any]() for engine in logits}
+    for name in _METRICS:
+        ends = np.nanpercentile(np.concatenate(draws[name], axis=1), (2.5, 97.5), axis=1)
+        values = resampled_metric(name, answers, whole)[:, 0]
+        for index, engine in enumerate(logits):
+            low, high = ends[:, index]
+            result[engine][name] = {"value": float(values[index]), "low": float(low), "high": float(high)}
+    return result

@@ -1,0 +1,434 @@
+"""``afqmc export``: other libraries and engines give the same logits, and untrusted exports are refused."""
+
+import json
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from helpers import command, train
+from huggingface_hub.errors import RepositoryNotFoundError
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    ModernBertConfig,
+    XLMRobertaConfig,
+    pipeline,
+)
+
+from afqmc.data.tokenization import PairTokenizer
+from afqmc.inference.engines import OnnxEngine
+from afqmc.inference.export.scoring import score
+from afqmc.inference.export.standard import write_checkpoint
+from afqmc.inference.export.upload import check_repository, upload_export
+from afqmc.inference.export.writing import write_export
+from afqmc.inference.predictor import Predictor
+from afqmc.models.config import Pooling
+from afqmc.models.cross_encoder import CrossEncoder, encoder_class, encoder_options
+from afqmc.models.wordpiece import train_wordpiece
+from afqmc.results.engine_comparison import compare_engines
+from afqmc.results.model_card import model_card
+from afqmc.run_dir import RunDir
+from afqmc.utils.errors import InputError
+
+PAIRS = [("怎么还款呢", "额度是多少"), ("how to pay", "abc")]
+LABELS = ("a", "b", "c")
+EXACT = 1e-5
+TINY = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+ENCODERS = {
+    "bert": BertConfig(**TINY),
+    "xlm-roberta": XLMRobertaConfig(**TINY, type_vocab_size=1, pad_token_id=0),
+    "electra": ElectraConfig(**TINY, embedding_size=32),
+    "distilbert": DistilBertConfig(vocab_size=120, dim=32, n_layers=2, n_heads=4, hidden_dim=64),
+    "modernbert": ModernBertConfig(
+        **TINY, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("runs") / "run", "model.pooling=cls", "epochs=1")
+
+
+def export(run, format, **options):
+    """Export into the run, checked in this process, and return the directory."""
+    target = run.exports / format
+    write_export(run.path, target, format, options.get("int8", False), 0.05, False, comparison, score)
+    return target
+
+
+def comparison(scores, tolerance=0.05):
+    return compare_engines(scores.logits, scores.seconds, scores.gold, tolerance)
+
+
+def model_of(config, pooling):
+    torch.manual_seed(0)
+    encoder = encoder_class(config)(config, **encoder_options(config, pooling)).float()
+    model = CrossEncoder(encoder, len(LABELS), pooling, None).eval()
+    torch.nn.init.normal_(model.classifier.weight)
+    torch.nn.init.normal_(model.classifier.bias)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("encoder", "pooling", "expected"),
+    [
+        ("bert", "pooler_output", "standard"),
+        ("bert", "cls", "rewritten"),
+        ("bert", "mean", "own_code"),
+        ("bert", "max", "own_code"),
+        ("bert", "first_last_avg", "own_code"),
+        ("xlm-roberta", "pooler_output", "standard"),
+        ("xlm-roberta", "cls", "rewritten"),
+        ("xlm-roberta", "mean", "own_code"),
+        ("electra", "cls", "rewritten"),
+        ("distilbert", "cls", "rewritten"),
+        ("modernbert", "cls", "own_code"),
+    ],
+)
+def test_other_libraries_give_the_same_logits(tmp_path, encoder, pooling, expected):
+    """AutoModelForSequenceClassification, pipeline and the CrossEncoder of sentence-transformers."""
+    tokenizer = train_wordpiece(["怎么还款呢", "额度是多少", "how to pay", "abc def"] * 20, 100)
+    model = model_of(ENCODERS[encoder], Pooling(pooling))
+    batch = tokenizer(*map(list, zip(*PAIRS, strict=True)), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**batch)
+    assert write_checkpoint(tmp_path, model, tokenizer, LABELS, 24) == expected
+    options = {"trust_remote_code": True} if expected == "own_code" else {}
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path, **options).eval()
+    assert [loaded.config.id2label[index] for index in range(3)] == [*LABELS]
+    own_tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert own_tokenizer.model_max_length == 24
+    batch = own_tokenizer(*map(list, zip(*PAIRS, strict=True)), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        assert (loaded(**batch).logits - logits).abs().max() < EXACT
+    classify = pipeline("text-classification", model=str(tmp_path), device="cpu", **options)
+    answers = classify([{"text": a, "text_pair": b} for a, b in PAIRS], top_k=None, function_to_apply="none")
+    values = [[next(x["score"] for x in row if x["label"] == label) for label in LABELS] for row in answers]
+    assert np.abs(np.array(values) - logits.numpy()).max() < EXACT
+
+
+def test_sentence_transformers(tmp_path):
+    """Its CrossEncoder gives the same logits, and cuts pairs at the length of the run."""
+    library = pytest.importorskip("sentence_transformers")
+    tokenizer = train_wordpiece(["怎么还款呢", "额度是多少", "how to pay", "abc def"] * 20, 100)
+    pairs = [*PAIRS, ("怎么还款呢" * 9, "额度是多少" * 5)]
+    pair_tokenizer = PairTokenizer(tokenizer, 24)
+    for pooling in (Pooling.cls, Pooling.mean):
+        model = model_of(ENCODERS["bert"], pooling)
+        ids = pair_tokenizer._core.encode_batch(pairs)
+        with torch.no_grad():
+            expected = [
+                model(
+                    input_ids=torch.tensor([e.ids]),
+                    token_type_ids=torch.tensor([e.type_ids]),
+                    attention_mask=torch.ones(1, len(e.ids), dtype=torch.long),
+                )[0]
+                for e in ids
+            ]
+        kind = write_checkpoint(tmp_path / pooling.value, model, tokenizer, LABELS, 24)
+        other = library.CrossEncoder(str(tmp_path / pooling.value), device="cpu", trust_remote_code=kind == "own_code")
+        assert np.abs(other.predict(pairs) - torch.stack(expected).numpy()).max() < EXACT
+
+
+def test_own_code_needs_trust(tmp_path):
+    """Without ``trust_remote_code``, transformers says so; it does not load the weights into another class."""
+    tokenizer = train_wordpiece(["abc def"] * 20, 100)
+    write_checkpoint(tmp_path, model_of(ENCODERS["bert"], Pooling.mean), tokenizer, LABELS, 24)
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        AutoModelForSequenceClassification.from_pretrained(tmp_path, trust_remote_code=False)
+
+
+def test_half_precision(tmp_path):
+    """The rewritten head of BERT survives bfloat16: logits differ by no more than those of the run's own head."""
+    tokenizer = train_wordpiece(["怎么还款呢", "额度是多少"] * 20, 100)
+    model = model_of(ENCODERS["bert"], Pooling.cls)
+    write_checkpoint(tmp_path, model, tokenizer, LABELS, 24)
+    batch = tokenizer([PAIRS[0][0]], [PAIRS[0][1]], return_tensors="pt")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
+    with torch.no_grad():
+        expected = model(**batch)
+        assert (loaded(**batch).logits - expected).abs().max() < 0.02 * expected.abs().max() + 0.05
+
+
+def test_command_writes_and_checks(run, tmp_path):
+    """The command prints the comparison, and writes a manifest and a model card without paths of this machine."""
+    out = tmp_path / "out"
+    done = command("export", str(run.path), "-o", str(out), "--push", "me/pairs", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "logit difference" in done.stdout
+    assert "nothing was uploaded" in done.stdout
+    manifest = json.loads((out / "export.json").read_text())
+    assert [row["engine"] for row in manifest["engines"]] == ["torch", "torch-bf16", "exported"]
+    row = manifest["engines"][-1]
+    assert row["max_logit_difference"] < EXACT
+    assert row["changed_predictions"] == 0
+    assert row["accuracy"]["low"] <= row["accuracy"]["value"] <= row["accuracy"]["high"]
+    assert (manifest["labels"], manifest["dev"]["pairs"]) == (["0", "1"], 64)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    for text in (
+        "train: 96 pairs, SHA-256",
+        "- lr: `0.0005`",
+        "seed: `42`",
+        "95% interval",
+        "always predicting",
+        "Nothing",
+    ):
+        assert text in card
+    assert str(tmp_path.parent) not in card
+    assert "## Limitations" in card
+    refused = command("export", str(run.path), "-o", str(tmp_path), cwd=tmp_path)
+    assert (refused.returncode, "has other files" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--int8"], "--int8: only with --format onnx"),
+        (["--tolerance", "-1"], "--tolerance -1.0: must be at least 0"),
+    ],
+)
+def test_invalid_options(run, tmp_path, arguments, message):
+    refused = command("export", str(run.path), *arguments, cwd=tmp_path)
+    assert (refused.returncode, message in refused.stderr) == (2, True)
+
+
+def test_comparison():
+    """Changed predictions are counted against the first engine; NaN is never within the tolerance."""
+    reference = np.array([[1.0, 0.0], [0.0, 1.0], [0.2, 0.1]], np.float32)
+    other = reference + np.array([[0, 0], [0, 0], [0, 0.2]], np.float32)
+    logits = {"torch": reference, "other": other, "broken": reference * np.nan}
+    rows = compare_engines(logits, dict.fromkeys(logits, 2.0), np.array([0, 1, 1]), 0.1)
+    assert [row["within_tolerance"] for row in rows] == [True, False, False]
+    assert [row["changed_predictions"] for row in rows[:2]] == [0, 1]
+    assert [row["accuracy"]["value"] for row in rows[:2]] == [pytest.approx(2 / 3), 1.0]
+    assert rows[1]["pairs_per_second"] == 1.5
+
+
+@pytest.fixture(scope="module")
+def exported(run):
+    """The run with exports to ONNX and OpenVINO."""
+    for package in ("onnx", "onnxruntime", "onnxscript", "openvino"):
+        if find_spec(package) is None:
+            pytest.skip(f"needs {package}: pip install 'afqmc[export]'")
+    for format in ("onnx", "openvino"):
+        export(run, format)
+    return run
+
+
+@pytest.fixture
+def copy(exported, tmp_path):
+    """A copy of the run with its exports."""
+    shutil.copytree(exported.path, tmp_path / "run")
+    return RunDir(tmp_path / "run")
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_same_logits(exported, engine):
+    """Batches of any size and length give the logits of PyTorch."""
+    torch_run, other = (Predictor.load(exported.path, "cpu", engine=name) for name in ("torch", engine))
+    pairs = torch_run.read_pairs(None, labelled=True)
+    expected, logits = (predictor.evaluate(pairs).logits for predictor in (torch_run, other))
+    assert np.abs(expected - logits).max() < EXACT
+    for count in (1, 3):
+        rows = other.predict(PAIRS[:count])
+        reference = torch_run.predict(PAIRS[:count])
+        assert np.abs(np.array([r["logits"] for r in rows]) - [r["logits"] for r in reference]).max() < EXACT
+    assert other.engine_note.startswith(f"engine: {engine} (")
+
+
+def test_auto_takes_the_fastest_within_the_tolerance(copy):
+    """Engines beyond the tolerance, and records of other processors, do not count."""
+    path = copy.exports / "onnx" / "export.json"
+    manifest = json.loads(path.read_text())
+    speeds = {"torch": 1.0, "torch-bf16": 9.0, "onnx": 5.0}
+    for row in manifest["engines"]:
+        row |= {"pairs_per_second": speeds[row["engine"]], "within_tolerance": row["engine"] != "torch-bf16"}
+    rewrite(path, manifest)
+    shutil.rmtree(copy.exports / "openvino")
+    assert Predictor.load(copy.path, "cpu", engine="auto").engine_note.startswith("engine: onnx (")
+    rewrite(path, manifest | {"weights_sha256": "0"})
+    assert Predictor.load(copy.path, "cpu", engine="auto").engine_note.startswith("engine: torch; no export")
+    rewrite(path, manifest | {"machine": {"processor": "another"}})
+    assert Predictor.load(copy.path, "cpu", engine="auto").engine_note.startswith("engine: torch; no export")
+
+
+def rewrite(path, manifest):
+    from afqmc.checkpoint.store import write_checksums
+
+    path.write_text(json.dumps(manifest))
+    write_checksums(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokenizer_sha256": "0"}, "was exported with another tokenizer"),
+        ({"weights_sha256": "0"}, "was exported from other weights"),
+        ({"labels": ["1", "0"]}, "its labels are 1, 0"),
+        ({"engines": [{}]}, "not the manifest of an export"),
+        ({"engines": 3}, "not the manifest of an export"),
+        ({"machine": 3}, "not the manifest of an export"),
+        ({"more": 3}, "not the manifest of an export"),
+    ],
+)
+def test_foreign_export_is_refused(copy, change, message):
+    path = copy.exports / "onnx" / "export.json"
+    rewrite(path, json.loads(path.read_text()) | change)
+    with pytest.raises(InputError, match=message):
+        Predictor.load(copy.path, "cpu", engine="onnx")
+
+
+def test_damaged_or_linked_file_is_refused(copy):
+    path = copy.exports / "onnx" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"model.onnx: damaged"):
+        Predictor.load(copy.path, "cpu", engine="onnx")
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+    with pytest.raises(InputError, match="a link that leads out"):
+        Predictor.load(copy.path, "cpu", engine="onnx")
+
+
+def test_external_data_is_refused(copy, tmp_path):
+    """ONNX files that name other files as weights would read any file of this machine."""
+    import onnx
+
+    model = onnx.load(copy.exports / "onnx" / "model.onnx")
+    onnx.save(model, tmp_path / "model.onnx", save_as_external_data=True, size_threshold=0, location="other.bin")
+    with pytest.raises(InputError, match="names other files as weights"):
+        OnnxEngine(tmp_path / "model.onnx")
+    (tmp_path / "text.onnx").write_text("text")
+    with pytest.raises(InputError, match=r"text.onnx: (is not an ONNX model|ONNX Runtime cannot load it)"):
+        OnnxEngine(tmp_path / "text.onnx")
+
+
+def test_engine_that_is_not_installed(exported, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr("afqmc.inference.engines.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"--engine onnx: needs onnx, onnxruntime; pip install 'afqmc\[export\]'"):
+        Predictor.load(exported.path, "cpu", engine="onnx")
+
+
+def test_openvino_sends_no_statistics(exported):
+    """Its converter has loaded the stub in place of the package that sends them."""
+    assert sys.modules["openvino_telemetry"] is None
+    assert sys.modules["openvino.tools.ovc.telemetry_utils"].tm.__name__ == "openvino.tools.ovc.telemetry_stub"
+
+
+def test_predict_reports_the_engine(exported, tmp_path):
+    done = command("predict", str(exported.path), "-o", "-", "--pair", "a", "b", "--engine", "onnx", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("engine: onnx (")
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        ("tensorrt", "--engine tensorrt: must be one of auto, torch, torch-bf16, onnx, openvino, openvino-bf16"),
+        ("auto", None),
+    ],
+)
+def test_engine_without_export(small_run, engine, message):
+    """``auto`` stays with PyTorch."""
+    if message is None:
+        assert Predictor.load(small_run.path, "cpu", engine=engine).engine_note.startswith("engine: torch; no export")
+    else:
+        with pytest.raises(InputError, match=message):
+            Predictor.load(small_run.path, "cpu", engine=engine)
+
+
+def test_bf16_weights(small_run):
+    """Logits of bfloat16 weights are close to those of float32, and are float32."""
+    full, half = (Predictor.load(small_run.path, "cpu", engine=name) for name in ("torch", "torch-bf16"))
+    expected, logits = (np.array([row["logits"] for row in p.predict(PAIRS)]) for p in (full, half))
+    assert 0 < np.abs(expected - logits).max() < 0.1
+
+
+def test_target_is_never_a_directory_with_other_files(run, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="has other files"):
+        write_export(run.path, Path(tmp_path), "transformers", False, 0.05, False, comparison)
+    with pytest.raises(InputError, match="is in the checkpoints of the run"):
+        write_export(run.path, run.checkpoints / "new", "transformers", False, 0.05, False, comparison)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_too_large_difference_removes_the_export(run, tmp_path):
+    """An export whose engine differs by more than the tolerance is refused and removed."""
+
+    def differs(scores):
+        rows = comparison(scores)
+        rows[-1] |= {"within_tolerance": False, "max_logit_difference": 0.5}
+        return rows
+
+    with pytest.raises(
+        InputError, match=r"--tolerance 0.05: a logit of the exported model differs by 0.5, and 0 of 64"
+    ):
+        write_export(run.path, tmp_path / "out", "transformers", False, 0.05, False, differs, score)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_model_card_lists_all_runs_of_the_sweep(run, tmp_path):
+    """Never only the best one: all complete runs, with mean and standard deviation."""
+    for seed, accuracy in ((1, 0.6), (2, 0.8)):
+        shutil.copytree(run.path, tmp_path / f"{seed}-run", ignore=shutil.ignore_patterns("exports"))
+        for name, old, new in (("config.yaml", "seed: 42", f"seed: {seed}"), ("summary.json", None, accuracy)):
+            path = tmp_path / f"{seed}-run" / name
+            if old is None:
+                content = json.loads(path.read_text())
+                content["best"]["dev/accuracy"] = new
+                path.write_text(json.dumps(content))
+            else:
+                path.write_text(path.read_text().replace(old, new))
+    (tmp_path / "sweep.json").write_text("{}")
+    interval = {"value": 0.8, "low": 0.7, "high": 0.9}
+    row = {"engine": "x", "max_logit_difference": 0, "changed_predictions": 0, "pairs_per_second": 1}
+    row |= {"accuracy": interval, "f1": interval}
+    facts = {"labels": ["0", "1"], "engines": [row], "dev": {"pairs": 64}, "format": "onnx", "inputs": [], "head": None}
+    card = model_card(tmp_path / "2-run", facts, "me/pairs")
+    assert "| 1-run | `1` | 0.6000 |" in card
+    assert "| 2-run (this one) | `2` | 0.8000 |" in card
+    assert "0.7000 ± 0.1414" in card
+
+
+class Hub:
+    """The hub's client, with one public repository."""
+
+    endpoint = "https://hub"
+
+    def __init__(self):
+        self.calls = []
+
+    def repo_info(self, repository):
+        if repository == "me/public":
+            return SimpleNamespace(private=False)
+        raise RepositoryNotFoundError("404", response=httpx.Response(404, request=httpx.Request("GET", "https://hub")))
+
+    def create_repo(self, repository, private):
+        self.calls.append((repository, private))
+        return SimpleNamespace(repo_id=repository)
+
+    def upload_folder(self, repo_id, folder_path, commit_message):
+        self.calls.append((repo_id, folder_path))
+
+
+def test_uploads_are_private(monkeypatch, tmp_path):
+    """A new repository is private; an existing public one is refused without ``public``."""
+    hub = Hub()
+    monkeypatch.setattr("afqmc.inference.export.upload.HfApi", lambda: hub)
+    assert upload_export(tmp_path, "me/new", public=False) == "https://hub/me/new"
+    assert hub.calls == [("me/new", True), ("me/new", tmp_path)]
+    with pytest.raises(InputError, match="--push me/public: exists and is public"):
+        upload_export(tmp_path, "me/public", public=False)
+    with pytest.raises(InputError, match="--push a b: must be NAME or OWNER/NAME"):
+        check_repository("a b")
