@@ -20,7 +20,8 @@ A PATH that is a directory is a run or a sweep; the mean of several runs is pred
 pairs, and - is standard input (JSON lines unless dataset.format is set). Files have the column names of the run's
 data unless dataset.key=value changes them. The suffix of OUT chooses the format: .jsonl has id, probability and
 prediction; .csv, .tsv, .parquet and .xlsx have all columns of FILE, then probability and prediction. - prints JSON
-lines. With two classes, the probability is that of the second; with more, there is one per class."""
+lines. With two classes, the probability is that of the second; with more, there is one per class. One run uses its
+calibration and threshold (decision.metric); several runs predict the likeliest label of their mean."""
 _STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _SWEEP_FILES = ("sweep.json", "results.csv", "results.jsonl", "multirun.yaml")  # ignored, so that SWEEP/* works
 
@@ -62,6 +63,8 @@ def main() -> int:
 
     scores = predict_mean(run_dirs, read, arguments.device, arguments.trust, overrides, labelled=False)
     scores.reject_nan()
+    if note := scores.describe_decision():
+        print(translate(note), file=sys.stderr)
     content, summary = render(scores, inputs, out, arguments.clue), f"{len(scores.pairs)} pairs{ensemble_note}"
     if str(out) == "-":
         sys.stdout.buffer.write(content)

@@ -26,12 +26,12 @@ def render(scores: EnsembleScores, inputs: Inputs, out: Path, clue: bool) -> byt
     Raises:
         InputError: with the row or column that the format cannot store.
     """
-    suffix, has_several_files = out.suffix.lower(), len(inputs.paths) > 1
+    suffix, has_several_files, decided = out.suffix.lower(), len(inputs.paths) > 1, scores.decided
     if clue:
         content = as_json_lines(
             [
-                {"id": identity, "label": scores.labels[int(probabilities.argmax())]}
-                for identity, probabilities in zip(scores.pairs.ids, scores.probabilities, strict=True)
+                {"id": identity, "label": scores.labels[predicted]}
+                for identity, predicted in zip(scores.pairs.ids, decided.predicted.tolist(), strict=True)
             ]
         )
         return zip_submission(content) if suffix == ".zip" else content
@@ -40,7 +40,7 @@ def render(scores: EnsembleScores, inputs: Inputs, out: Path, clue: bool) -> byt
     reject_existing_columns(inputs.rows, has_several_files, scores.labels, str(out))
     files, with_types = inputs.files if has_several_files else (), suffix == ".parquet"
     try:
-        return TABLES[suffix](build_columns(inputs.rows, files, scores.probabilities, scores.labels, with_types))
+        return TABLES[suffix](build_columns(inputs.rows, files, decided, scores.labels, with_types))
     except InputError as error:
         raise InputError(f"-o {out}: {error}") from error
 
@@ -57,15 +57,18 @@ def check_output_columns(predictor: Predictor, inputs: Inputs, pairs: Pairs, out
 
 def _objects(scores: EnsembleScores, inputs: Inputs, has_several_files: bool) -> Iterator[dict[str, Any]]:
     """Yield per pair its id (for --pair its sentences), its file if there are several, probability and prediction."""
-    for index, probabilities in enumerate(scores.probabilities):
+    decided = scores.decided
+    for index, (probabilities, predicted) in enumerate(
+        zip(decided.probabilities, decided.predicted.tolist(), strict=True)
+    ):
         row = dict(inputs.rows[index]) if inputs.typed else {"id": scores.pairs.ids[index]}
         row |= {"file": inputs.files[index]} if has_several_files else {}
-        yield row | _prediction(probabilities, scores.labels)
+        yield row | _prediction(probabilities, predicted, scores.labels)
 
 
-def _prediction(probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+def _prediction(probabilities: np.ndarray, predicted: int, labels: Sequence[str]) -> dict[str, Any]:
     probability = float(probabilities[1]) if len(labels) == 2 else [float(value) for value in probabilities]
-    return {"probability": probability, "prediction": labels[int(probabilities.argmax())]}
+    return {"probability": probability, "prediction": labels[predicted]}
 
 
 def zip_submission(submission: bytes) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from afqmc.data.cells import iso, plain
+from afqmc.evaluation.decision import Decided
 from afqmc.utils.errors import InputError, first_line
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet may evaluate text that begins with one of these
@@ -35,16 +36,16 @@ def added_columns(labels: Sequence[str]) -> list[str]:
     return [*names, "prediction"]
 
 
-def added_values(probabilities: np.ndarray, labels: Sequence[str]) -> list[Any]:
-    """Return the values of ``added_columns`` for one pair with probabilities (C,)."""
+def added_values(probabilities: np.ndarray, predicted: int, labels: Sequence[str]) -> list[Any]:
+    """Return the values of ``added_columns`` for one pair with probabilities (C,) and predicted class."""
     values = [float(value) for value in (probabilities[1:] if len(labels) == 2 else probabilities)]
-    return [*values, labels[int(probabilities.argmax())]]
+    return [*values, labels[predicted]]
 
 
 def build_columns(
     rows: Sequence[dict[str, Any]],
     files: Sequence[str],
-    probabilities: np.ndarray,
+    decided: Decided,
     labels: Sequence[str],
     with_types: bool = False,
 ) -> PredictionColumns:
@@ -53,7 +54,7 @@ def build_columns(
     Args:
         rows: The user's columns, per pair.
         files: The file of each pair, which becomes a column; empty if all pairs are from one file.
-        probabilities: (N, C).
+        decided: Probabilities and predictions of N pairs.
         labels: Label names, in class order.
         with_types: Whether the output format can store pyarrow scalars.
 
@@ -73,7 +74,7 @@ def build_columns(
                 message = f"row {index + 1}: {column!r} cannot be written as text ({first_line(error)})"
                 raise InputError(f"{message}; write .parquet, or .jsonl, which has no columns of the input") from error
         file = [files[index]] if files else []
-        table.append(values + file + added_values(probabilities[index], labels))
+        table.append(values + file + added_values(decided.probabilities[index], int(decided.predicted[index]), labels))
     return PredictionColumns([_escape_surrogates(column) for column in user_columns] + added, table)
 
 

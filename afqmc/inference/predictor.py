@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,17 @@ from afqmc.data.parsing import OnRow, read_pairs
 from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.sources import DataFile
 from afqmc.data.tokenization import PairTokenizer
+from afqmc.evaluation.decision import DECISION_FILE, CrossFit, Decided, Decision
 from afqmc.evaluation.evaluator import Evaluation, evaluate
 from afqmc.evaluation.metrics import mean_as_logits, probabilities_of
-from afqmc.evaluation.predictions import prediction_rows
+from afqmc.evaluation.predictions import CALIBRATED, DECIDED, prediction_rows
 from afqmc.run_dir import RunDir
 from afqmc.training.config import Device, DistributedConfig
 from afqmc.training.device import build_accelerator, prepare_model, select_device
 from afqmc.training.process_checks import check_launcher
 from afqmc.utils.console import CountBar
-from afqmc.utils.errors import InputError, as_input_error
+from afqmc.utils.errors import InputError, as_input_error, first_line
+from afqmc.utils.safe_files import SMALL, read_json
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +51,7 @@ class Predictor:
         model: Prepared for its device.
         pair_tokenizer: Makes the model's input.
         accelerator: Holds the precision.
+        decision: Calibration and threshold of the run; None with ``decision=none``, and in runs of earlier versions.
     """
 
     config: Config
@@ -54,6 +59,7 @@ class Predictor:
     model: nn.Module
     pair_tokenizer: PairTokenizer
     accelerator: Accelerator
+    decision: Decision | None = None
 
     @classmethod
     def load(
@@ -81,6 +87,7 @@ class Predictor:
         if device is not None:
             config.trainer.device = Device[device]
         loaded = read_weights(run.best, config, trust)
+        decision = read_decision(run.best, len(loaded.labels))
         config.distributed = DistributedConfig()  # evaluate and predict use one process
         choice = select_device(config.trainer)
         check_launcher(choice.device, None)
@@ -88,7 +95,7 @@ class Predictor:
         accelerator = build_accelerator(choice, config.trainer, config.distributed, config.seed)
         model = accelerator.prepare(loaded.model)
         pair_tokenizer = PairTokenizer(loaded.tokenizer, config.dataset.max_length)
-        return cls(config, loaded.labels, model, pair_tokenizer, accelerator)
+        return cls(config, loaded.labels, model, pair_tokenizer, accelerator, decision)
 
     def read_pairs(self, path: Path | None, labelled: bool | None, key: str = "", on_row: OnRow | None = None) -> Pairs:
         """Read a file of pairs with the column names of the run.
@@ -123,10 +130,11 @@ class Predictor:
         return load_dev(dataset, files, self.labels)
 
     def predict(self, pairs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
-        """Return one row per pair of sentences, as in a prediction file.
+        """Return one row per pair of sentences.
 
         A row has ``id`` (the position, from 0), ``logits`` (one per class), ``probability`` (of the second label if
-        there are two, else of each), and ``prediction`` (a label name).
+        there are two, else of each; calibrated if the run has a decision), and ``prediction`` (a label name, by the
+        threshold of the run if it has one).
 
         Raises:
             InputError: if there is no pair, or a sentence is not a text or empty; names the pair.
@@ -139,7 +147,20 @@ class Predictor:
                 raise InputError(f"pairs[{index}]={pair}: must be two texts that are not empty")
         first, second = ([pair[side] for pair in listed] for side in (0, 1))
         logits = self.evaluate(Pairs("pairs", [*range(len(first))], first, second, None)).logits
-        return prediction_rows(range(len(first)), logits, None, self.labels)
+        rows = prediction_rows(range(len(first)), logits, None, self.labels, decided=self.decide(logits))
+        for row in rows:
+            row |= {"probability": row.pop(CALIBRATED), "prediction": row.pop(DECIDED)}
+        return rows
+
+    def decide(self, logits: np.ndarray) -> Decided:
+        """Return the outcome for logits (N, C); without a decision, the likeliest label."""
+        if self.decision is not None:
+            return self.decision.apply(logits)
+        return Decided(probabilities_of(logits), logits.argmax(axis=1))
+
+    def cross_fit(self, dev: Pairs) -> CrossFit | None:
+        """Return the parts of dev on which the run cross-fitted its decision; None without a decision."""
+        return None if self.decision is None else CrossFit.of(dev, self.decision.metric, self.config.decision.folds)
 
     def evaluate(self, pairs: Pairs) -> Evaluation:
         """Compute logits and, if the pairs are labelled, metrics. Shows a progress bar.
@@ -172,16 +193,38 @@ class EnsembleScores:
         pairs: As the first run reads them.
         labels: Label names, in class order.
         logits: (N, C): those of one run, or the logarithms of the mean probabilities of several.
+        decision: Of one run. A mean has none: the temperature of a run fits only its own probabilities.
+        has_unused_decisions: Whether any run of a mean has a decision.
     """
 
     pairs: Pairs
     labels: tuple[str, ...]
     logits: np.ndarray
+    decision: Decision | None = None
+    has_unused_decisions: bool = False
 
     @property
     def probabilities(self) -> np.ndarray:
-        """(N, C), float64; NaN in rows without a prediction."""
+        """(N, C), float64, without the decision; NaN in rows without a prediction."""
         return probabilities_of(self.logits)
+
+    @cached_property
+    def decided(self) -> Decided:
+        """Probabilities and predictions to show to the user."""
+        if self.decision is not None:
+            return self.decision.apply(self.logits)
+        return Decided(self.probabilities, self.logits.argmax(axis=1))
+
+    def describe_decision(self) -> str | None:
+        """Say which threshold and calibration were used; None without a decision."""
+        if self.decision is not None:
+            return f"decision for {self.decision.metric} on {self.decision.pairs} dev pairs: {self.decision.describe()}"
+        if self.has_unused_decisions:
+            return (
+                "the likeliest label of the mean is predicted: the threshold and the temperature of a run do not fit a "
+                "mean of several"
+            )
+        return None
 
     def reject_nan(self) -> None:
         """Check that each pair has a prediction. The argmax of a row of NaN would be the first label.
@@ -210,6 +253,7 @@ def predict_mean(
     """
     first: Predictor | None = None
     logits: list[np.ndarray] = []
+    has_decisions = False
     for run_dir in run_dirs:
         predictor = Predictor.load(run_dir, device, trust, reading, labelled)
         if first is None:
@@ -217,9 +261,12 @@ def predict_mean(
         if predictor.labels != first.labels:
             difference = f"{', '.join(predictor.labels)}, {run_dirs[0]} has {', '.join(first.labels)}"
             raise InputError(f"{run_dir}: its labels are {difference}; a mean needs the same, in the same order")
+        has_decisions |= predictor.decision is not None
         logits.append(predictor.evaluate(pairs).logits)
     assert first is not None
-    return EnsembleScores(pairs, first.labels, logits[0] if len(logits) == 1 else mean_as_logits(logits))
+    if len(logits) == 1:
+        return EnsembleScores(pairs, first.labels, logits[0], first.decision)
+    return EnsembleScores(pairs, first.labels, mean_as_logits(logits), has_unused_decisions=has_decisions)
 
 
 def open_data_file(path: Path, dataset: DatasetConfig, key: str = "") -> DataFile:
@@ -263,6 +310,25 @@ def read_weights(best: Path, config: Config, trust: bool) -> Loaded:
     """
     with as_input_error(f"{best}: not usable"):
         return load_weights(best, config.model, trust)
+
+
+def read_decision(best: Path, num_labels: int) -> Decision | None:
+    """Read decision.json of an untrusted run directory; return None if there is none.
+
+    Raises:
+        InputError: in one line, if it is invalid in any way.
+    """
+    path = best / DECISION_FILE
+    if not os.path.lexists(path):
+        return None
+    try:
+        content = read_json(path, SMALL)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as JSON: {first_line(error)}") from error
+    try:
+        return Decision.from_dict(content, num_labels)
+    except InputError as error:
+        raise InputError(f"{path}: invalid: {error}") from error
 
 
 def _resolve_dataset(dataset: DatasetConfig) -> dict[str, DataFile]:
