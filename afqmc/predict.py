@@ -63,16 +63,16 @@ def main() -> int:
 
     scores = predict_mean(run_dirs, read, arguments.device, arguments.trust, overrides, labelled=False)
     scores.reject_nan()
-    if note := scores.describe_decision():
-        print(translate(note), file=sys.stderr)
     content, summary = render(scores, inputs, out, arguments.clue), f"{len(scores.pairs)} pairs{ensemble_note}"
     if str(out) == "-":
         sys.stdout.buffer.write(content)
         if not arguments.pair:
             print(translate(summary), file=sys.stderr)
-        return DONE
-    write_output(out, "-o", content)
-    print(f"{out}: {translate(summary)}")
+    else:
+        write_output(out, "-o", content)
+        print(f"{out}: {translate(summary)}")
+    if note := scores.describe_decision():
+        print(translate(note), file=sys.stderr)
     if warning := formula_warning(inputs.rows, out.suffix.lower()):
         print(translate(f"warning: {out}: {warning}"), file=sys.stderr)
     return DONE

@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -165,7 +166,11 @@ def test_standard_streams(run, pairs, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [0, 1, 2]
-    assert done.stderr.decode().splitlines()[-1] == "3 pairs"
+    count, decision = done.stderr.decode().splitlines()[-2:]
+    assert count == "3 pairs"
+    assert re.fullmatch(
+        r"decision for accuracy on \d+ dev pairs: threshold 0\.\d{4}, temperature [\d.]+, bias -?[\d.]+", decision
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.csv"]
 
 
