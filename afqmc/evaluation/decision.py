@@ -36,10 +36,17 @@ _MAX_TEXT, _MAX_NUMBER = 100, 1e6  # characters of a goal, and absolute value of
 
 @dataclass(frozen=True)
 class Decided:
-    """The outcome of a decision: calibrated probabilities (N, C), NaN without a prediction, and class indices (N,)."""
+    """The outcome of a decision.
+
+    Attributes:
+        probabilities: Calibrated, (N, C); NaN without a prediction.
+        predicted: Class indices, (N,).
+        abstained: Whether a pair is left without a prediction, (N,); None if abstaining was not asked for.
+    """
 
     probabilities: np.ndarray
     predicted: np.ndarray
+    abstained: np.ndarray | None = None
 
     def metrics(self, labels: np.ndarray) -> dict[str, float]:
         """Return the metrics in ``DECIDED_NAMES``; all are NaN if any pair has no prediction.

@@ -26,6 +26,7 @@ from afqmc.data.parsing import OnRow, read_pairs
 from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.sources import DataFile
 from afqmc.data.tokenization import PairTokenizer
+from afqmc.evaluation.abstention import Abstention
 from afqmc.evaluation.decision import DECISION_FILE, CrossFit, Decided, Decision
 from afqmc.evaluation.evaluator import Evaluation, evaluate
 from afqmc.evaluation.metrics import mean_as_logits, probabilities_of
@@ -195,6 +196,7 @@ class EnsembleScores:
         logits: (N, C): those of one run, or the logarithms of the mean probabilities of several.
         decision: Of one run. A mean has none: the temperature of a run fits only its own probabilities.
         has_unused_decisions: Whether any run of a mean has a decision.
+        abstention: Leaves uncertain pairs without a prediction; None predicts all.
     """
 
     pairs: Pairs
@@ -202,6 +204,7 @@ class EnsembleScores:
     logits: np.ndarray
     decision: Decision | None = None
     has_unused_decisions: bool = False
+    abstention: Abstention | None = None
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -210,13 +213,20 @@ class EnsembleScores:
 
     @cached_property
     def decided(self) -> Decided:
-        """Probabilities and predictions to show to the user."""
-        if self.decision is not None:
+        """Probabilities and predictions to show to the user.
+
+        With ``abstention``, they are those of the model: its promise holds for the likeliest label only, since the
+        threshold of the decision was chosen on the same dev pairs.
+        """
+        if self.decision is not None and self.abstention is None:
             return self.decision.apply(self.logits)
-        return Decided(self.probabilities, self.logits.argmax(axis=1))
+        abstained = None if self.abstention is None else self.abstention.abstains(self.logits)
+        return Decided(self.probabilities, self.logits.argmax(axis=1), abstained)
 
     def describe_decision(self) -> str | None:
-        """Say which threshold and calibration were used; None without a decision."""
+        """Say which threshold and calibration were used, or which error rate is promised; None without a decision."""
+        if self.abstention is not None:
+            return self.abstention.describe(self.abstention.abstains(self.logits).sum(), len(self.pairs))
         if self.decision is not None:
             return f"decision for {self.decision.metric} on {self.decision.pairs} dev pairs: {self.decision.describe()}"
         if self.has_unused_decisions:
