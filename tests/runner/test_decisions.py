@@ -115,7 +115,7 @@ def test_invalid_config(overrides, message):
 
 
 def test_pretraining_has_no_decision():
-    """In pretraining there are no classes: decision is none by default, and refused otherwise."""
+    """In pretraining there are no classes: by default there is no decision, and another one is refused."""
     assert compose([], config_name="pretrain").decision.metric is None
     with pytest.raises(InputError, match="decision.metric=f1: not with afqmc.pretrain"):
         compose(["decision.metric=f1"], config_name="pretrain")
