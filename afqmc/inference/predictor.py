@@ -36,7 +36,7 @@ from afqmc.training.config import Device, DistributedConfig
 from afqmc.training.device import build_accelerator, prepare_model, select_device
 from afqmc.training.process_checks import check_launcher
 from afqmc.utils.console import CountBar
-from afqmc.utils.errors import InputError, as_input_error, first_line
+from afqmc.utils.errors import InputError, as_input_error
 from afqmc.utils.safe_files import SMALL, read_json
 
 log = logging.getLogger(__name__)
@@ -331,10 +331,8 @@ def read_decision(best: Path, num_labels: int) -> Decision | None:
     path = best / DECISION_FILE
     if not os.path.lexists(path):
         return None
-    try:
+    with as_input_error(f"{path}: not readable as JSON"):
         content = read_json(path, SMALL)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON: {first_line(error)}") from error
     try:
         return Decision.from_dict(content, num_labels)
     except InputError as error:
