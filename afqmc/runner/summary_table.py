@@ -58,19 +58,18 @@ def print_summary(summary: dict[str, Any]) -> None:
             *_durations(summary),
         ],
     )
-    if summary["collapsed_label"] is not None:
-        log.warning("the best weights are collapsed: %s", describe_collapse(summary["collapsed_label"], majority))
-    elif summary.get("beats_majority", True):
-        pass
-    elif summary.get("beats_majority_decided", False):
+    beats_majority = summary.get("beats_majority", True)
+    if not beats_majority and summary.get("beats_majority_decided", False):
         log.warning(
-            "the best weights beat the majority only with the decided threshold: dev accuracy %.4f, decided %.4f, with "
-            "one label for all pairs %.4f",
+            "the best weights beat the majority only with their decision: dev accuracy %.4f, decided %.4f, with one "
+            "label for all pairs %.4f",
             best["dev/accuracy"],
             best["dev/accuracy_decided"],
             majority,
         )
-    else:
+    elif summary["collapsed_label"] is not None:
+        log.warning("the best weights are collapsed: %s", describe_collapse(summary["collapsed_label"], majority))
+    elif not beats_majority:
         log.warning(
             "the best weights do not beat the majority: dev accuracy %s, with one label for all pairs %.4f; %s",
             _figure(best, "dev", "accuracy"),

@@ -152,7 +152,7 @@ def test_majority_warning_without_collapse(tmp_path, caplog):
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [text.partition(":")[0] for text in warnings] == [
         "the best weights do not beat the majority",
-        "the best weights beat the majority only with the decided threshold",
+        "the best weights beat the majority only with their decision",
     ]
 
 
