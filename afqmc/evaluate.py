@@ -76,6 +76,8 @@ def main() -> int:
 
 
 def _evaluate_run(arguments: argparse.Namespace, path: str, overrides: list[str]) -> int:
+    import numpy as np
+
     from afqmc.evaluation.metrics import probabilities_of
     from afqmc.inference.predictor import Predictor
     from afqmc.results.data_changes import dev_changes
@@ -88,13 +90,22 @@ def _evaluate_run(arguments: argparse.Namespace, path: str, overrides: list[str]
     pairs = predictor.read_pairs(arguments.data, labelled=True, key="--data")
     evaluation = predictor.evaluate(pairs)
     details = _details(evaluation.metrics, probabilities_of(evaluation.logits), pairs.labels, predictor.labels)
+    metrics, changes = evaluation.metrics, dev_changes(Path(path), pairs, predictor.labels)
+    if predictor.decision is not None:
+        expected = np.asarray(pairs.labels)
+        if (arguments.data is None or changes is None) and (cross_fit := predictor.cross_fit(pairs)) is not None:
+            metrics = metrics | cross_fit.metrics(evaluation.logits)
+            details["notes"].append("decided and calibrated figures: cross-fitted, as the decision was chosen on dev")
+        elif arguments.data is not None:
+            metrics = metrics | predictor.decision.apply(evaluation.logits).metrics(expected)
+            details["notes"].append(f"decided and calibrated figures: {predictor.decision.describe()}")
     if arguments.data is None:
-        details["data_changed"] = changes = dev_changes(Path(path), pairs, predictor.labels)
+        details["data_changed"] = changes
         if changes is not None:
             effect = "these metrics are not comparable with those that the run recorded"
             warning = f"warning: {pairs.file}: changed since the run: {changes['text']}; {effect}"
             print(translate(warning), file=sys.stderr)
-    return _report(arguments, {"file": pairs.file, "pairs": len(pairs)}, evaluation.metrics, details)
+    return _report(arguments, {"file": pairs.file, "pairs": len(pairs)}, metrics, details)
 
 
 def _evaluate_ensemble(arguments: argparse.Namespace, runs: list[Run], overrides: list[str]) -> int:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import glob
+import math
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from afqmc.cli import DONE, reject_several_processes, run_command
 from afqmc.utils.command_help import CommandParser
@@ -15,12 +18,16 @@ from afqmc.utils.errors import InputError
 from afqmc.utils.language import translate
 from afqmc.utils.process import configure_threads
 
+if TYPE_CHECKING:
+    from afqmc.evaluation.abstention import Abstention
+
 _DETAILS = """\
 A PATH that is a directory is a run or a sweep; the mean of several runs is predicted. Any other PATH is a file of
 pairs, and - is standard input (JSON lines unless dataset.format is set). Files have the column names of the run's
 data unless dataset.key=value changes them. The suffix of OUT chooses the format: .jsonl has id, probability and
 prediction; .csv, .tsv, .parquet and .xlsx have all columns of FILE, then probability and prediction. - prints JSON
-lines. With two classes, the probability is that of the second; with more, there is one per class."""
+lines. With two classes, the probability is that of the second; with more, there is one per class. One run uses its
+calibration and threshold (decision.metric); several runs predict the likeliest label of their mean."""
 _STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _SWEEP_FILES = ("sweep.json", "results.csv", "results.jsonl", "multirun.yaml")  # ignored, so that SWEEP/* works
 
@@ -38,6 +45,8 @@ def main() -> int:
         raise InputError("give either a FILE of pairs (- is standard input) or --pair A B")
     if arguments.clue and (arguments.pair or len(files) > 1):
         raise InputError("--clue: needs exactly one FILE, the test file of the task")
+    if arguments.clue and arguments.abstain is not None:
+        raise InputError("--abstain: not with --clue, which needs a prediction for each pair")
     out = Path("-") if arguments.out is None or arguments.out in _STDOUT else Path(arguments.out)
     if str(out) == "-" and arguments.out is None and not arguments.pair:
         raise InputError("-o: is missing; give the file to write, or - for standard output")
@@ -54,27 +63,32 @@ def main() -> int:
 
     run_dirs, ensemble_note = _resolve_runs(runs, out, files, arguments.skip_incomplete)
     check_format(out, arguments.clue)
-    if len(run_dirs) == len(files) == 1 and not arguments.clue and is_large(files[0], out):
+    is_plain = not arguments.clue and arguments.abstain is None
+    if len(run_dirs) == len(files) == 1 and is_plain and is_large(files[0], out):
         return _predict_large(arguments, run_dirs[0], files[0], out, overrides)
     inputs = Inputs(files, arguments.pair)
+    abstention = None if arguments.abstain is None else _choose_cut(run_dirs, arguments.abstain)
 
     def read(predictor: Predictor) -> Pairs:
         pairs = inputs.read(predictor)
-        check_output_columns(predictor, inputs, pairs, out, arguments.clue)
+        check_output_columns(predictor, inputs, pairs, out, arguments.clue, abstention)
         return pairs
 
     scores = predict_mean(run_dirs, read, arguments.device, arguments.trust, overrides, False, arguments.engine)
     for note in scores.engine_notes:
         print(translate(note), file=sys.stderr)
     scores.reject_nan()
+    scores = replace(scores, abstention=abstention)
     content, summary = render(scores, inputs, out, arguments.clue), f"{len(scores.pairs)} pairs{ensemble_note}"
     if str(out) == "-":
         sys.stdout.buffer.write(content)
         if not arguments.pair:
             print(translate(summary), file=sys.stderr)
-        return DONE
-    write_output(out, "-o", content)
-    print(f"{out}: {translate(summary)}")
+    else:
+        write_output(out, "-o", content)
+        print(f"{out}: {translate(summary)}")
+    if decision_note := scores.describe_decision():
+        print(translate(decision_note), file=sys.stderr)
     if warning := formula_warning(inputs.rows, out.suffix.lower()):
         print(translate(f"warning: {out}: {warning}"), file=sys.stderr)
     return DONE
@@ -96,6 +110,8 @@ def _predict_large(arguments: argparse.Namespace, run_dir: Path, path: Path, out
     for note in file.notes:
         print(translate(f"warning: {file.name}: {note}"), file=sys.stderr)
     print(f"{out}: {translate(f'{count} pairs')}")
+    if predictor.decision is not None:
+        print(translate(predictor.decision.describe_use()), file=sys.stderr)
     return DONE
 
 
@@ -115,6 +131,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--clue", action="store_true", help='write {"id": 0, "label": "0"} per line, in the order of FILE'
+    )
+    parser.add_argument(
+        "--abstain",
+        metavar="RATE",
+        help="leave uncertain pairs without a prediction, such that at most this share of the others is wrong",
     )
     parser.add_argument("--skip-incomplete", action="store_true", help="for several runs: leave out incomplete ones")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="replaces the device of the run")
@@ -162,6 +183,32 @@ def _resolve_runs(
     runs = require_complete(members, skip_incomplete)
     difference = f", which differ in {', '.join(keys)}" if (keys := varying_keys(runs)) else ""
     return [run.path for run in runs], f", the mean of {len(runs)} runs{difference}"
+
+
+def _choose_cut(run_dirs: Sequence[Path], rate: str) -> Abstention:
+    """Choose on the stored dev predictions of a run which pairs are left without a prediction.
+
+    Raises:
+        InputError: if the rate is invalid or cannot be promised, or the predictions cannot be read.
+    """
+    from afqmc.evaluation.abstention import choose_cut
+    from afqmc.results.predictions import Predictions
+    from afqmc.results.runs import find_runs
+
+    try:
+        share = float(rate)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < 1:
+        raise InputError(f"--abstain {rate}: must be a number > 0 and < 1, such as 0.02")
+    if len(run_dirs) > 1:
+        raise InputError("--abstain: only for one run; the dev predictions of a run say nothing about a mean")
+    [run] = find_runs([str(run_dirs[0])])
+    try:
+        answers = Predictions.of(run, "dev/accuracy").answers
+    except InputError as error:
+        raise InputError(f"--abstain: {run.path}: {error}") from error
+    return choose_cut(answers.logits, answers.gold, share)
 
 
 if __name__ == "__main__":

@@ -66,13 +66,26 @@ def write_checksums(directory: Path) -> None:
             continue
         _flush(path)
         sums[path.relative_to(directory).as_posix()] = sha256(path)
+    for folder in [path for path in directory.rglob("*") if path.is_dir()]:
+        _flush(folder)
+    _write_sums(directory, sums)
+
+
+def _write_sums(directory: Path, sums: dict[str, str]) -> None:
     tmp = directory / f".{_SUMS}"
     tmp.write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
     _flush(tmp)
     tmp.rename(directory / _SUMS)
-    for folder in [path for path in directory.rglob("*") if path.is_dir()]:
-        _flush(folder)
     _flush(directory)
+
+
+def add_file(directory: Path, name: str, text: str) -> None:
+    """Add or replace a small text file of a directory that has checksums, and its checksum."""
+    tmp = directory / f".{name}"
+    tmp.write_text(text, encoding="utf-8")
+    _flush(tmp)
+    tmp.rename(directory / name)  # never written in place: the file may be a hard link
+    _write_sums(directory, dict(read_json(directory / _SUMS)) | {name: sha256(directory / name)})
 
 
 def verify_checksums(directory: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from afqmc.comparison.mcnemar import McNemar
 from afqmc.comparison.pairwise import MAX_SEEDS, Difference
+from afqmc.evaluation.metric_names import higher_is_better
 from afqmc.utils.language import msg
 
 if TYPE_CHECKING:
@@ -322,7 +323,7 @@ def _with_unit(number: str, unit: str) -> str:
 
 def metric_scale(metric: str) -> int:
     """Return by how much values of a metric are multiplied to be in its unit: percentage points, or none for a loss."""
-    return 1 if metric.endswith("loss") else 100
+    return 100 if higher_is_better(metric) else 1
 
 
 def _number_format(metric: str, values: Sequence[float]) -> tuple[int, int, str]:
@@ -330,7 +331,7 @@ def _number_format(metric: str, values: Sequence[float]) -> tuple[int, int, str]
 
     There is one more decimal if any value would round to zero, and as many as needed if all would.
     """
-    scale, digits, unit = (1, 4, "") if metric.endswith("loss") else (100, 1, " points")
+    scale, digits, unit = (100, 1, " points") if higher_is_better(metric) else (1, 4, "")
     if unit and any(0 < abs(value) < 0.0005 for value in values):
         digits = 2
     largest = scale * max(map(abs, values))
@@ -352,7 +353,7 @@ def _format_seeds(difference: Difference, has_folds: bool) -> str:
 
 
 def _sign(metric: str) -> int:
-    return -1 if metric.endswith("loss") else 1
+    return 1 if higher_is_better(metric) else -1
 
 
 def _round(number: int) -> int:

@@ -30,8 +30,10 @@ def wrong_dev_pairs(run_dir: Path) -> tuple[list[dict[str, Any]], tuple[str, str
     except InputError as error:
         return [], (message_of(error), chinese(message_of(error)))
     table, gold = predictions.rows, predictions.answers.gold
-    predicted = table.predicted
-    confidence = table.probabilities[np.arange(len(gold)), predicted]
+    # those of the run's decision, if it has one
+    predicted = table.predicted if table.decided is None else table.decided
+    probabilities = table.probabilities if table.calibrated is None else table.calibrated
+    confidence = probabilities[np.arange(len(gold)), predicted]
     wrong = np.flatnonzero(predicted != gold)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MAX_EXAMPLES]
     sentences, why = read_sentences(run, "dev", predictions, wrong)
@@ -43,7 +45,7 @@ def wrong_dev_pairs(run_dir: Path) -> tuple[list[dict[str, Any]], tuple[str, str
             "pair": pair,
             "label": table.classes[gold[row]],
             "prediction": table.classes[predicted[row]],
-            "probability": float(table.probabilities[row, column[row]]),
+            "probability": float(probabilities[row, column[row]]),
         }
         for pair, row in zip(sentences, wrong.tolist(), strict=True)
     ], None

@@ -81,6 +81,7 @@ def _check_choice(text: str, group: str, value: Any) -> None:
 _PLAIN = re.compile(r"(?:[\w/\-+.$%*@?|:\s]|\\.|\$\{.*?\})*", re.ASCII)  # what Hydra reads without quotes
 _NAME = re.compile(r"\s*[A-Za-z_]\w*\s*", re.ASCII)
 _ESCAPED = re.compile(r"\\([\\()\[\]{}:=, \t])")
+_COSTS = re.compile(r"(?<!['\"])cost:[\w.+-]+,[\w.+-]+")
 _PATH_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun")
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
 
@@ -108,6 +109,8 @@ def quote_override(override: str) -> str:
         return f"{key}=null"  # Hydra merges mappings, so {} would change nothing
     if not equals or override.startswith("-"):
         return override
+    if key.endswith("decision.metric"):  # the comma of cost:1,5 is not that of a sweep
+        value = _COSTS.sub(r"'\g<0>'", value)
     quoted = _Quoter(value).quote()
     if quoted != value and quoted.startswith("choice("):  # Hydra drops the quotes inside choice(); a,b means the same
         quoted = quoted.removeprefix("choice(").removesuffix(")")

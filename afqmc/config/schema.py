@@ -9,7 +9,8 @@ from afqmc.config.renamed_keys import new_value
 from afqmc.data.config import Batching, DatasetConfig, Swap, check_column_keys, check_reading
 from afqmc.data.labels import label_name
 from afqmc.data.masking_config import MaskingConfig
-from afqmc.evaluation.metric_names import MASKED_LM_NAMES, NAMES
+from afqmc.evaluation.config import DecisionConfig, parse_goal
+from afqmc.evaluation.metric_names import DECIDED_NAMES, MASKED_LM_NAMES, NAMES
 from afqmc.models.config import ModelConfig
 from afqmc.sweeps.config import SweepConfig, check_sweep
 from afqmc.tracking.config import TrackerConfig
@@ -39,6 +40,7 @@ class Config:
     objective: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    decision: DecisionConfig = field(default_factory=DecisionConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
     performance: PerformanceConfig = field(default_factory=PerformanceConfig)
@@ -58,12 +60,16 @@ def check_config(config: Config, labelled: bool = True) -> None:
     """
     check_ranges(config)
     trainer = config.trainer
-    names = NAMES if config.masking.unit is None else MASKED_LM_NAMES
+    names = (*NAMES, *DECIDED_NAMES) if config.masking.unit is None else MASKED_LM_NAMES
     metrics = [f"dev/{name}" for name in names if name not in ("majority_accuracy", "perplexity")]
     if trainer.monitor not in metrics:
         replacement = new_value("trainer.monitor", trainer.monitor)
         hint = f"; is now {replacement}" if replacement else did_you_mean(trainer.monitor, metrics)
         raise InputError(f"trainer.monitor={trainer.monitor}: no such metric{hint}")
+    if config.decision.metric is not None:
+        parse_goal(config.decision.metric)
+    elif trainer.monitor.removeprefix("dev/") in DECIDED_NAMES:
+        raise InputError(f"trainer.monitor={trainer.monitor}: also set decision.metric; decision=none decides nothing")
     if trainer.contradicts_metric:
         better, mode = ("higher", "max") if trainer.higher_is_better else ("lower", "min")
         raise InputError(
@@ -177,6 +183,7 @@ def _check_task(config: Config) -> None:
             "dataset.teacher, dataset.unlabelled_file",
             "a teacher predicts labels of pairs",
         ),
+        (config.decision.metric is not None, f"decision.metric={config.decision.metric}", "there are no classes"),
         (model.classifier_dropout is not None, "model.classifier_dropout", "there is no classifier"),
         (
             model.dropout.multi_sample > 1,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from afqmc.evaluation.calibration import brier_score, expected_calibration_error
 from afqmc.evaluation.metric_names import NAMES
 
 _COLLAPSED = 0.995  # a model collapses if at least this fraction of predictions is one class
@@ -90,30 +91,41 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, 
         logits: (N, C).
         labels: Class indices (N,).
     """
-    from sklearn import metrics as sk  # imported late, because it would delay the start of a run
-
     metrics = dict.fromkeys(NAMES, np.nan) | {"majority_accuracy": np.bincount(labels).max() / len(labels)}
     if not has_prediction(logits).all():
         return {name: float(value) for name, value in metrics.items()}
-    predicted = logits.argmax(axis=1)
-    classes = np.arange(logits.shape[1])
-    binary = len(classes) == 2
-    options: dict[str, Any] = {"average": "binary" if binary else "macro", "zero_division": 0.0}
-    options |= {} if binary else {"labels": classes}
+    from sklearn import metrics as sk  # imported late, because it would delay the start of a run
+
+    classes, probabilities = np.arange(logits.shape[1]), probabilities_of(logits)
     metrics |= {
         "loss": -log_probabilities_of(logits)[np.arange(len(labels)), labels].mean(),
+        **decision_metrics(logits.argmax(axis=1), labels, len(classes)),
+        "brier": brier_score(probabilities, labels),
+        "ece": expected_calibration_error(probabilities, labels),
+    }
+    if len(np.unique(labels)) == len(classes):
+        odds = log_odds_of(logits)
+        rankings = [(labels == index, odds[:, index]) for index in ([1] if len(classes) == 2 else classes)]
+        metrics["roc_auc"] = np.mean([sk.roc_auc_score(*ranking) for ranking in rankings])
+        metrics["average_precision"] = np.mean([sk.average_precision_score(*ranking) for ranking in rankings])
+    return {name: float(metrics[name]) for name in NAMES}
+
+
+def decision_metrics(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> dict[str, float]:
+    """Return accuracy, precision, recall, F1 and MCC of predicted classes (N,), as ``classification_metrics`` does."""
+    from sklearn import metrics as sk
+
+    binary = num_classes == 2
+    options: dict[str, Any] = {"average": "binary" if binary else "macro", "zero_division": 0.0}
+    options |= {} if binary else {"labels": np.arange(num_classes)}
+    values = {
         "accuracy": sk.accuracy_score(labels, predicted),
         "precision": sk.precision_score(labels, predicted, **options),
         "recall": sk.recall_score(labels, predicted, **options),
         "f1": sk.f1_score(labels, predicted, **options),
         "mcc": sk.matthews_corrcoef(labels, predicted) if len(np.union1d(labels, predicted)) > 1 else 0.0,
     }
-    if len(np.unique(labels)) == len(classes):
-        odds = log_odds_of(logits)
-        rankings = [(labels == index, odds[:, index]) for index in ([1] if binary else classes)]
-        metrics["roc_auc"] = np.mean([sk.roc_auc_score(*ranking) for ranking in rankings])
-        metrics["average_precision"] = np.mean([sk.average_precision_score(*ranking) for ranking in rankings])
-    return {name: float(metrics[name]) for name in NAMES}
+    return {name: float(value) for name, value in values.items()}
 
 
 def collapsed_class(logits: np.ndarray) -> int | None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from afqmc.evaluation.metric_names import NAMES
+from afqmc.evaluation.decision import can_cross_fit
+from afqmc.evaluation.metric_names import DECIDED_NAMES, NAMES
 from afqmc.evaluation.metrics import classification_metrics
 from afqmc.utils.errors import InputError, elide
 
@@ -27,6 +28,13 @@ def check_monitor(
     Raises:
         InputError: with the metric, the classes that do not occur in dev, and the metrics that can be used.
     """
+    if monitor.partition("/")[2] in DECIDED_NAMES:
+        if not can_cross_fit(dev_counts):
+            raise InputError(
+                f"trainer.monitor={monitor}: a decision needs two classes with at least two dev pairs each; add such "
+                "pairs to dev, or use dev/loss"
+            )
+        return
     missing = [label for label, count in zip(labels, dev_counts, strict=True) if count == 0]
     if not missing:  # all metrics are defined; do not import scikit-learn, which is slow
         return

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from afqmc.evaluation.decision import Decided
 from afqmc.evaluation.metrics import has_prediction, probabilities_of
 
 LOGITS = "logits"  # of one model
 LOG_PROBABILITIES = "log_probabilities"  # of the mean of several models
+CALIBRATED, DECIDED = "probability_calibrated", "prediction_decided"
 
 
 def prediction_rows(
@@ -20,6 +22,7 @@ def prediction_rows(
     gold: Sequence[int] | np.ndarray | None,
     labels: Sequence[str],
     name: str = LOGITS,
+    decided: Decided | None = None,
 ) -> list[dict[str, Any]]:
     """Return one row per pair: id, logits, probability, prediction, and the label if it is known.
 
@@ -34,26 +37,46 @@ def prediction_rows(
         gold: Class indices (N,), or None if they are unknown.
         labels: The C label names, in class order.
         name: Column of the logits: ``LOGITS``, or ``LOG_PROBABILITIES`` for the mean of several models.
+        decided: The outcome of the decision; adds ``probability_calibrated`` and ``prediction_decided``. The columns
+            ``probability`` and ``prediction`` are those of the logits without it.
     """
-    probabilities = probabilities_of(logits)
+    rows = _rows(ids, logits, probabilities_of(logits), logits.argmax(axis=1), labels, name)
+    if decided is not None:
+        outcomes = _rows(ids, logits, decided.probabilities, decided.predicted, labels, name)
+        for row, outcome in zip(rows, outcomes, strict=True):
+            row |= {CALIBRATED: outcome["probability"], DECIDED: outcome["prediction"]}
+    if gold is not None:
+        for index, row in enumerate(rows):
+            row["label"] = labels[gold[index]]
+    return rows
+
+
+def _rows(
+    ids: Sequence[int | str],
+    logits: np.ndarray,
+    probabilities: np.ndarray,
+    predicted: np.ndarray,
+    labels: Sequence[str],
+    name: str,
+) -> list[dict[str, Any]]:
     columns = zip(
         ids,
         logits.astype(np.float64).tolist(),
         (probabilities[:, 1] if len(labels) == 2 else probabilities).tolist(),
-        logits.argmax(axis=1).tolist(),
+        predicted.tolist(),
         has_prediction(logits).tolist(),
         strict=True,
     )
     rows = []
-    for index, (identity, row_logits, probability, predicted, is_predicted) in enumerate(columns):
+    for identity, row_logits, probability, index, is_predicted in columns:
         row: dict[str, Any] = {
             "id": identity,
             name: _finite_or_none(row_logits),
             "probability": None,
             "prediction": None,
         }
-        row |= {"probability": probability, "prediction": labels[predicted]} if is_predicted else {}
-        rows.append(row if gold is None else row | {"label": labels[gold[index]]})
+        row |= {"probability": probability, "prediction": labels[index]} if is_predicted else {}
+        rows.append(row)
     return rows
 
 

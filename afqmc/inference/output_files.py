@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from afqmc.data.loading import Pairs
+from afqmc.evaluation.abstention import Abstention
+from afqmc.evaluation.decision import Decided
 from afqmc.inference.input_files import Inputs
 from afqmc.inference.output_formats import TABLES, as_json_lines
-from afqmc.inference.prediction_columns import build_columns, reject_existing_columns
+from afqmc.inference.prediction_columns import build_columns, outcome, reject_existing_columns
 from afqmc.inference.predictor import EnsembleScores, Predictor
 from afqmc.utils.errors import InputError
 
@@ -26,46 +28,50 @@ def render(scores: EnsembleScores, inputs: Inputs, out: Path, clue: bool) -> byt
     Raises:
         InputError: with the row or column that the format cannot store.
     """
-    suffix, has_several_files = out.suffix.lower(), len(inputs.paths) > 1
+    suffix, has_several_files, decided = out.suffix.lower(), len(inputs.paths) > 1, scores.decided
     if clue:
         content = as_json_lines(
             [
-                {"id": identity, "label": scores.labels[int(probabilities.argmax())]}
-                for identity, probabilities in zip(scores.pairs.ids, scores.probabilities, strict=True)
+                {"id": identity, "label": scores.labels[predicted]}
+                for identity, predicted in zip(scores.pairs.ids, decided.predicted.tolist(), strict=True)
             ]
         )
         return zip_submission(content) if suffix == ".zip" else content
     if suffix not in TABLES:
         return as_json_lines(list(_objects(scores, inputs, has_several_files)))
-    reject_existing_columns(inputs.rows, has_several_files, scores.labels, str(out))
+    reject_existing_columns(inputs.rows, has_several_files, scores.labels, str(out), decided.abstained is not None)
     files, with_types = inputs.files if has_several_files else (), suffix == ".parquet"
     try:
-        return TABLES[suffix](build_columns(inputs.rows, files, scores.probabilities, scores.labels, with_types))
+        return TABLES[suffix](build_columns(inputs.rows, files, decided, scores.labels, with_types))
     except InputError as error:
         raise InputError(f"-o {out}: {error}") from error
 
 
-def check_output_columns(predictor: Predictor, inputs: Inputs, pairs: Pairs, out: Path, clue: bool) -> None:
+def check_output_columns(
+    predictor: Predictor, inputs: Inputs, pairs: Pairs, out: Path, clue: bool, abstention: Abstention | None = None
+) -> None:
     """Render the output with zeros for logits, so that what the format cannot store is found before the prediction.
 
     Raises:
         InputError: as ``render`` does.
     """
     logits = np.zeros((len(pairs), len(predictor.labels)))
-    render(EnsembleScores(pairs, predictor.labels, logits), inputs, out, clue)
+    render(EnsembleScores(pairs, predictor.labels, logits, abstention=abstention), inputs, out, clue)
 
 
 def _objects(scores: EnsembleScores, inputs: Inputs, has_several_files: bool) -> Iterator[dict[str, Any]]:
     """Yield per pair its id (for --pair its sentences), its file if there are several, probability and prediction."""
-    for index, probabilities in enumerate(scores.probabilities):
+    decided = scores.decided
+    for index in range(len(scores.pairs)):
         row = dict(inputs.rows[index]) if inputs.typed else {"id": scores.pairs.ids[index]}
         row |= {"file": inputs.files[index]} if has_several_files else {}
-        yield row | _prediction(probabilities, scores.labels)
+        yield row | _prediction(decided, index, scores.labels)
 
 
-def _prediction(probabilities: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
+def _prediction(decided: Decided, index: int, labels: Sequence[str]) -> dict[str, Any]:
+    probabilities = decided.probabilities[index]
     probability = float(probabilities[1]) if len(labels) == 2 else [float(value) for value in probabilities]
-    return {"probability": probability, "prediction": labels[int(probabilities.argmax())]}
+    return {"probability": probability} | outcome(decided, index, labels)
 
 
 def zip_submission(submission: bytes) -> bytes:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from datetime import date, time
 from typing import Any
 
-import numpy as np
-
 from afqmc.data.cells import iso, plain
+from afqmc.evaluation.decision import Decided
 from afqmc.utils.errors import InputError, first_line
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet may evaluate text that begins with one of these
@@ -29,22 +28,32 @@ class PredictionColumns:
     rows: list[list[Any]]
 
 
-def added_columns(labels: Sequence[str]) -> list[str]:
+def added_columns(labels: Sequence[str], abstains: bool = False) -> list[str]:
     """Return the names of the prediction's columns. With two classes, ``probability`` is that of the second."""
     names = ["probability"] if len(labels) == 2 else [f"probability_{label}" for label in labels]
-    return [*names, "prediction"]
+    return [*names, "prediction", *(["abstained"] if abstains else [])]
 
 
-def added_values(probabilities: np.ndarray, labels: Sequence[str]) -> list[Any]:
-    """Return the values of ``added_columns`` for one pair with probabilities (C,)."""
+def added_values(decided: Decided, index: int, labels: Sequence[str]) -> list[Any]:
+    """Return the values of ``added_columns`` for the pair at an index."""
+    probabilities = decided.probabilities[index]
     values = [float(value) for value in (probabilities[1:] if len(labels) == 2 else probabilities)]
-    return [*values, labels[int(probabilities.argmax())]]
+    return [*values, *outcome(decided, index, labels).values()]
+
+
+def outcome(decided: Decided, index: int, labels: Sequence[str]) -> dict[str, Any]:
+    """Return the prediction of the pair at an index and, if abstaining was asked for, whether there is none."""
+    label = labels[int(decided.predicted[index])]
+    if decided.abstained is None:
+        return {"prediction": label}
+    is_empty = bool(decided.abstained[index])
+    return {"prediction": None if is_empty else label, "abstained": is_empty}
 
 
 def build_columns(
     rows: Sequence[dict[str, Any]],
     files: Sequence[str],
-    probabilities: np.ndarray,
+    decided: Decided,
     labels: Sequence[str],
     with_types: bool = False,
 ) -> PredictionColumns:
@@ -53,7 +62,7 @@ def build_columns(
     Args:
         rows: The user's columns, per pair.
         files: The file of each pair, which becomes a column; empty if all pairs are from one file.
-        probabilities: (N, C).
+        decided: Probabilities and predictions of N pairs.
         labels: Label names, in class order.
         with_types: Whether the output format can store pyarrow scalars.
 
@@ -61,7 +70,7 @@ def build_columns(
         InputError: with the row and column of a cell that cannot be written.
     """
     user_columns = list(dict.fromkeys(column for row in rows for column in row))
-    added = [*(["file"] if files else []), *added_columns(labels)]
+    added = [*(["file"] if files else []), *added_columns(labels, decided.abstained is not None)]
     flatten: Callable[[Any], Any] = _flatten if with_types else lambda cell: _flatten(plain(cell))
     table = []
     for index, row in enumerate(rows):
@@ -73,18 +82,20 @@ def build_columns(
                 message = f"row {index + 1}: {column!r} cannot be written as text ({first_line(error)})"
                 raise InputError(f"{message}; write .parquet, or .jsonl, which has no columns of the input") from error
         file = [files[index]] if files else []
-        table.append(values + file + added_values(probabilities[index], labels))
+        table.append(values + file + added_values(decided, index, labels))
     return PredictionColumns([_escape_surrogates(column) for column in user_columns] + added, table)
 
 
-def reject_existing_columns(rows: Sequence[dict[str, Any]], several: bool, labels: Sequence[str], out: str) -> None:
+def reject_existing_columns(
+    rows: Sequence[dict[str, Any]], several: bool, labels: Sequence[str], out: str, abstains: bool = False
+) -> None:
     """Check that no column of the user has the name of an added one.
 
     Raises:
         InputError: with the name of the column.
     """
     user_columns = {column for row in rows for column in row}
-    for name in [*(["file"] if several else []), *added_columns(labels)]:
+    for name in [*(["file"] if several else []), *added_columns(labels, abstains)]:
         if name in user_columns:
             raise InputError(
                 f"-o {out}: the input has a column {name!r} already, and a prediction adds one of that name; rename "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,11 @@ from afqmc.data.parsing import OnRow, check_sentence, read_pairs
 from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.sources import DataFile
 from afqmc.data.tokenization import PairTokenizer
+from afqmc.evaluation.abstention import Abstention
+from afqmc.evaluation.decision import DECISION_FILE, CrossFit, Decided, Decision
 from afqmc.evaluation.evaluator import Evaluation, evaluate
 from afqmc.evaluation.metrics import mean_as_logits, probabilities_of
-from afqmc.evaluation.predictions import prediction_rows
+from afqmc.evaluation.predictions import CALIBRATED, DECIDED, prediction_rows
 from afqmc.inference.engine_choice import select_engine
 from afqmc.inference.engines import TORCH
 from afqmc.inference.explanation import Explanation, explain_pair
@@ -39,6 +43,7 @@ from afqmc.training.device import DeviceConfig, build_accelerator, prepare_model
 from afqmc.training.process_checks import check_launcher
 from afqmc.utils.console import CountBar
 from afqmc.utils.errors import InputError, as_input_error
+from afqmc.utils.safe_files import SMALL, read_json
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +63,7 @@ class Predictor:
         model: Prepared for its device.
         pair_tokenizer: Makes the model's input.
         accelerator: Holds the precision.
+        decision: Calibration and threshold of the run; None with ``decision=none``, and in runs of earlier versions.
         engine_note: Which engine was chosen; "" if none was asked for.
     """
 
@@ -66,12 +72,15 @@ class Predictor:
     model: nn.Module
     pair_tokenizer: PairTokenizer
     accelerator: Accelerator
+    decision: Decision | None = None
     engine_note: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     @property
     def threshold(self) -> float | None:
-        """The probability from which the second of two labels is predicted; None with more labels (argmax)."""
+        """The calibrated probability above which the second of two labels is predicted; None with more labels."""
+        if self.decision is not None:
+            return self.decision.threshold
         return 0.5 if len(self.labels) == 2 else None
 
     @classmethod
@@ -106,6 +115,7 @@ class Predictor:
         if precision is not None:
             config.trainer.mixed_precision = MixedPrecision[precision]
         loaded = read_weights(run.best, config, trust)
+        decision = read_decision(run.best, len(loaded.labels))
         pair_tokenizer = PairTokenizer(loaded.tokenizer, config.dataset.max_length)
         config.distributed = DistributedConfig()  # evaluate and predict use one process
         choice = select_device(config.trainer)
@@ -114,12 +124,12 @@ class Predictor:
             module, note = select_engine(engine, run, loaded, pair_tokenizer, choice)
             if module is not None:
                 accelerator = build_accelerator(_CPU, config.trainer, config.distributed, config.seed)
-                return cls(config, loaded.labels, module, pair_tokenizer, accelerator, note)
+                return cls(config, loaded.labels, module, pair_tokenizer, accelerator, decision, note)
         check_launcher(choice.device, None)
         prepare_model(loaded.model, choice, config.trainer, config.performance)
         accelerator = build_accelerator(choice, config.trainer, config.distributed, config.seed)
         model = accelerator.prepare(loaded.model)
-        return cls(config, loaded.labels, model, pair_tokenizer, accelerator, note)
+        return cls(config, loaded.labels, model, pair_tokenizer, accelerator, decision, note)
 
     @property
     def swaps(self) -> bool:
@@ -159,24 +169,40 @@ class Predictor:
         return load_dev(dataset, files, self.labels)
 
     def predict(self, pairs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
-        """Return one row per pair of sentences, as in a prediction file.
+        """Return one row per pair of sentences.
 
         A row has ``id`` (the position, from 0), ``logits`` (one per class), ``probability`` (of the second label if
-        there are two, else of each), and ``prediction`` (a label name).
+        there are two, else of each; calibrated if the run has a decision), and ``prediction`` (a label name, by the
+        threshold of the run if it has one).
 
         Raises:
             InputError: if there is no pair, or a sentence is not a text or empty; names the pair.
         """
         logits = self._logits(_as_pairs(pairs))
-        return prediction_rows(range(len(logits)), logits, None, self.labels)
+        rows = prediction_rows(range(len(logits)), logits, None, self.labels, decided=self.decide(logits))
+        for row in rows:
+            row |= {"probability": row.pop(CALIBRATED), "prediction": row.pop(DECIDED)}
+        return rows
+
+    def decide(self, logits: np.ndarray) -> Decided:
+        """Return the outcome for logits (N, C); without a decision, the likeliest label."""
+        if self.decision is not None:
+            return self.decision.apply(logits)
+        return Decided(probabilities_of(logits), logits.argmax(axis=1))
+
+    def cross_fit(self, dev: Pairs) -> CrossFit | None:
+        """Return the parts of dev on which the run cross-fitted its decision; None without a decision."""
+        return None if self.decision is None else CrossFit.of(dev, self.decision.metric, self.config.decision.folds)
 
     def probabilities(self, pairs: Iterable[tuple[str, str]]) -> np.ndarray:
         """Return the probability of each label, (N, C) float64; NaN in rows whose logits are not finite.
 
+        They are calibrated if the run has a decision.
+
         Raises:
             InputError: as ``predict``.
         """
-        return probabilities_of(self._logits(_as_pairs(pairs)))
+        return self.decide(self._logits(_as_pairs(pairs))).probabilities
 
     def explain(self, sentence1: str, sentence2: str) -> Explanation:
         """Return how much each word of a pair contributes to the probability, by leaving it out.
@@ -190,7 +216,7 @@ class Predictor:
         pairs = _as_pairs([(sentence1, sentence2)])
 
         def probabilities(columns: Pairs) -> np.ndarray:
-            return probabilities_of(self._logits(columns))
+            return self.decide(self._logits(columns)).probabilities
 
         return explain_pair(probabilities, pairs.sentence1[0], pairs.sentence2[0], self.labels)
 
@@ -260,18 +286,49 @@ class EnsembleScores:
         pairs: As the first run reads them.
         labels: Label names, in class order.
         logits: (N, C): those of one run, or the logarithms of the mean probabilities of several.
+        decision: Of one run. A mean has none: the temperature of a run fits only its own probabilities.
+        has_unused_decisions: Whether any run of a mean has a decision.
+        abstention: Leaves uncertain pairs without a prediction; None predicts all.
         engine_notes: Which engines were chosen, if one was asked for.
     """
 
     pairs: Pairs
     labels: tuple[str, ...]
     logits: np.ndarray
+    decision: Decision | None = None
+    has_unused_decisions: bool = False
+    abstention: Abstention | None = None
     engine_notes: tuple[str, ...] = ()
 
     @property
     def probabilities(self) -> np.ndarray:
-        """(N, C), float64; NaN in rows without a prediction."""
+        """(N, C), float64, without the decision; NaN in rows without a prediction."""
         return probabilities_of(self.logits)
+
+    @cached_property
+    def decided(self) -> Decided:
+        """Probabilities and predictions to show to the user.
+
+        With ``abstention``, they are those of the model: its promise holds for the likeliest label only, since the
+        threshold of the decision was chosen on the same dev pairs.
+        """
+        if self.decision is not None and self.abstention is None:
+            return self.decision.apply(self.logits)
+        abstained = None if self.abstention is None else self.abstention.abstains(self.logits)
+        return Decided(self.probabilities, self.logits.argmax(axis=1), abstained)
+
+    def describe_decision(self) -> str | None:
+        """Say which threshold and calibration were used, or which error rate is promised; None without a decision."""
+        if self.abstention is not None:
+            return self.abstention.describe(self.abstention.abstains(self.logits).sum(), len(self.pairs))
+        if self.decision is not None:
+            return self.decision.describe_use()
+        if self.has_unused_decisions:
+            return (
+                "the likeliest label of the mean is predicted: the threshold and the temperature of a run do not fit a "
+                "mean of several"
+            )
+        return None
 
     def reject_nan(self) -> None:
         """Check that each pair has a prediction. The argmax of a row of NaN would be the first label.
@@ -302,6 +359,7 @@ def predict_mean(
     first: Predictor | None = None
     logits: list[np.ndarray] = []
     notes: list[str] = []
+    has_decisions = False
     for run_dir in run_dirs:
         predictor = Predictor.load(run_dir, device, trust, reading, labelled, engine=engine)
         if first is None:
@@ -309,11 +367,15 @@ def predict_mean(
         if predictor.labels != first.labels:
             difference = f"{', '.join(predictor.labels)}, {run_dirs[0]} has {', '.join(first.labels)}"
             raise InputError(f"{run_dir}: its labels are {difference}; a mean needs the same, in the same order")
+        has_decisions |= predictor.decision is not None
         logits.append(predictor.evaluate(pairs).logits)
         notes += [predictor.engine_note] if predictor.engine_note else []
     assert first is not None
-    combined = logits[0] if len(logits) == 1 else mean_as_logits(logits)
-    return EnsembleScores(pairs, first.labels, combined, tuple(dict.fromkeys(notes)))
+    engines = tuple(dict.fromkeys(notes))
+    if len(logits) == 1:
+        return EnsembleScores(pairs, first.labels, logits[0], first.decision, engine_notes=engines)
+    combined = mean_as_logits(logits)
+    return EnsembleScores(pairs, first.labels, combined, has_unused_decisions=has_decisions, engine_notes=engines)
 
 
 def open_data_file(path: Path, dataset: DatasetConfig, key: str = "") -> DataFile:
@@ -357,6 +419,23 @@ def read_weights(best: Path, config: Config, trust: bool) -> Loaded:
     """
     with as_input_error(f"{best}: not usable"):
         return load_weights(best, config.model, trust)
+
+
+def read_decision(best: Path, num_labels: int) -> Decision | None:
+    """Read decision.json of an untrusted run directory; return None if there is none.
+
+    Raises:
+        InputError: in one line, if it is invalid in any way.
+    """
+    path = best / DECISION_FILE
+    if not os.path.lexists(path):
+        return None
+    with as_input_error(f"{path}: not readable as JSON"):
+        content = read_json(path, SMALL)
+    try:
+        return Decision.from_dict(content, num_labels)
+    except InputError as error:
+        raise InputError(f"{path}: invalid: {error}") from error
 
 
 def _resolve_dataset(dataset: DatasetConfig) -> dict[str, DataFile]:

@@ -178,7 +178,8 @@ class LargeFile:
         inputs = Inputs([Path(self.file.name)])
         inputs.rows = rows
         try:
-            return render(EnsembleScores(pairs, self.predictor.labels, logits), inputs, self.out, clue=False)
+            scores = EnsembleScores(pairs, self.predictor.labels, logits, self.predictor.decision)
+            return render(scores, inputs, self.out, clue=False)
         except InputError as error:
             raise InputError(f"{error} (rows are counted from row {start} of the file)") from error
 

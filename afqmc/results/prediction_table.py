@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from afqmc.evaluation.metrics import logits_of, mean_as_logits, probabilities_of
-from afqmc.evaluation.predictions import LOGITS
+from afqmc.evaluation.predictions import CALIBRATED, DECIDED, LOGITS
 from afqmc.results.resampled_metrics import Array, LabelledPredictions
 from afqmc.results.runs import Run
 from afqmc.results.untrusted_files import read_jsonl, read_list
@@ -33,6 +33,8 @@ class PredictionTable:
         is_exact: Whether the run stored logits; some metrics cannot be recomputed from rounded probabilities.
         groups: The group of each pair, (N,), from 0: pairs that share a sentence. None if each pair is its own, or the
             run did not record them.
+        calibrated: Calibrated probabilities (N, C), or None if the run has no decision.
+        decided: Classes predicted with its threshold (N,), or None.
     """
 
     ids: list[int | str]
@@ -42,6 +44,8 @@ class PredictionTable:
     gold: Array | None
     is_exact: bool = True
     groups: Array | None = None
+    calibrated: Array | None = None
+    decided: Array | None = None
 
     @cached_property
     def probabilities(self) -> Array:
@@ -82,7 +86,12 @@ class PredictionTable:
             raise ValueError(
                 msg("contains predictions that are not the most probable of {labels}", labels=", ".join(classes))
             )
-        return cls([row["id"] for row in rows], classes, logits, predicted, gold, is_exact, _groups(rows))
+        calibrated, decided = None, None
+        if CALIBRATED in rows[0]:
+            calibrated = _probabilities(rows, CALIBRATED, classes)
+            decided = np.array([class_index[row[DECIDED]] for row in rows])
+        ids = [row["id"] for row in rows]
+        return cls(ids, classes, logits, predicted, gold, is_exact, _groups(rows), calibrated, decided)
 
     def answers(self) -> LabelledPredictions:
         """Return the predictions of a labelled split in the form that metrics take.
@@ -92,7 +101,7 @@ class PredictionTable:
         """
         if self.gold is None:
             raise InputError(_required_keys())
-        return LabelledPredictions(self.gold, self.predicted, self.logits)
+        return LabelledPredictions(self.gold, self.predicted, self.logits, self.calibrated, self.decided)
 
     def differs_from(self, other: PredictionTable) -> str | None:
         """Describe the first difference in ids, classes or labels, or return None if there is none."""
@@ -139,12 +148,17 @@ def _logits(rows: list[dict[str, Any]], classes: list[str]) -> Array:
 
 def _logits_of_probabilities(rows: list[dict[str, Any]], classes: list[str]) -> Array:
     """Return log-probabilities, for a run that stored only probabilities."""
-    stored = np.array([row["probability"] for row in rows], dtype=np.float64)
+    return logits_of(_probabilities(rows, "probability", classes))
+
+
+def _probabilities(rows: list[dict[str, Any]], column: str, classes: list[str]) -> Array:
+    """Return a column of probabilities as (N, C)."""
+    stored = np.array([row[column] for row in rows], dtype=np.float64)
     probabilities = np.stack([1 - stored, stored], axis=1) if stored.ndim == 1 else stored
     _check_shape(probabilities, classes)
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise ValueError(msg("contains probabilities outside [0, 1]"))
-    return logits_of(probabilities)
+    return probabilities
 
 
 def _check_shape(values: Array, classes: list[str]) -> None:
@@ -198,7 +212,15 @@ def concat_folds(folds: Sequence[PredictionTable]) -> PredictionTable:
         predicted,
         gold,
         groups=None if groups is None else groups[order],
+        calibrated=_concat([fold.calibrated for fold in folds], order),
+        decided=_concat([fold.decided for fold in folds], order),
     )
+
+
+def _concat(columns: Sequence[Array | None], order: list[int]) -> Array | None:
+    """Return the rows of all columns in an order; None if a column is missing."""
+    known = [column for column in columns if column is not None]
+    return np.concatenate(known)[order] if len(known) == len(columns) else None
 
 
 def _concat_groups(folds: Sequence[PredictionTable]) -> Array | None:
@@ -217,6 +239,9 @@ def _concat_groups(folds: Sequence[PredictionTable]) -> Array | None:
 def mean_of(tables: Sequence[PredictionTable]) -> PredictionTable:
     """Return the same pairs with the mean of the tables' probabilities.
 
+    No threshold of a single table fits the mean. Therefore ``decided`` is the class with the highest mean calibrated
+    probability.
+
     Raises:
         InputError: If a table has other pairs or labels than the first.
     """
@@ -225,7 +250,10 @@ def mean_of(tables: Sequence[PredictionTable]) -> PredictionTable:
         if difference := first.differs_from(table):
             raise InputError(difference)
     logits = mean_as_logits([table.logits for table in tables])
-    return replace(first, logits=logits, predicted=logits.argmax(axis=1))
+    known = [table.calibrated for table in tables if table.calibrated is not None]
+    calibrated = np.mean(known, axis=0) if len(known) == len(tables) else None
+    decided = None if calibrated is None else calibrated.argmax(axis=1)
+    return replace(first, logits=logits, predicted=logits.argmax(axis=1), calibrated=calibrated, decided=decided)
 
 
 def _classes(path: Path, configured: Any, rows: list[dict[str, Any]]) -> list[str]:

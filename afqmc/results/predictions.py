@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from afqmc.evaluation.metric_names import DECIDED_NAMES
 from afqmc.evaluation.metrics import log_probabilities_of
 from afqmc.results.prediction_table import PredictionTable, concat_folds, mean_of
 from afqmc.results.resampled_metrics import LabelledPredictions, resampled_metric
@@ -47,6 +48,8 @@ class Predictions:
             predictions = cls(rows, rows.answers())
         except InputError as error:
             raise InputError(msg("{file}: {why}", file=file, why=message_of(error))) from error
+        if name in DECIDED_NAMES and rows.calibrated is None:
+            raise InputError(msg("{file}: has no calibrated probabilities", file=file))
         recorded = run.figures.get(metric)
         value = predictions.compute(name)
         if name == "loss" and not rows.is_exact and not _is_close(value, recorded):

@@ -7,18 +7,20 @@ those of scikit-learn, which computes one sample at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from afqmc.evaluation.calibration import ECE_BINS, brier_terms, ece_terms, nll_terms
+from afqmc.evaluation.metric_names import DECIDED_NAMES
 from afqmc.evaluation.metrics import log_odds_of, log_probabilities_of, probabilities_of
 
 Array = np.ndarray
 
 _COUNT_METRICS = ("accuracy", "precision", "recall", "f1", "mcc")
 _RANK_METRICS = ("roc_auc", "average_precision")
-MEASURES = (*_COUNT_METRICS, *_RANK_METRICS, "loss")
+MEASURES = (*_COUNT_METRICS, *_RANK_METRICS, "loss", "brier", "ece", *DECIDED_NAMES)
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,32 @@ class LabelledPredictions:
         gold: True classes, (N,).
         predicted: Predicted classes, (N,).
         logits: (N, C), float64; all finite.
+        calibrated: Calibrated probabilities (N, C), or None if the run has no decision.
+        decided: Classes predicted with its threshold (N,), or None.
     """
 
     gold: Array
     predicted: Array
     logits: Array
+    calibrated: Array | None = None
+    decided: Array | None = None
 
     @cached_property
     def probabilities(self) -> Array:
         """(N, C), float64."""
         return probabilities_of(self.logits)
+
+    def as_decided(self) -> LabelledPredictions:
+        """Return the same with the classes that the decision predicts."""
+        assert self.decided is not None
+        return replace(self, predicted=self.decided)
+
+    def probabilities_for(self, suffix: str) -> Array:
+        """Return the calibrated probabilities (N, C) for the suffix ``calibrated``, else the others."""
+        if suffix != "calibrated":
+            return self.probabilities
+        assert self.calibrated is not None
+        return self.calibrated
 
 
 def resample_counts(rows: Array, examples: int) -> Array:
@@ -57,9 +75,16 @@ def resampled_metric(name: str, answers: Sequence[LabelledPredictions], weights:
         answers: The predictions of M models on the same N examples.
         weights: (N, R), how often each resample drew each example.
     """
+    base, _, suffix = name.rpartition("_")
+    if suffix == "decided":
+        return resampled_metric(base, [model.as_decided() for model in answers], weights)
     if name in _COUNT_METRICS:
         return _count_metric(name, *_counts(answers, weights))
     total = weights.sum(axis=0, dtype=np.float64)
+    if suffix == "calibrated" or name in ("brier", "ece"):
+        sums = {"nll": _nll_sum, "brier": _brier_sum, "ece": _ece_sum}[base or name]
+        scores = [sums(model.probabilities_for(suffix), model.gold, weights) for model in answers]
+        return np.asarray(np.stack(scores) / total)
     if name == "loss":
         losses = np.stack([_nll(model) for model in answers]) @ weights
         return np.asarray(losses / total)
@@ -102,6 +127,20 @@ def _ratio(numerator: Array, denominator: Array) -> Array:
 def _nll(model: LabelledPredictions) -> Array:
     """Negative log-likelihood per example, (N,)."""
     return np.asarray(-log_probabilities_of(model.logits)[np.arange(len(model.gold)), model.gold])
+
+
+def _nll_sum(probabilities: Array, gold: Array, weights: Array) -> Array:
+    return np.asarray(nll_terms(probabilities, gold) @ weights)
+
+
+def _brier_sum(probabilities: Array, gold: Array, weights: Array) -> Array:
+    return np.asarray(brier_terms(probabilities, gold) @ weights)
+
+
+def _ece_sum(probabilities: Array, gold: Array, weights: Array) -> Array:
+    bins, gaps = ece_terms(probabilities, gold)
+    sums = [gaps[bins == index] @ weights[bins == index] for index in range(ECE_BINS)]
+    return np.asarray(np.abs(sums).sum(axis=0))
 
 
 def _rank_metric(name: str, model: LabelledPredictions, weights: Array) -> Array:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
+from afqmc.checkpoint.store import add_file
 from afqmc.checkpoint.weights import load_weights, read_tensors, saved_module
 from afqmc.config import Config
 from afqmc.data.folds import connected_groups
 from afqmc.data.loading import Pairs, sorted_digest, split_digest
 from afqmc.distributed.collectives import broadcast_state
+from afqmc.evaluation.decision import DECISION_FILE, Decided, Decision
 from afqmc.evaluation.evaluator import Evaluation, padding_warning, prefixed
 from afqmc.evaluation.metrics import asymmetry, collapsed_class, probabilities_of
 from afqmc.evaluation.predictions import add_groups, prediction_rows
@@ -129,17 +132,22 @@ def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) 
     if isinstance(setup.task, Pretraining):
         trainer.checkpoints.close()
         return summarize_pretraining(setup, trainer, best, dev, setup.task)
-    write_predictions(setup, "dev", setup.data.dev, dev)
+    decision = write_decision(setup, dev)
+    decided = None if setup.cross_fit is None else setup.cross_fit.decide(dev.logits)
+    write_predictions(setup, "dev", setup.data.dev, dev, decided)
     test = None
     if (pairs := setup.data.test) is not None:
         tokenized = setup.pair_tokenizer.tokenize_cached(pairs)
         test = evaluate_split(setup, tokenized, "test", swapped=tokenize_swapped(setup, pairs))
-        write_predictions(setup, "test", pairs, test)
+        decided = None if decision is None else decision.apply(test.logits)
+        if decided is not None and pairs.labels is not None:
+            test = replace(test, metrics=test.metrics | decided.metrics(np.asarray(pairs.labels)))
+        write_predictions(setup, "test", pairs, test, decided)
     if accelerator.is_main_process and config.model._target_ is not None:
         warn_if_padding_matters(setup)
     setup.tracker.report(build_report(setup, best))
     trainer.checkpoints.close()  # deletes the checkpoint before the last
-    return summarize(setup, trainer, best, dev, test, measure_asymmetry(setup, dev))
+    return summarize(setup, trainer, best, dev, test, measure_asymmetry(setup, dev), decision)
 
 
 def measure_asymmetry(setup: TrainingSetup, dev: Evaluation) -> float:
@@ -156,11 +164,21 @@ def measure_asymmetry(setup: TrainingSetup, dev: Evaluation) -> float:
     return value
 
 
-def write_predictions(setup: TrainingSetup, split: str, pairs: Pairs, evaluation: Evaluation) -> None:
+def write_decision(setup: TrainingSetup, dev: Evaluation) -> Decision | None:
+    """Fit the decision on all dev pairs, and write it beside the best weights; return None without one."""
+    decision = None if setup.cross_fit is None else setup.cross_fit.fit(dev.logits)
+    if decision is not None and setup.accelerator.is_main_process:
+        add_file(setup.run_dir.best, DECISION_FILE, json.dumps(decision.to_dict(), indent=2) + "\n")
+    return decision
+
+
+def write_predictions(
+    setup: TrainingSetup, split: str, pairs: Pairs, evaluation: Evaluation, decided: Decided | None
+) -> None:
     """Write predictions/<split>.jsonl; warn about pairs whose logits are not finite."""
     if problem := evaluation.describe_missing(split):
         log.warning("%s: null in predictions/%s.jsonl, and the metrics are undefined", problem, split)
-    rows = prediction_rows(pairs.ids, evaluation.logits, pairs.labels, setup.data.labels)
+    rows = prediction_rows(pairs.ids, evaluation.logits, pairs.labels, setup.data.labels, decided=decided)
     if pairs.labels is not None:
         add_groups(rows, connected_groups(pairs.sentence1, pairs.sentence2))
     setup.run_dir.write_predictions(split, rows)
@@ -203,6 +221,7 @@ def summarize(
     dev: Evaluation,
     test: Evaluation | None,
     dev_asymmetry: float,
+    decision: Decision | None,
 ) -> dict[str, Any]:
     """Return the contents of summary.json. ``train_seconds`` is without evaluations; memory is that of this process."""
     data = setup.data
@@ -218,8 +237,17 @@ def summarize(
         **({"methods": methods} if (methods := setup.train.report | trainer.methods.latest) else {}),
         "collapsed_label": None if collapsed is None else data.labels[collapsed],
         "beats_majority": dev.metrics["accuracy"] > dev.metrics["majority_accuracy"],
+        **describe_decision(decision, dev.metrics),
         **describe_training(setup, trainer),
     }
+
+
+def describe_decision(decision: Decision | None, metrics: dict[str, float]) -> dict[str, Any]:
+    """Return the entries of summary.json on the decision."""
+    if decision is None:
+        return {}
+    beats = metrics["accuracy_decided"] > metrics["majority_accuracy"]
+    return {"beats_majority_decided": beats, "decision": decision.to_dict()}
 
 
 def summarize_pretraining(

@@ -18,6 +18,7 @@ from afqmc.data.config import Batching, Swap
 from afqmc.data.loading import Dataset, Pairs, all_sentences
 from afqmc.data.tokenization import PairTokenizer, TokenizedPairs
 from afqmc.distributed.rank import Rank, current_rank
+from afqmc.evaluation.decision import CrossFit
 from afqmc.evaluation.evaluator import Evaluation, padding_warning
 from afqmc.models.loading import build_tokenizer, count_parameters, model_name
 from afqmc.models.transforms import ModelTransform, all_transforms, apply_transforms
@@ -41,7 +42,7 @@ class TrainingSetup:
     """The parts of a run before its first step.
 
     ``data`` are the splits as they were read, and ``train`` the pairs to train on, to which data methods may have
-    added some. ``model`` is wrapped later, by the accelerator.
+    added some. ``model`` is wrapped later, by the accelerator. ``cross_fit`` is None without a decision.
     """
 
     config: Config
@@ -55,6 +56,7 @@ class TrainingSetup:
     tracker: Tracker
     transforms: dict[str, ModelTransform]
     task: Task
+    cross_fit: CrossFit | None = None
 
 
 def rebuild_model(setup: TrainingSetup) -> nn.Module:
@@ -96,7 +98,7 @@ def evaluate_split(
                 on_batch_end()
 
         try:
-            return setup.task.evaluate(
+            evaluation = setup.task.evaluate(
                 setup.model, tokenized, setup.pair_tokenizer, accelerator.device, advance, shard, swapped
             )
         except RuntimeError as error:
@@ -104,6 +106,9 @@ def evaluate_split(
                 raise
             message = f"out of memory while evaluating {split}: use a smaller trainer.eval_batch_size (now {size})"
             raise BatchOutOfMemoryError(message) from error
+    if split == "dev" and setup.cross_fit is not None:
+        evaluation = replace(evaluation, metrics=evaluation.metrics | setup.cross_fit.metrics(evaluation.logits))
+    return evaluation
 
 
 def tokenize_swapped(setup: TrainingSetup, pairs: Pairs) -> TokenizedPairs | None:
@@ -155,12 +160,35 @@ def build_setup(config: Config, run_dir: RunDir, resumed: bool = False) -> Train
         )
         train = replace(train, pairs=scored)
     log.info("model: %s, %.1f M parameters", model_name(config.model), count_parameters(model) / 1e6)
+    cross_fit = build_cross_fit(config, data) if is_classifier else None
     tracker: Tracker = NullTracker()
     if rank.is_main:
         tracker = build_tracker(config.tracker, schema.to_container(config), run_dir.path)
     return TrainingSetup(
-        config, run_dir, accelerator, data, train, tokenizer, model, pair_tokenizer, tracker, transforms, task
+        config,
+        run_dir,
+        accelerator,
+        data,
+        train,
+        tokenizer,
+        model,
+        pair_tokenizer,
+        tracker,
+        transforms,
+        task,
+        cross_fit,
     )
+
+
+def build_cross_fit(config: Config, data: Dataset) -> CrossFit | None:
+    """Return the parts of dev on which the decision is cross-fitted; warn if dev has too few pairs."""
+    cross_fit = CrossFit.of(data.dev, config.decision.metric, config.decision.folds)
+    if cross_fit is None and config.decision.metric is not None:
+        log.warning(
+            "dev has no two classes with at least two pairs each: no threshold is chosen, and the likeliest label is "
+            "predicted (decision=none)"
+        )
+    return cross_fit
 
 
 def _describe_batches(config: Config, rank: Rank) -> str:

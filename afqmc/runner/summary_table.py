@@ -9,13 +9,31 @@ from afqmc.utils.console import format_duration, print_table
 
 log = logging.getLogger(__name__)
 
+_CALIBRATED = {"loss": "nll_calibrated", "brier": "brier_calibrated", "ece": "ece_calibrated"}
 NEXT_STEP = "to try: a pretrained model, more pairs or epochs, another lr, trainer.monitor=dev/roc_auc or dev/f1"
 
 
-def _test_figures(summary: dict[str, Any]) -> list[tuple[str, float | None]]:
+def _test_figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the names and values to show of a labelled test split; empty when it has no labels."""
     metrics = summary.get("test", {})
-    return [(name, metrics[f"test/{name}"]) for name in ("accuracy", "f1") if f"test/{name}" in metrics]
+    return [
+        (f"test {name}", _figure(metrics, "test", name)) for name in ("accuracy", "f1") if f"test/{name}" in metrics
+    ]
+
+
+def _figure(metrics: dict[str, float | None], split: str, name: str) -> str:
+    """Return a metric and, with a decision, the same one with its threshold or its calibrated probabilities."""
+
+    def figure(key: str) -> str:
+        value = metrics[f"{split}/{key}"]
+        return "undefined" if value is None else f"{value:.4f}"
+
+    value, decided, calibrated = figure(name), f"{name}_decided", _CALIBRATED.get(name)
+    if f"{split}/{decided}" in metrics:
+        return f"{value}, decided {figure(decided)}"
+    if calibrated is not None and f"{split}/{calibrated}" in metrics:
+        return f"{value}, calibrated {figure(calibrated)}"
+    return value
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -24,33 +42,37 @@ def print_summary(summary: dict[str, Any]) -> None:
     if "pretraining" in summary:
         print_pretraining_summary(summary)
         return
-    majority = best["dev/majority_accuracy"]
-
-    def formatted(value: float | None) -> str:
-        return "undefined" if value is None else f"{value:.4f}"
-
-    def dev(name: str) -> str:
-        return formatted(best[f"dev/{name}"])
-
+    majority, decision = best["dev/majority_accuracy"], summary.get("decision", {})
+    names = ("f1", "roc_auc", "average_precision", "mcc", "loss", "brier", "ece", "asymmetry")
     print_table(
         f"best on dev by {summary['monitor'].removeprefix('dev/')}: step {best['step']}, epoch {best['epoch']:g}",
         [
-            ("accuracy", dev("accuracy")),
-            ("majority accuracy", formatted(majority)),
-            *((name.replace("_", " "), dev(name)) for name in ("f1", "roc_auc", "average_precision", "mcc", "loss")),
-            *((("asymmetry", dev("asymmetry")),) if "dev/asymmetry" in best else ()),  # not in runs of version 0.1.0
-            *((f"test {name}", formatted(value)) for name, value in _test_figures(summary)),
+            ("accuracy", _figure(best, "dev", "accuracy")),
+            ("majority accuracy", f"{majority:.4f}"),
+            # runs of earlier versions have no asymmetry, Brier score and calibration error
+            *((name.replace("_", " "), _figure(best, "dev", name)) for name in names if f"dev/{name}" in best),
+            *_test_figures(summary),
+            *([("threshold", f"{decision['threshold']:.4f}")] if "threshold" in decision else []),
             *_methods(summary),
             ("training", f"{summary['train_pairs_per_second']:.0f} pairs/s"),
             *_durations(summary),
         ],
     )
-    if summary["collapsed_label"] is not None:
-        log.warning("the best weights are collapsed: %s", describe_collapse(summary["collapsed_label"], majority))
-    elif not summary.get("beats_majority", True):
+    beats_majority = summary.get("beats_majority", True)
+    if not beats_majority and summary.get("beats_majority_decided", False):
         log.warning(
-            "the best weights do not beat the majority: dev accuracy %.4f, with one label for all pairs %.4f; %s",
+            "the best weights beat the majority only with their decision: dev accuracy %.4f, decided %.4f, with one "
+            "label for all pairs %.4f",
             best["dev/accuracy"],
+            best["dev/accuracy_decided"],
+            majority,
+        )
+    elif summary["collapsed_label"] is not None:
+        log.warning("the best weights are collapsed: %s", describe_collapse(summary["collapsed_label"], majority))
+    elif not beats_majority:
+        log.warning(
+            "the best weights do not beat the majority: dev accuracy %s, with one label for all pairs %.4f; %s",
+            _figure(best, "dev", "accuracy"),
             majority,
             NEXT_STEP,
         )

@@ -23,6 +23,7 @@ from afqmc.data.loading import Dataset
 from afqmc.data.masking_config import MaskingUnit
 from afqmc.data.sentence_tokenization import load_segmenter
 from afqmc.distributed.rank import Rank
+from afqmc.evaluation.config import check_goal
 from afqmc.evaluation.monitor import check_monitor
 from afqmc.models.loading import check_model_config
 from afqmc.models.transforms import all_transforms, built_in_transforms
@@ -165,6 +166,7 @@ def data_checks(config: Config, data: Dataset) -> Iterator[Check]:
     trainer, train_counts, dev_counts = config.trainer, data.label_counts(data.train), data.label_counts(data.dev)
     yield "config", lambda: build_objective(config.objective, train_counts)
     yield "data", lambda: check_not_pretrained_on(config.model, data)
+    yield "config", lambda: check_goal(config.decision.metric, len(data.labels))
     yield "config", lambda: check_monitor(trainer.monitor, data.labels, dev_counts, config.dataset.max_dev_samples)
     if steps := total_steps(config, data):
         yield "config", lambda: check_optimizer_config(config.optimizer, config.scheduler, config.lr, steps)

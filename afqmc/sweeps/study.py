@@ -140,14 +140,15 @@ def direction(objective: str) -> Literal["maximize", "minimize"]:
     Raises:
         InputError: If the objective is neither.
     """
-    from afqmc.evaluation.metric_names import NAMES
+    from afqmc.evaluation.metric_names import DECIDED_NAMES, NAMES, higher_is_better
 
-    if objective in _MINIMIZED or objective == "dev/loss":
+    if objective in _MINIMIZED:
         return "minimize"
-    valid = [*(f"dev/{name}" for name in NAMES if name != "majority_accuracy"), *_MAXIMIZED]
+    metrics = [f"dev/{name}" for name in (*NAMES, *DECIDED_NAMES) if name != "majority_accuracy"]
+    valid = [*metrics, *_MAXIMIZED]
     if objective not in valid:
         raise InputError(f"hydra.sweeper.objectives: {objective}{did_you_mean(objective, [*valid, *_MINIMIZED])}")
-    return "maximize"
+    return "maximize" if objective in _MAXIMIZED or higher_is_better(objective) else "minimize"
 
 
 def open_study(

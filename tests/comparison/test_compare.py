@@ -24,6 +24,7 @@ from afqmc.comparison.builder import build
 from afqmc.comparison.exports import _escape_markdown as escape_markdown
 from afqmc.comparison.exports import as_csv
 from afqmc.config.safe_yaml import read_literal
+from afqmc.evaluation.decision import Decided
 from afqmc.evaluation.metrics import classification_metrics
 from afqmc.evaluation.predictions import add_groups
 from afqmc.results.resampled_metrics import LabelledPredictions, resampled_metric
@@ -108,9 +109,13 @@ def test_metrics_follow_exactly_from_logits(trained):
     for split, name in (("dev", "best"), ("test", "test")):
         lines = (trained / f"1/predictions/{split}.jsonl").read_text(encoding="utf-8").splitlines()
         written = [json.loads(line) for line in lines]
-        assert list(written[0]) == ["id", "logits", "probability", "prediction", "label"]
-        labels = np.array([int(row["label"]) for row in written])
+        more = ["probability_calibrated", "prediction_decided"]
+        assert list(written[0]) == ["id", "logits", "probability", "prediction", *more, "label"]
+        labels, calibrated = (np.array([float(row[key]) for row in written]) for key in ("label", more[0]))
+        labels = labels.astype(int)
+        decided = np.array([int(row["prediction_decided"]) for row in written])
         again = classification_metrics(np.array([row["logits"] for row in written]), labels)
+        again |= Decided(np.stack([1 - calibrated, calibrated], axis=1), decided).metrics(labels)
         recorded = summary(RunDir(trained / "1"))[name]
         assert {f"{split}/{metric}": value for metric, value in again.items()} == {
             key: value for key, value in recorded.items() if "/" in key and key != "dev/asymmetry"

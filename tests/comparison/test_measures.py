@@ -1,6 +1,7 @@
 """Check resampled metrics against scikit-learn, resample by resample."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from simulated import answers_of, simulate
 from sklearn import metrics as sk
 
 from afqmc.comparison.bootstrap import resample
-from afqmc.evaluation.metrics import classification_metrics
+from afqmc.evaluation.decision import Decided
+from afqmc.evaluation.metrics import classification_metrics, probabilities_of
 from afqmc.results.resampled_metrics import MEASURES, LabelledPredictions, resample_counts, resampled_metric
 
 RNG = np.random.default_rng(5)
@@ -25,8 +27,24 @@ def test_resampled_metrics_match_classification_metrics(name, classes):
     """A resampled metric equals the metric that a run records for the same rows."""
     gold, rows = RNG.integers(0, classes, 80), RNG.integers(0, 80, (4, 80))
     models = [logits_of(gold, classes) for _ in range(2)]
-    result = resampled_metric(name, [answers_of(gold, logits) for logits in models], resample_counts(rows, 80))
-    recorded = [[classification_metrics(logits[row], gold[row])[name] for row in rows] for logits in models]
+    decided = [
+        Decided(probabilities_of(logits / 2 + 0.3), logits_of(gold, classes).argmax(axis=1)) for logits in models
+    ]
+    answers = [
+        replace(answers_of(gold, logits), calibrated=outcome.probabilities, decided=outcome.predicted)
+        for logits, outcome in zip(models, decided, strict=True)
+    ]
+    result = resampled_metric(name, answers, resample_counts(rows, 80))
+    recorded = [
+        [
+            (
+                classification_metrics(logits[row], gold[row])
+                | Decided(outcome.probabilities[row], outcome.predicted[row]).metrics(gold[row])
+            )[name]
+            for row in rows
+        ]
+        for logits, outcome in zip(models, decided, strict=True)
+    ]
     assert result == pytest.approx(np.array(recorded), abs=1e-5)
 
 

@@ -147,7 +147,7 @@ def test_many_curves_are_downsampled(tmp_path, monkeypatch):
     write_run(tmp_path / "a", CONFIG, simulate(np.random.default_rng(0), 1, 1, 50)[0][0], rows=300)
     result = curves(find_runs([str(tmp_path)]) * 5)
     lengths = [len(base64.b64decode(steps)) // 4 for steps in result["steps"]]
-    assert result["points"] == 5 * 8 * 300
+    assert result["points"] == 5 * 10 * 300
     assert result["max_points"] == 50
     assert max(lengths) <= 50
 

@@ -24,6 +24,8 @@ from afqmc.utils.errors import InputError
         ("tracker.name=一\\,二", "一,二"),
         ("tracker.name=${lr}号", "${lr}号"),
         ("+tracker.name=测试", "测试"),
+        ("decision.metric=cost:1,5", "cost:1,5"),
+        ("decision.metric='cost:1,5'", "cost:1,5"),
         ("dataset.labels=[不同,相同]", ["不同", "相同"]),
         ("dataset.labels=[ 不同 , same]", ["不同", "same"]),
         ("model.kwargs={a: 甲, b: [乙, {c: 丙:丁}]}", {"a": "甲", "b": ["乙", {"c": "丙:丁"}]}),
@@ -40,6 +42,7 @@ def test_value_is_read_as_typed(typed, value):
         ("tracker.name=甲,乙", ["'甲'", "'乙'"]),
         ("tracker.name=choice(甲,b)", ["'甲'", "b"]),
         ("dataset.labels=[不,是],[no,yes]", ["['不','是']", "[no,yes]"]),
+        ("decision.metric=f1,cost:1,5,cost:2.5,1e-3", ["f1", "'cost:1,5'", "'cost:2.5,1e-3'"]),
     ],
 )
 def test_sweep_stays_a_sweep(typed, values):

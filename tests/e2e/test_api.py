@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import SMALL, command
 
@@ -64,8 +65,10 @@ def test_loaded_model_predicts_what_the_run_recorded(outputs):
     pairs = predictor.read_pairs(None, labelled=True)
     predicted = predictor.predict(zip(pairs.sentence1, pairs.sentence2, strict=True))
     recorded = [json.loads(line) for line in (path / "predictions/dev.jsonl").read_text("utf-8").splitlines()]
-    assert [row["prediction"] for row in predicted] == [row["prediction"] for row in recorded]
     assert [row["logits"] for row in predicted] == [row["logits"] for row in recorded]
+    decided = predictor.decide(np.array([row["logits"] for row in recorded]))
+    assert [row["prediction"] for row in predicted] == [str(index) for index in decided.predicted]
+    assert [row["probability"] for row in predicted] == decided.probabilities[:, 1].tolist()
 
 
 @pytest.mark.parametrize("pairs", [[], [("one",)], [("one", None)], [("one", " ")], ["ab"]])

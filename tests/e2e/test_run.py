@@ -174,7 +174,8 @@ def test_evaluate_and_predict_repeat_the_run(run, tmp_path):
         [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         for path in (tmp_path / "out.jsonl", run.path / "predictions/test.jsonl")
     )
-    assert rows == [{key: row[key] for key in ("id", "probability", "prediction")} for row in own]
+    columns = {"id": "id", "probability": "probability_calibrated", "prediction": "prediction_decided"}
+    assert rows == [{key: row[column] for key, column in columns.items()} for row in own]
 
 
 def test_clue_submission(run, tmp_path):

@@ -25,7 +25,7 @@ from afqmc.config import to_config
 from afqmc.config.resume import Resume, parse_resume
 from afqmc.data.config import Source
 from afqmc.data.sample import sample_files
-from afqmc.evaluation.predictions import prediction_rows
+from afqmc.evaluation.predictions import CALIBRATED, DECIDED, prediction_rows
 from afqmc.inference.predictor import Predictor
 from afqmc.run_dir import RunDir
 from afqmc.runner.experiment import run_experiment
@@ -47,8 +47,9 @@ def expected(small_run, tmp_path_factory):
     run = Predictor.load(small_run.path)
     pairs = run.read_pairs(file, labelled=True)
     evaluation = run.evaluate(pairs)
-    rows = prediction_rows(pairs.ids, evaluation.logits, None, run.labels)
-    return evaluation.metrics["loss"], [{key: row[key] for key in ("id", "probability", "prediction")} for row in rows]
+    rows = prediction_rows(pairs.ids, evaluation.logits, None, run.labels, decided=run.decide(evaluation.logits))
+    columns = {"id": "id", "probability": CALIBRATED, "prediction": DECIDED}
+    return evaluation.metrics["loss"], [{key: row[column] for key, column in columns.items()} for row in rows]
 
 
 @pytest.fixture

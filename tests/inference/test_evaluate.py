@@ -6,13 +6,15 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import train
+from helpers import summary, train
 
 from afqmc import evaluate
 from afqmc.cli import run_command
+from afqmc.evaluation.metric_names import DECIDED_NAMES
 from afqmc.evaluation.metrics import classification_metrics
 from afqmc.evaluation.per_class import metric_notes, per_class
 from afqmc.inference.per_class_table import print_class_tables
+from afqmc.inference.predictor import Predictor
 from afqmc.utils.console import cell_width
 
 ROWS = [
@@ -209,3 +211,25 @@ def test_metric_notes():
     assert "accuracy says little here" in notes([0.1, 0.3, 0.2, 0.15, 0.25], [0, 0, 0, 1, 1])[0]
     assert notes([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]) == []
     assert notes([0.1, 0.2], [0, 0]) == []  # AUC is undefined
+
+
+def test_decided_figures(trained, call, tmp_path):
+    """On dev, decided figures are cross-fitted as in the run; on other pairs they are those of decision.json."""
+    best = summary(trained)["best"]
+    _, out, _ = call(trained.path, "--json")
+    on_dev = json.loads(out)
+    assert {name: on_dev[name] for name in DECIDED_NAMES} == {
+        name: pytest.approx(best[f"dev/{name}"]) for name in DECIDED_NAMES
+    }
+    assert "decided and calibrated figures: cross-fitted, as the decision was chosen on dev" in on_dev["notes"]
+    write(tmp_path / "same.jsonl", ROWS)  # a copy of dev is recognised
+    _, out, _ = call(trained.path, "--data", tmp_path / "same.jsonl", "--json")
+    assert json.loads(out)["f1_decided"] == on_dev["f1_decided"]
+    write(tmp_path / "other.jsonl", [{**row, "sentence1": row["sentence2"]} for row in ROWS[:10]])
+    _, out, _ = call(trained.path, "--data", tmp_path / "other.jsonl", "--json")
+    other, predictor = json.loads(out), Predictor.load(trained.path)
+    pairs = predictor.read_pairs(tmp_path / "other.jsonl", labelled=True)
+    logits = predictor.evaluate(pairs).logits
+    expected = predictor.decision.apply(logits).metrics(np.asarray(pairs.labels))
+    assert {name: other[name] for name in DECIDED_NAMES} == pytest.approx(expected)
+    assert any(note.startswith("decided and calibrated figures: threshold ") for note in other["notes"])

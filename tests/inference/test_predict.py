@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from afqmc.cli import run_command
 from afqmc.data.loading import Pairs
 from afqmc.inference.input_files import Inputs
 from afqmc.inference.output_files import render
-from afqmc.inference.predictor import EnsembleScores
+from afqmc.inference.predictor import EnsembleScores, Predictor
 from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +70,8 @@ def pairs(tmp_path):
 
 def read_back(path):
     """Rows of a file that predict wrote, as dicts."""
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     if path.suffix == ".parquet":
         return pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
     if path.suffix == ".xlsx":
@@ -165,7 +168,11 @@ def test_standard_streams(run, pairs, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [0, 1, 2]
-    assert done.stderr.decode().splitlines()[-1] == "3 pairs"
+    count, decision = done.stderr.decode().splitlines()[-2:]
+    assert count == "3 pairs"
+    assert re.fullmatch(
+        r"decision for accuracy on \d+ dev pairs: threshold 0\.\d{4}, temperature [\d.]+, bias -?[\d.]+", decision
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.csv"]
 
 
@@ -401,3 +408,133 @@ def test_encoding_note(run, call, tmp_path, caplog):
     (tmp_path / "gb.csv").write_bytes(text.encode("gb18030"))
     assert call(predict, run.path, "gb.csv", "-o", "out.csv")[0] == 0
     assert "gb.csv: read as GB18030" in caplog.messages
+
+
+@pytest.fixture
+def decided_run(run, tmp_path):
+    """A copy of a run whose decision predicts the second label only above a probability of 0.99."""
+    path = tmp_path / "decided"
+    shutil.copytree(run.path, path)
+    content = {"metric": "f1", "pairs": 64, "temperature": 1.0, "bias": 0.0, "threshold": 0.99}
+    (path / "checkpoints/best/decision.json").write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_decision_is_used(decided_run, call, pairs, tmp_path, suffix):
+    """Predictions are those of the threshold, which standard error names; without one, the likeliest label."""
+    out = tmp_path / f"out{suffix}"
+    note = "decision for f1 on 64 dev pairs: threshold 0.9900, temperature 1.0000, bias 0.0000"
+    code, _, error = call(predict, decided_run, pairs, "-o", out)
+    assert code == 0, error
+    assert note in error
+    with_threshold = read_back(out)
+    assert {row["prediction"] for row in with_threshold} == {"0"}
+    (decided_run / "checkpoints/best/decision.json").unlink()
+    code, _, error = call(predict, decided_run, pairs, "-o", out)
+    assert (code, "decision for" in error) == (0, False)
+    likeliest = read_back(out)
+    for row, other in zip(likeliest, with_threshold, strict=True):
+        assert float(row["probability"]) == pytest.approx(float(other["probability"]))
+        assert row["prediction"] == ("1" if float(row["probability"]) > 0.5 else "0")
+
+
+def test_calibrated_probability(decided_run, call):
+    """The probability is sigmoid(margin / temperature + bias), and the Python API returns the same."""
+    content = {"metric": "f1", "pairs": 64, "temperature": 0.5, "bias": -0.25, "threshold": 0.2}
+    (decided_run / "checkpoints/best/decision.json").write_text(json.dumps(content), encoding="utf-8")
+    predictor = Predictor.load(decided_run)
+    [row] = predictor.predict([("怎么还款", "如何还花呗")])
+    margin = row["logits"][1] - row["logits"][0]
+    assert row["probability"] == pytest.approx(1 / (1 + np.exp(-(margin / 0.5 - 0.25))))
+    assert list(row) == ["id", "logits", "probability", "prediction"]
+    assert row["prediction"] == "1"
+    code, out, _ = call(predict, decided_run, "--pair", "怎么还款", "如何还花呗")
+    assert (code, json.loads(out)["probability"]) == (0, pytest.approx(row["probability"]))
+
+
+def test_mean_has_no_decision(decided_run, run, call, pairs, tmp_path):
+    """A mean of several runs predicts the likeliest label, and standard error says so."""
+    code, out, error = call(predict, decided_run, run.path, pairs, "-o", "-")
+    assert code == 0, error
+    assert "the likeliest label of the mean is predicted" in error
+    for row in map(json.loads, out.splitlines()):
+        assert row["prediction"] == ("1" if row["probability"] > 0.5 else "0")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not readable as JSON"),
+        ("[" * 100_000, "not readable as JSON"),
+        ("{}", "must be a JSON object with the keys metric, pairs, temperature, bias, threshold"),
+        (
+            '{"metric": "f1", "pairs": 9, "temperature": 0, "bias": 0, "threshold": 0.5}',
+            "temperature: must be a number",
+        ),
+    ],
+)
+def test_invalid_decision(decided_run, call, pairs, content, message):
+    """A damaged decision.json is one message."""
+    (decided_run / "checkpoints/best/decision.json").write_text(content, encoding="utf-8")
+    code, out, error = call(predict, decided_run, pairs, "-o", "-")
+    assert (code, out) == (2, "")
+    assert error.startswith(f"{decided_run}/checkpoints/best/decision.json: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.fixture
+def with_dev(decided_run):
+    """Return a function that replaces the stored dev predictions: half of them uncertain, and half of these wrong."""
+
+    def write(uncertain):
+        rows, margins = [], [uncertain, 50] * 200
+        for index, margin in enumerate(margins):
+            label = "0" if margin == uncertain and index % 4 == 0 else "1"
+            row = {"id": index, "logits": [0.0, margin], "probability": 1.0, "prediction": "1", "label": label}
+            rows.append(json.dumps(row) + "\n")
+        (decided_run / "predictions/dev.jsonl").write_text("".join(rows), encoding="utf-8")
+        summary = json.loads((decided_run / "summary.json").read_text(encoding="utf-8"))
+        summary["best"]["dev/accuracy"] = 0.75
+        (decided_run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+        return decided_run
+
+    return write
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_abstain(with_dev, call, pairs, tmp_path, suffix):
+    """Pairs less certain than the cut have an empty prediction, and standard error says what is promised."""
+    out = tmp_path / f"out{suffix}"
+    code, _, error = call(predict, with_dev(30.0), pairs, "-o", out, "--abstain", "0.05")
+    assert code == 0, error
+    assert "abstain: at most 5% of the predictions are wrong, with 95% confidence, for pairs from the same" in error
+    assert "3 of 3 pairs get no prediction (on dev 200 of 400, with 0 errors in 200 predictions)" in error
+    assert [(row["prediction"] or "", str(row["abstained"]).lower()) for row in read_back(out)] == [("", "true")] * 3
+    code, _, error = call(predict, with_dev(1e-9), pairs, "-o", out, "--abstain", "0.05")
+    assert "0 of 3 pairs get no prediction" in error
+    for row in read_back(out):
+        assert str(row["abstained"]).lower() == "false"
+        assert row["prediction"] == ("1" if float(row["probability"]) > 0.5 else "0")  # the threshold is not used
+
+
+def test_abstain_is_refused(with_dev, run, call, pairs):
+    """A rate that is invalid or cannot be promised, and other modes, are one message before the model is loaded."""
+    path = with_dev(30.0)
+    for arguments, message in (
+        (
+            (path, pairs, "-o", "-", "--abstain", "0.001"),
+            "--abstain 0.001: cannot be promised for any share of the pairs",
+        ),
+        ((path, pairs, "-o", "-", "--abstain", "2"), "--abstain 2: must be a number > 0 and < 1"),
+        ((path, pairs, "-o", "-", "--abstain", "nan"), "--abstain nan: must be a number > 0 and < 1"),
+        ((path, pairs, "-o", "x.json", "--clue", "--abstain", "0.1"), "--abstain: not with --clue"),
+        ((path, run.path, pairs, "-o", "-", "--abstain", "0.1"), "--abstain: only for one run"),
+    ):
+        code, out, error = call(predict, *arguments)
+        assert (code, out, error.count("\n")) == (2, "", 1), error
+        assert message in error
+    (path / "predictions/dev.jsonl").unlink()
+    code, _, error = call(predict, path, pairs, "-o", "-", "--abstain", "0.1")
+    assert (code, error) == (2, f"--abstain: {path}: predictions/dev.jsonl: missing\n")

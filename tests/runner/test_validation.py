@@ -129,6 +129,11 @@ REFUSED = [  # overrides of MINI, and part of the message
     ("dataset.dev_file=zeros.jsonl trainer.monitor=dev/mcc", "trainer.monitor=dev/mcc: cannot choose"),
     ("dataset.dev_file=ones.jsonl trainer.monitor=dev/average_precision", "dev has no pair labelled '0'"),
     ("dataset.train_file=three.jsonl trainer.monitor=dev/roc_auc", "dev has no pair labelled 'maybe'"),
+    (
+        "dataset.dev_file=zeros.jsonl trainer.monitor=dev/f1_decided",
+        "a decision needs two classes with at least two dev",
+    ),
+    ("dataset.labels=[0,1,never] decision.metric=f1", "decision.metric=f1: needs two classes, and the data have 3"),
     ("dataset.labels=[0,1,never] trainer.monitor=dev/roc_auc", "dev has no pair labelled 'never'"),
     (
         "dataset.dev_file=last.jsonl dataset.max_dev_samples=5 trainer.monitor=dev/roc_auc",

@@ -167,7 +167,7 @@ def _replaced(name: str, make: Callable[[Path], object]) -> Callable[[Path, Path
 
 
 _PARTS = ("config.yaml", *(f"checkpoints/best/{name}" for name in (
-    "config.json", "labels.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    "config.json", "decision.json", "labels.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
 )))  # fmt: skip
 _BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
@@ -245,6 +245,9 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], None], str]] = {
         lambda run, _: (best(run) / "labels.json").write_text(json.dumps([*map(str, range(10**6))])) and None,
         "classes, labels.json 1000000",
     ),
+    "deep decision": (_bytes("checkpoints/best/decision.json", _DEEP), "decision.json: not readable as JSON"),
+    "text as temperature": (_json("decision.json", temperature="1"), "temperature: must be a number from"),
+    "infinite temperature": (_json("decision.json", temperature=float("inf")), "temperature: must be a number from"),
     "deep labels": (_bytes("checkpoints/best/labels.json", _DEEP), "labels.json: not readable as JSON"),
     **{
         f"labels {content!r}": (_bytes("checkpoints/best/labels.json", content), "labels.json: ") for content in _LABELS

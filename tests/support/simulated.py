@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from afqmc.evaluation.metric_names import DECIDED_NAMES
 from afqmc.evaluation.predictions import prediction_rows
 from afqmc.results.resampled_metrics import MEASURES, LabelledPredictions, resampled_metric
 
@@ -60,7 +61,9 @@ def write_run(directory, config, answers, ids=None, rows=3, **summary):
     (directory / "predictions").mkdir(parents=True)
     (directory / "config.yaml").write_text(config, encoding="utf-8")
     once = np.ones((len(answers.gold), 1), dtype=np.float32)
-    figures = {f"dev/{name}": resampled_metric(name, [answers], once).item() for name in MEASURES}
+    figures = {
+        f"dev/{name}": resampled_metric(name, [answers], once).item() for name in MEASURES if name not in DECIDED_NAMES
+    }
     ids = range(len(answers.gold)) if ids is None else ids
     labels = [str(number) for number in range(answers.logits.shape[1])]
     lines = map(json.dumps, prediction_rows(ids, answers.logits, answers.gold, labels))

@@ -118,14 +118,14 @@ def test_messages_between_bars(unbuffered, tmp_path):
 
 def test_summary_on_narrow_terminal(drawn, capsys, monkeypatch):
     """The final table fits into narrow terminals without losing values."""
-    for columns in (120, 40, 26):
+    for columns in (120, 50, 32):
         monkeypatch.setenv("COLUMNS", str(columns))
         print_summary(summary(RunDir(drawn[1])))
         lines = capsys.readouterr().out.splitlines()[1:]
         assert all(len(line.rstrip()) <= columns for line in lines)
         rows = [re.split(r" *│ *|: +", line.strip(" │")) for line in lines if re.search(r"\w", line)]
-        assert ("│" in lines[1]) == (columns > 26)
-        assert [len(row) for row in rows] == [2] * 12, lines
+        assert ("│" in lines[1]) == (columns > 32)
+        assert [len(row) for row in rows] == [2] * 15, lines
         assert {"accuracy", "majority accuracy", "average precision", "padding"} <= {name.strip() for name, _ in rows}
         assert any(re.fullmatch(r"\d+ pairs/s", value) for _, value in rows)
 
@@ -147,9 +147,13 @@ def test_majority_warning_without_collapse(tmp_path, caplog):
     figures = summary(train(tmp_path / "run", "epochs=1", "trainer.max_steps=1"))
     caplog.clear()
     for beats in (True, False):
-        print_summary({**figures, "collapsed_label": None, "beats_majority": beats})
+        print_summary({**figures, "collapsed_label": None, "beats_majority": beats, "beats_majority_decided": False})
+    print_summary({**figures, "collapsed_label": None, "beats_majority_decided": True})
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert [text.partition(":")[0] for text in warnings] == ["the best weights do not beat the majority"]
+    assert [text.partition(":")[0] for text in warnings] == [
+        "the best weights do not beat the majority",
+        "the best weights beat the majority only with their decision",
+    ]
 
 
 def test_control_characters(capsys):

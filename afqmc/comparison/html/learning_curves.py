@@ -15,7 +15,7 @@ from afqmc.utils.errors import InputError
 
 MAX_POINTS = 1_200_000  # in the whole page: about 10 MB
 _CURVE_LIMITS = (2000, 1000, 500, 200, 100, 50, 20, 10)  # points per curve; the first one that fits is used
-_MAX_METRICS = 20  # a run writes about a dozen
+_MAX_METRICS = 40  # a run writes about two dozen
 _MAX_EPOCHS, _MAX_VALUE = 1e9, 1e30  # larger numbers are invalid
 
 Curve = tuple[Array, Array]  # steps and values, (N,) each
