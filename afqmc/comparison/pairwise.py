@@ -8,7 +8,7 @@ and ignores Student's t. Resampling seeds and examples together also counts thei
 "The pigeonhole bootstrap"). Instead, the sample variance over seeds is used, and the interaction is counted once.
 Runs with equal seeds are not treated as pairs.
 
-docs/comparing.md has the formulas. tests/comparison/test_calibration.py checks by simulation how often intervals miss
+docs/comparing.md has the formulas. tests/comparison/test_intervals.py checks by simulation how often intervals miss
 the truth, and shows where the plain hierarchical bootstrap fails.
 """
 
