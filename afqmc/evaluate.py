@@ -20,6 +20,8 @@ from afqmc.utils.process import configure_threads
 if TYPE_CHECKING:
     import numpy as np
 
+    from afqmc.data.loading import Pairs
+    from afqmc.evaluation.decision import Decided
     from afqmc.results.runs import Run
 
 
@@ -91,13 +93,16 @@ def _evaluate_run(arguments: argparse.Namespace, path: str, overrides: list[str]
     evaluation = predictor.evaluate(pairs)
     details = _details(evaluation.metrics, probabilities_of(evaluation.logits), pairs.labels, predictor.labels)
     metrics, changes = evaluation.metrics, dev_changes(Path(path), pairs, predictor.labels)
+    decided = None
     if predictor.decision is not None:
         expected = np.asarray(pairs.labels)
         if (arguments.data is None or changes is None) and (cross_fit := predictor.cross_fit(pairs)) is not None:
             metrics = metrics | cross_fit.metrics(evaluation.logits)
+            decided = cross_fit.decide(evaluation.logits)
             details["notes"].append("decided and calibrated figures: cross-fitted, as the decision was chosen on dev")
         elif arguments.data is not None:
-            metrics = metrics | predictor.decision.apply(evaluation.logits).metrics(expected)
+            decided = predictor.decision.apply(evaluation.logits)
+            metrics = metrics | decided.metrics(expected)
             details["notes"].append(f"decided and calibrated figures: {predictor.decision.describe()}")
     if arguments.data is None:
         details["data_changed"] = changes
@@ -105,6 +110,7 @@ def _evaluate_run(arguments: argparse.Namespace, path: str, overrides: list[str]
             effect = "these metrics are not comparable with those that the run recorded"
             warning = f"warning: {pairs.file}: changed since the run: {changes['text']}; {effect}"
             print(translate(warning), file=sys.stderr)
+    details |= _intervals(evaluation.logits, pairs, decided, details["classes"])
     return _report(arguments, {"file": pairs.file, "pairs": len(pairs)}, metrics, details)
 
 
@@ -129,6 +135,7 @@ def _evaluate_ensemble(arguments: argparse.Namespace, runs: list[Run], overrides
         print(translate(note), file=sys.stderr)
     metrics = classification_metrics(scores.logits, np.asarray(scores.pairs.labels))
     details = _details(metrics, scores.probabilities, scores.pairs.labels, scores.labels)
+    details |= _intervals(scores.logits, scores.pairs, None, details["classes"])
     source = {"file": scores.pairs.file, "pairs": len(scores.pairs), "runs": len(paths)}
     return _report(arguments, source, metrics, details)
 
@@ -174,6 +181,19 @@ def _details(
     return {**per_class(probabilities, expected, labels), "notes": notes}
 
 
+def _intervals(
+    logits: np.ndarray, pairs: Pairs, decided: Decided | None, classes: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the 95% intervals of all metrics over other pairs, and add those of each class to ``classes``."""
+    from afqmc.results.metric_intervals import answers_of, class_intervals, split_intervals
+
+    answers = answers_of(logits, pairs, decided)
+    if answers is not None:
+        for row, intervals in zip(classes, class_intervals(answers, len(classes)), strict=True):
+            row["intervals"] = intervals
+    return {"intervals": split_intervals(logits, pairs, decided)}
+
+
 def _report(
     arguments: argparse.Namespace, source: dict[str, Any], metrics: Mapping[str, float], details: dict[str, Any]
 ) -> int:
@@ -191,10 +211,17 @@ def _print_metrics(title: str, metrics: dict[str, Any], details: dict[str, Any])
     from afqmc.inference.per_class_table import print_class_tables
     from afqmc.utils.console import print_table
 
-    rows = [
-        (name.replace("_", " "), "undefined" if value is None else f"{value:.6f}") for name, value in metrics.items()
-    ]
-    print_table(title, rows)
+    intervals = details.get("intervals", {})
+
+    def cell(name: str, value: float | None) -> str:
+        if value is None:
+            return "undefined"
+        if name not in intervals:
+            return f"{value:.6f}"
+        low, high = intervals[name]
+        return f"{value:.6f}  (95% CI {low:.4f} to {high:.4f})"
+
+    print_table(title, [(name.replace("_", " "), cell(name, value)) for name, value in metrics.items()])
     print_class_tables(details, details["notes"])
 
 

@@ -31,7 +31,7 @@ from afqmc.comparison.wording import (
 )
 from afqmc.evaluation.metric_names import higher_is_better
 from afqmc.results.predictions import Predictions
-from afqmc.results.resampled_metrics import MEASURES, resampled_metric
+from afqmc.results.resampled_metrics import MEASURES, drawable_groups, resampled_metric
 from afqmc.results.runs import Run, reject_pretraining
 from afqmc.results.settings import BASELINE, Setting, fill_defaults, group_by_setting, missing_folds, varying_keys
 from afqmc.utils.errors import InputError, did_you_mean
@@ -87,9 +87,15 @@ def build(
         defaulted_keys=defaulted_keys,
         caveats=[],
         baseline=reference,
+        are_pairs_connected=bool(predictions) and _are_connected(predictions[0][0].rows.groups),
     )
     sentences = _published(report, predictions, published) if published is not None else []
     return replace(report, caveats=list(caveats(report, top)), published=sentences)
+
+
+def _are_connected(groups: np.ndarray | None) -> bool:
+    """Return whether pairs share sentences, but in too few groups to be drawn."""
+    return groups is not None and drawable_groups(groups) is None
 
 
 def _published(
@@ -225,7 +231,7 @@ def _tests(
     """Test the settings; if their runs chose among unequal numbers of evaluations, correct for it."""
     answers = [repetition.answers for repetitions in predictions for repetition in repetitions]
     index = [setting for setting, repetitions in enumerate(predictions) for _ in repetitions]
-    resampled = resample(metric.partition("/")[2], answers, groups=predictions[0][0].rows.groups)
+    resampled = resample(metric.partition("/")[2], answers, groups=drawable_groups(predictions[0][0].rows.groups))
     tests = PairwiseTests(resampled, index, has_baseline)
     corrections = choice_corrections(evaluations, tests.run_variance, higher_is_better(metric))
     return tests if corrections is None else PairwiseTests(resampled, index, has_baseline, corrections)
@@ -277,7 +283,7 @@ class _Comparer:
 
     def _churn(self, a: int, b: int) -> Churn:
         first, second = ([run.answers for run in self.predictions[index]] for index in (a, b))
-        return churn(first, second, self.predictions[0][0].rows.groups)
+        return churn(first, second, drawable_groups(self.predictions[0][0].rows.groups))
 
     def _unfinished(self, setting: Setting) -> int:
         """Count the runs of a setting without final metrics."""

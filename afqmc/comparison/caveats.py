@@ -103,6 +103,11 @@ def _test_caveats(report: ComparisonReport, tests: PairwiseTests) -> Iterator[st
             )
         if any(comparison.mcnemar for comparison in report.comparisons):
             yield msg("McNemar's p-values are not adjusted for the number of pairs")
+    if report.are_pairs_connected:
+        yield msg(
+            "nearly all pairs are connected by shared sentences, so they are drawn one by one: confidence intervals "
+            "are too narrow for pairs of other sentences"
+        )
     if len(report.compared) > 2 and report.baseline is None:
         possible = report.possible_best
         yield msg(

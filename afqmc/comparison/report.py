@@ -57,6 +57,7 @@ class ComparisonReport:
         defaulted_keys: Keys that some runs' configs lack; their default is assumed.
         caveats: What readers need to know to interpret the results.
         baseline: The setting that all others are compared with; None: the best one.
+        are_pairs_connected: Whether nearly all pairs are connected by shared sentences, so that intervals ignore it.
         published: Sentences about the compared settings and published results.
     """
 
@@ -74,6 +75,7 @@ class ComparisonReport:
     caveats: list[str]
     baseline: Setting | None = None
     published: Sequence[str] = ()
+    are_pairs_connected: bool = False
 
     def to_pandas(self) -> DataFrame:
         """Return one row per setting, best first within each data set.

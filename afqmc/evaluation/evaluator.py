@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from afqmc.evaluation.metrics import classification_metrics, has_prediction, mea
 _PADDING_SAMPLE, _PADDING_QUANTILES = 256, (0, 0.25, 0.5, 0.9)
 _PADDING_CUT = 8  # and cuts their sentences to max_length / 8 characters
 _ROUNDING = 1e-3  # a difference of probabilities below this is rounding of float32
+
+_Value = TypeVar("_Value")
 
 OnProgress = Callable[[int], None]  # called after each batch with the number of pairs that all processes finished
 
@@ -135,8 +138,8 @@ def evaluate(
     return Evaluation(logits, metrics, by_order)
 
 
-def prefixed(split: str, metrics: dict[str, float]) -> dict[str, float]:
-    """Return the metrics as ``split/name``."""
+def prefixed(split: str, metrics: dict[str, _Value]) -> dict[str, _Value]:
+    """Return the metrics, or their intervals, as ``split/name``."""
     return {f"{split}/{name}": value for name, value in metrics.items()}
 
 

@@ -21,7 +21,7 @@ def print_class_tables(details: dict[str, Any], notes: Sequence[str]) -> None:
     headers = next((names for names in (labels, numbers) if _fits(names, matrix)), None)
     names = [f"{number} {label}" for number, label in zip(numbers, labels, strict=True)]
     rows = [
-        [name, *(f"{row[metric]:.4f}" for metric in ("precision", "recall", "f1")), str(row["support"])]
+        [name, *(_with_interval(row, metric) for metric in ("precision", "recall", "f1")), str(row["support"])]
         for name, row in zip(names if headers is numbers else labels, classes, strict=True)
     ]
     print_grid("by class", list(map(translate, ("class", "precision", "recall", "f1", "support"))), rows)
@@ -32,6 +32,13 @@ def print_class_tables(details: dict[str, Any], notes: Sequence[str]) -> None:
         print_grid("confusion matrix (row: true, column: predicted)", [translate("true"), *headers], body)
     for note in notes:
         print(translate(note))
+
+
+def _with_interval(row: dict[str, Any], metric: str) -> str:
+    """Return a metric of a class and, if it is known, half of its 95% interval."""
+    interval = row.get("intervals", {}).get(metric)
+    value = f"{row[metric]:.4f}"
+    return value if interval is None else f"{value} ± {(interval[1] - interval[0]) / 2:.4f}"
 
 
 def _fits(names: Sequence[str], matrix: list[list[int]]) -> bool:

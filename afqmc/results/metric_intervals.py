@@ -2,50 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from afqmc.data.folds import connected_groups
+from afqmc.data.pairs import Pairs
+from afqmc.evaluation.decision import Decided
 from afqmc.evaluation.metrics import has_prediction
-from afqmc.results.resampled_metrics import MEASURES, Array, LabelledPredictions, resample_counts, resampled_metric
+from afqmc.results.resampled_metrics import (
+    MEASURES,
+    Array,
+    LabelledPredictions,
+    drawable_groups,
+    resample_counts,
+    resampled_metric,
+)
 
 _RESAMPLES = 500
 _BATCH = 50  # resamples at once, which bounds the memory
 
 
 def metric_intervals(
-    logits: Array, gold: Array, names: Iterable[str] = MEASURES, groups: Array | None = None
+    answers: LabelledPredictions, names: Iterable[str] | None = None, groups: Array | None = None
 ) -> dict[str, tuple[float, float]]:
     """Return the 95% intervals of metrics, by the percentile bootstrap over the pairs.
 
     The same pairs give the same intervals: the resamples are drawn with a fixed seed.
 
     Args:
-        logits: Logits or log-probabilities (N, C).
-        gold: Class indices (N,).
-        names: Of the metrics.
+        answers: The predictions of the model on N labelled pairs.
+        names: Of the metrics; by default all, those with the run's decision if it has one.
         groups: The group of each pair, (N,), from 0: pairs that share a sentence are drawn together.
 
     Returns:
-        Lowest and highest value by name. Metrics are left out if they are undefined on all pairs, or if any pair has no
-        prediction.
+        Lowest and highest value by name. Metrics that are undefined are left out.
     """
-    if not has_prediction(logits).all() or len(gold) < 2:
-        return {}
-    units = len(gold) if groups is None else int(groups.max()) + 1
-    answers = [LabelledPredictions(gold, logits.argmax(axis=1), logits.astype(np.float64))]
-    rng, names = np.random.default_rng(0), list(names)
-    draws: dict[str, list[Array]] = {name: [] for name in names}
+    if names is None:
+        has_decision = answers.decided is not None
+        names = [name for name in MEASURES if has_decision or not name.endswith(("_decided", "_calibrated"))]
+    draws = _draws({name: [] for name in names}, [answers], groups)
+    return {name: interval for name, values in draws.items() if (interval := _interval(values)) is not None}
+
+
+def split_intervals(
+    logits: Array, pairs: Pairs, decided: Decided | None, names: Iterable[str] | None = None
+) -> dict[str, tuple[float, float]]:
+    """Return the 95% intervals of the metrics of a labelled split; none if any pair has no prediction.
+
+    Args:
+        logits: (N, C).
+        pairs: The split.
+        decided: Outcome of the decision, if there is one.
+        names: As for ``metric_intervals``.
+    """
+    answers = answers_of(logits, pairs, decided)
+    return {} if answers is None else metric_intervals(answers, names, drawable_groups(_groups(pairs)))
+
+
+def answers_of(logits: Array, pairs: Pairs, decided: Decided | None) -> LabelledPredictions | None:
+    """Return the predictions on a split in the form that metrics take; None if any pair has no label or prediction."""
+    if not pairs.labels or not has_prediction(logits).all():
+        return None
+    outcome = (None, None) if decided is None else (decided.probabilities, decided.predicted)
+    return LabelledPredictions(np.asarray(pairs.labels), logits.argmax(axis=1), logits.astype(np.float64), *outcome)
+
+
+def _groups(pairs: Pairs) -> Array:
+    groups = connected_groups(pairs.sentence1, pairs.sentence2)
+    return np.asarray(np.unique(groups, return_inverse=True)[1])
+
+
+def _draws(
+    draws: dict[str, list[Array]], answers: Sequence[LabelledPredictions], groups: Array | None
+) -> dict[str, Array]:
+    """Return the metrics on resamples of the pairs, (R,) each."""
+    pairs = len(answers[0].gold)
+    units = pairs if groups is None else int(groups.max()) + 1
+    rng = np.random.default_rng(0)
     for _ in range(_RESAMPLES // _BATCH):
         counts = resample_counts(rng.integers(0, units, (_BATCH, units)), units)
         weights = counts if groups is None else np.ascontiguousarray(counts[groups])
-        for name in names:
-            draws[name].append(resampled_metric(name, answers, weights)[0])
-    intervals = {}
-    for name, parts in draws.items():
-        values = np.concatenate(parts)
-        values = values[np.isfinite(values)]
-        if len(values):
-            low, high = np.percentile(values, [2.5, 97.5])
-            intervals[name] = (float(low), float(high))
-    return intervals
+        for name, parts in draws.items():
+            parts.append(resampled_metric(name, answers, weights)[0])
+    return {name: np.concatenate(parts) for name, parts in draws.items()}
+
+
+def _interval(values: Array) -> tuple[float, float] | None:
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        return None
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def class_intervals(answers: LabelledPredictions, classes: int) -> list[dict[str, tuple[float, float]]]:
+    """Return the 95% intervals of precision, recall and F1 of each class against the rest."""
+    names = ("precision", "recall", "f1")
+    return [metric_intervals(_one_class(answers, label), names) for label in range(classes)]
+
+
+def _one_class(answers: LabelledPredictions, label: int) -> LabelledPredictions:
+    """Return the predictions of a class as those of two classes; only metrics of counts can be computed from them."""
+    gold, predicted = (answers.gold == label).astype(int), (answers.predicted == label).astype(int)
+    return LabelledPredictions(gold, predicted, np.eye(2)[predicted])

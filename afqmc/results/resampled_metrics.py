@@ -18,6 +18,7 @@ from afqmc.evaluation.metrics import log_odds_of, log_probabilities_of, probabil
 
 Array = np.ndarray
 
+_MIN_GROUPS = 30  # effective number: (sum of sizes)**2 / sum of (sizes**2)
 _COUNT_METRICS = ("accuracy", "precision", "recall", "f1", "mcc")
 _RANK_METRICS = ("roc_auc", "average_precision")
 MEASURES = (*_COUNT_METRICS, *_RANK_METRICS, "loss", "brier", "ece", *DECIDED_NAMES)
@@ -57,6 +58,21 @@ class LabelledPredictions:
             return self.probabilities
         assert self.calibrated is not None
         return self.calibrated
+
+
+def drawable_groups(groups: Array | None) -> Array | None:
+    """Return the groups if they are enough to be drawn in resamples, else None: then pairs are drawn one by one.
+
+    If nearly all pairs are connected by shared sentences, they form one large group, and drawing it says nothing.
+
+    Args:
+        groups: The group of each pair, (N,), from 0; or None.
+    """
+    if groups is None:
+        return None
+    sizes = np.bincount(groups)
+    effective = sizes.sum() ** 2 / (sizes.astype(float) ** 2).sum()
+    return groups if effective >= _MIN_GROUPS else None
 
 
 def resample_counts(rows: Array, examples: int) -> Array:

@@ -24,6 +24,7 @@ from afqmc.evaluation.metrics import asymmetry, collapsed_class, probabilities_o
 from afqmc.evaluation.predictions import add_groups, prediction_rows
 from afqmc.models.loading import count_parameters
 from afqmc.models.transforms import are_merged
+from afqmc.results.metric_intervals import split_intervals
 from afqmc.run_dir import RunDir, Status
 from afqmc.runner.callbacks.best_weights import BestEvaluation, BestWeights
 from afqmc.runner.callbacks.metrics_writer import MetricsWriter
@@ -135,6 +136,7 @@ def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) 
     decision = write_decision(setup, dev)
     decided = None if setup.cross_fit is None else setup.cross_fit.decide(dev.logits)
     write_predictions(setup, "dev", setup.data.dev, dev, decided)
+    intervals = prefixed("dev", split_intervals(dev.logits, setup.data.dev, decided))
     test = None
     if (pairs := setup.data.test) is not None:
         tokenized = setup.pair_tokenizer.tokenize_cached(pairs)
@@ -143,11 +145,19 @@ def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) 
         if decided is not None and pairs.labels is not None:
             test = replace(test, metrics=test.metrics | decided.metrics(np.asarray(pairs.labels)))
         write_predictions(setup, "test", pairs, test, decided)
+        intervals |= prefixed("test", split_intervals(test.logits, pairs, decided))
     if accelerator.is_main_process and config.model._target_ is not None:
         warn_if_padding_matters(setup)
     setup.tracker.report(build_report(setup, best))
     trainer.checkpoints.close()  # deletes the checkpoint before the last
-    return summarize(setup, trainer, best, dev, test, measure_asymmetry(setup, dev), decision)
+    setup.tracker.log_summary(
+        {
+            f"{name}_{end}": value
+            for name, ends in intervals.items()
+            for end, value in zip(("low", "high"), ends, strict=True)
+        }
+    )
+    return summarize(setup, trainer, best, dev, test, measure_asymmetry(setup, dev), decision, intervals)
 
 
 def measure_asymmetry(setup: TrainingSetup, dev: Evaluation) -> float:
@@ -222,6 +232,7 @@ def summarize(
     test: Evaluation | None,
     dev_asymmetry: float,
     decision: Decision | None,
+    intervals: dict[str, tuple[float, float]],
 ) -> dict[str, Any]:
     """Return the contents of summary.json. ``train_seconds`` is without evaluations; memory is that of this process."""
     data = setup.data
@@ -231,6 +242,7 @@ def summarize(
     return {
         **describe_best(best, dev_metrics),
         **({"test": nan_to_none(test_metrics)} if test_metrics else {}),
+        "intervals": {name: list(ends) for name, ends in intervals.items()},
         **({"folds": folds.as_dict()} if (folds := data.folds) else {}),
         **({"left_out": left_out} if (left_out := data.left_out()) else {}),
         "data": data_digests(setup),

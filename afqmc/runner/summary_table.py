@@ -17,16 +17,24 @@ def _test_figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the names and values to show of a labelled test split; empty when it has no labels."""
     metrics = summary.get("test", {})
     return [
-        (f"test {name}", _figure(metrics, "test", name)) for name in ("accuracy", "f1") if f"test/{name}" in metrics
+        (f"test {name}", _figure(summary, metrics, "test", name))
+        for name in ("accuracy", "f1")
+        if f"test/{name}" in metrics
     ]
 
 
-def _figure(metrics: dict[str, float | None], split: str, name: str) -> str:
-    """Return a metric and, with a decision, the same one with its threshold or its calibrated probabilities."""
+def _figure(summary: dict[str, Any], metrics: dict[str, float | None], split: str, name: str) -> str:
+    """Return a metric and, with a decision, the same one with its threshold or its calibrated probabilities.
+
+    After ± is half of the 95% interval over other pairs; runs of earlier versions do not record it.
+    """
+    intervals = summary.get("intervals", {})
 
     def figure(key: str) -> str:
-        value = metrics[f"{split}/{key}"]
-        return "undefined" if value is None else f"{value:.4f}"
+        value, interval = metrics[f"{split}/{key}"], intervals.get(f"{split}/{key}")
+        if value is None:
+            return "undefined"
+        return f"{value:.4f}" if interval is None else f"{value:.4f} ± {(interval[1] - interval[0]) / 2:.4f}"
 
     value, decided, calibrated = figure(name), f"{name}_decided", _CALIBRATED.get(name)
     if f"{split}/{decided}" in metrics:
@@ -47,10 +55,10 @@ def print_summary(summary: dict[str, Any]) -> None:
     print_table(
         f"best on dev by {summary['monitor'].removeprefix('dev/')}: step {best['step']}, epoch {best['epoch']:g}",
         [
-            ("accuracy", _figure(best, "dev", "accuracy")),
+            ("accuracy", _figure(summary, best, "dev", "accuracy")),
             ("majority accuracy", f"{majority:.4f}"),
             # runs of earlier versions have no asymmetry, Brier score and calibration error
-            *((name.replace("_", " "), _figure(best, "dev", name)) for name in names if f"dev/{name}" in best),
+            *((name.replace("_", " "), _figure(summary, best, "dev", name)) for name in names if f"dev/{name}" in best),
             *_test_figures(summary),
             *([("threshold", f"{decision['threshold']:.4f}")] if "threshold" in decision else []),
             *_methods(summary),
@@ -72,7 +80,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     elif not beats_majority:
         log.warning(
             "the best weights do not beat the majority: dev accuracy %s, with one label for all pairs %.4f; %s",
-            _figure(best, "dev", "accuracy"),
+            _figure(summary, best, "dev", "accuracy"),
             majority,
             NEXT_STEP,
         )

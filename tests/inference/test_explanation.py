@@ -8,7 +8,6 @@ from helpers import train
 
 import afqmc
 from afqmc.data.loading import Pairs
-from afqmc.evaluation.metrics import probabilities_of
 from afqmc.inference.explanation import explain_pair, without_word, words_of
 from afqmc.utils.errors import InputError
 
@@ -87,7 +86,7 @@ def test_sentence_of_one_word(predictor):
     """Without its only word, a sentence is empty."""
     first, _ = predictor.explain("花", "呗").words
     logits = predictor.evaluate(Pairs("pairs", [0, 1], ["花", ""], ["呗", "呗"], None)).logits
-    whole, rest = probabilities_of(logits)[:, 1]
+    whole, rest = predictor.decide(logits).probabilities[:, 1]
     assert first.contribution == pytest.approx(whole - rest, abs=1e-5)
 
 

@@ -154,9 +154,9 @@ def test_documented_client(service, capsys):
 
 
 def test_model_and_probes(service):
-    assert service.call("GET", "/model")[2] | {"version": ""} == {
-        "labels": ["0", "1"], "threshold": 0.5, "max_length": 128, "version": "",
-    }  # fmt: skip
+    model = service.call("GET", "/model")[2]
+    assert 0 < model.pop("threshold") < 1
+    assert model | {"version": ""} == {"labels": ["0", "1"], "max_length": 128, "version": ""}
     assert service.call("GET", "/health")[::2] == (200, {"status": "ok"})
     assert service.call("GET", "/ready")[::2] == (200, {"status": "ready"})
 
@@ -358,9 +358,10 @@ def test_wrong_dev_pairs(small_run, tmp_path):
     examples, missing = wrong_dev_pairs(small_run.path)
     rows = [json.loads(line) for line in (small_run.path / "predictions/dev.jsonl").read_text("utf-8").splitlines()]
     assert missing is None
-    assert len(examples) == min(50, sum(row["prediction"] != row["label"] for row in rows))
+    assert len(examples) == min(50, sum(row["prediction_decided"] != row["label"] for row in rows))
     assert all(example["label"] != example["prediction"] for example in examples)
-    confidence = [abs(example["probability"] - 0.5) for example in examples]
+    positive = [(example["probability"], example["prediction"] == "1") for example in examples]
+    confidence = [probability if is_positive else 1 - probability for probability, is_positive in positive]
     assert confidence == sorted(confidence, reverse=True)
     shutil.copytree(small_run.path, tmp_path / "run")
     os.remove(tmp_path / "run/predictions/dev.jsonl")

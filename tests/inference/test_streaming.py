@@ -42,7 +42,7 @@ def in_memory(predictor, file, out):
     inputs = Inputs([file])
     pairs = inputs.read(predictor)
     logits = predictor.evaluate(pairs).logits
-    return render(EnsembleScores(pairs, predictor.labels, logits), inputs, out, clue=False)
+    return render(EnsembleScores(pairs, predictor.labels, logits, predictor.decision), inputs, out, clue=False)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
@@ -109,8 +109,7 @@ def test_changed_input_starts_again(predictor, small_run, file, tmp_path, monkey
     file.write_text("".join(reversed(lines)))
     job(predictor, small_run, file, out).predict()
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [*range(40)]
-    values = np.frombuffer(first, np.float32).reshape(-1, 2).astype(float)
-    expected = 1 / (1 + np.exp(values[:, 0] - values[:, 1]))
+    expected = predictor.decide(np.frombuffer(first, np.float32).reshape(-1, 2)).probabilities[:, 1]
     written = [json.loads(line)["probability"] for line in out.read_text().splitlines()]
     assert np.abs(np.array(written)[::-1] - expected).max() < 1e-6
 

@@ -111,7 +111,9 @@ def test_every_command_is_of_a_known_kind():
     )
     assert len(ALL_COMMANDS) > 80
     for line in ALL_COMMANDS:
-        assert module_of(line) in ("run", "pretrain", "doctor", "serve", *AFTER_A_RUN) or re.match(kinds, line), line
+        assert module_of(line) in ("run", "pretrain", "doctor", "export", "serve", *AFTER_A_RUN) or re.match(
+            kinds, line
+        ), line
 
 
 @pytest.mark.parametrize("line", [line for line in ALL_COMMANDS if line.startswith("make ")])
@@ -188,7 +190,7 @@ def test_reference_lists_every_key_once(reference):
     assert listed == keys
 
 
-@pytest.mark.parametrize("line", calls(ALL_COMMANDS, "serve", *AFTER_A_RUN))
+@pytest.mark.parametrize("line", calls(ALL_COMMANDS, "export", "serve", *AFTER_A_RUN))
 def test_arguments_of_other_commands_parse(line, reference):
     parser = reference.parser_of(module_of(line))
     assert vars(parser.parse_intermixed_args(arguments(line)))

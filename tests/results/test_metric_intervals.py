@@ -2,23 +2,24 @@
 
 import numpy as np
 import pytest
-from simulated import simulate
+from simulated import answers_of, simulate
 
-from afqmc.results.metric_intervals import metric_intervals
-from afqmc.results.resampled_metrics import MEASURES, resampled_metric
+from afqmc.results.metric_intervals import class_intervals, metric_intervals
+from afqmc.results.resampled_metrics import MEASURES, drawable_groups, resampled_metric
 
 
 def metrics_of(answers):
     return {
         name: resampled_metric(name, [answers], np.ones((len(answers.gold), 1), dtype=np.float32)).item()
         for name in MEASURES
+        if not name.endswith(("_decided", "_calibrated"))
     }
 
 
 def test_intervals_contain_the_metrics():
     """Each metric lies in its interval, and the interval of the accuracy has the width of a binomial one."""
     (answers,), _ = simulate(np.random.default_rng(0), 1, 1, 2000)
-    intervals = metric_intervals(answers.logits, answers.gold)
+    intervals = metric_intervals(answers)
     for name, value in metrics_of(answers).items():
         low, high = intervals[name]
         assert low < value < high
@@ -33,21 +34,37 @@ def test_intervals_cover_the_truth():
     truth, covered = metrics_of(many), {"accuracy": 0, "roc_auc": 0}
     for trial in range(150):
         (answers,), _ = simulate(np.random.default_rng(trial), 1, 1, 300, seed_sd=0)
-        for name, (low, high) in metric_intervals(answers.logits, answers.gold, covered).items():
+        for name, (low, high) in metric_intervals(answers, covered).items():
             covered[name] += low <= truth[name] <= high
     assert min(covered.values()) >= 150 * 0.88
 
 
 def test_groups_widen_intervals():
     (answers,), _ = simulate(np.random.default_rng(0), 1, 1, 300)
-    logits, gold = np.repeat(answers.logits, 4, axis=0), np.repeat(answers.gold, 4)
-    alone = metric_intervals(logits, gold, ["accuracy"])["accuracy"]
-    together = metric_intervals(logits, gold, ["accuracy"], np.repeat(np.arange(300), 4))["accuracy"]
+    repeated = answers_of(np.repeat(answers.gold, 4), np.repeat(answers.logits, 4, axis=0))
+    alone = metric_intervals(repeated, ["accuracy"])["accuracy"]
+    together = metric_intervals(repeated, ["accuracy"], np.repeat(np.arange(300), 4))["accuracy"]
     assert together[1] - together[0] > 1.7 * (alone[1] - alone[0])
 
 
 def test_undefined_metrics_have_no_interval():
-    """With one class there is no AUC; with NaN logits there is no interval at all."""
+    """With one class there is no AUC."""
     logits = np.array([[0.1, 0.2], [0.3, 0.1], [0.0, 1.0]])
-    assert "roc_auc" not in metric_intervals(logits, np.array([1, 1, 1]))
-    assert metric_intervals(np.full((3, 2), np.nan), np.array([0, 1, 0])) == {}
+    assert "roc_auc" not in metric_intervals(answers_of(np.array([1, 1, 1]), logits))
+
+
+def test_intervals_by_class():
+    """The F1 of class 1 of two classes has the same interval by class and over all."""
+    (answers,), _ = simulate(np.random.default_rng(0), 1, 1, 500)
+    by_class = class_intervals(answers, 2)
+    assert by_class[1]["f1"] == metric_intervals(answers, ["f1"])["f1"]
+    assert by_class[0]["recall"][0] < np.mean(answers.predicted[answers.gold == 0] == 0) < by_class[0]["recall"][1]
+
+
+def test_few_groups_are_not_drawn():
+    """Groups are drawn if there are at least 30 of similar size; one large group would have no spread."""
+    assert drawable_groups(None) is None
+    assert drawable_groups(np.zeros(500, dtype=int)) is None
+    assert drawable_groups(np.r_[np.zeros(400, dtype=int), np.arange(1, 101)]) is None
+    many = np.repeat(np.arange(100), 5)
+    assert drawable_groups(many) is many
