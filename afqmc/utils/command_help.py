@@ -22,6 +22,7 @@ COMMANDS = {  # in the order of the help
     "evaluate": "load the best weights of a run, score a labelled file",
     "predict": "probabilities and decisions for the pairs of a file",
     "compare": "runs and sweeps side by side: table, statistics, HTML page",
+    "reproduce": "repeat a run from its own record, and say whether the result is the same",
     "ls": "list the runs in a directory, newest first",
     "doctor": "check data, config, hub and device before anything expensive happens",
 }
