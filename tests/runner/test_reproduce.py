@@ -2,12 +2,13 @@
 
 import json
 import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from helpers import train
+from helpers import PATIENCE_S, PYTHON, SMALL, environment, train
 from scipy import stats
 
 from afqmc import reproduce
@@ -168,6 +169,28 @@ def test_processes_must_be_as_recorded(copied, call):
     assert code == REFUSED
     assert "the run used 2 processes, and this command 1" in error
     assert "torchrun --nproc_per_node 2" in error
+
+
+def test_sharded_run_is_identical(tmp_path):
+    """A run of two processes with FSDP is repeated by two processes, bit for bit."""
+
+    def launch(module, *arguments):
+        torchrun = [PYTHON, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--no-python", PYTHON]
+        words = [*torchrun, "-m", f"afqmc.{module}", *arguments]
+        return subprocess.run(
+            words,
+            cwd=tmp_path,
+            env=environment(OMP_NUM_THREADS="1"),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+
+    done = launch("run", *SMALL, *FAST, "distributed=fsdp", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    done = launch("reproduce", "run", "-o", "out")
+    assert done.returncode == 0, done.stderr
+    assert "identical: the same bits in 5 rows of metrics" in done.stdout
 
 
 def test_output_must_be_new(original, copied, call, tmp_path):
