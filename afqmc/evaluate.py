@@ -105,6 +105,7 @@ def _evaluate_holdout(
     result = evaluate_holdout(arguments.holdout, arguments.hypothesis, members, *options)
     scores = result.scores
     details = _details(result.metrics, scores.probabilities, result.gold, scores.labels)
+    details["notes"] = []  # they may suggest a threshold that fits these labels
     source = {"file": scores.pairs.file, "pairs": len(scores.pairs)} | ({} if runs is None else {"runs": len(members)})
     if arguments.json:
         details["holdout"] = result.as_dict()

@@ -91,7 +91,7 @@ def _check_processes(record: RunRecord, steps: int | None) -> None:
 
 
 def _default_directory(run: Path) -> Path:
-    return Path("outputs/runs") / time.strftime(f"%Y-%m-%d/%H-%M-%S-reproduce-{run.absolute().name}")
+    return Path("outputs/runs") / f"{time.strftime('%Y-%m-%d/%H-%M-%S')}-reproduce-{run.absolute().name}"
 
 
 def _check_directory(out: Path, run: Path) -> None:
