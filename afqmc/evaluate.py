@@ -38,6 +38,13 @@ def main() -> int:
     )
     parser.add_argument("--data", type=Path, metavar="FILE", help="labelled pairs, in the format of the run's data")
     parser.add_argument(
+        "--holdout",
+        type=Path,
+        metavar="FILE",
+        help="as --data, and record this use of the labels in FILE.ledger.jsonl, before they are read",
+    )
+    parser.add_argument("--hypothesis", metavar="TEXT", help="with --holdout: the question that this use answers")
+    parser.add_argument(
         "-o", "--out", type=Path, metavar="DIR", help="for several runs: write the ensemble's predictions and metrics"
     )
     parser.add_argument("--skip-incomplete", action="store_true", help="for several runs: leave out incomplete ones")
@@ -60,10 +67,14 @@ def main() -> int:
     if arguments.out is not None and arguments.data is not None:
         raise InputError("-o: not with --data; python -m afqmc.predict writes the predictions for a file")
 
+    _check_holdout(arguments)
+
     configure_threads()
     from afqmc.results.ensemble import resolve_members
 
     runs = resolve_members(paths)
+    if arguments.holdout is not None:
+        return _evaluate_holdout(arguments, paths, runs, overrides)
     if runs is None:
         return _evaluate_run(arguments, paths[0], overrides)
     if arguments.data is not None:
@@ -75,6 +86,44 @@ def main() -> int:
     if arguments.engine != "torch":
         raise InputError("--engine: only with --data FILE; without it, the stored predictions of the runs are read")
     return _combine_predictions(arguments, paths, runs)
+
+
+def _check_holdout(arguments: argparse.Namespace) -> None:
+    if arguments.holdout is None:
+        if arguments.hypothesis is not None:
+            raise InputError("--hypothesis: only with --holdout FILE")
+    elif arguments.data is not None or arguments.out is not None:
+        raise InputError("--holdout: not with --data or -o")
+    elif arguments.hypothesis is None:
+        raise InputError(
+            f"--holdout {arguments.holdout}: also needs --hypothesis TEXT, the question that this use of the labels "
+            "answers; it is recorded before they are read"
+        )
+
+
+def _evaluate_holdout(
+    arguments: argparse.Namespace, paths: list[str], runs: list[Run] | None, overrides: list[str]
+) -> int:
+    """Evaluate one run, or the mean of several, on a sealed file."""
+    from afqmc.inference.holdout import evaluate_holdout
+    from afqmc.inference.holdout_text import holdout_lines
+    from afqmc.results.ensemble import require_complete
+
+    members = (
+        [Path(paths[0])] if runs is None else [run.path for run in require_complete(runs, arguments.skip_incomplete)]
+    )
+    options = arguments.device, arguments.trust, overrides
+    result = evaluate_holdout(arguments.holdout, arguments.hypothesis, members, *options)
+    scores = result.scores
+    details = _details(result.metrics, scores.probabilities, result.gold, scores.labels)
+    details["notes"] = []  # they may suggest a threshold that fits these labels
+    source = {"file": scores.pairs.file, "pairs": len(scores.pairs)} | ({} if runs is None else {"runs": len(members)})
+    if arguments.json:
+        details["holdout"] = result.as_dict()
+    code = _report(arguments, source, result.metrics, details)
+    for line in () if arguments.json else holdout_lines(result):
+        print(translate(line))
+    return code
 
 
 def _evaluate_run(arguments: argparse.Namespace, path: str, overrides: list[str]) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from afqmc.config import Config
+    from afqmc.training.callbacks.base import Callback
 
 # Hydra takes a while to import, so it is imported within main, where Ctrl-C is handled.
 
@@ -80,7 +81,10 @@ def compose_and_run(argv: list[str], on_end: Callable[[RunDir], None] | None = N
 
 
 def run(
-    node: DictConfig, saved: Config | None = None, on_end: Callable[[RunDir], None] | None = None
+    node: DictConfig,
+    saved: Config | None = None,
+    on_end: Callable[[RunDir], None] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Run one job.
 
@@ -88,6 +92,7 @@ def run(
         node: The config that Hydra composed.
         saved: With ``resume=RUN_DIR``, the config of that run, which is used instead.
         on_end: Called with the directory of the run.
+        callbacks: Callbacks in addition to those of the config.
 
     Returns:
         The summary of the run.
@@ -123,7 +128,7 @@ def run(
         # importing torch takes seconds, so it is done where signals are handled
         from afqmc.runner.experiment import run_experiment
 
-        run_experiment(config, run_dir, pruner=pruner, lifecycle=nullcontext(lifecycle))
+        run_experiment(config, run_dir, pruner=pruner, callbacks=callbacks, lifecycle=nullcontext(lifecycle))
     if on_end is not None:
         on_end(run_dir)
     return lifecycle.summary

@@ -16,7 +16,7 @@ from afqmc.checkpoint.store import add_file
 from afqmc.checkpoint.weights import load_weights, read_tensors, saved_module
 from afqmc.config import Config
 from afqmc.data.folds import connected_groups
-from afqmc.data.loading import Pairs, sorted_digest, split_digest
+from afqmc.data.loading import Dataset, Pairs, sorted_digest, split_digest
 from afqmc.distributed.collectives import broadcast_state
 from afqmc.evaluation.decision import DECISION_FILE, Decided, Decision
 from afqmc.evaluation.evaluator import Evaluation, padding_warning, prefixed
@@ -205,9 +205,8 @@ def warn_if_padding_matters(setup: TrainingSetup) -> None:
         log.warning("best weights: %s", warning)
 
 
-def data_digests(setup: TrainingSetup) -> dict[str, dict[str, Any]]:
-    """Return size and digests of each split; ``evaluate`` compares those of dev with the data on disk."""
-    data = setup.data
+def data_digests(data: Dataset) -> dict[str, dict[str, Any]]:
+    """Return size and digests of each split; ``evaluate`` and ``reproduce`` compare them with the data on disk."""
     digests: dict[str, dict[str, Any]] = {
         name: {"pairs": len(split), "sha256": split_digest(split, data.labels)} for name, split in data.splits().items()
     }
@@ -245,7 +244,7 @@ def summarize(
         "intervals": {name: list(ends) for name, ends in intervals.items()},
         **({"folds": folds.as_dict()} if (folds := data.folds) else {}),
         **({"left_out": left_out} if (left_out := data.left_out()) else {}),
-        "data": data_digests(setup),
+        "data": data_digests(data),
         **({"methods": methods} if (methods := setup.train.report | trainer.methods.latest) else {}),
         "collapsed_label": None if collapsed is None else data.labels[collapsed],
         "beats_majority": dev.metrics["accuracy"] > dev.metrics["majority_accuracy"],

@@ -24,6 +24,7 @@ COMMANDS = {  # in the order of the help
     "export": "write the best weights for transformers, ONNX, OpenVINO or torch.export, and check them on dev",
     "serve": "an HTTP service for the best weights of a run, with a page to try it",
     "compare": "runs and sweeps side by side: table, statistics, HTML page",
+    "reproduce": "repeat a run from its own record, and say whether the result is the same",
     "ls": "list the runs in a directory, newest first",
     "doctor": "check data, config, hub and device before anything expensive happens",
 }

@@ -29,7 +29,7 @@ def reexec_in_utf8_mode() -> None:
         os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606
 
 
-def configure_threads(jobs_at_once: int = 1) -> None:
+def configure_threads(jobs_at_once: int = 1, threads: int | None = None) -> None:
     """Set thread count, spin-wait and allocator for training. Environment variables set by the user take precedence.
 
     * ``OMP_NUM_THREADS``: the usable cores, divided by the number of parallel jobs.
@@ -41,8 +41,10 @@ def configure_threads(jobs_at_once: int = 1) -> None:
 
     Args:
         jobs_at_once: Jobs that run on this machine in parallel, such as those of a sweep.
+        threads: The number of threads to use if there are as many cores; by default all.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // jobs_at_once)))
+    usable = max(1, usable_cores() // jobs_at_once)
+    os.environ.setdefault("OMP_NUM_THREADS", str(min(usable, threads or usable)))
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(_SPIN_COUNT))
     tune_malloc()

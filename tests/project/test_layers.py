@@ -7,7 +7,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "afqmc"
 LEVELS = {
     "__main__": 10,
-    "compare": 9, "doctor": 9, "ls": 9, "pretrain": 9, "serve": 9,
+    "compare": 9, "doctor": 9, "ls": 9, "pretrain": 9, "reproduce": 9, "serve": 9,
     "run": 8, "evaluate": 8, "predict": 8, "export": 8, "comparison": 8, "diagnostics": 8,
     "runner": 7,
     "inference": 6, "results": 6,

@@ -36,7 +36,7 @@ SHORT = (
     "tracker=none", "trainer.max_steps=2", "dataset.max_train_samples=64", "dataset.max_dev_samples=64",
     "dataset.max_test_samples=16", "dataset.max_length=64",
 )  # fmt: skip
-AFTER_A_RUN = ("evaluate", "predict", "compare", "ls")
+AFTER_A_RUN = ("evaluate", "predict", "compare", "ls", "reproduce")
 GROUPS = "dataset|model|masking|trainer|checkpoint|distributed|performance|tracker|sweep"
 
 

@@ -201,8 +201,8 @@ def set_threads():
     def limit():
         threadpool_limits(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
 
-    def configure_threads(jobs_at_once=1):
-        configure(jobs_at_once)
+    def configure_threads(*arguments, **options):
+        configure(*arguments, **options)
         limit()
 
     configure, process.configure_threads = process.configure_threads, configure_threads
