@@ -104,12 +104,13 @@ class _Race:
 
         session = self.session
         session.check_same_sweep(self.metadata)
-        first = [self._job(k, 1) for k in range(len(self.settings))]
-        session.check(first)
-        self.tests = RaceTests(self._metric(first))
+        settings = range(len(self.settings))
+        first = [self._job(k, 1) for k in settings]
         planned = {job.directory for job in session.jobs}
-        jobs = [self._job(k, seed) for seed in range(1, self.config.max_seeds + 1) for k in range(len(self.settings))]
+        jobs = [self._job(k, seed) for seed in range(1, self.config.max_seeds + 1) for k in settings]
         batch = session.remaining([job for job in jobs if job.directory in planned]) if planned else []
+        session.check(batch if planned else first)
+        self.tests = RaceTests(self._metric(first))
         while self._complete(batch):
             state = self._decide()
             if state.ending is not None:
