@@ -186,7 +186,7 @@ def verdicts(tests: RaceTests, config: RaceConfig, names: Sequence[str], state: 
 
 def conclusion(config: RaceConfig, names: Sequence[str], state: RaceState) -> list[str]:
     """Return why the race has ended, and what is known about the settings that are left."""
-    kept = [name for k, name in enumerate(names) if k not in state.dropped]
+    kept = [name for k, name in enumerate(names) if k not in state.dropped and k not in state.failed]
     reasons = {
         Ending.one_left: lambda: msg("the race has ended: {name} is better than all other settings", name=kept[0]),
         Ending.max_seeds: lambda: msg(

@@ -120,8 +120,9 @@ class _Race:
 
     def _complete(self, batch: Sequence[Job]) -> bool:
         """Run jobs, and return whether all have ended; else the race was interrupted."""
-        self.session.add(batch, self.metadata)
-        self.session.launch(batch)
+        if batch:
+            self.session.add(batch, self.metadata)
+            self.session.launch(batch)
         return all(self.session.status(job) in (Status.completed.value, *_FAILED) for job in batch)
 
     def _decide(self) -> RaceState:
@@ -136,9 +137,8 @@ class _Race:
                         self.tests.add(k, seed, self.session.sweep.run_dir(job).path)
         state = decide(self.config, len(self.settings), runs, self.tests.compare)
         if state.ending is None:
-            log.info(
-                "%d settings are left; %d runs are next", len(self.settings) - len(state.dropped), len(state.batch)
-            )
+            left = len(self.settings) - len(state.dropped.keys() | state.failed.keys())
+            log.info("settings left: %d; next runs: %d", left, len(state.batch))
         return state
 
     def _job(self, k: int, seed: int) -> Job:
@@ -147,12 +147,18 @@ class _Race:
         return Job(number, f"{number}-{slug([*setting.swept, f'seed={seed}'])}", (*setting.overrides, f"seed={seed}"))
 
     def _metric(self, jobs: Sequence[Job]) -> str:
-        metrics = {self.session.compose(job).trainer.monitor for job in jobs}
+        """Return the metric by which all settings are compared.
+
+        Raises:
+            InputError: If they have different ones, or are pretrained.
+        """
+        configs = [self.session.compose(job) for job in jobs]
+        if any(config.masking.unit is not None for config in configs):
+            raise InputError("hydra/sweeper=race: not with afqmc.pretrain, whose runs predict no pairs")
+        metrics = sorted({config.trainer.monitor for config in configs})
         if len(metrics) > 1:
-            raise InputError(
-                f"hydra/sweeper=race: the settings have different trainer.monitor: {', '.join(sorted(metrics))}"
-            )
-        return metrics.pop()
+            raise InputError(f"hydra/sweeper=race: the settings have different trainer.monitor: {', '.join(metrics)}")
+        return metrics[0]
 
     def _report(self, state: RaceState) -> None:
         """Log one sentence per setting and the conclusion, and write them to race.json."""
