@@ -5,7 +5,7 @@
 
 import numpy as np
 import pytest
-from race_worlds import gain, simulate_races
+from race_worlds import gain, grid_power, simulate_races
 from scipy.stats import binom
 
 from afqmc.sweeps.race import RaceConfig
@@ -40,3 +40,13 @@ def test_race_keeps_best_and_saves_runs():
     assert outcome.best_dropped == 0
     assert outcome.found > 0.9
     assert outcome.runs < 0.7 * 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("settings", "seeds", "share"), [(2, 7, 0.6), (5, 8, 0.65), (20, 8, 0.75)])
+def test_race_saves_runs_at_equal_power(settings, seeds, share):
+    """A race of 3 to 10 seeds finds as much as a grid with these seeds, and takes this share of its runs at most."""
+    truths = gain(settings, 1.5)
+    outcome = simulate_races(TIMES, RaceConfig(3, 10), truths)
+    assert outcome.found >= grid_power(TIMES, truths, seeds) - 0.01
+    assert outcome.runs <= share * settings * seeds
