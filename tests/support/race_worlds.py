@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from worlds import world
+from worlds import OF_RUN, OF_SEED, world
 
 from afqmc.comparison.bootstrap import Resampled
 from afqmc.comparison.pairwise import ALPHA, PairwiseTests
@@ -69,6 +69,13 @@ def gain(settings, points):
     return np.r_[points, np.zeros(settings - 1)]
 
 
+def unlike(ratio):
+    """Return what the seeds of 10 settings vary beyond the examples if three settings vary ``ratio`` times as much."""
+    seed_sd = np.full(10, OF_SEED)
+    seed_sd[1:4] = np.sqrt(ratio**2 * (OF_RUN**2 + OF_SEED**2) - OF_RUN**2)
+    return seed_sd
+
+
 def main():
     """Print a table of equal settings, and one of races against grids."""
     times = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
@@ -80,6 +87,11 @@ def main():
             one = simulate_races(times, config, np.zeros(settings))
             row = f"{one.any_dropped:.3f}  {one.compare_finds:.3f}  {one.runs:6.1f} of {settings * most}"
             print(f"{settings:2d} settings, {least} to {most} seeds: {row}", flush=True)
+    for ratio in (2.75, 6.75):
+        for least in (2, 3):
+            one = simulate_races(times, RaceConfig(least, 10), np.zeros(10), seed_sd=unlike(ratio))
+            row = f"{one.any_dropped:.3f}  {one.compare_finds:.3f}  {one.runs:6.1f} of 100"
+            print(f"10 settings, {least} to 10 seeds, three vary {ratio} times as much: {row}", flush=True)
     for settings in (2, 5, 20):
         for points in (1.0, 1.5):
             truths = gain(settings, points)
