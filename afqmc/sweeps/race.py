@@ -159,6 +159,8 @@ def decide(config: RaceConfig, settings: int, runs: Runs, compare: Compare) -> R
         return RaceState(seeds, dropped, failed, last, best, [], Ending.max_seeds)
     wanted = [(k, seed) for seed in range(1, following + 1) for k in racing if runs.get((k, seed)) is None]
     batch = _within_budget(config, runs, wanted)
+    if len(batch) == 1 and max(seeds[k] for k in racing) < following:
+        batch = []  # there would be nothing to compare this run with
     return RaceState(seeds, dropped, failed, last, best, batch, None if batch else Ending.max_runs)
 
 

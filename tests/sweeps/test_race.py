@@ -105,6 +105,7 @@ def test_budget_goes_to_least_settled_comparison():
     p = comparing({(0, 1): 0.1, (0, 2): 0.6}, [3, 2, 1])
     state = decide(RaceConfig(3, 5, max_runs=11), 3, completed(3, 3, 3), p)
     assert state.batch == [(0, 4), (2, 4)]
+    assert decide(RaceConfig(3, 5, max_runs=10), 3, completed(3, 3, 3), p).batch == []  # one run is not compared
     state = decide(RaceConfig(3, 5, max_runs=11), 3, completed(4, 3, 4), p)
     assert (state.batch, state.ending) == ([], Ending.max_runs)
     assert state.last[2].seeds == 4  # compared by four seeds, although setting 1 has three
