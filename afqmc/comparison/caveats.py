@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from afqmc.comparison.evaluations import evaluation_values
 from afqmc.comparison.wording import display_name, folds_column, format_size, split_of
+from afqmc.sweeps.plan import Sweep
 from afqmc.utils.language import join_messages, msg
 
 if TYPE_CHECKING:
@@ -48,8 +49,22 @@ def caveats(report: ComparisonReport, top: int) -> Iterator[str]:
         yield from _test_caveats(report, report.tests)
     elif len(report.settings) == 1:
         yield msg("there is only one setting: nothing to compare it with")
+    yield from _race_caveats(report)
     yield from _environment_differences(report)
     yield from _selection_caveats(report)
+
+
+def _race_caveats(report: ComparisonReport) -> Iterator[str]:
+    """Explain what it means that the results decided which settings of a race got more seeds."""
+    sweeps = dict.fromkeys(Sweep(run.path.parent) for setting in report.settings for run in setting.runs)
+    races = [sweep for sweep in sweeps if sweep.metadata().get("sweeper") == "race"]
+    if races and report.tests is not None:
+        yield msg(
+            "{races}: a race, which gave more seeds to the settings that looked good. Its own levels allow for its "
+            "looks at the results: use race.json to say which setting is better. The intervals and p-values here do "
+            "not allow for them, and the mean of a setting that was dropped is too low on average",
+            races=_shorten_list([sweep.path.name for sweep in races]),
+        )
 
 
 def _shorten_list(names: Sequence[str]) -> str:
