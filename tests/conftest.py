@@ -24,6 +24,15 @@ if "PYTEST_XDIST_WORKER" not in os.environ and hasattr(os, "pidfd_open"):
     os.environ["AFQMC_WARM_PYTHON"] = warm_process.start(_cache)  # workers inherit it
 
 
+@pytest.fixture(autouse=True)
+def _same_environment():
+    """Remove the variables that a command sets in this process: with them, the warm process could not be used."""
+    before = warm_process.read_during_import(os.environ)
+    yield
+    for name in warm_process.read_during_import(os.environ).keys() - before.keys():
+        del os.environ[name]
+
+
 def pytest_configure(config):
     """Divide the cores among the workers, as for the jobs of a sweep; workers inherit the setting."""
     configure_threads(getattr(config.option, "numprocesses", None) or 1)

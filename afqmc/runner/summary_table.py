@@ -28,15 +28,14 @@ def _figure(summary: dict[str, Any], metrics: dict[str, float | None], split: st
 
     After ± is half of the 95% interval over other pairs; runs of earlier versions do not record it.
     """
-    intervals = summary.get("intervals", {})
 
     def figure(key: str) -> str:
-        value, interval = metrics[f"{split}/{key}"], intervals.get(f"{split}/{key}")
-        if value is None:
-            return "undefined"
-        return f"{value:.4f}" if interval is None else f"{value:.4f} ± {(interval[1] - interval[0]) / 2:.4f}"
+        value = metrics[f"{split}/{key}"]
+        return "undefined" if value is None else f"{value:.4f}"
 
     value, decided, calibrated = figure(name), f"{name}_decided", _CALIBRATED.get(name)
+    if interval := summary.get("intervals", {}).get(f"{split}/{name}"):
+        value = f"{value} ± {(interval[1] - interval[0]) / 2:.4f}"
     if f"{split}/{decided}" in metrics:
         return f"{value}, decided {figure(decided)}"
     if calibrated is not None and f"{split}/{calibrated}" in metrics:

@@ -214,7 +214,8 @@ def test_fold_is_evaluated_again(tmp_path):
     again = Predictor.load(run.path)
     pairs = again.read_pairs(None, labelled=True)
     assert (pairs.file, len(pairs)) == ("sample/train.json (fold 1 of 3)", 32)
-    figures = nan_to_none(again.evaluate(pairs).metrics)
+    evaluation = again.evaluate(pairs)
+    figures = nan_to_none(evaluation.metrics | again.cross_fit(pairs).metrics(evaluation.logits))
     recorded = {key.removeprefix("dev/"): value for key, value in summary["best"].items() if "/" in key}
     assert recorded.pop("asymmetry") > 0  # which only a run computes
     assert figures == recorded

@@ -80,12 +80,12 @@ def test_evaluation_is_the_mean_of_both_orders(both):
 
 
 def test_python_api_uses_both_orders(both):
-    """Predicting sentences gives the recorded probabilities."""
+    """Predicting sentences gives the recorded logits."""
     predictor = Predictor.load(both.path)
     pairs = predictor.read_pairs(None, labelled=True)
     predicted = predictor.predict(zip(pairs.sentence1, pairs.sentence2, strict=True))
     recorded = [json.loads(line) for line in (both.path / "predictions/dev.jsonl").read_text("utf-8").splitlines()]
-    assert [row["probability"] for row in predicted] == [row["probability"] for row in recorded]
+    assert [row["logits"] for row in predicted] == [row["logits"] for row in recorded]
 
 
 def test_every_run_reports_asymmetry(small_run):

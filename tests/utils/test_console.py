@@ -118,13 +118,13 @@ def test_messages_between_bars(unbuffered, tmp_path):
 
 def test_summary_on_narrow_terminal(drawn, capsys, monkeypatch):
     """The final table fits into narrow terminals without losing values."""
-    for columns in (120, 50, 32):
+    for columns in (120, 70, 44):
         monkeypatch.setenv("COLUMNS", str(columns))
         print_summary(summary(RunDir(drawn[1])))
         lines = capsys.readouterr().out.splitlines()[1:]
         assert all(len(line.rstrip()) <= columns for line in lines)
         rows = [re.split(r" *│ *|: +", line.strip(" │")) for line in lines if re.search(r"\w", line)]
-        assert ("│" in lines[1]) == (columns > 32)
+        assert ("│" in lines[1]) == (columns > 44)
         assert [len(row) for row in rows] == [2] * 15, lines
         assert {"accuracy", "majority accuracy", "average precision", "padding"} <= {name.strip() for name, _ in rows}
         assert any(re.fullmatch(r"\d+ pairs/s", value) for _, value in rows)

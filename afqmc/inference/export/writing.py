@@ -21,7 +21,7 @@ from afqmc.utils.process import usable_cores
 from afqmc.utils.safe_files import sha256
 
 _PACKAGES = ("afqmc", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "onnxscript", "openvino")
-Compare = Callable[[Scores], list[dict[str, Any]]]  # prints the comparison and returns its rows
+PrintComparison = Callable[[Scores], list[dict[str, Any]]]  # prints the comparison and returns its rows
 
 
 def write_export(
@@ -31,7 +31,7 @@ def write_export(
     int8: bool,
     tolerance: float,
     trust: bool,
-    check: Compare,
+    check: PrintComparison,
     score: Callable[[Path, Path, bool], Scores] = score_in_new_process,
     card: Callable[[Manifest], str] | None = None,
 ) -> str | None:
