@@ -13,7 +13,7 @@ import pytest
 from helpers import PATIENCE_S, PYTHON, SMALL, environment
 from wandb_server import WandbServer
 
-from afqmc.utils.signals import Terminated, allow_signals, defer_signals, handle_termination
+from afqmc.utils.signals import handle_termination
 
 ROOT = Path(__file__).parents[2]
 
@@ -173,53 +173,58 @@ def test_ctrl_c_waits_for_wandb(started, server):
     assert run.status == "interrupted"
 
 
+def printed_by(source):
+    """Return what a script prints. Signals are sent to it, and not to the process of the tests.
+
+    Some libraries that the tests load leave too small a stack for signals, and the process would crash.
+    """
+    imports = "import os, signal, time\nfrom afqmc.utils.signals import *\n"
+    done = subprocess.run([PYTHON, "-c", imports + source], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
 def test_handlers_are_restored():
     """The previous signal handlers are restored."""
-    before = signal.getsignal(signal.SIGTERM)
-
-    def ended():
-        with handle_termination():
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(1)
-
-    with pytest.raises(Terminated):
-        ended()
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert printed_by("""
+before = signal.getsignal(signal.SIGTERM)
+try:
+    with handle_termination():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+except Terminated:
+    print("raised", signal.getsignal(signal.SIGTERM) is before)
+""") == ["raised", "True"]
 
 
 def test_defer_signals():
     """A signal is raised at the end of defer_signals."""
-    done = []
-
-    def work():
-        with handle_termination():
-            with defer_signals():
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(0.1)
-                done.append("written")
-            done.append("not reached")
-
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert done == ["written"]
+    assert printed_by("""
+try:
+    with handle_termination():
+        with defer_signals():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            print("written")
+        print("not_reached")
+except KeyboardInterrupt:
+    print("raised")
+""") == ["written", "raised"]
 
 
 def test_allow_signals():
     """A deferred signal is raised when allow_signals begins."""
-    done = []
-
-    def work():
-        with handle_termination(), defer_signals():
-            os.kill(os.getpid(), signal.SIGUSR1)
-            done.append("step")
-            with defer_signals():
-                done.append("within")
-            with allow_signals():
-                done.append("not reached")
-
-    with pytest.raises(Terminated):
-        work()
-    assert done == ["step", "within"]
+    assert printed_by("""
+try:
+    with handle_termination(), defer_signals():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        print("step")
+        with defer_signals():
+            print("within")
+        with allow_signals():
+            print("not_reached")
+except Terminated:
+    print("raised")
+""") == ["step", "within", "raised"]
 
 
 def test_second_ctrl_c_while_deferred(tmp_path):
