@@ -13,7 +13,7 @@ import pytest
 from helpers import PATIENCE_S, PYTHON, SMALL, environment
 from wandb_server import WandbServer
 
-from afqmc.utils.signals import handle_termination
+from afqmc.utils.signals import defer_signals, handle_termination
 
 ROOT = Path(__file__).parents[2]
 

@@ -171,6 +171,7 @@ def test_processes_must_be_as_recorded(copied, call):
     assert "torchrun --nproc_per_node 2" in error
 
 
+@pytest.mark.slow
 def test_sharded_run_is_identical(tmp_path):
     """A run of two processes with FSDP is repeated by two processes, bit for bit."""
 

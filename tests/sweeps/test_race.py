@@ -184,6 +184,7 @@ RACE = (
 )
 
 
+@pytest.mark.slow
 def test_killed_race_resumes(tmp_path):
     """A race that was killed resumes and repeats no completed run; its number of seeds cannot be changed."""
     directory = tmp_path / "outputs/sweeps/race"
