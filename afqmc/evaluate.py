@@ -92,8 +92,15 @@ def _check_holdout(arguments: argparse.Namespace) -> None:
     if arguments.holdout is None:
         if arguments.hypothesis is not None:
             raise InputError("--hypothesis: only with --holdout FILE")
+        if arguments.data is not None and (ledger := Path(f"{arguments.data}.ledger.jsonl")).exists():
+            raise InputError(
+                f"--data {arguments.data}: is a sealed holdout, since {ledger.name} exists; --holdout and --hypothesis "
+                "evaluate on it and record the use"
+            )
     elif arguments.data is not None or arguments.out is not None:
         raise InputError("--holdout: not with --data or -o")
+    elif arguments.engine != "torch":
+        raise InputError("--holdout: not with --engine")
     elif arguments.hypothesis is None:
         raise InputError(
             f"--holdout {arguments.holdout}: also needs --hypothesis TEXT, the question that this use of the labels "

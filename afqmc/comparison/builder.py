@@ -261,11 +261,11 @@ class _Comparer:
         has_folds = first.has_folds or second.has_folds
         if has_baseline:
             difference = difference.negated()
-            sentence = baseline_sentence(names[1], names[0], difference, self.metric, has_folds)
+            plain = sentence = baseline_sentence(names[1], names[0], difference, self.metric, has_folds)
             sentence = with_correction(sentence, names[1], names[0], difference, counts[::-1], self.metric)
             sentence = with_cost(sentence, names[1], *_relative_cost(second, first))
         else:
-            sentence = difference_sentence(*names, difference, self.metric, has_folds)
+            plain = sentence = difference_sentence(*names, difference, self.metric, has_folds)
             if test is not None and difference.error and self.metric.endswith("/accuracy"):
                 sentence = with_mcnemar(sentence, *names, test)
             sentence = with_correction(sentence, *names, difference, counts, self.metric)
@@ -279,7 +279,8 @@ class _Comparer:
         )
         flips = self._churn(0, other) if not has_baseline else self._churn(other, 0)
         changes = churn_sentence(*(names[::-1] if has_baseline else names), flips)
-        return Comparison(first, second, difference, test, sentence, flips, changes)
+        has_remarks = sentence != plain or bool(difference.significant and difference.other_seeds)
+        return Comparison(first, second, difference, test, sentence, flips, changes, has_remarks)
 
     def _churn(self, a: int, b: int) -> Churn:
         first, second = ([run.answers for run in self.predictions[index]] for index in (a, b))

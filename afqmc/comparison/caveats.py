@@ -104,15 +104,15 @@ def _test_caveats(report: ComparisonReport, tests: PairwiseTests) -> Iterator[st
     if tests.comparisons > 1:
         if report.baseline is not None:
             yield msg(
-                "confidence intervals and p-values hold for all {pairs} comparisons with {baseline} together "
-                "(Bonferroni)",
+                "confidence intervals and p-values of the findings hold for all {pairs} comparisons with {baseline} "
+                "together (Bonferroni)",
                 pairs=tests.comparisons,
                 baseline=display_name(report.baseline, report.settings),
             )
         else:
             yield msg(
-                "confidence intervals and p-values hold for all {pairs} pairs of {settings} settings together "
-                "(Bonferroni)",
+                "confidence intervals and p-values of the findings hold for all {pairs} pairs of {settings} settings "
+                "together (Bonferroni)",
                 pairs=tests.comparisons,
                 settings=len(report.compared),
             )
@@ -126,8 +126,7 @@ def _test_caveats(report: ComparisonReport, tests: PairwiseTests) -> Iterator[st
     if len(report.compared) > 2 and report.baseline is None:
         possible = report.possible_best
         yield msg(
-            "settings that may be the best, since none of the compared ones is significantly better: {count} of "
-            "{settings}: {names}",
+            "{count} of {settings} settings may be the best, since no other one is significantly better: {names}",
             count=len(possible),
             settings=len(report.compared),
             names=_shorten_list([display_name(setting, report.settings) for setting in possible]),
@@ -223,7 +222,8 @@ def _setting_selection(report: ComparisonReport) -> Iterator[str]:
     if bias is None or bias <= _NEGLIGIBLE:
         yield caveat
         return
-    size, corrected = format_size(report.metric, bias), report.settings[0].mean(report.metric)
+    first = report.settings[0]
+    size, corrected = format_size(report.metric, bias), report.folds_metric.get(first, first.mean(report.metric))
     assert corrected is not None
     corrected -= bias if report.higher_is_better else -bias
     assert report.tests is not None

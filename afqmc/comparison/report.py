@@ -27,7 +27,8 @@ class Comparison:
     """The best setting, or the baseline, against another one; ``mcnemar`` is set if each of them is a single run.
 
     ``difference`` is the metric of the best setting minus that of the other one; with a baseline, it is that of the
-    other one minus that of the baseline.
+    other one minus that of the baseline. ``has_remarks`` is whether the sentence says more than the difference, such as
+    that runs failed.
     """
 
     reference: Setting
@@ -37,6 +38,7 @@ class Comparison:
     sentence: str
     churn: Churn
     churn_sentence: str
+    has_remarks: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,20 @@ class ComparisonReport:
     @property
     def selection_bias(self) -> float | None:
         """By how much the choice of row 1 flatters its metric, in its unit; None if nothing was compared."""
+        if self.folds_metric:
+            return self._selection_bias_of_folds()
         metrics = [setting.mean(self.metric) for setting in self.settings if self.data_index[setting] == 1]
         means = np.array([mean for mean in metrics if mean is not None])
         if self.tests is None or len(means) < 2:
             return None
         seeds = np.array([len(setting.figures(self.metric)) for setting in self.settings[: len(means)]])
         return setting_selection_bias(self.tests, means, seeds, self.higher_is_better)
+
+    def _selection_bias_of_folds(self) -> float | None:
+        """Return the same for settings with folds, of which only the compared ones have a metric of combined folds."""
+        if self.tests is None or len(self.compared) < 2:
+            return None
+        return setting_selection_bias(self.tests, self.tests.means, self.tests.seeds, self.higher_is_better)
 
     @property
     def higher_is_better(self) -> bool:

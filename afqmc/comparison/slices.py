@@ -10,7 +10,7 @@ import numpy as np
 from afqmc.comparison.bootstrap import resample
 from afqmc.comparison.pairwise import ALPHA, Difference, PairwiseTests
 from afqmc.comparison.wording import format_interval, format_p, format_size
-from afqmc.results.resampled_metrics import Array, LabelledPredictions
+from afqmc.results.resampled_metrics import Array, LabelledPredictions, drawable_groups
 from afqmc.utils.language import Message, msg
 
 MIN_PAIRS = 50  # of a slice
@@ -35,6 +35,7 @@ def slice_differences(
     b: Sequence[LabelledPredictions],
     classes: Sequence[str],
     sentences: Sequence[Sequence[str]] | None,
+    groups: Array | None = None,
 ) -> list[SliceDifference]:
     """Compare two settings on each slice with at least 50 pairs.
 
@@ -43,11 +44,12 @@ def slice_differences(
         b: Those of the second one.
         classes: Names of the classes.
         sentences: Both sentences of each pair, (N, 2); without them, slices are those of the classes.
+        groups: The group of each pair, (N,): pairs that share a sentence.
     """
     masks = [
         (name, mask) for name, mask in _slices(a[0].gold, classes, sentences) if MIN_PAIRS <= mask.sum() < len(mask)
     ]
-    return [_difference(name, a, b, mask, len(masks)) for name, mask in masks]
+    return [_difference(name, a, b, mask, groups, len(masks)) for name, mask in masks]
 
 
 def _slices(
@@ -82,11 +84,17 @@ def _thirds(values: Array) -> Iterator[tuple[float, float, Array]]:
 
 
 def _difference(
-    name: Message, a: Sequence[LabelledPredictions], b: Sequence[LabelledPredictions], mask: Array, slices: int
+    name: Message,
+    a: Sequence[LabelledPredictions],
+    b: Sequence[LabelledPredictions],
+    mask: Array,
+    groups: Array | None,
+    slices: int,
 ) -> SliceDifference:
     answers = [LabelledPredictions(one.gold[mask], one.predicted[mask], one.logits[mask]) for one in (*a, *b)]
     index = [0] * len(a) + [1] * len(b)
-    tests = PairwiseTests(resample("accuracy", answers, _RESAMPLES), index, alpha=ALPHA / slices)
+    inside = None if groups is None else drawable_groups(np.unique(groups[mask], return_inverse=True)[1])
+    tests = PairwiseTests(resample("accuracy", answers, _RESAMPLES, groups=inside), index, alpha=ALPHA / slices)
     difference: Difference = tests.difference(0, 1)
     p = min(difference.p * slices, 1.0)
     return SliceDifference(

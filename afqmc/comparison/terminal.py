@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from afqmc.comparison.report import ComparisonReport
 from afqmc.comparison.wording import (
+    EQUIVALENT,
     display_name,
     folds_column,
     format_difference,
+    format_size,
+    is_equivalent,
     required_effort,
     split_of,
 )
@@ -103,7 +106,13 @@ def print_report(report: ComparisonReport, top: int) -> None:
         f"{display_name(setting, report.settings)}: {translate(why)}" for setting, why in report.incomparable
     ]
     changes = [comparison.churn_sentence for comparison in report.comparisons]
-    _print_list(console, "Changed predictions", changes[:_MAX_SENTENCES])
+    if len(changes) > _MAX_SENTENCES:
+        more = len(changes) - _MAX_SENTENCES
+        changes = [
+            *changes[:_MAX_SENTENCES],
+            msg("{more} more comparisons: in the files of --json, --md and --html", more=more),
+        ]
+    _print_list(console, "Changed predictions", changes)
     _print_list(console, "Published results", report.published)
     _print_list(console, "Not compared", incomparable)
     _print_list(console, "Caveats", report.caveats)
@@ -229,6 +238,8 @@ def _print_findings(console: Console, report: ComparisonReport) -> None:
     for comparison in report.comparisons:
         difference = comparison.difference
         needed = "" if difference.significant else required_effort(difference, report.metric)
+        if is_equivalent(difference, report.metric):
+            needed = msg("differ by less than {margin}", margin=format_size(report.metric, EQUIVALENT))
         size, interval, p = format_difference(difference, report.metric)
         cells = (
             display_name(comparison.other, report.settings),
@@ -240,7 +251,9 @@ def _print_findings(console: Console, report: ComparisonReport) -> None:
         table.add_row(
             *(Text(printable(translate(cell))) for cell in cells), style="bold" if difference.significant else ""
         )
-    return console.print(table)
+    console.print(table)
+    remarks = [comparison.sentence for comparison in report.comparisons if comparison.has_remarks]
+    return _print_list(console, "Remarks on these comparisons", remarks)
 
 
 def _table(title: str) -> Table:

@@ -222,13 +222,12 @@ def with_other_seeds(sentence: str, difference: Difference, metric: str) -> str:
     values = {"sentence": sentence, "interval": intervals[0], "deviation": deviations[0]}
     if not difference.other_seeds[0].is_assumed:
         return msg(
-            "{sentence}; with other seeds, which vary by {deviation} here (standard deviation), the 95% CI is "
-            "{interval}",
+            "{sentence}; for other seeds, whose standard deviation is {deviation} here, the 95% CI is {interval}",
             **values,
         )
     return msg(
-        "{sentence}; with other seeds, the 95% CI would be {interval} if seeds vary by {deviation} (standard "
-        "deviation), and {wider} if by {more}; single runs do not show which",
+        "{sentence}; for other seeds, the 95% CI is {interval} if their standard deviation is {deviation}, and {wider} "
+        "if it is {more}; single runs do not show which",
         **values,
         wider=intervals[-1],
         more=deviations[-1],
@@ -253,7 +252,7 @@ def with_correction(
     if difference.correction * _sign(metric) < 0:
         a, b, evaluations = b, a, evaluations[::-1]
     return msg(
-        "{sentence}; {size} are subtracted from {a}, whose runs kept the best of {more} evaluations, those of {b} of "
+        "{sentence}; {a} is lowered by {size}, because its runs chose among {more} evaluations, those of {b} among "
         "{fewer}",
         sentence=sentence,
         size=format_size(metric, abs(difference.correction)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -20,6 +21,7 @@ from afqmc.results.resampled_metrics import (
 )
 
 _RESAMPLES = 500
+_Z = 1.96
 _BATCH = 50  # resamples at once, which bounds the memory
 
 
@@ -28,7 +30,8 @@ def metric_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Return the 95% intervals of metrics, by the percentile bootstrap over the pairs.
 
-    The same pairs give the same intervals: the resamples are drawn with a fixed seed.
+    The same pairs give the same intervals: the resamples are drawn with a fixed seed. The accuracy of independent pairs
+    has Wilson's interval. The calibration error has none: a resample has a larger one than the pairs it is drawn from.
 
     Args:
         answers: The predictions of the model on N labelled pairs.
@@ -40,9 +43,23 @@ def metric_intervals(
     """
     if names is None:
         has_decision = answers.decided is not None
-        names = [name for name in MEASURES if has_decision or not name.endswith(("_decided", "_calibrated"))]
+        known = [name for name in MEASURES if has_decision or not name.endswith(("_decided", "_calibrated"))]
+        names = [name for name in known if not name.startswith("ece")]
     draws = _draws({name: [] for name in names}, [answers], groups)
-    return {name: interval for name, values in draws.items() if (interval := _interval(values)) is not None}
+    intervals = {name: interval for name, values in draws.items() if (interval := _interval(values)) is not None}
+    if groups is None:
+        for name, predicted in (("accuracy", answers.predicted), ("accuracy_decided", answers.decided)):
+            if name in intervals and predicted is not None:
+                intervals[name] = wilson_interval(int((predicted == answers.gold).sum()), len(answers.gold))
+    return intervals
+
+
+def wilson_interval(correct: int, pairs: int) -> tuple[float, float]:
+    """Return the 95% interval of a share (Wilson 1927), which has a width even if all or no pairs are correct."""
+    share = correct / pairs
+    centre = (share + _Z**2 / (2 * pairs)) / (1 + _Z**2 / pairs)
+    margin = _Z / (1 + _Z**2 / pairs) * math.sqrt(share * (1 - share) / pairs + _Z**2 / (4 * pairs**2))
+    return max(centre - margin, 0.0), min(centre + margin, 1.0)
 
 
 def split_intervals(

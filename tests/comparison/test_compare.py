@@ -138,7 +138,7 @@ def test_findings_are_sentences(sweep, run_compare):
     _, text = run_compare(sweep)
     result = line_with(text, "lr=2e-05 is better than lr=1e-05 by")
     assert re.search(r"by \d+\.\d points \(95% CI \d+\.\d to \d+\.\d, p (=|<) [\d.]+, 3 seeds\)$", result.strip())
-    assert "hold for all 3 pairs of 3 settings together" in text
+    assert "of the findings hold for all 3 pairs of 3 settings together" in text
     assert re.search(r"a difference of [\d.]+ (to [\d.]+ )?points.* is detected with a power of 80%", text)
 
 
@@ -184,7 +184,7 @@ def test_more_evaluations_are_corrected_for(sweep, tmp_path, run_compare):
         lines = [json.dumps({"step": i, "dev/accuracy": value}) for i, value in enumerate(values)]
         (directory / "metrics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     _, text = run_compare(sweep, "--json", tmp_path / "out.json")
-    subtracted = r"points are subtracted from lr=2e-05, whose runs kept the best of 30 evaluations, those of lr="
+    subtracted = r"lr=2e-05 is lowered by [\d.]+ points, because its runs chose among 30 evaluations, those of lr="
     assert len(re.findall(subtracted, text)) == 2
     document = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     means = {setting["name"]: setting["mean"] for setting in document["settings"]}
@@ -228,7 +228,7 @@ def test_long_settings_share_a_column(tmp_path, run_compare):
     write_run(tmp_path / "b", many, worse)
     _, text = run_compare(tmp_path, columns=80)
     assert re.search(
-        r"#1 did better than #2 by .* in these very runs \(.*, one run each\); with other seeds, the 95% CI would be "
+        r"#1 did better than #2 by .* in these very runs \(.*, one run each\); for other seeds, the 95% CI is "
         r".*; single runs do not show which; McNemar: \d+ pairs correct only with #1",
         text,
     )

@@ -166,30 +166,32 @@ def test_filter_requires_every_word(opened):
     assert column(opened, "ranking-table", 3) == []
 
 
-def curves(browser):
-    browser.until("'drawn' in document.querySelector('#curve-plot').dataset")
-    return browser.js("document.querySelector('#curve-plot').data.filter((one) => one.mode !== 'markers').length")
+def wait_for_curves(browser, count):
+    """Wait until the plot, which is drawn when it is near the visible area, has this number of curves."""
+    browser.js("document.querySelector('#curve-plot').scrollIntoView({behavior: 'instant'})")
+    curves = "document.querySelector('#curve-plot').data.filter((one) => one.mode !== 'markers')"
+    browser.until(f"'drawn' in document.querySelector('#curve-plot').dataset && {curves}.length === {count}")
 
 
 def test_controls_toggle_curves(opened):
     """Checkboxes, run buttons and the grey option show and hide curves."""
     opened.js("document.querySelector('#curve-plot').scrollIntoView({behavior: 'instant'})")
-    assert curves(opened) == 10
+    wait_for_curves(opened, 10)
     opened.click("#ranking-table tbody tr:nth-child(6) input")
     opened.js("document.querySelector('#curve-plot').scrollIntoView({behavior: 'instant'})")
     opened.until("document.querySelectorAll('#curve-runs button').length === 12")
-    assert curves(opened) == 12
+    wait_for_curves(opened, 12)
     opened.click("#curve-runs button:nth-child(2)")
-    assert curves(opened) == 11
+    wait_for_curves(opened, 11)
     assert opened.js("document.querySelector('#curve-runs button:nth-child(2)').ariaPressed") == "false"
     opened.choose("#curve-others", True)
-    assert curves(opened) == 12
+    wait_for_curves(opened, 12)
     grey = opened.js("document.querySelector('#curve-plot').data[0].y.filter((value) => value === null).length")
     assert grey == 12
     opened.click("#curve-none")
-    assert curves(opened) == 1
+    wait_for_curves(opened, 1)
     opened.click("#curve-best")
-    assert curves(opened) == 11
+    wait_for_curves(opened, 11)
     assert opened.complaints == []
 
 

@@ -252,7 +252,7 @@ def difference(**changes):
             "dev/f1",
             {"over_seeds": False, "seeds": (1, 1), "other_seeds": (OtherSeeds(0.004, -0.003, 0.021, False),)},
             "B did better than A by 0.9 points in these very runs (95% CI 0.1 to 1.7, p = 0.03, one run each); "
-            "with other seeds, which vary by 0.4 points here (standard deviation), the 95% CI is -0.3 to 2.1",
+            "for other seeds, whose standard deviation is 0.4 points here, the 95% CI is -0.3 to 2.1",
         ),
         (
             "dev/roc_auc",

@@ -12,7 +12,7 @@ def metrics_of(answers):
     return {
         name: resampled_metric(name, [answers], np.ones((len(answers.gold), 1), dtype=np.float32)).item()
         for name in MEASURES
-        if not name.endswith(("_decided", "_calibrated"))
+        if not name.endswith(("_decided", "_calibrated", "ece"))
     }
 
 
@@ -68,3 +68,10 @@ def test_few_groups_are_not_drawn():
     assert drawable_groups(np.r_[np.zeros(400, dtype=int), np.arange(1, 101)]) is None
     many = np.repeat(np.arange(100), 5)
     assert drawable_groups(many) is many
+
+
+def test_all_pairs_correct():
+    """If all pairs are correct, the interval of the accuracy has a width."""
+    gold = np.array([0, 1, 1])
+    low, high = metric_intervals(answers_of(gold, np.eye(2)[gold]))["accuracy"]
+    assert (low, high) == (pytest.approx(0.4385, abs=1e-4), 1.0)

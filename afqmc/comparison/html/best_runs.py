@@ -78,14 +78,14 @@ def _slices(report: ComparisonReport, predictions: Predictions, run: Run) -> dic
     if len(report.compared) < 2:
         return None
     split = split_of(report.metric)
+    settings = report.compared[:2] if report.baseline is None else report.compared[1::-1]  # minus the baseline
     first, second = (
-        [_read_predictions(one, report.metric).answers for one in _repetitions(setting)]
-        for setting in report.compared[:2]
+        [_read_predictions(one, report.metric).answers for one in _repetitions(setting)] for setting in settings
     )
     sentences, _ = read_sentences(run, split, predictions, range(len(predictions.rows.ids)))
-    differences = slice_differences(first, second, predictions.rows.classes, sentences)
+    differences = slice_differences(first, second, predictions.rows.classes, sentences, predictions.rows.groups)
     return {
-        "settings": [report.settings.index(setting) for setting in report.compared[:2]],
+        "settings": [report.settings.index(setting) for setting in settings],
         "rows": [
             [*([text, chinese(text)] for text in (one.name, str(one.pairs), one.value, one.interval)), [one.p, one.p]]
             for one in differences
