@@ -204,7 +204,8 @@ def test_curves_show_logged_metrics(opened):
             "[...document.querySelectorAll('#curve-metric option')].find((one) => one.text === 'train/loss').value"
         ),
     )
-    curves(opened)
+    opened.js("document.querySelector('#curve-plot').scrollIntoView({behavior: 'instant'})")
+    opened.until("'drawn' in document.querySelector('#curve-plot').dataset")
     first = "document.querySelector('#curve-plot').data[0]"
     assert opened.js(f"Array.from({first}.x)") == list(range(70))
     assert opened.js(f"Array.from({first}.y)") == pytest.approx([1 / (1 + step) for step in range(70)])
