@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 RENAMED = {
@@ -55,6 +56,7 @@ _FIGURES = {  # in summary.json and metrics.jsonl
 _OBJECTIVE = "afqmc.training.objectives.cross_entropy.CrossEntropy"
 
 
+@lru_cache(maxsize=4096)  # a comparison of 1,000 runs asks for the same keys again and again
 def new_name(key: str) -> str | None:
     """Return the key or override that replaced an old key, or None if there is none."""
     for old, new in RENAMED.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 _SECRET_WORDS = {  # a name that contains one of these words
@@ -30,6 +31,7 @@ _NUMBERS = re.compile(r"(?:choice|range|interval)?[\d\s.,eE+_()\[\]-]*")
 _NOT_SECRET = re.compile(r"(?i:true|false|none|null|no|yes|on|off|value|\?\?\?|\*\*\*|)")  # messages say key=value
 
 
+@lru_cache(maxsize=4096)  # a comparison of 1,000 runs asks for the same keys again and again
 def is_secret(name: str) -> bool:
     """Return whether this is the name of a secret, such as ``WANDB_API_KEY`` or ``model.kwargs.password``."""
     words = _words(name)
