@@ -1,5 +1,6 @@
 """``afqmc export``: other libraries and engines give the same logits, and untrusted exports are refused."""
 
+import ctypes
 import json
 import shutil
 import sys
@@ -38,6 +39,18 @@ from afqmc.results.engine_comparison import compare_engines
 from afqmc.results.model_card import model_card
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_signal_stack():
+    """Switch off the alternate stack for signals. After OpenVINO it is too small: a signal would end the process."""
+    yield
+
+    class Stack(ctypes.Structure):
+        _fields_ = (("pointer", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+    ctypes.CDLL(None).sigaltstack(ctypes.byref(Stack(None, 2, 0)), None)  # 2 is SS_DISABLE
+
 
 PAIRS = [("怎么还款呢", "额度是多少"), ("how to pay", "abc")]
 LABELS = ("a", "b", "c")
