@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -21,7 +20,6 @@ from afqmc.results.resampled_metrics import (
 )
 
 _RESAMPLES = 500
-_Z = 1.96
 _BATCH = 50  # resamples at once, which bounds the memory
 
 
@@ -45,21 +43,13 @@ def metric_intervals(
         has_decision = answers.decided is not None
         known = [name for name in MEASURES if has_decision or not name.endswith(("_decided", "_calibrated"))]
         names = [name for name in known if not name.startswith("ece")]
-    draws = _draws({name: [] for name in names}, [answers], groups)
+    draws = _draws(answers, list(names), groups)
     intervals = {name: interval for name, values in draws.items() if (interval := _interval(values)) is not None}
     if groups is None:
         for name, predicted in (("accuracy", answers.predicted), ("accuracy_decided", answers.decided)):
             if name in intervals and predicted is not None:
-                intervals[name] = wilson_interval(int((predicted == answers.gold).sum()), len(answers.gold))
+                intervals[name] = _wilson_interval(predicted == answers.gold)
     return intervals
-
-
-def wilson_interval(correct: int, pairs: int) -> tuple[float, float]:
-    """Return the 95% interval of a share (Wilson 1927), which has a width even if all or no pairs are correct."""
-    share = correct / pairs
-    centre = (share + _Z**2 / (2 * pairs)) / (1 + _Z**2 / pairs)
-    margin = _Z / (1 + _Z**2 / pairs) * math.sqrt(share * (1 - share) / pairs + _Z**2 / (4 * pairs**2))
-    return max(centre - margin, 0.0), min(centre + margin, 1.0)
 
 
 def split_intervals(
@@ -90,19 +80,26 @@ def _groups(pairs: Pairs) -> Array:
     return np.asarray(np.unique(groups, return_inverse=True)[1])
 
 
-def _draws(
-    draws: dict[str, list[Array]], answers: Sequence[LabelledPredictions], groups: Array | None
-) -> dict[str, Array]:
+def _draws(answers: LabelledPredictions, names: Sequence[str], groups: Array | None) -> dict[str, Array]:
     """Return the metrics on resamples of the pairs, (R,) each."""
-    pairs = len(answers[0].gold)
+    pairs = len(answers.gold)
     units = pairs if groups is None else int(groups.max()) + 1
     rng = np.random.default_rng(0)
+    draws: dict[str, list[Array]] = {name: [] for name in names}
     for _ in range(_RESAMPLES // _BATCH):
         counts = resample_counts(rng.integers(0, units, (_BATCH, units)), units)
         weights = counts if groups is None else np.ascontiguousarray(counts[groups])
-        for name, parts in draws.items():
-            parts.append(resampled_metric(name, answers, weights)[0])
+        for name in names:
+            draws[name].append(resampled_metric(name, [answers], weights)[0])
     return {name: np.concatenate(parts) for name, parts in draws.items()}
+
+
+def _wilson_interval(is_correct: Array) -> tuple[float, float]:
+    """Return the 95% interval of a share (Wilson 1927), which has a width even if all or no pairs are correct."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(int(is_correct.sum()), len(is_correct), method="wilson")
+    return float(low), float(high)
 
 
 def _interval(values: Array) -> tuple[float, float] | None:

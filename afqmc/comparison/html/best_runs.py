@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, confusion_matrix, precision_recall_curve, roc_curve
+from statsmodels.stats.proportion import proportion_confint
 
 from afqmc.comparison.html.json_embedding import base64_array
 from afqmc.comparison.html.pair_texts import read_sentences
@@ -112,7 +113,8 @@ def _class_curves(answers: LabelledPredictions, label: int) -> dict[str, Any] | 
     false_positive_rate, true_positive_rate, _ = roc_curve(is_positive, log_odds)
     precision, recall, _ = precision_recall_curve(is_positive, log_odds, drop_intermediate=True)
     observed, predicted = calibration_curve(is_positive, probability, n_bins=_BINS, strategy="quantile")
-    low, high = _wilson_interval(observed, len(probability) / len(observed))
+    pairs = len(probability) / len(observed)  # of each bin
+    low, high = proportion_confint(observed * pairs, pairs, method="wilson")
     return {
         "roc": _points(false_positive_rate, true_positive_rate),
         "pr": _points(recall, precision),
@@ -121,14 +123,6 @@ def _class_curves(answers: LabelledPredictions, label: int) -> dict[str, Any] | 
         "brier": round(float(brier_score_loss(is_positive, probability)), _DIGITS),
         "base_rate": round(float(is_positive.mean()), _DIGITS),
     }
-
-
-def _wilson_interval(shares: Array, pairs: float) -> tuple[Array, Array]:
-    """Return the 95% interval of shares of a number of pairs each (Wilson 1927)."""
-    z = 1.96
-    centre = (shares + z**2 / (2 * pairs)) / (1 + z**2 / pairs)
-    margin = z / (1 + z**2 / pairs) * np.sqrt(shares * (1 - shares) / pairs + z**2 / (4 * pairs**2))
-    return np.maximum(centre - margin, 0), np.minimum(centre + margin, 1)
 
 
 def _points(x: Array, y: Array) -> list[list[float]]:
