@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
-_NAME = "afqmc_cpu"
+CPU_ATTENTION = "afqmc_cpu"
 _LEVELS = 1 << 16  # each element is dropped or kept by 16 random bits
 
 
@@ -81,11 +81,11 @@ def use_fast_cpu_kernels(model: nn.Module, fast_dropout: bool) -> None:
 
     Parameters do not change. Fast dropout draws other masks for the same seed.
     """
-    AttentionInterface.register(_NAME, eager_attention)
-    AttentionMaskInterface.register(_NAME, eager_mask)
+    AttentionInterface.register(CPU_ATTENTION, eager_attention)
+    AttentionMaskInterface.register(CPU_ATTENTION, eager_mask)
     if fast_dropout:
         for dropout in [module for module in model.modules() if type(module) is nn.Dropout]:
             dropout.__class__ = FastDropout
     for encoder in [module for module in model.modules() if isinstance(module, PreTrainedModel)]:
         if encoder._supports_attention_backend and encoder.config._attn_implementation == "sdpa":
-            encoder.set_attn_implementation(_NAME)
+            encoder.set_attn_implementation(CPU_ATTENTION)

@@ -150,6 +150,9 @@ class PerformanceConfig:
     padding_free: bool = config_field(
         False, "pack the tokens of a batch without padding; pays off with batching=random"
     )
+    skip_unused_tokens: bool = config_field(
+        True, "compute the last layer for the first token only, where model.pooling reads nothing else"
+    )
     torch_compile: Optional[TorchCompile] = config_field(
         None, "null, default, reduce-overhead or max-autotune; compiles for about a minute, seldom pays off on a CPU"
     )

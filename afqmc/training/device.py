@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from afqmc.distributed.rank import current_rank, hide_from_accelerate
 from afqmc.models.cpu_kernels import use_fast_cpu_kernels
 from afqmc.models.cross_encoder import CrossEncoder, enable_padding_free
+from afqmc.models.first_token import skip_unused_tokens
 from afqmc.models.padding_free import can_pack
 from afqmc.training.config import Device, DistributedConfig, MixedPrecision, PerformanceConfig, TrainerConfig
 from afqmc.training.parallel import build_fsdp_plugin, force_fsdp, init_process_group
@@ -114,6 +115,8 @@ def prepare_model(
         model.use_4d_mask = choice.device != "cpu" and can_pack(model.encoder)
         if performance.padding_free:
             enable_padding_free(model)
+        if performance.skip_unused_tokens:
+            skip_unused_tokens(model)
     elif performance.padding_free:
         raise InputError("performance.padding_free=true: not with a custom model (model._target_)")
     if config.gradient_checkpointing:

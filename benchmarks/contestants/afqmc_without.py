@@ -38,6 +38,7 @@ WITHOUT: dict[str, list[str] | Callable[[], None]] = {
     "bf16": ["trainer.mixed_precision=no"],
     "fused": ["optimizer.fused=false"],
     "dropout": ["performance.fast_cpu_dropout=false"],
+    "skipping": ["performance.skip_unused_tokens=false"],
     "attention": _disable_attention,
     "allocator": _disable_allocator,
     "sleeping": _disable_sleeping,

@@ -6,7 +6,12 @@ from torch import nn
 from transformers import get_scheduler
 from tutorial_loop import TutorialModel
 
-PLAIN = ("dataset.batching=random", "performance.fast_cpu_dropout=false", "model.pooling=cls")  # runs that it repeats
+PLAIN = (  # of the runs that it repeats
+    "dataset.batching=random",
+    "performance.fast_cpu_dropout=false",
+    "performance.skip_unused_tokens=false",
+    "model.pooling=cls",
+)
 
 
 def shuffled_batches(pairs, seed, size, steps):

@@ -19,6 +19,7 @@ PLAIN = (
     "dataset.max_train_samples=60",
     "dataset.max_dev_samples=20",
     "performance.fast_cpu_dropout=false",
+    "performance.skip_unused_tokens=false",
     "model.pooling=cls",
 )
 

@@ -26,6 +26,7 @@ def tutorial(steps):
         "dataset.max_train_samples=300",
         "dataset.batching=random",
         "performance.fast_cpu_dropout=false",
+        "performance.skip_unused_tokens=false",
         "model.pooling=cls",
     )
 
