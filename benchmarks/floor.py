@@ -10,6 +10,9 @@ two matmuls for each of these (one per factor), so that forward and backward are
 
     FLOP per token = L (6 P + 12 T H)    with L layers; for a data set: L (6 P sum T + 12 H sum T^2)
 
+This is for all tokens in all layers. ``performance.skip_unused_tokens`` saves 5/6 of the last layer's weights for all
+tokens but the first: 7% of the FLOP of BERT-base, 21% with four layers.
+
 Not counted: embeddings, which are looked up; the head, 2 H weights on one token per pair; LayerNorm, GELU, softmax,
 dropout and the optimizer, which are memory traffic that an ideal program would hide or fuse; and padding. No program
 reaches the floor. The share of it tells how near a program comes.
