@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from afqmc.utils.signals import handle_termination
 from benchmarks.processes import ROOT
 from benchmarks.scaling import run_training
 
@@ -42,7 +43,9 @@ def main() -> int:
     from benchmarks.saving import build_overrides
 
     overrides = build_overrides(options.model, options.steps, options.batch_size, options.steps)
-    low, ratio, high = interval(compare(ROOT, options.against, overrides, options.rounds))
+    with handle_termination():  # so that SIGTERM, too, removes the worktree
+        ratios = compare(ROOT, options.against, overrides, options.rounds)
+    low, ratio, high = interval(ratios)
     sentence = describe(options.against, low, ratio, high)
     print(sentence)
     if high < 1 and os.environ.get("GITHUB_ACTIONS") == "true":

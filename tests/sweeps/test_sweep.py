@@ -93,6 +93,7 @@ def test_job_equals_single_run(tmp_path):
     assert "epoch 1" in (in_sweep / "console.log").read_text()
 
 
+@pytest.mark.slow
 def test_jobs_import_no_library_of_their_own(tmp_path):
     """Large libraries are imported by the process that is forked for each job, not by each job."""
     overrides = (*TINY, "seed=1,2,3", "hydra.launcher.start_method=forkserver")
