@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import ROOT, start_process, wait_for_all
-from benchmarks.saving import build_overrides
 
 
 def build_command(processes: int, overrides: list[str]) -> list[str]:
@@ -27,8 +26,8 @@ def build_command(processes: int, overrides: list[str]) -> list[str]:
     return [sys.executable, *(torchrun if processes > 1 else []), "-m", "afqmc.run", *overrides]
 
 
-def run_training(processes: int, overrides: list[str], directory: Path) -> dict[str, Any]:
-    """Run a training in a new directory and return its summary.
+def run_training(processes: int, overrides: list[str], directory: Path, checkout: Path = ROOT) -> dict[str, Any]:
+    """Run a training in a new directory with the code of a checkout, and return its summary.
 
     Raises:
         RuntimeError: with the last lines of its output if it fails.
@@ -36,7 +35,7 @@ def run_training(processes: int, overrides: list[str], directory: Path) -> dict[
     directory.mkdir()
     run_dir = directory / "run"
     command = build_command(processes, [*overrides, "trainer.device=cpu", f"hydra.run.dir={run_dir}"])
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+    env = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONUTF8": "1"}
     if error := wait_for_all([start_process(command, directory, env)]):
         raise RuntimeError(error)
     return dict(json.loads((run_dir / "summary.json").read_text(encoding="utf-8")))
@@ -51,6 +50,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32)
     options = parser.parse_args()
+    from benchmarks.saving import build_overrides  # imports torch
+
     overrides = build_overrides(options.model, options.steps, options.batch_size, options.steps)
     rates: dict[int, list[float]] = {1: [], options.processes: []}
     with tempfile.TemporaryDirectory(prefix="afqmc-scaling-") as name:

@@ -1,6 +1,7 @@
 """Run all measurements, one process at a time, and write the report.
 
     python -m benchmarks.speed --data DIR --model-dir DIR [--rounds 3] [--what train,eval,start,sweep,floor] [--quick]
+    python -m benchmarks.speed --against COMMIT        # two commits of this repository, see benchmarks/against.py
 
 Each measurement is a fresh process, started when the previous one has ended. Contestants take turns, and another one is
 first in each round, so that a slow phase of the machine affects all of them. Results are appended to
@@ -21,6 +22,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from benchmarks import against
 from benchmarks.contestants import CONTESTANTS, PART
 from benchmarks.contestants.afqmc_without import WITHOUT
 from benchmarks.machine import describe_machine, slug
@@ -32,6 +34,8 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> int:
     """Run the plan, and return the exit code: 1 if a measurement failed."""
+    if any(argument.partition("=")[0] == "--against" for argument in sys.argv[1:]):
+        return against.main()
     options = parse_arguments()
     machine = describe_machine()
     raw = options.out or RESULTS / f"{date.today()}-{options.machine or slug(machine)}.jsonl"

@@ -33,6 +33,8 @@ def configure_threads(jobs_at_once: int = 1, threads: int | None = None) -> None
     """Set thread count, spin-wait and allocator for training. Environment variables set by the user take precedence.
 
     * ``OMP_NUM_THREADS``: the usable cores, divided by the number of parallel jobs.
+    * ``OPENBLAS_NUM_THREADS``: 1. NumPy and SciPy solve only small problems here, such as fitting a temperature, where
+      waking more threads takes many times as long as computing. PyTorch does not use OpenBLAS.
     * ``GOMP_SPINCOUNT``: waiting threads spin for a few microseconds, then sleep. By default they spin for
       milliseconds, which slows down other jobs on the same cores. Without any spinning, a small model trains at half
       its speed.
@@ -45,6 +47,7 @@ def configure_threads(jobs_at_once: int = 1, threads: int | None = None) -> None
     """
     usable = max(1, usable_cores() // jobs_at_once)
     os.environ.setdefault("OMP_NUM_THREADS", str(min(usable, threads or usable)))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(_SPIN_COUNT))
     tune_malloc()

@@ -15,7 +15,13 @@ from typing import Any
 from afqmc.utils.errors import InputError
 
 START_METHODS = ("auto", "forkserver", "spawn")
-_PRELOADED = ["afqmc.runner.experiment", "sklearn.metrics"]  # torch, transformers and accelerate among them
+_PRELOADED = [  # what every job imports, torch, transformers and accelerate among it
+    "afqmc.runner.experiment",
+    "sklearn.metrics",
+    "statsmodels.stats.proportion",
+    "transformers.models.bert.modeling_bert",
+    "transformers.optimization",  # schedules; imports peft if it is installed
+]
 
 
 def process_context(start_method: str) -> BaseContext:

@@ -173,9 +173,10 @@ def test_slug(overrides, name):
 
 
 def test_help_does_not_import_torch(tmp_path):
-    """--help and --cfg job are quick, since they import no heavy library."""
-    heavy = {"torch", "transformers", "optuna", "plotly", "statsmodels", "pandas", "wandb"}
-    for arguments in (["--help"], ["--cfg", "job"]):
+    """--help and --cfg job are quick, since they import no heavy library, and --help not even Hydra."""
+    libraries = {"torch", "transformers", "numpy", "sklearn", "optuna", "plotly", "statsmodels", "pandas", "wandb"}
+    for_hydra = {"hydra", "omegaconf", "importlib.metadata"}
+    for arguments, heavy in (["--help"], libraries | for_hydra), (["--cfg", "job"], libraries):
         code = f"import sys; sys.argv = ['afqmc.run', *{arguments}]; from afqmc.run import main; main()"
         code += f"; loaded = {heavy} & {{*sys.modules}}; assert not loaded, loaded"
         shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)

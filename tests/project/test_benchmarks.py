@@ -1,17 +1,20 @@
 """Tests of the benchmarks: the floor, equal work of the contestants, the clock and the report."""
 
 import json
+import math
 import random
+import subprocess
 
 import pytest
 import torch
 from helpers import PATIENCE_S
+from scipy.stats import ttest_1samp
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 import afqmc
 from afqmc.config import compose
-from benchmarks import report
+from benchmarks import against, report, startup
 from benchmarks.clock import Clock
 from benchmarks.contestants import CONTESTANTS, load, tutorial
 from benchmarks.contestants.afqmc_without import WITHOUT
@@ -175,3 +178,60 @@ def test_load_of_the_service(small_run):
     assert len(answers) == sum(client.sent for client in clients) == 40
     assert [value for _, value in answers] == pytest.approx([expected[index] for index, _ in answers], abs=1e-5)
     assert {*speed(clients, 1.0)} == {"rate", "p50", "p95", "p99"}
+
+
+FAKE_COMMAND = """
+import json, pathlib, sys
+directory = pathlib.Path(next(item for item in sys.argv if item.startswith("hydra.run.dir=")).partition("=")[2])
+directory.mkdir()
+(directory / "summary.json").write_text(json.dumps({"train_pairs_per_second": RATE}))
+"""
+
+
+@pytest.fixture
+def two_commits(tmp_path):
+    """Return a repository whose ``afqmc.run`` writes the rate 50 in the first commit and 100 in the second one."""
+    repository = tmp_path / "repository"
+    (repository / "afqmc").mkdir(parents=True)
+    (repository / "afqmc/__init__.py").touch()
+    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    for rate in (50, 100):
+        (repository / "afqmc/run.py").write_text(FAKE_COMMAND.replace("RATE", str(rate)))
+        subprocess.run([*git, "add", "-A"], check=True)
+        subprocess.run([*git, "commit", "-q", "-m", f"rate {rate}"], check=True)
+    return repository
+
+
+def test_two_commits_are_compared(two_commits, capsys):
+    """Each commit trains with its own code, in turns, and the worktree is removed."""
+    ratios = against.compare(two_commits, "HEAD~1", [], rounds=3)
+    assert ratios == [2, 2, 2]
+    assert capsys.readouterr().out.count("round ") == 3
+    listed = subprocess.run(["git", "-C", str(two_commits), "worktree", "list"], capture_output=True, text=True)
+    assert len(listed.stdout.splitlines()) == 1
+    with pytest.raises(SystemExit, match="--against none: "):
+        against.compare(two_commits, "none", [], rounds=2)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "sentence"),
+    [
+        ([1.10, 1.12, 1.11], "A training step is faster than at abc: 1.110 times"),
+        ([0.90, 0.92, 0.91], "A training step is slower than at abc: 0.910 times"),
+        ([0.90, 1.12, 1.01], "No difference from abc beyond noise: 1.006 times"),
+    ],
+)
+def test_sentence_follows_from_the_interval(ratios, sentence):
+    """The interval is that of the mean log ratio by Student's t; a sentence says whether it excludes 1."""
+    low, ratio, high = against.interval(ratios)
+    expected = ttest_1samp([math.log(value) for value in ratios], 0).confidence_interval()
+    assert [math.log(low), math.log(high)] == pytest.approx(list(expected))
+    assert against.describe("abc", low, ratio, high).startswith(sentence)
+
+
+def test_startup_of_commands(tmp_path):
+    """A command's seconds and CPU seconds are those of its process."""
+    seconds, cpu, _ = startup.run(["--help"], tmp_path)
+    assert seconds > 0
+    assert cpu > 0

@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE_S, SMALL, command
+from helpers import PATIENCE_S, SMALL, command, environment
 
 from afqmc.run_dir import RunDir
 from afqmc.sweeps.plan import Job, Sweep, merge_plan
@@ -90,6 +91,21 @@ def test_job_equals_single_run(tmp_path):
     for name in ("checkpoints/best/model.safetensors", "predictions/dev.jsonl"):
         assert (in_sweep / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
     assert "epoch 1" in (in_sweep / "console.log").read_text()
+
+
+@pytest.mark.slow
+def test_jobs_import_no_library_of_their_own(tmp_path):
+    """Large libraries are imported by the process that is forked for each job, not by each job."""
+    overrides = (*TINY, "seed=1,2,3", "hydra.launcher.start_method=forkserver")
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "afqmc.run", "-m", *overrides],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    imports = Counter(line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import"))
+    assert imports["torch"] == 2  # also by the process of the sweep, after the jobs
+    for library in ("sklearn", "statsmodels", "peft", "transformers.models.bert.modeling_bert"):
+        assert imports[library] <= 2, library
 
 
 def test_invalid_jobs_are_reported_before_start(tmp_path):

@@ -54,11 +54,12 @@ def printed(code, **environment):
 
 
 def test_threads_per_job():
-    """torch uses the cores divided by the number of parallel jobs."""
-    shown = "print(os.environ['OMP_NUM_THREADS'], os.environ['GOMP_SPINCOUNT'])"
+    """torch uses the cores divided by the number of parallel jobs, and NumPy one core."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GOMP_SPINCOUNT")
+    shown = f"print(*map(os.environ.get, {names}))"
     code = f"configure_threads()\nimport torch\n{shown}\nprint(torch.get_num_threads())"
-    assert printed(code) == [str(usable_cores()), "2000", str(usable_cores())]
-    assert printed(f"configure_threads(jobs_at_once=1000)\n{shown}") == ["1", "2000"]
+    assert printed(code) == [str(usable_cores()), "1", "2000", str(usable_cores())]
+    assert printed(f"configure_threads(jobs_at_once=1000)\n{shown}") == ["1", "1", "2000"]
 
 
 def test_kernel_caches_are_limited():
