@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ import tokenizers
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from afqmc.data.columns import offsets_of
 from afqmc.data.loading import Pairs
 from afqmc.data.token_cache import load_or_build
 
@@ -39,7 +41,7 @@ class TokenizedPairs:
     segments: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray | None
-    ids: list[int | str]
+    ids: Sequence[int | str]
     words: np.ndarray | None = None
     teacher_logits: np.ndarray | None = None
 
@@ -98,20 +100,19 @@ class PairTokenizer:
         return _with_labels(arrays, pairs)
 
     def _arrays(self, pairs: Pairs) -> dict[str, np.ndarray]:
-        tokens, segments, lengths = [], [], []
+        tokens, segments, lengths = [], [], array("q")
         for token_rows, segment_rows in self._chunks(pairs):
-            lengths += [len(row) for row in token_rows]
+            lengths.extend(map(len, token_rows))
             tokens.append(_flat(token_rows, np.int32))
             segments.append(_flat(segment_rows if self.uses_token_type_ids else [], np.int8))
-        offsets = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
+        offsets = offsets_of(np.asarray(lengths))
         return {"tokens": np.concatenate(tokens), "segments": np.concatenate(segments), "offsets": offsets}
 
     def _chunks(self, pairs: Pairs) -> Iterator[TokenRows]:
         for start in range(0, len(pairs), _CHUNK):
             rows = slice(start, start + _CHUNK)
             tokenize = self._fast if self._core is not None else self._slow
-            yield tokenize(pairs.sentence1[rows], pairs.sentence2[rows])
+            yield tokenize([*pairs.sentence1[rows]], [*pairs.sentence2[rows]])
 
     def _fast(self, sentence1: list[str], sentence2: list[str]) -> TokenRows:
         assert self._core is not None
@@ -145,4 +146,4 @@ def _with_labels(arrays: dict[str, np.ndarray], pairs: Pairs) -> TokenizedPairs:
 
 
 def _flat(rows: list[Sequence[int]], dtype: type[np.generic]) -> np.ndarray:
-    return np.array(list(itertools.chain.from_iterable(rows)), dtype)
+    return np.fromiter(itertools.chain.from_iterable(rows), dtype)
