@@ -136,9 +136,16 @@ def summary_lines(dataset: Dataset, stats: DatasetStats) -> list[str]:
         counts.append(f"{name} {split.pairs}" + (f" ({', '.join(shares)})" if sum(split.label_counts) else ""))
     positive = f"; {dataset.labels[1]!r} counts as positive" if len(dataset.labels) == 2 else ""
     lines = [f"data: {dataset.name}: " + "; ".join(counts) + positive]
-    notes = (*dataset.notes, *left_out(dataset), *fold_lines(dataset), *dataset_warnings(stats))
+    notes = (*dataset.notes, *left_out(dataset), *fold_lines(dataset), *skipped_checks(stats), *dataset_warnings(stats))
     lines += [f"data: {text}" for text in notes]
     return lines
+
+
+def skipped_checks(stats: DatasetStats) -> list[str]:
+    """Return a line on the checks that a streamed split does not get; none without one."""
+    if not stats.streamed:
+        return []
+    return [f"{', '.join(stats.streamed)} is streamed: not checked for repeated or shared pairs"]
 
 
 def left_out(dataset: Dataset) -> list[str]:
