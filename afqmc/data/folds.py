@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from afqmc.data.columns import Texts
 from afqmc.data.config import DatasetConfig
-from afqmc.data.pairs import Pairs, update_digest
+from afqmc.data.pairs import Pairs, label_texts, update_digest
 from afqmc.utils.errors import InputError, elide
 
 _Array = np.ndarray
@@ -52,21 +54,20 @@ class Folds:
     def dev(self) -> Pairs:
         """The dev fold, in the file's order, limited to ``max_dev`` pairs."""
         name = f"{self.pairs.file} (fold {self.fold} of {self.count})"
-        return self.pairs.select(np.flatnonzero(self.fold_ids == self.fold)[: self.max_dev].tolist(), name)
+        return self.pairs.select(np.flatnonzero(self.fold_ids == self.fold)[: self.max_dev], name)
 
     @cached_property
     def train(self) -> Pairs:
         """The other folds, in the file's order."""
-        return self.pairs.select(np.flatnonzero(self.fold_ids != self.fold).tolist(), self.pairs.file)
+        return self.pairs.select(np.flatnonzero(self.fold_ids != self.fold), self.pairs.file)
 
     @cached_property
     def leaked_pairs(self) -> int:
         """Number of dev pairs with a sentence that also occurs in train; 0 if pairs are grouped by sentence."""
-        in_train = {*self.train.sentence1, *self.train.sentence2}
-        return sum(
-            sentence1 in in_train or sentence2 in in_train
-            for sentence1, sentence2 in zip(self.dev.sentence1, self.dev.sentence2, strict=True)
+        train, dev = (
+            [Texts.of(split.sentence1).hashes, Texts.of(split.sentence2).hashes] for split in (self.train, self.dev)
         )
+        return int(np.isin(dev, np.concatenate(train)).any(axis=0).sum())
 
     def as_dict(self) -> dict[str, object]:
         """Return the entry for summary.json, which identifies the dev fold."""
@@ -81,7 +82,7 @@ class Folds:
 def labelled_digest(pairs: Pairs) -> str:
     """Return the sha256 of sentences and labels, in order."""
     digest = hashlib.sha256()
-    for column in (pairs.sentence1, pairs.sentence2, [str(label) for label in pairs.labels or ()]):
+    for column in (pairs.sentence1, pairs.sentence2, label_texts(pairs.labels)):
         update_digest(digest, column)
     return digest.hexdigest()
 
@@ -108,16 +109,22 @@ def make_folds(pairs: Pairs, config: DatasetConfig, names: tuple[str, ...]) -> F
     return folds
 
 
-def connected_groups(sentence1: list[str], sentence2: list[str]) -> _Array:
-    """Return the group of each pair, (N,): connected components of the graph of sentences whose edges are the pairs."""
+def connected_groups(sentence1: Sequence[str], sentence2: Sequence[str]) -> _Array:
+    """Return the group of each pair, (N,): connected components of the graph of sentences whose edges are the pairs.
+
+    Sentences are compared by their hashes. They are numbered in the order of their first occurrence, which decides the
+    numbers of the groups.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    node: dict[str, int] = {}
-    ends = [[node.setdefault(text, len(node)) for text in column] for column in (sentence1, sentence2)]
-    edges = coo_array((np.ones(len(sentence1)), ends), shape=(len(node), len(node)))
+    hashes = np.concatenate([Texts.of(sentence1).hashes, Texts.of(sentence2).hashes])
+    _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
+    ends = np.argsort(np.argsort(first))[number].reshape(2, -1)
+    edges = coo_array((np.ones(len(sentence1)), (ends[0], ends[1])), shape=(len(first), len(first)))
     component: _Array = connected_components(edges, directed=False)[1]
-    return np.take(component, ends[0])
+    groups: _Array = np.take(component, ends[0])
+    return groups
 
 
 def assign_folds(groups: _Array, labels: _Array, folds: int, seed: int) -> _Array:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
+
+from afqmc.data.columns import Texts, combine_hashes
 from afqmc.data.labels import appearance, code_points, look_alikes
 from afqmc.data.loading import Dataset
 from afqmc.data.pairs import Pairs
@@ -13,6 +16,7 @@ from afqmc.utils.errors import elide
 _NO_ANSWER = {"-", "-1.0", "?", "nan", "null", "none", "n/a", "na", "unknown"}  # as returned by `appearance`
 _MIN_PAIRS = 20  # with fewer pairs a pattern may be chance
 _MIN_REPEATS = 10  # a column whose texts occur this often on average may hold labels
+_MAX_SPACES = 16  # bytes of spaces around a label in a sentence column
 _LISTED = 3  # examples per message
 
 
@@ -58,16 +62,26 @@ def _sentence_warnings(dataset: Dataset) -> Iterator[str]:
     train = dataset.train
     if not isinstance(train, Pairs) or len(train) < _MIN_PAIRS or train.labels is None:
         return
+    labels = np.asarray(train.labels)
     for role, column in (("sentence1_field", train.sentence1), ("sentence2_field", train.sentence2)):
-        texts, labelled_texts = set(column), set(zip(column, train.labels, strict=True))
-        equal = sum(dataset.labels[label] == text.strip() for text, label in zip(column, train.labels, strict=True))
+        texts = Texts.of(column)
+        _, rows = np.unique(texts.hashes, return_index=True)  # a row of each different text
+        labelled_texts = len(np.unique(combine_hashes(texts.hashes, labels)))
+        equal = _count_labels(texts, labels, dataset.labels)
         if 2 * equal > len(train):
             yield f"train: the label is the text of dataset.{role} in {equal} of {len(train)} pairs"
-        elif len(labelled_texts) == len(texts) > 1 and _MIN_REPEATS * len(texts) <= len(train):
-            examples = elide(", ".join(map(repr, sorted(texts)[:_LISTED])))
+        elif labelled_texts == len(rows) > 1 and _MIN_REPEATS * len(rows) <= len(train):
+            examples = elide(", ".join(map(repr, sorted(texts.take(rows))[:_LISTED])))
             yield (
-                f"train: dataset.{role} has {len(texts)} different texts in {len(train)} pairs ({examples}), and each "
+                f"train: dataset.{role} has {len(rows)} different texts in {len(train)} pairs ({examples}), and each "
                 "always has the same label: is it the label under another name?"
             )
     if train.sentence1 == train.sentence2:
         yield "train: both sentences are the same in every pair (dataset.sentence1_field, dataset.sentence2_field)"
+
+
+def _count_labels(texts: Texts, labels: np.ndarray, names: Sequence[str]) -> int:
+    """Return the number of texts that are the name of their pair's label, with few spaces around it."""
+    longest = max(len(name.encode()) for name in names) + _MAX_SPACES
+    rows = np.flatnonzero(np.diff(texts.offsets) <= longest)  # most texts are longer than any label
+    return sum(names[labels[row]] == texts[row].strip() for row in rows.tolist())

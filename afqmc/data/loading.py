@@ -6,12 +6,15 @@ import hashlib
 import io
 import itertools
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from afqmc.data.columns import Ints
 from afqmc.data.config import DatasetConfig, Format, Source
 from afqmc.data.download import fetch_zip
 from afqmc.data.folds import Folds, make_folds
@@ -19,9 +22,9 @@ from afqmc.data.header import has_no_header, header_label
 from afqmc.data.labels import label_name
 from afqmc.data.pairs import Pairs as Pairs
 from afqmc.data.pairs import PairStream as PairStream
+from afqmc.data.pairs import label_texts, update_digest
 from afqmc.data.pairs import label_to_index as label_to_index
 from afqmc.data.pairs import to_columns as to_columns
-from afqmc.data.pairs import update_digest
 from afqmc.data.parsing import OnError, Pair, read_pairs
 from afqmc.data.sample import sample_files
 from afqmc.data.skipped_rows import ReadReport
@@ -78,8 +81,9 @@ class Dataset:
         """Return the number of pairs per class, in class order; all 0 if the split has no labels."""
         if isinstance(split, PairStream):
             return split.label_counts
-        counts = Counter(split.labels or ())
-        return [counts[label] for label in range(len(self.labels))]
+        labels = np.asarray(split.labels or (), np.int64)
+        counts: list[int] = np.bincount(labels[labels >= 0], minlength=len(self.labels)).tolist()
+        return counts
 
 
 def resolve_files(config: DatasetConfig, fetch: bool = True) -> dict[str, DataFile]:
@@ -208,24 +212,29 @@ def load_dev(config: DatasetConfig, files: dict[str, DataFile], names: tuple[str
 
 def _read_train(config: DatasetConfig, file: DataFile, on_error: OnError | None) -> tuple[Pairs, tuple[str, ...]]:
     """Return the training pairs and the class names."""
-    report, index = ReadReport(file.name), _configured_index(config)
-    pairs = list(read_split(config, "train", file, index, on_error, report))
+    report, valid = ReadReport(file.name), _configured_index(config)
+    order: defaultdict[str, int] = defaultdict(lambda: len(order))  # labels by their first occurrence
+    pairs = to_columns(file.name, read_split(config, "train", file, valid, on_error, report), order, report)
     reject_empty(report, len(pairs))
-    counts = Counter(str(pair.label) for pair in pairs)
-    _reject_header_class(config, file, pairs[0], counts)
+    labels = np.asarray(pairs.labels)
+    counts = dict(zip(order, np.bincount(labels).tolist(), strict=True))
+    _reject_header_class(config, file, next(iter(order)), pairs.line(0), counts)
     names = class_names(config, counts)
-    return to_columns(file.name, pairs, label_to_index(names), report), names
+    index = label_to_index(names)
+    return replace(pairs, labels=Ints(np.array([index[name] for name in order])[labels])), names
 
 
-def _reject_header_class(config: DatasetConfig, file: DataFile, first: Pair, counts: Mapping[str, int]) -> None:
+def _reject_header_class(
+    config: DatasetConfig, file: DataFile, label: str, line: int, counts: Mapping[str, int]
+) -> None:
     """Check that the first pair of a training file declared to have no header line is not a header line.
 
     Raises:
         InputError: naming that line.
     """
     is_checked = config.labels is None and has_no_header(file.format, config)
-    if is_checked and (reason := header_label(str(first.label), counts)):
-        raise InputError(f"{file.name}:{first.line}: {reason}")
+    if is_checked and (reason := header_label(label, counts)):
+        raise InputError(f"{file.name}:{line}: {reason}")
 
 
 def _read_columns(
@@ -271,7 +280,7 @@ def _open_stream(config: DatasetConfig, file: DataFile, on_error: OnError | None
         trace.add(pair)
     reject_empty(report, trace.count)
     assert first is not None
-    _reject_header_class(config, file, first, counts)
+    _reject_header_class(config, file, str(first.label), first.line, counts)
     names = class_names(config, counts)
     index = label_to_index(names)
     read = lambda: read_split(config, "train", file, index, on_error and _ignore_error)  # noqa: E731
@@ -307,7 +316,7 @@ def sorted_digest(split: Pairs, labels: Sequence[str]) -> str:
 
 def _add_split(digest: Hash, split: Pairs | PairStream) -> None:
     if isinstance(split, Pairs):
-        for column in (split.sentence1, split.sentence2, [str(label) for label in split.labels or ()]):
+        for column in (split.sentence1, split.sentence2, label_texts(split.labels)):
             update_digest(digest, column)
     else:
         digest.update(split.digest.encode())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from afqmc.data.columns import Ints, Texts, concatenate, select_rows, to_column
 from afqmc.data.parsing import Pair
 from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.stream_changes import StreamTrace
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     from hashlib import _Hash as Hash
 
 
+_CHUNK = 1 << 14  # pairs that are Python objects at the same time
 UNLABELLED = -100  # the class index of a pair without a label in a labelled split; PyTorch's cross-entropy ignores it
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """A split in memory, as columns of equal length.
+    """A split in memory, as columns of equal length. Those of a file are flat arrays, see ``afqmc.data.columns``.
 
     Attributes:
         file: What messages call the split.
@@ -37,11 +39,11 @@ class Pairs:
     """
 
     file: str
-    ids: list[int | str]
-    sentence1: list[str]
-    sentence2: list[str]
-    labels: list[int] | None
-    lines: list[int] | None = None
+    ids: Sequence[int | str]
+    sentence1: Sequence[str]
+    sentence2: Sequence[str]
+    labels: Sequence[int] | None
+    lines: Sequence[int] | None = None
     report: ReadReport = field(default_factory=ReadReport, compare=False)
     teacher_logits: np.ndarray | None = field(default=None, compare=False)
 
@@ -61,24 +63,25 @@ class Pairs:
         teacher = [column for column in (self.teacher_logits, others.teacher_logits) if column is not None]
         return replace(
             self,
-            ids=[*self.ids, *others.ids],
-            sentence1=[*self.sentence1, *others.sentence1],
-            sentence2=[*self.sentence2, *others.sentence2],
-            labels=None if self.labels is None or others.labels is None else [*self.labels, *others.labels],
+            ids=concatenate([self.ids, others.ids]),
+            sentence1=concatenate([self.sentence1, others.sentence1]),
+            sentence2=concatenate([self.sentence2, others.sentence2]),
+            labels=None if self.labels is None or others.labels is None else concatenate([self.labels, others.labels]),
             lines=None,
             teacher_logits=np.concatenate(teacher) if len(teacher) == 2 else None,
         )
 
-    def select(self, rows: Sequence[int], file: str) -> Pairs:
+    def select(self, rows: Sequence[int] | np.ndarray, file: str) -> Pairs:
         """Return the given rows, counted from 0, in the given order. Messages call the result ``file``."""
+        chosen = np.asarray(rows, np.int64)
         return Pairs(
             file,
-            [self.ids[row] for row in rows],
-            [self.sentence1[row] for row in rows],
-            [self.sentence2[row] for row in rows],
-            None if self.labels is None else [self.labels[row] for row in rows],
-            [self.line(row) for row in rows],
-            teacher_logits=None if self.teacher_logits is None else self.teacher_logits[rows],
+            select_rows(self.ids, chosen),
+            select_rows(self.sentence1, chosen),
+            select_rows(self.sentence2, chosen),
+            None if self.labels is None else select_rows(self.labels, chosen),
+            Ints(chosen + 1) if self.lines is None else select_rows(self.lines, chosen),
+            teacher_logits=None if self.teacher_logits is None else self.teacher_logits[chosen],
         )
 
 
@@ -143,11 +146,16 @@ _CHANGED = "has changed since the run first read it; a streamed file must not ch
 
 def to_columns(file: str, rows: Iterable[Pair], index: Mapping[str, int], report: ReadReport | None = None) -> Pairs:
     """Return pairs as columns, with labels as class indices (None if no pair has a label)."""
-    pairs = list(rows)
-    labels = [index[pair.label] for pair in pairs if pair.label is not None]
-    sentences = ([pair.sentence1 for pair in pairs], [pair.sentence2 for pair in pairs])
-    lines = [pair.line for pair in pairs]
-    return Pairs(file, [pair.id for pair in pairs], *sentences, labels or None, lines, report or ReadReport(file))
+    pairs, parts = iter(rows), []
+    while chunk := list(islice(pairs, _CHUNK)):
+        labels = [index[pair.label] for pair in chunk if pair.label is not None]
+        sentences = ([pair.sentence1 for pair in chunk], [pair.sentence2 for pair in chunk])
+        columns = ([pair.id for pair in chunk], *sentences, labels, [pair.line for pair in chunk])
+        parts.append([to_column(column) for column in columns])
+    ids, sentence1, sentence2, all_labels, lines = (
+        map(concatenate, zip(*parts, strict=True)) if parts else ([], [], [], [], [])
+    )
+    return Pairs(file, ids, sentence1, sentence2, all_labels or None, lines, report or ReadReport(file))
 
 
 def label_to_index(names: tuple[str, ...]) -> dict[str, int]:
@@ -157,5 +165,12 @@ def label_to_index(names: tuple[str, ...]) -> dict[str, int]:
 
 def update_digest(digest: Hash, column: Sequence[str]) -> None:
     """Hash the lengths and then the texts, so that different columns never concatenate to the same bytes."""
-    digest.update(np.array([len(text) for text in column], np.int64).tobytes())
-    digest.update("".join(column).encode())
+    texts = Texts.of(column)
+    digest.update(texts.count_characters().tobytes())
+    digest.update(texts.data.data)
+
+
+def label_texts(labels: Sequence[int] | None) -> Texts:
+    """Return class indices as texts, for a digest; none for an unlabelled split."""
+    values, rows = np.unique(np.asarray(labels or (), np.int64), return_inverse=True)
+    return Texts.of([str(value) for value in values.tolist()]).take(rows)

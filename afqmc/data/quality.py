@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
+
+from afqmc.data.columns import Texts, combine_hashes
 from afqmc.data.label_checks import label_warnings
 from afqmc.data.loading import Dataset, Pairs, PairStream
 
@@ -47,49 +50,79 @@ class DatasetStats:
 
 
 def analyze(dataset: Dataset) -> DatasetStats:
-    """Count labels and problems. For a streamed split only labels are counted, since it does not fit into memory."""
+    """Count labels and problems. For a streamed split only labels are counted, since it does not fit into memory.
+
+    Sentences are compared by their hashes, see ``Texts.hashes``.
+    """
     in_memory = {name: split for name, split in dataset.splits().items() if isinstance(split, Pairs)}
-    keys = {name: set(_unordered(split)) for name, split in in_memory.items()}
+    keys = {name: np.unique(_unordered(split)) for name, split in in_memory.items()}
     stats = {name: _split_stats(dataset, split) for name, split in in_memory.items()}
     streamed = {name: split for name, split in dataset.splits().items() if isinstance(split, PairStream)}
     for name, stream in streamed.items():
         stats[name] = SplitStats(len(stream), stream.label_counts, 0, 0, 0, 0, {}, stream.file)
-    shared = {(a, b): len(keys[a] & keys[b]) for a, b in combinations(in_memory, 2)}
+    shared = {(a, b): len(np.intersect1d(keys[a], keys[b], assume_unique=True)) for a, b in combinations(in_memory, 2)}
     return DatasetStats(stats, shared, tuple(streamed), dataset.labels, tuple(label_warnings(dataset)))
 
 
-def _unordered(split: Pairs) -> list[tuple[str, str]]:
-    """Return a key per pair that does not depend on the order of its sentences."""
-    return [(a, b) if a <= b else (b, a) for a, b in zip(split.sentence1, split.sentence2, strict=True)]
+def _hashes(split: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    return Texts.of(split.sentence1).hashes, Texts.of(split.sentence2).hashes
+
+
+def _unordered(split: Pairs) -> np.ndarray:
+    """Return a hash of each pair, int64 (N,), that does not depend on the order of its sentences."""
+    first, second = _hashes(split)
+    return combine_hashes(np.minimum(first, second), np.maximum(first, second))
 
 
 def _split_stats(dataset: Dataset, split: Pairs) -> SplitStats:
-    seen: set[tuple[str, str]] = set()
-    classes: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
-    rows: dict[str, list[int]] = {"exact_duplicates": [], "swapped_duplicates": [], "identical_sentences": []}
-    keys = _unordered(split)
-    for row, (key, sentence1, sentence2) in enumerate(zip(keys, split.sentence1, split.sentence2, strict=True)):
-        if (sentence1, sentence2) in seen:
-            rows["exact_duplicates"].append(row)
-        elif (sentence2, sentence1) in seen:
-            rows["swapped_duplicates"].append(row)
-        seen.add((sentence1, sentence2))
-        if sentence1 == sentence2:
-            rows["identical_sentences"].append(row)
-        if split.labels is not None:
-            classes[key].add(split.labels[row])
-    contradictory = {key for key, labels in classes.items() if len(labels) > 1}
-    rows["contradictions"] = [row for row, key in enumerate(keys) if key in contradictory] if contradictory else []
+    first, second = _hashes(split)
+    repeated, swapped = _repetitions(combine_hashes(first, second), combine_hashes(second, first))
+    contradictions, contradictory = _contradictions(_unordered(split), split.labels)
+    rows = {
+        "exact_duplicates": np.flatnonzero(repeated),
+        "swapped_duplicates": np.flatnonzero(swapped),
+        "identical_sentences": np.flatnonzero(first == second),
+        "contradictions": contradictory,
+    }
     return SplitStats(
         pairs=len(split),
         label_counts=dataset.label_counts(split),
         exact_duplicates=len(rows["exact_duplicates"]),
         swapped_duplicates=len(rows["swapped_duplicates"]),
-        contradictions=len(contradictory),
+        contradictions=contradictions,
         identical_sentences=len(rows["identical_sentences"]),
-        lines={kind: [split.line(row) for row in some[: _SHOWN + 1]] for kind, some in rows.items() if some},
+        lines={
+            kind: [split.line(row) for row in some[: _SHOWN + 1].tolist()] for kind, some in rows.items() if len(some)
+        },
         file=split.file,
     )
+
+
+def _repetitions(pairs: np.ndarray, swapped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which pairs occur before, bool (N,), and which of the others occur before with swapped sentences.
+
+    Args:
+        pairs: A hash of each pair, int64 (N,).
+        swapped: The hash of the pair (b, a), int64 (N,).
+    """
+    rows = np.arange(len(pairs))
+    known, first = np.unique(pairs, return_index=True)
+    is_first = np.zeros(len(pairs), bool)
+    is_first[first] = True
+    place = np.minimum(np.searchsorted(known, swapped), len(known) - 1)
+    return ~is_first, is_first & (known[place] == swapped) & (first[place] < rows)
+
+
+def _contradictions(keys: np.ndarray, labels: Sequence[int] | None) -> tuple[int, np.ndarray]:
+    """Return the number of different pairs with several labels, and the rows of these pairs."""
+    if labels is None:
+        return 0, np.empty(0, np.int64)
+    order = np.argsort(keys, kind="stable")
+    ascending, of_pair = keys[order], np.asarray(labels)[order]
+    begins = np.flatnonzero(np.append(True, ascending[1:] != ascending[:-1]))  # of each group of equal pairs
+    several = np.minimum.reduceat(of_pair, begins) != np.maximum.reduceat(of_pair, begins)
+    sizes = np.diff(np.append(begins, len(keys)))
+    return int(several.sum()), np.sort(order[np.repeat(several, sizes)])
 
 
 def summary_lines(dataset: Dataset, stats: DatasetStats) -> list[str]:
@@ -103,9 +136,16 @@ def summary_lines(dataset: Dataset, stats: DatasetStats) -> list[str]:
         counts.append(f"{name} {split.pairs}" + (f" ({', '.join(shares)})" if sum(split.label_counts) else ""))
     positive = f"; {dataset.labels[1]!r} counts as positive" if len(dataset.labels) == 2 else ""
     lines = [f"data: {dataset.name}: " + "; ".join(counts) + positive]
-    notes = (*dataset.notes, *left_out(dataset), *fold_lines(dataset), *dataset_warnings(stats))
+    notes = (*dataset.notes, *left_out(dataset), *fold_lines(dataset), *skipped_checks(stats), *dataset_warnings(stats))
     lines += [f"data: {text}" for text in notes]
     return lines
+
+
+def skipped_checks(stats: DatasetStats) -> list[str]:
+    """Return a line on the checks that a streamed split does not get; none without one."""
+    if not stats.streamed:
+        return []
+    return [f"{', '.join(stats.streamed)} is streamed: not checked for repeated or shared pairs"]
 
 
 def left_out(dataset: Dataset) -> list[str]:

@@ -19,6 +19,7 @@ from afqmc.utils.errors import InputError, elide
 
 Row = tuple[int, dict[str, Any]]
 _QUOTED = '"(?:[^"]|"")*"'  # regular expression for a cell in quotation marks
+_MARK = "\ufeff"  # a byte order mark, which json.loads rejects by its name
 _FIRST_ROWS = 10  # rows that show whether quotation marks enclose cells
 
 
@@ -52,7 +53,7 @@ def _json_rows(file: DataFile, config: DatasetConfig, reject: RejectLine) -> Ite
             continue
         first = first or line
         try:
-            row = json.loads(text, object_pairs_hook=_unique_keys)
+            row = (json.loads if text.startswith(_MARK) else _decode_json)(text)
         except (ValueError, RecursionError) as error:  # a number of over 4300 digits is a plain ValueError
             reject(line, f"broken JSON: {error}{_json_hint(text.lstrip(), line == first)}")
             continue
@@ -78,6 +79,9 @@ def _unique_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(row) < len(items):
         raise ValueError(f"the key {most_common(key for key, _ in items)!r} appears twice")
     return row
+
+
+_decode_json = json.JSONDecoder(object_pairs_hook=_unique_keys).decode  # json.loads would build a decoder per line
 
 
 def _table_rows(

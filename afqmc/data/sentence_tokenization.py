@@ -49,6 +49,9 @@ class SentenceTokenizer(PairTokenizer):
         words = "" if self.segment is None else f" words rjieba {version('rjieba')}"
         return f"sentences{words} {super()._settings}"
 
+    def _find_pieces(self) -> None:
+        """Return none: pieces are for pairs."""
+
     def _arrays(self, pairs: Pairs) -> dict[str, np.ndarray]:
         arrays = super()._arrays(pairs)
         if self.segment is not None:

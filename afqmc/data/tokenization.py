@@ -14,8 +14,10 @@ import tokenizers
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from afqmc.data.columns import offsets_of
 from afqmc.data.loading import Pairs
 from afqmc.data.token_cache import load_or_build
+from afqmc.data.word_pieces import TokenArrays, WordPieces
 
 _CHUNK = 4096  # pairs tokenised at once
 TokenRows = tuple[list[Sequence[int]], list[Sequence[int]]]  # token ids and segment ids of each row
@@ -39,7 +41,7 @@ class TokenizedPairs:
     segments: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray | None
-    ids: list[int | str]
+    ids: Sequence[int | str]
     words: np.ndarray | None = None
     teacher_logits: np.ndarray | None = None
 
@@ -73,6 +75,11 @@ class PairTokenizer:
             self._core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
             self._core.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
             self._core.no_padding()
+        self._pieces = self._find_pieces()
+
+    def _find_pieces(self) -> WordPieces | None:
+        """Return a faster way to the same tokens, if there is one."""
+        return None if self._core is None else WordPieces.of(self._core, self.max_length)
 
     @property
     def fingerprint(self) -> str:
@@ -98,20 +105,21 @@ class PairTokenizer:
         return _with_labels(arrays, pairs)
 
     def _arrays(self, pairs: Pairs) -> dict[str, np.ndarray]:
-        tokens, segments, lengths = [], [], []
-        for token_rows, segment_rows in self._chunks(pairs):
-            lengths += [len(row) for row in token_rows]
-            tokens.append(_flat(token_rows, np.int32))
-            segments.append(_flat(segment_rows if self.uses_token_type_ids else [], np.int8))
-        offsets = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        return {"tokens": np.concatenate(tokens), "segments": np.concatenate(segments), "offsets": offsets}
+        tokens, segments, lengths = map(np.concatenate, zip(*self._chunks(pairs), strict=True))
+        return {"tokens": tokens, "segments": segments, "offsets": offsets_of(lengths)}
 
-    def _chunks(self, pairs: Pairs) -> Iterator[TokenRows]:
+    def _chunks(self, pairs: Pairs) -> Iterator[TokenArrays]:
         for start in range(0, len(pairs), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            tokenize = self._fast if self._core is not None else self._slow
-            yield tokenize(pairs.sentence1[rows], pairs.sentence2[rows])
+            sentence1, sentence2 = [*pairs.sentence1[rows]], [*pairs.sentence2[rows]]
+            if self._pieces is not None:
+                tokens, segments, lengths = self._pieces.encode_batch(sentence1, sentence2)
+            else:
+                tokenize = self._fast if self._core is not None else self._slow
+                token_rows, segment_rows = tokenize(sentence1, sentence2)
+                tokens, lengths = _flat(token_rows, np.int32), np.array([*map(len, token_rows)], np.int64)
+                segments = _flat(segment_rows if self.uses_token_type_ids else [], np.int8)
+            yield tokens, segments if self.uses_token_type_ids else segments[:0], lengths
 
     def _fast(self, sentence1: list[str], sentence2: list[str]) -> TokenRows:
         assert self._core is not None
@@ -145,4 +153,4 @@ def _with_labels(arrays: dict[str, np.ndarray], pairs: Pairs) -> TokenizedPairs:
 
 
 def _flat(rows: list[Sequence[int]], dtype: type[np.generic]) -> np.ndarray:
-    return np.array(list(itertools.chain.from_iterable(rows)), dtype)
+    return np.fromiter(itertools.chain.from_iterable(rows), dtype)

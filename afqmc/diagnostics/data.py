@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from afqmc.config import Config
 from afqmc.data.folds import Folds
 from afqmc.data.loading import Dataset, load_dataset
-from afqmc.data.quality import DatasetStats, SplitStats, analyze, dataset_warnings, fold_lines, format_lines, left_out
+from afqmc.data.quality import (
+    DatasetStats,
+    SplitStats,
+    analyze,
+    dataset_warnings,
+    fold_lines,
+    format_lines,
+    left_out,
+    skipped_checks,
+)
 from afqmc.diagnostics.findings import Finding, fail, ok, warn
 from afqmc.utils.errors import InputError
 
@@ -68,9 +77,9 @@ def data_findings(data: Dataset) -> Iterator[Finding]:
         if split.identical_sentences:
             lines = format_lines(split, "identical_sentences")
             yield warn("data", f"{name}: {split.identical_sentences} pairs of a sentence with itself ({lines})")
-    if stats.streamed:
-        yield ok("data", f"{', '.join(stats.streamed)} is streamed: not checked for repeated or shared pairs")
-    elif not warnings:
+    for line in skipped_checks(stats):
+        yield ok("data", line)
+    if not stats.streamed and not warnings:
         yield ok("data", "no repeated, contradictory or shared pairs")
     yield _baseline(data, stats.splits["dev"].label_counts)
 

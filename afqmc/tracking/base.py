@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -28,8 +29,8 @@ class DevPredictions:
     labels: tuple[str, ...]
     probabilities: np.ndarray
     gold: np.ndarray
-    sentence1: list[str]
-    sentence2: list[str]
+    sentence1: Sequence[str]
+    sentence2: Sequence[str]
     weights: Path | None = None
 
 

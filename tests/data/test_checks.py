@@ -107,4 +107,6 @@ def test_streamed_split():
     facts = analyze(data)
     assert (facts.streamed, facts.shared) == (("train",), {})
     assert (facts.splits["train"].pairs, facts.splits["train"].lines) == (40, {})
-    assert "train 40 (75% '0', 25% '1')" in summary_lines(data, facts)[0]
+    first, *others = summary_lines(data, facts)
+    assert "train 40 (75% '0', 25% '1')" in first
+    assert "data: train is streamed: not checked for repeated or shared pairs" in others

@@ -5,6 +5,7 @@ import zipfile
 
 import pytest
 
+from afqmc.data.columns import concatenate
 from afqmc.data.config import DatasetConfig, Source
 from afqmc.data.loading import Pairs, PairStream, load_dataset
 from afqmc.utils.errors import InputError
@@ -53,7 +54,7 @@ def test_streamed_split(dataset):
         chunks = list(streamed.train.chunks(10))
         assert [len(chunk) for chunk in chunks] == [10, 10, 5]
         for column in ("ids", "sentence1", "sentence2", "labels"):
-            assert sum((getattr(chunk, column) for chunk in chunks), []) == getattr(held.train, column)
+            assert concatenate([getattr(chunk, column) for chunk in chunks]) == getattr(held.train, column)
     assert len(streamed.train) == len(held.train) == 25
     assert streamed.labels == held.labels == ("a", "b", "c")
     assert streamed.label_counts(streamed.train) == held.label_counts(held.train) == [8, 9, 8]

@@ -18,6 +18,7 @@ from benchmarks import against, report, startup
 from benchmarks.clock import Clock
 from benchmarks.contestants import CONTESTANTS, load, tutorial
 from benchmarks.contestants.afqmc_without import WITHOUT
+from benchmarks.data_size import write_data
 from benchmarks.floor import Floor, training_flop
 from benchmarks.plan import Plan
 from benchmarks.processes import Bench
@@ -235,3 +236,15 @@ def test_startup_of_commands(tmp_path):
     seconds, cpu, _ = startup.run(["--help"], tmp_path)
     assert seconds > 0
     assert cpu > 0
+
+
+def test_repeated_pairs(tmp_path):
+    """The data of ``benchmarks.data_size`` has as many pairs as asked for, all of them different."""
+    rows = [{"sentence1": f"花{n}呗", "sentence2": f"借{n}呗", "label": str(n % 2)} for n in range(3)]
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}.json").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_data(tmp_path, 8, tmp_path / "data")
+    lines = (tmp_path / "data/train.json").read_text(encoding="utf-8").splitlines()
+    assert (len(lines), len(set(lines))) == (8, 8)
+    assert [json.loads(line) for line in lines[:3]] == rows
+    assert json.loads(lines[7]) == {"sentence1": "花1呗2", "sentence2": "借1呗2", "label": "1"}
