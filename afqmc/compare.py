@@ -40,9 +40,11 @@ def main() -> int:
 
     kinds: dict[str, Callable[[ComparisonReport], str]] = {
         **exports.KINDS,
-        "html": partial(_page, with_sentences=not arguments.no_sentences),
+        "html": partial(_page, with_sentences=not arguments.no_sentences, slice_columns=arguments.slice),
     }
     files = [(path, f"--{kind}", render) for kind, render in kinds.items() if (path := getattr(arguments, kind))]
+    if arguments.slice and arguments.html is None:
+        raise InputError(f"--slice {arguments.slice[0]}: only with --html FILE, whose page has the slices")
     for path, flag, _ in files:
         exports.check_output_path(path, flag, arguments.paths)
     runs = find_runs(arguments.paths)
@@ -84,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave the sentence pairs out of the page, which has them if the runs' data are on this machine",
     )
+    parser.add_argument(
+        "--slice",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="for the page: also compare by the values of this column of the data; may be repeated",
+    )
     parser.add_argument("--wandb", action="store_true", help="upload the comparison to W&B as a separate run")
     parser.add_argument("--wandb-project", metavar="[ENTITY/]PROJECT", help="for --wandb; default: the runs' project")
     parser.add_argument("--wandb-sync", action="store_true", help="send runs that W&B does not have yet, in order")
@@ -114,10 +123,10 @@ def _send(runs: Sequence[Run], report: ComparisonReport, target: TrackerConfig |
     return code
 
 
-def _page(report: ComparisonReport, with_sentences: bool) -> str:
+def _page(report: ComparisonReport, with_sentences: bool, slice_columns: Sequence[str]) -> str:
     from afqmc.comparison.html.page import as_html  # importing scikit-learn is slow
 
-    return as_html(report, with_sentences)
+    return as_html(report, with_sentences, slice_columns)
 
 
 def _count(text: str) -> int:
