@@ -18,7 +18,7 @@ from afqmc.comparison.html.learning_curves import curves
 from afqmc.comparison.html.provenance import configs, machines
 from afqmc.comparison.html.standing_plots import cost_data, standing_data, trial_data
 from afqmc.comparison.report import ComparisonReport
-from afqmc.comparison.terminal import Column, columns
+from afqmc.comparison.terminal import INTERVAL, Column, columns
 from afqmc.comparison.wording import display_name, folds_column, split_of
 from afqmc.results.runs import Run
 from afqmc.utils.language import catalogue, chinese, msg
@@ -138,7 +138,7 @@ def _ranking(report: ComparisonReport) -> dict[str, Any]:
 
 def _sorts_descending(column: Column, report: ComparisonReport) -> bool:
     """Return whether the first click on the header sorts the highest value first."""
-    if column.header in (report.metric, folds_column(split_of(report.metric))):
+    if column.header in (report.metric, INTERVAL, folds_column(split_of(report.metric))):
         return report.higher_is_better
     return column.optional or column.header == "pairs/s"
 
