@@ -218,7 +218,7 @@ def _combine_predictions(arguments: argparse.Namespace, paths: list[str], runs: 
     for name, part in ensemble.parts.items():
         title = f"{name}: {len(part.rows.ids)} pairs, {len(ensemble.setting.runs)} runs"
         if metrics := part.figures():
-            _print_metrics(title, metrics, part.detail())
+            _print_metrics(title, metrics, ensemble.detail(name))
         else:
             print(translate(f"{title}; no metrics, because it has no labels"))
     if arguments.out is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -153,6 +154,15 @@ def to_columns(file: str, rows: Iterable[Pair], index: Mapping[str, int], report
 def label_to_index(names: tuple[str, ...]) -> dict[str, int]:
     """Return the class index of each label name."""
     return {name: index for index, name in enumerate(names)}
+
+
+def sentences_digest(pairs: Pairs) -> str:
+    """Return the sha256 of the sentences of all pairs, which depends on neither their order nor their labels."""
+    digest = hashlib.sha256()
+    rows = sorted(zip(pairs.sentence1, pairs.sentence2, strict=True))
+    for column in zip(*rows, strict=True):
+        update_digest(digest, column)
+    return digest.hexdigest()
 
 
 def update_digest(digest: Hash, column: Sequence[str]) -> None:
