@@ -136,7 +136,11 @@ def _count(text: str) -> int:
 
 
 def compare_paths(
-    paths: Sequence[str | Path], metric: str | None = None, top: int = 20, baseline: str | None = None
+    paths: Sequence[str | Path],
+    metric: str | None = None,
+    top: int = 20,
+    baseline: str | None = None,
+    published: str | None = None,
 ) -> ComparisonReport:
     """Rank the settings of runs and sweeps, and test whether the best one beats the others.
 
@@ -145,17 +149,20 @@ def compare_paths(
         metric: Such as ``dev/f1``; by default, the metric that the runs monitored.
         top: Settings to compare.
         baseline: Name of the setting to compare all others with; by default ``sweep.baseline``, or the best.
+        published: Published results to compare with: ``afqmc``, or a YAML file like it.
 
     Returns:
-        The comparison; ``to_pandas()`` has a row per setting.
+        The comparison; ``to_pandas()`` has a row per setting, and ``published`` a sentence per published result.
 
     Raises:
-        InputError: if there is no complete run, or no run has the metric.
+        InputError: if there is no complete run, no run has the metric, or the published results are about another one.
     """
     from afqmc.comparison.builder import build
+    from afqmc.comparison.published import PublishedResults
     from afqmc.results.runs import find_runs
 
-    return build(find_runs(map(str, paths)), metric, top, baseline)
+    results = None if published is None else PublishedResults.read(published)
+    return build(find_runs(map(str, paths)), metric, top, baseline, results)
 
 
 if __name__ == "__main__":

@@ -143,8 +143,8 @@ class ComparisonReport:
         return [setting for setting, standing in pairs if standing.may_be_best]
 
     @property
-    def selection_bias(self) -> float | None:
-        """By how much the choice of row 1 flatters its metric, in its unit; None if nothing was compared."""
+    def selection_bias(self) -> tuple[float, float] | None:
+        """By how much choosing row 1 flatters its metric, in its unit, as a range; None if nothing was compared."""
         if self.folds_metric:
             return self._selection_bias_of_folds()
         metrics = [setting.mean(self.metric) for setting in self.settings if self.data_index[setting] == 1]
@@ -154,7 +154,7 @@ class ComparisonReport:
         seeds = np.array([len(setting.figures(self.metric)) for setting in self.settings[: len(means)]])
         return setting_selection_bias(self.tests, means, seeds, self.higher_is_better)
 
-    def _selection_bias_of_folds(self) -> float | None:
+    def _selection_bias_of_folds(self) -> tuple[float, float] | None:
         """Return the same for settings with folds, of which only the compared ones have a metric of combined folds."""
         if self.tests is None or len(self.compared) < 2:
             return None
