@@ -75,7 +75,7 @@ def test_selection_bias_is_right(settings, seeds, spread):
 
 @pytest.mark.parametrize(("end", "seed_sd"), [(0, OF_SEED), (1, MUCH)])
 def test_selection_bias_of_single_runs(end, seed_sd):
-    """Of the printed range, one end is right if seeds vary little, the other one if they vary much."""
+    """The lower end of the printed range is right if seeds vary little, the upper one if they vary much."""
     assert 0.75 < selection_bias_ratio(200, 20, 1, end=end, seed_sd=seed_sd) < 1.25
 
 
