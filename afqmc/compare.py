@@ -40,9 +40,11 @@ def main() -> int:
 
     kinds: dict[str, Callable[[ComparisonReport], str]] = {
         **exports.KINDS,
-        "html": partial(_page, with_sentences=not arguments.no_sentences),
+        "html": partial(_page, with_sentences=not arguments.no_sentences, slice_columns=arguments.slice),
     }
     files = [(path, f"--{kind}", render) for kind, render in kinds.items() if (path := getattr(arguments, kind))]
+    if arguments.slice and arguments.html is None:
+        raise InputError(f"--slice {arguments.slice[0]}: only with --html FILE, whose page has the slices")
     for path, flag, _ in files:
         exports.check_output_path(path, flag, arguments.paths)
     runs = find_runs(arguments.paths)
@@ -84,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave the sentence pairs out of the page, which has them if the runs' data are on this machine",
     )
+    parser.add_argument(
+        "--slice",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="for the page: also compare by the values of this column of the data; may be repeated",
+    )
     parser.add_argument("--wandb", action="store_true", help="upload the comparison to W&B as a separate run")
     parser.add_argument("--wandb-project", metavar="[ENTITY/]PROJECT", help="for --wandb; default: the runs' project")
     parser.add_argument("--wandb-sync", action="store_true", help="send runs that W&B does not have yet, in order")
@@ -114,10 +123,10 @@ def _send(runs: Sequence[Run], report: ComparisonReport, target: TrackerConfig |
     return code
 
 
-def _page(report: ComparisonReport, with_sentences: bool) -> str:
+def _page(report: ComparisonReport, with_sentences: bool, slice_columns: Sequence[str]) -> str:
     from afqmc.comparison.html.page import as_html  # importing scikit-learn is slow
 
-    return as_html(report, with_sentences)
+    return as_html(report, with_sentences, slice_columns)
 
 
 def _count(text: str) -> int:
@@ -127,7 +136,11 @@ def _count(text: str) -> int:
 
 
 def compare_paths(
-    paths: Sequence[str | Path], metric: str | None = None, top: int = 20, baseline: str | None = None
+    paths: Sequence[str | Path],
+    metric: str | None = None,
+    top: int = 20,
+    baseline: str | None = None,
+    published: str | None = None,
 ) -> ComparisonReport:
     """Rank the settings of runs and sweeps, and test whether the best one beats the others.
 
@@ -136,17 +149,20 @@ def compare_paths(
         metric: Such as ``dev/f1``; by default, the metric that the runs monitored.
         top: Settings to compare.
         baseline: Name of the setting to compare all others with; by default ``sweep.baseline``, or the best.
+        published: Published results to compare with: ``afqmc``, or a YAML file like it.
 
     Returns:
-        The comparison; ``to_pandas()`` has a row per setting.
+        The comparison; ``to_pandas()`` has a row per setting, and ``published`` a sentence per published result.
 
     Raises:
-        InputError: if there is no complete run, or no run has the metric.
+        InputError: if there is no complete run, no run has the metric, or the published results are about another one.
     """
     from afqmc.comparison.builder import build
+    from afqmc.comparison.published import PublishedResults
     from afqmc.results.runs import find_runs
 
-    return build(find_runs(map(str, paths)), metric, top, baseline)
+    results = None if published is None else PublishedResults.read(published)
+    return build(find_runs(map(str, paths)), metric, top, baseline, results)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,7 @@ def _evaluate_holdout(
     result = evaluate_holdout(arguments.holdout, arguments.hypothesis, members, *options)
     scores = result.scores
     details = _details(result.metrics, scores.probabilities, result.gold, scores.labels)
+    details = _with_intervals(details, scores.logits, replace(scores.pairs, labels=result.gold))
     details["notes"] = []  # they may suggest a threshold that fits these labels
     source = {"file": scores.pairs.file, "pairs": len(scores.pairs)} | ({} if runs is None else {"runs": len(members)})
     if arguments.json:
@@ -166,7 +168,7 @@ def _evaluate_run(arguments: argparse.Namespace, path: str, overrides: list[str]
             effect = "these metrics are not comparable with those that the run recorded"
             warning = f"warning: {pairs.file}: changed since the run: {changes['text']}; {effect}"
             print(translate(warning), file=sys.stderr)
-    details |= _intervals(evaluation.logits, pairs, decided, details["classes"])
+    details = _with_intervals(details, evaluation.logits, pairs, decided)
     return _report(arguments, {"file": pairs.file, "pairs": len(pairs)}, metrics, details)
 
 
@@ -191,7 +193,7 @@ def _evaluate_ensemble(arguments: argparse.Namespace, runs: list[Run], overrides
         print(translate(note), file=sys.stderr)
     metrics = classification_metrics(scores.logits, np.asarray(scores.pairs.labels))
     details = _details(metrics, scores.probabilities, scores.pairs.labels, scores.labels)
-    details |= _intervals(scores.logits, scores.pairs, None, details["classes"])
+    details = _with_intervals(details, scores.logits, scores.pairs)
     source = {"file": scores.pairs.file, "pairs": len(scores.pairs), "runs": len(paths)}
     return _report(arguments, source, metrics, details)
 
@@ -216,7 +218,7 @@ def _combine_predictions(arguments: argparse.Namespace, paths: list[str], runs: 
     for name, part in ensemble.parts.items():
         title = f"{name}: {len(part.rows.ids)} pairs, {len(ensemble.setting.runs)} runs"
         if metrics := part.figures():
-            _print_metrics(title, metrics, part.detail())
+            _print_metrics(title, metrics, ensemble.detail(name))
         else:
             print(translate(f"{title}; no metrics, because it has no labels"))
     if arguments.out is not None:
@@ -237,17 +239,14 @@ def _details(
     return {**per_class(probabilities, expected, labels), "notes": notes}
 
 
-def _intervals(
-    logits: np.ndarray, pairs: Pairs, decided: Decided | None, classes: list[dict[str, Any]]
+def _with_intervals(
+    details: dict[str, Any], logits: np.ndarray, pairs: Pairs, decided: Decided | None = None
 ) -> dict[str, Any]:
-    """Return the 95% intervals of all metrics over other pairs, and add those of each class to ``classes``."""
-    from afqmc.results.metric_intervals import answers_of, class_intervals, split_intervals
+    """Add the 95% intervals over other pairs to the details of the metrics, if all pairs have a prediction."""
+    from afqmc.results.metric_intervals import add_intervals, answers_of, groups_of
 
     answers = answers_of(logits, pairs, decided)
-    if answers is not None:
-        for row, intervals in zip(classes, class_intervals(answers, len(classes)), strict=True):
-            row["intervals"] = intervals
-    return {"intervals": split_intervals(logits, pairs, decided)}
+    return details if answers is None else add_intervals(details, answers, groups_of(pairs))
 
 
 def _report(

@@ -219,21 +219,23 @@ def _setting_selection(report: ComparisonReport) -> Iterator[str]:
         settings=count,
     )
     bias = report.selection_bias
-    if bias is None or bias <= _NEGLIGIBLE:
+    if bias is None or bias[1] <= _NEGLIGIBLE:
         yield caveat
         return
     first = report.settings[0]
-    size, corrected = format_size(report.metric, bias), report.folds_metric.get(first, first.mean(report.metric))
-    assert corrected is not None
-    corrected -= bias if report.higher_is_better else -bias
-    assert report.tests is not None
-    if (report.tests.seeds > 1).any():
-        yield msg(
-            "{caveat} by about {size}: corrected, it is {value}", caveat=caveat, size=size, value=f"{corrected:.4f}"
-        )
+    observed = report.folds_metric.get(first, first.mean(report.metric))
+    assert observed is not None
+    low, high = (format_size(report.metric, one) for one in bias)
+    corrected = [f"{observed - (one if report.higher_is_better else -one):.4f}" for one in bias]
+    if bias[0] == bias[1]:
+        yield msg("{caveat} by about {size}: corrected, it is {value}", caveat=caveat, size=low, value=corrected[0])
     else:
         yield msg(
-            "{caveat} by about {size} or more, since single runs do not show how much seeds vary",
+            "{caveat} by about {low} if seeds vary little and {high} if they vary much, which single runs do not show: "
+            "corrected, it is {value} or {other}",
             caveat=caveat,
-            size=size,
+            low=low,
+            high=high,
+            value=corrected[0],
+            other=corrected[1],
         )

@@ -23,6 +23,7 @@ from afqmc.utils.files import write_bytes
 _FACTS = (
     "best_step", "best_epoch", "total_seconds", "pairs_per_second", "peak_memory_gib", "monitor", "collapsed_label",
 )  # fmt: skip
+_MEAN = ("mean", "mean_low", "mean_high")  # of the run's setting, with the 95% interval
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets evaluate texts that begin with one of these
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _MARKUP = re.compile(r"[\\|`<>\[\]*~&$]|(?<!\w)_|_(?!\w)")  # Markdown; an underscore within a word is plain text
@@ -84,8 +85,8 @@ def as_json(report: ComparisonReport) -> str:
 
 def as_csv(report: ComparisonReport) -> str:
     """Return one row per run, unfinished ones included; settings have a column per varying key."""
-    complete = [(setting.name, run) for setting in report.settings for run in (*setting.runs, *setting.repeats)]
-    runs = [*complete, *(("", run) for run in report.unfinished)]
+    complete = [(setting, run) for setting in report.settings for run in (*setting.runs, *setting.repeats)]
+    runs = [*complete, *((None, run) for run in report.unfinished)]
     metrics = sorted({name for _, run in runs for name in run.figures})
     header: list[object] = [
         "run",
@@ -95,6 +96,7 @@ def as_csv(report: ComparisonReport) -> str:
         *report.keys,
         "seed",
         "fold",
+        *_MEAN,
         *metrics,
         *_FACTS,
         "sweep",
@@ -107,10 +109,12 @@ def as_csv(report: ComparisonReport) -> str:
     return buffer.getvalue()
 
 
-def _csv_row(report: ComparisonReport, setting: str, run: Run, metrics: Sequence[str]) -> list[object]:
+def _csv_row(report: ComparisonReport, setting: Setting | None, run: Run, metrics: Sequence[str]) -> list[object]:
     values = ["" if key not in run.config else format_value(run.config[key]) for key in report.keys]
     facts = [getattr(run, fact) for fact in _FACTS]
-    row = [run.name, run.status, run.why, setting, *values, run.seed, run.fold]
+    name, mean = ("", None) if setting is None else (setting.name, setting.mean(report.metric))
+    ends = (None if setting is None else report.interval(setting)) or (None, None)
+    row = [run.name, run.status, run.why, name, *values, run.seed, run.fold, mean, *ends]
     return [*row, *(run.figures.get(name) for name in metrics), *facts, run.sweep, str(run.path)]
 
 
@@ -174,6 +178,7 @@ def as_dict(report: ComparisonReport) -> dict[str, Any]:
         "settings": [
             {
                 **_setting_as_dict(setting, report.metric),
+                "interval": report.interval(setting),
                 "folds_together": report.folds_metric.get(setting),
                 "data_group": report.data_index[setting],
             }

@@ -32,7 +32,7 @@ _ROUNDING = 1e-8  # in the metric's unit: smaller differences are rounding error
 _PLAN_CONFIDENCE = 0.6
 # standard deviation over seeds beyond that of the examples, relative to that of a run's own examples, if no setting of
 # a comparison has two seeds: they correspond to 0.4 and 0.7 points of accuracy over seeds on AFQMC's 4316 dev pairs
-_ASSUMED_SEED_RATIOS = (0.87, 2.1)
+ASSUMED_SEED_RATIOS = (0.87, 2.1)
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ class PairwiseTests:
         run_variance = self.run_variance
         is_assumed = not variance.usual
         beyond = (
-            [ratio**2 * run_variance for ratio in _ASSUMED_SEED_RATIOS]
+            [ratio**2 * run_variance for ratio in ASSUMED_SEED_RATIOS]
             if is_assumed
             else [max(variance.usual - run_variance, 0.0)]
         )

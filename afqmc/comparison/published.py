@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import norm, t
 
+from afqmc.comparison.pairwise import ALPHA, degrees_of_freedom
 from afqmc.comparison.wording import display_name, format_interval, format_size
 from afqmc.config.safe_yaml import literal_yaml
 from afqmc.results.settings import Setting
 from afqmc.utils.errors import InputError
 from afqmc.utils.language import msg
 
-_Z = 1.96  # of a 95% interval
 # standard deviation of the accuracy over seeds where it is not known: that of BERT-like models on AFQMC's dev pairs
 _SEED_SD = 0.004
 
@@ -32,6 +32,7 @@ class PublishedResult:
         source: Where it was published.
         runs: Number of runs behind it; None if that is not stated.
         chosen_from: Number of settings of which it is the best on these pairs; 1 if it is not a choice.
+        protocol: How it was obtained, as far as the source says.
     """
 
     model: str
@@ -39,6 +40,7 @@ class PublishedResult:
     source: str
     runs: int | None = None
     chosen_from: int = 1
+    protocol: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def _sentence(name: str, values: Sequence[float], metric: str, result: Published
     mean = float(np.mean(values))
     advantage = _choice_advantage(result)
     difference = mean - (result.value - advantage)
-    margin = _Z * math.sqrt(_variance(values, examples) + _published_variance(result, examples))
+    margin = _margin(values, result, examples)
     interval = format_interval(difference - margin, difference + margin, metric)
     number = f"{result.value:.4f}"
     if result.chosen_from > 1:
@@ -144,6 +146,8 @@ def _sentence(name: str, values: Sequence[float], metric: str, result: Published
         published = msg(
             "{model} {number} ({source}, {runs})", model=result.model, number=number, source=result.source, runs=runs
         )
+    if result.protocol:
+        published = msg("{published}, {protocol}", published=published, protocol=result.protocol)
     parts = {
         "name": name,
         "value": f"{mean:.4f}",
@@ -158,11 +162,20 @@ def _sentence(name: str, values: Sequence[float], metric: str, result: Published
     return msg("{name} {value} cannot be told apart from {published}: {size} (95% CI {interval})", **parts)
 
 
-def _variance(values: Sequence[float], examples: int) -> float:
-    """Return the variance of the mean accuracy of a setting over other pairs and seeds."""
-    mean = float(np.mean(values))
-    over_seeds = max(float(np.var(values, ddof=1)), _SEED_SD**2) if len(values) > 1 else _SEED_SD**2
-    return mean * (1 - mean) / examples + over_seeds / len(values)
+def _margin(values: Sequence[float], result: PublishedResult, examples: int) -> float:
+    """Return half of the 95% interval of the difference between the mean accuracy of a setting and a published one.
+
+    If the seeds of the setting vary more than is assumed for published values, Student's t has their n - 1 degrees of
+    freedom for this part (Satterthwaite); all other parts are known from many pairs, or assumed.
+    """
+    mean, runs = float(np.mean(values)), len(values)
+    own = float(np.var(values, ddof=1)) if runs > 1 else 0.0
+    of_seeds = max(own, _SEED_SD**2) / runs
+    variance = mean * (1 - mean) / examples + of_seeds + _published_variance(result, examples)
+    estimated = of_seeds if own > _SEED_SD**2 else 0.0
+    parts = [(np.asarray(variance - estimated), examples - 1), (np.asarray(estimated), runs - 1)]
+    df = degrees_of_freedom(np.asarray(variance), parts)
+    return float(t.ppf(1 - ALPHA / 2, df)) * math.sqrt(variance)
 
 
 def _published_variance(result: PublishedResult, examples: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,8 +84,9 @@ class ComparisonReport:
         """Return one row per setting, best first within each data set.
 
         Columns: the config keys in which the settings differ; ``mean``, ``sd`` (n - 1) and ``n`` of the metric over
-        runs; and the ``difference`` of the best setting minus this one (or of this one minus the baseline), its 95%
-        interval ``low`` to ``high``, ``p_adjusted`` and the ``sentence`` that the command prints. NaN and None where a
+        runs, and ``mean_low`` to ``mean_high``, the 95% interval of the mean; and the ``difference`` of the best
+        setting minus this one (or of this one minus the baseline), its 95% interval ``low`` to ``high``, ``p_adjusted``
+        and the ``sentence`` that the command prints. NaN and None where a
         setting was not compared.
         """
         import pandas as pd
@@ -95,6 +97,7 @@ class ComparisonReport:
             row = {key: None if value is MISSING else value for key, value in setting.values.items()}
             row |= {"mean": setting.mean(self.metric), "sd": setting.deviation(self.metric)}
             row |= {"n": len(setting.figures(self.metric))}
+            row |= dict(zip(("mean_low", "mean_high"), self.interval(setting) or (None, None), strict=True))
             comparison = by_setting.get(setting)
             test = None if comparison is None else comparison.difference
             row |= {
@@ -118,10 +121,20 @@ class ComparisonReport:
             return baseline_headline(name, differences, self.metric)
         return headline(name, differences)
 
-    @property
+    @cached_property
     def standings(self) -> list[Standing]:
         """Where each compared setting stands."""
         return [] if self.tests is None else standings(self.tests, self.higher_is_better)
+
+    def interval(self, setting: Setting) -> tuple[float, float] | None:
+        """Return the 95% interval of a setting's mean, for other pairs and, with several seeds, other seeds.
+
+        With folds, it is that of the metric of combined folds. None if the setting was not compared.
+        """
+        if setting not in self.compared or not self.standings:
+            return None
+        standing = self.standings[self.compared.index(setting)]
+        return standing.low, standing.high
 
     @property
     def possible_best(self) -> list[Setting]:
@@ -130,8 +143,8 @@ class ComparisonReport:
         return [setting for setting, standing in pairs if standing.may_be_best]
 
     @property
-    def selection_bias(self) -> float | None:
-        """By how much the choice of row 1 flatters its metric, in its unit; None if nothing was compared."""
+    def selection_bias(self) -> tuple[float, float] | None:
+        """By how much choosing row 1 flatters its metric, in its unit, as a range; None if nothing was compared."""
         if self.folds_metric:
             return self._selection_bias_of_folds()
         metrics = [setting.mean(self.metric) for setting in self.settings if self.data_index[setting] == 1]
@@ -141,7 +154,7 @@ class ComparisonReport:
         seeds = np.array([len(setting.figures(self.metric)) for setting in self.settings[: len(means)]])
         return setting_selection_bias(self.tests, means, seeds, self.higher_is_better)
 
-    def _selection_bias_of_folds(self) -> float | None:
+    def _selection_bias_of_folds(self) -> tuple[float, float] | None:
         """Return the same for settings with folds, of which only the compared ones have a metric of combined folds."""
         if self.tests is None or len(self.compared) < 2:
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from afqmc.comparison.pairwise import PairwiseTests
+from afqmc.comparison.pairwise import ASSUMED_SEED_RATIOS, PairwiseTests
 from afqmc.results.resampled_metrics import Array
 
 _DRAWS = 2000
@@ -33,11 +33,14 @@ def selection_optimism(values: Array, variances: Array | float) -> float:
     return float(draws[np.arange(_DRAWS), best].mean())
 
 
-def setting_selection_bias(tests: PairwiseTests, means: Array, seeds: Array, higher_is_better: bool) -> float:
-    """Return by how much choosing the best of K settings flatters its metric, in the metric's unit.
+def setting_selection_bias(
+    tests: PairwiseTests, means: Array, seeds: Array, higher_is_better: bool
+) -> tuple[float, float]:
+    """Return by how much choosing the best of K settings flatters its metric, in the metric's unit, as a range.
 
     The noise of a setting is what other examples would change, without what all settings share, and what other seeds
-    would change. Settings with a single run are taken to vary as much over seeds as is usual among the others.
+    would change. Settings with a single run are taken to vary as much over seeds as is usual among the others, and both
+    ends are equal. If all are single runs, the ends are for seeds that vary as little and as much as assumed.
 
     Args:
         tests: Of the settings that are compared, whose noise is taken to be that of all.
@@ -48,9 +51,14 @@ def setting_selection_bias(tests: PairwiseTests, means: Array, seeds: Array, hig
     deviations = tests.draws - tests.draws.mean(axis=1, keepdims=True)  # without what all settings share
     compared, several = len(tests.seeds), tests.seeds > 1
     of_examples = deviations.var(axis=0, ddof=1) * compared / max(compared - 1, 1)
-    of_seeds = 0.0
+    signed = means if higher_is_better else -means
     if several.any():
         of_examples = np.maximum(of_examples - tests.seed_variance.interaction, 0)[several]
         of_seeds = max(tests.seed_variance.usual, tests.run_variance)
-    sign = 1 if higher_is_better else -1
-    return selection_optimism(sign * means, of_examples.mean() + of_seeds / seeds)
+        bias = selection_optimism(signed, of_examples.mean() + of_seeds / seeds)
+        return bias, bias
+    low, high = (
+        selection_optimism(signed, of_examples.mean() + ratio**2 * tests.run_variance / seeds)
+        for ratio in ASSUMED_SEED_RATIOS
+    )
+    return low, high

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+INTERVAL = "95% CI"  # header of the intervals of means
 _MAX_LINES = 2  # per setting in the table
 _MIN_WIDTH = 24  # of the column "setting"; no number is longer
 _MAX_SENTENCES = 4  # more comparisons than that are shown as a table
-_TRANSLATED_HEADERS = {"data", "sweep", "run", "setting", "epoch", "time", "pairs/s", "accuracy"}
+_TRANSLATED_HEADERS = {"data", "sweep", "run", "setting", "epoch", "time", "pairs/s", "accuracy", INTERVAL}
 _EXTRA_METRICS = (  # shown if there is room, the first ones first
     "accuracy", "accuracy_decided", "f1", "f1_decided", "roc_auc", "mcc", "brier", "brier_calibrated", "asymmetry",
 )  # fmt: skip
@@ -81,6 +82,7 @@ def columns(report: ComparisonReport) -> list[Column]:
         *map(key_column, report.keys),
         Column(metric, lambda setting: _mean_and_deviation(setting, metric)),
         Column(folds_column(split), lambda setting: _decimal(report.folds_metric.get(setting), 4)),
+        Column(INTERVAL, lambda setting: _interval(report.interval(setting))),
         cost_column("epoch", "best_epoch", lambda value: f"{value:.2f}"),
         cost_column("time", "total_seconds", format_duration),
         cost_column("pairs/s", "pairs_per_second", lambda value: f"{value:.0f}"),
@@ -157,27 +159,30 @@ class Layout:
 def _choose_layout(report: ComparisonReport, top: int, console: Console) -> Layout:
     """Choose the columns that fit, without wrapping a number and with at most two lines per setting.
 
-    To save room, other metrics are dropped first; then all settings share a column; then costs are dropped; then rows
-    name a run.
+    To save room, other metrics are dropped first; then all settings share a column; then costs and intervals are
+    dropped; then rows name a run.
     """
     all_columns = columns(report)
     leading = [column for column in all_columns if column.header in ("#", "data", "sweep")]
     count = len(leading) + max(len(report.keys), 1)  # without varying keys there is the column "run"
     separate, rest = all_columns[:count], all_columns[count:]
     required = [column for column in rest if not column.is_cost and not column.optional]
+    narrow = [column for column in required if column.header != INTERVAL]
     costs = [column for column in rest if column.is_cost]
     optional = [column for column in rest if column.optional]
     layouts = [Layout([*separate, *required, *costs, *optional[:n]]) for n in range(len(optional), -1, -1)]
     if len(report.keys) > 1:
         combined = Column("setting", lambda setting: setting.name, is_number=False)
         layouts += [Layout([*leading, combined, *required, *costs[:n]]) for n in range(len(costs), -1, -1)]
+        layouts.append(Layout([*leading, combined, *narrow]))
         if leading[-1].header == "sweep":
             with_sweep = Column("setting", lambda setting: f"{setting.sweeps}: {setting.name}", is_number=False)
-            layouts.append(Layout([*leading[:-1], with_sweep, *required]))
+            layouts.append(Layout([*leading[:-1], with_sweep, *narrow]))
         run_name = Column("setting", lambda setting: f"{setting.runs[0].name} ...", is_number=False)
-        last_resort = Layout([*leading, run_name, *required], shows_settings=False)
+        last_resort = Layout([*leading, run_name, *narrow], shows_settings=False)
     else:
         layouts += [Layout([*separate, *required, *costs[:n]]) for n in range(len(costs) - 1, -1, -1)]
+        layouts.append(Layout([*separate, *narrow]))
         last_resort = layouts[-1]
     return next((layout for layout in layouts if _fits(report, layout, top, console.width)), last_resort)
 
@@ -293,6 +298,10 @@ def _mean_and_deviation(setting: Setting, metric: str) -> str:
         return "undefined"
     spread = "" if deviation is None else f" ± {deviation:.4f}"
     return f"{mean:.4f}{spread} ({n})"
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "-" if ends is None else f"{ends[0]:.4f}–{ends[1]:.4f}"
 
 
 def _decimal(value: float | None, digits: int) -> str:

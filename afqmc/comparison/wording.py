@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 EQUIVALENT = 0.005  # half a point; smaller differences rarely matter
 _MAX_NAME = 40  # characters; settings with longer names are referred to by their rank
+_NEGLIGIBLE = 0.0005  # 0.05 points; for smaller differences, seeds and pairs are not planned
 _MAX_DIGITS = 7  # decimals of a difference
 _MIN_CORRECTION = 1e-4  # a smaller correction is not mentioned
 
@@ -178,7 +179,8 @@ def required_effort(difference: Difference, metric: str) -> str:
         return msg("there is no difference to detect")
     if not difference.error:
         return msg("the same on every resample of the pairs")
-    if not difference.plans:
+    is_tiny = metric_scale(metric) == 100 and difference.assumed < _NEGLIGIBLE
+    if not difference.plans or is_tiny:
         return msg("the difference may well be zero")
     split = split_of(metric)
     values = {"size": format_size(metric, difference.assumed)}

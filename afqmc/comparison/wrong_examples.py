@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from afqmc.comparison.html.pair_texts import read_sentences
+from afqmc.comparison.html.pair_texts import read_texts
 from afqmc.results.predictions import Predictions
 from afqmc.results.runs import read_run
 from afqmc.utils.errors import InputError
@@ -20,7 +20,7 @@ def wrong_dev_pairs(run_dir: Path) -> tuple[list[dict[str, Any]], tuple[str, str
     """Return the most confident errors, or no examples and the reason in English and Chinese.
 
     The probability of an example is that of the second label if there are two, else that of the predicted label. The
-    rules of ``read_sentences`` apply to an untrusted run: a file is shown only if it matches the predictions.
+    rules of ``read_texts`` apply to an untrusted run: a file is shown only if it matches the predictions.
     """
     try:
         run = read_run(run_dir, run_dir.name)
@@ -36,16 +36,16 @@ def wrong_dev_pairs(run_dir: Path) -> tuple[list[dict[str, Any]], tuple[str, str
     confidence = probabilities[np.arange(len(gold)), predicted]
     wrong = np.flatnonzero(predicted != gold)
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:_MAX_EXAMPLES]
-    sentences, why = read_sentences(run, "dev", predictions, wrong)
-    if sentences is None:
+    texts, why = read_texts(run, "dev", predictions)
+    if texts is None:
         return [], (str(why), chinese(why or ""))
     column = np.ones_like(predicted) if len(table.classes) == 2 else predicted
     return [
         {
-            "pair": pair,
+            "pair": texts.sentences[row],
             "label": table.classes[gold[row]],
             "prediction": table.classes[predicted[row]],
             "probability": float(probabilities[row, column[row]]),
         }
-        for pair, row in zip(sentences, wrong.tolist(), strict=True)
+        for row in wrong.tolist()
     ], None

@@ -11,7 +11,7 @@ import numpy as np
 
 from afqmc.data.columns import Texts
 from afqmc.data.config import DatasetConfig
-from afqmc.data.pairs import Pairs, label_texts, update_digest
+from afqmc.data.pairs import Pairs, label_texts, sentences_digest, update_digest
 from afqmc.utils.errors import InputError, elide
 
 _Array = np.ndarray
@@ -71,7 +71,8 @@ class Folds:
 
     def as_dict(self) -> dict[str, object]:
         """Return the entry for summary.json, which identifies the dev fold."""
-        return {"fold": self.fold, "folds": self.count, "pairs": len(self.fold_ids), "sha256": self.digest}
+        digests = {"sha256": self.digest, "sentences_sha256": sentences_digest(self.pairs)}
+        return {"fold": self.fold, "folds": self.count, "pairs": len(self.fold_ids), **digests}
 
     @property
     def digest(self) -> str:

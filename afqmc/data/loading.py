@@ -25,7 +25,7 @@ from afqmc.data.pairs import PairStream as PairStream
 from afqmc.data.pairs import label_texts, update_digest
 from afqmc.data.pairs import label_to_index as label_to_index
 from afqmc.data.pairs import to_columns as to_columns
-from afqmc.data.parsing import OnError, Pair, read_pairs
+from afqmc.data.parsing import OnError, OnRow, Pair, read_pairs
 from afqmc.data.sample import sample_files
 from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.sources import DataFile
@@ -138,10 +138,11 @@ def read_split(
     index: Mapping[str, int] | None = None,
     on_error: OnError | None = None,
     report: ReadReport | None = None,
+    on_row: OnRow | None = None,
 ) -> Iterator[Pair]:
     """Yield the first ``max_<split>_samples`` pairs of a split; see ``read_pairs``. Train and dev must be labelled."""
     report, labelled = report or ReadReport(), None if split == "test" else True
-    pairs = read_pairs(file, config, labelled=labelled, index=index, on_error=on_error, report=report)
+    pairs = read_pairs(file, config, labelled=labelled, index=index, on_error=on_error, report=report, on_row=on_row)
     yield from islice(pairs, config.limit_of(split))
     report.reject_too_many()  # read_pairs checks only at the end of the file, which a limit may not reach
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -161,6 +162,18 @@ def to_columns(file: str, rows: Iterable[Pair], index: Mapping[str, int], report
 def label_to_index(names: tuple[str, ...]) -> dict[str, int]:
     """Return the class index of each label name."""
     return {name: index for index, name in enumerate(names)}
+
+
+def sentences_digest(pairs: Pairs) -> str:
+    """Return a digest of the sentences of all pairs, which depends on neither their order nor their labels.
+
+    It is the sum of the sha256 of each pair, modulo 2**256, so that it takes no memory.
+    """
+    total = 0
+    for first, second in zip(pairs.sentence1, pairs.sentence2, strict=True):
+        pair = f"{len(first)} {first}{second}".encode("utf-8", "surrogatepass")
+        total += int.from_bytes(hashlib.sha256(pair).digest(), "big")
+    return f"{total % (1 << 256):064x}"
 
 
 def update_digest(digest: Hash, column: Sequence[str]) -> None:

@@ -18,12 +18,13 @@ import numpy as np
 
 from afqmc.config.safe_yaml import read_literal
 from afqmc.data.loading import Pairs
+from afqmc.data.pairs import sentences_digest
 from afqmc.evaluation.metrics import classification_metrics
 from afqmc.inference.predictor import EnsembleScores, Predictor, predict_mean
 from afqmc.inference.protected_files import named_files
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError
-from afqmc.utils.files import nan_to_none
+from afqmc.utils.files import nan_to_none, read_json_or_empty
 from afqmc.utils.hash_chain import Entry, append_entry, read_chain
 from afqmc.utils.redaction import redacted_argument
 from afqmc.utils.safe_files import NotRegularError
@@ -162,7 +163,7 @@ def evaluate_holdout(
 
     Raises:
         InputError: before the labels are read, if the hypothesis is empty, the ledger is damaged or cannot be written,
-            the file has changed, it is a data file of the runs, or they cannot be loaded.
+            the file has changed, it has the pairs of a data file of the runs, or they cannot be loaded.
     """
     if not hypothesis.strip():
         raise InputError("--hypothesis: must not be empty; name the question that this use of the labels answers")
@@ -176,6 +177,7 @@ def evaluate_holdout(
 
     scores = predict_mean(run_dirs, read, device, trust, reading)
     scores.reject_nan()
+    _reject_own_pairs(file, scores.pairs, run_dirs)
     use = ledger.open(hypothesis, run_dirs)
     pairs = predictors[0].read_pairs(file, labelled=True, key="--holdout")
     if (pairs.sentence1, pairs.sentence2) != (scores.pairs.sentence1, scores.pairs.sentence2):
@@ -197,6 +199,19 @@ def _reject_own_data(file: Path, run_dirs: Sequence[Path]) -> None:
         for path in named_files(config):
             if os.path.exists(path) and os.path.exists(file) and os.path.samefile(path, file):
                 raise InputError(f"--holdout {file}: is a data file of {run_dir}, which has read its labels already")
+
+
+def _reject_own_pairs(file: Path, pairs: Pairs, run_dirs: Sequence[Path]) -> None:
+    """Refuse a file with the pairs that a run has read with their labels, under whatever name and in whatever order."""
+    digest = sentences_digest(pairs)
+    for run_dir in run_dirs:
+        summary = read_json_or_empty(RunDir(run_dir).summary)
+        data = summary.get("data")
+        splits = [data.get("train"), data.get("dev"), summary.get("folds")] if isinstance(data, dict) else []
+        if digest in [split.get("sentences_sha256") for split in splits if isinstance(split, dict)]:
+            raise InputError(
+                f"--holdout {file}: has the pairs of a data file of {run_dir}, which has read their labels already"
+            )
 
 
 def _describe_run(run_dir: Path) -> dict[str, Any]:

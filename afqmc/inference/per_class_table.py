@@ -30,6 +30,8 @@ def print_class_tables(details: dict[str, Any], notes: Sequence[str]) -> None:
     else:
         body = [[name, *map(str, counts)] for name, counts in zip(headers, matrix, strict=True)]
         print_grid("confusion matrix (row: true, column: predicted)", [translate("true"), *headers], body)
+    if shares := details.get("confusion_intervals"):
+        _print_shares(labels, matrix, shares)
     for note in notes:
         print(translate(note))
 
@@ -52,11 +54,28 @@ def _fits(names: Sequence[str], matrix: list[list[int]]) -> bool:
     )
 
 
-def _print_confusions(labels: Sequence[str], matrix: list[list[int]]) -> None:
+def _wrong_cells(matrix: list[list[int]]) -> list[tuple[int, int, int]]:
+    """Return count, true and predicted class of the confusions that occur, the most frequent first."""
     cells = ((count, row, column) for row, counts in enumerate(matrix) for column, count in enumerate(counts))
-    wrong = sorted(
+    return sorted(
         (cell for cell in cells if cell[0] and cell[1] != cell[2]), key=lambda cell: (-cell[0], cell[1], cell[2])
     )
+
+
+def _print_shares(labels: Sequence[str], matrix: list[list[int]], intervals: list[list[list[float]]]) -> None:
+    """Print the most frequent confusions as shares of the true class, with their 95% intervals."""
+    rows = []
+    for count, row, column in _wrong_cells(matrix)[:_LISTED_CONFUSIONS]:
+        low, high = intervals[row][column]
+        share = f"{count / sum(matrix[row]):.4f} ({low:.4f}–{high:.4f})"
+        rows.append([f"{labels[row]} -> {labels[column]}", share])
+    if rows:
+        headers = [translate("true -> predicted"), translate("share of the true class (95% CI)")]
+        print_grid("most frequent confusions", headers, rows)
+
+
+def _print_confusions(labels: Sequence[str], matrix: list[list[int]]) -> None:
+    wrong = _wrong_cells(matrix)
     rows = [[f"{labels[row]} -> {labels[column]}", str(count)] for count, row, column in wrong[:_LISTED_CONFUSIONS]]
     if rows:
         print_grid(

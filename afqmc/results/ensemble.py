@@ -60,6 +60,13 @@ class Ensemble:
             raise InputError("nothing to combine: no seed has all its folds, and no run has a test split")
         return cls(setting, [run for run in runs if not run.is_complete], parts)
 
+    def detail(self, name: str) -> dict[str, Any]:
+        """Return the details of a part, with a note on how its weights were chosen; empty for unlabelled pairs."""
+        detail = self.parts[name].detail()
+        if detail and name == OUT_OF_FOLD and (note := _choice_note(self.setting.runs)) is not None:
+            detail["notes"] = [*detail["notes"], note]
+        return detail
+
     def check_directory(self, directory: Path) -> None:
         """Check that the ensemble can be written to the directory.
 
@@ -116,10 +123,30 @@ class Ensemble:
         return {
             "pairs": len(part.rows.ids),
             "figures": part.figures(),
-            **part.detail(),
+            **self.detail(name),
             "spread": part.spread(),
             **({"of_runs": run_figures} if name == OUT_OF_FOLD else {}),
         }
+
+
+def _choice_note(runs: Sequence[Run]) -> str | None:
+    """Return what it means that each fold chose its weights by the pairs that it predicts; None if it had no choice."""
+    counts = [sum(run.monitor in row for row in _evaluations(run)) for run in runs]
+    if max(counts) == 1:
+        return None
+    low, high = min(counts), max(counts)
+    number = "several" if not low else f"{high}" if low == high else f"{low} to {high}"
+    return (
+        f"out-of-fold: each run kept the best of {number} evaluations on the very fold that it predicts here, so these "
+        "metrics are on average higher than on new pairs; the intervals do not include that"
+    )
+
+
+def _evaluations(run: Run) -> list[dict[str, Any]]:
+    try:
+        return run.rows()
+    except InputError:
+        return []
 
 
 def build_ensemble(directory: Path, run_dirs: Sequence[Path], skip_incomplete: bool = False) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from afqmc.results.metric_intervals import add_intervals
 from afqmc.results.prediction_table import PredictionTable, concat_folds, mean_of
 from afqmc.results.predictions import Predictions
+from afqmc.results.resampled_metrics import drawable_groups
 from afqmc.results.runs import Run
 from afqmc.results.settings import Setting, group_by_setting, missing_folds, varying_keys
 from afqmc.results.untrusted_files import read_object
@@ -37,14 +39,15 @@ class EnsemblePredictions:
         return _figures(self.rows)
 
     def detail(self) -> Figures:
-        """Return per-class figures and notes on the metrics; empty for unlabelled pairs."""
+        """Return per-class figures, notes on the metrics and 95% intervals; empty for unlabelled pairs."""
         from afqmc.evaluation.per_class import metric_notes, per_class
 
         rows = self.rows
         if rows.gold is None:
             return {}
         notes = metric_notes(self.figures(), rows.probabilities, rows.gold, rows.classes)
-        return {**per_class(rows.probabilities, rows.gold, rows.classes), "notes": notes}
+        details = {**per_class(rows.probabilities, rows.gold, rows.classes), "notes": notes}
+        return add_intervals(details, rows.answers(), drawable_groups(rows.groups))
 
     def spread(self) -> Figures:
         """Return how much the members differ; empty for a single member.

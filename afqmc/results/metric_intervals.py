@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from afqmc.results.resampled_metrics import (
 )
 
 _RESAMPLES = 500
+MAX_MATRIX_CLASSES = 20  # of a confusion matrix with intervals
 _BATCH = 50  # resamples at once, which bounds the memory
 
 
@@ -64,7 +66,7 @@ def split_intervals(
         names: As for ``metric_intervals``.
     """
     answers = answers_of(logits, pairs, decided)
-    return {} if answers is None else metric_intervals(answers, names, drawable_groups(_groups(pairs)))
+    return {} if answers is None else metric_intervals(answers, names, groups_of(pairs))
 
 
 def answers_of(logits: Array, pairs: Pairs, decided: Decided | None) -> LabelledPredictions | None:
@@ -75,20 +77,25 @@ def answers_of(logits: Array, pairs: Pairs, decided: Decided | None) -> Labelled
     return LabelledPredictions(np.asarray(pairs.labels), logits.argmax(axis=1), logits.astype(np.float64), *outcome)
 
 
-def _groups(pairs: Pairs) -> Array:
+def groups_of(pairs: Pairs) -> Array | None:
+    """Return the group of each pair, (N,): pairs that share a sentence; None if they are too few to be drawn."""
     groups = connected_groups(pairs.sentence1, pairs.sentence2)
-    return np.asarray(np.unique(groups, return_inverse=True)[1])
+    return drawable_groups(np.unique(groups, return_inverse=True)[1])
+
+
+def _weights(pairs: int, groups: Array | None) -> Iterator[Array]:
+    """Yield batches of how often each resample draws each pair, (N, R)."""
+    units = pairs if groups is None else int(groups.max()) + 1
+    rng = np.random.default_rng(0)
+    for _ in range(_RESAMPLES // _BATCH):
+        counts = resample_counts(rng.integers(0, units, (_BATCH, units)), units)
+        yield counts if groups is None else np.ascontiguousarray(counts[groups])
 
 
 def _draws(answers: LabelledPredictions, names: Sequence[str], groups: Array | None) -> dict[str, Array]:
     """Return the metrics on resamples of the pairs, (R,) each."""
-    pairs = len(answers.gold)
-    units = pairs if groups is None else int(groups.max()) + 1
-    rng = np.random.default_rng(0)
     draws: dict[str, list[Array]] = {name: [] for name in names}
-    for _ in range(_RESAMPLES // _BATCH):
-        counts = resample_counts(rng.integers(0, units, (_BATCH, units)), units)
-        weights = counts if groups is None else np.ascontiguousarray(counts[groups])
+    for weights in _weights(len(answers.gold), groups):
         for name in names:
             draws[name].append(resampled_metric(name, [answers], weights)[0])
     return {name: np.concatenate(parts) for name, parts in draws.items()}
@@ -110,10 +117,54 @@ def _interval(values: Array) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def class_intervals(answers: LabelledPredictions, classes: int) -> list[dict[str, tuple[float, float]]]:
+def add_intervals(details: dict[str, Any], answers: LabelledPredictions, groups: Array | None) -> dict[str, Any]:
+    """Add the 95% intervals of all metrics, of each class and of the confusion matrix to the details, as JSON types.
+
+    Args:
+        details: With ``classes`` and ``confusion_matrix`` of ``per_class``.
+        answers: The predictions of a model on N labelled pairs.
+        groups: As for ``metric_intervals``.
+    """
+    classes = len(details["classes"])
+    by_class = class_intervals(answers, classes, groups)
+    details["classes"] = [
+        row | {"intervals": _as_lists(one)} for row, one in zip(details["classes"], by_class, strict=True)
+    ]
+    if 2 < classes <= MAX_MATRIX_CLASSES:  # with two classes, these are the intervals of the recall
+        details["confusion_intervals"] = confusion_intervals(answers, classes, groups).round(6).tolist()
+    return details | {"intervals": _as_lists(metric_intervals(answers, groups=groups))}
+
+
+def _as_lists(intervals: dict[str, tuple[float, float]]) -> dict[str, list[float]]:
+    return {name: list(ends) for name, ends in intervals.items()}
+
+
+def class_intervals(
+    answers: LabelledPredictions, classes: int, groups: Array | None = None
+) -> list[dict[str, tuple[float, float]]]:
     """Return the 95% intervals of precision, recall and F1 of each class against the rest."""
     names = ("precision", "recall", "f1")
-    return [metric_intervals(_one_class(answers, label), names) for label in range(classes)]
+    return [metric_intervals(_one_class(answers, label), names, groups) for label in range(classes)]
+
+
+def confusion_intervals(answers: LabelledPredictions, classes: int, groups: Array | None = None) -> Array:
+    """Return the 95% interval of the share of each true class that is predicted as each class, (C, C, 2).
+
+    They are Wilson's; if pairs are drawn in groups, percentiles over the draws. Without pairs of a class, it is 0 to 1.
+    """
+    cells = answers.gold * classes + answers.predicted
+    if groups is None:
+        counts = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+        from statsmodels.stats.proportion import proportion_confint
+
+        ends = proportion_confint(counts, np.maximum(counts.sum(axis=1, keepdims=True), 1), method="wilson")
+        return np.where(counts.sum(axis=1)[:, None, None] > 0, np.stack(ends, axis=-1), (0.0, 1.0))
+    draws = [np.bincount(cells, one, classes**2) for weights in _weights(len(cells), groups) for one in weights.T]
+    matrices = np.reshape(draws, (-1, classes, classes))
+    sizes = matrices.sum(axis=2, keepdims=True)
+    low = np.percentile(np.divide(matrices, sizes, out=np.zeros_like(matrices), where=sizes > 0), 2.5, axis=0)
+    high = np.percentile(np.divide(matrices, sizes, out=np.ones_like(matrices), where=sizes > 0), 97.5, axis=0)
+    return np.stack([low, high], axis=-1)
 
 
 def _one_class(answers: LabelledPredictions, label: int) -> LabelledPredictions:

@@ -17,6 +17,7 @@ from afqmc.checkpoint.weights import load_weights, read_tensors, saved_module
 from afqmc.config import Config
 from afqmc.data.folds import connected_groups
 from afqmc.data.loading import Dataset, Pairs, sorted_digest, split_digest
+from afqmc.data.pairs import sentences_digest
 from afqmc.distributed.collectives import broadcast_state
 from afqmc.evaluation.decision import DECISION_FILE, Decided, Decision
 from afqmc.evaluation.evaluator import Evaluation, padding_warning, prefixed
@@ -211,6 +212,9 @@ def data_digests(data: Dataset) -> dict[str, dict[str, Any]]:
         name: {"pairs": len(split), "sha256": split_digest(split, data.labels)} for name, split in data.splits().items()
     }
     digests["dev"]["sorted_sha256"] = sorted_digest(data.dev, data.labels)
+    for name in ("train", "dev"):
+        if isinstance(split := data.splits()[name], Pairs):
+            digests[name]["sentences_sha256"] = sentences_digest(split)
     return digests
 
 

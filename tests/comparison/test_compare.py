@@ -127,7 +127,7 @@ def test_varying_keys_are_columns(sweep, run_compare):
     code, text = run_compare(sweep)
     assert code == 0
     header = line_with(text, "pairs/s").split()
-    assert header[:4] == ["#", "lr", "dev/accuracy", "epoch"]
+    assert header[:6] == ["#", "lr", "dev/accuracy", "95%", "CI", "epoch"]
     ranked = re.findall(r"^ +(\d) +(\S+) +0\.\d{4} ± 0\.\d{4} \(3\)", text, re.MULTILINE)
     assert ranked[0] == ("1", "2e-05")
     assert {lr for _, lr in ranked} == {"1e-05", "2e-05", "3e-05"}

@@ -19,11 +19,12 @@ from afqmc.comparison.html.hyperparameters import axes, importance
 from afqmc.comparison.html.json_embedding import base64_array, embed_json
 from afqmc.comparison.html.learning_curves import curves, downsample
 from afqmc.comparison.html.page import as_html, asset
-from afqmc.comparison.html.pair_texts import read_sentences
+from afqmc.comparison.html.pair_texts import read_texts
 from afqmc.data.sample import sample_files
 from afqmc.results.predictions import Predictions
 from afqmc.results.runs import find_runs
 from afqmc.run_dir import Status
+from afqmc.utils.errors import InputError
 from afqmc.utils.language import catalogue
 
 PACKAGE = Path(__file__).parents[2] / "afqmc/comparison"
@@ -249,7 +250,8 @@ def write_on_sample(directory, rows=40, **changes):
 def sentences_of(directory):
     (run, *_) = find_runs([str(directory)])
     predictions = Predictions.of(run, "dev/accuracy")
-    return read_sentences(run, "dev", predictions, range(3))
+    texts, why = read_texts(run, "dev", predictions)
+    return None if texts is None else texts.sentences[:3], why
 
 
 def test_sentences_are_those_of_the_pairs(tmp_path):
@@ -260,6 +262,23 @@ def test_sentences_are_those_of_the_pairs(tmp_path):
     assert result == [[pair["sentence1"], pair["sentence2"]] for pair in pairs[:3]]
     assert pairs[0]["sentence1"] in as_html(report_of(tmp_path))
     assert pairs[0]["sentence1"] not in as_html(report_of(tmp_path), with_sentences=False)
+
+
+def test_slices_by_a_column_of_the_data(tmp_path, monkeypatch, capsys):
+    """--slice adds the values of a column of the dev file; an unknown column is refused by name."""
+    rows = [{**json.loads(line), "topic": "loan"} for line in sample_files()["dev.json"].splitlines()[:120]]
+    rows[0] |= {"topic": "card"}
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "dev.json").write_text(text, encoding="utf-8")
+    files = {"train_file": "dev.json", "dev_file": "dev.json", "test_file": "null"}
+    write_on_sample(tmp_path / "runs", 120, source="files", path=str(tmp_path), **files)
+    shown = best_runs(report_of(tmp_path / "runs"), False, ["topic"])["slices"]["rows"]
+    assert [row[:2] for row in shown if "topic" in row[0][0]] == [[["topic = loan"] * 2, ["119"] * 2]]
+    with pytest.raises(InputError, match="--slice topc: the data have no such column; did you mean 'topic'"):
+        best_runs(report_of(tmp_path / "runs"), False, ["topc"])
+    monkeypatch.setattr(sys, "argv", ["afqmc.compare", str(tmp_path / "runs"), "--slice", "topic"])
+    assert run_command(compare.main) == 2
+    assert "--slice topic: only with --html FILE" in capsys.readouterr().err
 
 
 def test_sentences_of_folds_come_from_train(tmp_path):
@@ -273,10 +292,10 @@ def test_sentences_of_folds_come_from_train(tmp_path):
         write_run(tmp_path / f"{number}", text, given, ids=[pairs[row].get("id", int(row)) for row in part])
     runs = find_runs([str(tmp_path)])
     together = Predictions.of_folds([Predictions.of(run, "dev/accuracy") for run in runs], "dev")
-    result, why = read_sentences(runs[0], "dev", together, [0, 7])
+    texts, why = read_texts(runs[0], "dev", together)
     assert why is None
     ids = {pair.get("id", at): [pair["sentence1"], pair["sentence2"]] for at, pair in enumerate(pairs)}
-    assert result == [ids[together.rows.ids[0]], ids[together.rows.ids[7]]]
+    assert [texts.sentences[0], texts.sentences[7]] == [ids[together.rows.ids[0]], ids[together.rows.ids[7]]]
 
 
 def test_file_with_other_pairs_is_not_shown(tmp_path):

@@ -1,5 +1,6 @@
 """Tests of comparisons with published results."""
 
+import re
 import sys
 
 import numpy as np
@@ -44,6 +45,17 @@ def test_choice_is_subtracted():
     assert "the best of 12: 0.7 points subtracted): 0.9 points" in sentence([0.749], value=0.7463, chosen_from=12)
 
 
+def test_protocol_is_shown():
+    assert "(a paper, n not stated), one setting: " in sentence([0.746], value=0.7416, protocol="one setting")
+
+
+def test_few_seeds_have_wide_intervals():
+    """If two seeds vary much, the interval is that of Student's t, wider than the normal one."""
+    low, high = re.search(r"95% CI (\S+) to (\S+)\)", sentence([0.72, 0.76], value=0.7416)).groups()
+    normal = 2 * 1.96 * 100 * (2 * 0.74 * 0.26 / 4316 + 0.02**2 + 0.004**2) ** 0.5
+    assert float(high) - float(low) > 1.5 * normal
+
+
 def test_rarely_wrong_about_equal_models():
     """Two models of the same true accuracy are called better or worse in at most 5% of cases."""
     wrong = 0
@@ -56,7 +68,7 @@ def test_rarely_wrong_about_equal_models():
 
 
 def test_packaged_results_are_valid():
-    assert len(PublishedResults.read("afqmc").results) == 18
+    assert len(PublishedResults.read("afqmc").results) == 27
 
 
 @pytest.mark.parametrize(
@@ -97,6 +109,8 @@ def test_command(tmp_path, monkeypatch, capsys):
     )
     assert run_command(compare.main) == 0
     assert "is better than A 0.3000 (B, n not stated)" in capsys.readouterr().out
+    (found,) = compare([tmp_path / "run", tmp_path / "run2"], published=str(file)).published
+    assert "is better than A 0.3000" in found
     monkeypatch.setattr(sys, "argv", ["compare", str(tmp_path / "run"), "--published", "afqmc"])
     assert run_command(compare.main) == 2
     assert "--published: is about 4316 pairs, the runs have 200" in capsys.readouterr().err

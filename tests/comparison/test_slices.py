@@ -40,6 +40,42 @@ def test_difference_on_one_slice_is_found():
     assert not result["label no"].is_significant
 
 
+def test_slices_by_columns():
+    """Numbers are cut into thirds, texts and codes are sliced by value; pairs without a value are in no slice."""
+    answers, _ = simulate(np.random.default_rng(0), 2, 1, 600)
+    columns = {
+        "price": [None if row % 10 == 0 else f"{row / 2}" for row in range(600)],
+        "year": [2023 + row % 3 for row in range(600)],
+        "topic": ["loan" if row % 2 else "" for row in range(600)],
+        "note": [f"number {row}" for row in range(600)],
+    }
+    result = by_name(slice_differences(answers[:1], answers[1:], ["0", "1"], None, columns=columns))
+    assert {name: one.pairs for name, one in result.items() if "label" not in name} == {
+        "price 0.5 to 99": 179,
+        "price 99.5 to 199": 180,
+        "price 199.5 to 299.5": 181,
+        "year = 2023": 200,
+        "year = 2024": 200,
+        "year = 2025": 200,
+        "topic = loan": 300,
+    }
+
+
+@pytest.mark.slow
+def test_slices_of_chosen_settings_rarely_differ():
+    """The best two of five equal settings, chosen by looking: in at most 5% any slice is significant."""
+    wrong, times = 0, 400
+    for trial in range(times):
+        rng = np.random.default_rng(trial)
+        answers, _ = simulate(rng, 5, 3, 600, seed_sd=0.05)
+        means = [np.mean([(one.predicted == one.gold).mean() for one in answers[3 * k : 3 * k + 3]]) for k in range(5)]
+        a, b = (answers[3 * k : 3 * k + 3] for k in np.argsort(means)[:-3:-1])
+        topics = rng.integers(0, 4, 600).tolist()
+        result = slice_differences(a, b, ["0", "1"], None, columns={"topic": topics}, choices=10)
+        wrong += any(one.is_significant for one in result)
+    assert wrong <= 0.05 * times + 2 * np.sqrt(0.05 * 0.95 * times)
+
+
 @pytest.mark.slow
 def test_slices_of_equal_settings_rarely_differ():
     """In at most 5% of comparisons of equal settings any slice is significant."""

@@ -274,6 +274,12 @@ def difference(**changes):
         ),
         (
             "dev/mcc",
+            {"value": 0.001, "low": -0.002, "p_adjusted": 0.8, "assumed": 0.0003, "plans": (Plan(4316, 90),)},
+            "B and A cannot be told apart: 0.1 points (95% CI -0.2 to 1.7, p = 0.8, 5 seeds); "
+            "the difference may well be zero",
+        ),
+        (
+            "dev/mcc",
             {"low": -0.002, "p_adjusted": 1.0, "assumed": 0.008, "plans": (Plan(43210, None),)}
             | {"over_seeds": False, "seeds": (1, 1)},
             "B and A cannot be told apart: 0.9 points (95% CI -0.2 to 1.7, p = 1, one run each); "

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 from worlds import (
+    MUCH,
+    OF_SEED,
     coverage_for_other_seeds,
     error_rate,
+    grouped_error_rate,
     power,
     power_of_plans,
     selection_bias_ratio,
@@ -70,9 +73,32 @@ def test_selection_bias_is_right(settings, seeds, spread):
     assert 0.75 < selection_bias_ratio(200, settings, seeds, spread) < 1.25
 
 
-def test_selection_bias_of_single_runs_is_a_lower_bound():
-    """Single runs do not show how much seeds vary, so the bias is at least the printed one."""
-    assert 0.4 < selection_bias_ratio(200, 20, 1) < 1
+@pytest.mark.parametrize(("end", "seed_sd"), [(0, OF_SEED), (1, MUCH)])
+def test_selection_bias_of_single_runs(end, seed_sd):
+    """The lower end of the printed range is right if seeds vary little, the upper one if they vary much."""
+    assert 0.75 < selection_bias_ratio(200, 20, 1, end=end, seed_sd=seed_sd) < 1.25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [2, 5, 10, 50, 200])
+@pytest.mark.parametrize("seeds", [1, 3, 5])
+def test_selection_bias_slow(settings, seeds):
+    """The printed selection bias is about the true one, for few and many settings and seeds."""
+    assert 0.75 < selection_bias_ratio(400, settings, seeds) < 1.25
+
+
+@pytest.mark.parametrize("size", [4, 10])
+def test_groups_rarely_differ(size):
+    """Equal settings rarely differ if pairs share a sentence and are drawn in groups."""
+    assert grouped_error_rate(100, size) <= largest(ALPHA, 100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [4, 10])
+def test_groups_rarely_differ_slow(size):
+    """The same with more replications; drawn one by one, they differ too often."""
+    assert grouped_error_rate(TIMES, size) <= largest(ALPHA, TIMES)
+    assert grouped_error_rate(TIMES, size, is_grouped=False) > 0.07
 
 
 @pytest.mark.slow

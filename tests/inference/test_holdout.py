@@ -70,6 +70,19 @@ def test_uses_are_counted(small_run, holdout, call):
     assert entries[1]["result_sha256"] == entries[3]["result_sha256"]  # the same run and file
 
 
+@pytest.mark.parametrize(("split", "order"), [("dev", 1), ("train", -1)])
+def test_copied_pairs_of_the_run_are_refused(split, order, small_run, tmp_path, call):
+    """A copy of the pairs that the run trained on or chose by is refused; also in another order."""
+    count = json.loads(small_run.summary.read_text("utf-8"))["data"][split]["pairs"]
+    lines = sample_files()[f"{split}.json"].splitlines(keepends=True)[:count]
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(b"".join(lines[::order]))
+    code, _, error = call(small_run.path, "--holdout", copy, "--hypothesis", "above 60%?")
+    assert code == REFUSED
+    assert "has the pairs of a data file of" in error
+    assert not ledger_of(copy).exists()
+
+
 def test_several_runs(small_run, holdout, call, tmp_path):
     """The mean of several runs is one use."""
     copies = [shutil.copytree(small_run.path, tmp_path / name) for name in ("a", "b")]

@@ -69,6 +69,25 @@ def test_out_of_fold_covers_each_pair_once(sweep, tmp_path):
     assert (ensemble["folds"], ensemble["seeds"], ensemble["out_of_fold"]["pairs"]) == (3, [1, 2], PAIRS)
 
 
+def test_out_of_fold_says_how_weights_were_chosen(sweep, tmp_path):
+    """A note says that each fold chose among evaluations on its own pairs; with one evaluation there was no choice."""
+
+    def noted(directory):
+        return [
+            note for note in Ensemble.of(find_runs([str(directory)])).detail("out-of-fold")["notes"] if "fold" in note
+        ]
+
+    assert noted(sweep) == []
+    shutil.copytree(sweep, tmp_path / "more", ignore=shutil.ignore_patterns("*.safetensors", "last"))
+    for job in jobs(tmp_path / "more"):
+        with (job / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": 9, "dev/accuracy": 0.1}) + "\n")
+    (note,) = noted(tmp_path / "more")
+    assert note.startswith(
+        "out-of-fold: each run kept the best of 2 evaluations on the very fold that it predicts here"
+    )
+
+
 def test_out_of_fold_is_mean_over_seeds(sweep, tmp_path):
     """Out-of-fold probabilities are means over seeds, and the metrics are computed from them."""
     ensemble = build_ensemble(tmp_path / "out", jobs(sweep))

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from simulated import answers_of, simulate
+from statsmodels.stats.proportion import proportion_confint
 
-from afqmc.results.metric_intervals import class_intervals, metric_intervals
+from afqmc.evaluation.per_class import per_class
+from afqmc.results.metric_intervals import add_intervals, class_intervals, confusion_intervals, metric_intervals
 from afqmc.results.resampled_metrics import MEASURES, drawable_groups, resampled_metric
 
 
@@ -59,6 +61,31 @@ def test_intervals_by_class():
     by_class = class_intervals(answers, 2)
     assert by_class[1]["f1"] == metric_intervals(answers, ["f1"])["f1"]
     assert by_class[0]["recall"][0] < np.mean(answers.predicted[answers.gold == 0] == 0) < by_class[0]["recall"][1]
+
+
+def test_confusion_intervals():
+    """The shares of a true class have Wilson's interval; groups of repeated pairs have wider ones."""
+    rng = np.random.default_rng(0)
+    gold = np.repeat(rng.integers(0, 3, 200), 3)
+    predicted = np.where(np.repeat(rng.random(200) < 0.7, 3), gold, (gold + 1) % 3)
+    answers = answers_of(gold, np.eye(4)[predicted])
+    alone, together = (confusion_intervals(answers, 4, groups) for groups in (None, np.arange(600) // 3))
+    share = np.mean(predicted[gold == 0] == 1)
+    assert alone[0, 1] == pytest.approx(proportion_confint(share * sum(gold == 0), sum(gold == 0), method="wilson"))
+    assert alone[0, 1, 0] < share < alone[0, 1, 1]
+    assert 1.4 < np.diff(together[0, 1]) / np.diff(alone[0, 1]) < 2.1
+    assert alone[3].tolist() == [[0, 1]] * 4
+    assert together[3].tolist() == [[0, 1]] * 4
+
+
+def test_details_get_intervals():
+    """Metrics, classes and the confusion matrix of three classes get their intervals."""
+    gold = np.arange(300) % 3
+    answers = answers_of(gold, np.random.default_rng(0).normal(size=(300, 3)))
+    details = add_intervals(per_class(answers.probabilities, gold, ["a", "b", "c"]), answers, None)
+    assert details["intervals"]["accuracy"] == [*metric_intervals(answers, ["accuracy"])["accuracy"]]
+    assert set(details["classes"][0]["intervals"]) == {"precision", "recall", "f1"}
+    assert np.shape(details["confusion_intervals"]) == (3, 3, 2)
 
 
 def test_few_groups_are_not_drawn():

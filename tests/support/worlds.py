@@ -12,14 +12,16 @@ import sys
 from functools import partial
 
 import numpy as np
+from simulated import answers_of
 
-from afqmc.comparison.bootstrap import Resampled
+from afqmc.comparison.bootstrap import Resampled, resample
 from afqmc.comparison.evaluations import EvaluationCounts, choice_corrections
 from afqmc.comparison.pairwise import ALPHA, PairwiseTests
 from afqmc.comparison.selection import setting_selection_bias
 
 EXAMPLES = 4316
 OF_SETTING, OF_RUN, OF_SEED = 0.16, 0.30, 0.26  # standard deviations in points
+MUCH = 0.63  # of the seed, if a run varies by 0.7 points over seeds
 RESAMPLES = 300
 
 
@@ -90,7 +92,33 @@ def power_of_plans(times, seeds, repeats=4, largest_gain=1.5):
     return found / (repeats * named), named / unfound
 
 
-def selection_bias_ratio(times, settings, seeds, spread=0.0):
+def grouped_error_rate(times, size, is_grouped=True, seeds=3, pairs=1200):
+    """Return how often two equal settings differ significantly if ``size`` pairs each share a sentence.
+
+    What a setting and what a run finds difficult is the same for the pairs of a group, apart from their own noise.
+    Without ``is_grouped``, pairs are drawn one by one.
+    """
+    groups, findings = np.arange(pairs) // size, 0
+    for trial in range(times):
+        rng = np.random.default_rng(trial)
+
+        def noise(sd, rng=rng):
+            return rng.normal(0, sd, pairs // size)[groups]
+
+        shared, answers = noise(1.0), []
+        for _ in range(2):
+            ease = 0.8 + shared + noise(0.5)
+            for _ in range(seeds):
+                margin = ease + noise(0.5) + rng.normal(0, 0.3, pairs) + rng.normal(0, 0.03)
+                wrong = (margin < 0).astype(int)
+                answers.append(answers_of(np.zeros(pairs, dtype=int), np.eye(2)[wrong]))
+        resampled = resample("accuracy", answers, RESAMPLES, trial, groups if is_grouped else None)
+        tests = PairwiseTests(resampled, np.repeat([0, 1], seeds))
+        findings += bool(tests.p_adjusted[0, 1] <= ALPHA)
+    return findings / times
+
+
+def selection_bias_ratio(times, settings, seeds, spread=0.0, end=0, **design):
     """Return the mean of the printed selection bias, divided by that of the true one.
 
     Args:
@@ -98,19 +126,21 @@ def selection_bias_ratio(times, settings, seeds, spread=0.0):
         settings: Number of settings; at most 20 are compared, as in the command.
         seeds: Seeds of each setting, or of all.
         spread: Standard deviation of the settings' truths, in points.
+        end: The lower (0) or upper (1) end of the printed range; they are equal unless all are single runs.
+        design: More arguments of ``world``.
     """
     printed = true = 0.0
     for trial in range(times):
         rng = np.random.default_rng(trial)
         truths = rng.normal(0, spread, settings)
-        resampled, index = world(rng, truths, seeds, resamples=100)
+        resampled, index = world(rng, truths, seeds, resamples=100, **design)
         counts = np.bincount(index)
         means = np.bincount(index, resampled.values) / counts
         best = np.argsort(-means)[:20]
         kept = np.isin(index, best)
         part = Resampled(resampled.values[kept], resampled.draws[:, kept], EXAMPLES, EXAMPLES)
         tests = PairwiseTests(part, np.unique(index[kept], return_inverse=True)[1])
-        printed += setting_selection_bias(tests, means, counts, higher_is_better=True)
+        printed += setting_selection_bias(tests, means, counts, higher_is_better=True)[end]
         true += means[best[0]] - truths[best[0]]
     return printed / true
 
@@ -186,15 +216,35 @@ ROWS = {
     "found: 20 settings, 3 seeds, the best better by 1.5 points": partial(power, settings=20, seeds=3, gain=1.5),
     "power with the planned seeds, gains of 0 to 1.5 points, 3 seeds": lambda n: power_of_plans(n, 3)[0],
     "share of unfound differences with a planned number of seeds": lambda n: power_of_plans(n, 3, 1)[1],
-    "selection bias, printed / true: 2 settings, 3 seeds": partial(selection_bias_ratio, settings=2, seeds=3),
-    "selection bias, printed / true: 20 settings, 3 seeds": partial(selection_bias_ratio, settings=20, seeds=3),
+    **{
+        f"selection bias, printed / true: {k} settings, {s} seeds": partial(selection_bias_ratio, settings=k, seeds=s)
+        for k in (2, 5, 10, 20, 50, 200)
+        for s in (3, 5)
+    },
+    **{
+        f"selection bias, lower end / true: {k} single runs": partial(selection_bias_ratio, settings=k, seeds=1)
+        for k in (2, 5, 10, 20, 50, 200)
+    },
+    **{
+        f"selection bias, upper end / true: {k} single runs, seeds vary by 0.7 points": partial(
+            selection_bias_ratio, settings=k, seeds=1, end=1, seed_sd=MUCH
+        )
+        for k in (2, 5, 10, 20, 50, 200)
+    },
     "selection bias, printed / true: 20 settings of unequal truth, 3 seeds": partial(
         selection_bias_ratio, settings=20, seeds=3, spread=0.5
     ),
     "selection bias, printed / true: 20 settings, 5 of them with 3 seeds, others 1": partial(
         selection_bias_ratio, settings=20, seeds=[3] * 5 + [1] * 15
     ),
-    "selection bias, printed / true: 20 single runs": partial(selection_bias_ratio, settings=20, seeds=1),
+    **{
+        f"false findings: groups of {size} pairs share a sentence, 3 seeds": partial(grouped_error_rate, size=size)
+        for size in (4, 10)
+    },
+    **{
+        f"the same, drawn one by one: groups of {size}": partial(grouped_error_rate, size=size, is_grouped=False)
+        for size in (4, 10)
+    },
     "false findings: 3 against 30 evaluations, 5 seeds, not corrected": partial(
         unequal_evaluations_error, seeds=5, evaluations=(3, 30), is_corrected=False
     ),

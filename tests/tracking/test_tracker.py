@@ -62,6 +62,10 @@ def test_offline_summary(tracked):
     logged, best = Offline(tracked.path).summary(), summary(tracked)["best"]
     assert logged["best/step"] == best["step"]
     assert logged["best/dev/accuracy"] == best["dev/accuracy"]
+    intervals = summary(tracked)["intervals"]
+    assert "dev/accuracy" in intervals
+    for name, ends in intervals.items():
+        assert [logged[f"best/{name}_low"], logged[f"best/{name}_high"]] == ends
 
 
 def test_offline_charts(tracked):

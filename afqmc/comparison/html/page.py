@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import time
+from collections.abc import Sequence
 from hashlib import sha256
 from importlib import resources
 from typing import Any
@@ -17,7 +18,7 @@ from afqmc.comparison.html.learning_curves import curves
 from afqmc.comparison.html.provenance import configs, machines
 from afqmc.comparison.html.standing_plots import cost_data, standing_data, trial_data
 from afqmc.comparison.report import ComparisonReport
-from afqmc.comparison.terminal import Column, columns
+from afqmc.comparison.terminal import INTERVAL, Column, columns
 from afqmc.comparison.wording import display_name, folds_column, split_of
 from afqmc.results.runs import Run
 from afqmc.utils.language import catalogue, chinese, msg
@@ -39,12 +40,16 @@ _SCRIPTS = (  # in the order of their dependencies
 )
 
 
-def as_html(report: ComparisonReport, with_sentences: bool = True) -> str:
+def as_html(report: ComparisonReport, with_sentences: bool = True, slice_columns: Sequence[str] = ()) -> str:
     """Return a self-contained HTML page.
 
     Args:
         report: The comparison.
         with_sentences: Include the sentences of the pairs, if the data are on this machine.
+        slice_columns: Columns of the data to slice the pairs by.
+
+    Raises:
+        InputError: if the data have no such column, or cannot be read.
     """
     from plotly.offline import get_plotlyjs
 
@@ -53,7 +58,7 @@ def as_html(report: ComparisonReport, with_sentences: bool = True) -> str:
     parts = {
         "policy": _policy(list(scripts.values())),
         "style": asset("page.css"),
-        "data": embed_json({**_content(report, with_sentences), "chinese": catalogue()["page"]}),
+        "data": embed_json({**_content(report, with_sentences, slice_columns), "chinese": catalogue()["page"]}),
         **scripts,
     }
     texts = re.split(r"\{\{(\w+)\}\}", asset("page.html"))  # text and names of parts alternate
@@ -74,7 +79,7 @@ def _policy(scripts: list[str]) -> str:
     )
 
 
-def _content(report: ComparisonReport, with_sentences: bool) -> dict[str, Any]:
+def _content(report: ComparisonReport, with_sentences: bool, slice_columns: Sequence[str]) -> dict[str, Any]:
     """Return everything that the page shows as plain data. Runs are referred to by their index in ``runs``."""
 
     def bilingual(text: str) -> list[str]:
@@ -84,7 +89,7 @@ def _content(report: ComparisonReport, with_sentences: bool) -> dict[str, Any]:
     plot_axes = axes(report, runs)
     shares, note = importance(report, runs, plot_axes)
     differences = [comparison.difference for comparison in report.comparisons]
-    best = best_runs(report, with_sentences)
+    best = best_runs(report, with_sentences, slice_columns)
     if best and (why := best["pairs"]["why"]):
         best["pairs"]["why"] = bilingual(why)
     return {
@@ -133,7 +138,7 @@ def _ranking(report: ComparisonReport) -> dict[str, Any]:
 
 def _sorts_descending(column: Column, report: ComparisonReport) -> bool:
     """Return whether the first click on the header sorts the highest value first."""
-    if column.header in (report.metric, folds_column(split_of(report.metric))):
+    if column.header in (report.metric, INTERVAL, folds_column(split_of(report.metric))):
         return report.higher_is_better
     return column.optional or column.header == "pairs/s"
 

@@ -1,31 +1,50 @@
-"""Read the sentences of the pairs that runs were evaluated on, if the data they name are on this machine."""
+"""Read the data of the pairs that runs were evaluated on, if the file they name is on this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from afqmc import config
 from afqmc.data.loading import label_to_index, read_split, resolve_files, to_columns
 from afqmc.results.prediction_table import in_order
 from afqmc.results.predictions import Predictions
-from afqmc.results.resampled_metrics import Array
 from afqmc.results.runs import Run
-from afqmc.utils.errors import InputError, as_input_error
+from afqmc.utils.errors import InputError, as_input_error, did_you_mean
 from afqmc.utils.language import Message, msg
 
 _MAX_LENGTH = 300  # characters per sentence; the table has thousands of sentences
 
 
-def read_sentences(
-    run: Run, split: str, predictions: Predictions, rows: Sequence[int] | Array
-) -> tuple[list[list[str]] | None, Message | None]:
-    """Return both sentences of each row, or None and the reason.
+@dataclass(frozen=True)
+class PairTexts:
+    """Both sentences of each of N pairs, and the values of other columns, (N,) each."""
+
+    sentences: list[list[str]]
+    columns: dict[str, list[Any]]
+
+
+def read_texts(
+    run: Run, split: str, predictions: Predictions, columns: Sequence[str] = ()
+) -> tuple[PairTexts | None, Message | None]:
+    """Return the data of all pairs, or None and the reason.
 
     An untrusted run directory may name any file of this machine. So nothing is downloaded, and a file is shown only if
     all its ids and labels match the predictions: the author of the directory then had the data already. Errors of
     other files are not reported, because a message might quote the file.
+
+    Args:
+        run: Names the file.
+        split: Which of its splits.
+        predictions: Those of the run on this split.
+        columns: Other columns of the file.
+
+    Raises:
+        InputError: if the file has no such column.
     """
+    count, rows = len(predictions.rows.ids), list[dict[str, Any]]()
     try:
         with as_input_error(run.name):
             dataset = config.load(run.path).dataset
@@ -33,9 +52,9 @@ def read_sentences(
             file_split = "train" if is_out_of_fold else split
             file = resolve_files(dataset, fetch=False)[file_split]
             index = label_to_index(tuple(predictions.rows.classes))
+            read = read_split(dataset, file_split, file, index, on_row=rows.append if columns else None)
             # one pair more than expected is enough to see that the file is a different one
-            file_rows = list(islice(read_split(dataset, file_split, file, index), len(predictions.rows.ids) + 1))
-            pairs = to_columns(file.name, file_rows, index)
+            pairs = to_columns(file.name, list(islice(read, count + 1)), index)
     except InputError:
         return None, msg("the {split} pairs that {run} names cannot be read on this machine", split=split, run=run.name)
     order = in_order(pairs.ids) if is_out_of_fold else range(len(pairs.ids))
@@ -44,7 +63,16 @@ def read_sentences(
         return None, msg(
             "the {split} pairs that {run} names are not those it was evaluated on", split=split, run=run.name
         )
-    return [[_shorten(pairs.sentence1[order[row]]), _shorten(pairs.sentence2[order[row]])] for row in rows], None
+    _reject_missing(columns, rows)
+    sentences = [[_shorten(pairs.sentence1[row]), _shorten(pairs.sentence2[row])] for row in order]
+    return PairTexts(sentences, {column: [rows[row].get(column) for row in order] for column in columns}), None
+
+
+def _reject_missing(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    known = {name for row in rows for name in row}
+    for column in columns:
+        if column not in known:
+            raise InputError(f"--slice {column}: the data have no such column{did_you_mean(column, known)}")
 
 
 def _shorten(text: str) -> str:

@@ -1,6 +1,7 @@
 // The median runs of the best settings: curves of a class, and confusion matrices.
 const bestRuns = page.best_runs;
 const hiddenBestRuns = new Set();
+const MAX_BANDS = 2; // more of them hide each other
 
 const bestRunName = (index) => {
   const { name, setting, folds } = bestRuns.runs[index];
@@ -28,9 +29,24 @@ function classCurves(name, xTitle, yTitle, hasDiagonal) {
   });
   const guide = { mode: "lines", line: { color: css("grey"), width: 1, dash: "dot" }, hoverinfo: "skip" };
   const base = bestRuns.results[0].by_class[label]?.base_rate ?? 0;
+  const shown = bestRuns.runs.map((_, run) => run).filter((run) => !hiddenBestRuns.has(run));
+  const bands = shown.slice(0, MAX_BANDS).flatMap((run) => bandTraces(bestRuns.results[run].by_class[label], name, run));
   const dotted = { x: [0, 1], y: hasDiagonal ? [0, 1] : [base, base], ...guide };
   const range = { range: [-0.02, 1.02] };
-  return { traces: [dotted, ...traces], layout: layout({ xaxis: axis(xTitle, range), yaxis: axis(yTitle, range) }) };
+  return { traces: [dotted, ...traces, ...bands], layout: layout({ xaxis: axis(xTitle, range), yaxis: axis(yTitle, range) }) };
+}
+
+// The 95% band of a curve: its lower end, and the area from there to its upper end.
+function bandTraces(curves, name, run) {
+  const band = curves?.[`${name}_band`];
+  if (!band?.length) return [];
+  const [low, high] = band;
+  const x = low.map((_, index) => index / (low.length - 1));
+  const line = { mode: "lines", line: { width: 0 }, hoverinfo: "skip" };
+  return [
+    { x, y: low, ...line },
+    { x, y: high, ...line, fill: "tonexty", fillcolor: `${colour(run)}26` },
+  ];
 }
 
 // The 95% interval of the observed share of each group of pairs.
@@ -147,6 +163,9 @@ onDraw(() => {
     sentences.push(t("Only the most frequent classes are shown."));
   sentences.push(
     t("Calibration: ten groups of pairs by probability. On the dotted line, predicted and observed shares are equal."),
+  );
+  sentences.push(
+    t("Bands and bars are 95% intervals for other pairs, at each point; bands are drawn for the first two runs shown."),
   );
   byId("best-runs-note").textContent = sentences.join(state.chinese ? "" : " ");
   byId("slices-box").hidden = !bestRuns.slices?.rows.length;

@@ -20,6 +20,7 @@ const MAX_UNWRAPPED = 24; // characters of a cell that is never wrapped
 class SortableTable {
   constructor(box, columns, maxRows = Infinity) {
     Object.assign(this, { columns, maxRows, rows: [], words: [], sortedColumn: null, sign: 1 });
+    this.lines = new Map(); // of the rows drawn so far, which sorting and filtering reuse
     this.body = element("tbody");
     this.head = element("tr");
     box.replaceChildren(element("table", {}, element("thead", {}, this.head), this.body));
@@ -27,7 +28,8 @@ class SortableTable {
 
   filter(text) {
     this.words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    this.draw();
+    this.drawHead();
+    this.arrange();
   }
 
   // The first click sorts in the natural order of the column, a second click reverses it.
@@ -35,7 +37,8 @@ class SortableTable {
     const natural = this.columns[index].descending ? -1 : 1;
     this.sign = this.sortedColumn === index ? -this.sign : natural;
     this.sortedColumn = index;
-    this.draw();
+    this.drawHead();
+    this.arrange();
     this.head.children[index].querySelector("button").focus();
   }
 
@@ -48,9 +51,20 @@ class SortableTable {
   }
 
   draw() {
+    this.lines.clear();
+    this.drawHead();
+    this.arrange();
+  }
+
+  drawHead() {
     this.head.replaceChildren(...this.columns.map((column, index) => this.header(column, index)));
+  }
+
+  arrange() {
     const rows = this.visibleRows();
-    this.body.replaceChildren(...rows.slice(0, this.maxRows).map((row) => this.line(row)));
+    const shown = rows.slice(0, this.maxRows);
+    for (const row of shown) if (!this.lines.has(row)) this.lines.set(row, this.line(row));
+    this.body.replaceChildren(...shown.map((row) => this.lines.get(row)));
     this.matchingRows = rows.length;
   }
 
