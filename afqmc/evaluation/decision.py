@@ -286,14 +286,20 @@ class CrossFit:
         """Return the decision of all pairs, or None if a pair has no prediction."""
         return fit_decision(logits, self.labels, self.goal) if has_prediction(logits).all() else None
 
-    def decide(self, logits: np.ndarray) -> Decided:
-        """Return the outcome for all pairs (N, C), each decided by a decision that was fitted on the other parts."""
+    def decide(self, logits: np.ndarray, fitted_on: np.ndarray | None = None) -> Decided:
+        """Return the outcome for all pairs (N, C), each decided by a decision that was fitted on the other parts.
+
+        Args:
+            logits: To decide.
+            fitted_on: Other logits (N, C) of the same pairs, that the decisions are fitted on.
+        """
+        fitted_on = logits if fitted_on is None else fitted_on
         decided = Decided(np.full(logits.shape, np.nan), np.zeros(len(logits), dtype=int))
-        if not has_prediction(logits).all():
+        if not (has_prediction(logits).all() and has_prediction(fitted_on).all()):
             return decided
         for fold in np.unique(self.fold_ids):
             inside = self.fold_ids == fold
-            outcome = fit_decision(logits[~inside], self.labels[~inside], self.goal).apply(logits[inside])
+            outcome = fit_decision(fitted_on[~inside], self.labels[~inside], self.goal).apply(logits[inside])
             decided.probabilities[inside], decided.predicted[inside] = outcome.probabilities, outcome.predicted
         return decided
 

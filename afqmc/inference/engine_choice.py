@@ -10,6 +10,7 @@ from torch import nn
 
 from afqmc.checkpoint.weights import Loaded
 from afqmc.data.tokenization import PairTokenizer
+from afqmc.evaluation.decision import DECISION_FILE
 from afqmc.inference.engines import (
     ONNX,
     OPENVINO,
@@ -40,7 +41,7 @@ class Candidate:
         name: Of the engine.
         directory: Of the export.
         manifest: Of the export.
-        speed: Times the speed of plain torch, in the same check.
+        speed: Times the speed of plain torch in the precision of the run, in the same check.
         difference: Largest difference of a logit.
         is_close: Whether that is within the export's tolerance.
     """
@@ -145,14 +146,21 @@ def _open(candidate: Candidate, run: RunDir, loaded: Loaded, pair_tokenizer: Pai
         raise InputError(f"{directory}: was exported from other weights than {run.best} has; export the run again")
     if manifest.tokenizer_sha256 != tokenizer_digest(pair_tokenizer):
         raise InputError(f"{directory}: was exported with another tokenizer than the run has; export the run again")
+    decision = directory / DECISION_FILE
+    if decision.exists() and not _is_same_file(decision, run.best / DECISION_FILE):
+        raise InputError(f"{decision}: differs from that of the run; export the run again")
     if manifest.labels != [*loaded.labels]:
         raise InputError(f"{directory}: its labels are {', '.join(map(str, manifest.labels))}; export the run again")
     return open_engine(candidate.name, directory), _describe(candidate)
 
 
+def _is_same_file(first: Path, second: Path) -> bool:
+    return second.exists() and sha256(first) == sha256(second)
+
+
 def _describe(recorded: Candidate) -> str:
     name, speed, difference = recorded.name, recorded.speed, recorded.difference
     return (
-        f"engine: {name} ({recorded.directory}); when it was exported, {speed:.1f} times as fast as torch in float32, "
-        f"logit difference {difference:.1e}"
+        f"engine: {name} ({recorded.directory}); when it was exported, {speed:.1f} times as fast as torch in the "
+        f"precision of the run, logit difference {difference:.1e}"
     )

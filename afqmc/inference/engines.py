@@ -20,7 +20,8 @@ from afqmc.utils.errors import InputError
 from afqmc.utils.process import usable_cores
 from afqmc.utils.safe_files import check_regular
 
-TORCH, TORCH_BF16, ONNX, OPENVINO, OPENVINO_BF16 = "torch", "torch-bf16", "onnx", "openvino", "openvino-bf16"
+TORCH, TORCH_FLOAT32, TORCH_BF16 = "torch", "torch-float32", "torch-bf16"
+ONNX, OPENVINO, OPENVINO_BF16 = "onnx", "openvino", "openvino-bf16"
 PACKAGES = {ONNX: ("onnx", "onnxruntime"), OPENVINO: ("openvino",), OPENVINO_BF16: ("openvino",)}
 ONNX_FILE, OPENVINO_FILE = "model.onnx", "openvino_model.xml"
 
