@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from afqmc.evaluation.decision import DECISION_FILE, CrossFit, Decided, Decision
 from afqmc.evaluation.evaluator import Evaluation, evaluate
 from afqmc.evaluation.metrics import mean_as_logits, probabilities_of
 from afqmc.evaluation.predictions import CALIBRATED, DECIDED, prediction_rows
-from afqmc.inference.engine_choice import select_engine
+from afqmc.inference.engine_choice import EngineChoice, select_engine
 from afqmc.inference.engines import TORCH
 from afqmc.inference.explanation import Explanation, explain_pair
 from afqmc.run_dir import RunDir
@@ -64,7 +64,7 @@ class Predictor:
         pair_tokenizer: Makes the model's input.
         accelerator: Holds the precision.
         decision: Calibration and threshold of the run; None with ``decision=none``, and in runs of earlier versions.
-        engine_note: Which engine was chosen; "" if none was asked for.
+        engine: What computes the logits.
     """
 
     config: Config
@@ -73,8 +73,13 @@ class Predictor:
     pair_tokenizer: PairTokenizer
     accelerator: Accelerator
     decision: Decision | None = None
-    engine_note: str = ""
+    engine: EngineChoice = EngineChoice()
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    @property
+    def engine_note(self) -> str:
+        """Which engine was chosen; "" if none was asked for."""
+        return self.engine.note
 
     @property
     def threshold(self) -> float | None:
@@ -119,17 +124,18 @@ class Predictor:
         pair_tokenizer = PairTokenizer(loaded.tokenizer, config.dataset.max_length)
         config.distributed = DistributedConfig()  # evaluate and predict use one process
         choice = select_device(config.trainer)
-        note = ""
+        chosen = EngineChoice()
         if engine != TORCH:
-            module, note = select_engine(engine, run, loaded, pair_tokenizer, choice)
+            read_dev = partial(_read_dev_here, run, loaded.labels)
+            module, chosen = select_engine(engine, run, loaded, pair_tokenizer, choice, read_dev)
             if module is not None:
                 accelerator = build_accelerator(_CPU, config.trainer, config.distributed, config.seed)
-                return cls(config, loaded.labels, module, pair_tokenizer, accelerator, decision, note)
+                return cls(config, loaded.labels, module, pair_tokenizer, accelerator, decision, chosen)
         check_launcher(choice.device, None)
         prepare_model(loaded.model, choice, config.trainer, config.performance)
         accelerator = build_accelerator(choice, config.trainer, config.distributed, config.seed)
         model = accelerator.prepare(loaded.model)
-        return cls(config, loaded.labels, model, pair_tokenizer, accelerator, decision, note)
+        return cls(config, loaded.labels, model, pair_tokenizer, accelerator, decision, chosen)
 
     @property
     def swaps(self) -> bool:
@@ -436,6 +442,16 @@ def read_decision(best: Path, num_labels: int) -> Decision | None:
         return Decision.from_dict(content, num_labels)
     except InputError as error:
         raise InputError(f"{path}: invalid: {error}") from error
+
+
+def _read_dev_here(run: RunDir, labels: tuple[str, ...]) -> Pairs:
+    """Read the dev split of a run without a download.
+
+    Raises:
+        InputError: if it is not on this machine.
+    """
+    dataset = load_run_config(run).dataset
+    return load_dev(dataset, resolve_files(dataset, fetch=False), labels)
 
 
 def _resolve_dataset(dataset: DatasetConfig) -> dict[str, DataFile]:

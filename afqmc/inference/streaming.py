@@ -122,7 +122,7 @@ class LargeFile:
             "chunk": self.chunk,
             "file_sha256": digest.hexdigest(),
             "weights_sha256": sha256(self.run.best / "model.safetensors"),
-            "engine": self.predictor.engine_note,
+            "engine": f"{self.predictor.engine.name} {self.predictor.engine.directory}",
             "precision": str(self.predictor.accelerator.mixed_precision),
             "dataset": fields,
         }

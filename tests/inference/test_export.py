@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import re
 import shutil
 import sys
 from importlib.util import find_spec
@@ -288,6 +289,34 @@ def test_auto_takes_the_fastest_within_the_tolerance(copy):
     assert Predictor.load(copy.path, "cpu", engine="auto").engine_note.startswith("engine: torch; no export")
     rewrite(path, manifest | {"machine": {"processor": "another"}})
     assert Predictor.load(copy.path, "cpu", engine="auto").engine_note.startswith("engine: torch; no export")
+
+
+def test_auto_times_several_candidates(copy, tmp_path, monkeypatch):
+    """They are timed in turns with PyTorch, once per machine; without dev, the speeds at export decide."""
+    monkeypatch.setenv("AFQMC_CACHE", str(tmp_path / "cache"))
+    speeds = {"torch": 1.0, "torch-bf16": 2.0, "onnx": 3.0, "openvino": 4.0, "openvino-bf16": 0.5}
+    for path in copy.exports.glob("*/export.json"):
+        manifest = json.loads(path.read_text())
+        for row in manifest["engines"]:
+            row |= {"pairs_per_second": speeds[row["engine"]], "within_tolerance": True}
+        rewrite(path, manifest)
+    note = Predictor.load(copy.path, "cpu", engine="auto").engine_note
+    assert re.search(
+        r"timed in turns: torch [\d.]+, torch-bf16 [\d.]+, onnx \(.*\) [\d.]+, openvino \(.*\) [\d.]+", note
+    )
+    (cache,) = (tmp_path / "cache/engines").iterdir()
+    measured = json.loads(cache.read_text())
+    for name, expected in (("torch", "torch"), ("torch-bf16", "torch-bf16"), (f"onnx ({copy.exports}/onnx)", "onnx")):
+        cache.write_text(json.dumps(measured | {name: 1e9}))
+        assert Predictor.load(copy.path, "cpu", engine="auto").engine.name == expected
+    cache.unlink()
+    config = copy.config.read_text()
+    copy.config.write_text(config.replace("source: sample", "source: files"))
+    assert copy.config.read_text() != config
+    note = Predictor.load(copy.path, "cpu", engine="auto").engine_note
+    assert note.startswith("engine: openvino (")
+    assert "4.0 times as fast" in note
+    assert "dev is not on this machine" in note
 
 
 def rewrite(path, manifest):

@@ -9,8 +9,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from afqmc.cli import run_command
-from afqmc.data.batching import eval_batches
-from afqmc.data.tokenization import PairTokenizer, TokenizedPairs
+from afqmc.data.tokenization import PairTokenizer
 from afqmc.evaluation.metrics import mean_as_logits
+from afqmc.inference.engine_timing import compute_in_turns
 from afqmc.inference.engines import (
     ONNX,
     OPENVINO,
@@ -113,7 +111,9 @@ def score(run_dir: Path, directory: Path, trust: bool) -> Scores:
     engines = {**plain, TORCH_BF16: Bf16Engine(predictor.model), **_engines(manifest, directory)}
     with CountBar(len(pairs) * len(orders), Path(pairs.file).name) as bar:
         scored = [
-            _score_in_turns(engines, order, predictor.pair_tokenizer, predictor.config.trainer.eval_batch_size, bar)
+            compute_in_turns(
+                engines, order, predictor.pair_tokenizer, predictor.config.trainer.eval_batch_size, bar.add
+            )
             for order in tokenized
         ]
     by_engine = {name: [logits[name] for logits, _ in scored] for name in engines}
@@ -136,35 +136,6 @@ def _in_own_precision(run_dir: Path, trust: bool) -> nn.Module | None:
         return None
     predictor = Predictor.load(run_dir, "cpu", trust)
     return None if predictor.accelerator.mixed_precision == "no" else predictor.model
-
-
-def _score_in_turns(
-    engines: Mapping[str, nn.Module],
-    tokenized: TokenizedPairs,
-    pair_tokenizer: PairTokenizer,
-    batch_size: int,
-    bar: CountBar,
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Return logits (N, C) and seconds by engine. Each batch goes through all engines before the next one.
-
-    The first batch is computed once more before that, since engines compile at their first call.
-    """
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in engines}
-    seconds: dict[str, float] = dict.fromkeys(engines, 0.0)
-    indices: list[np.ndarray] = []
-    with torch.inference_mode():
-        for rows, batch in eval_batches(tokenized, pair_tokenizer, batch_size):
-            for name, engine in engines.items():
-                if not indices:
-                    engine(**batch.inputs)
-                start = time.perf_counter()
-                output: Tensor = engine(**batch.inputs)
-                seconds[name] += time.perf_counter() - start
-                parts[name].append(output.float().numpy())
-            indices.append(rows)
-            bar.add(len(rows))
-    order = np.concatenate(indices).argsort()
-    return {name: np.concatenate(arrays)[order] for name, arrays in parts.items()}, seconds
 
 
 class _Standard(nn.Module):
