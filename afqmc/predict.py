@@ -56,7 +56,7 @@ def main() -> int:
     from afqmc.inference.input_files import Inputs
     from afqmc.inference.output_files import check_output_columns, render
     from afqmc.inference.output_formats import check_format
-    from afqmc.inference.prediction_columns import formula_warning
+    from afqmc.inference.prediction_columns import count_formulas, formula_warning
     from afqmc.inference.predictor import Predictor, predict_mean
     from afqmc.inference.protected_files import write_output
     from afqmc.inference.streaming import is_large
@@ -89,8 +89,10 @@ def main() -> int:
         print(f"{out}: {translate(summary)}")
     if decision_note := scores.describe_decision():
         print(translate(decision_note), file=sys.stderr)
-    if warning := formula_warning(inputs.rows, out.suffix.lower()):
-        print(translate(f"warning: {out}: {warning}"), file=sys.stderr)
+    if cut := scores.truncation_warning():
+        print(translate(f"warning: {scores.pairs.file}: {cut}"), file=sys.stderr)
+    if formulas := count_formulas(inputs.rows, out.suffix.lower()):
+        print(translate(f"warning: {out}: {formula_warning(formulas)}"), file=sys.stderr)
     return DONE
 
 
@@ -106,7 +108,9 @@ def _predict_large(arguments: argparse.Namespace, run_dir: Path, path: Path, out
     if predictor.engine_note:
         print(translate(predictor.engine_note), file=sys.stderr)
     file = open_data_file(path, predictor.config.dataset, "FILE")
-    count = LargeFile(predictor, RunDir(run_dir), file, out).predict()
+    count, warnings = LargeFile(predictor, RunDir(run_dir), file, out).predict()
+    for warning in warnings:
+        print(translate(f"warning: {out}: {warning}"), file=sys.stderr)
     for note in file.notes:
         print(translate(f"warning: {file.name}: {note}"), file=sys.stderr)
     print(f"{out}: {translate(f'{count} pairs')}")

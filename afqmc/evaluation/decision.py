@@ -42,11 +42,13 @@ class Decided:
         probabilities: Calibrated, (N, C); NaN without a prediction.
         predicted: Class indices, (N,).
         abstained: Whether a pair is left without a prediction, (N,); None if abstaining was not asked for.
+        truncated: Whether a pair was cut to the maximum length, (N,); None if no pair was.
     """
 
     probabilities: np.ndarray
     predicted: np.ndarray
     abstained: np.ndarray | None = None
+    truncated: np.ndarray | None = None
 
     def metrics(self, labels: np.ndarray) -> dict[str, float]:
         """Return the metrics in ``DECIDED_NAMES``; all are NaN if any pair has no prediction.
@@ -112,6 +114,10 @@ class Decision:
         """Return the content of decision.json."""
         values = {name: value for name, value in asdict(self).items() if value is not None}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def metrics(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Return the metrics of the outcome for logits (N, C) and classes (N,); see ``CrossFit.metrics``."""
+        return _metrics(self.apply(logits), logits, labels, parse_goal(self.metric))
 
     @classmethod
     def from_dict(cls, content: Any, num_labels: int) -> Decision:
@@ -304,8 +310,22 @@ class CrossFit:
         return decided
 
     def metrics(self, logits: np.ndarray) -> dict[str, float]:
-        """Return the cross-fitted metrics in ``DECIDED_NAMES``."""
-        return self.decide(logits).metrics(self.labels)
+        """Return the cross-fitted metrics in ``DECIDED_NAMES``.
+
+        If the goal is a cost, also ``cost`` and ``cost_decided``: per pair, of the likeliest and the decided labels.
+        """
+        return _metrics(self.decide(logits), logits, self.labels, self.goal)
+
+
+def _metrics(decided: Decided, logits: np.ndarray, labels: np.ndarray, goal: Goal) -> dict[str, float]:
+    metrics = decided.metrics(labels)
+    if goal.name == "cost":
+        predicted = {"cost": logits.argmax(axis=1), "cost_decided": decided.predicted}
+        is_complete = has_prediction(logits).all()
+        metrics |= {
+            name: goal.cost(classes, labels) if is_complete else math.nan for name, classes in predicted.items()
+        }
+    return metrics
 
 
 def can_cross_fit(counts: Sequence[int]) -> bool:

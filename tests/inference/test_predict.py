@@ -538,3 +538,25 @@ def test_abstain_is_refused(with_dev, run, call, pairs):
     (path / "predictions/dev.jsonl").unlink()
     code, _, error = call(predict, path, pairs, "-o", "-", "--abstain", "0.1")
     assert (code, error) == (2, f"--abstain: {path}: predictions/dev.jsonl: missing\n")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_long_pairs(run, call, tmp_path, suffix):
+    """If any pair was cut, a column marks the pairs that were, and one warning has their number."""
+    rows = [*ROWS, {"sentence1": "还款" * 40, "sentence2": "额度"}]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    code, _, error = call(predict, run.path, "long.jsonl", "-o", f"out{suffix}")
+    assert code == 0
+    assert error.count("1 of 4 pairs have more than 32 tokens and were cut") == 1
+    marks = [str(row["truncated"]).lower() for row in read_back(tmp_path / f"out{suffix}")]
+    assert marks == ["false", "false", "false", "true"]
+    taken = rows[-1] | {"truncated": "1"}
+    (tmp_path / "taken.jsonl").write_text(json.dumps(taken) + "\n", encoding="utf-8")
+    code, _, error = call(predict, run.path, "taken.jsonl", "-o", "taken.csv")
+    assert (code, "has a column 'truncated' already" in error) == (2, True)
+
+
+def test_short_pairs_have_no_mark(run):
+    """The Python API adds ``truncated`` only to the rows of pairs that were cut."""
+    rows = Predictor.load(run.path).predict([("怎么还款", "额度"), ("还款" * 40, "额度")])
+    assert [row.get("truncated") for row in rows] == [None, True]

@@ -62,6 +62,7 @@ class Prediction(BaseModel):
         description="that of the second label if there are two, else one per label"
     )
     prediction: str | None = Field(description="the predicted label")
+    truncated: bool = Field(default=False, description="true if the pair has too many tokens and was cut, else missing")
 
 
 class PredictAnswer(BaseModel):
@@ -178,6 +179,8 @@ def _add_endpoints(app: FastAPI) -> None:
         for index, pair in enumerate(pairs):
             _check(pair, f"pairs[{index}]")
         rows = await app.state.batcher.submit(pairs)
+        if count := sum("truncated" in row for row in rows):
+            request.state.fields["truncated"] = count
         return JSONResponse({"predictions": [_without_id(row) for row in rows]})
 
     @app.post("/explain", response_model=ExplainAnswer, responses=problems, summary="Contribution of each word")
