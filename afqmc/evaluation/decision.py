@@ -268,7 +268,14 @@ class CrossFit:
 
     @classmethod
     def of(cls, pairs: Pairs, metric: str | None, folds: int) -> CrossFit | None:
-        """Divide labelled pairs into parts of similar size and class counts; pairs that share a sentence stay together.
+        """Divide labelled pairs into parts as ``of_groups`` does; pairs that share a sentence are a group."""
+        return cls.of_groups(
+            np.asarray(pairs.labels), connected_groups(pairs.sentence1, pairs.sentence2), metric, folds
+        )
+
+    @classmethod
+    def of_groups(cls, labels: np.ndarray, groups: np.ndarray, metric: str | None, folds: int) -> CrossFit | None:
+        """Divide labels (N,) into parts of similar size and class counts; those of a group (N,) stay together.
 
         There are at most as many parts as a class has pairs. Where shared sentences connect so many pairs that a part
         would leave no pair of some class to the others, they are not kept together.
@@ -276,12 +283,10 @@ class CrossFit:
         Returns:
             None without a goal, and if fewer than two classes have two pairs.
         """
-        labels = np.asarray(pairs.labels)
         if metric is None or not can_cross_fit(np.bincount(labels).tolist()):
             return None
         counts = np.bincount(labels)
         folds = min(folds, int(counts[counts > 1].min()))
-        groups = connected_groups(pairs.sentence1, pairs.sentence2)
         for group_ids in (groups, np.arange(len(labels))):
             fold_ids = assign_folds(group_ids, labels, folds, _FOLD_SEED)
             if _leaves_two_classes(fold_ids, labels):

@@ -298,8 +298,8 @@ class EnsembleScores:
         pairs: As the first run reads them.
         labels: Label names, in class order.
         logits: (N, C): those of one run, or the logarithms of the mean probabilities of several.
-        decision: Of one run. A mean has none: the temperature of a run fits only its own probabilities.
-        has_unused_decisions: Whether any run of a mean has a decision.
+        decision: Of one run, or fitted on the mean; the temperature of a run fits only its own probabilities.
+        has_unused_decisions: Whether any run of a mean has a decision, and the mean has none.
         abstention: Leaves uncertain pairs without a prediction; None predicts all.
         engine_notes: Which engines were chosen, if one was asked for.
         truncated: Which pairs were cut to the maximum length of any run, bool (N,); None if no pair was.

@@ -453,10 +453,26 @@ def test_calibrated_probability(decided_run, call):
     assert (code, json.loads(out)["probability"]) == (0, pytest.approx(row["probability"]))
 
 
-def test_mean_has_no_decision(decided_run, run, call, pairs, tmp_path):
-    """A mean of several runs predicts the likeliest label, and standard error says so."""
-    code, out, error = call(predict, decided_run, run.path, pairs, "-o", "-")
+def test_mean_is_decided_as_one_model(run, call, pairs, tmp_path):
+    """With the same dev pairs, the decision is fitted on the mean. A mean of equal runs is decided as the run."""
+    shutil.copytree(run.path, tmp_path / "copy")
+    code, out, error = call(predict, tmp_path / "copy", run.path, pairs, "-o", "-")
     assert code == 0, error
+    assert "the mean on dev, cross-fitted: accuracy" in error
+    expected = call(predict, run.path, pairs, "-o", "-")[1]
+    for row, other in zip(*[map(json.loads, text.splitlines()) for text in (out, expected)], strict=True):
+        assert row["prediction"] == other["prediction"]
+        assert row["probability"] == pytest.approx(other["probability"], abs=1e-4)
+
+
+def test_mean_without_decision(run, call, pairs, tmp_path):
+    """Runs with other dev pairs: the mean predicts the likeliest label, and standard error has the reason."""
+    shutil.copytree(run.path, tmp_path / "copy")
+    file = tmp_path / "copy/predictions/dev.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    code, out, error = call(predict, tmp_path / "copy", run.path, pairs, "-o", "-")
+    assert code == 0, error
+    assert "the mean is not decided as one model: the dev pairs of" in error
     assert "the likeliest label of the mean is predicted" in error
     for row in map(json.loads, out.splitlines()):
         assert row["prediction"] == ("1" if row["probability"] > 0.5 else "0")
