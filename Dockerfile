@@ -13,7 +13,7 @@ RUN apt-get update \
 
 ARG TORCH=cpu
 COPY . /opt/afqmc
-RUN PIP_NO_CACHE_DIR=1 TORCH="$TORCH" sh /opt/afqmc/scripts/setup.sh tables,serve \
+RUN PIP_NO_CACHE_DIR=1 TORCH="$TORCH" sh /opt/afqmc/scripts/setup.sh tables,serve,export \
     && /opt/afqmc/.venv/bin/python -m compileall -q /opt/afqmc/afqmc /opt/afqmc/hydra_plugins
 
 # any user id works, so that the files of a run can belong to the user who starts it

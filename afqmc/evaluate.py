@@ -160,7 +160,7 @@ def _evaluate_run(arguments: argparse.Namespace, path: str, overrides: list[str]
             details["notes"].append("decided and calibrated figures: cross-fitted, as the decision was chosen on dev")
         elif arguments.data is not None:
             decided = predictor.decision.apply(evaluation.logits)
-            metrics = metrics | decided.metrics(expected)
+            metrics = metrics | predictor.decision.metrics(evaluation.logits, expected)
             details["notes"].append(f"decided and calibrated figures: {predictor.decision.describe()}")
     if arguments.data is None:
         details["data_changed"] = changes

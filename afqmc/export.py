@@ -12,10 +12,11 @@ from afqmc.cli import DONE, reject_several_processes, run_command
 from afqmc.run_dir import RunDir
 from afqmc.utils.command_help import CommandParser
 from afqmc.utils.errors import InputError
-from afqmc.utils.language import translate
+from afqmc.utils.language import msg, translate
 from afqmc.utils.process import configure_threads
 
 if TYPE_CHECKING:
+    from afqmc.evaluation.decision import Decision
     from afqmc.inference.export.manifest import Manifest
 
 _DETAILS = """\
@@ -32,6 +33,7 @@ def main() -> int:
     arguments = _parse_arguments()
     configure_threads()
 
+    from afqmc.evaluation.decision import DECISION_FILE
     from afqmc.inference.export.upload import check_repository, upload_export
     from afqmc.inference.export.writing import write_export
     from afqmc.results.engine_comparison import compare_engines
@@ -43,17 +45,18 @@ def main() -> int:
     tolerance = _TOLERANCES[arguments.format] if arguments.tolerance is None else arguments.tolerance
 
     def check(scores: Any) -> list[dict[str, Any]]:
-        rows = compare_engines(scores.logits, scores.seconds, scores.gold, tolerance)
+        decided = scores.decided, scores.cross_fitted
+        rows = compare_engines(scores.logits, scores.seconds, scores.gold, tolerance, *decided)
         print_grid(f"{len(scores.gold)} dev pairs", ["", *(row["engine"] for row in rows)], _cells(rows))
         return rows
 
     if arguments.push is not None:
         check_repository(arguments.push)
 
-    def card(manifest: Manifest) -> str:
-        return model_card(run_dir, asdict(manifest), arguments.push)
+    def card(manifest: Manifest, decision: Decision | None) -> str:
+        return model_card(run_dir, asdict(manifest), arguments.push, decision)
 
-    kind = write_export(
+    kind, decision = write_export(
         run_dir,
         target,
         arguments.format,
@@ -65,6 +68,8 @@ def main() -> int:
     )
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(translate(f"{target}: written, {size / 2**20:.1f} MiB"))
+    if decision is not None:
+        print(translate(f"{target / DECISION_FILE}: {decision.describe_use()}"))
     if kind is not None:
         print(translate(_KINDS[kind]))
     if arguments.push is not None and arguments.dry_run:
@@ -75,6 +80,12 @@ def main() -> int:
     return DONE
 
 
+_FIGURES = {
+    "accuracy": "accuracy",
+    "accuracy_decided": msg("accuracy, decided"),
+    "f1": "F1",
+    "f1_decided": msg("F1, decided"),
+}
 _KINDS = {
     "standard": "the head is that of the standard class; AutoModelForSequenceClassification.from_pretrained(DIR)",
     "rewritten": (
@@ -94,9 +105,14 @@ def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
         [translate("logit difference"), *(f"{row['max_logit_difference']:.1e}" for row in rows)],
         [translate("changed"), *(str(row["changed_predictions"]) for row in rows)],
     ]
-    for name in ("accuracy", "f1"):
-        lines.append([translate(name), *(f"{row[name]['value']:.4f}" for row in rows)])
-        lines.append([translate("95% interval"), *(f"{row[name]['low']:.3f}-{row[name]['high']:.3f}" for row in rows)])
+    if "changed_decided" in rows[0]:
+        lines.append([translate("changed, decided"), *(str(row["changed_decided"]) for row in rows)])
+    for name, title in _FIGURES.items():
+        if name in rows[0]:
+            figures = [row[name] for row in rows]
+            lines.append([translate(title), *(f"{figure['value']:.4f}" for figure in figures)])
+            intervals = (f"{figure['low']:.3f}-{figure['high']:.3f}" for figure in figures)
+            lines.append([translate("95% interval"), *intervals])
     return [*lines, [translate("pairs/s"), *(f"{row['pairs_per_second']:.1f}" for row in rows)]]
 
 

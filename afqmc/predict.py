@@ -20,6 +20,7 @@ from afqmc.utils.process import configure_threads
 
 if TYPE_CHECKING:
     from afqmc.evaluation.abstention import Abstention
+    from afqmc.inference.predictor import EnsembleScores
 
 _DETAILS = """\
 A PATH that is a directory is a run or a sweep; the mean of several runs is predicted. Any other PATH is a file of
@@ -27,7 +28,8 @@ pairs, and - is standard input (JSON lines unless dataset.format is set). Files 
 data unless dataset.key=value changes them. The suffix of OUT chooses the format: .jsonl has id, probability and
 prediction; .csv, .tsv, .parquet and .xlsx have all columns of FILE, then probability and prediction. - prints JSON
 lines. With two classes, the probability is that of the second; with more, there is one per class. One run uses its
-calibration and threshold (decision.metric); several runs predict the likeliest label of their mean."""
+calibration and threshold (decision.metric); the mean of several runs with the same dev pairs has its own, fitted on
+their dev predictions. Without a decision, the likeliest label is predicted."""
 _STDOUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _SWEEP_FILES = ("sweep.json", "results.csv", "results.jsonl", "multirun.yaml")  # ignored, so that SWEEP/* works
 
@@ -56,7 +58,7 @@ def main() -> int:
     from afqmc.inference.input_files import Inputs
     from afqmc.inference.output_files import check_output_columns, render
     from afqmc.inference.output_formats import check_format
-    from afqmc.inference.prediction_columns import formula_warning
+    from afqmc.inference.prediction_columns import count_formulas, formula_warning
     from afqmc.inference.predictor import Predictor, predict_mean
     from afqmc.inference.protected_files import write_output
     from afqmc.inference.streaming import is_large
@@ -78,6 +80,7 @@ def main() -> int:
     for note in scores.engine_notes:
         print(translate(note), file=sys.stderr)
     scores.reject_nan()
+    scores, ensemble_decision = _decide_mean(scores, run_dirs)
     scores = replace(scores, abstention=abstention)
     content, summary = render(scores, inputs, out, arguments.clue), f"{len(scores.pairs)} pairs{ensemble_note}"
     if str(out) == "-":
@@ -89,9 +92,26 @@ def main() -> int:
         print(f"{out}: {translate(summary)}")
     if decision_note := scores.describe_decision():
         print(translate(decision_note), file=sys.stderr)
-    if warning := formula_warning(inputs.rows, out.suffix.lower()):
-        print(translate(f"warning: {out}: {warning}"), file=sys.stderr)
+    if ensemble_decision:
+        print(translate(ensemble_decision), file=sys.stderr)
+    if cut := scores.truncation_warning():
+        print(translate(f"warning: {scores.pairs.file}: {cut}"), file=sys.stderr)
+    if formulas := count_formulas(inputs.rows, out.suffix.lower()):
+        print(translate(f"warning: {out}: {formula_warning(formulas)}"), file=sys.stderr)
     return DONE
+
+
+def _decide_mean(scores: EnsembleScores, run_dirs: Sequence[Path]) -> tuple[EnsembleScores, str]:
+    """Add the decision of the mean of several runs; return also its figures, or the reason why there is no decision."""
+    from afqmc.results.ensemble_decision import decide_ensemble
+
+    if not scores.has_unused_decisions:
+        return scores, ""
+    try:
+        decision, figures = decide_ensemble(run_dirs)
+    except InputError as error:
+        return scores, f"the mean is not decided as one model: {error}"
+    return replace(scores, decision=decision, has_unused_decisions=False), figures
 
 
 def _predict_large(arguments: argparse.Namespace, run_dir: Path, path: Path, out: Path, overrides: list[str]) -> int:
@@ -106,7 +126,9 @@ def _predict_large(arguments: argparse.Namespace, run_dir: Path, path: Path, out
     if predictor.engine_note:
         print(translate(predictor.engine_note), file=sys.stderr)
     file = open_data_file(path, predictor.config.dataset, "FILE")
-    count = LargeFile(predictor, RunDir(run_dir), file, out).predict()
+    count, warnings = LargeFile(predictor, RunDir(run_dir), file, out).predict()
+    for warning in warnings:
+        print(translate(f"warning: {out}: {warning}"), file=sys.stderr)
     for note in file.notes:
         print(translate(f"warning: {file.name}: {note}"), file=sys.stderr)
     print(f"{out}: {translate(f'{count} pairs')}")

@@ -42,7 +42,9 @@ def main() -> int:
     from afqmc.inference.serving.settings import ServeSettings
 
     # with several workers, this only checks the run, and each worker loads its own
-    predictor: Predictor | None = Predictor.load(arguments.run_dir, arguments.device, arguments.trust)
+    predictor: Predictor | None = Predictor.load(
+        arguments.run_dir, arguments.device, arguments.trust, engine=arguments.engine
+    )
     if arguments.workers > 1:
         predictor = None
     examples, examples_missing = wrong_dev_pairs(arguments.run_dir)
@@ -50,6 +52,7 @@ def main() -> int:
         run_dir=arguments.run_dir,
         device=arguments.device,
         trust=arguments.trust,
+        engine=arguments.engine,
         max_batch=arguments.max_batch,
         max_delay_s=arguments.max_delay_ms / 1000,
         queue=arguments.queue,
@@ -92,6 +95,13 @@ def _parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--log-texts", action="store_true", help="write the sentences to the log")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="replaces the device of the run")
+    parser.add_argument(
+        "--engine",
+        default="torch",
+        metavar="NAME",
+        help="torch, torch-bf16, onnx, openvino, openvino-bf16, the directory of an export, or auto: the fastest that "
+        "an export in RUN_DIR/exports found within its tolerance",
+    )
     parser.add_argument("--trust", action="store_true", help="allow the model code that the run's config names")
     return parser.parse_args()
 

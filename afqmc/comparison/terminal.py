@@ -34,7 +34,8 @@ _MIN_WIDTH = 24  # of the column "setting"; no number is longer
 _MAX_SENTENCES = 4  # more comparisons than that are shown as a table
 _TRANSLATED_HEADERS = {"data", "sweep", "run", "setting", "epoch", "time", "pairs/s", "accuracy", INTERVAL}
 _EXTRA_METRICS = (  # shown if there is room, the first ones first
-    "accuracy", "accuracy_decided", "f1", "f1_decided", "roc_auc", "mcc", "brier", "brier_calibrated", "asymmetry",
+    "accuracy", "accuracy_decided", "f1", "f1_decided", "cost", "cost_decided", "roc_auc", "mcc", "brier",
+    "brier_calibrated", "asymmetry",
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from afqmc.data.loading import Pairs
 from afqmc.data.token_cache import load_or_build
 from afqmc.data.word_pieces import TokenArrays, WordPieces
 
+_NO_LIMIT = 1 << 30  # tokens
 _CHUNK = 4096  # pairs tokenised at once
 TokenRows = tuple[list[Sequence[int]], list[Sequence[int]]]  # token ids and segment ids of each row
 
@@ -94,6 +95,18 @@ class PairTokenizer:
     def encode(self, pairs: Pairs) -> TokenizedPairs:
         """Tokenise the pairs of a split, or of a chunk of a stream."""
         return _with_labels(self._arrays(pairs), pairs)
+
+    def truncated(self, pairs: Pairs, tokenized: TokenizedPairs) -> np.ndarray:
+        """Return which pairs have more tokens than ``max_length``, and so were cut: bool (N,).
+
+        Only pairs of exactly ``max_length`` tokens are tokenised once more, without the limit.
+        """
+        is_cut = tokenized.lengths >= self.max_length
+        if rows := np.flatnonzero(is_cut).tolist():
+            first, second = ([column[row] for row in rows] for column in (pairs.sentence1, pairs.sentence2))
+            whole = PairTokenizer(self.tokenizer, _NO_LIMIT).encode(Pairs(pairs.file, [*rows], first, second, None))
+            is_cut[rows] = whole.lengths > self.max_length
+        return is_cut
 
     def tokenize_cached(self, pairs: Pairs) -> TokenizedPairs:
         """Tokenise a split, or memory-map its arrays from the cache if an earlier run has stored them."""

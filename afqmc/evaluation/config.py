@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Optional
 
+import numpy as np
+
 from afqmc.utils.errors import InputError
 from afqmc.utils.fields import config_field
 
@@ -45,6 +47,11 @@ class Goal:
     def needs_two_classes(self) -> bool:
         """Whether it is defined by a threshold. With more classes, the likeliest label maximises the accuracy."""
         return self.name != "accuracy"
+
+    def cost(self, predicted: np.ndarray, labels: np.ndarray) -> float:
+        """Return the mean cost per pair of predicted classes (N,), given the true ones (N,). Only for ``cost``."""
+        false_positives, false_negatives = predicted > labels, predicted < labels
+        return float((self.values[0] * false_positives + self.values[1] * false_negatives).mean())
 
     @property
     def preferred_threshold(self) -> float:

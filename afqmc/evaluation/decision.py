@@ -42,11 +42,13 @@ class Decided:
         probabilities: Calibrated, (N, C); NaN without a prediction.
         predicted: Class indices, (N,).
         abstained: Whether a pair is left without a prediction, (N,); None if abstaining was not asked for.
+        truncated: Whether a pair was cut to the maximum length, (N,); None if no pair was.
     """
 
     probabilities: np.ndarray
     predicted: np.ndarray
     abstained: np.ndarray | None = None
+    truncated: np.ndarray | None = None
 
     def metrics(self, labels: np.ndarray) -> dict[str, float]:
         """Return the metrics in ``DECIDED_NAMES``; all are NaN if any pair has no prediction.
@@ -112,6 +114,10 @@ class Decision:
         """Return the content of decision.json."""
         values = {name: value for name, value in asdict(self).items() if value is not None}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def metrics(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Return the metrics of the outcome for logits (N, C) and classes (N,); see ``CrossFit.metrics``."""
+        return _metrics(self.apply(logits), logits, labels, parse_goal(self.metric))
 
     @classmethod
     def from_dict(cls, content: Any, num_labels: int) -> Decision:
@@ -262,7 +268,14 @@ class CrossFit:
 
     @classmethod
     def of(cls, pairs: Pairs, metric: str | None, folds: int) -> CrossFit | None:
-        """Divide labelled pairs into parts of similar size and class counts; pairs that share a sentence stay together.
+        """Divide labelled pairs into parts as ``of_groups`` does; pairs that share a sentence are a group."""
+        return cls.of_groups(
+            np.asarray(pairs.labels), connected_groups(pairs.sentence1, pairs.sentence2), metric, folds
+        )
+
+    @classmethod
+    def of_groups(cls, labels: np.ndarray, groups: np.ndarray, metric: str | None, folds: int) -> CrossFit | None:
+        """Divide labels (N,) into parts of similar size and class counts; those of a group (N,) stay together.
 
         There are at most as many parts as a class has pairs. Where shared sentences connect so many pairs that a part
         would leave no pair of some class to the others, they are not kept together.
@@ -270,12 +283,10 @@ class CrossFit:
         Returns:
             None without a goal, and if fewer than two classes have two pairs.
         """
-        labels = np.asarray(pairs.labels)
         if metric is None or not can_cross_fit(np.bincount(labels).tolist()):
             return None
         counts = np.bincount(labels)
         folds = min(folds, int(counts[counts > 1].min()))
-        groups = connected_groups(pairs.sentence1, pairs.sentence2)
         for group_ids in (groups, np.arange(len(labels))):
             fold_ids = assign_folds(group_ids, labels, folds, _FOLD_SEED)
             if _leaves_two_classes(fold_ids, labels):
@@ -286,20 +297,40 @@ class CrossFit:
         """Return the decision of all pairs, or None if a pair has no prediction."""
         return fit_decision(logits, self.labels, self.goal) if has_prediction(logits).all() else None
 
-    def decide(self, logits: np.ndarray) -> Decided:
-        """Return the outcome for all pairs (N, C), each decided by a decision that was fitted on the other parts."""
+    def decide(self, logits: np.ndarray, fitted_on: np.ndarray | None = None) -> Decided:
+        """Return the outcome for all pairs (N, C), each decided by a decision that was fitted on the other parts.
+
+        Args:
+            logits: To decide.
+            fitted_on: Other logits (N, C) of the same pairs, that the decisions are fitted on.
+        """
+        fitted_on = logits if fitted_on is None else fitted_on
         decided = Decided(np.full(logits.shape, np.nan), np.zeros(len(logits), dtype=int))
-        if not has_prediction(logits).all():
+        if not (has_prediction(logits).all() and has_prediction(fitted_on).all()):
             return decided
         for fold in np.unique(self.fold_ids):
             inside = self.fold_ids == fold
-            outcome = fit_decision(logits[~inside], self.labels[~inside], self.goal).apply(logits[inside])
+            outcome = fit_decision(fitted_on[~inside], self.labels[~inside], self.goal).apply(logits[inside])
             decided.probabilities[inside], decided.predicted[inside] = outcome.probabilities, outcome.predicted
         return decided
 
     def metrics(self, logits: np.ndarray) -> dict[str, float]:
-        """Return the cross-fitted metrics in ``DECIDED_NAMES``."""
-        return self.decide(logits).metrics(self.labels)
+        """Return the cross-fitted metrics in ``DECIDED_NAMES``.
+
+        If the goal is a cost, also ``cost`` and ``cost_decided``: per pair, of the likeliest and the decided labels.
+        """
+        return _metrics(self.decide(logits), logits, self.labels, self.goal)
+
+
+def _metrics(decided: Decided, logits: np.ndarray, labels: np.ndarray, goal: Goal) -> dict[str, float]:
+    metrics = decided.metrics(labels)
+    if goal.name == "cost":
+        predicted = {"cost": logits.argmax(axis=1), "cost_decided": decided.predicted}
+        is_complete = has_prediction(logits).all()
+        metrics |= {
+            name: goal.cost(classes, labels) if is_complete else math.nan for name, classes in predicted.items()
+        }
+    return metrics
 
 
 def can_cross_fit(counts: Sequence[int]) -> bool:

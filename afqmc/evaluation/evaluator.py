@@ -32,12 +32,14 @@ class Evaluation:
     """Logits (N, C) float32 in the order of the split, and its metrics, which are empty without labels.
 
     ``by_order`` has the logits of the pairs (a, b) and, if they were computed, of (b, a). ``logits`` are their mean. In
-    pretraining, the columns are those of ``afqmc.evaluation.masked_lm`` in place of logits.
+    pretraining, the columns are those of ``afqmc.evaluation.masked_lm`` in place of logits. ``truncated`` says which
+    pairs were cut to the maximum length, bool (N,), if a predictor computed them.
     """
 
     logits: np.ndarray
     metrics: dict[str, float]
     by_order: tuple[np.ndarray, ...] = ()
+    truncated: np.ndarray | None = None
 
     @property
     def without_prediction(self) -> np.ndarray:

@@ -9,9 +9,9 @@ DECIDED_NAMES = (  # with the threshold and the calibrated probabilities of a de
     "nll_calibrated", "brier_calibrated", "ece_calibrated",
 )  # fmt: skip
 MASKED_LM_NAMES = ("loss", "masked_accuracy", "perplexity")  # of afqmc pretrain
-_LOWER_IS_BETTER = ("loss", "nll", "brier", "ece")
+_LOWER_IS_BETTER = ("loss", "nll", "brier", "ece", "cost")
 
 
 def higher_is_better(metric: str) -> bool:
     """Return whether higher values of a metric such as ``dev/accuracy`` are better."""
-    return metric.rpartition("/")[2].removesuffix("_calibrated") not in _LOWER_IS_BETTER
+    return metric.rpartition("/")[2].removesuffix("_calibrated").removesuffix("_decided") not in _LOWER_IS_BETTER

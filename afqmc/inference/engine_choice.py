@@ -1,15 +1,20 @@
-"""Choose the engine of a predictor: one by name, that of an export, or the fastest that an export recorded."""
+"""Choose the engine of a predictor: one by name, that of an export, or the fastest one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from afqmc.checkpoint.weights import Loaded
+from afqmc.data.pairs import Pairs
 from afqmc.data.tokenization import PairTokenizer
+from afqmc.evaluation.decision import DECISION_FILE
+from afqmc.inference.engine_timing import Autocast, cached_speeds, measure_speeds
 from afqmc.inference.engines import (
     ONNX,
     OPENVINO,
@@ -33,6 +38,21 @@ _EXPORTED = (ONNX, OPENVINO, OPENVINO_BF16)
 
 
 @dataclass(frozen=True)
+class EngineChoice:
+    """The engine of a predictor.
+
+    Attributes:
+        name: Of the engine.
+        directory: Of the export that it runs; None for PyTorch.
+        note: Says which engine was chosen, and why; "" if none was asked for.
+    """
+
+    name: str = TORCH
+    directory: Path | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Candidate:
     """An engine that an export recorded.
 
@@ -40,7 +60,7 @@ class Candidate:
         name: Of the engine.
         directory: Of the export.
         manifest: Of the export.
-        speed: Times the speed of plain torch, in the same check.
+        speed: Times the speed of plain torch in the precision of the run, in the same check.
         difference: Largest difference of a logit.
         is_close: Whether that is within the export's tolerance.
     """
@@ -52,11 +72,21 @@ class Candidate:
     difference: float
     is_close: bool
 
+    @property
+    def label(self) -> str:
+        """The name, and that of the export's directory if an export is run."""
+        return self.name if self.name == TORCH_BF16 else f"{self.name} ({self.directory})"
+
 
 def select_engine(
-    name: str, run: RunDir, loaded: Loaded, pair_tokenizer: PairTokenizer, device: DeviceConfig
-) -> tuple[nn.Module | None, str]:
-    """Return the module that computes logits, None for plain torch, and a description of the choice.
+    name: str,
+    run: RunDir,
+    loaded: Loaded,
+    pair_tokenizer: PairTokenizer,
+    device: DeviceConfig,
+    read_dev: Callable[[], Pairs],
+) -> tuple[nn.Module | None, EngineChoice]:
+    """Return the module that computes logits, None for plain torch, and the choice.
 
     Args:
         name: ``auto``, an engine, or the directory of an export.
@@ -64,15 +94,16 @@ def select_engine(
         loaded: Its weights.
         pair_tokenizer: Its tokenizer.
         device: Of plain torch.
+        read_dev: Returns the dev pairs, to time engines with; raises InputError if they are not on this machine.
 
     Raises:
         InputError: if there is no such engine or export, the engine is not installed, or the export is damaged,
             invalid, or not of these weights and this tokenizer.
     """
     if name == _AUTO:
-        return _fastest(run, loaded, pair_tokenizer, device)
+        return _fastest(run, loaded, pair_tokenizer, device, read_dev)
     if name == TORCH_BF16:
-        return _bf16(loaded)
+        return _bf16(loaded), EngineChoice(name, note=f"engine: {name}")
     if name in _EXPORTED:
         require_engine(name)
         candidates = [candidate for candidate in _recorded(run) if candidate.name == name]
@@ -91,29 +122,82 @@ def select_engine(
         allowed = ", ".join((_AUTO, TORCH, TORCH_BF16, *_EXPORTED))
         raise InputError(f"--engine {name}: must be one of {allowed}, or the directory of an export")
     best = max(candidates, key=lambda candidate: (candidate.is_close, candidate.speed))
-    return _open(best, run, loaded, pair_tokenizer)
+    return _open(best, run, loaded, pair_tokenizer), _choice(best, _as_recorded(best))
 
 
 def _fastest(
-    run: RunDir, loaded: Loaded, pair_tokenizer: PairTokenizer, device: DeviceConfig
-) -> tuple[nn.Module | None, str]:
-    """Return the engine that was fastest at export among those that are close enough and installed."""
+    run: RunDir, loaded: Loaded, pair_tokenizer: PairTokenizer, device: DeviceConfig, read_dev: Callable[[], Pairs]
+) -> tuple[nn.Module | None, EngineChoice]:
+    """Return the fastest engine among those that are close enough and installed.
+
+    A single candidate was timed in turns with PyTorch when it was exported. Several ones are timed in turns here.
+    """
     if device.device != "cpu":
-        return None, f"engine: torch on {device.device}; the others run on the CPU"
+        return None, EngineChoice(note=f"engine: torch on {device.device}; the others run on the CPU")
+    candidates = _candidates(run)
+    if not candidates:
+        note = f"engine: torch; no export in {run.exports} found a faster one for these weights on this processor"
+        return None, EngineChoice(note=note)
+
+    def open_module(candidate: Candidate) -> nn.Module:
+        return _bf16(loaded) if candidate.name == TORCH_BF16 else _open(candidate, run, loaded, pair_tokenizer)
+
+    best = max(candidates, key=lambda candidate: candidate.speed)
+    why = _as_recorded(best)
+    if len(candidates) > 1:
+        plain = partial(_plain, loaded, device.precision)
+        speeds = _speeds(candidates, open_module, plain, device.precision, pair_tokenizer, read_dev)
+        if not speeds:
+            why = f"{why}; dev is not on this machine, so the engines were not timed in turns"
+            return open_module(best), _choice(best, why)
+        best = max(candidates, key=lambda candidate: speeds[candidate.label])
+        figures = ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items())
+        why = f"pairs/s on this machine, timed in turns: {figures}"
+        if speeds[best.label] <= speeds[TORCH]:
+            return None, EngineChoice(note=f"engine: {TORCH}; {why}")
+    return open_module(best), _choice(best, why)
+
+
+def _speeds(
+    candidates: Sequence[Candidate],
+    open_module: Callable[[Candidate], nn.Module],
+    plain: Callable[[], nn.Module],
+    precision: str,
+    pair_tokenizer: PairTokenizer,
+    read_dev: Callable[[], Pairs],
+) -> dict[str, float]:
+    """Return the pairs per second of PyTorch and the candidates by label, timed in turns; empty without dev."""
+
+    def measure() -> dict[str, float]:
+        try:
+            dev = read_dev()
+        except InputError:
+            return {}
+        engines = {TORCH: plain(), **{candidate.label: open_module(candidate) for candidate in candidates}}
+        return measure_speeds(engines, dev, pair_tokenizer)
+
+    exports = [[candidate.label, sha256(candidate.directory / MANIFEST)] for candidate in candidates]
+    return cached_speeds([cpu_name(), torch.get_num_threads(), precision, exports], measure)
+
+
+def _plain(loaded: Loaded, precision: str) -> nn.Module:
+    use_fast_cpu_kernels(loaded.model, fast_dropout=False)
+    return Autocast(loaded.model.eval(), precision)
+
+
+def _candidates(run: RunDir) -> list[Candidate]:
+    """Return the engines that were faster than PyTorch at export, within the tolerance, with these weights and here."""
     weights = sha256(run.best / "model.safetensors")
-    candidates = [
-        candidate
+    candidates = {
+        candidate.label: candidate
         for candidate in _recorded(run)
         if candidate.is_close
         and candidate.manifest.weights_sha256 == weights  # the best weights may have changed since
         and candidate.speed > 1
         and is_installed(candidate.name)
         and candidate.manifest.machine.get("processor") == cpu_name()
-    ]
-    if not candidates:
-        return None, f"engine: torch; no export in {run.exports} found a faster one for these weights on this processor"
-    best = max(candidates, key=lambda candidate: candidate.speed)
-    return _bf16(loaded, best) if best.name == TORCH_BF16 else _open(best, run, loaded, pair_tokenizer)
+    }
+    return list(candidates.values())
 
 
 def _recorded(run: RunDir) -> Iterator[Candidate]:
@@ -132,12 +216,12 @@ def _rows(directory: Path) -> Iterator[Candidate]:
             yield Candidate(name, directory, manifest, speeds[name] / speeds[TORCH], difference, is_close)
 
 
-def _bf16(loaded: Loaded, recorded: Candidate | None = None) -> tuple[nn.Module, str]:
+def _bf16(loaded: Loaded) -> nn.Module:
     use_fast_cpu_kernels(loaded.model, fast_dropout=False)
-    return Bf16Engine(loaded.model), f"engine: {TORCH_BF16}" if recorded is None else _describe(recorded)
+    return Bf16Engine(loaded.model)
 
 
-def _open(candidate: Candidate, run: RunDir, loaded: Loaded, pair_tokenizer: PairTokenizer) -> tuple[nn.Module, str]:
+def _open(candidate: Candidate, run: RunDir, loaded: Loaded, pair_tokenizer: PairTokenizer) -> nn.Module:
     """Open an untrusted export after checking that it belongs to the run."""
     directory, manifest = candidate.directory, candidate.manifest
     check_export(directory)
@@ -145,14 +229,25 @@ def _open(candidate: Candidate, run: RunDir, loaded: Loaded, pair_tokenizer: Pai
         raise InputError(f"{directory}: was exported from other weights than {run.best} has; export the run again")
     if manifest.tokenizer_sha256 != tokenizer_digest(pair_tokenizer):
         raise InputError(f"{directory}: was exported with another tokenizer than the run has; export the run again")
+    decision = directory / DECISION_FILE
+    if decision.exists() and not _is_same_file(decision, run.best / DECISION_FILE):
+        raise InputError(f"{decision}: differs from that of the run; export the run again")
     if manifest.labels != [*loaded.labels]:
         raise InputError(f"{directory}: its labels are {', '.join(map(str, manifest.labels))}; export the run again")
-    return open_engine(candidate.name, directory), _describe(candidate)
+    return open_engine(candidate.name, directory)
 
 
-def _describe(recorded: Candidate) -> str:
-    name, speed, difference = recorded.name, recorded.speed, recorded.difference
+def _is_same_file(first: Path, second: Path) -> bool:
+    return second.exists() and sha256(first) == sha256(second)
+
+
+def _choice(candidate: Candidate, why: str) -> EngineChoice:
+    directory = None if candidate.name == TORCH_BF16 else candidate.directory
+    return EngineChoice(candidate.name, directory, f"engine: {candidate.label}; {why}")
+
+
+def _as_recorded(candidate: Candidate) -> str:
     return (
-        f"engine: {name} ({recorded.directory}); when it was exported, {speed:.1f} times as fast as torch in float32, "
-        f"logit difference {difference:.1e}"
+        f"when it was exported, {candidate.speed:.1f} times as fast as torch in the precision of the run, logit "
+        f"difference {candidate.difference:.1e}"
     )

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from afqmc.utils.errors import InputError
-from afqmc.utils.process import usable_cores
 from afqmc.utils.safe_files import check_regular
 
-TORCH, TORCH_BF16, ONNX, OPENVINO, OPENVINO_BF16 = "torch", "torch-bf16", "onnx", "openvino", "openvino-bf16"
+TORCH, TORCH_FLOAT32, TORCH_BF16 = "torch", "torch-float32", "torch-bf16"
+ONNX, OPENVINO, OPENVINO_BF16 = "onnx", "openvino", "openvino-bf16"
 PACKAGES = {ONNX: ("onnx", "onnxruntime"), OPENVINO: ("openvino",), OPENVINO_BF16: ("openvino",)}
 ONNX_FILE, OPENVINO_FILE = "model.onnx", "openvino_model.xml"
 
@@ -54,7 +54,7 @@ class OnnxEngine(nn.Module):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = usable_cores()
+        options.intra_op_num_threads = torch.get_num_threads()  # a share of the cores, with several workers
         options.log_severity_level = 3  # errors
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -85,7 +85,7 @@ class OpenVinoEngine(nn.Module):
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": usable_cores(),
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         for file in (path, path.with_suffix(".bin")):
             check_regular(file)

@@ -39,7 +39,7 @@ def render(scores: EnsembleScores, inputs: Inputs, out: Path, clue: bool) -> byt
         return zip_submission(content) if suffix == ".zip" else content
     if suffix not in TABLES:
         return as_json_lines(list(_objects(scores, inputs, has_several_files)))
-    reject_existing_columns(inputs.rows, has_several_files, scores.labels, str(out), decided.abstained is not None)
+    reject_existing_columns(inputs.rows, has_several_files, scores.labels, str(out), decided)
     files, with_types = inputs.files if has_several_files else (), suffix == ".parquet"
     try:
         return TABLES[suffix](build_columns(inputs.rows, files, decided, scores.labels, with_types))
@@ -55,8 +55,12 @@ def check_output_columns(
     Raises:
         InputError: as ``render`` does.
     """
-    logits = np.zeros((len(pairs), len(predictor.labels)))
-    render(EnsembleScores(pairs, predictor.labels, logits, abstention=abstention), inputs, out, clue)
+    logits, truncated = np.zeros((len(pairs), len(predictor.labels))), None
+    if any("truncated" in row for row in inputs.rows):  # the name of a column that is added if any pair is cut
+        marks = predictor.pair_tokenizer.truncated(pairs, predictor.pair_tokenizer.encode(pairs))
+        truncated = marks if marks.any() else None
+    scores = EnsembleScores(pairs, predictor.labels, logits, abstention=abstention, truncated=truncated)
+    render(scores, inputs, out, clue)
 
 
 def _objects(scores: EnsembleScores, inputs: Inputs, has_several_files: bool) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ from afqmc.data.cells import iso, plain
 from afqmc.evaluation.decision import Decided
 from afqmc.utils.errors import InputError, first_line
 
+_MARKS = ("abstained", "truncated")  # columns that only some outputs have
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet may evaluate text that begins with one of these
 
 
@@ -28,10 +29,10 @@ class PredictionColumns:
     rows: list[list[Any]]
 
 
-def added_columns(labels: Sequence[str], abstains: bool = False) -> list[str]:
+def added_columns(labels: Sequence[str], decided: Decided) -> list[str]:
     """Return the names of the prediction's columns. With two classes, ``probability`` is that of the second."""
     names = ["probability"] if len(labels) == 2 else [f"probability_{label}" for label in labels]
-    return [*names, "prediction", *(["abstained"] if abstains else [])]
+    return [*names, "prediction", *(name for name in _MARKS if getattr(decided, name) is not None)]
 
 
 def added_values(decided: Decided, index: int, labels: Sequence[str]) -> list[Any]:
@@ -42,12 +43,10 @@ def added_values(decided: Decided, index: int, labels: Sequence[str]) -> list[An
 
 
 def outcome(decided: Decided, index: int, labels: Sequence[str]) -> dict[str, Any]:
-    """Return the prediction of the pair at an index and, if abstaining was asked for, whether there is none."""
+    """Return the prediction of the pair at an index, and whether there is none and it was cut, if any pair is so."""
+    marks = {name: bool(values[index]) for name in _MARKS if (values := getattr(decided, name)) is not None}
     label = labels[int(decided.predicted[index])]
-    if decided.abstained is None:
-        return {"prediction": label}
-    is_empty = bool(decided.abstained[index])
-    return {"prediction": None if is_empty else label, "abstained": is_empty}
+    return {"prediction": None if marks.get("abstained") else label, **marks}
 
 
 def build_columns(
@@ -70,7 +69,7 @@ def build_columns(
         InputError: with the row and column of a cell that cannot be written.
     """
     user_columns = list(dict.fromkeys(column for row in rows for column in row))
-    added = [*(["file"] if files else []), *added_columns(labels, decided.abstained is not None)]
+    added = [*(["file"] if files else []), *added_columns(labels, decided)]
     flatten: Callable[[Any], Any] = _flatten if with_types else lambda cell: _flatten(plain(cell))
     table = []
     for index, row in enumerate(rows):
@@ -87,7 +86,7 @@ def build_columns(
 
 
 def reject_existing_columns(
-    rows: Sequence[dict[str, Any]], several: bool, labels: Sequence[str], out: str, abstains: bool = False
+    rows: Sequence[dict[str, Any]], several: bool, labels: Sequence[str], out: str, decided: Decided
 ) -> None:
     """Check that no column of the user has the name of an added one.
 
@@ -95,7 +94,7 @@ def reject_existing_columns(
         InputError: with the name of the column.
     """
     user_columns = {column for row in rows for column in row}
-    for name in [*(["file"] if several else []), *added_columns(labels, abstains)]:
+    for name in [*(["file"] if several else []), *added_columns(labels, decided)]:
         if name in user_columns:
             raise InputError(
                 f"-o {out}: the input has a column {name!r} already, and a prediction adds one of that name; rename "
@@ -103,17 +102,16 @@ def reject_existing_columns(
             )
 
 
-def formula_warning(rows: Sequence[dict[str, Any]], suffix: str) -> str:
-    """Return a warning if a spreadsheet may evaluate cells of a .csv or .tsv file as formulas, else "".
-
-    Such cells are written unchanged.
-    """
+def count_formulas(rows: Sequence[dict[str, Any]], suffix: str) -> int:
+    """Return the number of cells of a .csv or .tsv file that a spreadsheet may evaluate as formulas."""
     if suffix not in (".csv", ".tsv"):
-        return ""
+        return 0
     texts = (text for row in rows for cell in row.values() if isinstance(text := _flatten(plain(cell)), str))
-    count = sum(text.startswith(_FORMULA) and not _is_number(text) for text in texts)
-    if not count:
-        return ""
+    return sum(text.startswith(_FORMULA) and not _is_number(text) for text in texts)
+
+
+def formula_warning(count: int) -> str:
+    """Return the warning on cells that ``count_formulas`` counts. They are written unchanged."""
     return f"{count} cells begin with =, +, -, @ or a tab, and a spreadsheet may compute them; .xlsx keeps them as text"
 
 

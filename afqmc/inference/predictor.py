@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from afqmc.evaluation.decision import DECISION_FILE, CrossFit, Decided, Decision
 from afqmc.evaluation.evaluator import Evaluation, evaluate
 from afqmc.evaluation.metrics import mean_as_logits, probabilities_of
 from afqmc.evaluation.predictions import CALIBRATED, DECIDED, prediction_rows
-from afqmc.inference.engine_choice import select_engine
+from afqmc.inference.engine_choice import EngineChoice, select_engine
 from afqmc.inference.engines import TORCH
 from afqmc.inference.explanation import Explanation, explain_pair
 from afqmc.run_dir import RunDir
@@ -64,7 +64,7 @@ class Predictor:
         pair_tokenizer: Makes the model's input.
         accelerator: Holds the precision.
         decision: Calibration and threshold of the run; None with ``decision=none``, and in runs of earlier versions.
-        engine_note: Which engine was chosen; "" if none was asked for.
+        engine: What computes the logits.
     """
 
     config: Config
@@ -73,8 +73,13 @@ class Predictor:
     pair_tokenizer: PairTokenizer
     accelerator: Accelerator
     decision: Decision | None = None
-    engine_note: str = ""
+    engine: EngineChoice = EngineChoice()
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    @property
+    def engine_note(self) -> str:
+        """Which engine was chosen; "" if none was asked for."""
+        return self.engine.note
 
     @property
     def threshold(self) -> float | None:
@@ -119,17 +124,18 @@ class Predictor:
         pair_tokenizer = PairTokenizer(loaded.tokenizer, config.dataset.max_length)
         config.distributed = DistributedConfig()  # evaluate and predict use one process
         choice = select_device(config.trainer)
-        note = ""
+        chosen = EngineChoice()
         if engine != TORCH:
-            module, note = select_engine(engine, run, loaded, pair_tokenizer, choice)
+            read_dev = partial(_read_dev_here, run, loaded.labels)
+            module, chosen = select_engine(engine, run, loaded, pair_tokenizer, choice, read_dev)
             if module is not None:
                 accelerator = build_accelerator(_CPU, config.trainer, config.distributed, config.seed)
-                return cls(config, loaded.labels, module, pair_tokenizer, accelerator, decision, note)
+                return cls(config, loaded.labels, module, pair_tokenizer, accelerator, decision, chosen)
         check_launcher(choice.device, None)
         prepare_model(loaded.model, choice, config.trainer, config.performance)
         accelerator = build_accelerator(choice, config.trainer, config.distributed, config.seed)
         model = accelerator.prepare(loaded.model)
-        return cls(config, loaded.labels, model, pair_tokenizer, accelerator, decision, note)
+        return cls(config, loaded.labels, model, pair_tokenizer, accelerator, decision, chosen)
 
     @property
     def swaps(self) -> bool:
@@ -173,15 +179,20 @@ class Predictor:
 
         A row has ``id`` (the position, from 0), ``logits`` (one per class), ``probability`` (of the second label if
         there are two, else of each; calibrated if the run has a decision), and ``prediction`` (a label name, by the
-        threshold of the run if it has one).
+        threshold of the run if it has one). Rows of pairs that were cut to the maximum length also have ``truncated``,
+        which is true.
 
         Raises:
             InputError: if there is no pair, or a sentence is not a text or empty; names the pair.
         """
-        logits = self._logits(_as_pairs(pairs))
+        columns = _as_pairs(pairs)
+        evaluation = self.evaluate(columns, show_progress=len(columns) >= _BAR_FROM)
+        logits, truncated = evaluation.logits, evaluation.truncated
+        assert truncated is not None
         rows = prediction_rows(range(len(logits)), logits, None, self.labels, decided=self.decide(logits))
-        for row in rows:
+        for row, is_cut in zip(rows, truncated.tolist(), strict=True):
             row |= {"probability": row.pop(CALIBRATED), "prediction": row.pop(DECIDED)}
+            row |= {"truncated": True} if is_cut else {}
         return rows
 
     def decide(self, logits: np.ndarray) -> Decided:
@@ -239,6 +250,7 @@ class Predictor:
             evaluation = evaluate(
                 self.model, tokenized, self.pair_tokenizer, batch_size, device, shown.add, swapped=swapped
             )
+        evaluation = replace(evaluation, truncated=self.pair_tokenizer.truncated(pairs, tokenized))
         if problem := evaluation.describe_missing(Path(pairs.file).name):
             log.warning("%s: they have no prediction, and metrics are undefined", problem)
         return evaluation
@@ -286,10 +298,12 @@ class EnsembleScores:
         pairs: As the first run reads them.
         labels: Label names, in class order.
         logits: (N, C): those of one run, or the logarithms of the mean probabilities of several.
-        decision: Of one run. A mean has none: the temperature of a run fits only its own probabilities.
-        has_unused_decisions: Whether any run of a mean has a decision.
+        decision: Of one run, or fitted on the mean; the temperature of a run fits only its own probabilities.
+        has_unused_decisions: Whether any run of a mean has a decision, and the mean has none.
         abstention: Leaves uncertain pairs without a prediction; None predicts all.
         engine_notes: Which engines were chosen, if one was asked for.
+        truncated: Which pairs were cut to the maximum length of any run, bool (N,); None if no pair was.
+        max_length: The smallest one of the runs, in tokens.
     """
 
     pairs: Pairs
@@ -299,6 +313,8 @@ class EnsembleScores:
     has_unused_decisions: bool = False
     abstention: Abstention | None = None
     engine_notes: tuple[str, ...] = ()
+    truncated: np.ndarray | None = None
+    max_length: int = 0
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -313,9 +329,14 @@ class EnsembleScores:
         threshold of the decision was chosen on the same dev pairs.
         """
         if self.decision is not None and self.abstention is None:
-            return self.decision.apply(self.logits)
+            return replace(self.decision.apply(self.logits), truncated=self.truncated)
         abstained = None if self.abstention is None else self.abstention.abstains(self.logits)
-        return Decided(self.probabilities, self.logits.argmax(axis=1), abstained)
+        return Decided(self.probabilities, self.logits.argmax(axis=1), abstained, self.truncated)
+
+    def truncation_warning(self) -> str:
+        """Return a warning with the number of pairs that were cut; "" if no pair was."""
+        count = 0 if self.truncated is None else int(self.truncated.sum())
+        return truncation_warning(count, len(self.pairs), self.max_length) if count else ""
 
     def describe_decision(self) -> str | None:
         """Say which threshold and calibration were used, or which error rate is promised; None without a decision."""
@@ -340,6 +361,11 @@ class EnsembleScores:
             raise InputError(f"the weights give NaN for {missing} of {len(self.pairs)} pairs; nothing is written")
 
 
+def truncation_warning(count: int, pairs: int, max_length: int) -> str:
+    """Return the warning that pairs were cut, which the column ``truncated`` marks."""
+    return f"{count} of {pairs} pairs have more than {max_length} tokens and were cut; the column truncated marks them"
+
+
 def predict_mean(
     run_dirs: Sequence[Path],
     read: Callable[[Predictor], Pairs],
@@ -359,23 +385,33 @@ def predict_mean(
     first: Predictor | None = None
     logits: list[np.ndarray] = []
     notes: list[str] = []
-    has_decisions = False
+    has_decisions, truncated = False, np.zeros(0, bool)
     for run_dir in run_dirs:
         predictor = Predictor.load(run_dir, device, trust, reading, labelled, engine=engine)
         if first is None:
             first, pairs = predictor, read(predictor)
+            truncated, max_length = np.zeros(len(pairs), bool), predictor.pair_tokenizer.max_length
         if predictor.labels != first.labels:
             difference = f"{', '.join(predictor.labels)}, {run_dirs[0]} has {', '.join(first.labels)}"
             raise InputError(f"{run_dir}: its labels are {difference}; a mean needs the same, in the same order")
         has_decisions |= predictor.decision is not None
-        logits.append(predictor.evaluate(pairs).logits)
+        evaluation = predictor.evaluate(pairs)
+        logits.append(evaluation.logits)
+        truncated |= evaluation.truncated
+        max_length = min(max_length, predictor.pair_tokenizer.max_length)
         notes += [predictor.engine_note] if predictor.engine_note else []
     assert first is not None
-    engines = tuple(dict.fromkeys(notes))
-    if len(logits) == 1:
-        return EnsembleScores(pairs, first.labels, logits[0], first.decision, engine_notes=engines)
-    combined = mean_as_logits(logits)
-    return EnsembleScores(pairs, first.labels, combined, has_unused_decisions=has_decisions, engine_notes=engines)
+    is_single = len(logits) == 1
+    return EnsembleScores(
+        pairs,
+        first.labels,
+        logits[0] if is_single else mean_as_logits(logits),
+        decision=first.decision if is_single else None,
+        has_unused_decisions=has_decisions and not is_single,
+        engine_notes=tuple(dict.fromkeys(notes)),
+        truncated=truncated if truncated.any() else None,
+        max_length=max_length,
+    )
 
 
 def open_data_file(path: Path, dataset: DatasetConfig, key: str = "") -> DataFile:
@@ -436,6 +472,16 @@ def read_decision(best: Path, num_labels: int) -> Decision | None:
         return Decision.from_dict(content, num_labels)
     except InputError as error:
         raise InputError(f"{path}: invalid: {error}") from error
+
+
+def _read_dev_here(run: RunDir, labels: tuple[str, ...]) -> Pairs:
+    """Read the dev split of a run without a download.
+
+    Raises:
+        InputError: if it is not on this machine.
+    """
+    dataset = load_run_config(run).dataset
+    return load_dev(dataset, resolve_files(dataset, fetch=False), labels)
 
 
 def _resolve_dataset(dataset: DatasetConfig) -> dict[str, DataFile]:

@@ -1,7 +1,7 @@
 """Predict a large file in constant memory, and resume after an interruption.
 
 The file is read three times. The first pass checks all rows and the output's format. The second one computes logits in
-chunks, and appends them to ``OUT.partial/logits.f32``: that is the state from which the same command resumes. The third
+chunks, and appends them to ``OUT.partial/rows.f32``: that is the state from which the same command resumes. The third
 one writes the rows with their predictions to a temporary file, which is then renamed to OUT.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -27,7 +28,8 @@ from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.sources import DataFile
 from afqmc.inference.input_files import Inputs
 from afqmc.inference.output_files import render
-from afqmc.inference.predictor import EnsembleScores, Predictor
+from afqmc.inference.prediction_columns import count_formulas, formula_warning
+from afqmc.inference.predictor import EnsembleScores, Predictor, truncation_warning
 from afqmc.run_dir import RunDir
 from afqmc.utils.console import CountBar
 from afqmc.utils.errors import InputError, first_line
@@ -35,10 +37,12 @@ from afqmc.utils.file_lock import locked
 from afqmc.utils.files import read_json_or_empty, write_json
 from afqmc.utils.safe_files import sha256
 
+log = logging.getLogger(__name__)
+
 LARGE_FILE = 4 << 20  # bytes: smaller files are predicted in memory
 STREAMED = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _CHUNK = 8192  # pairs
-_JOB, _LOGITS = "job.json", "logits.f32"
+_JOB, _LOGITS = "job.json", "rows.f32"  # rows of C logits, and 1 if the pair was cut, else 0
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,11 @@ class LargeFile:
     chunk: int = _CHUNK
     report: ReadReport = field(default_factory=ReadReport)
 
-    def predict(self) -> int:
-        """Predict all pairs, or those that an interrupted call with the same input left; return their number.
+    def predict(self) -> tuple[int, list[str]]:
+        """Predict all pairs, or those that an interrupted call with the same input left.
+
+        Returns:
+            The number of pairs, and warnings: on cells that look like formulas, and on pairs that were cut.
 
         Raises:
             InputError: with the row that cannot be read or written, or if the weights give NaN. Another process that
@@ -70,15 +77,21 @@ class LargeFile:
         """
         partial = self.out.with_name(f"{self.out.name}.partial")
         with locked(partial, "prediction"):
-            count, columns, schema = self._check()
+            count, columns, schema, formulas = self._check()
             job = self._job(count)
             if read_json_or_empty(partial / _JOB) != job:
+                if (partial / _JOB).exists():
+                    log.warning(
+                        "%s: of another file, weights or settings; it is removed, and all starts again", partial
+                    )
                 (partial / _LOGITS).unlink(missing_ok=True)
                 write_json(partial / _JOB, job)
             self._compute(partial / _LOGITS, count)
-            self._write(partial / _LOGITS, columns, schema)
+            cut = self._write(partial / _LOGITS, columns, schema)
             shutil.rmtree(partial)
-        return count
+        warnings = [formula_warning(formulas)] if formulas else []
+        max_length = self.predictor.pair_tokenizer.max_length
+        return count, [*warnings, *([truncation_warning(cut, count, max_length)] if cut else [])]
 
     def _chunks(self) -> Iterator[tuple[Pairs, list[dict[str, Any]]]]:
         """Yield the pairs of each chunk, with all columns of their rows."""
@@ -92,22 +105,32 @@ class LargeFile:
         reject_empty(report, report.rows)
 
     @property
+    def _width(self) -> int:
+        """The numbers per row of the file of logits."""
+        return len(self.predictor.labels) + 1
+
+    @property
     def _is_parquet(self) -> bool:
         return self.out.suffix.lower() == ".parquet"
 
-    def _check(self) -> tuple[int, list[str], Any]:
-        """Read and render all rows with zeros for logits; return their number, all columns, and Parquet's schema."""
+    def _check(self) -> tuple[int, list[str], Any, int]:
+        """Read and render all rows with zeros for logits.
+
+        Returns:
+            Their number, all columns, Parquet's schema, and the number of cells that look like formulas.
+        """
         columns: dict[str, None] = {}
-        count, schema = 0, None
+        count, schema, formulas = 0, None, 0
         with CountBar(0, f"{self.file.name} (1/3)") as bar:
             for pairs, rows in self._chunks():
                 columns |= dict.fromkeys(column for row in rows for column in row)
                 zeros = np.zeros((len(pairs), len(self.predictor.labels)), np.float32)
                 content = self._render(pairs, rows, zeros, count)
                 schema = _joined_schema(schema, content) if self._is_parquet else None
+                formulas += count_formulas(rows, self.out.suffix.lower())
                 count += len(pairs)
                 bar.add(len(pairs))
-        return count, [*columns], schema
+        return count, [*columns], schema, formulas
 
     def _job(self, count: int) -> dict[str, Any]:
         """Return everything that the logits depend on."""
@@ -122,36 +145,42 @@ class LargeFile:
             "chunk": self.chunk,
             "file_sha256": digest.hexdigest(),
             "weights_sha256": sha256(self.run.best / "model.safetensors"),
-            "engine": self.predictor.engine_note,
+            "engine": f"{self.predictor.engine.name} {self.predictor.engine.directory}",
             "precision": str(self.predictor.accelerator.mixed_precision),
             "dataset": fields,
         }
 
     def _compute(self, path: Path, count: int) -> None:
-        """Append the logits of the remaining chunks, each flushed to disk."""
-        classes, orders = len(self.predictor.labels), 1 + self.predictor.swaps
-        done = path.stat().st_size // (4 * classes) // self.chunk * self.chunk if path.exists() else 0
+        """Append the rows of the remaining chunks, each flushed to disk."""
+        size, orders = 4 * self._width, 1 + self.predictor.swaps
+        done = path.stat().st_size // size // self.chunk * self.chunk if path.exists() else 0
         with path.open("r+b" if path.exists() else "w+b") as stream, CountBar(count * orders, self.file.name) as bar:
-            if path.stat().st_size // (4 * classes) >= count:
+            if path.stat().st_size // size >= count:
                 return
-            stream.truncate(4 * classes * done)
+            if done:
+                log.warning("%s: resumes after %d of %d pairs", path.parent, done, count)
+            stream.truncate(size * done)
             stream.seek(0, os.SEEK_END)
             bar.add(done * orders)
             start = 0
             for pairs, _ in self._chunks():
                 if start >= done:
-                    logits = self.predictor.evaluate(pairs, bar).logits
+                    evaluation = self.predictor.evaluate(pairs, bar)
+                    logits = evaluation.logits
+                    assert evaluation.truncated is not None
                     if not np.isfinite(logits).all():
                         missing = int((~np.isfinite(logits)).any(axis=1).sum())
                         raise InputError(f"the weights give NaN for {missing} of {count} pairs; nothing is written")
-                    stream.write(np.ascontiguousarray(logits, np.float32).tobytes())
+                    stream.write(np.column_stack([logits, evaluation.truncated]).astype(np.float32).tobytes())
                     stream.flush()
                     os.fsync(stream.fileno())
                 start += len(pairs)
 
-    def _write(self, path: Path, columns: list[str], schema: Any) -> None:
-        """Write the output to a temporary file, and rename it."""
-        logits = np.memmap(path, np.float32, "r").reshape(-1, len(self.predictor.labels))
+    def _write(self, path: Path, columns: list[str], schema: Any) -> int:
+        """Write the output to a temporary file, and rename it; return the number of pairs that were cut."""
+        computed = np.memmap(path, np.float32, "r").reshape(-1, self._width)
+        logits, truncated = computed[:, :-1], computed[:, -1]
+        count = int(truncated.sum(dtype=np.int64))
         temporary = self.out.with_name(f".{self.out.name}.new")
         temporary.unlink(missing_ok=True)  # it might be a link to another file
         try:
@@ -161,24 +190,34 @@ class LargeFile:
                     start = 0
                     for pairs, rows in self._chunks():
                         rows[0] = dict.fromkeys(columns) | rows[0]  # all chunks have all columns, in the same order
-                        content = self._render(pairs, rows, logits[start : start + len(pairs)], start)
+                        part = slice(start, start + len(pairs))
+                        marks = truncated[part].astype(bool) if count else None
+                        content = self._render(pairs, rows, logits[part], start, marks)
                         writer.add(content, is_first=start == 0)
                         start += len(pairs)
                         bar.add(len(pairs))
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(os.path.realpath(self.out))
+            return count
         except OSError as error:
             raise InputError(f"-o {self.out}: cannot be written: {error.strerror}") from error
         finally:
             with suppress(OSError):
                 temporary.unlink()
 
-    def _render(self, pairs: Pairs, rows: list[dict[str, Any]], logits: np.ndarray, start: int) -> bytes:
+    def _render(
+        self,
+        pairs: Pairs,
+        rows: list[dict[str, Any]],
+        logits: np.ndarray,
+        start: int,
+        truncated: np.ndarray | None = None,
+    ) -> bytes:
         inputs = Inputs([Path(self.file.name)])
         inputs.rows = rows
         try:
-            scores = EnsembleScores(pairs, self.predictor.labels, logits, self.predictor.decision)
+            scores = EnsembleScores(pairs, self.predictor.labels, logits, self.predictor.decision, truncated=truncated)
             return render(scores, inputs, self.out, clue=False)
         except InputError as error:
             raise InputError(f"{error} (rows are counted from row {start} of the file)") from error
@@ -222,7 +261,8 @@ class _ParquetParts:
 
         table = pyarrow.parquet.read_table(io.BytesIO(content))
         if is_first:
-            self.schema = pyarrow.schema([self.schema.field(name) for name in table.column_names])
+            known = {field.name: field for field in (*table.schema, *self.schema)}  # the latter one is preferred
+            self.schema = pyarrow.schema([known[name] for name in table.column_names])
             self.writer = pyarrow.parquet.ParquetWriter(self.stream, self.schema)
         self.writer.write_table(table.cast(self.schema))
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from afqmc.evaluation.decision import Decision
 from afqmc.results.runs import Run, find_runs
 from afqmc.results.untrusted_files import read_object
 from afqmc.utils.errors import InputError
@@ -17,22 +18,29 @@ _RECIPE = (
     "dataset.swap", "optimizer._target_", "optimizer.weight_decay", "scheduler._target_", "scheduler.warmup_ratio",
     "objective._target_", "trainer.mixed_precision", "trainer.monitor",
 )  # fmt: skip
+_FIGURES = {
+    "accuracy": "accuracy, likeliest label",
+    "accuracy_decided": "accuracy, with the decision",
+    "f1": "F1, likeliest label",
+    "f1_decided": "F1, with the decision",
+}
 _METRICS = ("accuracy", "f1", "roc_auc", "mcc", "loss")
 _LIMITATIONS = (
     "The weights were chosen on the dev split, so its figures are optimistic. Other sources, domains, languages or "
     "periods can give worse ones.",
-    "Probabilities are those of the model, and need not match frequencies on other data.",
+    "Probabilities need not match frequencies on other data, with or without calibration.",
     "The order of the two sentences can change the answer.",
 )
 
 
-def model_card(run_dir: Path, manifest: Mapping[str, Any], repository: str) -> str:
+def model_card(run_dir: Path, manifest: Mapping[str, Any], repository: str, decision: Decision | None) -> str:
     """Return the card in Markdown with a YAML header.
 
     Args:
         run_dir: The run, which may be untrusted. The other runs of its sweep are listed too.
         manifest: The content of ``export.json``, with the check.
         repository: The repository that it is uploaded to.
+        decision: Of the run.
     """
     run = find_runs([str(run_dir)])[0]
     data, name = _recorded_data(run_dir), run.config.get("model.name_or_path")
@@ -44,6 +52,7 @@ def model_card(run_dir: Path, manifest: Mapping[str, Any], repository: str) -> s
         "Recipe": "\n".join(
             f"- {key}: `{_text(run.config[key])}`" for key in _RECIPE if run.config.get(key) is not None
         ),
+        "Decision": _decision(decision),
         "Results on dev": _results(run, manifest),
         "Compared with": _comparison(run),
         "Check of this export": _engines(manifest["engines"]),
@@ -63,6 +72,20 @@ def _use(manifest: Mapping[str, Any], repository: str) -> str:
         "from transformers import pipeline\n\n"
         f'classify = pipeline("text-classification", model="{repository}"{options})\n'
         'classify({"text": "first sentence", "text_pair": "second sentence"}, truncation=True)'
+    )
+
+
+def _decision(decision: Decision | None) -> str:
+    """Return how the run turns logits into probabilities and predictions."""
+    if decision is None:
+        return "None: the likeliest label is predicted, and probabilities are not calibrated."
+    origin = f"Chosen for `{decision.metric}` on {decision.pairs} dev pairs; the numbers are in `decision.json`."
+    if decision.threshold is None:
+        return f"{origin} Probabilities are softmax(scales * log_softmax(logits) + biases); the likeliest is predicted."
+    return (
+        f"{origin} The probability of label 1 is sigmoid((logit 1 - logit 0) / {decision.temperature:.4f} + "
+        f"{decision.bias:.4f}), and label 1 is predicted if it is above the threshold {decision.threshold:.4f}. Other "
+        "libraries give the logits, and predict the likeliest label."
     )
 
 
@@ -88,13 +111,18 @@ def _results(run: Run, manifest: Mapping[str, Any]) -> str:
     """Return the figures of the exported model, with intervals, beside the majority baseline."""
     row = manifest["engines"][-1]
     lines = ["| metric | value | 95% interval over the pairs |", "|---|---:|---:|"]
-    for name in ("accuracy", "f1"):
-        value, low, high = (row[name][part] for part in ("value", "low", "high"))
-        lines.append(f"| {name} | {value:.4f} | {low:.4f} to {high:.4f} |")
+    for name, title in _FIGURES.items():
+        if name in row:
+            value, low, high = (row[name][part] for part in ("value", "low", "high"))
+            lines.append(f"| {title} | {value:.4f} | {low:.4f} to {high:.4f} |")
     baseline = run.figures.get("dev/majority_accuracy")
     if baseline is not None:
         lines.append(f"| accuracy of always predicting the most frequent label | {baseline:.4f} | |")
-    return "\n".join(lines) + f"\n\n{manifest['dev']['pairs']} pairs; one seed; intervals do not include other seeds."
+    cross_fitted = " Decided figures are cross-fitted: no pair is decided by what was chosen on itself."
+    return (
+        "\n".join(lines) + f"\n\n{manifest['dev']['pairs']} pairs; one seed; intervals do not include other seeds."
+        f"{cross_fitted if 'accuracy_decided' in row else ''}"
+    )
 
 
 def _comparison(run: Run) -> str:
@@ -129,9 +157,13 @@ def _mean_and_deviation(runs: Sequence[Run], name: str) -> str:
 
 
 def _engines(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["| engine | largest logit difference | changed predictions | pairs/s |", "|---|---:|---:|---:|"]
+    lines = [
+        "| engine | largest logit difference | changed predictions | changed decisions | pairs/s |",
+        "|---|---:|---:|---:|---:|",
+    ]
     for row in rows:
-        numbers = f"{row['max_logit_difference']:.1e} | {row['changed_predictions']} | {row['pairs_per_second']:.1f}"
+        changed = f"{row['changed_predictions']} | {row.get('changed_decided', '')}"
+        numbers = f"{row['max_logit_difference']:.1e} | {changed} | {row['pairs_per_second']:.1f}"
         lines.append(f"| {row['engine']} | {numbers} |")
     return "\n".join(lines)
 

@@ -143,8 +143,8 @@ def finalize(setup: TrainingSetup, trainer: Trainer, best_weights: BestWeights) 
         tokenized = setup.pair_tokenizer.tokenize_cached(pairs)
         test = evaluate_split(setup, tokenized, "test", swapped=tokenize_swapped(setup, pairs))
         decided = None if decision is None else decision.apply(test.logits)
-        if decided is not None and pairs.labels is not None:
-            test = replace(test, metrics=test.metrics | decided.metrics(np.asarray(pairs.labels)))
+        if decision is not None and pairs.labels is not None:
+            test = replace(test, metrics=test.metrics | decision.metrics(test.logits, np.asarray(pairs.labels)))
         write_predictions(setup, "test", pairs, test, decided)
         intervals |= prefixed("test", split_intervals(test.logits, pairs, decided))
     if accelerator.is_main_process and config.model._target_ is not None:

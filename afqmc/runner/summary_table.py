@@ -18,7 +18,7 @@ def _test_figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
     metrics = summary.get("test", {})
     return [
         (f"test {name}", _figure(summary, metrics, "test", name))
-        for name in ("accuracy", "f1")
+        for name in ("accuracy", "f1", "cost")
         if f"test/{name}" in metrics
     ]
 
@@ -50,7 +50,7 @@ def print_summary(summary: dict[str, Any]) -> None:
         print_pretraining_summary(summary)
         return
     majority, decision = best["dev/majority_accuracy"], summary.get("decision", {})
-    names = ("f1", "roc_auc", "average_precision", "mcc", "loss", "brier", "ece", "asymmetry")
+    names = ("f1", "roc_auc", "average_precision", "mcc", "cost", "loss", "brier", "ece", "asymmetry")
     print_table(
         f"best on dev by {summary['monitor'].removeprefix('dev/')}: step {best['step']}, epoch {best['epoch']:g}",
         [

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import re
 import shutil
 import sys
 from importlib.util import find_spec
@@ -12,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from helpers import command, train
+from helpers import command, summary, train
 from huggingface_hub.errors import RepositoryNotFoundError
 from transformers import (
     AutoModelForSequenceClassification,
@@ -25,6 +26,7 @@ from transformers import (
     pipeline,
 )
 
+from afqmc.checkpoint.store import write_checksums
 from afqmc.data.tokenization import PairTokenizer
 from afqmc.inference.engines import OnnxEngine
 from afqmc.inference.export.scoring import score
@@ -80,7 +82,7 @@ def export(run, format, **options):
 
 
 def comparison(scores, tolerance=0.05):
-    return compare_engines(scores.logits, scores.seconds, scores.gold, tolerance)
+    return compare_engines(scores.logits, scores.seconds, scores.gold, tolerance, scores.decided, scores.cross_fitted)
 
 
 def model_of(config, pooling):
@@ -187,6 +189,13 @@ def test_command_writes_and_checks(run, tmp_path):
     assert row["changed_predictions"] == 0
     assert row["accuracy"]["low"] <= row["accuracy"]["value"] <= row["accuracy"]["high"]
     assert (manifest["labels"], manifest["dev"]["pairs"]) == (["0", "1"], 64)
+    assert (out / "decision.json").read_bytes() == (run.best / "decision.json").read_bytes()
+    decision = json.loads((out / "decision.json").read_text())
+    assert f"{out / 'decision.json'}: decision for accuracy on 64 dev pairs" in done.stdout
+    best = summary(run)["best"]
+    for name in ("accuracy", "accuracy_decided", "f1_decided"):
+        assert row[name]["value"] == pytest.approx(best[f"dev/{name}"])
+    assert row["changed_decided"] == 0
     card = (out / "README.md").read_text(encoding="utf-8")
     for text in (
         "train: 96 pairs, SHA-256",
@@ -195,6 +204,9 @@ def test_command_writes_and_checks(run, tmp_path):
         "95% interval",
         "always predicting",
         "Nothing",
+        f"above the threshold {decision['threshold']:.4f}",
+        f"/ {decision['temperature']:.4f} +",
+        "| F1, with the decision |",
     ):
         assert text in card
     assert str(tmp_path.parent) not in card
@@ -220,11 +232,15 @@ def test_comparison():
     reference = np.array([[1.0, 0.0], [0.0, 1.0], [0.2, 0.1]], np.float32)
     other = reference + np.array([[0, 0], [0, 0], [0, 0.2]], np.float32)
     logits = {"torch": reference, "other": other, "broken": reference * np.nan}
-    rows = compare_engines(logits, dict.fromkeys(logits, 2.0), np.array([0, 1, 1]), 0.1)
+    decided = dict(zip(logits, np.array([[0, 1, 0], [1, 1, 1], [0, 0, 0]]), strict=True))
+    cross_fitted = dict.fromkeys(logits, np.array([0, 1, 1]))
+    rows = compare_engines(logits, dict.fromkeys(logits, 2.0), np.array([0, 1, 1]), 0.1, decided, cross_fitted)
     assert [row["within_tolerance"] for row in rows] == [True, False, False]
     assert [row["changed_predictions"] for row in rows[:2]] == [0, 1]
     assert [row["accuracy"]["value"] for row in rows[:2]] == [pytest.approx(2 / 3), 1.0]
     assert rows[1]["pairs_per_second"] == 1.5
+    assert [row["changed_decided"] for row in rows] == [0, 2, 1]
+    assert {row["f1_decided"]["value"] for row in rows} == {1.0}
 
 
 @pytest.fixture(scope="module")
@@ -275,9 +291,35 @@ def test_auto_takes_the_fastest_within_the_tolerance(copy):
     assert Predictor.load(copy.path, "cpu", engine="auto").engine_note.startswith("engine: torch; no export")
 
 
-def rewrite(path, manifest):
-    from afqmc.checkpoint.store import write_checksums
+def test_auto_times_several_candidates(copy, tmp_path, monkeypatch):
+    """They are timed in turns with PyTorch, once per machine; without dev, the speeds at export decide."""
+    monkeypatch.setenv("AFQMC_CACHE", str(tmp_path / "cache"))
+    speeds = {"torch": 1.0, "torch-bf16": 2.0, "onnx": 3.0, "openvino": 4.0, "openvino-bf16": 0.5}
+    for path in copy.exports.glob("*/export.json"):
+        manifest = json.loads(path.read_text())
+        for row in manifest["engines"]:
+            row |= {"pairs_per_second": speeds[row["engine"]], "within_tolerance": True}
+        rewrite(path, manifest)
+    note = Predictor.load(copy.path, "cpu", engine="auto").engine_note
+    assert re.search(
+        r"timed in turns: torch [\d.]+, torch-bf16 [\d.]+, onnx \(.*\) [\d.]+, openvino \(.*\) [\d.]+", note
+    )
+    (cache,) = (tmp_path / "cache/engines").iterdir()
+    measured = json.loads(cache.read_text())
+    for name, expected in (("torch", "torch"), ("torch-bf16", "torch-bf16"), (f"onnx ({copy.exports}/onnx)", "onnx")):
+        cache.write_text(json.dumps(measured | {name: 1e9}))
+        assert Predictor.load(copy.path, "cpu", engine="auto").engine.name == expected
+    cache.unlink()
+    config = copy.config.read_text()
+    copy.config.write_text(config.replace("source: sample", "source: files"))
+    assert copy.config.read_text() != config
+    note = Predictor.load(copy.path, "cpu", engine="auto").engine_note
+    assert note.startswith("engine: openvino (")
+    assert "4.0 times as fast" in note
+    assert "dev is not on this machine" in note
 
+
+def rewrite(path, manifest):
     path.write_text(json.dumps(manifest))
     write_checksums(path.parent)
 
@@ -299,6 +341,31 @@ def test_foreign_export_is_refused(copy, change, message):
     rewrite(path, json.loads(path.read_text()) | change)
     with pytest.raises(InputError, match=message):
         Predictor.load(copy.path, "cpu", engine="onnx")
+
+
+def test_decision_of_the_run(copy):
+    """The export has the run's decision; one that differs is refused."""
+    expected = Predictor.load(copy.path, "cpu").decision
+    assert Predictor.load(copy.path, "cpu", engine="onnx").decision == expected
+    path = copy.exports / "onnx" / "decision.json"
+    decision = json.loads(path.read_text()) | {"threshold": 0.75}
+    path.write_text(json.dumps(decision))
+    write_checksums(path.parent)
+    with pytest.raises(InputError, match=r"decision.json: differs from that of the run"):
+        Predictor.load(copy.path, "cpu", engine="onnx")
+
+
+def test_own_precision(copy):
+    """Where the run computes in bfloat16, float32 is the reference, and ``torch`` is what ``predict`` does."""
+    text = copy.config.read_text()
+    copy.config.write_text(text.replace("mixed_precision: 'no'", "mixed_precision: bf16"))
+    assert copy.config.read_text() != text
+    scores = score(copy.path, copy.exports / "onnx", False)
+    assert [*scores.logits] == ["torch-float32", "torch", "torch-bf16", "onnx"]
+    predictor = Predictor.load(copy.path, "cpu")
+    expected = predictor.evaluate(predictor.read_pairs(None, labelled=True)).logits
+    assert np.array_equal(scores.logits["torch"], expected)
+    assert np.abs(scores.logits["torch-float32"] - expected).max() > 0
 
 
 def test_damaged_or_linked_file_is_refused(copy):
@@ -408,7 +475,7 @@ def test_model_card_lists_all_runs_of_the_sweep(run, tmp_path):
     row = {"engine": "x", "max_logit_difference": 0, "changed_predictions": 0, "pairs_per_second": 1}
     row |= {"accuracy": interval, "f1": interval}
     facts = {"labels": ["0", "1"], "engines": [row], "dev": {"pairs": 64}, "format": "onnx", "inputs": [], "head": None}
-    card = model_card(tmp_path / "2-run", facts, "me/pairs")
+    card = model_card(tmp_path / "2-run", facts, "me/pairs", None)
     assert "| 1-run | `1` | 0.6000 |" in card
     assert "| 2-run (this one) | `2` | 0.8000 |" in card
     assert "0.7000 ± 0.1414" in card

@@ -453,10 +453,26 @@ def test_calibrated_probability(decided_run, call):
     assert (code, json.loads(out)["probability"]) == (0, pytest.approx(row["probability"]))
 
 
-def test_mean_has_no_decision(decided_run, run, call, pairs, tmp_path):
-    """A mean of several runs predicts the likeliest label, and standard error says so."""
-    code, out, error = call(predict, decided_run, run.path, pairs, "-o", "-")
+def test_mean_is_decided_as_one_model(run, call, pairs, tmp_path):
+    """With the same dev pairs, the decision is fitted on the mean. A mean of equal runs is decided as the run."""
+    shutil.copytree(run.path, tmp_path / "copy")
+    code, out, error = call(predict, tmp_path / "copy", run.path, pairs, "-o", "-")
     assert code == 0, error
+    assert "the mean on dev, cross-fitted: accuracy" in error
+    expected = call(predict, run.path, pairs, "-o", "-")[1]
+    for row, other in zip(*[map(json.loads, text.splitlines()) for text in (out, expected)], strict=True):
+        assert row["prediction"] == other["prediction"]
+        assert row["probability"] == pytest.approx(other["probability"], abs=1e-4)
+
+
+def test_mean_without_decision(run, call, pairs, tmp_path):
+    """Runs with other dev pairs: the mean predicts the likeliest label, and standard error has the reason."""
+    shutil.copytree(run.path, tmp_path / "copy")
+    file = tmp_path / "copy/predictions/dev.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    code, out, error = call(predict, tmp_path / "copy", run.path, pairs, "-o", "-")
+    assert code == 0, error
+    assert "the mean is not decided as one model: the dev pairs of" in error
     assert "the likeliest label of the mean is predicted" in error
     for row in map(json.loads, out.splitlines()):
         assert row["prediction"] == ("1" if row["probability"] > 0.5 else "0")
@@ -538,3 +554,25 @@ def test_abstain_is_refused(with_dev, run, call, pairs):
     (path / "predictions/dev.jsonl").unlink()
     code, _, error = call(predict, path, pairs, "-o", "-", "--abstain", "0.1")
     assert (code, error) == (2, f"--abstain: {path}: predictions/dev.jsonl: missing\n")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_long_pairs(run, call, tmp_path, suffix):
+    """If any pair was cut, a column marks the pairs that were, and one warning has their number."""
+    rows = [*ROWS, {"sentence1": "还款" * 40, "sentence2": "额度"}]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    code, _, error = call(predict, run.path, "long.jsonl", "-o", f"out{suffix}")
+    assert code == 0
+    assert error.count("1 of 4 pairs have more than 32 tokens and were cut") == 1
+    marks = [str(row["truncated"]).lower() for row in read_back(tmp_path / f"out{suffix}")]
+    assert marks == ["false", "false", "false", "true"]
+    taken = rows[-1] | {"truncated": "1"}
+    (tmp_path / "taken.jsonl").write_text(json.dumps(taken) + "\n", encoding="utf-8")
+    code, _, error = call(predict, run.path, "taken.jsonl", "-o", "taken.csv")
+    assert (code, "has a column 'truncated' already" in error) == (2, True)
+
+
+def test_short_pairs_have_no_mark(run):
+    """The Python API adds ``truncated`` only to the rows of pairs that were cut."""
+    rows = Predictor.load(run.path).predict([("怎么还款", "额度"), ("还款" * 40, "额度")])
+    assert [row.get("truncated") for row in rows] == [None, True]

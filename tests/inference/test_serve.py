@@ -156,9 +156,21 @@ def test_documented_client(service, capsys):
 def test_model_and_probes(service):
     model = service.call("GET", "/model")[2]
     assert 0 < model.pop("threshold") < 1
-    assert model | {"version": ""} == {"labels": ["0", "1"], "max_length": 128, "version": ""}
+    assert model | {"version": ""} == {"labels": ["0", "1"], "max_length": 128, "version": "", "engine": "torch"}
     assert service.call("GET", "/health")[::2] == (200, {"status": "ok"})
     assert service.call("GET", "/ready")[::2] == (200, {"status": "ready"})
+
+
+def test_engine(start, small_run):
+    """The log and ``/model`` name the engine, and answers are those of ``predict`` with it."""
+    service = start("--engine", "torch-bf16")
+    assert service.call("GET", "/model")[2]["engine"] == "torch-bf16"
+    expected = afqmc.load(small_run.path, engine="torch-bf16").predict(PAIRS)
+    probabilities = [row["probability"] for row in expected]
+    assert [row["probability"] for row in service.predict(PAIRS)] == pytest.approx(probabilities, abs=1e-5)
+    service.stop()
+    (loaded,) = (row for row in service.log if row["event"] == "loaded")
+    assert (loaded["engine"], loaded["reason"]) == ("torch-bf16", "engine: torch-bf16")
 
 
 def test_documentation_needs_no_other_server(service):
@@ -420,15 +432,16 @@ def test_page_asks_for_the_token(start):
 
 
 @pytest.mark.slow
-def test_workers_share_a_port_and_metrics(start):
-    """Two processes answer; the metrics are sums; SIGTERM stops all of them."""
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_workers_share_a_port_and_metrics(start, signum, code):
+    """Two processes answer; the metrics are sums; SIGTERM and SIGINT stop all of them."""
     service = start("--workers", "2")
     while len([row for row in service.log if row["event"] == "loaded"]) < 2:
         pass
     for number in range(40):
         service.predict(PAIRS[number : number + 1])
     assert service.metric("afqmc_pairs_total") >= 40
-    assert service.stop() == 143
+    assert service.stop(signum) == code
     pids = {row["pid"] for row in service.log if row["event"] == "request" and row["status"] == 200}
     assert len(pids) == 2
     assert len([row for row in service.log if row["event"] == "stopped"]) == 2

@@ -49,7 +49,7 @@ def in_memory(predictor, file, out):
 def test_equals_the_output_in_memory(predictor, small_run, file, tmp_path, suffix):
     """Bytes are equal but for the last digits of probabilities, which depend on the batch."""
     out = tmp_path / f"out{suffix}"
-    assert job(predictor, small_run, file, out).predict() == len(ROWS)
+    assert job(predictor, small_run, file, out).predict() == (len(ROWS), [])
     expected = tmp_path / f"expected{suffix}"
     expected.write_bytes(in_memory(predictor, file, expected))
     if suffix == ".parquet":
@@ -69,7 +69,27 @@ class Stopped(Exception):
     pass
 
 
-def test_resumes_where_it_stopped(predictor, small_run, file, tmp_path, monkeypatch):
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_long_pairs_and_formulas(predictor, small_run, file, tmp_path, suffix):
+    """Pairs that were cut are marked in all chunks, and warnings are given as for small files."""
+    rows = [*ROWS, {"sentence1": "还款" * 100, "sentence2": "=1+1", "number": 40}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / f"out{suffix}"
+    count, warnings = job(predictor, small_run, file, out).predict()
+    cut = "1 of 41 pairs have more than 128 tokens and were cut; the column truncated marks them"
+    assert (count, warnings[-1]) == (41, cut)
+    assert [warning[:7] for warning in warnings[:-1]] == (["1 cells"] if suffix == ".csv" else [])
+    if suffix == ".parquet":
+        marks = pyarrow.parquet.read_table(out)["truncated"].to_pylist()
+    elif suffix == ".jsonl":
+        marks = [json.loads(line)["truncated"] for line in out.read_text().splitlines()]
+    else:
+        table = csv.DictReader(io.StringIO(out.read_bytes().decode("utf-8-sig"), newline=""))
+        marks = [row["truncated"] == "true" for row in table]
+    assert marks == [*[False] * 40, True]
+
+
+def test_resumes_where_it_stopped(predictor, small_run, file, tmp_path, monkeypatch, caplog):
     """Chunks that were computed before an interruption are not computed again, and the output is the same."""
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     job(predictor, small_run, file, whole).predict()
@@ -84,7 +104,7 @@ def test_resumes_where_it_stopped(predictor, small_run, file, tmp_path, monkeypa
     monkeypatch.setattr(Predictor, "evaluate", stops)
     with pytest.raises(Stopped):
         job(predictor, small_run, file, out).predict()
-    logits = tmp_path / "out.jsonl.partial" / "logits.f32"
+    logits = tmp_path / "out.jsonl.partial" / "rows.f32"
     logits.write_bytes(logits.read_bytes() + b"abc")  # a kill may leave part of a chunk
     assert not out.exists()
     rest = []
@@ -93,10 +113,11 @@ def test_resumes_where_it_stopped(predictor, small_run, file, tmp_path, monkeypa
     )
     job(predictor, small_run, file, out).predict()
     assert (computed, rest) == ([0, 7, 14], [21, 28, 35])
+    assert "out.jsonl.partial: resumes after 21 of 40 pairs" in caplog.text
     assert out.read_bytes() == whole.read_bytes()
 
 
-def test_changed_input_starts_again(predictor, small_run, file, tmp_path, monkeypatch):
+def test_changed_input_starts_again(predictor, small_run, file, tmp_path, monkeypatch, caplog):
     """Logits of another file are never used."""
     out = tmp_path / "out.jsonl"
     partial = tmp_path / "out.jsonl.partial"
@@ -104,12 +125,14 @@ def test_changed_input_starts_again(predictor, small_run, file, tmp_path, monkey
     with pytest.raises(Stopped):
         job(predictor, small_run, file, out).predict()
     monkeypatch.undo()
-    first = (partial / "logits.f32").read_bytes()
+    first = (partial / "rows.f32").read_bytes()
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(reversed(lines)))
     job(predictor, small_run, file, out).predict()
+    assert "out.jsonl.partial: of another file, weights or settings" in caplog.text
+    assert not partial.exists()
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [*range(40)]
-    expected = predictor.decide(np.frombuffer(first, np.float32).reshape(-1, 2)).probabilities[:, 1]
+    expected = predictor.decide(np.frombuffer(first, np.float32).reshape(-1, 3)[:, :2]).probabilities[:, 1]
     written = [json.loads(line)["probability"] for line in out.read_text().splitlines()]
     assert np.abs(np.array(written)[::-1] - expected).max() < 1e-6
 

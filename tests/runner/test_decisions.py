@@ -5,7 +5,7 @@ import logging
 
 import numpy as np
 import pytest
-from helpers import rows, summary, train
+from helpers import command, rows, summary, train
 
 from afqmc.checkpoint.store import verify_checksums
 from afqmc.config import compose
@@ -54,6 +54,24 @@ def test_dev_figures_are_cross_fitted(small_run):
     beats = best["dev/accuracy_decided"] > best["dev/majority_accuracy"]
     assert summary(small_run)["beats_majority_decided"] == beats
     assert len(rows(small_run, "dev/f1_decided")) == len(rows(small_run, "dev/f1"))
+
+
+def test_cost_per_pair(tmp_path, capsys):
+    """With a cost as the goal, summary, table and evaluate show it for the likeliest and the decided labels."""
+    run = train(tmp_path / "run", "decision.metric=cost:1,5", "epochs=1")
+    table, logits, labels = predictions(run, "dev")
+    best, gold = summary(run)["best"], np.array(labels).astype(int)
+
+    def cost(predicted):
+        return np.mean((predicted == 1) & (gold == 0)) + 5 * np.mean((predicted == 0) & (gold == 1))
+
+    decided = np.array([int(row["prediction_decided"]) for row in table])
+    assert best["dev/cost"] == pytest.approx(cost(logits.argmax(axis=1)))
+    assert best["dev/cost_decided"] == pytest.approx(cost(decided))
+    assert f"{best['dev/cost']:.4f}, decided {best['dev/cost_decided']:.4f}" in capsys.readouterr().out
+    done = command("evaluate", str(run.path), "--json", cwd=tmp_path)
+    evaluated = json.loads(done.stdout)
+    assert [evaluated["cost"], evaluated["cost_decided"]] == pytest.approx([best["dev/cost"], best["dev/cost_decided"]])
 
 
 def test_without_decision(tmp_path, small_run):

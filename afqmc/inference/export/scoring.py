@@ -1,7 +1,7 @@
 """Compute the logits of the dev split with an exported model and with PyTorch, batch by batch in turns.
 
 ``python -m afqmc.inference.export.scoring RUN_DIR EXPORT_DIR OUT [--trust]`` writes OUT, an .npz file with one array of
-logits (N, C) per engine, the classes (N,), and the seconds of each engine.
+logits (N, C) per engine, the classes (N,), the seconds of each engine, and the outcome of the run's decision.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +19,31 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from afqmc.cli import run_command
-from afqmc.data.batching import eval_batches
-from afqmc.data.tokenization import PairTokenizer, TokenizedPairs
+from afqmc.data.tokenization import PairTokenizer
 from afqmc.evaluation.metrics import mean_as_logits
-from afqmc.inference.engines import ONNX, OPENVINO, OPENVINO_BF16, TORCH, TORCH_BF16, Bf16Engine, open_engine
+from afqmc.inference.engine_timing import compute_in_turns
+from afqmc.inference.engines import (
+    ONNX,
+    OPENVINO,
+    OPENVINO_BF16,
+    TORCH,
+    TORCH_BF16,
+    TORCH_FLOAT32,
+    Bf16Engine,
+    open_engine,
+)
 from afqmc.inference.export.graphs import TORCH_FILE
 from afqmc.inference.export.manifest import Manifest, read_manifest
 from afqmc.inference.export.standard import OWN_CODE
-from afqmc.inference.predictor import Predictor
+from afqmc.inference.predictor import Predictor, load_run_config
+from afqmc.run_dir import RunDir
+from afqmc.training.config import MixedPrecision
 from afqmc.utils.console import CountBar
 from afqmc.utils.errors import InputError
 from afqmc.utils.process import configure_threads
 
 EXPORTED = "exported"  # the model of the export, where no engine of predict runs it
+_BY_ENGINE = ("logits", "decided", "cross_fitted")  # the arrays of ``Scores``
 
 
 @dataclass(frozen=True)
@@ -44,11 +54,15 @@ class Scores:
         logits: (N, C) float32 by engine; the first engine is the reference.
         seconds: Time by engine, without tokenization.
         gold: Classes, (N,).
+        decided: Classes that the run's decision predicts, (N,) by engine; empty without a decision.
+        cross_fitted: The same, but each pair is decided by what the other parts of dev chose, for accuracy and F1.
     """
 
     logits: dict[str, np.ndarray]
     seconds: dict[str, float]
     gold: np.ndarray
+    decided: dict[str, np.ndarray] = field(default_factory=dict)
+    cross_fitted: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def score_in_new_process(run_dir: Path, directory: Path, trust: bool) -> Scores:
@@ -68,13 +82,17 @@ def score_in_new_process(run_dir: Path, directory: Path, trust: bool) -> Scores:
             lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
             raise InputError(f"the exported model cannot be checked: {lines[-1]}")
         with np.load(out) as arrays:
-            gold, names, seconds = arrays["gold"], arrays["names"].tolist(), arrays["seconds"].tolist()
-            logits = {name: arrays[f"logits_{index}"] for index, name in enumerate(names)}
-    return Scores(logits, dict(zip(names, seconds, strict=True)), gold)
+            names, by_engine = arrays["names"].tolist(), dict[str, dict[str, np.ndarray]]()
+            for part in _BY_ENGINE:
+                keys = {name: f"{part}_{index}" for index, name in enumerate(names)}
+                by_engine[part] = {name: arrays[key] for name, key in keys.items() if key in arrays}
+            return Scores(
+                seconds=dict(zip(names, arrays["seconds"].tolist(), strict=True)), gold=arrays["gold"], **by_engine
+            )
 
 
 def score(run_dir: Path, directory: Path, trust: bool) -> Scores:
-    """Score the dev split of a run with PyTorch in float32 and bfloat16, and with an export.
+    """Score the dev split of a run with PyTorch in float32, in the precision of the run and in bfloat16, and an export.
 
     Raises:
         InputError: if the dev split cannot be read, or the export's tokenizer gives other tokens.
@@ -88,10 +106,14 @@ def score(run_dir: Path, directory: Path, trust: bool) -> Scores:
     tokenized = [predictor.pair_tokenizer.encode(order) for order in orders]
     if not np.array_equal(tokenized[0].tokens, exported.encode(pairs).tokens):
         raise InputError(f"{directory}: its tokenizer gives other tokens than that of the run")
-    engines = {TORCH: predictor.model, TORCH_BF16: Bf16Engine(predictor.model), **_engines(manifest, directory)}
+    own = _in_own_precision(run_dir, trust)
+    plain = {TORCH: predictor.model} if own is None else {TORCH_FLOAT32: predictor.model, TORCH: own}
+    engines = {**plain, TORCH_BF16: Bf16Engine(predictor.model), **_engines(manifest, directory)}
     with CountBar(len(pairs) * len(orders), Path(pairs.file).name) as bar:
         scored = [
-            _score_in_turns(engines, order, predictor.pair_tokenizer, predictor.config.trainer.eval_batch_size, bar)
+            compute_in_turns(
+                engines, order, predictor.pair_tokenizer, predictor.config.trainer.eval_batch_size, bar.add
+            )
             for order in tokenized
         ]
     by_engine = {name: [logits[name] for logits, _ in scored] for name in engines}
@@ -100,36 +122,20 @@ def score(run_dir: Path, directory: Path, trust: bool) -> Scores:
         for name, arrays in by_engine.items()
     }
     seconds = {name: sum(times[name] for _, times in scored) / len(orders) for name in engines}
-    return Scores(logits, seconds, np.asarray(pairs.labels))
+    decided, cross_fitted = {}, {}
+    if predictor.decision is not None:
+        decided = {name: predictor.decision.apply(values).predicted for name, values in logits.items()}
+        if (cross_fit := predictor.cross_fit(pairs)) is not None:
+            cross_fitted = {name: cross_fit.decide(values, logits[TORCH]).predicted for name, values in logits.items()}
+    return Scores(logits, seconds, np.asarray(pairs.labels), decided, cross_fitted)
 
 
-def _score_in_turns(
-    engines: Mapping[str, nn.Module],
-    tokenized: TokenizedPairs,
-    pair_tokenizer: PairTokenizer,
-    batch_size: int,
-    bar: CountBar,
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Return logits (N, C) and seconds by engine. Each batch goes through all engines before the next one.
-
-    The first batch is computed once more before that, since engines compile at their first call.
-    """
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in engines}
-    seconds: dict[str, float] = dict.fromkeys(engines, 0.0)
-    indices: list[np.ndarray] = []
-    with torch.inference_mode():
-        for rows, batch in eval_batches(tokenized, pair_tokenizer, batch_size):
-            for name, engine in engines.items():
-                if not indices:
-                    engine(**batch.inputs)
-                start = time.perf_counter()
-                output: Tensor = engine(**batch.inputs)
-                seconds[name] += time.perf_counter() - start
-                parts[name].append(output.float().numpy())
-            indices.append(rows)
-            bar.add(len(rows))
-    order = np.concatenate(indices).argsort()
-    return {name: np.concatenate(arrays)[order] for name, arrays in parts.items()}, seconds
+def _in_own_precision(run_dir: Path, trust: bool) -> nn.Module | None:
+    """Return the model as ``--engine torch`` computes it on this CPU; None if that is float32, or fails (fp16)."""
+    if load_run_config(RunDir(run_dir)).trainer.mixed_precision is MixedPrecision.fp16:
+        return None
+    predictor = Predictor.load(run_dir, "cpu", trust)
+    return None if predictor.accelerator.mixed_precision == "no" else predictor.model
 
 
 class _Standard(nn.Module):
@@ -173,7 +179,9 @@ def main() -> int:
     configure_threads()
     run_dir, directory, out = map(Path, sys.argv[1:4])
     scores = score(run_dir, directory, trust="--trust" in sys.argv[4:])
-    arrays = {f"logits_{index}": array for index, array in enumerate(scores.logits.values())}
+    arrays = {
+        f"{part}_{index}": array for part in _BY_ENGINE for index, array in enumerate(getattr(scores, part).values())
+    }
     arrays["names"], arrays["seconds"] = np.array([*scores.logits]), np.array([*scores.seconds.values()])
     np.savez(out, allow_pickle=False, gold=scores.gold, **arrays)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 from afqmc.checkpoint.store import replace_directory
 from afqmc.data.tokenization import PairTokenizer
+from afqmc.evaluation.decision import DECISION_FILE, Decision
 from afqmc.inference.export.graphs import check_packages, trace, write_graph
 from afqmc.inference.export.manifest import MANIFEST, Manifest, tokenizer_digest
 from afqmc.inference.export.scoring import Scores, score_in_new_process
 from afqmc.inference.export.standard import write_checkpoint
-from afqmc.inference.predictor import load_run_config, read_weights
+from afqmc.inference.predictor import load_run_config, read_decision, read_weights
 from afqmc.run_dir import RunDir
 from afqmc.training.device import cpu_name
 from afqmc.utils.errors import InputError
@@ -33,8 +35,8 @@ def write_export(
     trust: bool,
     check: PrintComparison,
     score: Callable[[Path, Path, bool], Scores] = score_in_new_process,
-    card: Callable[[Manifest], str] | None = None,
-) -> str | None:
+    card: Callable[[Manifest, Decision | None], str] | None = None,
+) -> tuple[str | None, Decision | None]:
     """Export the best weights of an untrusted run into ``target``, which is replaced if it is an export.
 
     Args:
@@ -49,7 +51,7 @@ def write_export(
         card: Returns the model card, README.md; None for none.
 
     Returns:
-        How the head is stored (``transformers``), else None.
+        How the head is stored (``transformers``), else None; and the run's decision, of which the export has a copy.
 
     Raises:
         InputError: if the model cannot be exported, or the export differs too much, and then nothing is left of it.
@@ -60,6 +62,7 @@ def write_export(
     _check_target(target, run)
     config = load_run_config(run)
     loaded = read_weights(run.best, config, trust)
+    decision = read_decision(run.best, len(loaded.labels))
     pair_tokenizer = PairTokenizer(loaded.tokenizer, config.dataset.max_length)
     head: list[str | None] = [None]
 
@@ -88,17 +91,19 @@ def write_export(
             machine={"processor": cpu_name(), "cores": usable_cores()},
         )
         manifest.write(directory)
+        if decision is not None:
+            shutil.copyfile(run.best / DECISION_FILE, directory / DECISION_FILE)
         scores = score(run_dir, directory, trust)
         manifest.engines.extend(check(scores))
         manifest.dev["pairs"] = len(scores.gold)
         manifest.write(directory)
         _reject_different(manifest, tolerance)
         if card is not None:
-            (directory / "README.md").write_text(card(manifest), encoding="utf-8")
+            (directory / "README.md").write_text(card(manifest, decision), encoding="utf-8")
 
     target.parent.mkdir(parents=True, exist_ok=True)
     replace_directory(target, write)
-    return head[0]
+    return head[0], decision
 
 
 def _reject_different(manifest: Manifest, tolerance: float) -> None:

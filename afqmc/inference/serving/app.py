@@ -62,6 +62,7 @@ class Prediction(BaseModel):
         description="that of the second label if there are two, else one per label"
     )
     prediction: str | None = Field(description="the predicted label")
+    truncated: bool = Field(default=False, description="true if the pair has too many tokens and was cut, else missing")
 
 
 class PredictAnswer(BaseModel):
@@ -106,6 +107,7 @@ class ModelAnswer(BaseModel):
 
     labels: list[str] = Field(description="in class order; the second of two is the positive one")
     threshold: float | None = Field(description="the probability from which the second of two labels is predicted")
+    engine: str = Field(description="what computes the logits")
     max_length: int = Field(description="tokens per pair; longer ones are cut")
     version: str
 
@@ -138,7 +140,7 @@ async def _lifespan(
     app: FastAPI, settings: ServeSettings, predictor: Predictor | None, metrics: ServiceMetrics
 ) -> AsyncIterator[None]:
     """Load the run and start the batcher; at the end, when all requests are answered, stop both."""
-    loaded = predictor or Predictor.load(settings.run_dir, settings.device, settings.trust)
+    loaded = predictor or Predictor.load(settings.run_dir, settings.device, settings.trust, engine=settings.engine)
     loaded.predict([_WARM_UP])
 
     def on_batch(pairs: int, seconds: float) -> None:
@@ -152,7 +154,7 @@ async def _lifespan(
     state.explainer, state.explanations = ThreadPoolExecutor(1, thread_name_prefix="explain"), 0
     running = asyncio.create_task(batcher.run())
     state.ready = True
-    log_event("loaded", labels=list(loaded.labels))
+    log_event("loaded", labels=list(loaded.labels), engine=loaded.engine.name, reason=loaded.engine.note)
     yield
     state.ready = False
     running.cancel()
@@ -177,6 +179,8 @@ def _add_endpoints(app: FastAPI) -> None:
         for index, pair in enumerate(pairs):
             _check(pair, f"pairs[{index}]")
         rows = await app.state.batcher.submit(pairs)
+        if count := sum("truncated" in row for row in rows):
+            request.state.fields["truncated"] = count
         return JSONResponse({"predictions": [_without_id(row) for row in rows]})
 
     @app.post("/explain", response_model=ExplainAnswer, responses=problems, summary="Contribution of each word")
@@ -203,6 +207,7 @@ def _add_endpoints(app: FastAPI) -> None:
         answer = ModelAnswer(
             labels=list(predictor.labels),
             threshold=predictor.threshold,
+            engine=predictor.engine.name,
             max_length=predictor.pair_tokenizer.max_length,
             version=afqmc.__version__,
         )

@@ -40,11 +40,22 @@ def serve_on(bound: socket.socket, settings: ServeSettings, predictor: Predictor
         return
     with tempfile.TemporaryDirectory(prefix="afqmc-metrics-") as directory:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory  # workers inherit it
-        supervisor = Multiprocess(_config(partial(build_app, settings), settings, workers), [bound])
+        supervisor = _Supervisor(_config(partial(build_app, settings), settings, workers), [bound])
         supervisor.run()
         if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
             raise RuntimeError("a worker could not start; the log has the reason")
-        raise Terminated
+        raise KeyboardInterrupt if supervisor.is_interrupted else Terminated
+
+
+class _Supervisor(Multiprocess):
+    """Remembers which signal ended it."""
+
+    is_interrupted = False
+
+    def handle_int(self) -> None:
+        """End after SIGINT."""
+        self.is_interrupted = True
+        super().handle_int()
 
 
 def raise_open_files() -> None:

@@ -21,6 +21,7 @@ class ServeSettings:
         run_dir: The run.
         device: Replaces the device of the run.
         trust: Allow the model code that the run's config names.
+        engine: As for ``Predictor.load``.
         max_batch: Pairs per batch.
         max_delay_s: Seconds that a pair waits for others to fill its batch.
         queue: Pairs that may wait, and the maximum of a request.
@@ -34,6 +35,7 @@ class ServeSettings:
     run_dir: Path
     device: str | None = None
     trust: bool = False
+    engine: str = "torch"
     max_batch: int = 64
     max_delay_s: float = 0.005
     queue: int = 1024
