@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Optional
-
-import numpy as np
+from typing import TYPE_CHECKING, Optional
 
 from afqmc.utils.errors import InputError
 from afqmc.utils.fields import config_field
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _NUMBER = r"\d+(?:\.\d+)?(?:[eE][+-]?\d{1,3})?"
 _MAX_COST = 1e9

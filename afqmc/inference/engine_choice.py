@@ -28,6 +28,7 @@ from afqmc.inference.engines import (
 )
 from afqmc.inference.export.manifest import MANIFEST, Manifest, check_export, read_manifest, tokenizer_digest
 from afqmc.models.cpu_kernels import use_fast_cpu_kernels
+from afqmc.models.first_token import skip_unused_tokens
 from afqmc.run_dir import RunDir
 from afqmc.training.device import DeviceConfig, cpu_name
 from afqmc.utils.errors import InputError
@@ -180,8 +181,13 @@ def _speeds(
     return cached_speeds([cpu_name(), torch.get_num_threads(), precision, exports], measure)
 
 
+def _prepare(model: nn.Module) -> None:
+    use_fast_cpu_kernels(model, fast_dropout=False)
+    skip_unused_tokens(model)
+
+
 def _plain(loaded: Loaded, precision: str) -> nn.Module:
-    use_fast_cpu_kernels(loaded.model, fast_dropout=False)
+    _prepare(loaded.model)
     return Autocast(loaded.model.eval(), precision)
 
 
@@ -217,7 +223,7 @@ def _rows(directory: Path) -> Iterator[Candidate]:
 
 
 def _bf16(loaded: Loaded) -> nn.Module:
-    use_fast_cpu_kernels(loaded.model, fast_dropout=False)
+    _prepare(loaded.model)
     return Bf16Engine(loaded.model)
 
 

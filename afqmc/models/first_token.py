@@ -11,6 +11,7 @@ from afqmc.models.config import Pooling
 from afqmc.models.cpu_kernels import CPU_ATTENTION
 from afqmc.models.cross_encoder import CrossEncoder
 
+_POOLINGS = (Pooling.cls, Pooling.pooler_output)
 _ATTENTION = ("sdpa", CPU_ATTENTION)  # both accept one query per pair with keys for all tokens
 # layers with the attributes and the order of operations of BertLayer; their classification heads read the first token
 _LAYERS = ("BertLayer", "CamembertLayer", "ElectraLayer", "ErnieLayer", "RobertaLayer", "XLMRobertaLayer")
@@ -42,15 +43,15 @@ class _FirstTokenLayer(nn.Module):
         return output
 
 
-def skip_unused_tokens(model: CrossEncoder) -> bool:
-    """Compute the last layer for the first token only, in place, if the encoder is known and its head reads only that.
+def skip_unused_tokens(model: nn.Module) -> bool:
+    """Compute the last layer for the first token only, in place, if its encoder is known and its head reads only that.
 
     The result is the same up to rounding. With dropout, other masks are drawn for the same seed.
 
     Returns:
         Whether it is done.
     """
-    if model.pooling not in (Pooling.cls, Pooling.pooler_output) or model.padding_free:
+    if not isinstance(model, CrossEncoder) or model.pooling not in _POOLINGS or model.padding_free:
         return False
     layers = getattr(getattr(model.encoder, "encoder", None), "layer", None)
     if not layers or model.encoder.config._attn_implementation not in _ATTENTION:

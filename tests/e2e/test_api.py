@@ -104,7 +104,7 @@ def test_notebook(tmp_path, monkeypatch):
 def test_signatures_are_shown():
     """The callable modules have the signatures of their functions."""
     assert list(inspect.signature(afqmc.run).parameters) == ["overrides"]
-    assert list(inspect.signature(afqmc.compare).parameters) == ["paths", "metric", "top", "baseline"]
+    assert list(inspect.signature(afqmc.compare).parameters) == ["paths", "metric", "top", "baseline", "published"]
 
 
 def test_import_is_light():

@@ -17,6 +17,7 @@ from afqmc.data.batching import collate
 from afqmc.data.loading import Pairs
 from afqmc.data.tokenization import PairTokenizer
 from afqmc.inference.engines import ONNX_FILE, OPENVINO_FILE, import_openvino
+from afqmc.models.first_token import skip_unused_tokens
 from afqmc.utils.errors import InputError, first_line
 
 TORCH_FILE = "model.pt2"
@@ -55,6 +56,8 @@ def check_packages(format: str) -> None:
 def trace(model: nn.Module, pair_tokenizer: PairTokenizer) -> tuple[Any, list[str]]:
     """Return the graph of a model on the CPU with dynamic batch size and length, and the names of its inputs.
 
+    The model changes in place: its last layer computes only what the head reads.
+
     Raises:
         InputError: if ``torch.export`` does not support the model.
     """
@@ -62,6 +65,7 @@ def trace(model: nn.Module, pair_tokenizer: PairTokenizer) -> tuple[Any, list[st
     tokenized = pair_tokenizer.encode(Pairs("probes", [0, 1], first, second, None))
     inputs = collate(tokenized, tokenized.lengths.argsort(), pair_tokenizer).inputs
     names = list(inputs)
+    skip_unused_tokens(model)
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     graph = Graph(model, names).eval()
     try:
