@@ -76,6 +76,7 @@ class Texts(Sequence[str]):
 
     def take(self, rows: np.ndarray) -> Texts:
         """Return the texts of the given rows, in the given order."""
+        rows = np.arange(len(self))[rows]  # without negative ones
         offsets = offsets_of(np.diff(self.offsets)[rows])
         data = np.empty(offsets[-1], np.uint8)
         for part in _slices(len(rows)):

@@ -19,7 +19,7 @@ from afqmc.utils.errors import InputError, elide
 
 Row = tuple[int, dict[str, Any]]
 _QUOTED = '"(?:[^"]|"")*"'  # regular expression for a cell in quotation marks
-_MARK = "\ufeff"  # a byte order mark, which json.loads rejects by its name
+_MARK = "\ufeff"  # a byte order mark, which the error of json.loads names
 _FIRST_ROWS = 10  # rows that show whether quotation marks enclose cells
 
 

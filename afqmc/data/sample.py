@@ -88,7 +88,7 @@ def _pairs(members: list[Intent], count: int, rng: random.Random) -> list[tuple[
     for a, b in itertools.combinations(members, 2):
         pairs = itertools.product(a.wordings, b.wordings)
         if a.topic != b.topic:
-            easy.extend(pairs)  # millions: not one by one
+            easy.extend(pairs)  # extended at once, since there are millions
             continue
         for pair in pairs:
             (hard if character_overlap(*pair) >= ALIKE else easy).append(pair)

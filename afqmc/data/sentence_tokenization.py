@@ -49,8 +49,8 @@ class SentenceTokenizer(PairTokenizer):
         words = "" if self.segment is None else f" words rjieba {version('rjieba')}"
         return f"sentences{words} {super()._settings}"
 
-    def _find_pieces(self) -> None:
-        """Return none: pieces are for pairs."""
+    def _build_word_cache(self) -> None:
+        """Return None: the cache supports pairs only."""
 
     def _arrays(self, pairs: Pairs) -> dict[str, np.ndarray]:
         arrays = super()._arrays(pairs)

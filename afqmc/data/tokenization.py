@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from afqmc.data.columns import offsets_of
 from afqmc.data.loading import Pairs
 from afqmc.data.token_cache import load_or_build
-from afqmc.data.word_pieces import TokenArrays, WordPieces
+from afqmc.data.word_cache import TokenArrays, WordCache
 
 _NO_LIMIT = 1 << 30  # tokens
 _CHUNK = 4096  # pairs tokenised at once
@@ -76,11 +76,11 @@ class PairTokenizer:
             self._core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
             self._core.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
             self._core.no_padding()
-        self._pieces = self._find_pieces()
+        self._word_cache = self._build_word_cache()
 
-    def _find_pieces(self) -> WordPieces | None:
-        """Return a faster way to the same tokens, if there is one."""
-        return None if self._core is None else WordPieces.of(self._core, self.max_length)
+    def _build_word_cache(self) -> WordCache | None:
+        """Return the word cache, or None if the tokenizer does not split texts as BERT's does."""
+        return None if self._core is None else WordCache.of(self._core, self.max_length)
 
     @property
     def fingerprint(self) -> str:
@@ -104,9 +104,13 @@ class PairTokenizer:
         is_cut = tokenized.lengths >= self.max_length
         if rows := np.flatnonzero(is_cut).tolist():
             first, second = ([column[row] for row in rows] for column in (pairs.sentence1, pairs.sentence2))
-            whole = PairTokenizer(self.tokenizer, _NO_LIMIT).encode(Pairs(pairs.file, [*rows], first, second, None))
+            whole = self._unlimited.encode(Pairs(pairs.file, [*rows], first, second, None))
             is_cut[rows] = whole.lengths > self.max_length
         return is_cut
+
+    @cached_property
+    def _unlimited(self) -> PairTokenizer:
+        return PairTokenizer(self.tokenizer, _NO_LIMIT)
 
     def tokenize_cached(self, pairs: Pairs) -> TokenizedPairs:
         """Tokenise a split, or memory-map its arrays from the cache if an earlier run has stored them."""
@@ -125,8 +129,8 @@ class PairTokenizer:
         for start in range(0, len(pairs), _CHUNK):
             rows = slice(start, start + _CHUNK)
             sentence1, sentence2 = [*pairs.sentence1[rows]], [*pairs.sentence2[rows]]
-            if self._pieces is not None:
-                tokens, segments, lengths = self._pieces.encode_batch(sentence1, sentence2)
+            if self._word_cache is not None:
+                tokens, segments, lengths = self._word_cache.encode_batch(sentence1, sentence2)
             else:
                 tokenize = self._fast if self._core is not None else self._slow
                 token_rows, segment_rows = tokenize(sentence1, sentence2)

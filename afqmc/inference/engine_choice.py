@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -181,14 +182,16 @@ def _speeds(
     return cached_speeds([cpu_name(), torch.get_num_threads(), precision, exports], measure)
 
 
-def _prepare(model: nn.Module) -> None:
+def _prepared(loaded: Loaded) -> nn.Module:
+    """Return a copy of the model with fast kernels; it may be prepared otherwise later."""
+    model = copy.deepcopy(loaded.model)
     use_fast_cpu_kernels(model, fast_dropout=False)
     skip_unused_tokens(model)
+    return model.eval()
 
 
 def _plain(loaded: Loaded, precision: str) -> nn.Module:
-    _prepare(loaded.model)
-    return Autocast(loaded.model.eval(), precision)
+    return Autocast(_prepared(loaded), precision)
 
 
 def _candidates(run: RunDir) -> list[Candidate]:
@@ -223,8 +226,7 @@ def _rows(directory: Path) -> Iterator[Candidate]:
 
 
 def _bf16(loaded: Loaded) -> nn.Module:
-    _prepare(loaded.model)
-    return Bf16Engine(loaded.model)
+    return Bf16Engine(_prepared(loaded))
 
 
 def _open(candidate: Candidate, run: RunDir, loaded: Loaded, pair_tokenizer: PairTokenizer) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def configure_threads(jobs_at_once: int = 1, threads: int | None = None) -> None
 
     * ``OMP_NUM_THREADS``: the usable cores, divided by the number of parallel jobs.
     * ``OPENBLAS_NUM_THREADS``: 1. NumPy and SciPy solve only small problems here, such as fitting a temperature, where
-      waking more threads takes many times as long as computing. PyTorch does not use OpenBLAS.
+      waking more threads takes many times as long as computing. Only on x86, where PyTorch does not use OpenBLAS.
     * ``GOMP_SPINCOUNT``: waiting threads spin for a few microseconds, then sleep. By default they spin for
       milliseconds, which slows down other jobs on the same cores. Without any spinning, a small model trains at half
       its speed.
@@ -47,7 +48,8 @@ def configure_threads(jobs_at_once: int = 1, threads: int | None = None) -> None
     """
     usable = max(1, usable_cores() // jobs_at_once)
     os.environ.setdefault("OMP_NUM_THREADS", str(min(usable, threads or usable)))
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if platform.machine() in ("x86_64", "AMD64"):
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(_SPIN_COUNT))
     tune_malloc()

@@ -43,7 +43,7 @@ def test_texts_are_a_list(texts, data):
     start, stop = data.draw(st.integers(-22, 22)), data.draw(st.integers(-22, 22))
     assert column[start:stop] == texts[start:stop]
     assert column[::-1] == texts[::-1]
-    rows = data.draw(st.lists(st.integers(0, len(texts) - 1), max_size=9)) if texts else []
+    rows = data.draw(st.lists(st.integers(-len(texts), len(texts) - 1), max_size=9)) if texts else []
     assert select_rows(column, np.array(rows, np.int64)) == [texts[row] for row in rows]
     assert concatenate([column, texts]) == texts + texts
     assert column.count_characters().tolist() == [*map(len, texts)]

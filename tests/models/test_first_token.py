@@ -4,9 +4,11 @@ import copy
 
 import pytest
 import torch
-from helpers import prepared
+from helpers import prepared, small
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+from transformers.models.bert.modeling_bert import BertSelfAttention
 
+from afqmc import config as schema
 from afqmc.models.config import Pooling
 from afqmc.models.cpu_kernels import use_fast_cpu_kernels
 from afqmc.models.cross_encoder import CrossEncoder, NativeCrossEncoder, enable_padding_free
@@ -98,6 +100,46 @@ def test_other_architectures_compute_all(kind):
     packed = encoder("bert")
     enable_padding_free(packed)
     assert not skip_unused_tokens(packed)
+
+
+class ReadsAllTokens(CrossEncoder):
+    """A user's model."""
+
+    def forward(self, **inputs):
+        return self.classifier(self.encoder(**inputs).last_hidden_state.sum(1))
+
+
+class OtherAttention(BertSelfAttention):
+    """A user's attention."""
+
+
+def test_changed_models_compute_all(batch):
+    """Subclasses, replaced parts and hooks see all tokens."""
+    assert not skip_unused_tokens(ReadsAllTokens(encoder("bert").encoder, 2, Pooling.cls, None))
+    replaced, hooked = encoder("bert"), encoder("bert")
+    replaced.encoder.encoder.layer[-1].attention.self = OtherAttention(replaced.encoder.config)
+    assert not skip_unused_tokens(replaced)
+    hooked.encoder.encoder.layer[-1].attention.register_forward_hook(lambda *_: None)
+    assert not skip_unused_tokens(hooked)
+
+
+def test_attention_that_is_changed_later(batch):
+    """With another implementation the whole layer is computed."""
+    model = encoder("bert")
+    expected = model(**batch)
+    assert skip_unused_tokens(model)
+    assert skip_unused_tokens(model)  # once more changes nothing
+    model.encoder.set_attn_implementation("eager")
+    torch.testing.assert_close(model(**batch), expected, rtol=0, atol=1e-6)
+
+
+def test_saved_configs_without_the_key(tmp_path):
+    """A run of an earlier version is resumed as it was: with all tokens, and so with the same masks."""
+    path = tmp_path / "config.yaml"
+    schema.save(small(), path)
+    assert schema.load(tmp_path).performance.skip_unused_tokens
+    path.write_text(path.read_text().replace("  skip_unused_tokens: true\n", ""))
+    assert not schema.load(tmp_path).performance.skip_unused_tokens
 
 
 @pytest.mark.parametrize("value", [True, False])

@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
 from afqmc.data.pairs import Pairs
 from afqmc.data.tokenization import PairTokenizer
-from afqmc.data.word_pieces import WordPieces
+from afqmc.data.word_cache import WordCache
 
 # what BERT's normalizer treats in a special way: accents alone and composed, capitals, wide and other Chinese
 # characters, punctuation, spaces of several kinds, control and invisible characters, special tokens and parts of them
@@ -42,9 +42,9 @@ def test_same_tokens(tiny_tokenizer, lowercase, strip_accents, pairs, max_length
     normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip_accents)
     core = core_of(tiny_tokenizer, normalizer=normalizer)
     expected = reference(core, pairs, max_length)
-    pieces = WordPieces.of(core, max_length)
+    cache = WordCache.of(core, max_length)
     for _ in range(2):  # the second time from the cache
-        tokens, segments, lengths = pieces.encode_batch(*map(list, zip(*pairs, strict=True)))
+        tokens, segments, lengths = cache.encode_batch(*map(list, zip(*pairs, strict=True)))
         ends = np.cumsum(lengths).tolist()
         starts = [0, *ends[:-1]]
         rows = [
@@ -56,8 +56,8 @@ def test_same_tokens(tiny_tokenizer, lowercase, strip_accents, pairs, max_length
 def test_used_for_bert(tiny_tokenizer, pairs):
     """A pair tokenizer uses it for BERT's tokenizer, and the arrays are those without it."""
     fast, plain = PairTokenizer(tiny_tokenizer, 24), PairTokenizer(tiny_tokenizer, 24)
-    assert fast._pieces is not None
-    plain._pieces = None
+    assert fast._word_cache is not None
+    plain._word_cache = None
     one, other = fast.encode(pairs), plain.encode(pairs)
     for name in ("tokens", "segments", "offsets"):
         left, right = getattr(one, name), getattr(other, name)
@@ -74,12 +74,15 @@ def test_without_segments(tiny_tokenizer):
 
 def test_cache_is_limited(tiny_tokenizer, monkeypatch):
     """The cache does not grow without limit."""
-    monkeypatch.setattr("afqmc.data.word_pieces._MAX_PIECES", 10)
+    monkeypatch.setattr("afqmc.data.word_cache._MAX_WORDS", 10)
     core = core_of(tiny_tokenizer)
-    pieces = WordPieces.of(core, 24)
+    cache = WordCache.of(core, 24)
     texts = [f"花{number}呗" for number in range(100)]
-    tokens = pieces.encode_batch(texts, texts)[0].tolist()
-    assert len(pieces) <= 10
+    tokens = cache.encode_batch(texts, texts)[0].tolist()
+    assert len(cache) <= 10
+    long = ["a" * 33]
+    cache.encode_batch(long, long)
+    assert long[0] not in cache
     assert tokens == [token for ids, _ in reference(core, [*zip(texts, texts, strict=True)], 24) for token in ids]
 
 
@@ -98,12 +101,20 @@ def test_other_tokenizers(tiny_tokenizer, changes):
         from tokenizers.processors import TemplateProcessing
 
         changes = {"post_processor": TemplateProcessing("$A", "$A:0 $B:0", [])}
-    assert WordPieces.of(core_of(tiny_tokenizer, **changes), 24) is None
+    assert WordCache.of(core_of(tiny_tokenizer, **changes), 24) is None
 
 
-@pytest.mark.parametrize("token", [AddedToken("花呗"), AddedToken("a b"), AddedToken("ab", single_word=True)])
+@pytest.mark.parametrize(
+    "token",
+    [
+        AddedToken("花呗"),
+        AddedToken("a b"),
+        AddedToken("ab", single_word=True),
+        AddedToken("\uf900\uf900", normalized=True),
+    ],
+)
 def test_added_tokens(tiny_tokenizer, token):
-    """It is not used if an added token may cross the border of two pieces."""
+    """It is not used if an added token may cross the border of two words."""
     core = core_of(tiny_tokenizer)
     core.add_tokens([token])
-    assert WordPieces.of(core, 24) is None
+    assert WordCache.of(core, 24) is None

@@ -6,27 +6,28 @@ import re
 from typing import Self
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 _CHINESE = "\u4e00-\u9fff"  # BERT's normalizer puts spaces around each of these, and does not change them
-_PIECE = re.compile(f"[{_CHINESE}]|[^{_CHINESE} ]+")
-_MAX_PIECES = 1 << 20  # the cache is emptied when it is larger, since texts may have any number of different words
+_WORD = re.compile(f"[{_CHINESE}]|[^{_CHINESE} ]+")
+_MAX_WORDS = 1 << 20  # the cache is emptied when it is larger, since texts may have any number of different words
+_MAX_CHARACTERS = 32  # of a word that is kept, so that the cache stays small
 _PROBES = ("一", "丁")
 
 TokenArrays = tuple[np.ndarray, np.ndarray, np.ndarray]  # token ids int32, segment ids int8, tokens per pair int64
 
 
-class WordPieces(dict[str, bytes]):
-    """The token ids of pieces of text, int32 as bytes. A new piece is tokenised on its first access.
+class WordCache(dict[str, bytes]):
+    """The token ids of words, int32 as bytes. A new word is tokenised on its first access.
 
-    A piece is a Chinese character, or what stands between these and spaces. BERT's tokenizer splits a text at these
-    places too, so the tokens of a text are those of its pieces.
+    A word is a Chinese character, or a run of other characters without spaces. BERT's tokenizer splits a text at these
+    places too, so the tokens of a text are those of its words. Long words, which seldom repeat, are not kept.
 
     Args:
-        core: The tokenizer; ``supports`` says whether this class gives its tokens.
+        core: The tokenizer; ``of`` checks that this class gives its tokens.
         max_length: Maximum number of tokens per pair.
     """
 
@@ -46,11 +47,10 @@ class WordPieces(dict[str, bytes]):
             and core.normalizer.handle_chinese_chars
             and isinstance(core.pre_tokenizer, BertPreTokenizer)
         )
-        added = core.get_added_tokens_decoder().values()
-        if not is_bert or any(re.search(f"[{_CHINESE}\\s]", token.content) or token.single_word for token in added):
+        if not is_bert or any(_crosses_words(token, core) for token in core.get_added_tokens_decoder().values()):
             return None
-        pieces = cls(core, max_length)
-        return pieces if pieces._is_layout_of_bert() else None
+        cache = cls(core, max_length)
+        return cache if cache._is_layout_of_bert() else None
 
     def _is_layout_of_bert(self) -> bool:
         """Return whether a pair is [CLS] a [SEP] b [SEP], with the segments 0 and 1."""
@@ -59,11 +59,12 @@ class WordPieces(dict[str, bytes]):
         expected = self._cls + first + self._sep + second + self._sep
         return encoding.type_ids == [0, 0, 0, 1, 1] and np.array(encoding.ids, np.int32).tobytes() == expected
 
-    def __missing__(self, piece: str) -> bytes:
-        if len(self) >= _MAX_PIECES:
-            self.clear()
-        ids = np.array(self._whole.encode(piece, add_special_tokens=False).ids, np.int32).tobytes()
-        self[piece] = ids
+    def __missing__(self, word: str) -> bytes:
+        ids = np.array(self._whole.encode(word, add_special_tokens=False).ids, np.int32).tobytes()
+        if len(word) <= _MAX_CHARACTERS:
+            if len(self) >= _MAX_WORDS:
+                self.clear()
+            self[word] = ids
         return ids
 
     def encode_batch(self, sentence1: list[str], sentence2: list[str]) -> TokenArrays:
@@ -84,5 +85,11 @@ class WordPieces(dict[str, bytes]):
 
     def _ids(self, texts: list[str]) -> list[bytes]:
         """Return the token ids of each text, int32 as bytes."""
-        find, get = _PIECE.findall, self.__getitem__
+        find, get = _WORD.findall, self.__getitem__
         return [b"".join(map(get, find(text))) for text in texts]
+
+
+def _crosses_words(token: AddedToken, core: Tokenizer) -> bool:
+    """Return whether an added token may match a text across the border of two words."""
+    texts = (token.content, core.normalizer.normalize_str(token.content).strip())  # it may be matched in either
+    return token.single_word or any(re.search(f"[{_CHINESE}\\s]", text) for text in texts)
