@@ -1,5 +1,7 @@
 """Tests of the curves of a class and of their bands."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -63,3 +65,13 @@ def test_groups_widen_calibration_intervals():
 def test_class_without_pairs_has_no_curves():
     answers = answers_of(np.zeros(10, dtype=int), np.random.default_rng(0).normal(size=(10, 2)))
     assert class_curves(answers, 1, resampled_pairs(10, None), False) is None
+
+
+def test_many_pairs_take_little_memory():
+    """Curves take less than 3,000 bytes per pair; all resamples at once would take 17,000."""
+    pairs = 20_000
+    tracemalloc.start()
+    curves(np.random.default_rng(0), pairs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3_000 * pairs  # bytes
