@@ -105,11 +105,12 @@ def _calibration_intervals(
 
     Independent pairs have Wilson's interval, which has a width even if all pairs of a bin are alike. Groups are drawn.
     """
-    if not is_grouped:
-        pairs = len(probability) / len(observed)  # of each bin
-        return _points(*proportion_confint(observed * pairs, pairs, method="wilson"))
     borders = np.percentile(probability, np.linspace(0, 100, _BINS + 1))
     bins = np.searchsorted(borders[1:-1], probability)  # as calibration_curve
+    if not is_grouped:
+        pairs = np.bincount(bins)
+        pairs = pairs[pairs > 0]  # with equal probabilities, bins are of unequal size, or empty
+        return _points(*proportion_confint(observed * pairs, pairs, method="wilson"))
     marks = bins[None, :] == np.unique(bins)[:, None]  # (bins, N)
     total = marks.astype(np.float32) @ counts
     shares = (marks & is_positive).astype(np.float32) @ counts / np.maximum(total, 1)
