@@ -22,7 +22,7 @@ from afqmc import compare
 from afqmc.cli import run_command
 from afqmc.comparison.builder import build
 from afqmc.comparison.exports import _escape_markdown as escape_markdown
-from afqmc.comparison.exports import as_csv
+from afqmc.comparison.exports import as_csv, as_dict
 from afqmc.config.safe_yaml import read_literal
 from afqmc.evaluation.decision import Decided
 from afqmc.evaluation.metrics import classification_metrics
@@ -859,6 +859,11 @@ def test_folds_are_compared_out_of_fold(folded, run_compare, tmp_path):
     assert sorted((row["seed"], row["fold"]) for row in table) == sorted(
         (seed, fold_number) for seed in "01" for fold_number in "012" for _ in range(2)
     )
+    assert {(row["mean_low"], row["mean_high"]) for row in table} == {
+        ("", "")
+    }  # that of combined folds is not the mean's
+    assert report.to_pandas()[["mean_low", "mean_high"]].isna().all(axis=None)
+    assert all(one["interval"] for one in as_dict(report)["settings"])
 
 
 def test_single_seed_of_folds_uses_mcnemar(folded, run_compare):
