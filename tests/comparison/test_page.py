@@ -306,6 +306,18 @@ def test_file_with_other_pairs_is_not_shown(tmp_path):
     assert why == "the dev pairs that 0 names are not those it was evaluated on"
 
 
+def test_file_without_labels_is_not_shown(tmp_path):
+    """A file that has the pairs but no labels (any more) is another one than the run was evaluated on."""
+    rows = [json.loads(line) for line in sample_files()["dev.json"].splitlines()[:40]]
+    rows = [{key: value for key, value in row.items() if key != "label"} for row in rows]
+    (tmp_path / "test.json").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    files = {"train_file": "test.json", "dev_file": "test.json", "test_file": "test.json"}
+    write_on_sample(tmp_path / "runs", source="files", path=str(tmp_path), **files)
+    run = find_runs([str(tmp_path / "runs")])[0]
+    result = read_texts(run, "test", Predictions.of(run, "dev/accuracy"))
+    assert result == (None, "the test pairs that 0 names are not those it was evaluated on")
+
+
 def test_file_named_by_untrusted_run_is_not_quoted(tmp_path):
     """A file that an untrusted run names is neither shown nor quoted."""
     (tmp_path / "secret.json").write_text("the password is hunter2\n", encoding="utf-8")
