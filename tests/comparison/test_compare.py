@@ -151,6 +151,20 @@ def test_selection_bias_is_a_caveat(sweep, run_compare):
     assert "row 1 is the best of 3 settings on the same dev pairs, which makes it look better than it is" in text
 
 
+def test_selection_bias_of_single_runs_has_two_values(tmp_path):
+    """Single runs do not show how much seeds vary; each assumption has its own sentence."""
+    (text,) = [
+        one for one in build(find_runs([str(write_sweep(tmp_path, 3, 1, 300))]), None, 20).caveats if "row 1" in one
+    ]
+    size = r"it looks better by about (\S+) points: corrected, it is (0\.\d{4})\."
+    pattern = (
+        rf"\. If seeds vary little, {size} If they vary much, {size} Single runs do not show how much seeds vary\."
+    )
+    low, corrected, high, other = map(float, re.search(pattern, text).groups())
+    assert low < high
+    assert corrected > other
+
+
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_narrow_terminal_truncates_nothing(columns, sweep, monkeypatch, capsys):
     """No line is longer than the terminal is wide, and no value is cut."""
