@@ -231,6 +231,13 @@ def test_best_run_curves_follow_from_predictions(grid):
     assert curves_["brier"] == pytest.approx(((answers.probabilities[:, 1] - gold) ** 2).mean(), abs=1e-4)
 
 
+def test_predicted_classes_take_two_bytes(grid):
+    """The page stores the predicted class of each pair in two bytes, to stay small."""
+    details = best_runs(report_of(grid), False)
+    predicted = np.frombuffer(base64.b64decode(details["pairs"]["predicted"]), "<u2")
+    assert len(predicted) == len(details["runs"]) * len(details["pairs"]["ids"])
+
+
 def write_on_sample(directory, rows=40, **changes):
     """Write two runs on the first pairs of the embedded dev split, with its ids and labels."""
     pairs = [json.loads(line) for line in sample_files()["dev.json"].splitlines()[:rows]]
