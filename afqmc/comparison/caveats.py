@@ -231,8 +231,9 @@ def _setting_selection(report: ComparisonReport) -> Iterator[str]:
         yield msg("{caveat} by about {size}: corrected, it is {value}", caveat=caveat, size=low, value=corrected[0])
     else:
         yield msg(
-            "{caveat} by about {low} if seeds vary little and {high} if they vary much, which single runs do not show: "
-            "corrected, it is {value} or {other}",
+            "{caveat}. If seeds vary little, it looks better by about {low}: corrected, it is {value}. If they vary "
+            "much, it looks better by about {high}: corrected, it is {other}. Single runs do not show how "
+            "much seeds vary",
             caveat=caveat,
             low=low,
             high=high,

@@ -23,7 +23,7 @@ from afqmc.utils.files import write_bytes
 _FACTS = (
     "best_step", "best_epoch", "total_seconds", "pairs_per_second", "peak_memory_gib", "monitor", "collapsed_label",
 )  # fmt: skip
-_MEAN = ("mean", "mean_low", "mean_high")  # of the run's setting, with the 95% interval
+_MEAN = ("mean", "mean_low", "mean_high")  # of the run's setting, with the 95% interval (empty with folds)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets evaluate texts that begin with one of these
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _MARKUP = re.compile(r"[\\|`<>\[\]*~&$]|(?<!\w)_|_(?!\w)")  # Markdown; an underscore within a word is plain text
@@ -113,7 +113,7 @@ def _csv_row(report: ComparisonReport, setting: Setting | None, run: Run, metric
     values = ["" if key not in run.config else format_value(run.config[key]) for key in report.keys]
     facts = [getattr(run, fact) for fact in _FACTS]
     name, mean = ("", None) if setting is None else (setting.name, setting.mean(report.metric))
-    ends = (None if setting is None else report.interval(setting)) or (None, None)
+    ends = (None if setting is None else report.mean_interval(setting)) or (None, None)
     row = [run.name, run.status, run.why, name, *values, run.seed, run.fold, mean, *ends]
     return [*row, *(run.figures.get(name) for name in metrics), *facts, run.sweep, str(run.path)]
 

@@ -84,10 +84,9 @@ class ComparisonReport:
         """Return one row per setting, best first within each data set.
 
         Columns: the config keys in which the settings differ; ``mean``, ``sd`` (n - 1) and ``n`` of the metric over
-        runs, and ``mean_low`` to ``mean_high``, the 95% interval of the mean; and the ``difference`` of the best
-        setting minus this one (or of this one minus the baseline), its 95% interval ``low`` to ``high``, ``p_adjusted``
-        and the ``sentence`` that the command prints. NaN and None where a
-        setting was not compared.
+        runs, and ``mean_low`` to ``mean_high``, the 95% interval of the mean (NaN with folds); and the ``difference``
+        of the best setting minus this one (or of this one minus the baseline), its 95% interval ``low`` to ``high``,
+        ``p_adjusted`` and the ``sentence`` that the command prints. NaN and None where a setting was not compared.
         """
         import pandas as pd
 
@@ -97,7 +96,7 @@ class ComparisonReport:
             row = {key: None if value is MISSING else value for key, value in setting.values.items()}
             row |= {"mean": setting.mean(self.metric), "sd": setting.deviation(self.metric)}
             row |= {"n": len(setting.figures(self.metric))}
-            row |= dict(zip(("mean_low", "mean_high"), self.interval(setting) or (None, None), strict=True))
+            row |= dict(zip(("mean_low", "mean_high"), self.mean_interval(setting) or (None, None), strict=True))
             comparison = by_setting.get(setting)
             test = None if comparison is None else comparison.difference
             row |= {
@@ -135,6 +134,10 @@ class ComparisonReport:
             return None
         standing = self.standings[self.compared.index(setting)]
         return standing.low, standing.high
+
+    def mean_interval(self, setting: Setting) -> tuple[float, float] | None:
+        """Return the same; None with folds, where it is about the combined folds and not the mean over runs."""
+        return None if setting in self.folds_metric else self.interval(setting)
 
     @property
     def possible_best(self) -> list[Setting]:

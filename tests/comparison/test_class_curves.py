@@ -1,9 +1,12 @@
 """Tests of the curves of a class and of their bands."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 from simulated import answers_of
+from statsmodels.stats.proportion import proportion_confint
 
 from afqmc.comparison.html.class_curves import class_curves, resampled_pairs
 
@@ -60,6 +63,28 @@ def test_groups_widen_calibration_intervals():
     assert 1.5 < width(True) / width(False) < 2.5
 
 
+def test_calibration_intervals_of_tied_scores():
+    """Equal scores make bins of unequal size; each has Wilson's interval of its own number of pairs."""
+    rng = np.random.default_rng(0)
+    gold = (rng.random(400) < 0.4).astype(int)
+    scores = np.where(np.arange(400) < 300, -1.0, np.linspace(0, 2, 400))
+    found = class_curves(
+        answers_of(gold, np.stack([-scores, scores], axis=1) / 2), 1, resampled_pairs(400, None), False
+    )
+    expected = proportion_confint(gold[:300].sum(), 300, method="wilson")
+    assert [ends[0] for ends in found["calibration_interval"]] == pytest.approx(expected, abs=1e-4)
+
+
 def test_class_without_pairs_has_no_curves():
     answers = answers_of(np.zeros(10, dtype=int), np.random.default_rng(0).normal(size=(10, 2)))
     assert class_curves(answers, 1, resampled_pairs(10, None), False) is None
+
+
+def test_many_pairs_take_little_memory():
+    """Curves take less than 3,000 bytes per pair; all resamples at once would take 17,000."""
+    pairs = 20_000
+    tracemalloc.start()
+    curves(np.random.default_rng(0), pairs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3_000 * pairs  # bytes

@@ -22,7 +22,7 @@ from afqmc import compare
 from afqmc.cli import run_command
 from afqmc.comparison.builder import build
 from afqmc.comparison.exports import _escape_markdown as escape_markdown
-from afqmc.comparison.exports import as_csv
+from afqmc.comparison.exports import as_csv, as_dict
 from afqmc.config.safe_yaml import read_literal
 from afqmc.evaluation.decision import Decided
 from afqmc.evaluation.metrics import classification_metrics
@@ -149,6 +149,20 @@ def test_selection_bias_is_a_caveat(sweep, run_compare):
         "each run's weights are the best of 3 evaluations on dev by dev/accuracy, which makes its dev metrics" in text
     )
     assert "row 1 is the best of 3 settings on the same dev pairs, which makes it look better than it is" in text
+
+
+def test_selection_bias_of_single_runs_has_two_values(tmp_path):
+    """Single runs do not show how much seeds vary; each assumption has its own sentence."""
+    (text,) = [
+        one for one in build(find_runs([str(write_sweep(tmp_path, 3, 1, 300))]), None, 20).caveats if "row 1" in one
+    ]
+    size = r"it looks better by about (\S+) points: corrected, it is (0\.\d{4})\."
+    pattern = (
+        rf"\. If seeds vary little, {size} If they vary much, {size} Single runs do not show how much seeds vary\."
+    )
+    low, corrected, high, other = map(float, re.search(pattern, text).groups())
+    assert low < high
+    assert corrected > other
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
@@ -859,6 +873,11 @@ def test_folds_are_compared_out_of_fold(folded, run_compare, tmp_path):
     assert sorted((row["seed"], row["fold"]) for row in table) == sorted(
         (seed, fold_number) for seed in "01" for fold_number in "012" for _ in range(2)
     )
+    assert {(row["mean_low"], row["mean_high"]) for row in table} == {
+        ("", "")
+    }  # that of combined folds is not the mean's
+    assert report.to_pandas()[["mean_low", "mean_high"]].isna().all(axis=None)
+    assert all(one["interval"] for one in as_dict(report)["settings"])
 
 
 def test_single_seed_of_folds_uses_mcnemar(folded, run_compare):

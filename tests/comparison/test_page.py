@@ -231,6 +231,13 @@ def test_best_run_curves_follow_from_predictions(grid):
     assert curves_["brier"] == pytest.approx(((answers.probabilities[:, 1] - gold) ** 2).mean(), abs=1e-4)
 
 
+def test_predicted_classes_take_two_bytes(grid):
+    """The page stores the predicted class of each pair in two bytes, to stay small."""
+    details = best_runs(report_of(grid), False)
+    predicted = np.frombuffer(base64.b64decode(details["pairs"]["predicted"]), "<u2")
+    assert len(predicted) == len(details["runs"]) * len(details["pairs"]["ids"])
+
+
 def write_on_sample(directory, rows=40, **changes):
     """Write two runs on the first pairs of the embedded dev split, with its ids and labels."""
     pairs = [json.loads(line) for line in sample_files()["dev.json"].splitlines()[:rows]]
@@ -304,6 +311,18 @@ def test_file_with_other_pairs_is_not_shown(tmp_path):
     result, why = sentences_of(tmp_path)
     assert result is None
     assert why == "the dev pairs that 0 names are not those it was evaluated on"
+
+
+def test_file_without_labels_is_not_shown(tmp_path):
+    """A file that has the pairs but no labels (any more) is another one than the run was evaluated on."""
+    rows = [json.loads(line) for line in sample_files()["dev.json"].splitlines()[:40]]
+    rows = [{key: value for key, value in row.items() if key != "label"} for row in rows]
+    (tmp_path / "test.json").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    files = {"train_file": "test.json", "dev_file": "test.json", "test_file": "test.json"}
+    write_on_sample(tmp_path / "runs", source="files", path=str(tmp_path), **files)
+    run = find_runs([str(tmp_path / "runs")])[0]
+    result = read_texts(run, "test", Predictions.of(run, "dev/accuracy"))
+    assert result == (None, "the test pairs that 0 names are not those it was evaluated on")
 
 
 def test_file_named_by_untrusted_run_is_not_quoted(tmp_path):

@@ -68,7 +68,7 @@ def test_rarely_wrong_about_equal_models():
 
 
 def test_packaged_results_are_valid():
-    assert len(PublishedResults.read("afqmc").results) == 27
+    assert len(PublishedResults.read("afqmc").results) == 26
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def _disagreements(predictions: Sequence[Predictions], texts: PairTexts | None, 
         "ids": [str(predictions[0].rows.ids[row]) for row in rows],
         "gold": gold[rows].tolist(),
         "probabilities": base64_array(probabilities[:, rows]),
-        "predicted": base64_array(np.stack([run.answers.predicted[rows] for run in predictions]), "i4"),
+        "predicted": base64_array(np.stack([run.answers.predicted[rows] for run in predictions]), "u2"),
         "sentences": None if texts is None else [texts.sentences[row] for row in rows],
         "why": why,
     }

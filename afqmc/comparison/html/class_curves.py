@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,18 @@ from afqmc.results.resampled_metrics import Array, LabelledPredictions, resample
 _MAX_POINTS = 200  # per curve, about its width in pixels
 _BINS = 10  # of the calibration curve
 _DIGITS = 4
-_RESAMPLES = 300
+_BATCHES, _BATCH = 12, 25  # of resamples, 300 in all; a batch at once limits the memory
 _GRID = np.linspace(0, 1, 51)  # x of the bands
 
 
 def resampled_pairs(pairs: int, groups: Array | None) -> Array:
-    """Return how often each of R resamples draws each pair, (N, R); whole groups are drawn if there are any."""
-    units = pairs if groups is None else int(groups.max()) + 1
-    counts = resample_counts(np.random.default_rng(0).integers(0, units, (_RESAMPLES, units)), units)
-    return counts if groups is None else np.ascontiguousarray(counts[groups])
+    """Return how often each of R resamples draws each pair, (N, R), uint8; whole groups are drawn if there are any."""
+    units, rng = pairs if groups is None else int(groups.max()) + 1, np.random.default_rng(0)
+    batches = [
+        resample_counts(rng.integers(0, units, (_BATCH, units)), units).astype(np.uint8) for _ in range(_BATCHES)
+    ]
+    counts = np.concatenate(batches, axis=1)
+    return counts if groups is None else counts[groups]
 
 
 def class_curves(answers: LabelledPredictions, label: int, counts: Array, is_grouped: bool) -> dict[str, Any] | None:
@@ -68,19 +72,23 @@ def _bands(is_positive: Array, scores: Array, counts: Array) -> list[list[list[f
     """
     order = np.argsort(-scores, kind="stable")
     is_last = np.append(np.diff(scores[order]) != 0, True)  # equal scores share a threshold
-    positive, drawn = is_positive[order], counts[order]
+    batches = (_curves(is_positive[order], one[order], is_last) for one in np.split(counts, _BATCHES, axis=1))
+    curves = [pair for batch in batches for pair in batch]
+    return [_band([rates for rates, _ in curves]), _band([precisions for _, precisions in curves])]
+
+
+def _curves(positive: Array, drawn: Array, is_last: Array) -> Iterator[tuple[Array, Array]]:
+    """Yield the ROC and precision-recall curve of each resample of pairs by descending score, (N, R), at the grid."""
     true = np.cumsum(drawn * positive[:, None], axis=0, dtype=np.float64)[is_last]  # (thresholds, R)
     false = np.cumsum(drawn * ~positive[:, None], axis=0, dtype=np.float64)[is_last]
     is_defined = (true[-1] > 0) & (false[-1] > 0)
     true, false = true[:, is_defined], false[:, is_defined]
     recall, fall_out = true / true[-1], false / false[-1]
     precision = true / np.maximum(true + false, 1)
-    rates, precisions = [], []
     for one in range(true.shape[1]):
-        rates.append(np.interp(_GRID, np.append(0, fall_out[:, one]), np.append(0, recall[:, one])))
+        rates = np.interp(_GRID, np.append(0, fall_out[:, one]), np.append(0, recall[:, one]))
         first = np.searchsorted(recall[:, one], np.maximum(_GRID, 1e-9) - 1e-12)
-        precisions.append(precision[np.minimum(first, len(precision) - 1), one])
-    return [_band(rates), _band(precisions)]
+        yield rates, precision[np.minimum(first, len(precision) - 1), one]
 
 
 def _band(curves: list[Array]) -> list[list[float]]:
@@ -97,11 +105,12 @@ def _calibration_intervals(
 
     Independent pairs have Wilson's interval, which has a width even if all pairs of a bin are alike. Groups are drawn.
     """
-    if not is_grouped:
-        pairs = len(probability) / len(observed)  # of each bin
-        return _points(*proportion_confint(observed * pairs, pairs, method="wilson"))
     borders = np.percentile(probability, np.linspace(0, 100, _BINS + 1))
     bins = np.searchsorted(borders[1:-1], probability)  # as calibration_curve
+    if not is_grouped:
+        pairs = np.bincount(bins)
+        pairs = pairs[pairs > 0]  # with equal probabilities, bins are of unequal size, or empty
+        return _points(*proportion_confint(observed * pairs, pairs, method="wilson"))
     marks = bins[None, :] == np.unique(bins)[:, None]  # (bins, N)
     total = marks.astype(np.float32) @ counts
     shares = (marks & is_positive).astype(np.float32) @ counts / np.maximum(total, 1)

@@ -28,7 +28,7 @@ def base64_array(values: Any, dtype: str = "f4") -> str:
 
     Args:
         values: An array of any shape; it is flattened row by row.
-        dtype: numpy's name of the type: ``f4``, ``i4``, ``u1``.
+        dtype: numpy's name of the type: ``f4``, ``i4``, ``u2``.
     """
     return base64.b64encode(np.ascontiguousarray(values, dtype=f"<{dtype}").tobytes()).decode("ascii")
 

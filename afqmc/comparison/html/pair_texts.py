@@ -58,7 +58,8 @@ def read_texts(
     except InputError:
         return None, msg("the {split} pairs that {run} names cannot be read on this machine", split=split, run=run.name)
     order = in_order(pairs.ids) if is_out_of_fold else range(len(pairs.ids))
-    ids, labels = [pairs.ids[row] for row in order], [(pairs.labels or ())[row] for row in order]
+    ids = [pairs.ids[row] for row in order]
+    labels = None if pairs.labels is None else [pairs.labels[row] for row in order]
     if ids != predictions.rows.ids or labels != predictions.answers.gold.tolist():
         return None, msg(
             "the {split} pairs that {run} names are not those it was evaluated on", split=split, run=run.name

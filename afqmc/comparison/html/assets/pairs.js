@@ -4,7 +4,7 @@ const disagreements = bestRuns && bestRuns.runs.length > 1 ? bestRuns.pairs : nu
 
 function pairsTable() {
   const probabilities = decodeArray(disagreements.probabilities, Float32Array); // (runs, pairs), of the true label
-  const predicted = decodeArray(disagreements.predicted, Int32Array); // (runs, pairs)
+  const predicted = decodeArray(disagreements.predicted, Uint16Array); // (runs, pairs)
   const count = disagreements.ids.length;
   const className = (label) => bestRuns.classes[label];
   const textColumns = disagreements.sentences
