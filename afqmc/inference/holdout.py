@@ -134,19 +134,11 @@ class HoldoutResult:
         """The confidence at which the intervals of all uses hold together with 95% (Bonferroni): 1 - 0.05 / uses."""
         return 1 - _ERROR / self.use
 
-    def accuracy_interval(self, level: float) -> tuple[float, float]:
-        """Return the interval of Wilson (1927) for the accuracy on other pairs of the same kind."""
-        from statsmodels.stats.proportion import proportion_confint
-
-        correct = round(self.metrics["accuracy"] * len(self.gold))
-        low, high = proportion_confint(correct, len(self.gold), alpha=1 - level, method="wilson")
-        return float(low), float(high)
-
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, interval: Sequence[float]) -> dict[str, Any]:
         """Return the number of the use, the earlier ones, and the interval of the accuracy as JSON types."""
         earlier = [{key: use.get(key) for key in ("use", "time", "user", "hypothesis")} for use in self.earlier]
-        interval = {"level": self.level, "interval": self.accuracy_interval(self.level)}
-        return {"use": self.use, "earlier": earlier, "accuracy": interval, "entry_sha256": self.entry["sha256"]}
+        accuracy = {"level": self.level, "interval": [*interval]}
+        return {"use": self.use, "earlier": earlier, "accuracy": accuracy, "entry_sha256": self.entry["sha256"]}
 
 
 def evaluate_holdout(

@@ -26,6 +26,24 @@ def holdout(tmp_path):
     return file
 
 
+def test_intervals_are_those_of_the_table(small_run, tmp_path, call):
+    """All intervals are drawn by groups of pairs that share a sentence, and have the level of the use."""
+    file, intervals = tmp_path / "holdout.jsonl", []
+    file.write_bytes(b"".join(sample_files()["train.json"].splitlines(keepends=True)[:60] * 2))
+    for use in (1, 2):
+        _, out, error = call(small_run.path, "--holdout", file, "--hypothesis", "q", "--json")
+        result = json.loads(out)
+        assert result["interval_level"] == result["holdout"]["accuracy"]["level"] == 1 - 0.05 / use, error
+        assert result["intervals"]["accuracy"] == result["holdout"]["accuracy"]["interval"]
+        intervals.append(result["intervals"])
+    for name in ("accuracy", "roc_auc", "loss"):
+        (low, high), (lower, higher) = (each[name] for each in intervals)
+        assert (lower < low, high < higher) == (True, True), name
+    _, out, _ = call(small_run.path, "--holdout", file, "--hypothesis", "q")
+    assert "(98.33% CI " in out
+    assert "95% CI" not in out
+
+
 @pytest.fixture
 def call(monkeypatch, capsys):
     """Run ``afqmc evaluate`` in this process; return its exit code, standard output and standard error."""
