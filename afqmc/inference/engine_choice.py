@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,8 @@ from afqmc.run_dir import RunDir
 from afqmc.training.device import DeviceConfig, cpu_name
 from afqmc.utils.errors import InputError
 from afqmc.utils.safe_files import sha256
+
+log = logging.getLogger(__name__)
 
 _AUTO = "auto"
 _EXPORTED = (ONNX, OPENVINO, OPENVINO_BF16)
@@ -207,9 +210,12 @@ def _candidates(run: RunDir) -> list[Candidate]:
 
 
 def _recorded(run: RunDir) -> Iterator[Candidate]:
-    """Yield all engines that the exports of a run recorded, except plain torch."""
+    """Yield all engines that the valid exports of a run recorded, except plain torch."""
     for path in sorted(run.exports.glob(f"*/{MANIFEST}")):
-        yield from _rows(path.parent)
+        try:
+            yield from _rows(path.parent)
+        except InputError as error:
+            log.warning("%s; it is skipped", error)
 
 
 def _rows(directory: Path) -> Iterator[Candidate]:
