@@ -32,6 +32,7 @@ from afqmc.models.cpu_kernels import use_fast_cpu_kernels
 from afqmc.models.first_token import skip_unused_tokens
 from afqmc.run_dir import RunDir
 from afqmc.training.device import DeviceConfig, cpu_name
+from afqmc.utils.environment import package_version
 from afqmc.utils.errors import InputError
 from afqmc.utils.safe_files import sha256
 
@@ -181,7 +182,8 @@ def _speeds(
         return measure_speeds(engines, dev, pair_tokenizer)
 
     exports = [[candidate.label, sha256(candidate.directory / MANIFEST)] for candidate in candidates]
-    return cached_speeds([cpu_name(), torch.get_num_threads(), precision, exports], measure)
+    versions = [package_version(name) for name in ("afqmc", "torch", "onnxruntime", "openvino")]
+    return cached_speeds([cpu_name(), torch.get_num_threads(), precision, exports, versions], measure)
 
 
 def _prepare(model: nn.Module) -> None:

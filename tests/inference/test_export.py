@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -311,7 +312,13 @@ def test_auto_times_several_candidates(copy, tmp_path, monkeypatch):
     for name, expected in (("torch", "torch"), ("torch-bf16", "torch-bf16"), (f"onnx ({copy.exports}/onnx)", "onnx")):
         cache.write_text(json.dumps(measured | {name: 1e9}))
         assert Predictor.load(copy.path, "cpu", engine="auto").engine.name == expected
-    cache.unlink()
+    with monkeypatch.context() as patch:  # another version of an engine is timed anew
+        version = metadata.version
+        patch.setattr(metadata, "version", lambda name: f"{version(name)}+1" if name == "openvino" else version(name))
+        Predictor.load(copy.path, "cpu", engine="auto")
+        assert len([*cache.parent.iterdir()]) == 2
+    for file in cache.parent.iterdir():
+        file.unlink()
     config = copy.config.read_text()
     copy.config.write_text(config.replace("source: sample", "source: files"))
     assert copy.config.read_text() != config
