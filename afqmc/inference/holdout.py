@@ -194,12 +194,19 @@ def _reject_own_data(file: Path, run_dirs: Sequence[Path]) -> None:
 
 
 def _reject_own_pairs(file: Path, pairs: Pairs, run_dirs: Sequence[Path]) -> None:
-    """Refuse a file with the pairs that a run has read with their labels, under whatever name and in whatever order."""
+    """Refuse a file with the pairs that a run has read with their labels, under whatever name and in whatever order.
+
+    A streamed split has no digest of its sentences and is not checked.
+    """
     digest = sentences_digest(pairs)
     for run_dir in run_dirs:
         summary = read_json_or_empty(RunDir(run_dir).summary)
         data = summary.get("data")
-        splits = [data.get("train"), data.get("dev"), summary.get("folds")] if isinstance(data, dict) else []
+        splits = (
+            [*(data.get(name) for name in ("train", "dev", "test")), summary.get("folds")]
+            if isinstance(data, dict)
+            else []
+        )
         if digest in [split.get("sentences_sha256") for split in splits if isinstance(split, dict)]:
             raise InputError(
                 f"--holdout {file}: has the pairs of a data file of {run_dir}, which has read their labels already"
