@@ -33,8 +33,9 @@ def metric_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Return the intervals of metrics, by the percentile bootstrap over the pairs.
 
-    The same pairs give the same intervals: the resamples are drawn with a fixed seed. The accuracy of independent pairs
-    has Wilson's interval. The calibration error has none: a resample has a larger one than the pairs it is drawn from.
+    The same pairs give the same intervals: the resamples are drawn with a fixed seed. Of independent pairs, the
+    accuracy, and recall and precision of two classes, have Wilson's interval. The calibration error has none: a
+    resample has a larger one than the pairs it is drawn from.
 
     Args:
         answers: The predictions of the model on N labelled pairs.
@@ -52,10 +53,22 @@ def metric_intervals(
     draws = _draws(answers, list(names), groups, level)
     intervals = {name: ends for name, values in draws.items() if (ends := _interval(values, level)) is not None}
     if groups is None:
-        for name, predicted in (("accuracy", answers.predicted), ("accuracy_decided", answers.decided)):
-            if name in intervals and predicted is not None:
-                intervals[name] = _wilson_interval(predicted == answers.gold, level)
+        shares = {name: share for name, share in _shares(answers).items() if name in intervals and len(share)}
+        intervals |= {name: _wilson_interval(share, level) for name, share in shares.items()}
     return intervals
+
+
+def _shares(answers: LabelledPredictions) -> dict[str, Array]:
+    """Return the metrics that are shares of pairs, each as whether these pairs are correct."""
+    shares = {}
+    for suffix, predicted in (("", answers.predicted), ("_decided", answers.decided)):
+        if predicted is not None:
+            correct = predicted == answers.gold
+            shares[f"accuracy{suffix}"] = correct
+            if answers.logits.shape[1] == 2:
+                shares[f"recall{suffix}"] = correct[answers.gold == 1]
+                shares[f"precision{suffix}"] = correct[predicted == 1]
+    return shares
 
 
 def split_intervals(
@@ -155,9 +168,10 @@ def _as_lists(intervals: dict[str, tuple[float, float]]) -> dict[str, list[float
 def class_intervals(
     answers: LabelledPredictions, classes: int, groups: Array | None = None, level: float = 0.95
 ) -> list[dict[str, tuple[float, float]]]:
-    """Return the intervals of precision, recall and F1 of each class against the rest."""
+    """Return the intervals of precision, recall and F1 of each class against the rest; none without a width."""
     names = ("precision", "recall", "f1")
-    return [metric_intervals(_one_class(answers, label), names, groups, level) for label in range(classes)]
+    rows = [metric_intervals(_one_class(answers, label), names, groups, level) for label in range(classes)]
+    return [{name: (low, high) for name, (low, high) in row.items() if low < high} for row in rows]
 
 
 def confusion_intervals(
