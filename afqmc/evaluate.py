@@ -124,13 +124,14 @@ def _evaluate_holdout(
     result = evaluate_holdout(arguments.holdout, arguments.hypothesis, members, *options)
     scores = result.scores
     details = _details(result.metrics, scores.probabilities, result.gold, scores.labels)
-    details = _with_intervals(details, scores.logits, replace(scores.pairs, labels=result.gold))
+    details = _with_intervals(details, scores.logits, replace(scores.pairs, labels=result.gold), level=result.level)
+    interval = details["intervals"]["accuracy"]
     details["notes"] = []  # they may suggest a threshold that fits these labels
     source = {"file": scores.pairs.file, "pairs": len(scores.pairs)} | ({} if runs is None else {"runs": len(members)})
     if arguments.json:
-        details["holdout"] = result.as_dict()
+        details["holdout"] = result.as_dict(interval)
     code = _report(arguments, source, result.metrics, details)
-    for line in () if arguments.json else holdout_lines(result):
+    for line in () if arguments.json else holdout_lines(result, interval):
         print(translate(line))
     return code
 
@@ -240,13 +241,13 @@ def _details(
 
 
 def _with_intervals(
-    details: dict[str, Any], logits: np.ndarray, pairs: Pairs, decided: Decided | None = None
+    details: dict[str, Any], logits: np.ndarray, pairs: Pairs, decided: Decided | None = None, level: float = 0.95
 ) -> dict[str, Any]:
-    """Add the 95% intervals over other pairs to the details of the metrics, if all pairs have a prediction."""
+    """Add the intervals over other pairs to the details of the metrics, if all pairs have a prediction."""
     from afqmc.results.metric_intervals import add_intervals, answers_of, groups_of
 
     answers = answers_of(logits, pairs, decided)
-    return details if answers is None else add_intervals(details, answers, groups_of(pairs))
+    return details if answers is None else add_intervals(details, answers, groups_of(pairs), level)
 
 
 def _report(
@@ -263,7 +264,7 @@ def _report(
 
 
 def _print_metrics(title: str, metrics: dict[str, Any], details: dict[str, Any]) -> None:
-    from afqmc.inference.per_class_table import print_class_tables
+    from afqmc.inference.per_class_table import format_level, print_class_tables
     from afqmc.utils.console import print_table
 
     intervals = details.get("intervals", {})
@@ -274,7 +275,7 @@ def _print_metrics(title: str, metrics: dict[str, Any], details: dict[str, Any])
         if name not in intervals:
             return f"{value:.6f}"
         low, high = intervals[name]
-        return f"{value:.6f}  (95% CI {low:.4f} to {high:.4f})"
+        return f"{value:.6f}  ({format_level(details)} CI {low:.4f} to {high:.4f})"
 
     print_table(title, [(name.replace("_", " "), cell(name, value)) for name, value in metrics.items()])
     print_class_tables(details, details["notes"])

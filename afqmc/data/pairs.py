@@ -165,12 +165,13 @@ def label_to_index(names: tuple[str, ...]) -> dict[str, int]:
 
 
 def sentences_digest(pairs: Pairs) -> str:
-    """Return a digest of the sentences of all pairs, which depends on neither their order nor their labels.
+    """Return a digest of the sentences of all pairs, whatever their order, that within each pair, and their labels.
 
     It is the sum of the sha256 of each pair, modulo 2**256, so that it takes no memory.
     """
     total = 0
     for first, second in zip(pairs.sentence1, pairs.sentence2, strict=True):
+        first, second = sorted((first, second))
         pair = f"{len(first)} {first}{second}".encode("utf-8", "surrogatepass")
         total += int.from_bytes(hashlib.sha256(pair).digest(), "big")
     return f"{total % (1 << 256):064x}"

@@ -23,7 +23,7 @@ from afqmc.evaluation.calibration import (
     fit_vector,
     negative_log_likelihood,
 )
-from afqmc.evaluation.config import Goal, parse_goal
+from afqmc.evaluation.config import Goal, check_goal, parse_goal
 from afqmc.evaluation.metric_names import DECIDED_NAMES
 from afqmc.evaluation.metrics import decision_metrics, has_prediction, log_probabilities_of, probabilities_of
 from afqmc.utils.errors import InputError
@@ -137,7 +137,7 @@ class Decision:
         metric, pairs = content["metric"], content["pairs"]
         if not isinstance(metric, str) or len(metric) > _MAX_TEXT:
             raise InputError("metric: must be a text")
-        parse_goal(metric)
+        check_goal(metric, num_labels)
         if type(pairs) is not int or not 0 < pairs < 2**53:
             raise InputError("pairs: must be a positive integer")
         if num_labels == 2:

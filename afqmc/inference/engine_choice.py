@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,8 +33,11 @@ from afqmc.models.cpu_kernels import use_fast_cpu_kernels
 from afqmc.models.first_token import skip_unused_tokens
 from afqmc.run_dir import RunDir
 from afqmc.training.device import DeviceConfig, cpu_name
+from afqmc.utils.environment import package_version
 from afqmc.utils.errors import InputError
 from afqmc.utils.safe_files import sha256
+
+log = logging.getLogger(__name__)
 
 _AUTO = "auto"
 _EXPORTED = (ONNX, OPENVINO, OPENVINO_BF16)
@@ -179,7 +183,8 @@ def _speeds(
         return measure_speeds(engines, dev, pair_tokenizer)
 
     exports = [[candidate.label, sha256(candidate.directory / MANIFEST)] for candidate in candidates]
-    return cached_speeds([cpu_name(), torch.get_num_threads(), precision, exports], measure)
+    versions = [package_version(name) for name in ("afqmc", "torch", "onnxruntime", "openvino")]
+    return cached_speeds([cpu_name(), torch.get_num_threads(), precision, exports, versions], measure)
 
 
 def _prepared(loaded: Loaded) -> nn.Module:
@@ -210,9 +215,12 @@ def _candidates(run: RunDir) -> list[Candidate]:
 
 
 def _recorded(run: RunDir) -> Iterator[Candidate]:
-    """Yield all engines that the exports of a run recorded, except plain torch."""
+    """Yield all engines that the valid exports of a run recorded, except plain torch."""
     for path in sorted(run.exports.glob(f"*/{MANIFEST}")):
-        yield from _rows(path.parent)
+        try:
+            yield from _rows(path.parent)
+        except InputError as error:
+            log.warning("%s; it is skipped", error)
 
 
 def _rows(directory: Path) -> Iterator[Candidate]:

@@ -134,19 +134,11 @@ class HoldoutResult:
         """The confidence at which the intervals of all uses hold together with 95% (Bonferroni): 1 - 0.05 / uses."""
         return 1 - _ERROR / self.use
 
-    def accuracy_interval(self, level: float) -> tuple[float, float]:
-        """Return the interval of Wilson (1927) for the accuracy on other pairs of the same kind."""
-        from statsmodels.stats.proportion import proportion_confint
-
-        correct = round(self.metrics["accuracy"] * len(self.gold))
-        low, high = proportion_confint(correct, len(self.gold), alpha=1 - level, method="wilson")
-        return float(low), float(high)
-
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, interval: Sequence[float]) -> dict[str, Any]:
         """Return the number of the use, the earlier ones, and the interval of the accuracy as JSON types."""
         earlier = [{key: use.get(key) for key in ("use", "time", "user", "hypothesis")} for use in self.earlier]
-        interval = {"level": self.level, "interval": self.accuracy_interval(self.level)}
-        return {"use": self.use, "earlier": earlier, "accuracy": interval, "entry_sha256": self.entry["sha256"]}
+        accuracy = {"level": self.level, "interval": [*interval]}
+        return {"use": self.use, "earlier": earlier, "accuracy": accuracy, "entry_sha256": self.entry["sha256"]}
 
 
 def evaluate_holdout(
@@ -202,12 +194,19 @@ def _reject_own_data(file: Path, run_dirs: Sequence[Path]) -> None:
 
 
 def _reject_own_pairs(file: Path, pairs: Pairs, run_dirs: Sequence[Path]) -> None:
-    """Refuse a file with the pairs that a run has read with their labels, under whatever name and in whatever order."""
+    """Refuse a file with the pairs that a run has read with their labels, under whatever name and in whatever order.
+
+    A streamed split has no digest of its sentences and is not checked.
+    """
     digest = sentences_digest(pairs)
     for run_dir in run_dirs:
         summary = read_json_or_empty(RunDir(run_dir).summary)
         data = summary.get("data")
-        splits = [data.get("train"), data.get("dev"), summary.get("folds")] if isinstance(data, dict) else []
+        splits = (
+            [*(data.get(name) for name in ("train", "dev", "test")), summary.get("folds")]
+            if isinstance(data, dict)
+            else []
+        )
         if digest in [split.get("sentences_sha256") for split in splits if isinstance(split, dict)]:
             raise InputError(
                 f"--holdout {file}: has the pairs of a data file of {run_dir}, which has read their labels already"

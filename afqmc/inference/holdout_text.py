@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from afqmc.inference.holdout import HoldoutResult
 from afqmc.utils.errors import printable
 from afqmc.utils.language import msg
 
 
-def holdout_lines(result: HoldoutResult) -> Iterator[str]:
+def holdout_lines(result: HoldoutResult, interval: Sequence[float]) -> Iterator[str]:
     """Yield the interval of the accuracy, the number of this use, and the hypotheses of the earlier uses."""
-    low, high = result.accuracy_interval(result.level)
+    low, high = interval
     yield msg(
         "accuracy {accuracy:.4f}, {level:.2f}% interval {low:.4f} to {high:.4f}",
         accuracy=result.metrics["accuracy"],

@@ -55,12 +55,17 @@ def check_output_columns(
     Raises:
         InputError: as ``render`` does.
     """
-    logits, truncated = np.zeros((len(pairs), len(predictor.labels))), None
-    if any("truncated" in row for row in inputs.rows):  # the name of a column that is added if any pair is cut
-        marks = predictor.pair_tokenizer.truncated(pairs, predictor.pair_tokenizer.encode(pairs))
-        truncated = marks if marks.any() else None
+    logits = np.zeros((len(pairs), len(predictor.labels)))
+    has_column = any("truncated" in row for row in inputs.rows)  # a column of this name is added if any pair is cut
+    truncated = cut_pairs(predictor, pairs) if has_column else None
     scores = EnsembleScores(pairs, predictor.labels, logits, abstention=abstention, truncated=truncated)
     render(scores, inputs, out, clue)
+
+
+def cut_pairs(predictor: Predictor, pairs: Pairs) -> np.ndarray | None:
+    """Return whether each pair is cut to the maximum length, (N,); None if no pair is."""
+    marks = predictor.pair_tokenizer.truncated(pairs, predictor.pair_tokenizer.encode(pairs))
+    return marks if marks.any() else None
 
 
 def _objects(scores: EnsembleScores, inputs: Inputs, has_several_files: bool) -> Iterator[dict[str, Any]]:

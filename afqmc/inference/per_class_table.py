@@ -31,13 +31,18 @@ def print_class_tables(details: dict[str, Any], notes: Sequence[str]) -> None:
         body = [[name, *map(str, counts)] for name, counts in zip(headers, matrix, strict=True)]
         print_grid("confusion matrix (row: true, column: predicted)", [translate("true"), *headers], body)
     if shares := details.get("confusion_intervals"):
-        _print_shares(labels, matrix, shares)
+        _print_shares(labels, matrix, shares, format_level(details))
     for note in notes:
         print(translate(note))
 
 
+def format_level(details: dict[str, Any]) -> str:
+    """Return the confidence of the intervals, such as ``95%``."""
+    return f"{100 * details.get('interval_level', 0.95):.4g}%"
+
+
 def _with_interval(row: dict[str, Any], metric: str) -> str:
-    """Return a metric of a class and, if it is known, half of its 95% interval."""
+    """Return a metric of a class and, if it is known, half of its interval."""
     interval = row.get("intervals", {}).get(metric)
     value = f"{row[metric]:.4f}"
     return value if interval is None else f"{value} ± {(interval[1] - interval[0]) / 2:.4f}"
@@ -62,15 +67,17 @@ def _wrong_cells(matrix: list[list[int]]) -> list[tuple[int, int, int]]:
     )
 
 
-def _print_shares(labels: Sequence[str], matrix: list[list[int]], intervals: list[list[list[float]]]) -> None:
-    """Print the most frequent confusions as shares of the true class, with their 95% intervals."""
+def _print_shares(
+    labels: Sequence[str], matrix: list[list[int]], intervals: list[list[list[float]]], level: str
+) -> None:
+    """Print the most frequent confusions as shares of the true class, with their intervals."""
     rows = []
     for count, row, column in _wrong_cells(matrix)[:_LISTED_CONFUSIONS]:
         low, high = intervals[row][column]
         share = f"{count / sum(matrix[row]):.4f} ({low:.4f}–{high:.4f})"
         rows.append([f"{labels[row]} -> {labels[column]}", share])
     if rows:
-        headers = [translate("true -> predicted"), translate("share of the true class (95% CI)")]
+        headers = [translate("true -> predicted"), translate(f"share of the true class ({level} CI)")]
         print_grid("most frequent confusions", headers, rows)
 
 

@@ -43,7 +43,7 @@ def added_values(decided: Decided, index: int, labels: Sequence[str]) -> list[An
 
 
 def outcome(decided: Decided, index: int, labels: Sequence[str]) -> dict[str, Any]:
-    """Return the prediction of the pair at an index, and whether there is none and it was cut, if any pair is so."""
+    """Return the predicted label (None if the pair is abstained) and the marks that this output has."""
     marks = {name: bool(values[index]) for name in _MARKS if (values := getattr(decided, name)) is not None}
     label = labels[int(decided.predicted[index])]
     return {"prediction": None if marks.get("abstained") else label, **marks}

@@ -27,7 +27,7 @@ from afqmc.data.parsing import Pair, read_pairs
 from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.sources import DataFile
 from afqmc.inference.input_files import Inputs
-from afqmc.inference.output_files import render
+from afqmc.inference.output_files import cut_pairs, render
 from afqmc.inference.prediction_columns import count_formulas, formula_warning
 from afqmc.inference.predictor import EnsembleScores, Predictor, truncation_warning
 from afqmc.run_dir import RunDir
@@ -82,7 +82,9 @@ class LargeFile:
             if read_json_or_empty(partial / _JOB) != job:
                 if (partial / _JOB).exists():
                     log.warning(
-                        "%s: of another file, weights or settings; it is removed, and all starts again", partial
+                        "%s: belongs to another file, other weights or other settings; its logits are removed and "
+                        "computed again",
+                        partial,
                     )
                 (partial / _LOGITS).unlink(missing_ok=True)
                 write_json(partial / _JOB, job)
@@ -125,7 +127,8 @@ class LargeFile:
             for pairs, rows in self._chunks():
                 columns |= dict.fromkeys(column for row in rows for column in row)
                 zeros = np.zeros((len(pairs), len(self.predictor.labels)), np.float32)
-                content = self._render(pairs, rows, zeros, count)
+                cut = cut_pairs(self.predictor, pairs) if "truncated" in columns else None
+                content = self._render(pairs, rows, zeros, count, cut)
                 schema = _joined_schema(schema, content) if self._is_parquet else None
                 formulas += count_formulas(rows, self.out.suffix.lower())
                 count += len(pairs)

@@ -25,8 +25,10 @@ def decide_ensemble(run_dirs: Sequence[Path]) -> tuple[Decision, str]:
     """
     runs = [find_runs([str(path)])[0] for path in run_dirs]
     goals, folds = {run.config.get("decision.metric") for run in runs}, runs[0].config.get("decision.folds")
-    if len(goals) > 1 or not isinstance(folds, int):
+    if len(goals) > 1:
         raise InputError("the runs have different values of decision.metric")
+    if not isinstance(folds, int):
+        raise InputError(f"the config of {runs[0].name} has no decision.folds")
     tables = [PredictionTable.of(run, "dev") for run in runs]
     first = tables[0]
     for run, table in zip(runs, tables, strict=True):

@@ -212,8 +212,8 @@ def data_digests(data: Dataset) -> dict[str, dict[str, Any]]:
         name: {"pairs": len(split), "sha256": split_digest(split, data.labels)} for name, split in data.splits().items()
     }
     digests["dev"]["sorted_sha256"] = sorted_digest(data.dev, data.labels)
-    for name in ("train", "dev"):
-        if isinstance(split := data.splits()[name], Pairs):
+    for name, split in data.splits().items():
+        if isinstance(split, Pairs) and split.labels:
             digests[name]["sentences_sha256"] = sentences_digest(split)
     return digests
 

@@ -39,7 +39,7 @@ def collect_environment(hardware: dict[str, Any]) -> dict[str, Any]:
         "git": git_state(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "packages": {name: version for name in _PACKAGES if (version := package_version(name))},
         "hardware": hardware,
     }
 
@@ -73,7 +73,8 @@ def git_state() -> dict[str, str] | None:
         return None
 
 
-def _version(name: str) -> str | None:
+def package_version(name: str) -> str | None:
+    """Return the version of an installed package, or None."""
     from importlib.metadata import PackageNotFoundError, version  # a fifth of the time of --help
 
     try:

@@ -230,6 +230,8 @@ def test_invalid_contents(content):
         Decision.from_dict(content, 2)
     good = {"metric": "accuracy", "pairs": 10, "scales": [1, 1, 1.0], "biases": [0, 0, 0]}
     assert Decision.from_dict(good, 3).num_labels == 3
+    with pytest.raises(InputError, match="needs two classes"):
+        Decision.from_dict(good | {"metric": "cost:1,5"}, 3)
     for count in (2, 4):
         with pytest.raises(InputError, match="must be"):
             Decision.from_dict(good, count)

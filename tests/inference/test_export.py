@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +29,9 @@ from transformers import (
 
 from afqmc.checkpoint.store import write_checksums
 from afqmc.data.tokenization import PairTokenizer
+from afqmc.inference.engine_choice import _recorded
 from afqmc.inference.engines import OnnxEngine
+from afqmc.inference.export.manifest import Manifest, read_manifest
 from afqmc.inference.export.scoring import score
 from afqmc.inference.export.standard import write_checkpoint
 from afqmc.inference.export.upload import check_repository, upload_export
@@ -309,7 +312,13 @@ def test_auto_times_several_candidates(copy, tmp_path, monkeypatch):
     for name, expected in (("torch", "torch"), ("torch-bf16", "torch-bf16"), (f"onnx ({copy.exports}/onnx)", "onnx")):
         cache.write_text(json.dumps(measured | {name: 1e9}))
         assert Predictor.load(copy.path, "cpu", engine="auto").engine.name == expected
-    cache.unlink()
+    with monkeypatch.context() as patch:  # another version of an engine is timed anew
+        version = metadata.version
+        patch.setattr(metadata, "version", lambda name: f"{version(name)}+1" if name == "openvino" else version(name))
+        Predictor.load(copy.path, "cpu", engine="auto")
+        assert len([*cache.parent.iterdir()]) == 2
+    for file in cache.parent.iterdir():
+        file.unlink()
     config = copy.config.read_text()
     copy.config.write_text(config.replace("source: sample", "source: files"))
     assert copy.config.read_text() != config
@@ -330,10 +339,6 @@ def rewrite(path, manifest):
         ({"tokenizer_sha256": "0"}, "was exported with another tokenizer"),
         ({"weights_sha256": "0"}, "was exported from other weights"),
         ({"labels": ["1", "0"]}, "its labels are 1, 0"),
-        ({"engines": [{}]}, "not the manifest of an export"),
-        ({"engines": 3}, "not the manifest of an export"),
-        ({"machine": 3}, "not the manifest of an export"),
-        ({"more": 3}, "not the manifest of an export"),
     ],
 )
 def test_foreign_export_is_refused(copy, change, message):
@@ -341,6 +346,29 @@ def test_foreign_export_is_refused(copy, change, message):
     rewrite(path, json.loads(path.read_text()) | change)
     with pytest.raises(InputError, match=message):
         Predictor.load(copy.path, "cpu", engine="onnx")
+
+
+ROW = {"engine": "onnx", "pairs_per_second": 2.0, "within_tolerance": True, "max_logit_difference": 0.0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"engines": [{}]}, {"engines": 3}, {"machine": 3}, {"more": 3}, {"engines": [ROW | {"engine": []}]},
+     {"engines": [{key: value for key, value in ROW.items() if key != "max_logit_difference"}]}],
+)  # fmt: skip
+def test_invalid_manifest_is_skipped(change, tmp_path, caplog):
+    """It is an error in one line where it is asked for; among the exports of a run it is skipped with a warning."""
+    run, target = RunDir(tmp_path), tmp_path / "exports" / "onnx"
+    target.mkdir(parents=True)
+    manifest = Manifest("onnx", False, None, [], [], 8, "", "", 0.1, {}, engines=[ROW, ROW | {"engine": "torch"}])
+    manifest.write(target)
+    assert [candidate.name for candidate in _recorded(run)] == ["onnx"]
+    path = target / "export.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError, match="not the manifest of an export"):
+        read_manifest(target)
+    assert [*_recorded(run)] == []
+    assert "it is skipped" in caplog.text
 
 
 def test_decision_of_the_run(copy):

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -11,9 +12,11 @@ from afqmc import evaluate
 from afqmc.cli import DONE, REFUSED, run_command
 from afqmc.config import load, save
 from afqmc.data.config import Source
+from afqmc.data.loading import load_dataset
 from afqmc.data.sample import sample_files
 from afqmc.inference.predictor import Predictor
 from afqmc.run_dir import RunDir
+from afqmc.runner.experiment import data_digests
 from afqmc.utils.errors import InputError
 from afqmc.utils.hash_chain import append_entry, read_chain
 
@@ -24,6 +27,24 @@ def holdout(tmp_path):
     file = tmp_path / "holdout.jsonl"
     file.write_bytes(b"".join(sample_files()["train.json"].splitlines(keepends=True)[:24]))
     return file
+
+
+def test_intervals_are_those_of_the_table(small_run, tmp_path, call):
+    """All intervals are drawn by groups of pairs that share a sentence, and have the level of the use."""
+    file, intervals = tmp_path / "holdout.jsonl", []
+    file.write_bytes(b"".join(sample_files()["train.json"].splitlines(keepends=True)[:60] * 2))
+    for use in (1, 2):
+        _, out, error = call(small_run.path, "--holdout", file, "--hypothesis", "q", "--json")
+        result = json.loads(out)
+        assert result["interval_level"] == result["holdout"]["accuracy"]["level"] == 1 - 0.05 / use, error
+        assert result["intervals"]["accuracy"] == result["holdout"]["accuracy"]["interval"]
+        intervals.append(result["intervals"])
+    for name in ("accuracy", "roc_auc", "loss"):
+        (low, high), (lower, higher) = (each[name] for each in intervals)
+        assert (lower < low, high < higher) == (True, True), name
+    _, out, _ = call(small_run.path, "--holdout", file, "--hypothesis", "q")
+    assert "(98.33% CI " in out
+    assert "95% CI" not in out
 
 
 @pytest.fixture
@@ -81,6 +102,19 @@ def test_copied_pairs_of_the_run_are_refused(split, order, small_run, tmp_path, 
     assert code == REFUSED
     assert "has the pairs of a data file of" in error
     assert not ledger_of(copy).exists()
+
+
+def test_swapped_and_test_pairs_are_known(small_run, tmp_path, call):
+    """A copy with the two sentences of each pair swapped is refused, and labelled test pairs have a digest, too."""
+    data = load_dataset(load(small_run.path).dataset)
+    copy = tmp_path / "copy.jsonl"
+    rows = zip(data.dev.sentence1, data.dev.sentence2, data.dev.labels, strict=True)
+    swapped = ({"sentence1": second, "sentence2": first, "label": str(label)} for first, second, label in rows)
+    copy.write_text("".join(json.dumps(row) + "\n" for row in swapped))
+    code, _, error = call(small_run.path, "--holdout", copy, "--hypothesis", "q")
+    assert (code, "has the pairs of a data file of" in error) == (REFUSED, True), error
+    digests = data_digests(replace(data, test=data.dev))
+    assert digests["test"]["sentences_sha256"] == digests["dev"]["sentences_sha256"]
 
 
 def test_several_runs(small_run, holdout, call, tmp_path):

@@ -89,6 +89,15 @@ def test_long_pairs_and_formulas(predictor, small_run, file, tmp_path, suffix):
     assert marks == [*[False] * 40, True]
 
 
+def test_own_column_truncated(predictor, small_run, file, tmp_path):
+    """A column of the user with the name of the marks is refused before logits are computed."""
+    rows = [*ROWS, {"sentence1": "还款" * 100, "sentence2": "额度"}]
+    file.write_text("".join(json.dumps(row | {"truncated": "no"}) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"has a column 'truncated' already.* \(rows are counted from row 35"):
+        job(predictor, small_run, file, tmp_path / "out.csv").predict()
+    assert not (tmp_path / "out.csv.partial" / "rows.f32").exists()
+
+
 def test_resumes_where_it_stopped(predictor, small_run, file, tmp_path, monkeypatch, caplog):
     """Chunks that were computed before an interruption are not computed again, and the output is the same."""
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
@@ -129,7 +138,7 @@ def test_changed_input_starts_again(predictor, small_run, file, tmp_path, monkey
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(reversed(lines)))
     job(predictor, small_run, file, out).predict()
-    assert "out.jsonl.partial: of another file, weights or settings" in caplog.text
+    assert "out.jsonl.partial: belongs to another file, other weights or other settings" in caplog.text
     assert not partial.exists()
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [*range(40)]
     expected = predictor.decide(np.frombuffer(first, np.float32).reshape(-1, 3)[:, :2]).probabilities[:, 1]

@@ -102,3 +102,7 @@ def test_all_pairs_correct():
     gold = np.array([0, 1, 1])
     low, high = metric_intervals(answers_of(gold, np.eye(2)[gold]))["accuracy"]
     assert (low, high) == (pytest.approx(0.4385, abs=1e-4), 1.0)
+    by_class = class_intervals(answers_of(gold, np.eye(3)[gold]), 3)
+    expected = pytest.approx(proportion_confint(2, 2, method="wilson"))
+    assert by_class[1]["precision"] == by_class[1]["recall"] == expected
+    assert by_class[2] == {}

@@ -80,7 +80,9 @@ def read_manifest(directory: Path) -> Manifest:
         if wrong := [name for name, kind in types.items() if not isinstance(getattr(manifest, name), kind)]:
             raise ValueError(f"{wrong[0]} has the wrong type")
         for row in manifest.engines:
-            float(row["pairs_per_second"]), str(row["engine"]), bool(row["within_tolerance"])
+            if not isinstance(row["engine"], str):
+                raise ValueError("engine has the wrong type")
+            float(row["pairs_per_second"]), float(row["max_logit_difference"]), bool(row["within_tolerance"])
     return manifest
 
 
