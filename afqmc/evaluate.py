@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from afqmc.cli import DONE, reject_several_processes, run_command
 from afqmc.run_dir import RunDir
-from afqmc.utils.command_help import CommandParser
+from afqmc.utils.command_help import CommandParser, add_loading_options
 from afqmc.utils.errors import InputError
 from afqmc.utils.files import nan_to_none
 from afqmc.utils.language import translate
@@ -50,15 +50,7 @@ def main() -> int:
     )
     parser.add_argument("--skip-incomplete", action="store_true", help="for several runs: leave out incomplete ones")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="replaces the device of the run")
-    parser.add_argument(
-        "--engine",
-        default="torch",
-        metavar="NAME",
-        help="torch, torch-bf16, onnx, openvino, openvino-bf16, the directory of an export, or auto: the fastest that "
-        "an export in RUN_DIR/exports found within its tolerance",
-    )
-    parser.add_argument("--trust", action="store_true", help="allow the model code that the run's config names")
+    add_loading_options(parser)
     arguments = parser.parse_intermixed_args()
     from afqmc.config.reading_options import split_overrides
 

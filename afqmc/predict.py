@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afqmc.cli import DONE, reject_several_processes, run_command
-from afqmc.utils.command_help import CommandParser
+from afqmc.utils.command_help import CommandParser, add_loading_options
 from afqmc.utils.errors import InputError
 from afqmc.utils.language import translate
 from afqmc.utils.process import configure_threads
@@ -160,15 +160,7 @@ def parse_arguments() -> argparse.Namespace:
         help="leave uncertain pairs without a prediction, such that at most this share of the others is wrong",
     )
     parser.add_argument("--skip-incomplete", action="store_true", help="for several runs: leave out incomplete ones")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="replaces the device of the run")
-    parser.add_argument(
-        "--engine",
-        default="torch",
-        metavar="NAME",
-        help="torch, torch-bf16, onnx, openvino, openvino-bf16, the directory of an export, or auto: the fastest that "
-        "an export in RUN_DIR/exports found within its tolerance",
-    )
-    parser.add_argument("--trust", action="store_true", help="allow the model code that the run's config names")
+    add_loading_options(parser)
     return parser.parse_intermixed_args()
 
 

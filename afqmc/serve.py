@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from afqmc.cli import DONE, reject_several_processes, run_command
-from afqmc.utils.command_help import CommandParser
+from afqmc.utils.command_help import CommandParser, add_loading_options
 from afqmc.utils.errors import InputError
 from afqmc.utils.language import translate
 from afqmc.utils.process import configure_threads, limit_kernel_caches
@@ -94,15 +94,7 @@ def _parse_arguments() -> argparse.Namespace:
         "--timeout", type=float, default=30.0, metavar="S", help="seconds in which a request is answered"
     )
     parser.add_argument("--log-texts", action="store_true", help="write the sentences to the log")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="replaces the device of the run")
-    parser.add_argument(
-        "--engine",
-        default="torch",
-        metavar="NAME",
-        help="torch, torch-bf16, onnx, openvino, openvino-bf16, the directory of an export, or auto: the fastest that "
-        "an export in RUN_DIR/exports found within its tolerance",
-    )
-    parser.add_argument("--trust", action="store_true", help="allow the model code that the run's config names")
+    add_loading_options(parser)
     return parser.parse_args()
 
 

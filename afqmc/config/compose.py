@@ -194,7 +194,6 @@ def load(run_dir: Path) -> Config:
     for key, value in _strings(container):
         if "${" in value:  # an interpolation could read this machine's environment
             raise InputError(f"{path}: {key}={value}: a saved config is literal; interpolations are not resolved here")
-    container.setdefault("performance", {}).setdefault("skip_unused_tokens", False)  # older runs drew more masks
     node = OmegaConf.create(upgrade_nested(container))
     _correct_mode(node, path)
     try:

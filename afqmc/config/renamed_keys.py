@@ -106,4 +106,6 @@ def upgrade_nested(config: dict[str, Any]) -> dict[str, Any]:
     for dotted, value in upgrade(flat).items():
         group, _, key = dotted.partition(".")
         nested.setdefault(group, {})[key] = value
+    if isinstance(performance := nested.setdefault("performance", {}), dict):
+        performance.setdefault("skip_unused_tokens", False)  # saved before there was this key: dropout drew more masks
     return nested

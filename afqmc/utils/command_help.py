@@ -183,3 +183,16 @@ def shell_completion(arguments: list[str]) -> str | None:
     if arguments[-1] not in scripts:
         raise InputError(f"--shell-completion {arguments[-1]}: allowed: {', '.join(scripts)}, query=bash")
     return scripts[arguments[-1]]
+
+
+def add_loading_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``, ``--engine`` and ``--trust``, with which a command loads the weights of a run."""
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help="replaces the device of the run")
+    parser.add_argument(
+        "--engine",
+        default="torch",
+        metavar="NAME",
+        help="torch, torch-bf16, onnx, openvino, openvino-bf16, the directory of an export, or auto: the fastest that "
+        "an export in RUN_DIR/exports found within its tolerance",
+    )
+    parser.add_argument("--trust", action="store_true", help="allow the model code that the run's config names")
