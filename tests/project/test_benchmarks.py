@@ -72,6 +72,7 @@ def bench(pairs, tiny_tokenizer, tmp_path):
     return bench
 
 
+@pytest.mark.slow
 def test_contestants_do_the_same_work(bench, tmp_path):
     """The tutorial's loop and afqmc do the same number of steps with plausible losses."""
     sizes = Plan(["train"], ["small"], [8], ["afqmc"], 1, pairs=32).train_sizes("small", 8)
@@ -168,6 +169,7 @@ def test_each_optimisation_can_be_disabled(part):
     assert callable(disabled) or compose(["experiment=quickstart", *disabled]) != compose(["experiment=quickstart"])
 
 
+@pytest.mark.slow
 def test_load_of_the_service(small_run):
     """All requests of concurrent clients are answered, with the probabilities of predict."""
     pytest.importorskip("fastapi", reason="needs the extra serve: pip install 'afqmc[serve]'")

@@ -95,7 +95,8 @@ def test_code_and_open_files(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"written"
 
 
-@pytest.mark.parametrize("threads", ["1", pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", ["1", None])
 def test_same_bits(threads, tmp_path):
     """A run gives the same bits, and records the same environment, as one in a new interpreter."""
     variables = environment()

@@ -32,6 +32,7 @@ READ_AT_RUN_TIME = (
 )  # fmt: skip
 OTHERS = (
     "hydra_plugins.afqmc_sweeps.grid_sweeper", "hydra_plugins.afqmc_sweeps.process_launcher", "sklearn.metrics",
+    "transformers.optimization",
     "threadpoolctl", "transformers.models.bert.modeling_bert", "wandb",
 )  # fmt: skip
 

@@ -203,14 +203,8 @@ class Killed:
         return len(list(self.directory.glob("*/summary.json")))
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGKILL,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_killed_sweep_resumes(tmp_path, number):
     """A sweep that was killed or interrupted resumes its jobs and repeats no completed one."""
     long = Killed(tmp_path)

@@ -376,6 +376,7 @@ class Failing(torch.optim.AdamW):
 """
 
 
+@pytest.mark.slow
 def test_sweep(plug, tmp_path, monkeypatch, capsys):
     """A sweep prints and writes no secrets of its jobs."""
     monkeypatch.chdir(tmp_path)
