@@ -170,7 +170,7 @@ def _evaluate_ensemble(arguments: argparse.Namespace, runs: list[Run], overrides
     import numpy as np
 
     from afqmc.evaluation.metrics import classification_metrics
-    from afqmc.inference.predictor import predict_mean
+    from afqmc.inference.ensemble_scores import predict_mean
     from afqmc.results.ensemble import require_complete
 
     paths = [run.path for run in require_complete(runs, arguments.skip_incomplete)]

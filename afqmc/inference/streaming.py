@@ -27,10 +27,11 @@ from afqmc.data.loading import Pairs, reject_empty, to_columns
 from afqmc.data.parsing import Pair, read_pairs
 from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.sources import DataFile
+from afqmc.inference.ensemble_scores import EnsembleScores, truncation_warning
 from afqmc.inference.input_files import Inputs
 from afqmc.inference.output_files import cut_pairs, render
 from afqmc.inference.prediction_columns import count_formulas, formula_warning
-from afqmc.inference.predictor import EnsembleScores, Predictor, truncation_warning
+from afqmc.inference.predictor import Predictor
 from afqmc.run_dir import RunDir
 from afqmc.utils.console import CountBar
 from afqmc.utils.errors import InputError, first_line

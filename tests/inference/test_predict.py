@@ -20,9 +20,10 @@ from helpers import PYTHON, command, environment, train
 from afqmc import compare, evaluate, predict
 from afqmc.cli import run_command
 from afqmc.data.loading import Pairs
+from afqmc.inference.ensemble_scores import EnsembleScores
 from afqmc.inference.input_files import Inputs
 from afqmc.inference.output_files import render
-from afqmc.inference.predictor import EnsembleScores, Predictor
+from afqmc.inference.predictor import Predictor
 from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]

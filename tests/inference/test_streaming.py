@@ -9,9 +9,11 @@ import pyarrow.parquet
 import pytest
 
 from afqmc.inference import streaming
+from afqmc.inference.ensemble_scores import EnsembleScores
 from afqmc.inference.input_files import Inputs
 from afqmc.inference.output_files import render
-from afqmc.inference.predictor import EnsembleScores, Predictor, open_data_file
+from afqmc.inference.predictor import Predictor
+from afqmc.inference.run_files import open_data_file
 from afqmc.inference.streaming import LargeFile
 from afqmc.utils.errors import InputError
 

@@ -15,7 +15,7 @@ from afqmc.inference.export.graphs import check_packages, trace, write_graph
 from afqmc.inference.export.manifest import MANIFEST, Manifest, tokenizer_digest
 from afqmc.inference.export.scoring import Scores, score_in_new_process
 from afqmc.inference.export.standard import write_checkpoint
-from afqmc.inference.predictor import load_run_config, read_decision, read_weights
+from afqmc.inference.run_files import load_run_config, read_decision, read_weights
 from afqmc.run_dir import RunDir
 from afqmc.training.device import cpu_name
 from afqmc.utils.errors import InputError
