@@ -109,10 +109,10 @@ def _decide_mean(scores: EnsembleScores, run_dirs: Sequence[Path]) -> tuple[Ense
     if not scores.has_unused_decisions:
         return scores, ""
     try:
-        decision, figures = decide_ensemble(run_dirs)
+        decided = decide_ensemble(run_dirs)
     except InputError as error:
         return scores, f"the mean is not decided as one model: {error}"
-    return replace(scores, decision=decision, has_unused_decisions=False), figures
+    return replace(scores, decision=decided.decision, has_unused_decisions=False), decided.figures
 
 
 def _predict_large(arguments: argparse.Namespace, run_dir: Path, path: Path, out: Path, overrides: list[str]) -> int:
