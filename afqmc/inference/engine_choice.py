@@ -85,7 +85,7 @@ class Candidate:
 
 
 def select_engine(
-    name: str,
+    wanted: str | EngineChoice,
     run: RunDir,
     loaded: Loaded,
     pair_tokenizer: PairTokenizer,
@@ -95,7 +95,7 @@ def select_engine(
     """Return the module that computes logits, None for plain torch, and the choice.
 
     Args:
-        name: ``auto``, an engine, or the directory of an export.
+        wanted: ``auto``, an engine, the directory of an export, or an earlier choice, which is opened again.
         run: The run.
         loaded: Its weights.
         pair_tokenizer: Its tokenizer.
@@ -106,6 +106,9 @@ def select_engine(
         InputError: if there is no such engine or export, the engine is not installed, or the export is damaged,
             invalid, or not of these weights and this tokenizer.
     """
+    if isinstance(wanted, EngineChoice):
+        return _open_chosen(wanted, run, loaded, pair_tokenizer), wanted
+    name = wanted
     if name == _AUTO:
         return _fastest(run, loaded, pair_tokenizer, device, read_dev)
     if name == TORCH_BF16:
@@ -251,6 +254,16 @@ def _open(candidate: Candidate, run: RunDir, loaded: Loaded, pair_tokenizer: Pai
     if manifest.labels != [*loaded.labels]:
         raise InputError(f"{directory}: its labels are {', '.join(map(str, manifest.labels))}; export the run again")
     return open_engine(candidate.name, directory)
+
+
+def _open_chosen(choice: EngineChoice, run: RunDir, loaded: Loaded, pair_tokenizer: PairTokenizer) -> nn.Module | None:
+    """Open the engine of a choice; None for plain torch."""
+    if choice.name == TORCH:
+        return None
+    if choice.directory is None:
+        return _bf16(loaded)
+    [candidate] = [candidate for candidate in _rows(choice.directory) if candidate.name == choice.name]
+    return _open(candidate, run, loaded, pair_tokenizer)
 
 
 def _is_same_file(first: Path, second: Path) -> bool:

@@ -97,7 +97,7 @@ class Predictor:
         reading: Sequence[str] = (),
         labelled: bool = True,
         precision: str | None = None,
-        engine: str = "torch",
+        engine: str | EngineChoice = TORCH,
     ) -> Predictor:
         """Load an untrusted run directory. Nothing in it is unpickled, and no code is run unless ``trust`` is set.
 
@@ -108,7 +108,8 @@ class Predictor:
             reading: Overrides ``dataset.key=value`` that change how files are read.
             labelled: Whether labels will be read from files.
             precision: Replaces ``trainer.mixed_precision`` of the run's config.
-            engine: ``torch``, another engine of ``afqmc.inference.engines``, ``auto``, or the directory of an export.
+            engine: ``torch``, another engine of ``afqmc.inference.engines``, ``auto``, the directory of an export, or
+                the choice of another predictor.
 
         Raises:
             InputError: if this is not a run directory, it has no usable weights, or they need code that is not trusted.

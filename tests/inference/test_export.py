@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import pickle
 import re
 import shutil
 import sys
@@ -29,7 +30,7 @@ from transformers import (
 
 from afqmc.checkpoint.store import write_checksums
 from afqmc.data.tokenization import PairTokenizer
-from afqmc.inference.engine_choice import _recorded
+from afqmc.inference.engine_choice import EngineChoice, _recorded
 from afqmc.inference.engines import OnnxEngine
 from afqmc.inference.export.manifest import Manifest, read_manifest
 from afqmc.inference.export.scoring import score
@@ -326,6 +327,38 @@ def test_auto_times_several_candidates(copy, tmp_path, monkeypatch):
     assert note.startswith("engine: openvino (")
     assert "4.0 times as fast" in note
     assert "dev is not on this machine" in note
+
+
+def test_workers_use_the_choice_of_their_parent(copy, tmp_path, monkeypatch):
+    """``serve --workers`` times the engines once: the workers open what it chose, without a cache."""
+    pytest.importorskip("uvicorn", reason="needs the extra serve: pip install 'afqmc[serve]'")
+    from afqmc import serve
+    from afqmc.inference.serving import server
+
+    monkeypatch.setenv("AFQMC_CACHE", str(tmp_path / "cache"))
+    for path in copy.exports.glob("*/export.json"):
+        manifest = json.loads(path.read_text())
+        for row in manifest["engines"]:
+            row |= {"pairs_per_second": 1.0 if row["engine"] == "torch" else 2.0, "within_tolerance": True}
+        rewrite(path, manifest)
+    served = []
+    monkeypatch.setattr(server, "serve_on", lambda *arguments: served.append(arguments))
+    monkeypatch.setattr(sys, "argv", ["serve", str(copy.path), "--port", "0", "--workers", "2", "--engine", "auto"])
+    assert serve.main() == 0
+    [(_, settings, predictor, workers)] = served
+    assert (predictor, workers) == (None, 2)
+    shutil.rmtree(tmp_path / "cache")
+    settings = pickle.loads(pickle.dumps(settings))
+    worker = Predictor.load(settings.run_dir, engine=settings.engine)
+    assert worker.engine == settings.engine
+    assert "timed in turns" in worker.engine_note
+    for choice in (
+        EngineChoice(note="engine: torch"),
+        EngineChoice("torch-bf16"),
+        EngineChoice("openvino-bf16", copy.exports / "openvino"),
+    ):
+        assert Predictor.load(copy.path, "cpu", engine=choice).engine == choice
+    assert not (tmp_path / "cache").exists()
 
 
 def rewrite(path, manifest):
