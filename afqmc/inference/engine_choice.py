@@ -29,7 +29,7 @@ from afqmc.inference.engines import (
     require_engine,
 )
 from afqmc.inference.export.manifest import MANIFEST, Manifest, check_export, read_manifest, tokenizer_digest
-from afqmc.models.cpu_kernels import use_fast_cpu_kernels
+from afqmc.models.cpu_kernels import keep_linear_weights_in_bf16, use_fast_cpu_kernels
 from afqmc.models.first_token import skip_unused_tokens
 from afqmc.run_dir import RunDir
 from afqmc.training.device import DeviceConfig, cpu_name
@@ -199,7 +199,10 @@ def _prepared(loaded: Loaded) -> nn.Module:
 
 
 def _plain(loaded: Loaded, precision: str) -> nn.Module:
-    return Autocast(_prepared(loaded), precision)
+    model = _prepared(loaded)
+    if precision == "bf16":
+        keep_linear_weights_in_bf16(model)
+    return Autocast(model, precision)
 
 
 def _candidates(run: RunDir) -> list[Candidate]:

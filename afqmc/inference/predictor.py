@@ -38,6 +38,7 @@ from afqmc.inference.run_files import (
     read_weights,
     resolve_dataset,
 )
+from afqmc.models.cpu_kernels import keep_linear_weights_in_bf16
 from afqmc.run_dir import RunDir
 from afqmc.training.config import Device, DistributedConfig, MixedPrecision
 from afqmc.training.device import DeviceConfig, build_accelerator, prepare_model, select_device
@@ -135,7 +136,9 @@ class Predictor:
         check_launcher(choice.device, None)
         prepare_model(loaded.model, choice, config.trainer, config.performance)
         accelerator = build_accelerator(choice, config.trainer, config.distributed, config.seed)
-        model = accelerator.prepare(loaded.model)
+        model = accelerator.prepare(loaded.model).eval()
+        if choice.device == "cpu" and accelerator.mixed_precision == "bf16":
+            keep_linear_weights_in_bf16(model)
         return cls(config, loaded.labels, model, pair_tokenizer, accelerator, decision, chosen)
 
     @property
