@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from afqmc.data.loading import Pairs
-    from afqmc.evaluation.decision import Decided
+    from afqmc.evaluation.decision import Decided, Decision
     from afqmc.results.runs import Run
 
 
@@ -129,8 +129,6 @@ def _evaluate_holdout(
 
 
 def _evaluate_run(arguments: argparse.Namespace, path: str, overrides: list[str]) -> int:
-    import numpy as np
-
     from afqmc.evaluation.metrics import probabilities_of
     from afqmc.inference.predictor import Predictor
     from afqmc.results.data_changes import dev_changes
@@ -146,15 +144,9 @@ def _evaluate_run(arguments: argparse.Namespace, path: str, overrides: list[str]
     metrics, changes = evaluation.metrics, dev_changes(Path(path), pairs, predictor.labels)
     decided = None
     if predictor.decision is not None:
-        expected = np.asarray(pairs.labels)
-        if (arguments.data is None or changes is None) and (cross_fit := predictor.cross_fit(pairs)) is not None:
-            metrics = metrics | cross_fit.metrics(evaluation.logits)
-            decided = cross_fit.decide(evaluation.logits)
-            details["notes"].append("decided and calibrated figures: cross-fitted, as the decision was chosen on dev")
-        elif arguments.data is not None:
-            decided = predictor.decision.apply(evaluation.logits)
-            metrics = metrics | predictor.decision.metrics(evaluation.logits, expected)
-            details["notes"].append(f"decided and calibrated figures: {predictor.decision.describe()}")
+        is_dev, folds = arguments.data is None or _has_dev_pairs(changes), predictor.config.decision.folds
+        figures, decided, note = _decide(evaluation.logits, pairs, predictor.decision, folds, is_dev)
+        metrics, details["notes"] = metrics | figures, [*details["notes"], *note]
     if arguments.data is None:
         details["data_changed"] = changes
         if changes is not None:
@@ -165,13 +157,41 @@ def _evaluate_run(arguments: argparse.Namespace, path: str, overrides: list[str]
     return _report(arguments, {"file": pairs.file, "pairs": len(pairs)}, metrics, details)
 
 
+def _has_dev_pairs(changes: dict[str, Any] | None) -> bool:
+    """Return whether a file has the pairs of dev, on which the decision was chosen, in whatever order."""
+    return changes is None or "reordered" in changes
+
+
+def _decide(
+    logits: np.ndarray, pairs: Pairs, decision: Decision, folds: int, is_dev: bool
+) -> tuple[dict[str, float], Decided | None, list[str]]:
+    """Return the metrics and the outcome of a decision, and a note on them; cross-fitted if it was chosen on the pairs.
+
+    All are empty if dev has too few pairs for cross-fitting.
+    """
+    import numpy as np
+
+    from afqmc.evaluation.decision import CrossFit
+
+    if not is_dev:
+        note = f"decided and calibrated figures: {decision.describe()}"
+        return decision.metrics(logits, np.asarray(pairs.labels)), decision.apply(logits), [note]
+    cross_fit = CrossFit.of(pairs, decision.metric, folds)
+    if cross_fit is None:
+        return {}, None, []
+    note = "decided and calibrated figures: cross-fitted, as the decision was chosen on dev"
+    return cross_fit.metrics(logits), cross_fit.decide(logits), [note]
+
+
 def _evaluate_ensemble(arguments: argparse.Namespace, runs: list[Run], overrides: list[str]) -> int:
     """Evaluate the mean of the runs' probabilities on a file."""
     import numpy as np
 
     from afqmc.evaluation.metrics import classification_metrics
-    from afqmc.inference.predictor import predict_mean
+    from afqmc.inference.ensemble_scores import predict_mean
+    from afqmc.results.data_changes import dev_changes
     from afqmc.results.ensemble import require_complete
+    from afqmc.results.ensemble_decision import decide_ensemble
 
     paths = [run.path for run in require_complete(runs, arguments.skip_incomplete)]
     scores = predict_mean(
@@ -186,7 +206,17 @@ def _evaluate_ensemble(arguments: argparse.Namespace, runs: list[Run], overrides
         print(translate(note), file=sys.stderr)
     metrics = classification_metrics(scores.logits, np.asarray(scores.pairs.labels))
     details = _details(metrics, scores.probabilities, scores.pairs.labels, scores.labels)
-    details = _with_intervals(details, scores.logits, scores.pairs)
+    decided = None
+    if scores.has_unused_decisions:
+        try:
+            mean = decide_ensemble(paths)
+            is_dev = _has_dev_pairs(dev_changes(paths[0], scores.pairs, scores.labels))
+            figures, decided, notes = _decide(scores.logits, scores.pairs, mean.decision, mean.folds, is_dev)
+            metrics = metrics | figures
+        except InputError as error:
+            notes = [f"the mean is not decided as one model: {error}"]
+        details["notes"] = [*details["notes"], *notes]
+    details = _with_intervals(details, scores.logits, scores.pairs, decided)
     source = {"file": scores.pairs.file, "pairs": len(scores.pairs), "runs": len(paths)}
     return _report(arguments, source, metrics, details)
 

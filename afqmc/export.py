@@ -126,7 +126,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("run_dir", metavar="RUN_DIR", help="a finished run")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="default: RUN_DIR/exports/FORMAT")
     parser.add_argument("--format", choices=tuple(_TOLERANCES), default="transformers", help="of the export")
-    parser.add_argument("--int8", action="store_true", help="int8 weights, with the quantizer of ONNX Runtime")
+    parser.add_argument("--int8", action="store_true", help="int8 weights, with --format onnx or openvino")
     parser.add_argument(
         "--tolerance", type=float, metavar="X", help="largest difference of a logit; 0.001 for transformers, else 0.05"
     )
@@ -137,8 +137,10 @@ def _parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.push is None and (arguments.public or arguments.dry_run):
         raise InputError("--public, --dry-run: only with --push REPO")
-    if arguments.int8 and arguments.format != "onnx":
-        raise InputError(f"--int8: only with --format onnx; --format {arguments.format} has no dynamic quantizer here")
+    if arguments.int8 and arguments.format not in ("onnx", "openvino"):
+        raise InputError(
+            f"--int8: only with --format onnx or openvino; --format {arguments.format} has no quantizer here"
+        )
     if arguments.tolerance is not None and not arguments.tolerance >= 0:
         raise InputError(f"--tolerance {arguments.tolerance}: must be at least 0")
     return arguments

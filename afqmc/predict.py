@@ -20,7 +20,7 @@ from afqmc.utils.process import configure_threads
 
 if TYPE_CHECKING:
     from afqmc.evaluation.abstention import Abstention
-    from afqmc.inference.predictor import EnsembleScores
+    from afqmc.inference.ensemble_scores import EnsembleScores
 
 _DETAILS = """\
 A PATH that is a directory is a run or a sweep; the mean of several runs is predicted. Any other PATH is a file of
@@ -55,11 +55,12 @@ def main() -> int:
 
     configure_threads()
     from afqmc.data.loading import Pairs
+    from afqmc.inference.ensemble_scores import predict_mean
     from afqmc.inference.input_files import Inputs
     from afqmc.inference.output_files import check_output_columns, render
     from afqmc.inference.output_formats import check_format
     from afqmc.inference.prediction_columns import count_formulas, formula_warning
-    from afqmc.inference.predictor import Predictor, predict_mean
+    from afqmc.inference.predictor import Predictor
     from afqmc.inference.protected_files import write_output
     from afqmc.inference.streaming import is_large
 
@@ -108,15 +109,16 @@ def _decide_mean(scores: EnsembleScores, run_dirs: Sequence[Path]) -> tuple[Ense
     if not scores.has_unused_decisions:
         return scores, ""
     try:
-        decision, figures = decide_ensemble(run_dirs)
+        decided = decide_ensemble(run_dirs)
     except InputError as error:
         return scores, f"the mean is not decided as one model: {error}"
-    return replace(scores, decision=decision, has_unused_decisions=False), figures
+    return replace(scores, decision=decided.decision, has_unused_decisions=False), decided.figures
 
 
 def _predict_large(arguments: argparse.Namespace, run_dir: Path, path: Path, out: Path, overrides: list[str]) -> int:
     """Predict a large file in chunks; the same command resumes after an interruption."""
-    from afqmc.inference.predictor import Predictor, open_data_file
+    from afqmc.inference.predictor import Predictor
+    from afqmc.inference.run_files import open_data_file
     from afqmc.inference.streaming import LargeFile
     from afqmc.run_dir import RunDir
 

@@ -41,18 +41,13 @@ def main() -> int:
     from afqmc.inference.serving.server import serve_on
     from afqmc.inference.serving.settings import ServeSettings
 
-    # with several workers, this only checks the run, and each worker loads its own
-    predictor: Predictor | None = Predictor.load(
-        arguments.run_dir, arguments.device, arguments.trust, engine=arguments.engine
-    )
-    if arguments.workers > 1:
-        predictor = None
+    predictor = Predictor.load(arguments.run_dir, arguments.device, arguments.trust, engine=arguments.engine)
     examples, examples_missing = wrong_dev_pairs(arguments.run_dir)
     settings = ServeSettings(
         run_dir=arguments.run_dir,
         device=arguments.device,
         trust=arguments.trust,
-        engine=arguments.engine,
+        engine=predictor.engine,
         max_batch=arguments.max_batch,
         max_delay_s=arguments.max_delay_ms / 1000,
         queue=arguments.queue,
@@ -62,11 +57,14 @@ def main() -> int:
         examples=examples,
         examples_missing=examples_missing,
     )
+    # with several workers, this process has only checked the run and chosen the engine; each worker loads its own
+    served = predictor if arguments.workers == 1 else None
+    del predictor
     with bind(arguments.host, arguments.port) as bound:
         host, port = bound.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         print(translate(f"{arguments.run_dir}: {address} (the page), {address}/docs (the interface)"), flush=True)
-        serve_on(bound, settings, predictor, arguments.workers)
+        serve_on(bound, settings, served, arguments.workers)
     return DONE
 
 

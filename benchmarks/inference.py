@@ -2,7 +2,8 @@
 
     python -m benchmarks.inference RUN_DIR [--pairs 512] [--rounds 3] [--contestants afqmc-auto,cross-encoder-bf16,...]
 
-The run needs its exports in RUN_DIR/exports (afqmc export RUN_DIR --format transformers, onnx, openvino, onnx --int8).
+The run needs its exports in RUN_DIR/exports: afqmc export RUN_DIR --format transformers, onnx and openvino, and the
+last two with --int8.
 Each measurement is a new process: from the texts of dev pairs to logits, after one warm-up batch, and then single
 pairs, one after the other. Contestants take turns, and another one is first in each round. Ratios are within a round.
 """
@@ -36,7 +37,7 @@ def afqmc(engine: str) -> Callable[[Path], Scorer]:
         from afqmc.data.loading import Pairs
         from afqmc.inference.predictor import Predictor
 
-        name = str(run / "exports" / engine) if engine.startswith("onnx") else engine
+        name = str(run / "exports" / engine) if engine.startswith("onnx") or engine.endswith("-int8") else engine
         predictor = Predictor.load(run, "cpu", labelled=False, engine=name)
 
         def score(texts: Texts) -> np.ndarray:
@@ -137,6 +138,7 @@ CONTESTANTS: dict[str, Callable[[Path], Scorer]] = {
     "afqmc-onnx-int8": afqmc("onnx-int8"),
     "afqmc-openvino": afqmc("openvino"),
     "afqmc-openvino-bf16": afqmc("openvino-bf16"),
+    "afqmc-openvino-int8": afqmc("openvino-int8"),
     "afqmc-auto": afqmc("auto"),
 }
 

@@ -96,7 +96,8 @@ def compute_rows(
         shard: This process; all return the values of all rows.
     """
     was_training = model.training
-    model.eval()
+    if was_training:  # otherwise skipped: visiting all modules costs a millisecond, much for a single pair
+        model.eval()
     batch_values, batch_rows = [], []
     # parameters that FSDP gathers in inference mode could not be trained afterwards
     with torch.no_grad() if isinstance(model, FSDPModule) else torch.inference_mode():
@@ -106,7 +107,8 @@ def compute_rows(
             if on_progress:
                 on_progress(len(rows) * shard.size)
         values = torch.cat(batch_values).cpu().numpy()
-    model.train(was_training)
+    if was_training:
+        model.train()
     indices = np.concatenate(batch_rows)
     if shard.size > 1:
         gathered = gather_object([(indices, values)])

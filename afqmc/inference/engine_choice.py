@@ -29,7 +29,7 @@ from afqmc.inference.engines import (
     require_engine,
 )
 from afqmc.inference.export.manifest import MANIFEST, Manifest, check_export, read_manifest, tokenizer_digest
-from afqmc.models.cpu_kernels import use_fast_cpu_kernels
+from afqmc.models.cpu_kernels import keep_linear_weights_in_bf16, use_fast_cpu_kernels
 from afqmc.models.first_token import skip_unused_tokens
 from afqmc.run_dir import RunDir
 from afqmc.training.device import DeviceConfig, cpu_name
@@ -85,7 +85,7 @@ class Candidate:
 
 
 def select_engine(
-    name: str,
+    wanted: str | EngineChoice,
     run: RunDir,
     loaded: Loaded,
     pair_tokenizer: PairTokenizer,
@@ -95,7 +95,7 @@ def select_engine(
     """Return the module that computes logits, None for plain torch, and the choice.
 
     Args:
-        name: ``auto``, an engine, or the directory of an export.
+        wanted: ``auto``, an engine, the directory of an export, or an earlier choice, which is opened again.
         run: The run.
         loaded: Its weights.
         pair_tokenizer: Its tokenizer.
@@ -106,6 +106,9 @@ def select_engine(
         InputError: if there is no such engine or export, the engine is not installed, or the export is damaged,
             invalid, or not of these weights and this tokenizer.
     """
+    if isinstance(wanted, EngineChoice):
+        return _open_chosen(wanted, run, loaded, pair_tokenizer), wanted
+    name = wanted
     if name == _AUTO:
         return _fastest(run, loaded, pair_tokenizer, device, read_dev)
     if name == TORCH_BF16:
@@ -196,7 +199,10 @@ def _prepared(loaded: Loaded) -> nn.Module:
 
 
 def _plain(loaded: Loaded, precision: str) -> nn.Module:
-    return Autocast(_prepared(loaded), precision)
+    model = _prepared(loaded)
+    if precision == "bf16":
+        keep_linear_weights_in_bf16(model)
+    return Autocast(model, precision)
 
 
 def _candidates(run: RunDir) -> list[Candidate]:
@@ -251,6 +257,16 @@ def _open(candidate: Candidate, run: RunDir, loaded: Loaded, pair_tokenizer: Pai
     if manifest.labels != [*loaded.labels]:
         raise InputError(f"{directory}: its labels are {', '.join(map(str, manifest.labels))}; export the run again")
     return open_engine(candidate.name, directory)
+
+
+def _open_chosen(choice: EngineChoice, run: RunDir, loaded: Loaded, pair_tokenizer: PairTokenizer) -> nn.Module | None:
+    """Open the engine of a choice; None for plain torch."""
+    if choice.name == TORCH:
+        return None
+    if choice.directory is None:
+        return _bf16(loaded)
+    [candidate] = [candidate for candidate in _rows(choice.directory) if candidate.name == choice.name]
+    return _open(candidate, run, loaded, pair_tokenizer)
 
 
 def _is_same_file(first: Path, second: Path) -> bool:

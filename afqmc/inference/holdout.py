@@ -20,7 +20,8 @@ from afqmc.config.safe_yaml import read_literal
 from afqmc.data.loading import Pairs
 from afqmc.data.pairs import sentences_digest
 from afqmc.evaluation.metrics import classification_metrics
-from afqmc.inference.predictor import EnsembleScores, Predictor, predict_mean
+from afqmc.inference.ensemble_scores import EnsembleScores, predict_mean
+from afqmc.inference.predictor import Predictor
 from afqmc.inference.protected_files import named_files
 from afqmc.run_dir import RunDir
 from afqmc.utils.errors import InputError

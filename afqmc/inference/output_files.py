@@ -13,10 +13,11 @@ import numpy as np
 from afqmc.data.loading import Pairs
 from afqmc.evaluation.abstention import Abstention
 from afqmc.evaluation.decision import Decided
+from afqmc.inference.ensemble_scores import EnsembleScores
 from afqmc.inference.input_files import Inputs
 from afqmc.inference.output_formats import TABLES, as_json_lines
 from afqmc.inference.prediction_columns import build_columns, outcome, reject_existing_columns
-from afqmc.inference.predictor import EnsembleScores, Predictor
+from afqmc.inference.predictor import Predictor
 from afqmc.utils.errors import InputError
 
 _CLUE_NAME = "afqmc_predict.json"  # the name that the leaderboard expects inside the zip

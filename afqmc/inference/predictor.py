@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import os
-import stat
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +16,35 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from afqmc import config as schema
-from afqmc.checkpoint.weights import Loaded, load_weights
 from afqmc.config import Config
 from afqmc.config.reading_options import with_reading_options
-from afqmc.data.config import DatasetConfig, Swap
-from afqmc.data.loading import Pairs, label_to_index, load_dev, reject_empty, resolve_files, to_columns
+from afqmc.data.config import Swap
+from afqmc.data.loading import Pairs, label_to_index, load_dev, reject_empty, to_columns
 from afqmc.data.parsing import OnRow, check_sentence, read_pairs
 from afqmc.data.skipped_rows import ReadReport
-from afqmc.data.sources import DataFile
 from afqmc.data.tokenization import PairTokenizer
-from afqmc.evaluation.abstention import Abstention
-from afqmc.evaluation.decision import DECISION_FILE, CrossFit, Decided, Decision
+from afqmc.evaluation.decision import CrossFit, Decided, Decision
 from afqmc.evaluation.evaluator import Evaluation, evaluate
-from afqmc.evaluation.metrics import mean_as_logits, probabilities_of
+from afqmc.evaluation.metrics import probabilities_of
 from afqmc.evaluation.predictions import CALIBRATED, DECIDED, prediction_rows
 from afqmc.inference.engine_choice import EngineChoice, select_engine
 from afqmc.inference.engines import TORCH
 from afqmc.inference.explanation import Explanation, explain_pair
+from afqmc.inference.run_files import (
+    load_run_config,
+    open_data_file,
+    read_decision,
+    read_dev_here,
+    read_weights,
+    resolve_dataset,
+)
+from afqmc.models.cpu_kernels import keep_linear_weights_in_bf16
 from afqmc.run_dir import RunDir
 from afqmc.training.config import Device, DistributedConfig, MixedPrecision
 from afqmc.training.device import DeviceConfig, build_accelerator, prepare_model, select_device
 from afqmc.training.process_checks import check_launcher
 from afqmc.utils.console import CountBar
-from afqmc.utils.errors import InputError, as_input_error
-from afqmc.utils.safe_files import SMALL, read_json
+from afqmc.utils.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class Predictor:
         reading: Sequence[str] = (),
         labelled: bool = True,
         precision: str | None = None,
-        engine: str = "torch",
+        engine: str | EngineChoice = TORCH,
     ) -> Predictor:
         """Load an untrusted run directory. Nothing in it is unpickled, and no code is run unless ``trust`` is set.
 
@@ -108,7 +109,8 @@ class Predictor:
             reading: Overrides ``dataset.key=value`` that change how files are read.
             labelled: Whether labels will be read from files.
             precision: Replaces ``trainer.mixed_precision`` of the run's config.
-            engine: ``torch``, another engine of ``afqmc.inference.engines``, ``auto``, or the directory of an export.
+            engine: ``torch``, another engine of ``afqmc.inference.engines``, ``auto``, the directory of an export, or
+                the choice of another predictor.
 
         Raises:
             InputError: if this is not a run directory, it has no usable weights, or they need code that is not trusted.
@@ -126,7 +128,7 @@ class Predictor:
         choice = select_device(config.trainer)
         chosen = EngineChoice()
         if engine != TORCH:
-            read_dev = partial(_read_dev_here, run, loaded.labels)
+            read_dev = partial(read_dev_here, run, loaded.labels)
             module, chosen = select_engine(engine, run, loaded, pair_tokenizer, choice, read_dev)
             if module is not None:
                 accelerator = build_accelerator(_CPU, config.trainer, config.distributed, config.seed)
@@ -134,7 +136,9 @@ class Predictor:
         check_launcher(choice.device, None)
         prepare_model(loaded.model, choice, config.trainer, config.performance)
         accelerator = build_accelerator(choice, config.trainer, config.distributed, config.seed)
-        model = accelerator.prepare(loaded.model)
+        model = accelerator.prepare(loaded.model).eval()
+        if choice.device == "cpu" and accelerator.mixed_precision == "bf16":
+            keep_linear_weights_in_bf16(model)
         return cls(config, loaded.labels, model, pair_tokenizer, accelerator, decision, chosen)
 
     @property
@@ -169,7 +173,7 @@ class Predictor:
         """Read the dev split that the config names."""
         dataset = self.config.dataset
         try:
-            files = _resolve_dataset(dataset)
+            files = resolve_dataset(dataset)
         except InputError as error:
             raise InputError(f"{error}\n  other pairs:     --data FILE") from error
         return load_dev(dataset, files, self.labels)
@@ -288,210 +292,3 @@ def _as_pairs(pairs: Iterable[tuple[str, str]]) -> Pairs:
             raise InputError(f"pairs[{index}]={pair!r}: {error}") from None
     first, second = ([pair[side] for pair in listed] for side in (0, 1))
     return Pairs("pairs", [*range(len(listed))], first, second, None)
-
-
-@dataclass(frozen=True)
-class EnsembleScores:
-    """Pairs with the prediction of one run, or the mean of several.
-
-    Attributes:
-        pairs: As the first run reads them.
-        labels: Label names, in class order.
-        logits: (N, C): those of one run, or the logarithms of the mean probabilities of several.
-        decision: Of one run, or fitted on the mean; the temperature of a run fits only its own probabilities.
-        has_unused_decisions: Whether any run of a mean has a decision, and the mean has none.
-        abstention: Leaves uncertain pairs without a prediction; None predicts all.
-        engine_notes: Which engines were chosen, if one was asked for.
-        truncated: Which pairs were cut to the maximum length of any run, bool (N,); None if no pair was.
-        max_length: The smallest one of the runs, in tokens.
-    """
-
-    pairs: Pairs
-    labels: tuple[str, ...]
-    logits: np.ndarray
-    decision: Decision | None = None
-    has_unused_decisions: bool = False
-    abstention: Abstention | None = None
-    engine_notes: tuple[str, ...] = ()
-    truncated: np.ndarray | None = None
-    max_length: int = 0
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """(N, C), float64, without the decision; NaN in rows without a prediction."""
-        return probabilities_of(self.logits)
-
-    @cached_property
-    def decided(self) -> Decided:
-        """Probabilities and predictions to show to the user.
-
-        With ``abstention``, they are those of the model: its promise holds for the likeliest label only, since the
-        threshold of the decision was chosen on the same dev pairs.
-        """
-        if self.decision is not None and self.abstention is None:
-            return replace(self.decision.apply(self.logits), truncated=self.truncated)
-        abstained = None if self.abstention is None else self.abstention.abstains(self.logits)
-        return Decided(self.probabilities, self.logits.argmax(axis=1), abstained, self.truncated)
-
-    def truncation_warning(self) -> str:
-        """Return a warning with the number of pairs that were cut; "" if no pair was."""
-        count = 0 if self.truncated is None else int(self.truncated.sum())
-        return truncation_warning(count, len(self.pairs), self.max_length) if count else ""
-
-    def describe_decision(self) -> str | None:
-        """Say which threshold and calibration were used, or which error rate is promised; None without a decision."""
-        if self.abstention is not None:
-            return self.abstention.describe(self.abstention.abstains(self.logits).sum(), len(self.pairs))
-        if self.decision is not None:
-            return self.decision.describe_use()
-        if self.has_unused_decisions:
-            return (
-                "the likeliest label of the mean is predicted: the threshold and the temperature of a run do not fit a "
-                "mean of several"
-            )
-        return None
-
-    def reject_nan(self) -> None:
-        """Check that each pair has a prediction. The argmax of a row of NaN would be the first label.
-
-        Raises:
-            InputError: with the number of pairs whose probabilities are not finite.
-        """
-        if missing := int((~np.isfinite(self.probabilities)).any(axis=1).sum()):
-            raise InputError(f"the weights give NaN for {missing} of {len(self.pairs)} pairs; nothing is written")
-
-
-def truncation_warning(count: int, pairs: int, max_length: int) -> str:
-    """Return the warning that pairs were cut, which the column ``truncated`` marks."""
-    return f"{count} of {pairs} pairs have more than {max_length} tokens and were cut; the column truncated marks them"
-
-
-def predict_mean(
-    run_dirs: Sequence[Path],
-    read: Callable[[Predictor], Pairs],
-    device: str | None = None,
-    trust: bool = False,
-    reading: Sequence[str] = (),
-    labelled: bool = True,
-    engine: str = "torch",
-) -> EnsembleScores:
-    """Average the probabilities of several runs for the same pairs. One run at a time is in memory.
-
-    ``read`` is called once, with the first run. The other arguments are those of ``Predictor.load``.
-
-    Raises:
-        InputError: if a run cannot be loaded, or its labels differ from those of the first run, or in their order.
-    """
-    first: Predictor | None = None
-    logits: list[np.ndarray] = []
-    notes: list[str] = []
-    has_decisions, truncated = False, np.zeros(0, bool)
-    for run_dir in run_dirs:
-        predictor = Predictor.load(run_dir, device, trust, reading, labelled, engine=engine)
-        if first is None:
-            first, pairs = predictor, read(predictor)
-            truncated, max_length = np.zeros(len(pairs), bool), predictor.pair_tokenizer.max_length
-        if predictor.labels != first.labels:
-            difference = f"{', '.join(predictor.labels)}, {run_dirs[0]} has {', '.join(first.labels)}"
-            raise InputError(f"{run_dir}: its labels are {difference}; a mean needs the same, in the same order")
-        has_decisions |= predictor.decision is not None
-        evaluation = predictor.evaluate(pairs)
-        logits.append(evaluation.logits)
-        truncated |= evaluation.truncated
-        max_length = min(max_length, predictor.pair_tokenizer.max_length)
-        notes += [predictor.engine_note] if predictor.engine_note else []
-    assert first is not None
-    is_single = len(logits) == 1
-    return EnsembleScores(
-        pairs,
-        first.labels,
-        logits[0] if is_single else mean_as_logits(logits),
-        decision=first.decision if is_single else None,
-        has_unused_decisions=has_decisions and not is_single,
-        engine_notes=tuple(dict.fromkeys(notes)),
-        truncated=truncated if truncated.any() else None,
-        max_length=max_length,
-    )
-
-
-def open_data_file(path: Path, dataset: DatasetConfig, key: str = "") -> DataFile:
-    """Open a file of pairs. Standard input (``-``) and pipes are read to their end, since they can be read only once.
-
-    Raises:
-        InputError: if the file cannot be read.
-    """
-    is_stdin = str(path) == "-"
-    try:
-        if not is_stdin and not stat.S_ISFIFO(path.stat().st_mode):
-            return DataFile.on_disk(path, dataset, key)
-        with open(0 if is_stdin else path, "rb", closefd=not is_stdin) as stream:
-            content = stream.read()
-    except (OSError, ValueError):
-        return DataFile.on_disk(path, dataset, key)  # raises an InputError with the reason
-    return DataFile("standard input" if is_stdin else str(path), lambda: io.BytesIO(content), dataset.format_of(path))
-
-
-def load_run_config(run: RunDir) -> Config:
-    """Read the config of an untrusted run directory.
-
-    Raises:
-        InputError: if it is missing or invalid in any way.
-    """
-    with as_input_error(f"{run.config}: not a run's config"):
-        config = schema.load(run.path)
-    if config.masking.unit is not None:
-        raise InputError(
-            f"{run.path}: is a run of afqmc.pretrain, which has no classifier; afqmc.run model=pretrained "
-            f"model.name_or_path={run.path} trains one"
-        )
-    return config
-
-
-def read_weights(best: Path, config: Config, trust: bool) -> Loaded:
-    """Load the best weights of an untrusted run directory; see ``afqmc.checkpoint.safety``.
-
-    Raises:
-        InputError: if they are missing or invalid in any way.
-    """
-    with as_input_error(f"{best}: not usable"):
-        return load_weights(best, config.model, trust)
-
-
-def read_decision(best: Path, num_labels: int) -> Decision | None:
-    """Read decision.json of an untrusted run directory; return None if there is none.
-
-    Raises:
-        InputError: in one line, if it is invalid in any way.
-    """
-    path = best / DECISION_FILE
-    if not os.path.lexists(path):
-        return None
-    with as_input_error(f"{path}: not readable as JSON"):
-        content = read_json(path, SMALL)
-    try:
-        return Decision.from_dict(content, num_labels)
-    except InputError as error:
-        raise InputError(f"{path}: invalid: {error}") from error
-
-
-def _read_dev_here(run: RunDir, labels: tuple[str, ...]) -> Pairs:
-    """Read the dev split of a run without a download.
-
-    Raises:
-        InputError: if it is not on this machine.
-    """
-    dataset = load_run_config(run).dataset
-    return load_dev(dataset, resolve_files(dataset, fetch=False), labels)
-
-
-def _resolve_dataset(dataset: DatasetConfig) -> dict[str, DataFile]:
-    """Find the files of a dataset. A missing one is downloaded only from the official address.
-
-    The config is untrusted: it must not choose another address, nor where on this machine a download is written.
-    """
-    try:
-        return resolve_files(dataset, fetch=False)
-    except InputError:
-        if dataset.url != schema.default_dataset_url():
-            raise
-        return resolve_files(replace(dataset, cache_dir=None))

@@ -1,6 +1,7 @@
 """Predict a large file in constant memory, and resume after an interruption.
 
-The file is read three times. The first pass checks all rows and the output's format. The second one computes logits in
+The file is read three times. The first pass checks all rows and the output's format (one more looks for pairs that will
+be cut, if the input has a column of the name that marks them). The second one computes logits in
 chunks, and appends them to ``OUT.partial/rows.f32``: that is the state from which the same command resumes. The third
 one writes the rows with their predictions to a temporary file, which is then renamed to OUT.
 """
@@ -26,10 +27,11 @@ from afqmc.data.loading import Pairs, reject_empty, to_columns
 from afqmc.data.parsing import Pair, read_pairs
 from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.sources import DataFile
+from afqmc.inference.ensemble_scores import EnsembleScores, truncation_warning
 from afqmc.inference.input_files import Inputs
 from afqmc.inference.output_files import cut_pairs, render
 from afqmc.inference.prediction_columns import count_formulas, formula_warning
-from afqmc.inference.predictor import EnsembleScores, Predictor, truncation_warning
+from afqmc.inference.predictor import Predictor
 from afqmc.run_dir import RunDir
 from afqmc.utils.console import CountBar
 from afqmc.utils.errors import InputError, first_line
@@ -127,13 +129,28 @@ class LargeFile:
             for pairs, rows in self._chunks():
                 columns |= dict.fromkeys(column for row in rows for column in row)
                 zeros = np.zeros((len(pairs), len(self.predictor.labels)), np.float32)
-                cut = cut_pairs(self.predictor, pairs) if "truncated" in columns else None
-                content = self._render(pairs, rows, zeros, count, cut)
+                content = self._render(pairs, rows, zeros, count)
                 schema = _joined_schema(schema, content) if self._is_parquet else None
                 formulas += count_formulas(rows, self.out.suffix.lower())
                 count += len(pairs)
                 bar.add(len(pairs))
+        if "truncated" in columns:
+            self._reject_own_marks(columns)
         return count, [*columns], schema, formulas
+
+    def _reject_own_marks(self, columns: dict[str, None]) -> None:
+        """Check that the output can have the column ``truncated``, which is added to all rows if any pair is cut.
+
+        Raises:
+            InputError: if a pair is cut, and the user has a column of that name anywhere in the file.
+        """
+        start = 0
+        for pairs, rows in self._chunks():
+            if (cut := cut_pairs(self.predictor, pairs)) is not None:
+                zeros = np.zeros((len(pairs), len(self.predictor.labels)), np.float32)
+                self._render(pairs, [columns | rows[0], *rows[1:]], zeros, start, cut)
+                return
+            start += len(pairs)
 
     def _job(self, count: int) -> dict[str, Any]:
         """Return everything that the logits depend on."""

@@ -89,3 +89,27 @@ def use_fast_cpu_kernels(model: nn.Module, fast_dropout: bool) -> None:
     for encoder in [module for module in model.modules() if isinstance(module, PreTrainedModel)]:
         if encoder._supports_attention_backend and encoder.config._attn_implementation == "sdpa":
             encoder.set_attn_implementation(CPU_ATTENTION)
+
+
+def keep_linear_weights_in_bf16(model: nn.Module) -> None:
+    """Convert the weights of linear layers of pretrained models to bfloat16, for predictions with autocast, in place.
+
+    Autocast converts them in each forward pass. For a single pair, that costs more than the matrix products. The bits
+    of the logits are the same. Weights that another module uses too, and layers of other classes, are not converted.
+    """
+    layers = [
+        layer
+        for pretrained in model.modules()
+        if isinstance(pretrained, PreTrainedModel)
+        for layer in pretrained.modules()
+        if type(layer) is nn.Linear
+    ]
+    others = {
+        id(value)
+        for module in model.modules()
+        if type(module) is not nn.Linear
+        for value in module.parameters(recurse=False)
+    }
+    for layer in layers:
+        if not others & {id(value) for value in layer.parameters()}:
+            layer.to(torch.bfloat16)

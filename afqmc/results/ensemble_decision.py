@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,23 @@ from afqmc.results.runs import find_runs
 from afqmc.utils.errors import InputError
 
 
-def decide_ensemble(run_dirs: Sequence[Path]) -> tuple[Decision, str]:
-    """Fit a decision on the mean of the runs' dev predictions.
+@dataclass(frozen=True)
+class EnsembleDecision:
+    """The decision of the mean of several runs.
 
-    Returns:
-        The decision, and a text with its cross-fitted accuracy and F1 on dev.
+    Attributes:
+        decision: Fitted on the mean of the runs' dev predictions.
+        folds: The parts of dev for cross-fitting (``decision.folds``).
+        figures: A text with the cross-fitted accuracy and F1 on dev.
+    """
+
+    decision: Decision
+    folds: int
+    figures: str
+
+
+def decide_ensemble(run_dirs: Sequence[Path]) -> EnsembleDecision:
+    """Fit a decision on the mean of the runs' dev predictions.
 
     Raises:
         InputError: with the reason why the mean has no decision, such as different dev pairs, as with folds.
@@ -44,7 +57,8 @@ def decide_ensemble(run_dirs: Sequence[Path]) -> tuple[Decision, str]:
         raise InputError("dev has too few pairs")
     decided = cross_fit.metrics(logits)
     plain = decision_metrics(logits.argmax(axis=1), first.gold, logits.shape[1])
-    return decision, (
+    figures = (
         f"the mean on dev, cross-fitted: accuracy {decided['accuracy_decided']:.4f}, F1 {decided['f1_decided']:.4f}; "
         f"likeliest label: accuracy {plain['accuracy']:.4f}, F1 {plain['f1']:.4f}"
     )
+    return EnsembleDecision(decision, folds, figures)

@@ -233,3 +233,33 @@ def test_decided_figures(trained, call, tmp_path):
     expected = predictor.decision.apply(logits).metrics(np.asarray(pairs.labels))
     assert {name: other[name] for name in DECIDED_NAMES} == pytest.approx(expected)
     assert any(note.startswith("decided and calibrated figures: threshold ") for note in other["notes"])
+
+
+def test_decided_figures_of_a_mean(trained, call, tmp_path):
+    """The mean of several runs is decided as one model: cross-fitted on dev in any order, else dev's decision."""
+    shutil.copytree(trained.path, tmp_path / "copy")
+    runs = trained.path, tmp_path / "copy"
+    for name, rows in (
+        ("same", ROWS),
+        ("reordered", ROWS[::-1]),
+        ("other", [ROWS[0] | {"sentence1": "a"}, *ROWS[1:9]]),
+    ):
+        write(tmp_path / f"{name}.jsonl", rows)
+    one, mean = (json.loads(call(*paths, "--data", tmp_path / "same.jsonl", "--json")[1]) for paths in (runs[:1], runs))
+    assert {name: mean[name] for name in ("accuracy", *DECIDED_NAMES)} == {
+        name: pytest.approx(one[name], abs=1e-4) for name in ("accuracy", *DECIDED_NAMES)
+    }
+    assert mean["intervals"]["f1_decided"] == pytest.approx(one["intervals"]["f1_decided"], abs=1e-4)
+    cross_fitted = "decided and calibrated figures: cross-fitted, as the decision was chosen on dev"
+    for paths in (runs[:1], runs):
+        for name, is_cross_fitted in (("same", True), ("reordered", True), ("other", False)):
+            result = json.loads(call(*paths, "--data", tmp_path / f"{name}.jsonl", "--json")[1])
+            assert (cross_fitted in result["notes"]) == is_cross_fitted
+            assert {*DECIDED_NAMES} <= {*result}
+    _, out, _ = call(*runs, "--data", tmp_path / "other.jsonl")
+    assert "f1 decided" in out
+    stored = tmp_path / "copy/predictions/dev.jsonl"
+    stored.write_text("".join(stored.read_text("utf-8").splitlines(keepends=True)[:-1]), "utf-8")
+    result = json.loads(call(*runs, "--data", tmp_path / "same.jsonl", "--json")[1])
+    assert any(note.startswith("the mean is not decided as one model: the dev pairs of") for note in result["notes"])
+    assert "f1_decided" not in result

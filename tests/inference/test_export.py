@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import pickle
 import re
 import shutil
 import sys
@@ -29,8 +30,9 @@ from transformers import (
 
 from afqmc.checkpoint.store import write_checksums
 from afqmc.data.tokenization import PairTokenizer
-from afqmc.inference.engine_choice import _recorded
+from afqmc.inference.engine_choice import EngineChoice, _recorded
 from afqmc.inference.engines import OnnxEngine
+from afqmc.inference.export import graphs
 from afqmc.inference.export.manifest import Manifest, read_manifest
 from afqmc.inference.export.scoring import score
 from afqmc.inference.export.standard import write_checkpoint
@@ -221,7 +223,8 @@ def test_command_writes_and_checks(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--int8"], "--int8: only with --format onnx"),
+        (["--int8"], "--int8: only with --format onnx or openvino"),
+        (["--int8", "--format", "torch"], "--int8: only with --format onnx or openvino"),
         (["--tolerance", "-1"], "--tolerance -1.0: must be at least 0"),
     ],
 )
@@ -326,6 +329,63 @@ def test_auto_times_several_candidates(copy, tmp_path, monkeypatch):
     assert note.startswith("engine: openvino (")
     assert "4.0 times as fast" in note
     assert "dev is not on this machine" in note
+
+
+def test_workers_use_the_choice_of_their_parent(copy, tmp_path, monkeypatch):
+    """``serve --workers`` times the engines once: the workers open what it chose, without a cache."""
+    pytest.importorskip("uvicorn", reason="needs the extra serve: pip install 'afqmc[serve]'")
+    from afqmc import serve
+    from afqmc.inference.serving import server
+
+    monkeypatch.setenv("AFQMC_CACHE", str(tmp_path / "cache"))
+    for path in copy.exports.glob("*/export.json"):
+        manifest = json.loads(path.read_text())
+        for row in manifest["engines"]:
+            row |= {"pairs_per_second": 1.0 if row["engine"] == "torch" else 2.0, "within_tolerance": True}
+        rewrite(path, manifest)
+    served = []
+    monkeypatch.setattr(server, "serve_on", lambda *arguments: served.append(arguments))
+    monkeypatch.setattr(sys, "argv", ["serve", str(copy.path), "--port", "0", "--workers", "2", "--engine", "auto"])
+    assert serve.main() == 0
+    [(_, settings, predictor, workers)] = served
+    assert (predictor, workers) == (None, 2)
+    shutil.rmtree(tmp_path / "cache")
+    settings = pickle.loads(pickle.dumps(settings))
+    worker = Predictor.load(settings.run_dir, engine=settings.engine)
+    assert worker.engine == settings.engine
+    assert "timed in turns" in worker.engine_note
+    for choice in (
+        EngineChoice(note="engine: torch"),
+        EngineChoice("torch-bf16"),
+        EngineChoice("openvino-bf16", copy.exports / "openvino"),
+    ):
+        assert Predictor.load(copy.path, "cpu", engine=choice).engine == choice
+    assert not (tmp_path / "cache").exists()
+
+
+def test_int8_openvino(exported, tmp_path):
+    """The weights are int8, the check knows both precisions, and the engine gives nearly the same logits."""
+    pytest.importorskip("nncf", reason="needs the extra int8: pip install 'afqmc[int8]'")
+    shutil.copytree(exported.path, tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    write_export(run.path, run.exports / "openvino-int8", "openvino", True, 0.1, False, comparison, score)
+    manifest = read_manifest(run.exports / "openvino-int8")
+    assert manifest.int8
+    assert [row["engine"] for row in manifest.engines] == ["torch", "torch-bf16", "openvino", "openvino-bf16"]
+    whole, quantized = (run.exports / name / "openvino_model.bin" for name in ("openvino", "openvino-int8"))
+    assert quantized.stat().st_size < whole.stat().st_size / 2
+    plain, int8 = (Predictor.load(run.path, "cpu", engine=engine) for engine in ("torch", str(quantized.parent)))
+    rows, reference = (predictor.predict(PAIRS) for predictor in (int8, plain))
+    differences = np.abs(np.array([row["logits"] for row in rows]) - [row["logits"] for row in reference])
+    assert 0 < differences.max() < 0.1
+
+
+def test_quantizer_that_is_missing(monkeypatch):
+    """The message names the package and the extra."""
+    monkeypatch.setattr(graphs, "find_spec", lambda name: None if name == "nncf" else find_spec("json"))
+    graphs.check_packages("openvino", int8=False)
+    with pytest.raises(InputError, match=r"--format openvino --int8: needs nncf; pip install 'afqmc\[int8\]'"):
+        graphs.check_packages("openvino", int8=True)
 
 
 def rewrite(path, manifest):

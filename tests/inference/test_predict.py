@@ -15,14 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import PYTHON, command, environment, train
 
 from afqmc import compare, evaluate, predict
 from afqmc.cli import run_command
 from afqmc.data.loading import Pairs
+from afqmc.inference.ensemble_scores import EnsembleScores
 from afqmc.inference.input_files import Inputs
 from afqmc.inference.output_files import render
-from afqmc.inference.predictor import EnsembleScores, Predictor
+from afqmc.inference.predictor import Predictor
 from afqmc.utils.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -576,3 +578,26 @@ def test_short_pairs_have_no_mark(run):
     """The Python API adds ``truncated`` only to the rows of pairs that were cut."""
     rows = Predictor.load(run.path).predict([("怎么还款", "额度"), ("还款" * 40, "额度")])
     assert [row.get("truncated") for row in rows] == [None, True]
+
+
+def test_single_pair_does_not_visit_the_modules(run, monkeypatch):
+    """The model is in evaluation mode once it is loaded: switching it for each call costs as much as a small model."""
+    predictor = Predictor.load(run.path, "cpu")
+    visited = []
+    monkeypatch.setattr(torch.nn.Module, "train", lambda self, mode=True: visited.append(self) or self)
+    predictor.predict([("怎么还款", "如何还花呗")])
+    assert visited == []
+
+
+def test_bf16_weights_change_no_bit(run):
+    """With bfloat16 autocast on the CPU, linear layers keep their weights in bfloat16; logits are those of autocast."""
+    predictor, plain = (Predictor.load(run.path, "cpu", precision=precision) for precision in ("bf16", "no"))
+    pairs = plain.read_pairs(None, labelled=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = plain.evaluate(pairs).logits
+    assert np.array_equal(predictor.evaluate(pairs).logits, expected)
+    kinds = {
+        type(module): module.weight.dtype for module in predictor.model.encoder.modules() if hasattr(module, "weight")
+    }
+    assert kinds[torch.nn.Linear] is torch.bfloat16
+    assert kinds[torch.nn.Embedding] is torch.float32

@@ -402,6 +402,25 @@ def test_page(service, small_run):
             assert browser.js("document.querySelectorAll('#words b, #words script').length") == 0
             assert browser.js("document.querySelector('#words div').textContent") == "花呗<b>怎么</b>还款"
             assert browser.js("document.documentElement.scrollWidth") <= width
+            engine = {
+                "zh-CN": "引擎：torch。句对最多 128 个词元",
+                "en-US": "Engine: torch. Pairs are cut to 128 tokens.",
+            }
+            assert engine[language] in browser.js("document.querySelector('#about').textContent")
+            assert browser.js("document.querySelector('#truncated').hidden")
+            browser.type("#sentence1", "怎么还款" * 32)  # more tokens than the run reads, and few enough to explain
+            browser.click("#predict")
+            browser.until("document.querySelectorAll('#words span').length > 100")
+            note = {
+                "zh-CN": "该句对已被截断：超过 128 个词元",
+                "en-US": "This pair was cut: it has more than 128 tokens.",
+            }
+            assert note[language] in browser.js("document.querySelector('#truncated').textContent")
+            assert not browser.js("document.querySelector('#truncated').hidden")
+            assert browser.js("document.documentElement.scrollWidth") <= width
+            browser.type("#sentence1", "花呗<b>怎么</b>还款")
+            browser.click("#predict")
+            browser.until("document.querySelector('#truncated').hidden")
         expected = afqmc.load(small_run.path).predict([("花呗<b>怎么</b>还款", "如何还花呗<script>alert(1)</script>")])
         shown = browser.js("document.querySelector('.order').textContent")
         assert f"{expected[0]['probability']:.1%}" in shown

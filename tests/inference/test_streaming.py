@@ -9,9 +9,11 @@ import pyarrow.parquet
 import pytest
 
 from afqmc.inference import streaming
+from afqmc.inference.ensemble_scores import EnsembleScores
 from afqmc.inference.input_files import Inputs
 from afqmc.inference.output_files import render
-from afqmc.inference.predictor import EnsembleScores, Predictor, open_data_file
+from afqmc.inference.predictor import Predictor
+from afqmc.inference.run_files import open_data_file
 from afqmc.inference.streaming import LargeFile
 from afqmc.utils.errors import InputError
 
@@ -89,13 +91,28 @@ def test_long_pairs_and_formulas(predictor, small_run, file, tmp_path, suffix):
     assert marks == [*[False] * 40, True]
 
 
-def test_own_column_truncated(predictor, small_run, file, tmp_path):
-    """A column of the user with the name of the marks is refused before logits are computed."""
-    rows = [*ROWS, {"sentence1": "还款" * 100, "sentence2": "额度"}]
-    file.write_text("".join(json.dumps(row | {"truncated": "no"}) + "\n" for row in rows))
-    with pytest.raises(InputError, match=r"has a column 'truncated' already.* \(rows are counted from row 35"):
-        job(predictor, small_run, file, tmp_path / "out.csv").predict()
-    assert not (tmp_path / "out.csv.partial" / "rows.f32").exists()
+SHORT, LONG = ({"sentence1": "还款" * times, "sentence2": "额度"} for times in (1, 100))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize(
+    ("rows", "start"),
+    [
+        ([*[SHORT | {"truncated": "no"}] * 40, LONG], 35),
+        ([SHORT | {"truncated": "no"}, *[SHORT] * 39, LONG], 35),  # the first chunk has the column, the last the cut
+        ([LONG, *[SHORT] * 39, SHORT | {"truncated": "no"}], 0),
+        ([LONG, *[SHORT] * 39, SHORT | {"truncated": None}], 0),
+    ],
+)
+def test_own_column_truncated(predictor, small_run, file, tmp_path, suffix, rows, start):
+    """A column of the user with the name of the marks is refused before logits are computed, wherever it begins."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / f"out{suffix}"
+    with pytest.raises(InputError, match=rf"has a column 'truncated' already.* \(rows are counted from row {start} "):
+        job(predictor, small_run, file, out).predict()
+    assert not (tmp_path / f"{out.name}.partial" / "rows.f32").exists()
+    job(predictor, small_run, file, tmp_path / "out.jsonl").predict()  # has no columns of the input
+    assert sum(json.loads(line)["truncated"] for line in (tmp_path / "out.jsonl").read_text().splitlines()) == 1
 
 
 def test_resumes_where_it_stopped(predictor, small_run, file, tmp_path, monkeypatch, caplog):

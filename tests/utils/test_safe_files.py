@@ -26,7 +26,7 @@ OPENING = {  # modules that open other files, and which
     "afqmc/run_dir.py": "appends to metrics.jsonl",
     "afqmc/utils/language.py": "the texts in the package",
     "afqmc/utils/files.py": "writes a file before it replaces another",
-    "afqmc/inference/predictor.py": "standard input and pipes that the user names",
+    "afqmc/inference/run_files.py": "standard input and pipes that the user names",
     "afqmc/inference/holdout.py": "none: it calls a method of its ledger",
     "afqmc/inference/streaming.py": "the file of pairs that the user names, and its own unfinished output",
     "afqmc/inference/serving/pages.py": "parts of the page, from this package",

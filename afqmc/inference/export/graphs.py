@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _PACKAGES = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino",),
 }
+_QUANTIZERS = {"onnx": (), "openvino": ("nncf",)}  # the formats with --int8, and the packages that it needs as well
 _MAX_ONNX = (1 << 31) - (1 << 20)  # bytes: protobuf allows 2 GiB
 
 
@@ -42,8 +44,8 @@ class Graph(nn.Module):
         return logits.float()
 
 
-def check_packages(format: str) -> None:
-    """Check that the packages of a format are installed.
+def check_packages(format: str, int8: bool) -> None:
+    """Check that the packages of a format are installed, and those of its quantizer.
 
     Raises:
         InputError: naming those that are missing.
@@ -51,6 +53,9 @@ def check_packages(format: str) -> None:
     missing = [name for name in _PACKAGES.get(format, ()) if find_spec(name) is None]
     if missing:
         raise InputError(f"--format {format}: needs {', '.join(missing)}; pip install 'afqmc[export]'")
+    missing = [name for name in _QUANTIZERS[format] if find_spec(name) is None] if int8 else []
+    if missing:
+        raise InputError(f"--format {format} --int8: needs {', '.join(missing)}; pip install 'afqmc[int8]'")
 
 
 def trace(model: nn.Module, pair_tokenizer: PairTokenizer) -> tuple[Any, list[str]]:
@@ -84,40 +89,48 @@ def write_graph(directory: Path, format: str, program: Any, names: list[str], in
     Raises:
         InputError: if the library does not support the model.
     """
-    writer = {"onnx": _write_onnx, "openvino": _write_openvino, "torch": _write_torch}[format]
     try:
         with torch.no_grad(), _quiet():
-            writer(directory, program, names)
-            if int8:
-                _quantize(directory)
+            if format == "torch":
+                torch.export.save(program, directory / TORCH_FILE)
+            else:
+                {"onnx": _write_onnx, "openvino": _write_openvino}[format](directory, program, names, int8)
     except InputError:
         raise
     except Exception as error:  # the exporters raise errors of many types
         raise _not_supported(format, error) from error
 
 
-def _write_onnx(directory: Path, program: Any, names: list[str]) -> None:
+def _write_onnx(directory: Path, program: Any, names: list[str], int8: bool) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     if size > _MAX_ONNX:
         raise InputError("--format onnx: the model has more than 2 GiB; --format openvino has no limit")
     exported: Any = torch.onnx.export(program, input_names=names, output_names=["logits"], dynamo=True, verbose=False)
     exported.save(directory / ONNX_FILE, external_data=False)
+    if int8:
+        _quantize_onnx(directory)
 
 
-def _write_openvino(directory: Path, program: Any, names: list[str]) -> None:
+def _write_openvino(directory: Path, program: Any, names: list[str], int8: bool) -> None:
     openvino = import_openvino()
     model = openvino.convert_model(program)
     for port, name in zip(model.inputs, names, strict=True):
         port.get_tensor().set_names({name})
     model.outputs[0].get_tensor().set_names({"logits"})
+    if int8:
+        model = _int8_weights(model)
     openvino.save_model(model, directory / OPENVINO_FILE, compress_to_fp16=False)
 
 
-def _write_torch(directory: Path, program: Any, names: list[str]) -> None:
-    torch.export.save(program, directory / TORCH_FILE)
+def _int8_weights(model: Any) -> Any:
+    """Return an OpenVINO model with int8 weights; activations are quantised when it runs."""
+    import nncf  # after import_openvino: otherwise it would send statistics of its use
+
+    with redirect_stdout(io.StringIO()):  # it shows progress bars
+        return nncf.compress_weights(model)
 
 
-def _quantize(directory: Path) -> None:
+def _quantize_onnx(directory: Path) -> None:
     """Replace the ONNX model by one with int8 weights; activations are quantised when it runs."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

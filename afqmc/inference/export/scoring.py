@@ -35,7 +35,8 @@ from afqmc.inference.engines import (
 from afqmc.inference.export.graphs import TORCH_FILE
 from afqmc.inference.export.manifest import Manifest, read_manifest
 from afqmc.inference.export.standard import OWN_CODE
-from afqmc.inference.predictor import Predictor, load_run_config
+from afqmc.inference.predictor import Predictor
+from afqmc.inference.run_files import load_run_config
 from afqmc.run_dir import RunDir
 from afqmc.training.config import MixedPrecision
 from afqmc.utils.console import CountBar

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from afqmc.checkpoint.store import replace_directory
+from afqmc.checkpoint.weights import Loaded
 from afqmc.data.tokenization import PairTokenizer
 from afqmc.evaluation.decision import DECISION_FILE, Decision
 from afqmc.inference.export.graphs import check_packages, trace, write_graph
 from afqmc.inference.export.manifest import MANIFEST, Manifest, tokenizer_digest
 from afqmc.inference.export.scoring import Scores, score_in_new_process
 from afqmc.inference.export.standard import write_checkpoint
-from afqmc.inference.predictor import load_run_config, read_decision, read_weights
+from afqmc.inference.run_files import load_run_config, read_decision, read_weights
 from afqmc.run_dir import RunDir
 from afqmc.training.device import cpu_name
 from afqmc.utils.errors import InputError
 from afqmc.utils.process import usable_cores
 from afqmc.utils.safe_files import sha256
 
-_PACKAGES = ("afqmc", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "onnxscript", "openvino")
+_PACKAGES = ("afqmc", "torch", "transformers", "tokenizers", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
 PrintComparison = Callable[[Scores], list[dict[str, Any]]]  # prints the comparison and returns its rows
 
 
@@ -43,7 +45,7 @@ def write_export(
         run_dir: The run.
         target: The directory to write.
         format: One of ``FORMATS``.
-        int8: Whether to quantise the weights (ONNX only).
+        int8: Whether to quantise the weights (ONNX and OpenVINO only).
         tolerance: Largest difference of a logit.
         trust: Allow the model code that the run's config names.
         check: Gets what the engines computed, and returns a row per engine.
@@ -56,54 +58,84 @@ def write_export(
     Raises:
         InputError: if the model cannot be exported, or the export differs too much, and then nothing is left of it.
     """
-    check_packages(format)
+    check_packages(format, int8)
     run = RunDir(run_dir)
     run.ensure_inside(target, "-o")
     _check_target(target, run)
-    config = load_run_config(run)
-    loaded = read_weights(run.best, config, trust)
-    decision = read_decision(run.best, len(loaded.labels))
-    pair_tokenizer = PairTokenizer(loaded.tokenizer, config.dataset.max_length)
-    head: list[str | None] = [None]
+    source = _Source.of(run, trust)
+    heads: list[str | None] = []
 
     def write(directory: Path) -> None:
-        names: list[str] = []
-        digest = tokenizer_digest(pair_tokenizer)
-        if format == "transformers":
-            head[0] = write_checkpoint(
-                directory, loaded.model, loaded.tokenizer, loaded.labels, config.dataset.max_length
-            )
-        else:
-            program, names = trace(loaded.model, pair_tokenizer)
-            write_graph(directory, format, program, names, int8)
-            loaded.tokenizer.save_pretrained(directory)
-        manifest = Manifest(
-            format=format,
-            int8=int8,
-            head=head[0],
-            inputs=names,
-            labels=[*loaded.labels],
-            max_length=config.dataset.max_length,
-            tokenizer_sha256=digest,
-            weights_sha256=sha256(run.best / "model.safetensors"),
-            tolerance=tolerance,
-            versions=_versions(),
-            machine={"processor": cpu_name(), "cores": usable_cores()},
-        )
-        manifest.write(directory)
-        if decision is not None:
+        head, inputs = _write_model(directory, source, format, int8)
+        manifest = _manifest(source, format, int8, tolerance, head, inputs)
+        manifest.write(directory)  # the new process reads it
+        if source.decision is not None:
             shutil.copyfile(run.best / DECISION_FILE, directory / DECISION_FILE)
-        scores = score(run_dir, directory, trust)
-        manifest.engines.extend(check(scores))
-        manifest.dev["pairs"] = len(scores.gold)
+        _check_on_dev(manifest, score(run_dir, directory, trust), check)
         manifest.write(directory)
-        _reject_different(manifest, tolerance)
         if card is not None:
-            (directory / "README.md").write_text(card(manifest, decision), encoding="utf-8")
+            (directory / "README.md").write_text(card(manifest, source.decision), encoding="utf-8")
+        heads.append(head)
 
     target.parent.mkdir(parents=True, exist_ok=True)
     replace_directory(target, write)
-    return head[0], decision
+    return heads[0], source.decision
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The best weights of a run and what belongs to them."""
+
+    run: RunDir
+    loaded: Loaded
+    decision: Decision | None
+    pair_tokenizer: PairTokenizer
+    tokenizer_sha256: str
+
+    @classmethod
+    def of(cls, run: RunDir, trust: bool) -> _Source:
+        config = load_run_config(run)
+        loaded = read_weights(run.best, config, trust)
+        decision = read_decision(run.best, len(loaded.labels))
+        pair_tokenizer = PairTokenizer(loaded.tokenizer, config.dataset.max_length)
+        return cls(run, loaded, decision, pair_tokenizer, tokenizer_digest(pair_tokenizer))
+
+
+def _write_model(directory: Path, source: _Source, format: str, int8: bool) -> tuple[str | None, list[str]]:
+    """Write model and tokenizer; return how the head is stored (``transformers``), and the inputs of a graph."""
+    loaded, pair_tokenizer = source.loaded, source.pair_tokenizer
+    if format == "transformers":
+        head = write_checkpoint(directory, loaded.model, loaded.tokenizer, loaded.labels, pair_tokenizer.max_length)
+        return head, []
+    program, inputs = trace(loaded.model, pair_tokenizer)
+    write_graph(directory, format, program, inputs, int8)
+    loaded.tokenizer.save_pretrained(directory)
+    return None, inputs
+
+
+def _manifest(
+    source: _Source, format: str, int8: bool, tolerance: float, head: str | None, inputs: list[str]
+) -> Manifest:
+    return Manifest(
+        format=format,
+        int8=int8,
+        head=head,
+        inputs=inputs,
+        labels=[*source.loaded.labels],
+        max_length=source.pair_tokenizer.max_length,
+        tokenizer_sha256=source.tokenizer_sha256,
+        weights_sha256=sha256(source.run.best / "model.safetensors"),
+        tolerance=tolerance,
+        versions=_versions(),
+        machine={"processor": cpu_name(), "cores": usable_cores()},
+    )
+
+
+def _check_on_dev(manifest: Manifest, scores: Scores, check: PrintComparison) -> None:
+    """Record the comparison of the engines, and check that the exported model is equal enough."""
+    manifest.engines.extend(check(scores))
+    manifest.dev["pairs"] = len(scores.gold)
+    _reject_different(manifest, manifest.tolerance)
 
 
 def _reject_different(manifest: Manifest, tolerance: float) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from afqmc.inference.engine_choice import EngineChoice
 
 MAX_BODY = 4 << 20  # bytes of a request
 MAX_CHARACTERS = 10_000  # of a sentence
@@ -21,7 +24,7 @@ class ServeSettings:
         run_dir: The run.
         device: Replaces the device of the run.
         trust: Allow the model code that the run's config names.
-        engine: As for ``Predictor.load``.
+        engine: As for ``Predictor.load``. With several workers it is the choice of the parent, the same for all.
         max_batch: Pairs per batch.
         max_delay_s: Seconds that a pair waits for others to fill its batch.
         queue: Pairs that may wait, and the maximum of a request.
@@ -35,7 +38,7 @@ class ServeSettings:
     run_dir: Path
     device: str | None = None
     trust: bool = False
-    engine: str = "torch"
+    engine: str | EngineChoice = "torch"
     max_batch: int = 64
     max_delay_s: float = 0.005
     queue: int = 1024

@@ -94,7 +94,13 @@
         ),
       );
     }
-    byId("about").textContent = parts.join(" ");
+    parts.push(
+      t(
+        `Engine: ${model.engine}. Pairs are cut to ${model.max_length} tokens.`,
+        `引擎：${model.engine}。句对最多 ${model.max_length} 个词元，超出部分会被截断。`,
+      ),
+    );
+    byId("about").textContent = parts.join(t(" ", ""));
   }
 
   function drawResult() {
@@ -114,6 +120,11 @@
       );
       byId("orders-note").textContent = ordersNote(pair, forward, backward);
     }
+    byId("truncated").hidden = !(forward.truncated || backward.truncated);
+    byId("truncated").textContent = t(
+      `This pair was cut: it has more than ${state.model.max_length} tokens. The model did not see the rest.`,
+      `该句对已被截断：超过 ${state.model.max_length} 个词元，模型没有看到其余部分。`,
+    );
     drawWords();
   }
 
