@@ -43,12 +43,6 @@ _VALUES: dict[str, dict[Any, Any]] = {  # new key: {old value: new value}
     "trainer.monitor": {"dev/auc": "dev/roc_auc"},
     "dataset": {"jsonl": "files"},
     "debug": {"steps": "smoke", "anomaly": "detect_anomaly"},
-    "scheduler._target_": {
-        "transformers.get_constant_schedule_with_warmup": "afqmc.training.schedules.constant",
-        "transformers.get_linear_schedule_with_warmup": "afqmc.training.schedules.linear",
-        "transformers.get_cosine_schedule_with_warmup": "afqmc.training.schedules.cosine",
-        "transformers.get_polynomial_decay_schedule_with_warmup": "afqmc.training.schedules.polynomial",
-    },
     "distributed.fsdp_sharding": {"full": "full_shard", "gradients": "shard_grad_op"},
     "performance.torch_compile": {True: "default", False: None},
 }

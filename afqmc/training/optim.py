@@ -36,7 +36,6 @@ _CONFLICTS = {  # as ``Callback.conflicts``, for optimizers of libraries
     "pytorch_optimizer.ScheduleFreeAdamW": ("callbacks.ema",),  # it averages the weights itself
 }
 _WARMUP = ("num_warmup_steps", "warmup_steps")
-_CONSTANT = ("constant", "get_constant_schedule")  # names of schedules that do not fall
 
 
 def build_optimizer(
@@ -115,7 +114,7 @@ def build_scheduler(config: Arguments, optimizer: Optimizer, total_steps: int, l
     Raises:
         InputError: naming the argument that the target does not have or rejects.
     """
-    target, arguments = split_target(config, "scheduler", "afqmc.training.schedules.linear")
+    target, arguments = split_target(config, "scheduler", "transformers.get_linear_schedule_with_warmup")
     function = import_target(target, "scheduler._target_")
     parameters = signature_parameters(function)
     for key in ("warmup_steps", "warmup_ratio"):
@@ -170,7 +169,7 @@ def check_optimizer_config(
     toy = build_optimizer(plain, linear, lr, [linear.weight])
     build_scheduler(scheduler, toy, total_steps, lr)
     target = str(scheduler["_target_"])
-    if keeps_averaged_weights(toy) and not target.rpartition(".")[2].startswith(_CONSTANT):
+    if keeps_averaged_weights(toy) and not target.rpartition(".")[2].startswith("get_constant_schedule"):
         raise InputError(
             f"scheduler._target_={target}: {type(toy).__name__} averages its weights in place of a schedule; use "
             "scheduler=constant, with scheduler.warmup_ratio if needed"

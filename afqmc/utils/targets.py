@@ -23,12 +23,7 @@ _TRUSTED = {  # prefixes of the targets that an untrusted config may name, by ke
         "afqmc.training.muon.",
     ),
     "optimizer.param_groups": ("afqmc.training.parameter_groups.",),
-    "scheduler": (
-        "afqmc.training.schedules.",
-        "torch.optim.lr_scheduler.",
-        "transformers.get_",
-        "transformers.optimization.get_",
-    ),
+    "scheduler": ("torch.optim.lr_scheduler.", "transformers.get_", "transformers.optimization.get_"),
 }
 _PREFIXES = tuple(prefix for prefixes in _TRUSTED.values() for prefix in prefixes)
 _DEFINED_IN = tuple(prefix for prefix in _PREFIXES if prefix.endswith("."))

@@ -11,6 +11,7 @@ _MODULES = (  # torch, transformers and accelerate are among what they import
     "sklearn.metrics",
     "statsmodels.stats.proportion",
     "transformers.models.bert.modeling_bert",
+    "transformers.optimization",  # schedules; imports peft if it is installed
 )
 
 with importing_libraries():

@@ -96,7 +96,7 @@ def test_default_is_the_tutorials_recipe():
     assert config.model.name_or_path == "google-bert/bert-base-chinese"
     assert config.model.pooling.value == "cls"
     assert config.optimizer["_target_"] == "torch.optim.AdamW"
-    assert config.scheduler["_target_"] == "afqmc.training.schedules.linear"
+    assert config.scheduler["_target_"] == "transformers.get_linear_schedule_with_warmup"
     assert config.scheduler["warmup_steps"] == 0 == config.scheduler["warmup_ratio"]
 
 

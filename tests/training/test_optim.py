@@ -1,17 +1,13 @@
 """Optimizers and schedules: built from YAML alone, arguments checked against the signature, rates as expected."""
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import PATIENCE_S
 from torch import nn
 
 from afqmc.config import compose, conf_dir
-from afqmc.config.renamed_keys import upgrade
 from afqmc.training.optim import (
     build_optimizer,
     build_scheduler,
@@ -151,30 +147,6 @@ def test_warmup(name, warmup):
     lrs = rates(compose([f"scheduler={name}", f"scheduler.{warmup}"]).scheduler, 100)
     assert lrs[:21] == pytest.approx([step / 20 for step in range(21)])
     assert max(lrs) == lrs[20] == 1
-
-
-@pytest.mark.parametrize("warmup", [0, 7])
-@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "polynomial"])
-def test_schedules_equal_those_of_transformers(name, warmup):
-    """Each rate has the same bits, and a saved config with the schedule of transformers is upgraded to this one."""
-    config = {**compose([f"scheduler={name}"]).scheduler, "warmup_steps": warmup}
-    middle = "polynomial_decay" if name == "polynomial" else name
-    theirs = {**config, "_target_": f"transformers.get_{middle}_schedule_with_warmup"}
-    assert rates(config, 50, lr=3e-5) == rates(theirs, 50, lr=3e-5)
-    saved = {f"scheduler.{key}": value for key, value in theirs.items()}
-    assert upgrade(saved)["scheduler._target_"] == config["_target_"]
-
-
-def test_default_schedule_does_not_import_peft():
-    """Importing peft would delay the start of each run."""
-    code = (
-        "import sys\nfrom afqmc.config import compose\nfrom afqmc.runner import experiment\n"
-        "from afqmc.training.optim import check_optimizer_config\nconfig = compose([])\n"
-        "check_optimizer_config(config.optimizer, config.scheduler, config.lr)\nprint('peft' in sys.modules)"
-    )
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
-    assert result.stdout.split() == ["False"]
 
 
 def test_polynomial_ends_at_lr_end():
