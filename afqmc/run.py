@@ -107,7 +107,7 @@ def run(
     from afqmc.sweeps.plan import Sweep
     from afqmc.sweeps.pruning import build_pruner
     from afqmc.tracking.run_names import with_sweep_metadata
-    from afqmc.utils.process import configure_threads
+    from afqmc.utils.process import configure_threads, importing_libraries
 
     configure_threads(launcher_n_jobs() * current_rank().local_world_size)
     config, hydra = to_config(node), HydraConfig.get()
@@ -126,7 +126,8 @@ def run(
     pruner = None if saved else build_pruner(sweeper_settings(), sweep, run_dir.path.name, config.trainer.monitor)
     with RunLifecycle(config, run_dir, resume == AUTO) as lifecycle:
         # importing torch takes seconds, so it is done where signals are handled
-        from afqmc.runner.experiment import run_experiment
+        with importing_libraries():
+            from afqmc.runner.experiment import run_experiment
 
         run_experiment(config, run_dir, pruner=pruner, callbacks=callbacks, lifecycle=nullcontext(lifecycle))
     if on_end is not None:

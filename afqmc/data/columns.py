@@ -32,8 +32,10 @@ class Texts(Sequence[str]):
         """Return texts as a column; a column is returned unchanged."""
         if isinstance(texts, Texts):
             return texts
-        encoded = [text.encode(*_UTF8) for text in texts]
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets_of(np.fromiter(map(len, encoded), np.int64)))
+        characters = offsets_of(np.fromiter(map(len, texts), np.int64, len(texts)))
+        data = np.frombuffer("".join(texts).encode(*_UTF8), np.uint8)
+        begins = np.append(np.flatnonzero((data & 0xC0) != 0x80), len(data))  # of each character
+        return cls(data, begins[characters])
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -64,6 +66,10 @@ class Texts(Sequence[str]):
 
     def __repr__(self) -> str:
         return repr([*self])
+
+    def encoded(self, rows: slice) -> Iterator[bytes]:
+        """Yield the UTF-8 bytes of the texts of a slice without a step."""
+        return self._bytes(*rows.indices(len(self))[:2])
 
     def _bytes(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield the bytes of some texts."""

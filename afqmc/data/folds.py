@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from heapq import heapify, heapreplace
 
 import numpy as np
 
-from afqmc.data.columns import Texts
+from afqmc.data.columns import Ints, Texts, to_column
 from afqmc.data.config import DatasetConfig
 from afqmc.data.pairs import Pairs, label_texts, sentences_digest, update_digest
 from afqmc.utils.errors import InputError, elide
@@ -149,13 +150,38 @@ def assign_folds(groups: _Array, labels: _Array, folds: int, seed: int) -> _Arra
     counts = _count_labels(groups, labels)
     order = np.random.RandomState(seed).permutation(len(counts))
     order = order[np.lexsort((*counts[order].T, -counts[order].sum(axis=1)))]
+    is_new = (np.diff(counts[order], axis=0) != 0).any(axis=1)
     fold_counts = np.zeros((folds, counts.shape[1]), np.int64)
     fold_of_group = np.empty(len(counts), np.int64)
-    for group in order:
-        best = int(np.lexsort((fold_counts.sum(axis=1), fold_counts @ counts[group]))[0])
-        fold_counts[best] += counts[group]
-        fold_of_group[group] = best
+    for equal in np.split(order, np.flatnonzero(is_new) + 1):  # groups with equal class counts
+        count = counts[equal[0]]
+        chosen = _smallest_folds(fold_counts @ count, fold_counts.sum(axis=1), count, len(equal))
+        fold_counts += np.bincount(chosen, minlength=folds)[:, None] * count
+        fold_of_group[equal] = chosen
     return np.take(fold_of_group, groups)
+
+
+def _smallest_folds(products: _Array, sizes: _Array, count: _Array, groups: int) -> list[int]:
+    """Return the folds of groups with equal class counts, one after another: each time the fold that is smallest.
+
+    Args:
+        products: The class counts of each fold times those of a group; smaller ones add less to the squares.
+        sizes: Pairs of each fold, which decide ties; further ties go to the first fold.
+        count: Class counts of each group.
+        groups: How many groups.
+    """
+    grown, added = int(count @ count), int(count.sum())
+    heap = [
+        (product, size, fold)
+        for fold, (product, size) in enumerate(zip(products.tolist(), sizes.tolist(), strict=True))
+    ]
+    heapify(heap)
+    chosen = []
+    for _ in range(groups):
+        product, size, fold = heap[0]
+        heapreplace(heap, (product + grown, size + added, fold))
+        chosen.append(fold)
+    return chosen
 
 
 def _count_labels(ids: _Array, labels: _Array) -> _Array:
@@ -167,6 +193,12 @@ def _count_labels(ids: _Array, labels: _Array) -> _Array:
 
 def _reject_repeated_ids(pairs: Pairs) -> None:
     """Check that ids are unique, because the predictions of several folds are combined by id."""
+    ids = to_column(pairs.ids)
+    keys = ids.array if isinstance(ids, Ints) else ids.hashes if isinstance(ids, Texts) else None
+    if keys is not None:
+        ascending = np.sort(keys)
+        if (ascending[1:] != ascending[:-1]).all():
+            return
     seen: dict[int | str, int] = {}
     for row, pair_id in enumerate(pairs.ids):
         if (first := seen.setdefault(pair_id, row)) != row:

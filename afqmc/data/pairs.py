@@ -169,11 +169,19 @@ def sentences_digest(pairs: Pairs) -> str:
 
     It is the sum of the sha256 of each pair, modulo 2**256, so that it takes no memory.
     """
+    columns = Texts.of(pairs.sentence1), Texts.of(pairs.sentence2)
+    characters = [texts.count_characters() for texts in columns]
     total = 0
-    for first, second in zip(pairs.sentence1, pairs.sentence2, strict=True):
-        first, second = sorted((first, second))
-        pair = f"{len(first)} {first}{second}".encode("utf-8", "surrogatepass")
-        total += int.from_bytes(hashlib.sha256(pair).digest(), "big")
+    for start in range(0, len(pairs), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        texts = zip(*(column.encoded(rows) for column in columns), *(count[rows] for count in characters), strict=True)
+        digests = [
+            # the order of UTF-8 bytes is that of the characters
+            hashlib.sha256(b"%d %b%b" % ((n, a, b) if a <= b else (m, b, a))).digest()
+            for a, b, n, m in texts
+        ]
+        words = np.frombuffer(b"".join(digests), ">u4").reshape(-1, 8).sum(axis=0, dtype=np.int64)
+        total += sum(word << 32 * place for place, word in enumerate(reversed(words.tolist())))
     return f"{total % (1 << 256):064x}"
 
 

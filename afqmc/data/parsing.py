@@ -5,9 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from afqmc.data.cells import with_texts
 from afqmc.data.config import DatasetConfig, Format, OnBadRow
@@ -23,8 +22,7 @@ OnRow = Callable[[dict[str, Any]], None]
 _FIRST_ROWS = 20  # rows whose labels show whether the first row is a header line
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """One row of a data file: its id, two sentences, the label name if it has one, and its line."""
 
     id: int | str
@@ -67,7 +65,8 @@ def read_pairs(
         on_error = report.skip
     is_unlabelled = labelled is None and _is_unlabelled(file, config, index)
     labels, ids = _Labels(config, labelled, index, report, is_unlabelled), _Ids(config, report)
-    needed = [config.sentence1_field, config.sentence2_field, config.id_field]
+    name1, name2, name_id = config.sentence1_field, config.sentence2_field, config.id_field
+    needed = [name1, name2, name_id]
     needed += [] if labelled is False else [config.label_field]
     has_types = _has_types(file)
 
@@ -88,18 +87,21 @@ def read_pairs(
             fields = with_texts(row, needed, config.id_field) if has_types else row
             if labels.dropped and labels.drops(fields):
                 continue
-            sentence1 = _sentence(fields, "sentence1_field", config)
-            sentence2 = _sentence(fields, "sentence2_field", config)
+            # a call per cell would take longer than these tests, which nearly all cells pass
+            sentence1, sentence2, pair_id = fields.get(name1), fields.get(name2), fields.get(name_id)
+            if not (type(sentence1) is str and sentence1.isprintable() and sentence1.strip()):
+                sentence1 = _sentence(fields, "sentence1_field", config)
+            if not (type(sentence2) is str and sentence2.isprintable() and sentence2.strip()):
+                sentence2 = _sentence(fields, "sentence2_field", config)
             label = labels.read(fields)
-            pair_id = fields.get(config.id_field)
-            if not (ids.has_id and type(pair_id) is int):  # this test avoids a call per row, 10% of the reading time
+            if not (ids.has_id and type(pair_id) is int):
                 pair_id = ids.read(pair_id, fields)
         except ValueError as error:
             reject(line, str(error))
             continue
         if on_row is not None:
             on_row(row)
-        yield Pair(id=pair_id, sentence1=sentence1, sentence2=sentence2, label=label, line=line)
+        yield Pair(pair_id, sentence1, sentence2, label, line)
     report.reject_too_many()
 
 
@@ -192,6 +194,7 @@ class _Labels:
         report.dropped.update(dict.fromkeys(self.dropped, 0))  # a count of 0 shows a label that never occurs
         self.kind: type | None = None
         self.has_label: bool | None = None  # whether the rows so far have labels
+        self.known: dict[Any, str] = {}  # the names of the labels so far, by their values, all of type ``kind``
 
     def drops(self, row: dict[str, Any]) -> bool:
         """Return whether the row's label is in ``drop_labels``, and count such a row."""
@@ -210,6 +213,9 @@ class _Labels:
         """
         if self.labelled is False:
             return None
+        value = row.get(self.config.label_field)
+        if type(value) is self.kind and value in self.known:
+            return self.known[value]
         value = _label(row, self.config.label_field)
         name = None if value is None else label_name(value)
         if self.labelled and name is None:
@@ -226,6 +232,7 @@ class _Labels:
             if self.index is not None and name not in self.index:
                 raise ValueError(unknown_label(name, self.index))
             self.kind = type(value)
+            self.known[value] = name
         self.has_label = name is not None
         if placeholder is not None:
             self.report.placeholders[placeholder] += 1

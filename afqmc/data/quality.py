@@ -55,7 +55,7 @@ def analyze(dataset: Dataset) -> DatasetStats:
     Sentences are compared by their hashes, see ``Texts.hashes``.
     """
     in_memory = {name: split for name, split in dataset.splits().items() if isinstance(split, Pairs)}
-    keys = {name: np.unique(_unordered(split)) for name, split in in_memory.items()}
+    keys = {name: np.unique(unordered_hashes(split)) for name, split in in_memory.items()}
     stats = {name: _split_stats(dataset, split) for name, split in in_memory.items()}
     streamed = {name: split for name, split in dataset.splits().items() if isinstance(split, PairStream)}
     for name, stream in streamed.items():
@@ -68,7 +68,7 @@ def _hashes(split: Pairs) -> tuple[np.ndarray, np.ndarray]:
     return Texts.of(split.sentence1).hashes, Texts.of(split.sentence2).hashes
 
 
-def _unordered(split: Pairs) -> np.ndarray:
+def unordered_hashes(split: Pairs) -> np.ndarray:
     """Return a hash of each pair, int64 (N,), that does not depend on the order of its sentences."""
     first, second = _hashes(split)
     return combine_hashes(np.minimum(first, second), np.maximum(first, second))
@@ -77,7 +77,7 @@ def _unordered(split: Pairs) -> np.ndarray:
 def _split_stats(dataset: Dataset, split: Pairs) -> SplitStats:
     first, second = _hashes(split)
     repeated, swapped = _repetitions(combine_hashes(first, second), combine_hashes(second, first))
-    contradictions, contradictory = _contradictions(_unordered(split), split.labels)
+    contradictions, contradictory = _contradictions(unordered_hashes(split), split.labels)
     rows = {
         "exact_duplicates": np.flatnonzero(repeated),
         "swapped_duplicates": np.flatnonzero(swapped),

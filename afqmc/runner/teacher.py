@@ -19,11 +19,13 @@ from accelerate import Accelerator
 from afqmc import config as schema
 from afqmc.checkpoint.weights import load_weights
 from afqmc.data.batching import Shard
+from afqmc.data.columns import Ints
 from afqmc.data.config import DatasetConfig, Swap
 from afqmc.data.folds import labelled_digest
 from afqmc.data.loading import Dataset, reject_empty
 from afqmc.data.pairs import UNLABELLED, Pairs, to_columns
 from afqmc.data.parsing import read_pairs
+from afqmc.data.quality import unordered_hashes
 from afqmc.data.skipped_rows import ReadReport
 from afqmc.data.sources import DataFile
 from afqmc.data.tokenization import PairTokenizer
@@ -108,19 +110,16 @@ def read_unlabelled(config: DatasetConfig, data: Dataset) -> tuple[Pairs, int]:
     reject_empty(report, len(pairs))
     for note in (*file.notes, *report.notes()):
         log.warning("%s: %s", file.name, note)
-    seen: set[frozenset[str]] = set()
-    for split in (data.train, data.dev):
-        assert isinstance(split, Pairs)
-        seen.update(map(frozenset, zip(split.sentence1, split.sentence2, strict=True)))
-    rows = []
-    for row, texts in enumerate(map(frozenset, zip(pairs.sentence1, pairs.sentence2, strict=True))):
-        if texts not in seen:
-            seen.add(texts)
-            rows.append(row)
-    if not rows:
+    assert isinstance(data.train, Pairs)
+    labelled = np.concatenate([unordered_hashes(data.train), unordered_hashes(data.dev)])
+    keys, first = np.unique(unordered_hashes(pairs), return_index=True)
+    rows = np.sort(first[~np.isin(keys, labelled)])
+    if not len(rows):
         raise InputError(f"dataset.unlabelled_file={file.name}: all its pairs are in train or dev; leave it out")
     logits = np.full((len(rows), len(data.labels)), np.nan, np.float32)
-    unlabelled = replace(pairs.select(rows, file.name), labels=[UNLABELLED] * len(rows), teacher_logits=logits)
+    unlabelled = replace(
+        pairs.select(rows, file.name), labels=Ints(np.full(len(rows), UNLABELLED)), teacher_logits=logits
+    )
     return unlabelled, len(pairs) - len(rows)
 
 

@@ -27,7 +27,7 @@ def run_worker() -> int:
         RankError: when another process failed or is gone.
     """
     from afqmc import config
-    from afqmc.utils.process import configure_threads
+    from afqmc.utils.process import configure_threads, importing_libraries
 
     coordinator = get_coordinator()
     job = coordinator.receive()
@@ -38,7 +38,8 @@ def run_worker() -> int:
     configure_threads(rank.local_world_size)
     with WorkerLifecycle(job["resumed"]) as lifecycle:
         # importing torch takes seconds, so it is done where signals are handled
-        from afqmc.runner.experiment import run_experiment
+        with importing_libraries():
+            from afqmc.runner.experiment import run_experiment
 
         log.info("rank %d of %d, process %d", rank.rank, rank.world_size, os.getpid())
         run_experiment(config.parse(job["config"]), run_dir, lifecycle=nullcontext(lifecycle))

@@ -15,13 +15,6 @@ from typing import Any
 from afqmc.utils.errors import InputError
 
 START_METHODS = ("auto", "forkserver", "spawn")
-_PRELOADED = [  # what every job imports, torch, transformers and accelerate among it
-    "afqmc.runner.experiment",
-    "sklearn.metrics",
-    "statsmodels.stats.proportion",
-    "transformers.models.bert.modeling_bert",
-    "transformers.optimization",  # schedules; imports peft if it is installed
-]
 
 
 def process_context(start_method: str) -> BaseContext:
@@ -41,7 +34,7 @@ def process_context(start_method: str) -> BaseContext:
         start_method = "spawn" if Path("/dev/nvidiactl").exists() else "forkserver"
     if start_method == "forkserver":
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_PRELOADED)
+        context.set_forkserver_preload(["hydra_plugins.afqmc_sweeps._preloaded"])
         return context
     return multiprocessing.get_context("spawn")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from afqmc.data.columns import Ints, Texts, combine_hashes, concatenate, select_rows, to_column
 from afqmc.data.folds import connected_groups
-from afqmc.data.pairs import label_texts, update_digest
+from afqmc.data.pairs import Pairs, label_texts, sentences_digest, update_digest
 from tests.support.helpers import environment
 
 LISTS = st.lists(st.text(st.characters(exclude_categories=()), max_size=5), max_size=20)
@@ -91,6 +91,20 @@ def test_digest(texts):
     update_digest(digest, Texts.of(texts))
     expected.update(np.array([len(text) for text in texts], np.int64).tobytes() + "".join(texts).encode())
     assert digest.hexdigest() == expected.hexdigest()
+
+
+@given(LISTS, st.data())
+@settings(deadline=None, max_examples=40)
+def test_digest_of_sentences(first, data):
+    """The digest is the sum of the sha256 of each pair, its sentences in ascending order."""
+    second = data.draw(st.lists(st.sampled_from([*first, "", "花"]), min_size=len(first), max_size=len(first)))
+    total = 0
+    for one, other in (sorted(pair) for pair in zip(first, second, strict=True)):
+        content = f"{len(one)} {one}{other}".encode("utf-8", "surrogatepass")
+        total += int(hashlib.sha256(content).hexdigest(), 16)
+    for columns in ((first, second), (Texts.of(second), Texts.of(first))):
+        pairs = Pairs("x", [*range(len(first))], *columns, None)
+        assert sentences_digest(pairs) == f"{total % 2**256:064x}"
 
 
 def test_label_texts():

@@ -134,6 +134,12 @@ def test_label_names(read, value, name):
         ),
         (
             "x.jsonl",
+            '{"sentence1": "a:b", "sentence2" : "c", "sentence2" : "c", "label": 0}',
+            "x.jsonl:1: .*the key 'sentence2' appears twice",
+        ),
+        ("x.jsonl", line(label="1").strip() + " {}", "x.jsonl:1: broken JSON: Extra data"),
+        (
+            "x.jsonl",
             '{"p": "a", "q": "b"}',
             r"x.jsonl:1: no 'sentence1'; allowed: p, q \(dataset.sentence1_",
         ),
@@ -169,6 +175,12 @@ def test_invalid_rows(read, name, content, message):
     """An invalid row is rejected, with its file and line."""
     with pytest.raises(InputError, match=message):
         read(name, content)
+
+
+def test_texts_like_json(read):
+    """Colons, nested objects and spaces around a row do not change what is read."""
+    rows = read("x.jsonl", ' {"sentence1" : "a: \\"b\\":1", "sentence2": "{c:d}", "label": 1, "e": {"f": {}}} \r\n')
+    assert rows == [Pair(0, 'a: "b":1', "{c:d}", "1", 1)]
 
 
 def test_on_error(read):

@@ -95,6 +95,24 @@ def test_connected_groups():
     assert len(set(connected_groups(["a", "b", "c"], ["b", "c", "d"]).tolist())) == 1
 
 
+@pytest.mark.parametrize("classes", [1, 2, 3])
+@pytest.mark.parametrize("folds", [2, 5])
+def test_folds_are_those_of_one_group_after_another(folds, classes):
+    """Groups with equal class counts are assigned together, and get the folds that each would get by itself."""
+    rng = np.random.RandomState(folds * classes)
+    groups, labels = np.append(rng.permutation(300), rng.randint(0, 40, 500)), rng.randint(0, classes, 800)
+    labels[:classes] = range(classes)
+    counts = np.zeros((groups.max() + 1, classes), np.int64)
+    np.add.at(counts, (groups, labels), 1)
+    order = np.random.RandomState(7).permutation(len(counts))
+    order = order[np.lexsort((*counts[order].T, -counts[order].sum(axis=1)))]
+    fold_counts, expected = np.zeros((folds, classes), np.int64), np.empty(len(counts), np.int64)
+    for group in order:
+        expected[group] = np.lexsort((fold_counts.sum(axis=1), fold_counts @ counts[group]))[0]
+        fold_counts[expected[group]] += counts[group]
+    assert assign_folds(groups, labels, folds, 7).tolist() == expected[groups].tolist()
+
+
 def test_folds_are_reproducible(tmp_path):
     """Folds are the same on every machine and depend only on split_seed."""
     groups, labels = np.arange(12) // 2, np.arange(12) % 3 % 2

@@ -71,6 +71,25 @@ def test_kernel_caches_are_limited():
     assert printed(shown, LRU_CACHE_CAPACITY="7") == ["7", "128"]
 
 
+def test_collector_is_paused_while_libraries_are_imported():
+    """Imported objects are frozen, and the garbage collector runs again afterwards."""
+    code = (
+        "import gc\nfrom afqmc.utils.process import importing_libraries\n"
+        "with importing_libraries():\n    import numpy\n    print(gc.isenabled())\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 1000)\n"
+    )
+    assert printed(code) == ["False", "True", "True"]
+
+
+def test_collector_of_a_process_with_torch_is_unchanged():
+    """Objects of a notebook that uses torch already are not frozen."""
+    code = (
+        "import gc, sys\nsys.modules['torch'] = gc\nfrom afqmc.utils.process import importing_libraries\n"
+        "with importing_libraries():\n    print(gc.isenabled())\nprint(gc.get_freeze_count())"
+    )
+    assert printed(code) == ["True", "0"]
+
+
 def test_user_settings():
     """Environment variables of the user are unchanged."""
     shown = "print(os.environ['OMP_NUM_THREADS'], os.environ.get('GOMP_SPINCOUNT'))"
