@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-Array = np.ndarray
+from afqmc.results.resampled_metrics import Array
 
 
 def normal_quantile(p: float) -> float:
