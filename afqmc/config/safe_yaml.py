@@ -97,15 +97,18 @@ def _construct(events: Iterable[Any]) -> Any:
             open_nodes.append([])
         elif isinstance(event, yaml.CollectionEndEvent):
             values = open_nodes.pop()
-            if isinstance(event, yaml.MappingEndEvent):
-                keys = values[::2]
-                if not all(type(key) is str for key in keys):
-                    raise _UnusualError
-                values = dict(zip(keys, values[1::2], strict=True))
-            open_nodes[-1].append(values)
+            is_mapping = isinstance(event, yaml.MappingEndEvent)
+            open_nodes[-1].append(_mapping(values) if is_mapping else values)
     if len(documents) != 1:
         raise _UnusualError
     return documents[0]
+
+
+def _mapping(keys_and_values: list[Any]) -> dict[str, Any]:
+    keys = keys_and_values[::2]
+    if not all(type(key) is str for key in keys):
+        raise _UnusualError
+    return dict(zip(keys, keys_and_values[1::2], strict=True))
 
 
 def _scalar(event: Any) -> Any:
