@@ -5,7 +5,6 @@ Examples that belong together, such as pairs that share a sentence, are drawn to
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,27 +52,13 @@ def resample(
         groups: The group of each example, (N,), from 0: whole groups are drawn (cluster bootstrap, Field and Welsh
             2007). None: examples are independent.
     """
-    from scipy.stats import DegenerateDataWarning, bootstrap
-
     examples = len(answers[0].gold)
     units = examples if groups is None else int(groups.max()) + 1
-
-    def statistic(rows: Array, axis: int) -> Array:
-        counts = resample_counts(rows, units)
-        return resampled_metric(name, answers, counts if groups is None else counts[groups])
-
-    with warnings.catch_warnings():
-        # scipy warns about its own interval, which is not used, when the metric is undefined on a resample
-        warnings.simplefilter("ignore", DegenerateDataWarning)
-        result = bootstrap(
-            (np.arange(units),),
-            statistic,
-            vectorized=True,
-            method="percentile",
-            n_resamples=resamples,
-            batch=max(1, _BATCH_SIZE // examples),
-            rng=np.random.default_rng(seed),
-        )
-    draws = result.bootstrap_distribution.T
+    rng, batch = np.random.default_rng(seed), max(1, _BATCH_SIZE // examples)
+    parts = []
+    for start in range(0, resamples, batch):
+        counts = resample_counts(rng.integers(units, size=(min(batch, resamples - start), units)), units)
+        parts.append(resampled_metric(name, answers, counts if groups is None else counts[groups]))
+    draws = np.concatenate(parts, axis=1).T
     values = resampled_metric(name, answers, np.ones((examples, 1), dtype=np.float32))[:, 0]
     return Resampled(values, draws[np.isfinite(draws).all(axis=1)], examples, units)

@@ -58,7 +58,8 @@ def build(
     complete, defaulted_keys = fill_defaults([run for run in runs if run.is_complete])
     metric = _choose_metric(complete, metric)
     read = lru_cache(maxsize=top)(lambda setting: _predictions(setting, metric))  # used for grouping and for the tests
-    ranked = _rank(group_by_setting(complete), metric)
+    keys = varying_keys(complete)
+    ranked = _rank(group_by_setting(complete, keys), metric)
     data_index = data_groups(ranked, metric, top, read)
     settings = sorted(ranked, key=data_index.__getitem__)
     reference = _baseline(settings, baseline)
@@ -75,7 +76,7 @@ def build(
         comparisons = [compare(other, reference is not None) for other in range(1, len(compared))]
     report = ComparisonReport(
         metric=metric,
-        keys=varying_keys(complete),
+        keys=keys,
         settings=settings,
         data_index=data_index,
         unfinished=unfinished,

@@ -63,15 +63,17 @@ def choice_corrections(
         run_variance: Variance of a run's metric over examples that it does not share with other runs.
         higher_is_better: Whether the largest value was kept.
     """
-    sign = 1 if higher_is_better else -1
-    by_count: dict[int, list[float]] = {}
+    by_count: dict[int, list[tuple[float, ...]]] = {}
     for setting in settings:
         if not setting.values:
             return None
         for values in setting.values:
-            optimism = selection_optimism(sign * np.asarray(values), run_variance)
-            by_count.setdefault(len(values), []).append(optimism)
+            by_count.setdefault(len(values), []).append(values)
     if len(by_count) < 2:
         return None
-    means = {count: float(np.mean(values)) for count, values in by_count.items()}
+    sign = 1 if higher_is_better else -1
+    means = {
+        count: float(np.mean([selection_optimism(sign * np.asarray(values), run_variance) for values in runs]))
+        for count, runs in by_count.items()
+    }
     return sign * np.array([np.mean([means[len(values)] for values in setting.values]) for setting in settings])

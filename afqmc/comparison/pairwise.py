@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from afqmc.comparison.bootstrap import Resampled
+from afqmc.comparison.distributions import normal_quantile, t_quantile, t_tail
 from afqmc.comparison.seed_variance import SeedVariance
 from afqmc.results.resampled_metrics import Array
 
@@ -190,25 +191,21 @@ class PairwiseTests:
 
     def margin_of_mean(self, index: int) -> float:
         """Return half of the 95% interval of a setting's mean, over examples and, with several seeds, seeds."""
-        from scipy.stats import t
-
         variances = self.seed_variance
         examples = np.maximum(self._covariance[index, index] - variances.interaction[index], 0)
         variance = examples + variances.total[index]
         own_df = variances.pooled_df if variances.is_pooled[index] else self.seeds[index] - 1
         df = degrees_of_freedom(variance, [(examples, self.units - 1), (variances.observed[index], own_df)])
-        return float(t.ppf(1 - ALPHA / 2, df) * np.sqrt(variance))
+        return float(t_quantile(1 - ALPHA / 2, df) * np.sqrt(variance))
 
     def difference(self, a: int, b: int) -> Difference:
         """Return the difference between two settings, given by their indices."""
-        from scipy.stats import t
-
         value = float(self._difference(a, b))
         over_seeds = bool(self._over_seeds(a, b))
         variance, df = self._uncertainty(a, b)
         error = float(np.sqrt(variance))
-        margin = t.ppf(1 - self._alpha / 2, df) * error
-        one_sided = float(t.ppf(1 - self._alpha, df) * error)
+        margin = t_quantile(1 - self._alpha / 2, df) * error
+        one_sided = float(t_quantile(1 - self._alpha, df) * error)
         assumed, plans = 0.0, tuple[Plan, ...]()
         if self.p_adjusted[a, b] > ALPHA and value:
             assumed, plans = self._plans(a, b, abs(value), error, over_seeds)
@@ -236,13 +233,11 @@ class PairwiseTests:
 
     def _plans(self, a: int, b: int, value: float, error: float, over_seeds: bool) -> tuple[float, tuple[Plan, ...]]:
         """Return the difference to plan for, and the numbers of examples and seeds that detect it."""
-        from scipy.stats import norm
-
-        assumed = max(value - float(norm.ppf(_PLAN_CONFIDENCE)) * error, 0.0)
+        assumed = max(value - normal_quantile(_PLAN_CONFIDENCE) * error, 0.0)
         if assumed <= _ROUNDING:
             return 0.0, ()
         if not over_seeds:
-            quantiles = norm.ppf(1 - self._alpha / 2) + norm.ppf(POWER)
+            quantiles = normal_quantile(1 - self._alpha / 2) + normal_quantile(POWER)
             variance_per_example = float(self._examples_variance(a, b)) * self.examples
             needed = math.ceil(variance_per_example * (quantiles / assumed) ** 2)
             return assumed, (Plan(max(needed, self.examples), None),)
@@ -255,8 +250,6 @@ class PairwiseTests:
 
     def _other_seeds(self, a: int, b: int, value: float) -> list[OtherSeeds]:
         """Return the intervals of a difference of single runs for other seeds."""
-        from scipy.stats import norm
-
         variance = self.seed_variance
         run_variance = self.run_variance
         is_assumed = not variance.usual
@@ -268,7 +261,7 @@ class PairwiseTests:
         intervals = []
         for extra in beyond:
             total = float(self._examples_variance(a, b)) + extra * float((1 / self.seeds[[a, b]]).sum())
-            margin = float(norm.ppf(1 - self._alpha / 2)) * math.sqrt(total)
+            margin = normal_quantile(1 - self._alpha / 2) * math.sqrt(total)
             deviation = math.sqrt(run_variance + extra)
             intervals.append(OtherSeeds(deviation, value - margin, value + margin, is_assumed))
         return intervals
@@ -331,20 +324,16 @@ class PairwiseTests:
         return variance, df
 
     def _detectable(self, a: int, b: int, seeds: Array | None = None, more_examples: float = 1) -> Array:
-        from scipy.stats import t
-
         variance, df = self._uncertainty(a, b, seeds, more_examples)
-        return np.asarray((t.ppf(1 - self._alpha / 2, df) + t.ppf(POWER, df)) * np.sqrt(variance))
+        return np.asarray((t_quantile(1 - self._alpha / 2, df) + t_quantile(POWER, df)) * np.sqrt(variance))
 
     def _p_values(self) -> tuple[Array, Array]:
-        from scipy.stats import t
-
         a, b = np.triu_indices(len(self.seeds), 1)
         family = a == 0 if self._has_baseline else np.ones(len(a), dtype=bool)
         variance, df = self._uncertainty(a, b)
         distance = np.abs(self._difference(a, b))
         statistic = np.divide(distance, np.sqrt(variance), out=np.zeros_like(distance), where=variance > 0)
-        p = np.asarray(2 * t.sf(statistic, df))
+        p = np.asarray(2 * t_tail(statistic, df))
         adjusted = np.where(family, np.minimum(p * max(self.comparisons, 1), 1), 1)
         return _symmetric(p, len(self.seeds)), _symmetric(adjusted, len(self.seeds))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm, t
 
+from afqmc.comparison.distributions import normal_quantile, t_quantile
 from afqmc.comparison.pairwise import ALPHA, degrees_of_freedom
 from afqmc.comparison.wording import display_name, format_interval, format_size
 from afqmc.config.safe_yaml import literal_yaml
@@ -175,7 +175,7 @@ def _margin(values: Sequence[float], result: PublishedResult, examples: int) -> 
     estimated = of_seeds if own > _SEED_SD**2 else 0.0
     parts = [(np.asarray(variance - estimated), examples - 1), (np.asarray(estimated), runs - 1)]
     df = degrees_of_freedom(np.asarray(variance), parts)
-    return float(t.ppf(1 - ALPHA / 2, df)) * math.sqrt(variance)
+    return float(t_quantile(1 - ALPHA / 2, df)) * math.sqrt(variance)
 
 
 def _published_variance(result: PublishedResult, examples: int) -> float:
@@ -188,4 +188,4 @@ def _choice_advantage(result: PublishedResult) -> float:
     This is the expected maximum of standard normal numbers, by Blom's formula, times the standard deviation over seeds.
     """
     count = result.chosen_from
-    return float(norm.ppf((count - 0.375) / (count + 0.25))) * _SEED_SD if count > 1 else 0.0
+    return normal_quantile((count - 0.375) / (count + 0.25)) * _SEED_SD if count > 1 else 0.0

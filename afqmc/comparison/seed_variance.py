@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from afqmc.comparison.distributions import chi2_median, f_tail
 from afqmc.results.resampled_metrics import Array
 
 _STANDS_OUT = 0.1  # p-value of the F-test below which a setting varies more than is usual
@@ -78,12 +79,10 @@ def usual_variance(variances: Array, df: Array) -> float:
         variances: Variance of a single run of each setting, (K,).
         df: Its degrees of freedom, (K,); settings with 0 are left out.
     """
-    from scipy.stats import chi2
-
     valid = df > 0
     if not valid.any():
         return 0.0
-    median_ratio = chi2.ppf(0.5, df[valid]) / df[valid]  # median of an estimate, relative to the true variance
+    median_ratio = chi2_median(df[valid]) / df[valid]  # median of an estimate, relative to the true variance
     mean, median = np.average(variances[valid], weights=df[valid]), np.median(variances[valid] / median_ratio)
     return float(min(mean, median))
 
@@ -94,12 +93,10 @@ def _is_within_usual(between: Array, usual: Array, df: Array, pooled_df: int) ->
     If any setting varies far more, or if settings have two seeds, none is taken to be usual: with so few seeds, a
     setting that varies much often looks usual, and its differences would be found too often.
     """
-    from scipy.stats import f
-
     if pooled_df == 0:
         return np.zeros(len(between), dtype=bool)
     ratio = np.divide(between, usual, out=np.ones_like(between), where=usual > 0)
-    p = f.sf(ratio, np.maximum(df, 1), pooled_df)
+    p = f_tail(ratio, np.maximum(df, 1), pooled_df)
     p[df == 0] = 1
     are_alike = p.min() >= _UNLIKE / len(p)
     return np.asarray((df >= 2) & (p >= _STANDS_OUT) & are_alike)

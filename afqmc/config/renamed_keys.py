@@ -90,6 +90,8 @@ def upgrade(config: dict[str, Any]) -> dict[str, Any]:
 
 def upgrade_figures(figures: dict[str, Any]) -> dict[str, Any]:
     """Return the figures of a saved summary, or of a row of metrics.jsonl, with the names of this version."""
+    if _FIGURES.keys().isdisjoint(figures):  # as in nearly all of many rows
+        return figures
     return {_FIGURES.get(name, name): value for name, value in figures.items()}
 
 

@@ -74,14 +74,15 @@ class PredictionTable:
 
     @classmethod
     def _parsed(cls, rows: list[dict[str, Any]], classes: list[str]) -> PredictionTable:
-        if missing := sum(row["prediction"] is None for row in rows):
+        predictions = [row["prediction"] for row in rows]
+        if missing := predictions.count(None):
             raise ValueError(msg("{count} pairs have no prediction: their logits are not finite", count=missing))
         is_exact = LOGITS in rows[0]
         logits = (_logits if is_exact else _logits_of_probabilities)(rows, classes)
         class_index = {label: index for index, label in enumerate(classes)}
-        predicted = np.array([class_index[row["prediction"]] for row in rows])
-        labelled = any("label" in row for row in rows)
-        gold = np.array([class_index[row["label"]] for row in rows]) if labelled else None
+        predicted = np.array([class_index[label] for label in predictions])
+        columns = set().union(*rows)
+        gold = np.array([class_index[row["label"]] for row in rows]) if "label" in columns else None
         if not (logits[np.arange(len(rows)), predicted] >= logits.max(axis=1)).all():
             raise ValueError(
                 msg("contains predictions that are not the most probable of {labels}", labels=", ".join(classes))
@@ -91,7 +92,8 @@ class PredictionTable:
             calibrated = _probabilities(rows, CALIBRATED, classes)
             decided = np.array([class_index[row[DECIDED]] for row in rows])
         ids = [row["id"] for row in rows]
-        return cls(ids, classes, logits, predicted, gold, is_exact, _groups(rows), calibrated, decided)
+        groups = _groups(rows) if "group" in columns else None
+        return cls(ids, classes, logits, predicted, gold, is_exact, groups, calibrated, decided)
 
     def answers(self) -> LabelledPredictions:
         """Return the predictions of a labelled split in the form that metrics take.
@@ -109,7 +111,8 @@ class PredictionTable:
             return msg("{other} pairs against {these}", other=len(other.ids), these=len(self.ids))
         if self.classes != other.classes:
             return _other_labels(other, self)
-        for line, (this_id, other_id) in enumerate(zip(self.ids, other.ids, strict=True), 1):
+        ids = zip(self.ids, other.ids, strict=True) if self.ids != other.ids else ()
+        for line, (this_id, other_id) in enumerate(ids, 1):
             if this_id != other_id:
                 return msg("id {other!r} against {this!r} in line {line}", other=other_id, this=this_id, line=line)
         if self.gold is None or other.gold is None:
@@ -129,10 +132,8 @@ class PredictionTable:
         return self.classes[int(self.gold[row])]
 
 
-def _groups(rows: list[dict[str, Any]]) -> Array | None:
+def _groups(rows: list[dict[str, Any]]) -> Array:
     """Number the groups; rows without ``group`` are groups of one."""
-    if not any("group" in row for row in rows):
-        return None
     names = [("group", row["group"]) if "group" in row else ("pair", index) for index, row in enumerate(rows)]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names])

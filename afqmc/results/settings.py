@@ -25,6 +25,9 @@ VARIANT, BASELINE = "sweep.variant", "sweep.baseline"
 
 _MAX_NAMED = 8  # missing folds named in a message
 
+_ENCODER = json.JSONEncoder(sort_keys=True, default=str)
+_PLAIN = {str, int, bool, type(None)}
+
 MISSING = object()  # a key that a run's config does not have
 
 
@@ -88,9 +91,9 @@ class Setting:
         return float(np.mean(values)) if values else None
 
 
-def group_by_setting(runs: Sequence[Run]) -> list[Setting]:
-    """Group complete runs by setting, in order of appearance."""
-    keys = varying_keys(runs)
+def group_by_setting(runs: Sequence[Run], keys: Sequence[str] | None = None) -> list[Setting]:
+    """Group complete runs by setting, in order of appearance; ``keys`` are their ``varying_keys``, if known."""
+    keys = varying_keys(runs) if keys is None else keys
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         groups.setdefault(tuple(canonical(run.config.get(key, MISSING)) for key in keys), []).append(run)
@@ -114,13 +117,19 @@ def varying_keys(runs: Sequence[Run]) -> list[str]:
 def _varying_keys(runs: Sequence[Run]) -> list[str]:
     keys = dict.fromkeys(key for run in runs for key in run.config)
     settings = [key for key in keys if key not in _NOT_SETTINGS and not key.startswith(_NOT_GROUPS)]
-    varying = [key for key in settings if len({canonical(run.config.get(key, MISSING)) for run in runs}) > 1]
+    varying = [key for key in settings if _differ([run.config.get(key, MISSING) for run in runs])]
     return sorted(varying, key=lambda key: "." in key)
+
+
+def _differ(values: Sequence[Any]) -> bool:
+    types = set(map(type, values))
+    is_plain = len(types) == 1 and types <= _PLAIN  # then equal values have equal canonical texts; it is faster
+    return len(set(values) if is_plain else set(map(canonical, values))) > 1
 
 
 def canonical(value: Any) -> str:
     """Return a string that is equal for equal values, for use as a dictionary key."""
-    return "" if value is MISSING else json.dumps(value, sort_keys=True, default=str)
+    return "" if value is MISSING else _ENCODER.encode(value)
 
 
 def repetition_key(run: Run) -> tuple[str, str]:
@@ -168,7 +177,7 @@ def short_keys(keys: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _setting(keys: list[str], runs: list[Run]) -> Setting:
+def _setting(keys: Sequence[str], runs: list[Run]) -> Setting:
     first_runs: dict[tuple[str, str], Run] = {}
     for run in runs:
         first_runs.setdefault(repetition_key(run), run)

@@ -42,13 +42,14 @@ def read_jsonl(path: Path, name: str | None = None) -> list[dict[str, Any]]:
         InputError: If it cannot be read, or a line is not a JSON object; names the line.
     """
     name = name or path.name
-    lines = [line for line in _read(path, LARGE, name).split("\n") if line.strip()]
+    text = _read(path, LARGE, name).strip("\n")
     try:
-        rows = json.loads("[" + ",".join(lines) + "]")  # all at once, which is several times faster
-        if len(rows) == len(lines) and all(type(row) is dict for row in rows):
-            return list(rows)
+        rows: list[dict[str, Any]] = json.loads(f"[{text.replace(chr(10), ',')}]")  # all at once: several times faster
+        if len(rows) == text.count("\n") + 1 and set(map(type, rows)) == {dict}:
+            return rows
     except (ValueError, RecursionError):
-        pass  # parse line by line to find the invalid line
+        pass  # parse line by line: a line is empty or invalid
+    lines = [line for line in text.split("\n") if line.strip()]
     return [_require_object(_parse_json(line, where), where) for line, where in _numbered(lines, name)]
 
 

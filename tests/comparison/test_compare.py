@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from helpers import rows, summary, train
 from rich.cells import cell_len
 from simulated import answers_of, config_text, simulate, write_run, write_sweep
@@ -23,7 +24,7 @@ from afqmc.cli import run_command
 from afqmc.comparison.builder import build
 from afqmc.comparison.exports import _escape_markdown as escape_markdown
 from afqmc.comparison.exports import as_csv, as_dict
-from afqmc.config.safe_yaml import read_literal
+from afqmc.config.safe_yaml import literal_yaml, read_literal
 from afqmc.evaluation.decision import Decided
 from afqmc.evaluation.metrics import classification_metrics
 from afqmc.evaluation.predictions import add_groups
@@ -998,9 +999,44 @@ def test_saved_config_is_read_as_dotted_keys(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\nb: [1.5, null, ~, true, 'yes', \"x\", .inf, 0x1F, 1e3, 1.0e+3, 12:30, 2026-01-01, -]\n",
+        "a: {b: {}, c: []}\na: 2\n",
+        "text: |\n  two\n  lines\nfolded: >\n  one\n  line\nempty:\n",
+        "1: a\n",
+        "a: &here 1\n",
+        "a: !!str 1\nb: ! 2\n",
+        "<<: {a: 1}\nb: 2\n",
+        "- 1\n- a: 2\n",
+        "",
+        "--- 1\n--- 2\n",
+        "a: =\n",
+        "a: !!python/name:os.system x\n",
+        "? [1, 2]\n: 3\n",
+        "a: 2026-13-45\n",
+    ],
+)
+def test_literal_yaml_is_that_of_a_safe_loader(text, tmp_path):
+    """Configs are read in one pass, with the result of a safe loader, or refused where it refuses."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    try:
+        expected = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        with pytest.raises(InputError, match="not readable YAML"):
+            literal_yaml(path)
+    else:
+        assert repr(literal_yaml(path)) == repr(expected)
+
+
 def test_command_does_not_import_torch(sweep):
-    """The command does not import torch, which is slow."""
-    code = "import sys; from afqmc.compare import main; assert main() == 0; assert 'torch' not in sys.modules"
+    """The command does not import torch and scipy.stats, which is slow."""
+    code = (
+        "import sys; from afqmc.compare import main; assert main() == 0;"
+        "assert not {'torch', 'scipy.stats'} & {*sys.modules}"
+    )
     environment = {**os.environ, "PYTHONPATH": str(Path(compare.__file__).parents[1])}
     ended = subprocess.run([sys.executable, "-c", code, sweep], env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

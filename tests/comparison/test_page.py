@@ -17,7 +17,7 @@ from afqmc.comparison.builder import build
 from afqmc.comparison.html.best_runs import best_runs, median_repetition
 from afqmc.comparison.html.hyperparameters import axes, importance
 from afqmc.comparison.html.json_embedding import base64_array, embed_json
-from afqmc.comparison.html.learning_curves import curves, downsample
+from afqmc.comparison.html.learning_curves import MAX_POINTS, curves, downsample
 from afqmc.comparison.html.page import as_html, asset
 from afqmc.comparison.html.pair_texts import read_texts
 from afqmc.data.sample import sample_files
@@ -142,12 +142,50 @@ def test_invalid_rows_are_not_drawn(tmp_path):
     assert drawn["runs"][0]["epochs_per_step"] == 0.5
 
 
+def write_noisy_rows(path, rows, metrics, rng):
+    """Write learning curves in which no two curves have their extremes at the same steps."""
+    events = [
+        {"step": 5 * step, **{f"dev/{name}": value for name, value in enumerate(rng.normal(size=metrics))}}
+        for step in range(1, rows + 1)
+    ]
+    path.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
+
+
+def test_curves_are_encoded_exactly_enough(tmp_path):
+    """Steps are exact, also large ones and those that go back; values are exact to 1/65,535 of the curve's range."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/config.yaml").write_text(CONFIG, encoding="utf-8")
+    steps, values = [3, 10, 900_000, 8, 20], [0.5, -1.25, 7.0, 7.0, 0.1]
+    rows = [{"step": step, "x/a": value, "x/b": 0.25} for step, value in zip(steps, values, strict=True)]
+    (tmp_path / "a/metrics.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    drawn = curves(find_runs([str(tmp_path)]))
+    assert drawn["names"] == ["x/a", "x/b"]
+    ((is_wide, encoded),) = drawn["steps"]
+    assert is_wide
+    assert np.frombuffer(base64.b64decode(encoded), "<i4").cumsum().tolist() == steps
+    for index, expected in enumerate((values, [0.25] * 5)):
+        words = np.frombuffer(base64.b64decode(drawn["runs"][0]["curves"][index][1]), "<u2")
+        low, high = words[:4].view("<f4")
+        assert low + (high - low) * words[4:] / 65535 == pytest.approx(expected, abs=8.25 / 65535)
+
+
+def test_curves_of_many_runs_are_small(tmp_path, monkeypatch):
+    """Noisy curves of 1,000 runs take less than 2.2 MB, so that the page stays below 8 MB; here 20 runs."""
+    monkeypatch.setattr("afqmc.comparison.html.learning_curves.MAX_POINTS", MAX_POINTS // 50)
+    rng = np.random.default_rng(0)
+    for job in range(20):
+        (tmp_path / f"{job}").mkdir()
+        (tmp_path / f"{job}/config.yaml").write_text(CONFIG, encoding="utf-8")
+        write_noisy_rows(tmp_path / f"{job}/metrics.jsonl", 200, 12, rng)
+    assert len(embed_json(curves(find_runs([str(tmp_path)])))) * 50 < 2.2e6
+
+
 def test_many_curves_are_downsampled(tmp_path, monkeypatch):
     """Many curves are downsampled to the limit of the page."""
     monkeypatch.setattr("afqmc.comparison.html.learning_curves.MAX_POINTS", 3000)
     write_run(tmp_path / "a", CONFIG, simulate(np.random.default_rng(0), 1, 1, 50)[0][0], rows=300)
     result = curves(find_runs([str(tmp_path)]) * 5)
-    lengths = [len(base64.b64decode(steps)) // 4 for steps in result["steps"]]
+    lengths = [len(base64.b64decode(steps)) // (4 if is_wide else 2) for is_wide, steps in result["steps"]]
     assert result["points"] == 5 * 10 * 300
     assert result["max_points"] == 50
     assert max(lengths) <= 50

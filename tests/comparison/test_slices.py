@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from simulated import answers_of, simulate
+from worlds import slice_error_rate
 
 from afqmc.comparison.slices import slice_differences
 
@@ -62,31 +63,10 @@ def test_slices_by_columns():
 
 
 @pytest.mark.slow
-def test_slices_of_chosen_settings_rarely_differ():
-    """The best two of five equal settings, chosen by looking: in at most 5% any slice is significant."""
-    wrong, times = 0, 400
-    for trial in range(times):
-        rng = np.random.default_rng(trial)
-        answers, _ = simulate(rng, 5, 3, 600, seed_sd=0.05)
-        means = [np.mean([(one.predicted == one.gold).mean() for one in answers[3 * k : 3 * k + 3]]) for k in range(5)]
-        a, b = (answers[3 * k : 3 * k + 3] for k in np.argsort(means)[:-3:-1])
-        topics = rng.integers(0, 4, 600).tolist()
-        result = slice_differences(a, b, ["0", "1"], None, columns={"topic": topics}, choices=10)
-        wrong += any(one.is_significant for one in result)
-    assert wrong <= 0.05 * times + 2 * np.sqrt(0.05 * 0.95 * times)
-
-
-@pytest.mark.slow
-def test_slices_of_equal_settings_rarely_differ():
-    """In at most 5% of comparisons of equal settings any slice is significant."""
-    wrong = 0
-    for trial in range(200):
-        rng = np.random.default_rng(trial)
-        answers, _ = simulate(rng, 2, 3, 600, seed_sd=0.05)
-        sentences = [["a" * rng.integers(1, 30), "b" * rng.integers(1, 30)] for _ in range(600)]
-        result = slice_differences(answers[:3], answers[3:], ["0", "1"], sentences)
-        wrong += any(one.is_significant for one in result)
-    assert wrong <= 0.05 * 200 + 10
+@pytest.mark.parametrize("settings", [2, 5])
+def test_slices_of_equal_settings_rarely_differ(settings):
+    """In at most 5% any slice of equal settings is significant, also of the best two of five."""
+    assert slice_error_rate(400, settings) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
 
 
 def test_small_slices_are_left_out():

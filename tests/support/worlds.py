@@ -12,12 +12,14 @@ import sys
 from functools import partial
 
 import numpy as np
-from simulated import answers_of
+from scipy.stats import norm
+from simulated import answers_of, simulate
 
 from afqmc.comparison.bootstrap import Resampled, resample
 from afqmc.comparison.evaluations import EvaluationCounts, choice_corrections
 from afqmc.comparison.pairwise import ALPHA, PairwiseTests
 from afqmc.comparison.selection import setting_selection_bias
+from afqmc.comparison.slices import slice_differences
 
 EXAMPLES = 4316
 OF_SETTING, OF_RUN, OF_SEED = 0.16, 0.30, 0.26  # standard deviations in points
@@ -121,6 +123,8 @@ def grouped_error_rate(times, size, is_grouped=True, seeds=3, pairs=1200):
 def selection_bias_ratio(times, settings, seeds, spread=0.0, end=0, **design):
     """Return the mean of the printed selection bias, divided by that of the true one.
 
+    The true one is calculated for equal settings with equal numbers of seeds, else it is the mean over replications.
+
     Args:
         times: Replications.
         settings: Number of settings; at most 20 are compared, as in the command.
@@ -142,7 +146,38 @@ def selection_bias_ratio(times, settings, seeds, spread=0.0, end=0, **design):
         tests = PairwiseTests(part, np.unique(index[kept], return_inverse=True)[1])
         printed += setting_selection_bias(tests, means, counts, higher_is_better=True)[end]
         true += means[best[0]] - truths[best[0]]
+    if spread == 0 and np.ndim(seeds) == 0:
+        variance = OF_SETTING**2 + (OF_RUN**2 + design.get("seed_sd", OF_SEED) ** 2) / seeds
+        true = times * np.sqrt(variance) * expected_maximum(settings)
     return printed / true
+
+
+def expected_maximum(count):
+    """Return the expected maximum of ``count`` standard normal numbers."""
+    x = np.linspace(-9, 9, 20001)
+    return np.trapezoid(x * count * norm.cdf(x) ** (count - 1) * norm.pdf(x), x)
+
+
+def slice_error_rate(times, settings):
+    """Return how often any slice differs significantly between the best two of equal settings with 3 seeds each.
+
+    Two settings are compared by class, length and overlap; of more, the best two by class and a column of 4 topics.
+    """
+    findings = 0
+    for trial in range(times):
+        rng = np.random.default_rng(trial)
+        answers, _ = simulate(rng, settings, 3, 600, seed_sd=0.05)
+        runs = [answers[3 * k : 3 * k + 3] for k in range(settings)]
+        if settings == 2:
+            sentences = [["a" * rng.integers(1, 30), "b" * rng.integers(1, 30)] for _ in range(600)]
+            result = slice_differences(*runs, ["0", "1"], sentences)
+        else:
+            means = [np.mean([(run.predicted == run.gold).mean() for run in one]) for one in runs]
+            best, second = (runs[k] for k in np.argsort(means)[:-3:-1])
+            topics, choices = {"topic": rng.integers(0, 4, 600).tolist()}, settings * (settings - 1) // 2
+            result = slice_differences(best, second, ["0", "1"], None, columns=topics, choices=choices)
+        findings += any(one.is_significant for one in result)
+    return findings / times
 
 
 def unequal_evaluations_error(times, seeds, evaluations, is_corrected=True, of_evaluation=0.257):
@@ -254,6 +289,8 @@ ROWS = {
         )
         for a, b, s in ((3, 30, 5), (3, 10, 5), (1, 10, 3))
     },
+    "any slice differs: 2 equal settings, 3 seeds": partial(slice_error_rate, settings=2),
+    "any slice differs: the best two of 5 equal settings, 3 seeds": partial(slice_error_rate, settings=5),
     "interval for other seeds of two single runs contains the truth": coverage_for_other_seeds,
 }
 

@@ -13,8 +13,9 @@ from afqmc.results.resampled_metrics import Array
 from afqmc.results.runs import Run
 from afqmc.utils.errors import InputError
 
-MAX_POINTS = 1_200_000  # in the whole page: about 10 MB
-_CURVE_LIMITS = (2000, 1000, 500, 200, 100, 50, 20, 10)  # points per curve; the first one that fits is used
+MAX_POINTS = 300_000  # of a page; with 1,000 runs it has less than 8 MB, 4.8 of them for the plotting library
+_CURVE_LIMITS = (2000, 1000, 500, 300, 200, 150, 100, 70, 50, 40, 30, 25, 20, 15, 10)  # points; the first that fits
+_FRACTIONS = (1 << 16) - 1  # of a curve's range, to which its values are rounded
 _MAX_METRICS = 40  # a run writes about two dozen
 _MAX_EPOCHS, _MAX_VALUE = 1e9, 1e30  # larger numbers are invalid
 
@@ -25,7 +26,8 @@ def curves(runs: Sequence[Run]) -> dict[str, Any]:
     """Return the learning curves for the page.
 
     Returns:
-        A dict with ``names`` of the metrics, most frequent first; ``steps``, the distinct arrays of steps, encoded;
+        A dict with ``names`` of the metrics, most frequent first; ``steps``, the distinct arrays of steps, encoded
+        by ``_encode_steps``;
         ``runs``, with ``epochs_per_step`` and ``curves`` by index of the metric, each as the index of its steps and the
         encoded values; ``points``, their number before downsampling; ``max_points`` per curve, or None if no curve
         was downsampled; and ``omitted``, the number of metrics left out.
@@ -38,12 +40,12 @@ def curves(runs: Sequence[Run]) -> dict[str, Any]:
         (limit for limit in _CURVE_LIMITS if sum(min(length, limit) for length in lengths) <= MAX_POINTS),
         _CURVE_LIMITS[-1],
     )
-    step_index: dict[str, int] = {}  # most runs have the same steps
+    step_index: dict[tuple[bool, str], int] = {}  # most runs have the same steps
 
     def encode(curve: Curve) -> list[Any]:
         steps, values = curve
         rows = downsample(values, limit)
-        return [step_index.setdefault(base64_array(steps[rows], "i4"), len(step_index)), base64_array(values[rows])]
+        return [step_index.setdefault(_encode_steps(steps[rows]), len(step_index)), _encode_values(values[rows])]
 
     encoded = [
         {
@@ -60,6 +62,20 @@ def curves(runs: Sequence[Run]) -> dict[str, Any]:
         "max_points": limit if any(length > limit for length in lengths) else None,
         "omitted": len(frequencies) - len(names),
     }
+
+
+def _encode_steps(steps: Array) -> tuple[bool, str]:
+    """Return the increases of the steps, from 0 on, as 16-bit numbers if they fit, and whether they need 32 bits."""
+    increases = np.diff(steps, prepend=0)
+    needs_32_bits = bool((increases < 0).any() or (increases >= 1 << 16).any())
+    return needs_32_bits, base64_array(increases, "i4" if needs_32_bits else "u2")
+
+
+def _encode_values(values: Array) -> str:
+    """Return the lowest and the highest value as float32, then each value as a 16-bit fraction of the range."""
+    low, high = values.min(), values.max()
+    fractions = np.rint((values - low) * (_FRACTIONS / (high - low))) if high > low else np.zeros(len(values))
+    return base64_array(np.concatenate([np.array([low, high], dtype="<f4").view("<u2"), fractions]), "u2")
 
 
 def downsample(values: Array, limit: int) -> Array:

@@ -1,7 +1,19 @@
 // Learning curves: runs of the selected settings in colour, all others in one grey trace if requested.
 const GREY_POINTS = 60000; // as many as a browser draws without delay
-const curveSteps = page.curves.steps.map((steps) => decodeArray(steps, Int32Array));
+const curveSteps = page.curves.steps.map(decodeSteps);
 const hiddenRuns = new Set();
+
+// learning_curves.py encodes steps as increases, and values as fractions of the range between the first two numbers.
+function decodeSteps([needs32Bits, base64]) {
+  let step = 0;
+  return Int32Array.from(decodeArray(base64, needs32Bits ? Int32Array : Uint16Array), (more) => (step += more));
+}
+
+function decodeValues(base64) {
+  const words = decodeArray(base64, Uint16Array);
+  const [low, high] = new Float32Array(words.buffer, 0, 2);
+  return Float32Array.from(words.subarray(4), (fraction) => low + ((high - low) * fraction) / 65535);
+}
 
 function curve(run, metric) {
   const { curves, epochs_per_step } = page.curves.runs[run];
@@ -11,7 +23,7 @@ function curve(run, metric) {
   const scale = byId("curve-over").value === "epoch" ? epochs_per_step : 1;
   return {
     x: scale === null ? steps : Array.from(steps, (step) => step * scale),
-    y: decodeArray(values, Float32Array),
+    y: decodeValues(values),
     scale,
   };
 }

@@ -16,13 +16,17 @@ function compareKeys([kindA, a], [kindB, b], sign) {
 // columns: {title(), number, wrap, fixed: cannot be sorted, descending: highest first, text(cell): displayed text}
 // rows: {cells: [text], nodes: {index: () => node}, marks: {index: class}, searchText, className}
 const MAX_UNWRAPPED = 24; // characters of a cell that is never wrapped
+const ROWS_AT_ONCE = 100; // a browser takes long to lay out a thousand; more are added when the last one is in sight
 
 class SortableTable {
   constructor(box, columns, maxRows = Infinity) {
-    Object.assign(this, { columns, maxRows, rows: [], words: [], sortedColumn: null, sign: 1 });
+    Object.assign(this, { columns, maxRows, rows: [], words: [], sortedColumn: null, sign: 1, waiting: [] });
     this.lines = new Map(); // of the rows drawn so far, which sorting and filtering reuse
     this.body = element("tbody");
     this.head = element("tr");
+    this.observer = new IntersectionObserver((entries) => {
+      if (entries.some((entry) => entry.isIntersecting)) this.addRows();
+    });
     box.replaceChildren(element("table", {}, element("thead", {}, this.head), this.body));
   }
 
@@ -62,10 +66,18 @@ class SortableTable {
 
   arrange() {
     const rows = this.visibleRows();
-    const shown = rows.slice(0, this.maxRows);
-    for (const row of shown) if (!this.lines.has(row)) this.lines.set(row, this.line(row));
-    this.body.replaceChildren(...shown.map((row) => this.lines.get(row)));
     this.matchingRows = rows.length;
+    this.waiting = rows.slice(0, this.maxRows);
+    this.body.replaceChildren();
+    this.addRows();
+  }
+
+  addRows() {
+    const added = this.waiting.splice(0, ROWS_AT_ONCE);
+    for (const row of added) if (!this.lines.has(row)) this.lines.set(row, this.line(row));
+    this.body.append(...added.map((row) => this.lines.get(row)));
+    this.observer.disconnect();
+    if (this.waiting.length) this.observer.observe(this.body.lastElementChild);
   }
 
   header(column, index) {
