@@ -144,7 +144,7 @@ def test_commands_refuse_invalid_files(tmp_path):
         b'{"sentence1": "a", "sentence2": "b", "id": "\\ud800", "label": "1"}\n', "\ufeff".encode() + VALID,
     ]  # fmt: skip
     for number, (content, name) in enumerate(itertools.product(contents, ["evaluate", "predict"])):
-        file, out = tmp_path / f"{number}.jsonl", tmp_path / f"{number}.out"
+        file, out = tmp_path / f"{number}.jsonl", tmp_path / f"{number}-out.jsonl"
         file.write_bytes(content)
         arguments = ["--data", str(file), "--json"] if name == "evaluate" else [str(file), "-o", str(out)]
         process = command(name, str(run.path), *arguments, cwd=tmp_path)

@@ -122,8 +122,8 @@ FAULTS = {
     "less/config.json": ("config", "Unrecognized model"),
     "less/model.safetensors": ("weights", "does not appear to have a file named .*model.safetensors"),
     "garbage/config.json": ("tokenizer", "config.json"),
-    "garbage/tokenizer.json": ("tokenizer", "JSONDecodeError"),
-    "garbage/model.safetensors": ("weights", "SafetensorError"),
+    "garbage/tokenizer.json": ("tokenizer", "is not valid JSON"),
+    "garbage/model.safetensors": ("weights", "is not a safetensors file"),
 }
 
 

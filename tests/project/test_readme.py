@@ -37,6 +37,12 @@ SHORT = (
     "dataset.max_test_samples=16", "dataset.max_length=64",
 )  # fmt: skip
 AFTER_A_RUN = ("evaluate", "predict", "compare", "ls", "reproduce")
+STAND_INS = {  # what options of commands need to work with the small run and its copies
+    "--abstain": "0.9",  # this run makes too many errors for less
+    "--baseline": "0 (+1)",
+    "--engine": "torch-bf16",  # needs no export
+    "--holdout": "FILE-unseen",
+}
 GROUPS = "dataset|model|masking|trainer|checkpoint|distributed|performance|tracker|sweep"
 
 
@@ -277,11 +283,20 @@ def home(tmp_path_factory):
     (home / "test.json").write_bytes(sample_files()["test.json"])
     (home / "FILE").write_bytes(sample_files()["dev.json"])
     (home / "FILE-with-same").write_bytes(sample_files()["dev.json"].replace(b'"label"', b'"same"'))
+    unseen = [json.loads(line) for line in sample_files()["dev.json"].splitlines()]
+    texts = [json.dumps(row | {"sentence1": f"{row['sentence1']}吗呢"}, ensure_ascii=False) for row in unseen]
+    (home / "FILE-unseen").write_text("\n".join(texts), encoding="utf-8")
     write_own_pairs(home)
     short = ("tracker=none", "trainer.max_steps=2", "hydra.run.dir=RUN_DIR")
     done = command("run", "experiment=quickstart", *short, cwd=home)
     assert done.returncode == 0, done.stderr
-    for sweep in ("SWEEP_DIR", "outputs/sweeps/lr", "outputs/sweeps/tutorial", "outputs/sweeps/first"):
+    for sweep in (
+        "SWEEP_DIR",
+        "outputs/sweeps/lr",
+        "outputs/sweeps/tutorial",
+        "outputs/sweeps/first",
+        "outputs/sweeps/methods",
+    ):
         for number, seed in enumerate(("seed: 42", "seed: 43")):
             shutil.copytree(home / "RUN_DIR", home / f"{sweep}/{number}")
             config = home / f"{sweep}/{number}/config.yaml"
@@ -303,8 +318,10 @@ def write_own_pairs(home):
     for name in ("train.jsonl", "dev.jsonl", "test.jsonl"):
         (home / name).write_text(lines, encoding="utf-8")
     openpyxl = pytest.importorskip("openpyxl")
+    for row in rows:
+        row |= {"问题1": row["sentence1"], "问题2": row["sentence2"], "是否相同": "否是"[int(row["label"])]}
     for name, columns in (
-        ("train.xlsx", ["sentence1", "sentence2", "label"]),
+        ("train.xlsx", ["sentence1", "sentence2", "label", "问题1", "问题2", "是否相同"]),
         ("dev.xlsx", ["sentence1", "sentence2", "label"]),
         ("labelled.xlsx", ["sentence1", "sentence2", "label"]),
         ("new.xlsx", ["sentence1", "sentence2"]),
@@ -342,9 +359,15 @@ def check_command(line, home):
     name, given = module_of(line), arguments(line)
     if "dataset.label_field=same" in given:
         given[given.index("FILE")] = "FILE-with-same"
-    if "--abstain" in given:
-        given[-1] = "0.9"  # this run makes too many errors for less
+    for option, text in STAND_INS.items():
+        if option in given:
+            given[given.index(option) + 1] = text
+    if name == "reproduce" and "-o" in given:
+        given[given.index("-o") + 1] = "reproduced"
     done = command(name, *given, cwd=home, env={"WANDB_MODE": "offline"})
+    if "--published" in given:
+        assert "is about 4316 pairs, the runs have 1600" in done.stderr
+        return
     assert done.returncode == 0, done.stderr
     if name == "predict" and "-o" in given:
         assert (home / given[given.index("-o") + 1]).stat().st_size > 0
