@@ -104,10 +104,10 @@ def test_groups_rarely_differ_slow(size):
 @pytest.mark.slow
 @pytest.mark.parametrize(("evaluations", "seeds"), [((3, 30), 5), ((3, 10), 5), ((3, 30), 3)])
 def test_more_evaluations_give_no_advantage(evaluations, seeds):
-    """Equal settings of 3 and 30 evaluations rarely differ; without the correction those with 5 seeds often do."""
+    """Equal settings of 3 and 30 evaluations rarely differ; without the correction they do more often."""
     assert unequal_evaluations_error(TIMES, seeds, evaluations) <= largest(ALPHA, TIMES)
-    if (evaluations, seeds) == ((3, 30), 5):
-        assert unequal_evaluations_error(TIMES, seeds, evaluations, is_corrected=False) > 0.08
+    if evaluations == (3, 30):
+        assert unequal_evaluations_error(TIMES, seeds, evaluations, is_corrected=False) > (0.08 if seeds == 5 else 0.06)
 
 
 def test_interval_for_other_seeds():
