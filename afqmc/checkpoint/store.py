@@ -170,7 +170,11 @@ class CheckpointStore:
         if self.best.exists():
             hardlink_tree(self.best, self._linked)
         self._thread = threading.Thread(target=work, name="checkpoint")
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # memory or the number of threads is limited: write it before the next step
+            self._thread = None
+            work()
 
     def _write(self, tmp: Path, state: Any) -> None:
         write_state(tmp, state)

@@ -423,7 +423,7 @@ def test_killed_wandb_service(tmp_path):
     assert process.returncode == 0, errors
     assert summary(run_dir)["steps"] == 720
     assert "Traceback" not in errors
-    assert "the run goes on, and its own files are complete without it" in out
+    assert "the run continues, and its own files are complete without it" in out
 
 
 @pytest.mark.slow

@@ -165,7 +165,7 @@ def test_retry_failed_reruns_failed_jobs(tmp_path):
     (tmp_path / "fragile.py").write_text(OPTIMIZER.replace("2e-4", "0").replace("3e-4", "0"))
     retried = sweep(tmp_path, *arguments, "sweep.retry_failed=true")
     assert retried.returncode == 0, retried.stderr
-    assert retried.stdout.count(" starts") == 2
+    assert retried.stdout.count(" starts\n") == 2
 
 
 @pytest.mark.usefixtures("fragile")
