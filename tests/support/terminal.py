@@ -10,12 +10,13 @@ from helpers import PYTHON, environment
 
 def on_terminal(module, *arguments, cwd, env=None):
     """Run ``python -m afqmc.MODULE ARGUMENTS`` on a pseudo-terminal; return its exit code and output."""
+    inherited = {key: value for key, value in environment().items() if not key.startswith("WANDB_")}
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 160))
     process = subprocess.Popen(
         [PYTHON, "-m", f"afqmc.{module}", *arguments],
         cwd=cwd,
-        env={key: value for key, value in environment(**(env or {})).items() if not key.startswith("WANDB_")},
+        env=inherited | (env or {}),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
